@@ -1,0 +1,62 @@
+# hpsweep: `make sweep` and `make test` set everything up themselves. `make help` lists the rest.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+# Where torch comes from when not from the default package index, e.g. the CUDA or CPU wheels of pytorch.org:
+TORCH_INDEX ?=
+EXPERIMENT ?= lr_by_density
+ADDRESS ?= local
+RESULTS ?= results
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NAME := $(basename $(notdir $(EXPERIMENT)))
+
+.PHONY: help install sweep test check notebooks bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list what can be made, and the variables
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo ""
+	@echo "  EXPERIMENT=$(EXPERIMENT)  what is swept: a file, or a name in experiments/"
+	@echo "  ADDRESS=$(ADDRESS)             where it runs: local (worker processes here), auto, or a Ray address"
+	@echo "  RESULTS=$(RESULTS)           the folder that holds one folder per experiment"
+	@echo "  TORCH='$(TORCH)' TORCH_INDEX='$(TORCH_INDEX)'  which torch is installed, and from which index"
+	@echo "  PYTHON=$(PYTHON)            the interpreter the virtual environment is made from (3.11 or newer)"
+
+install: $(STAMP)  ## make .venv with tested versions and the hpsweep command
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hpsweep needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $(TORCH) and the versions in constraints.txt into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[run,notebooks,dev]'
+	@touch $@
+
+sweep: install  ## run an experiment, then its optima, figures and card
+	$(BIN)/hpsweep run $(EXPERIMENT) --results $(RESULTS) --address $(ADDRESS)
+	$(BIN)/hpsweep optimum $(RESULTS)/$(NAME)
+	$(BIN)/hpsweep plot $(RESULTS)/$(NAME)
+	$(BIN)/hpsweep transfer $(RESULTS)/$(NAME)
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: install  ## format and lint (ruff), types (mypy strict), import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+notebooks: install  ## execute the notebooks in place
+	$(BIN)/python notebooks/execute.py
+
+bench: install  ## measure throughput, overhead and the store on this machine
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the virtual environment and caches; results stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

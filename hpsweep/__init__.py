@@ -1,0 +1,52 @@
+"""hpsweep: tune small, train large, at any density.
+
+    import hpsweep as hp
+    runs = hp.load("results/lr_by_density")              # a DataFrame, one row per trial
+    hp.optima(runs, by=["scheme", "density"])            # best learning rate per group, with interval and status
+    hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
+    hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpsweep.analysis.drift import drift as drift
+    from hpsweep.analysis.optimum import optima as optima
+    from hpsweep.analysis.transfer import Card as Card
+    from hpsweep.analysis.transfer import transfer as transfer
+    from hpsweep.spec import Sweep as Sweep
+    from hpsweep.spec import Target as Target
+    from hpsweep.spec import Trial as Trial
+    from hpsweep.store import load as load
+    from hpsweep.store import load_curves as load_curves
+
+__version__ = "0.1.0"
+
+# Loaded when first used: a worker that trains imports no pandas, a notebook that plots imports no torch.
+_HOME = {
+    "Sweep": "hpsweep.spec",
+    "Target": "hpsweep.spec",
+    "Trial": "hpsweep.spec",
+    "load": "hpsweep.store",
+    "load_curves": "hpsweep.store",
+    "optima": "hpsweep.analysis.optimum",
+    "drift": "hpsweep.analysis.drift",
+    "Card": "hpsweep.analysis.transfer",
+    "transfer": "hpsweep.analysis.transfer",
+    "plots": "hpsweep.analysis.plots",
+}
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"hpsweep has no {name!r}; it has {', '.join(__all__)}.")
+    module = importlib.import_module(_HOME[name])
+    return module if name == "plots" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""From base hyperparameters to per-tensor numbers; no training, no I/O."""

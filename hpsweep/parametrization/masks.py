@@ -1,0 +1,33 @@
+"""Which weights exist: a function of (seed, tensor name, density) and the tensor's shape alone.
+
+The same on every device, rank and machine, and after every resume: the random numbers are raw output of
+numpy's Philox generator, which numpy keeps stable across versions. For one seed and name a sparser mask is a
+subset of a denser one, so that comparisons between densities are paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from hpsweep.spec import kept
+
+
+def generator(purpose: str, seed: int, name: str = "") -> np.random.Philox:
+    """A random stream of its own for every (purpose, seed, name)."""
+    digest = hashlib.sha256(f"{purpose}/{seed}/{name}".encode()).digest()
+    return np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64))
+
+
+def mask(seed: int, name: str, shape: tuple[int, ...], density: float) -> npt.NDArray[np.bool_]:
+    """True where a weight of the tensor is kept; exactly `spec.kept(numel, density)` of them, uniformly at random."""
+    numel = int(np.prod(shape))
+    keep = kept(numel, density)
+    if keep >= numel:
+        return np.ones(shape, dtype=bool)
+    draws = generator("mask", seed, name).random_raw(numel)
+    result = np.zeros(numel, dtype=bool)
+    result[np.argpartition(draws, keep - 1)[:keep]] = True
+    return result.reshape(shape)

@@ -1,0 +1,175 @@
+"""THE table: how init std, learning rate and forward multiplier of each kind of tensor scale, under each scheme.
+
+    m_d    width multiplier, fan_in / base fan_in of the tensor
+    m_rho  density multiplier, density / base density of the tensor; 1 for a dense tensor
+
+For Adam; arXiv 2405.15743, Table 1. Base hyperparameters are the values at m_d = m_rho = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from hpsweep.spec import Scheme, Trial, hidden_shapes
+
+Kind = Literal["embedding", "hidden", "residual_out", "norm", "bias", "readout"]
+
+
+class Exponents(NamedTuple):
+    """A quantity is multiplied by m_d ** m_d_exponent * m_rho ** m_rho_exponent."""
+
+    m_d: float = 0.0
+    m_rho: float = 0.0
+
+
+ONE = Exponents()
+
+
+class Rule(NamedTuple):
+    """How one kind of tensor scales under one scheme."""
+
+    init_std: Exponents = ONE
+    lr: Exponents = ONE
+    forward: Exponents = ONE
+
+
+RULES: dict[tuple[Scheme, Kind], Rule] = {
+    ("sp", "embedding"): Rule(),
+    ("sp", "hidden"): Rule(),
+    ("sp", "residual_out"): Rule(),
+    ("sp", "norm"): Rule(),
+    ("sp", "bias"): Rule(),
+    ("sp", "readout"): Rule(),
+    ("mup", "embedding"): Rule(),
+    ("mup", "hidden"): Rule(init_std=Exponents(m_d=-0.5), lr=Exponents(m_d=-1)),
+    ("mup", "residual_out"): Rule(init_std=Exponents(m_d=-0.5), lr=Exponents(m_d=-1)),
+    ("mup", "norm"): Rule(),
+    ("mup", "bias"): Rule(),
+    ("mup", "readout"): Rule(forward=Exponents(m_d=-1)),
+    ("supar", "embedding"): Rule(),
+    ("supar", "hidden"): Rule(init_std=Exponents(m_d=-0.5, m_rho=-0.5), lr=Exponents(m_d=-1, m_rho=-1)),
+    ("supar", "residual_out"): Rule(init_std=Exponents(m_d=-0.5, m_rho=-0.5), lr=Exponents(m_d=-1, m_rho=-1)),
+    ("supar", "norm"): Rule(),
+    ("supar", "bias"): Rule(),
+    ("supar", "readout"): Rule(forward=Exponents(m_d=-1)),
+}
+
+ATTENTION_SCALE_EXPONENT: dict[Scheme, float] = {"sp": -0.5, "mup": -1.0, "supar": -1.0}
+"""Attention logits are multiplied by head_size to this power."""
+
+USES_ALPHAS: dict[Scheme, bool] = {"sp": False, "mup": True, "supar": True}
+"""Whether the forward passes of embedding and readout carry alpha_input and alpha_output."""
+
+DECAYED: dict[Kind, bool] = {
+    "embedding": True,
+    "hidden": True,
+    "residual_out": True,
+    "norm": False,
+    "bias": False,
+    "readout": True,
+}
+"""Whether weight decay acts on a kind: on matrices, not on gains and biases (as nanoGPT does)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What a model and an optimizer need to know of one tensor; they know no scheme.
+
+    init_std of a norm gain is 0 around 1, of a bias 0 around 0. weight_decay is AdamW's, which multiplies it
+    with lr.
+    """
+
+    kind: Kind
+    m_d: float
+    m_rho: float
+    init_std: float
+    lr: float
+    weight_decay: float
+    forward: float
+
+
+def numbers(trial: Trial, kind: Kind, *, m_d: float, m_rho: float) -> Numbers:
+    """The numbers of one tensor of `kind` for the trial's base hyperparameters.
+
+    `m_d` and `m_rho` are the tensor's own; a dense tensor of a sparse model has m_rho = 1. A tied readout is the
+    embedding's tensor: ask for kind "embedding", and take `readout_multiplier` for its second use. Raises
+    ValueError for an unknown kind.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"unknown kind of tensor {kind!r}; allowed: {', '.join(get_args(Kind))}.")
+    rule = RULES[trial.scheme, kind]
+
+    def scale(exponents: Exponents) -> float:
+        return float(m_d**exponents.m_d * m_rho**exponents.m_rho)
+
+    init_std = trial.init_std * scale(rule.init_std)
+    if kind == "residual_out":
+        init_std *= (2 * trial.depth) ** -0.5
+    if kind in ("norm", "bias"):
+        init_std = 0.0
+    lr = trial.lr * scale(rule.lr)
+    if kind == "embedding":
+        lr *= trial.embedding_lr_mult
+    weight_decay = trial.weight_decay
+    if trial.weight_decay_rule == "independent":
+        # lr x weight_decay is then the same at every width and density; "coupled" lets it scale with the lr,
+        # as the published code does.
+        weight_decay /= scale(rule.lr)
+    forward = scale(rule.forward)
+    if USES_ALPHAS[trial.scheme]:
+        forward *= {"embedding": trial.alpha_input, "readout": trial.alpha_output}.get(kind, 1.0)
+    return Numbers(
+        kind=kind,
+        m_d=m_d,
+        m_rho=m_rho,
+        init_std=init_std,
+        lr=lr,
+        weight_decay=weight_decay if DECAYED[kind] else 0.0,
+        forward=forward,
+    )
+
+
+def attention_scale(trial: Trial) -> float:
+    """The factor of the attention logits."""
+    return float(trial.head_size ** ATTENTION_SCALE_EXPONENT[trial.scheme])
+
+
+def readout_multiplier(trial: Trial) -> float:
+    """The factor of the readout's output: alpha_output / m_d, or 1 under sp; tied or not."""
+    return numbers(trial, "readout", m_d=trial.m_d, m_rho=1.0).forward
+
+
+def tensors(trial: Trial, vocabulary: int) -> dict[str, tuple[tuple[int, ...], Kind]]:
+    """Shape and kind of every tensor of the trial's GPT, by name, in a fixed order. Matrices are (fan_out, fan_in).
+
+    Token embedding (vocabulary, width), position embedding (context, width); the four hidden matrices of each
+    block and the gains of its two norms; the final norm; the readout (vocabulary, width) unless it is tied.
+    """
+    hidden = hidden_shapes(trial.width, trial.depth)
+    table: dict[str, tuple[tuple[int, ...], Kind]] = {
+        "embedding.token": ((vocabulary, trial.width), "embedding"),
+        "embedding.position": ((trial.context, trial.width), "embedding"),
+    }
+    for i in range(trial.depth):
+        table[f"block{i}.norm1"] = ((trial.width,), "norm")
+        table[f"block{i}.norm2"] = ((trial.width,), "norm")
+        for name in ("attention.qkv", "attention.out", "mlp.in", "mlp.out"):
+            kind: Kind = "residual_out" if name.endswith(".out") else "hidden"
+            table[f"block{i}.{name}"] = (hidden[f"block{i}.{name}"], kind)
+    table["norm"] = ((trial.width,), "norm")
+    if not trial.tied:
+        table["readout"] = ((vocabulary, trial.width), "readout")
+    return table
+
+
+def tensor_numbers(trial: Trial, vocabulary: int) -> dict[str, Numbers]:
+    """The numbers of every tensor of the trial's GPT, by name."""
+    return {
+        name: numbers(trial, kind, m_d=trial.m_d, m_rho=trial.m_rho if kind in SPARSE else 1.0)
+        for name, (_, kind) in tensors(trial, vocabulary).items()
+    }
+
+
+SPARSE: tuple[Kind, ...] = ("hidden", "residual_out")
+"""Kinds that are made sparse: every attention and MLP projection."""

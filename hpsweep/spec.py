@@ -1,0 +1,440 @@
+"""What is trained: the frozen, self-checking records Trial, Sweep and Target.
+
+A Trial is one training run, fully determined by its fields; its id is a hash of them. A Sweep is all trials
+of one experiment file. Nothing here trains, reads or writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+Scheme = Literal["sp", "mup", "supar"]
+WeightDecayRule = Literal["coupled", "independent"]
+Precision = Literal["float32", "bfloat16"]
+Search = Literal["grid", "random", "qmc", "tpe", "gp"]
+
+TUNED = ("lr", "init_std", "alpha_input", "alpha_output", "embedding_lr_mult", "weight_decay")
+"""The hyperparameters that are searched; every other field says what model is trained, on what, for how long."""
+
+# One of these says how long a trial trains.
+_DURATION = ("steps", "tokens", "tokens_per_parameter")
+
+# Field -> (lowest, highest, lowest is allowed, highest is allowed). Numbers must be finite.
+_INF = math.inf
+_RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    "width": (1, _INF, True, False),
+    "depth": (1, _INF, True, False),
+    "head_size": (1, _INF, True, False),
+    "context": (1, _INF, True, False),
+    "batch": (1, _INF, True, False),
+    "steps": (1, _INF, True, False),
+    "tokens": (1, _INF, True, False),
+    "tokens_per_parameter": (0, _INF, False, False),
+    "density": (0, 1, False, True),
+    "lr": (0, _INF, False, False),
+    "init_std": (0, _INF, False, False),
+    "alpha_input": (0, _INF, False, False),
+    "alpha_output": (0, _INF, False, False),
+    "embedding_lr_mult": (0, _INF, False, False),
+    "weight_decay": (0, _INF, True, False),
+    "beta1": (0, 1, True, False),
+    "beta2": (0, 1, True, False),
+    "eps": (0, _INF, False, False),
+    "clip": (0, _INF, False, False),
+    "warmup_fraction": (0, 1, True, False),
+    "final_lr_fraction": (0, 1, True, True),
+    "base_width": (1, _INF, True, False),
+    "base_density": (0, 1, False, True),
+    "eval_sequences": (2, _INF, True, False),
+    "seed": (0, 2**63, True, False),
+    "vocabulary": (2, _INF, True, False),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "scheme": get_args(Scheme),
+    "weight_decay_rule": get_args(WeightDecayRule),
+    "precision": get_args(Precision),
+    "search": get_args(Search),
+}
+
+
+def kept(numel: int, density: float) -> int:
+    """Number of weights kept of `numel` at `density`: the nearest count, at least 1."""
+    return max(1, round(numel * density))
+
+
+def hidden_shapes(width: int, depth: int) -> dict[str, tuple[int, int]]:
+    """(fan_out, fan_in) of every hidden matrix of the GPT, by tensor name: the ones that are made sparse."""
+    block = {
+        "attention.qkv": (3 * width, width),
+        "attention.out": (width, width),
+        "mlp.in": (4 * width, width),
+        "mlp.out": (width, 4 * width),
+    }
+    return {f"block{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training run of a proxy GPT, fully determined by these fields.
+
+    Exactly one of `steps`, `tokens` and `tokens_per_parameter` (tokens per nonzero hidden parameter) says how
+    long it trains. lr and init_std are the base values, at m_d = m_rho = 1; the scheme turns them into
+    per-tensor numbers. Raises ValueError naming the value, the allowed range and the remedy.
+    """
+
+    scheme: Scheme = "supar"
+    # the model
+    width: int = 128
+    depth: int = 2
+    head_size: int = 32
+    context: int = 64  # tokens per sequence
+    tied: bool = True  # readout and token embedding are one tensor
+    density: float = 1.0  # kept fraction of every hidden matrix
+    # the data, and how long
+    data: str = "stdlib"
+    batch: int = 16  # sequences per step
+    steps: int | None = None
+    tokens: int | None = None
+    tokens_per_parameter: float | None = None
+    eval_sequences: int = 1024  # held-out sequences behind val_loss
+    seed: int = 0
+    # base hyperparameters
+    lr: float = 2.0**-7
+    init_std: float = 0.08
+    alpha_input: float = 1.0
+    alpha_output: float = 1.0
+    embedding_lr_mult: float = 1.0
+    weight_decay: float = 0.0
+    weight_decay_rule: WeightDecayRule = "coupled"
+    base_width: int = 128
+    base_density: float = 1.0
+    # the optimizer (AdamW) and its schedule
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    clip: float = 1.0  # largest norm of a trial's gradient
+    warmup_fraction: float = 0.1  # of all steps
+    final_lr_fraction: float = 0.0  # of lr, reached at the last step
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        given = [name for name in _DURATION if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a trial trains for exactly one of {', '.join(_DURATION)}; got {' and '.join(given) or 'none'}. "
+                "Set one and leave the others None."
+            )
+        if self.width % self.head_size:
+            raise ValueError(
+                f"width {self.width} is not divisible by head_size {self.head_size}; "
+                "choose a width that is a multiple of the head size."
+            )
+
+    @property
+    def m_d(self) -> float:
+        """Width multiplier: width / base_width."""
+        return self.width / self.base_width
+
+    @property
+    def m_rho(self) -> float:
+        """Density multiplier of the hidden matrices: density / base_density."""
+        return self.density / self.base_density
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Optimizer steps; tokens are rounded up to whole steps."""
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return math.ceil(self.tokens / (self.batch * self.context))
+        assert self.tokens_per_parameter is not None
+        nonzeros = sum(kept(o * i, self.density) for o, i in hidden_shapes(self.width, self.depth).values())
+        return math.ceil(self.tokens_per_parameter * nonzeros / (self.batch * self.context))
+
+    @property
+    def total_tokens(self) -> int:
+        """Training tokens: steps x batch x context."""
+        return self.total_steps * self.batch * self.context
+
+    @cached_property
+    def warmup_steps(self) -> int:
+        """Steps of linear warm-up."""
+        return round(self.warmup_fraction * self.total_steps)
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The fields that say what is trained, the duration as steps: one value per stored column."""
+        values = {f.name: _typed(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)}
+        values["steps"] = self.total_steps
+        del values["tokens"], values["tokens_per_parameter"]
+        return values
+
+    @cached_property
+    def trial_id(self) -> str:
+        """16 hexadecimal digits, equal for equal training runs on any machine.
+
+        The SHA-256 of the resolved fields as JSON; floats by their shortest exact form. A field added later
+        must be left out of the hash at its default, so that stored ids stay valid.
+        """
+        text = json.dumps(self.resolved, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def shape(self) -> tuple[Any, ...]:
+        """What trials of one ensemble share; everything else differs freely among them."""
+        return tuple(value for name, value in self.resolved.items() if name not in _FREE)
+
+    def replace(self, **changes: Any) -> Trial:
+        """A trial with some fields changed; a new duration takes the place of the old one."""
+        _check_names(changes, Trial)
+        if any(name in changes for name in _DURATION):
+            changes = {**dict.fromkeys(_DURATION), **changes}
+        return dataclasses.replace(self, **changes)
+
+
+# Fields that may differ within an ensemble.
+_FREE = frozenset(
+    {
+        *("scheme", "density", "seed", "lr", "init_std", "alpha_input", "alpha_output", "embedding_lr_mult"),
+        *("weight_decay", "weight_decay_rule", "base_width", "base_density"),
+    }
+)
+
+
+def trial_from_row(row: Mapping[str, Any]) -> Trial:
+    """The Trial that a stored row came from; its id equals the row's trial_id."""
+    names = {f.name for f in dataclasses.fields(Trial)} & set(row)
+    values = {name: row[name] for name in names if name not in ("tokens", "tokens_per_parameter")}
+    return Trial(**{name: _typed(name, value) for name, value in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The large sparse model that receives tuned hyperparameters, and what is known of its training.
+
+    Fields left None are taken from the proxy. base_width and base_density are always the proxy's.
+    """
+
+    width: int
+    density: float
+    depth: int | None = None
+    head_size: int | None = None
+    context: int | None = None
+    vocabulary: int | None = None
+    tokens: int | None = None
+    mask_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        if self.head_size is not None and self.width % self.head_size:
+            raise ValueError(
+                f"target width {self.width} is not divisible by head_size {self.head_size}; "
+                "choose a width that is a multiple of the head size."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """All trials of one experiment.
+
+    `grid` maps field names to values; the trials are every combination, over `base`. Several grids are joined
+    and duplicates vanish. With `search` other than "grid", Optuna chooses `points` settings per group within
+    `space` (field -> (low, high), log-uniform); a group is one combination of the grid without its seeds, and
+    every setting is trained once per seed.
+    """
+
+    name: str
+    base: Trial
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    search: Search = "grid"
+    space: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    points: int = 0
+    target: Target | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
+            raise ValueError(f"sweep name {self.name!r}: use letters, digits, '-' and '_'; it names a folder.")
+        _check_choice("search", self.search)
+        for grid in self.grids:
+            _check_names(grid, Trial)
+            for name, values in grid.items():
+                if isinstance(values, str) or not isinstance(values, Iterable) or len(values) == 0:
+                    raise ValueError(
+                        f"grid axis {name!r} is {values!r}: give a list with at least one value, or leave it out."
+                    )
+        if self.search == "grid":
+            if self.space or self.points:
+                raise ValueError("space and points belong to search random, qmc, tpe or gp; search is 'grid'.")
+        else:
+            self._check_space()
+        self.groups  # noqa: B018  every trial is made once here, so that a bad value is found before any work
+
+    def _check_space(self) -> None:
+        if not self.space or self.points < 1:
+            raise ValueError(
+                f"search {self.search!r} needs a space, such as {{'lr': (2**-12, 2**-3)}}, and points of at least 1 "
+                f"per group; got space {dict(self.space)!r}, points {self.points}."
+            )
+        for name, bounds in self.space.items():
+            if name not in TUNED:
+                raise ValueError(f"space field {name!r} is not searched; allowed: {', '.join(TUNED)}.")
+            low, high = bounds
+            if not 0 < low < high < _INF:
+                raise ValueError(f"space of {name} is {bounds!r}; it needs 0 < low < high.")
+            for grid in self.grids:
+                if name in grid:
+                    raise ValueError(f"{name} is in both grid and space; keep it in one of them.")
+
+    @property
+    def grids(self) -> tuple[Mapping[str, Sequence[Any]], ...]:
+        """The grids, one or several."""
+        return (self.grid,) if isinstance(self.grid, Mapping) else tuple(self.grid)
+
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every combination once, coarse points first: a sweep cut short is a picture with fewer points.
+
+        With an Optuna search: every group and seed at base values, to be completed by the search.
+        """
+        ranked: dict[str, tuple[tuple[int, int], Trial]] = {}
+        for grid in self.grids:
+            axes = [_coarse_first(name, list(values)) for name, values in grid.items()]
+            for position, point in enumerate(itertools.product(*axes)):
+                changes = {name: value for name, (_, value) in zip(grid, point, strict=True)}
+                trial = self.base.replace(**changes)
+                rank = (max((level for level, _ in point), default=0), position)
+                if trial.trial_id not in ranked or rank < ranked[trial.trial_id][0]:
+                    ranked[trial.trial_id] = (rank, trial)
+        return tuple(trial for _, trial in sorted(ranked.values(), key=lambda pair: pair[0]))
+
+    @cached_property
+    def groups(self) -> dict[tuple[Any, ...], tuple[Trial, ...]]:
+        """Trials that differ only in tuned hyperparameters that are swept, and in seed: one optimum each."""
+        swept = {*self.space, "seed", *(name for grid in self.grids for name in grid if name in TUNED)}
+        groups: dict[tuple[Any, ...], list[Trial]] = {}
+        for trial in self.trials:
+            key = tuple(value for name, value in trial.resolved.items() if name not in swept)
+            groups.setdefault(key, []).append(trial)
+        return {key: tuple(trials) for key, trials in groups.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved sweep as plain data, stored beside its results."""
+        return {
+            "name": self.name,
+            "base": dataclasses.asdict(self.base),
+            "grid": [{name: list(values) for name, values in grid.items()} for grid in self.grids],
+            "search": self.search,
+            "space": {name: list(bounds) for name, bounds in self.space.items()},
+            "points": self.points,
+            "target": dataclasses.asdict(self.target) if self.target else None,
+        }
+
+
+def pack(trials: Iterable[Trial], size: int, multiple: int = 1) -> list[tuple[Trial, ...]]:
+    """Ensembles of at most `size` trials of equal shape, in the order of the trials.
+
+    Each shape's trials are spread evenly, over a number of ensembles that is a multiple of `multiple` (the
+    number of workers) where there are trials enough, so that workers finish together.
+    """
+    shapes: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        shapes.setdefault(trial.shape, []).append(trial)
+    ensembles = []
+    for members in shapes.values():
+        count = math.ceil(len(members) / size)
+        count = min(len(members), math.ceil(count / multiple) * multiple)
+        cuts = [round(i * len(members) / count) for i in range(count + 1)]
+        ensembles += [tuple(members[a:b]) for a, b in itertools.pairwise(cuts)]
+    return ensembles
+
+
+def _coarse_first(name: str, values: list[Any]) -> list[tuple[int, Any]]:
+    """(level, value) pairs: for searched numbers level 0 is a coarse subset, each next level halves the step.
+
+    Seeds come one level apiece; any other axis is level 0 throughout.
+    """
+    if name == "seed":
+        return list(enumerate(values))
+    if name not in TUNED or len(values) < 3:
+        return [(0, value) for value in values]
+    ordered = sorted(values)
+    stride = 1 << max(0, (len(ordered) - 1).bit_length() - 2)  # three to five points at level 0
+    levels = [0 if i % stride == 0 else stride.bit_length() - 1 - _trailing_zeros(i) for i in range(len(ordered))]
+    return list(zip(levels, ordered, strict=True))
+
+
+def _trailing_zeros(number: int) -> int:
+    return (number & -number).bit_length() - 1
+
+
+def _check_names(names: Iterable[str], record: type) -> None:
+    allowed = [f.name for f in dataclasses.fields(record)]
+    for name in names:
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" Fields: {', '.join(allowed)}."
+            raise ValueError(f"unknown field {name!r} of a {record.__name__.lower()}.{hint}")
+
+
+def _check_choice(name: str, value: Any) -> None:
+    if value not in _CHOICES[name]:
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(_CHOICES[name])}.")
+
+
+def _check_fields(record: Any) -> None:
+    for f in dataclasses.fields(record):
+        name, value, declared = f.name, getattr(record, f.name), str(f.type)
+        if name in _CHOICES:
+            _check_choice(name, value)
+        elif declared == "str":
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{name} is {value!r}; give a non-empty string.")
+        elif declared == "bool":
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}; give True or False.")
+        elif value is not None or "None" not in declared:
+            _check_number(name, value, whole="int" in declared)
+
+
+def _check_number(name: str, value: Any, *, whole: bool) -> None:
+    if name == "mask_seed":
+        name = "seed"
+    low, high, low_in, high_in = _RANGES[name]
+    allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool | str) or not math.isfinite(number):
+        raise ValueError(f"{name} is {value!r}; give a finite {'whole ' * whole}number in {allowed}.")
+    if whole and number != int(number):
+        raise ValueError(f"{name} is {value!r}; give a whole number in {allowed}.")
+    if not (low < number or (low_in and number == low)) or not (number < high or (high_in and number == high)):
+        raise ValueError(f"{name} is {value!r}; allowed: {'whole numbers in ' * whole}{allowed}.")
+
+
+_DECLARED = {f.name: str(f.type) for f in dataclasses.fields(Trial)}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The value as its declared type, so that 1, 1.0 and numpy.float64(1) are one value."""
+    if value is None:
+        return None
+    declared = _DECLARED[name]
+    if "float" in declared:
+        return float(value)
+    if "int" in declared:
+        return int(value)
+    if declared == "bool":
+        return bool(value)
+    return str(value)

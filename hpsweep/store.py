@@ -143,7 +143,8 @@ def load(*folders: str | Path) -> pd.DataFrame:
     runs = _distinct(pa.concat_tables(tables))
     if runs.num_rows == 0:
         raise ValueError(f"no stored trials in {', '.join(map(str, folders))}; run the experiment first.")
-    return runs.to_pandas()
+    frame: pd.DataFrame = runs.to_pandas()
+    return frame
 
 
 def load_curves(folder: str | Path) -> pd.DataFrame:

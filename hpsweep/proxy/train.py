@@ -1,0 +1,269 @@
+"""train(trials) -> rows and curves: an ensemble trained together, each trial as if it were alone."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hpsweep.parametrization import count
+from hpsweep.proxy import model
+from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, validation_windows, windows
+from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients, schedule
+from hpsweep.spec import Trial
+
+CURVE_POINTS = 200
+"""A training curve has at most this many points."""
+
+DIVERGED_FACTOR = 2.0
+"""A trial is given up when its training loss is not finite, or above this many times the larger of its first
+loss and the loss of uniform guessing."""
+
+_CHECK_EVERY = {"cpu": 1, "cuda": 16}
+"""Steps between looks at which trials have diverged; a look makes the GPU wait. No result depends on it."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training an ensemble gives: a row per trial (columns of store.RUNS) and curves (of store.CURVES)."""
+
+    rows: list[dict[str, Any]]
+    curves: dict[str, list[Any]]
+
+
+def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
+    """Train the trials, which share one shape, together; rows in their order.
+
+    No trial's result depends on its neighbours. When memory runs out the ensemble is halved. `progress` is
+    called with (steps done, steps in all). Raises ValueError if the shapes differ or the data is unfit.
+    """
+    if len({trial.shape for trial in trials}) != 1:
+        raise ValueError(f"an ensemble needs trials of one shape; got {len({t.shape for t in trials})} shapes.")
+    data = load_dataset(trials[0].data)
+    try:
+        return _train(trials, data, torch.device(device), progress)
+    except RuntimeError as error:
+        if not _out_of_memory(error) or len(trials) == 1:
+            raise
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    middle = len(trials) // 2
+    halves = [train(part, device=device, progress=progress) for part in (trials[:middle], trials[middle:])]
+    return Outcome(
+        rows=[row for half in halves for row in half.rows],
+        curves={name: [*halves[0].curves[name], *halves[1].curves[name]] for name in halves[0].curves},
+    )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress | None) -> Outcome:
+    started = time.perf_counter()
+    first, vocabulary = trials[0], data.vocabulary
+    ensemble = _Ensemble(trials, data, device)
+    history = torch.full((first.total_steps, len(trials)), torch.nan, device=device)
+    every = _CHECK_EVERY.get(device.type, 16)
+    looked = 0
+    for step in range(first.total_steps):
+        ensemble.step(step, history)
+        if (step + 1) % every == 0 or step + 1 == first.total_steps:
+            ensemble.drop_diverged(history[: step + 1], since=looked)
+            looked = step + 1
+            if not ensemble.members:
+                break
+            if progress is not None:
+                progress(looked, first.total_steps)
+    validation = ensemble.evaluate()
+    train_losses = history.double().cpu().numpy()
+    seconds = (time.perf_counter() - started) / len(trials)
+    common = {
+        "vocabulary": vocabulary,
+        "data_hash": data.data_hash,
+        "device": device_name(device),
+        "engine": "torch",
+        "ensemble_size": len(trials),
+        "seconds": seconds,
+        "finished_at": datetime.now(UTC),
+        "torch_version": str(torch.__version__),
+        "python_version": platform.python_version(),
+    }
+    rows = [
+        {
+            **_described(t, vocabulary),
+            **_result(train_losses[:, i], validation.get(i), ensemble.diverged.get(i)),
+            **common,
+        }
+        for i, t in enumerate(trials)
+    ]
+    return Outcome(rows=rows, curves=_curves(trials, train_losses, rows))
+
+
+class _Ensemble:
+    """The tensors of the trials that are still training; `members` are their places among all trials."""
+
+    def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
+        self.trials, self.data, self.device = list(trials), data, device
+        self.members = list(range(len(trials)))
+        self.diverged: dict[int, int] = {}  # place among all trials -> step
+        first = trials[0]
+        self.parameters = {n: p.to(device) for n, p in model.initial_parameters(trials, data.vocabulary).items()}
+        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers(trials, data.vocabulary)))
+        self.masks = {n: m.to(device) for n, m in model.masks(trials, data.vocabulary).items()}
+        self.optimizer = Optimizer(trials, self.parameters, data.vocabulary)
+        self.offsets = {
+            seed: train_offsets(data, seed=seed, steps=first.total_steps, batch=first.batch, context=first.context)
+            for seed in {t.seed for t in trials}
+        }
+
+    def step(self, step: int, history: Float[Tensor, "step trial"]) -> None:
+        """One optimizer step of every member; its training losses go into `history[step]`."""
+        trials, first = [self.trials[i] for i in self.members], self.trials[0]
+        drawn = {seed: windows(self.data.train, rows[step], first.context) for seed, rows in self.offsets.items()}
+        inputs, targets = (
+            torch.from_numpy(np.stack([drawn[t.seed][which] for t in trials])).to(self.device, non_blocking=True)
+            for which in (0, 1)
+        )
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+        losses = self._losses(inputs, targets).mean(1)
+        gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(False)
+        # torch's fused AdamW reads a gradient as if it were laid out like its parameter, whatever its strides
+        # (seen in torch 2.13 on CPU), and the gradient of a transposed weight is not.
+        by_name = {name: g.contiguous() for name, g in zip(self.parameters, gradients, strict=True)}
+        mask_gradients(by_name, self.masks)
+        norms = clip_gradients(by_name, first.clip)
+        self.optimizer.step(by_name, schedule(first, step))
+        history[step, self.members] = torch.where(norms.isfinite(), losses.detach(), torch.nan)
+
+    def drop_diverged(self, history: Float[Tensor, "step trial"], *, since: int) -> None:
+        """Let go of members whose losses from step `since` on say that they diverged, noting the step."""
+        limit = DIVERGED_FACTOR * history[0, self.members].clamp(min=math.log(self.data.vocabulary))
+        bad = ~(history[since:, self.members] <= limit)  # not a number is bad too
+        if not bool(bad.any()):
+            return
+        steps = (since + bad.int().argmax(0)).tolist()
+        lost = bad.any(0).tolist()
+        for member, step, gone in zip(self.members, steps, lost, strict=True):
+            if gone:
+                self.diverged[member] = step
+        remaining = [i for i, gone in enumerate(lost) if not gone]
+        self.members = [self.members[i] for i in remaining]
+        self.parameters = {n: p[remaining] for n, p in self.parameters.items()}
+        self.multipliers = model.Multipliers(*(m[remaining] for m in self.multipliers))
+        self.masks = {n: m[remaining] for n, m in self.masks.items()}
+        self.optimizer.keep(remaining, self.parameters)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[int, Float[np.ndarray, " sequence"]]:
+        """Loss of every held-out sequence, nats/token, by the members' places among all trials."""
+        if not self.members:
+            return {}
+        first = self.trials[0]
+        inputs, targets = (
+            torch.from_numpy(x) for x in validation_windows(self.data, first.eval_sequences, first.context)
+        )
+        size = 2 * first.batch
+        chunks = [
+            self._losses(self._for_all(inputs[i : i + size]), self._for_all(targets[i : i + size]))
+            for i in range(0, first.eval_sequences, size)
+        ]
+        each = torch.cat(chunks, 1).double().cpu().numpy()
+        return dict(zip(self.members, each, strict=True))
+
+    def _for_all(self, ids: Int[Tensor, "batch context"]) -> Int[Tensor, "trial batch context"]:
+        return ids.to(self.device).expand(len(self.members), *ids.shape)
+
+    def _losses(
+        self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
+    ) -> Float[Tensor, "trial batch"]:
+        first = self.trials[0]
+        with _precision(first, self.device):
+            return model.losses(self.parameters, self.multipliers, inputs, targets, head_size=first.head_size)
+
+
+@contextlib.contextmanager
+def _precision(trial: Trial, device: torch.device) -> Iterator[None]:
+    """bfloat16: products in bfloat16; weights, norms, losses and the optimizer in float32."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=trial.precision == "bfloat16"):
+        yield
+
+
+def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        **trial.resolved,
+        "tokens": trial.total_tokens,
+        **count.sizes(trial, vocabulary)._asdict(),
+        "flops_dense": count.flops_dense(trial, vocabulary),
+        "flops_sparse": count.flops_sparse(trial, vocabulary),
+    }
+
+
+def _result(
+    train_losses: Float[np.ndarray, " step"], validation: Float[np.ndarray, " sequence"] | None, diverged: int | None
+) -> dict[str, Any]:
+    initial = _finite(train_losses[0])
+    if validation is not None and not np.isfinite(validation).all():
+        validation, diverged = None, len(train_losses)
+    if validation is None:
+        return {"status": "diverged", "diverged_step": diverged, "initial_loss": initial}
+    return {
+        "status": "ok",
+        "val_loss": float(validation.mean()),
+        "val_loss_se": float(validation.std(ddof=1) / math.sqrt(len(validation))),
+        "train_loss": float(train_losses[-max(1, len(train_losses) // 20) :].mean()),
+        "initial_loss": initial,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _curves(
+    trials: Sequence[Trial], train_losses: Float[np.ndarray, "step trial"], rows: list[dict[str, Any]]
+) -> dict[str, list[Any]]:
+    """At most CURVE_POINTS points a trial, each the mean training loss since the point before."""
+    steps, per_step = trials[0].total_steps, trials[0].batch * trials[0].context
+    ends = np.unique(np.linspace(0, steps, min(steps, CURVE_POINTS) + 1).round().astype(int))
+    curves: dict[str, list[Any]] = {name: [] for name in ("trial_id", "step", "tokens", "train_loss", "val_loss")}
+    for i, row in enumerate(rows):
+        for start, end in itertools.pairwise(ends):
+            loss = _finite(train_losses[start:end, i].mean())
+            if loss is None:
+                break  # from here on the trial had diverged
+            curves["trial_id"].append(row["trial_id"])
+            curves["step"].append(int(end))
+            curves["tokens"].append(int(end) * per_step)
+            curves["train_loss"].append(loss)
+            curves["val_loss"].append(row.get("val_loss") if end == steps else None)
+    return curves
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker names it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):  # only Linux has this file
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

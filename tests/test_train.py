@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hpsweep.parametrization.masks import mask
+from hpsweep.parametrization.rules import tensors
+from hpsweep.proxy import model, train
+from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.train import CURVE_POINTS, Outcome
+from hpsweep.spec import Trial
+from hpsweep.store import CURVES, RUNS
+from tests.plain_gpt import train_plain
+
+SMALL: dict[str, Any] = {"width": 64, "depth": 2, "head_size": 16, "context": 32, "batch": 4, "steps": 30}
+BASE = Trial(**SMALL, base_width=32, eval_sequences=16, lr=2.0**-8, weight_decay=0.1, clip=0.5)
+MIXED = [
+    BASE.replace(scheme="supar", density=1.0),
+    BASE.replace(scheme="supar", density=1 / 4, seed=1, weight_decay_rule="independent"),
+    BASE.replace(scheme="mup", density=1 / 16, lr=2.0**-7, alpha_input=3.0, alpha_output=2.0),
+    BASE.replace(scheme="sp", density=1 / 64, init_std=0.02),
+    BASE.replace(scheme="supar", density=1 / 64, embedding_lr_mult=4.0, base_density=1 / 4),
+]
+
+
+def _curve(outcome: Outcome, trial: Trial) -> np.ndarray:
+    return np.array(
+        [
+            loss
+            for trial_id, loss in zip(outcome.curves["trial_id"], outcome.curves["train_loss"], strict=True)
+            if trial_id == trial.trial_id
+        ]
+    )
+
+
+def _plain(trial: Trial) -> tuple[list[float], Any]:
+    data = load_dataset(trial.data)
+    offsets = train_offsets(data, seed=trial.seed, steps=trial.total_steps, batch=trial.batch, context=trial.context)
+    batches = [tuple(map(torch.from_numpy, windows(data.train, row, trial.context))) for row in offsets]
+    weights = {name: w[0].clone() for name, w in model.initial_parameters([trial], data.vocabulary).items()}
+    masks = {
+        name: torch.from_numpy(mask(trial.seed, name, shape, trial.density))
+        for name, (shape, kind) in tensors(trial, data.vocabulary).items()
+        if kind in ("hidden", "residual_out")
+    }
+    return train_plain(trial, data.vocabulary, weights, masks, batches)
+
+
+@pytest.fixture(scope="module")
+def together() -> Outcome:
+    return train.train(MIXED)
+
+
+@pytest.mark.parametrize("place", range(len(MIXED)))
+def test_an_ensemble_member_equals_the_same_trial_alone(together: Outcome, place: int) -> None:
+    alone = train.train([MIXED[place]])
+    np.testing.assert_allclose(_curve(together, MIXED[place]), _curve(alone, MIXED[place]), atol=1e-4)
+    assert together.rows[place]["val_loss"] == pytest.approx(alone.rows[0]["val_loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("place", range(len(MIXED)))
+def test_an_ensemble_member_equals_a_plain_module_trained_with_torch_adamw(together: Outcome, place: int) -> None:
+    losses, _ = _plain(MIXED[place])
+    np.testing.assert_allclose(_curve(together, MIXED[place]), losses, atol=1e-4)
+
+
+def test_an_untied_readout_equals_a_plain_module_too() -> None:
+    trial = MIXED[2].replace(tied=False)
+    losses, _ = _plain(trial)
+    np.testing.assert_allclose(_curve(train.train([trial]), trial), losses, atol=1e-4)
+
+
+def test_a_trial_that_diverges_leaves_its_neighbours_bit_identical() -> None:
+    calm = [BASE.replace(lr=2.0**-8), BASE.replace(lr=2.0**-9, scheme="sp", density=1 / 4)]
+    wild = BASE.replace(init_std=1e30)  # its first loss is not a number
+    outcome = train.train([calm[0], wild, calm[1]])
+    reference = train.train(calm)
+    assert [row["status"] for row in outcome.rows] == ["ok", "diverged", "ok"]
+    assert outcome.rows[1]["diverged_step"] == 0
+    assert "val_loss" not in outcome.rows[1]
+    for trial, mixed, alone in zip(calm, (outcome.rows[0], outcome.rows[2]), reference.rows, strict=True):
+        assert mixed["val_loss"] == alone["val_loss"]
+        assert (_curve(outcome, trial) == _curve(reference, trial)).all()
+
+
+def test_a_trial_that_diverges_midway_is_recorded_with_its_step_and_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    losses = model.losses
+
+    def spying(parameters: Any, multiply: Any, inputs: Any, targets: Any, *, head_size: int) -> Any:
+        sizes.append(inputs.shape[0])
+        return losses(parameters, multiply, inputs, targets, head_size=head_size)
+
+    monkeypatch.setattr(model, "losses", spying)
+    calm = BASE.replace(lr=2.0**-8)
+    outcome = train.train([calm, BASE.replace(lr=1e6)])
+    step = outcome.rows[1]["diverged_step"]
+    assert outcome.rows[1]["status"] == "diverged"
+    assert 0 < step < 30
+    assert sizes[: step + 1] == [2] * (step + 1)
+    assert set(sizes[step + 1 :]) == {1}
+    assert outcome.rows[0]["val_loss"] == train.train([calm]).rows[0]["val_loss"]
+
+
+def test_looking_for_diverged_trials_less_often_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [BASE, BASE.replace(lr=1e6), BASE.replace(lr=2.0**-9)]
+    often = train.train(trials)
+    monkeypatch.setitem(train._CHECK_EVERY, "cpu", 7)
+    seldom = train.train(trials)
+    for a, b in zip(often.rows, seldom.rows, strict=True):
+        assert (a["status"], a.get("val_loss"), a.get("diverged_step")) == (
+            b["status"],
+            b.get("val_loss"),
+            b.get("diverged_step"),
+        )
+
+
+@pytest.mark.parametrize("rule", ["coupled", "independent"])
+def test_masked_weights_are_exactly_zero_after_100_steps_with_decay(rule: str) -> None:
+    trials = [
+        BASE.replace(steps=100, density=density, scheme=scheme, weight_decay=0.5, weight_decay_rule=rule)
+        for density, scheme in [(1.0, "supar"), (1 / 4, "supar"), (1 / 64, "sp")]
+    ]
+    data = load_dataset("stdlib")
+    ensemble = train._Ensemble(trials, data, torch.device("cpu"))
+    history = torch.full((100, 3), torch.nan)
+    for step in range(100):
+        ensemble.step(step, history)
+    for name, kept in model.masks(trials, data.vocabulary).items():
+        weights = ensemble.parameters[name]
+        assert (weights[~kept] == 0).all()
+        assert (weights[kept] != 0).all()
+
+
+def test_rows_and_curves_have_the_columns_of_the_store(together: Outcome) -> None:
+    driver = {"trial_id", "hpsweep_version", "optuna_version", "commit", "attempts", "error", "diverged_step"}
+    for row in together.rows:
+        assert set(row) | driver == set(RUNS.names)
+    assert list(together.curves) == CURVES.names
+
+
+def test_a_curve_has_at_most_200_points_and_ends_at_the_last_step() -> None:
+    trial = Trial(width=16, head_size=16, depth=1, context=8, batch=1, steps=451, eval_sequences=4)
+    curves = train.train([trial]).curves
+    assert len(curves["step"]) == CURVE_POINTS
+    assert curves["step"][-1] == 451
+    assert curves["tokens"][-1] == 451 * 8
+    assert curves["val_loss"][-1] is not None
+    assert set(curves["val_loss"][:-1]) == {None}
+
+
+def test_the_standard_error_of_the_held_out_loss_is_the_spread_over_sequences(together: Outcome) -> None:
+    trial = BASE.replace(eval_sequences=64, steps=5)
+    data = load_dataset("stdlib")
+    ensemble = train._Ensemble([trial], data, torch.device("cpu"))
+    each = ensemble.evaluate()[0]
+    row = train._result(np.ones(5), each, None)
+    assert len(each) == 64
+    assert row["val_loss_se"] == pytest.approx(np.std(each, ddof=1) / 8)
+    # an untrained tied model with small weights is near uniform guessing
+    assert row["val_loss"] == pytest.approx(math.log(256), abs=0.5)
+
+
+def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = train._train
+    tried = []
+
+    def crowded(trials: Any, *rest: Any) -> Outcome:
+        tried.append(len(trials))
+        if len(trials) > 2:
+            raise torch.OutOfMemoryError("made up")
+        return inner(trials, *rest)
+
+    trials = [BASE.replace(steps=3, lr=2.0**-k) for k in range(5, 10)]
+    reference = train.train(trials)
+    monkeypatch.setattr(train, "_train", crowded)
+    outcome = train.train(trials)
+    assert tried == [5, 2, 3, 1, 2]
+    assert [row["trial_id"] for row in outcome.rows] == [trial.trial_id for trial in trials]
+    np.testing.assert_allclose(
+        [row["val_loss"] for row in outcome.rows], [row["val_loss"] for row in reference.rows], atol=1e-5
+    )
+
+
+def test_trials_of_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        train.train([BASE, BASE.replace(depth=3)])
+
+
+def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
+    single, half = BASE, BASE.replace(precision="bfloat16")
+    a, b = train.train([single]).rows[0]["val_loss"], train.train([half]).rows[0]["val_loss"]
+    assert a != b
+    assert a == pytest.approx(b, abs=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_trains_to_the_losses_of_the_cpu() -> None:
+    cpu, gpu = train.train(MIXED), train.train(MIXED, device="cuda")
+    for trial in MIXED:
+        np.testing.assert_allclose(_curve(cpu, trial), _curve(gpu, trial), atol=1e-3)

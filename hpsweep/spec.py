@@ -154,7 +154,7 @@ class Trial:
     def total_steps(self) -> int:
         """Optimizer steps; tokens are rounded up to whole steps."""
         if self.steps is not None:
-            return self.steps
+            return int(self.steps)
         if self.tokens is not None:
             return math.ceil(self.tokens / (self.batch * self.context))
         assert self.tokens_per_parameter is not None
@@ -331,10 +331,10 @@ class Sweep:
         """The resolved sweep as plain data, stored beside its results."""
         return {
             "name": self.name,
-            "base": dataclasses.asdict(self.base),
-            "grid": [{name: list(values) for name, values in grid.items()} for grid in self.grids],
+            "base": {name: _typed(name, value) for name, value in dataclasses.asdict(self.base).items()},
+            "grid": [{name: [_typed(name, v) for v in values] for name, values in g.items()} for g in self.grids],
             "search": self.search,
-            "space": {name: list(bounds) for name, bounds in self.space.items()},
+            "space": {name: [float(low), float(high)] for name, (low, high) in self.space.items()},
             "points": self.points,
             "target": dataclasses.asdict(self.target) if self.target else None,
         }

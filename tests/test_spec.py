@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpsweep.spec import Sweep, Target, Trial, pack, trial_from_row
+
+LRS = [2.0**k for k in range(-11, -2)]
+BASE = Trial(steps=300)
+
+
+def test_equal_fields_give_equal_ids_whatever_their_number_type() -> None:
+    plain = Trial(steps=300, density=1, lr=1, seed=3)
+    numpy = Trial(steps=np.int64(300), density=np.float32(1), lr=np.float64(1.0), seed=np.int32(3))  # type: ignore[arg-type]
+    assert plain.trial_id == numpy.trial_id
+
+
+def test_an_id_is_the_same_in_another_process_and_in_later_versions() -> None:
+    """The id that stored runs have: if this fails, every stored trial would be trained again."""
+    code = "from hpsweep.spec import Trial; print(Trial(steps=300, lr=2.0**-7, scheme='sp').trial_id)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert other == Trial(steps=300, lr=2.0**-7, scheme="sp").trial_id == "ffba17be71608899"
+
+
+@pytest.mark.parametrize("name", sorted(set(Trial(steps=1).resolved) - {"steps"}))
+def test_every_field_is_part_of_the_id(name: str) -> None:
+    other: dict[str, Any] = {
+        "scheme": "sp", "precision": "bfloat16", "weight_decay_rule": "independent", "data": "text:a", "tied": False,
+        "width": 256, "density": 0.5, "beta1": 0.8, "beta2": 0.9, "warmup_fraction": 0.2, "final_lr_fraction": 0.5,
+        "base_density": 0.5,
+    }  # fmt: skip
+    value = getattr(BASE, name)
+    changed = BASE.replace(**{name: other.get(name, value * 2 if value else 1)})
+    assert changed.trial_id != BASE.trial_id
+
+
+def test_a_duration_in_tokens_is_the_same_trial_as_in_steps() -> None:
+    assert Trial(tokens=300 * 16 * 64).trial_id == BASE.trial_id
+    assert Trial(tokens=300 * 16 * 64 - 1).total_steps == 300
+    assert Trial(tokens=300 * 16 * 64 + 1).total_steps == 301
+
+
+def test_a_stored_row_gives_back_its_trial() -> None:
+    trial = BASE.replace(density=1 / 3, lr=0.1 + 0.2, tied=False)
+    row = {**trial.resolved, "trial_id": trial.trial_id, "val_loss": 2.0, "tokens": 5}
+    assert trial_from_row(row).trial_id == trial.trial_id
+
+
+def test_replacing_the_duration_drops_the_old_one() -> None:
+    assert BASE.replace(tokens=1024).total_steps == 1
+    assert BASE.replace(lr=0.5).total_steps == 300
+
+
+BAD = [
+    ({"density": 0}, r"density is 0; allowed: \(0, 1\]"),
+    ({"density": 1.5}, r"density is 1.5; allowed: \(0, 1\]"),
+    ({"density": math.nan}, r"density is nan; give a finite number in \(0, 1\]"),
+    ({"lr": -1}, r"lr is -1; allowed: \(0, inf\)"),
+    ({"lr": math.nan}, "lr is nan; give a finite number"),
+    ({"lr": math.inf}, "lr is inf; give a finite number"),
+    ({"lr": "0.1"}, "lr is '0.1'; give a finite number"),
+    ({"lr": True}, "lr is True; give a finite number"),
+    ({"steps": 0}, "steps is 0; allowed: whole numbers"),
+    ({"steps": 1.5}, "steps is 1.5; give a whole number"),
+    ({"base_width": 0}, "base_width is 0; allowed"),
+    ({"warmup_fraction": 1.2}, r"warmup_fraction is 1.2; allowed: \[0, 1\)"),
+    ({"warmup_fraction": 1}, r"warmup_fraction is 1; allowed: \[0, 1\)"),
+    ({"width": 100}, "width 100 is not divisible by head_size 32"),
+    ({"scheme": "SuPar"}, "scheme is 'SuPar'; allowed: sp, mup, supar"),
+    ({"precision": "fp8"}, "precision is 'fp8'; allowed: float32, bfloat16"),
+    ({"seed": -1}, "seed is -1; allowed"),
+    ({"tied": 1}, "tied is 1; give True or False"),
+    ({"data": ""}, "data is ''; give a non-empty string"),
+    ({"tokens": 100}, "exactly one of steps, tokens, tokens_per_parameter; got steps and tokens"),
+    ({"steps": None}, "exactly one of steps, tokens, tokens_per_parameter; got none"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD)
+def test_a_bad_value_is_named_with_the_allowed_range(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trial(**{"steps": 300, **fields})
+
+
+def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
+    with pytest.raises(ValueError, match=r"unknown field 'learning_rate' of a trial. Fields: "):
+        BASE.replace(learning_rate=1)
+    with pytest.raises(ValueError, match=r"unknown field 'densty' of a trial. Did you mean 'density'"):
+        Sweep(name="x", base=BASE, grid={"densty": [1]})
+
+
+def test_a_grid_is_every_combination_once() -> None:
+    grid = {"scheme": ["sp", "supar"], "density": [1, 0.25, 1.0], "lr": LRS, "seed": [0, 1, 1]}
+    trials = Sweep(name="x", base=BASE, grid=grid).trials
+    seen = [(t.scheme, t.density, t.lr, t.seed) for t in trials]
+    assert len(seen) == len(set(seen))
+    assert set(seen) == set(itertools.product(["sp", "supar"], [1, 0.25], LRS, [0, 1]))
+
+
+def test_several_grids_are_joined_without_duplicates() -> None:
+    trials = Sweep(name="x", base=BASE, grid=[{"lr": LRS}, {"lr": LRS[:2], "seed": [0, 1]}]).trials
+    assert len(trials) == len(LRS) + 2
+
+
+@pytest.mark.parametrize("count", [3, 4, 9, 10, 17, 33])
+def test_coarse_points_come_first(count: int) -> None:
+    lrs = [2.0 ** (k / 2) for k in range(-30, -30 + count)]
+    order = [t.lr for t in Sweep(name="x", base=BASE, grid={"lr": lrs}).trials]
+    assert sorted(order) == lrs
+    start = sorted(order[: math.ceil(count / 2)])
+    gaps = np.diff(np.log2([lrs[0], *start, lrs[-1]]))
+    assert gaps.max() <= 1.01  # half the points already leave no hole wider than two half octaves
+    assert max(order[:3]) / min(order[:3]) >= lrs[-1] / lrs[0] / 4
+
+
+def test_every_group_gets_its_coarse_points_before_any_gets_its_fine_ones() -> None:
+    trials = Sweep(name="x", base=BASE, grid={"density": [1, 0.25], "lr": LRS}).trials
+    assert {t.lr for t in trials[:6]} == {LRS[0], LRS[4], LRS[8]}
+    assert [t.density for t in trials[:6]] == [1, 1, 1, 0.25, 0.25, 0.25]
+
+
+def test_a_group_is_one_optimum() -> None:
+    sweep = Sweep(name="x", base=BASE, grid={"scheme": ["sp", "supar"], "width": [64, 128], "lr": LRS, "seed": [0, 1]})
+    assert len(sweep.groups) == 4
+    assert {len(group) for group in sweep.groups.values()} == {2 * len(LRS)}
+
+
+BAD_SWEEPS = [
+    ({"grid": {"lr": []}}, "grid axis 'lr' is .*at least one value"),
+    ({"grid": {"lr": 0.1}}, "grid axis 'lr' is 0.1: give a list"),
+    ({"grid": {"scheme": "sp"}}, "grid axis 'scheme' is 'sp': give a list"),
+    ({"grid": {"lr": [0.1, -0.1]}}, "lr is -0.1; allowed"),
+    ({"name": "a/b"}, "sweep name 'a/b'"),
+    ({"search": "tpe"}, "search 'tpe' needs a space"),
+    ({"search": "bayes"}, "search is 'bayes'; allowed: grid, random, qmc, tpe, gp"),
+    ({"space": {"lr": (0.1, 1)}}, "space and points belong to"),
+    ({"search": "tpe", "points": 9, "space": {"width": (64, 128)}}, "space field 'width' is not searched"),
+    ({"search": "tpe", "points": 9, "space": {"lr": (1, 0.1)}}, "needs 0 < low < high"),
+    ({"search": "tpe", "points": 9, "space": {"lr": (0.1, 1)}, "grid": {"lr": [1]}}, "both grid and space"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD_SWEEPS)
+def test_a_bad_sweep_is_refused_when_it_is_made(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sweep(**{"name": "x", "base": BASE, **fields})
+
+
+def test_an_impossible_target_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"density is 0; allowed: \(0, 1\]"):
+        Target(width=1024, density=0)
+    with pytest.raises(ValueError, match="target width 1000 is not divisible by head_size 64"):
+        Target(width=1000, density=0.5, head_size=64)
+
+
+def test_packing_keeps_shapes_apart_and_sizes_even() -> None:
+    trials = Sweep(name="x", base=BASE, grid={"width": [64, 128], "lr": LRS, "seed": [0, 1]}).trials
+    ensembles = pack(trials, size=8, multiple=2)
+    assert sorted(t.trial_id for e in ensembles for t in e) == sorted(t.trial_id for t in trials)
+    assert {len({t.shape for t in e}) for e in ensembles} == {1}
+    assert len(ensembles) == 8  # ceil(18 / 8) = 3, rounded up to a multiple of 2, for each width
+    assert {len(e) for e in ensembles} == {4, 5}
+
+
+def test_packing_never_makes_an_empty_or_too_large_ensemble() -> None:
+    for count, size, multiple in itertools.product(range(1, 12), (1, 3, 8), (1, 2, 5)):
+        trials = [BASE.replace(seed=seed) for seed in range(count)]
+        sizes = [len(e) for e in pack(trials, size, multiple)]
+        assert sum(sizes) == count
+        assert min(sizes) >= 1
+        assert max(sizes) <= size

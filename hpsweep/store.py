@@ -227,7 +227,8 @@ def append(
     unknown = {name for row in rows for name in row} - set(RUNS.names)
     if unknown or not rows:
         raise ValueError(f"rows have columns the store does not know: {sorted(unknown)}" if unknown else "no rows")
-    digest = hashlib.sha256("".join(sorted(f"{r['trial_id']}{r['status']}" for r in rows)).encode()).hexdigest()
+    content = json.dumps([dict(row) for row in rows], sort_keys=True, default=str)
+    digest = hashlib.sha256(content.encode()).hexdigest()
     name = f"part-{digest[:16]}.parquet"
     if curves and len(curves["trial_id"]):
         _write(pa.table(dict(curves), schema=CURVES), Path(folder) / "curves" / name)

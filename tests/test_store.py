@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hpsweep import store
+from hpsweep.spec import Trial
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def row(seed: int, status: str = "ok", *, hours: int = 0, **more: Any) -> dict[str, Any]:
+    trial = Trial(steps=10, seed=seed)
+    loss = {"val_loss": 2.0 + seed} if status == "ok" else {}
+    return {
+        "trial_id": trial.trial_id,
+        **trial.resolved,
+        "status": status,
+        "data_hash": "d",
+        "finished_at": NOW + timedelta(hours=hours),
+        **loss,
+        **more,
+    }
+
+
+def curves(*seeds: int) -> dict[str, list[Any]]:
+    ids = [Trial(steps=10, seed=seed).trial_id for seed in seeds for _ in range(2)]
+    many = len(ids)
+    return {
+        "trial_id": ids,
+        "step": [5, 10] * (many // 2),
+        "tokens": [50, 100] * (many // 2),
+        "train_loss": [3.0, 2.0] * (many // 2),
+        "val_loss": [None, 2.1] * (many // 2),
+    }
+
+
+def test_what_is_stored_is_loaded_as_one_row_per_trial_with_nulls_kept(tmp_path: Path) -> None:
+    store.append(tmp_path, [row(0), row(1, "diverged", diverged_step=7)], curves(0, 1))
+    store.append(tmp_path, [row(2, lr=0.1 + 0.2)])
+    runs = store.load(tmp_path).sort_values("seed")
+    assert list(runs.columns) == store.RUNS.names
+    assert runs.status.tolist() == ["ok", "diverged", "ok"]
+    assert runs.val_loss.isna().tolist() == [False, True, False]
+    assert runs.diverged_step.tolist()[1] == 7
+    assert runs.lr.tolist()[2] == 0.1 + 0.2
+    assert store.load_curves(tmp_path).train_loss.tolist() == [3.0, 2.0, 3.0, 2.0]
+
+
+def test_every_column_has_a_unit_entry_and_the_file_names_its_schema_version(tmp_path: Path) -> None:
+    path = store.append(tmp_path, [row(0)])
+    schema = pq.read_schema(path)
+    assert schema.metadata[b"hpsweep_schema_version"] == b"1"
+    assert schema.field("val_loss").metadata[b"unit"] == b"nats/token"
+    assert all(b"unit" in field.metadata for field in schema)
+
+
+def test_the_resolved_fields_of_a_trial_are_columns_and_hold_their_types() -> None:
+    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    for name, value in Trial(steps=1).resolved.items():
+        assert store.RUNS.field(name).type == kinds[type(value)], name
+
+
+@pytest.mark.parametrize("damage", ["empty", "torn", "text", "middle"])
+def test_a_damaged_file_is_named_and_skipped(tmp_path: Path, damage: str) -> None:
+    store.append(tmp_path, [row(0)])
+    path = store.append(tmp_path, [row(1)])
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes(
+        {
+            "empty": b"",
+            "torn": whole[:half],
+            "text": b"x" * 99,
+            "middle": b"PAR1" + b"\xff" * (half - 4) + whole[half:],
+        }[damage]
+    )
+    with pytest.warns(UserWarning, match=f"1 unreadable files skipped.*{path.name}"):
+        assert store.load(tmp_path).seed.tolist() == [0]
+
+
+def test_a_file_that_was_being_written_is_not_read(tmp_path: Path) -> None:
+    store.append(tmp_path, [row(0)])
+    (tmp_path / "runs" / ".part-0.parquet.1.tmp").write_bytes(b"half a fi")
+    assert len(store.load(tmp_path)) == 1
+
+
+def test_a_trial_stored_twice_counts_once_and_the_earliest_finished_row_stays(tmp_path: Path) -> None:
+    store.append(tmp_path, [row(0, hours=2, val_loss=9.0), row(1, "failed", hours=5, attempts=2)])
+    store.append(tmp_path, [row(0, hours=1, val_loss=8.0)])
+    store.append(tmp_path, [row(1, "failed", hours=4, attempts=1), row(2)])
+    runs = store.load(tmp_path).set_index("seed")
+    assert len(runs) == 3
+    assert runs.val_loss[0] == 8.0
+    assert runs.attempts[1] == 2
+    store.append(tmp_path, [row(1, "diverged", hours=6)])
+    assert store.load(tmp_path).set_index("seed").status[1] == "diverged"
+
+
+def test_a_failed_trial_is_not_finished(tmp_path: Path) -> None:
+    store.append(tmp_path, [row(0), row(1, "failed"), row(2, "diverged")])
+    assert store.finished(store.read_runs(tmp_path)) == {row(0)["trial_id"], row(2)["trial_id"]}
+    assert store.status_counts(tmp_path) == {"ok": 1, "diverged": 1, "failed": 1}
+
+
+def test_a_file_of_an_older_schema_stays_readable_with_nulls(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row(0)], schema=store.RUNS).drop_columns(["commit", "engine"])
+    widths = table.schema.get_field_index("width")
+    table = table.set_column(widths, "width", table["width"].cast(pa.int32())).replace_schema_metadata({})
+    (tmp_path / "runs").mkdir()
+    pq.write_table(table, tmp_path / "runs" / "part-old.parquet")
+    store.append(tmp_path, [row(1, engine="torch")])
+    runs = store.load(tmp_path).set_index("seed").sort_index()
+    assert runs.width.tolist() == [128, 128]
+    assert runs.engine.isna().tolist() == [True, False]
+
+
+def test_a_file_of_a_newer_schema_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = store.append(tmp_path, [row(0)])
+    newer = pq.read_table(path).replace_schema_metadata({"hpsweep_schema_version": "2"})
+    pq.write_table(newer, path)
+    with pytest.raises(ValueError, match=r"schema version 2; .* Upgrade hpsweep"):
+        store.load(tmp_path)
+
+
+def test_loading_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no results folder"):
+        store.load(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match="no stored trials"):
+        store.load(tmp_path)
+    with pytest.raises(ValueError, match="at least one results folder"):
+        store.load()
+
+
+def test_an_unknown_column_is_refused_rather_than_dropped(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not know: \\['valloss'\\]"):
+        store.append(tmp_path, [row(0, valloss=1.0)])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_several_folders_load_as_one_table(tmp_path: Path) -> None:
+    store.append(tmp_path / "a", [row(0), row(1)])
+    store.append(tmp_path / "b", [row(1), row(2)])
+    assert sorted(store.load(tmp_path / "a", tmp_path / "b").seed) == [0, 1, 2]
+
+
+def test_compacting_changes_no_row_and_no_curve_and_leaves_damaged_files(tmp_path: Path) -> None:
+    for seed in range(5):
+        store.append(tmp_path, [row(seed)], curves(seed))
+    store.append(tmp_path, [row(4, hours=3, val_loss=0.0)], curves(4))
+    (tmp_path / "runs" / "part-torn.parquet").write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="part-torn"):
+        before = store.load(tmp_path).sort_values("trial_id", ignore_index=True)
+    before_curves = store.load_curves(tmp_path)
+    with pytest.warns(UserWarning, match="part-torn"):
+        assert store.compact(tmp_path) == (11, 5)
+    assert len(list((tmp_path / "runs").glob("part-*.parquet"))) == 2
+    assert (tmp_path / "runs" / "part-torn.parquet").read_bytes() == b"torn"
+    with pytest.warns(UserWarning, match="part-torn"):
+        after = store.load(tmp_path).sort_values("trial_id", ignore_index=True)
+    assert after.equals(before)
+    assert store.load_curves(tmp_path).equals(before_curves)
+
+
+def test_compacting_killed_between_writing_and_removing_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        store.append(tmp_path, [row(seed)], curves(seed))
+    removed = []
+
+    def die(path: Path, **_: Any) -> None:
+        if path.suffix == ".parquet":
+            removed.append(path)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", die)
+    with pytest.raises(KeyboardInterrupt):
+        store.compact(tmp_path)
+    monkeypatch.undo()
+    assert removed
+    assert sorted(store.load(tmp_path).seed) == [0, 1, 2, 3]
+    assert len(store.load_curves(tmp_path)) == 8
+    store.compact(tmp_path)
+    assert sorted(store.load(tmp_path).seed) == [0, 1, 2, 3]
+
+
+HOLDER = """
+import sys, time
+from hpsweep import store
+with store.lock(sys.argv[1]) as stale:
+    print(stale or "free", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.first_line = process.stdout.readline().strip()  # type: ignore[attr-defined]
+    return process
+
+
+def test_a_folder_in_use_is_refused_with_who_holds_it_and_a_dead_holder_is_recognised(tmp_path: Path) -> None:
+    holder = hold(tmp_path)
+    try:
+        with pytest.raises(ValueError, match=rf"in use by process {holder.pid} on .* since .*"), store.lock(tmp_path):
+            pass
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.communicate()
+    with store.lock(tmp_path) as stale:
+        assert f"process {holder.pid} " in (stale or "")
+    with store.lock(tmp_path) as stale:
+        assert stale is None
+
+
+def test_refusing_a_second_holder_leaves_the_note_of_the_first(tmp_path: Path) -> None:
+    with store.lock(tmp_path):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"process {os.getpid()} "), store.lock(tmp_path):
+                pass
+
+
+def test_meta_is_read_back_and_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
+    assert store.read_meta(tmp_path) == {}
+    store.write_meta(tmp_path, {"name": "mine", "grid": []})
+    assert store.read_meta(tmp_path)["name"] == "mine"
+    store.check_folder(tmp_path, "mine")
+    with pytest.raises(ValueError, match="holds the results of experiment 'mine', not of 'other'"):
+        store.check_folder(tmp_path, "other")
+    (tmp_path / "meta.json").write_text("{broken")
+    with pytest.raises(ValueError, match=r"meta.json is not what hpsweep wrote"):
+        store.check_folder(tmp_path, "mine")
+
+
+def test_a_folder_that_is_a_file_or_read_only_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="file is a file; results need a folder"):
+            store.check_folder(folder, "x")
+    store.check_folder(tmp_path / "not" / "yet", "x")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="cannot be written"):
+        store.check_folder(tmp_path, "x")
+
+
+def test_data_hashes_are_never_mixed() -> None:
+    assert store.one_data_hash(["a", "a"]) == "a"
+    with pytest.raises(ValueError, match=r"2 different data sets \(data_hash a, b\)"):
+        store.one_data_hash(["a", "b", "a"])
+
+
+WRITER = """
+import sys
+from tests.test_store import curves, row
+from hpsweep import store
+for seed in range(10_000):
+    store.append(sys.argv[1], [row(seed)], curves(seed))
+    print(seed, flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_trials_only(tmp_path: Path) -> None:
+    for attempt in range(5):
+        folder = tmp_path / str(attempt)
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(0.01 * attempt)
+        writer.kill()
+        told = [0, *map(int, writer.communicate()[0].split())]
+        stored = sorted(store.load(folder).seed)
+        assert stored[: len(told)] == told
+        assert len(stored) <= len(told) + 1
+        with_curves = set(store.load_curves(folder).trial_id)
+        assert set(store.load(folder).trial_id) <= with_curves
+
+
+def test_meta_is_plain_json(tmp_path: Path) -> None:
+    store.write_meta(tmp_path, {"name": "mine"})
+    assert json.loads((tmp_path / "meta.json").read_text())["sweep"] == {"name": "mine"}

@@ -165,7 +165,7 @@ def test_compacting_changes_no_row_and_no_curve_and_leaves_damaged_files(tmp_pat
         before = store.load(tmp_path).sort_values("trial_id", ignore_index=True)
     before_curves = store.load_curves(tmp_path)
     with pytest.warns(UserWarning, match="part-torn"):
-        assert store.compact(tmp_path) == (11, 5)
+        assert store.compact(tmp_path) == (12, 5)
     assert len(list((tmp_path / "runs").glob("part-*.parquet"))) == 2
     assert (tmp_path / "runs" / "part-torn.parquet").read_bytes() == b"torn"
     with pytest.warns(UserWarning, match="part-torn"):

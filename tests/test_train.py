@@ -126,7 +126,7 @@ def test_masked_weights_are_exactly_zero_after_100_steps_with_decay(rule: str) -
         for density, scheme in [(1.0, "supar"), (1 / 4, "supar"), (1 / 64, "sp")]
     ]
     data = load_dataset("stdlib")
-    ensemble = train._Ensemble(trials, data, torch.device("cpu"))
+    ensemble = train.Ensemble(trials, data, torch.device("cpu"))
     history = torch.full((100, 3), torch.nan)
     for step in range(100):
         ensemble.step(step, history)
@@ -156,7 +156,7 @@ def test_a_curve_has_at_most_200_points_and_ends_at_the_last_step() -> None:
 def test_the_standard_error_of_the_held_out_loss_is_the_spread_over_sequences(together: Outcome) -> None:
     trial = BASE.replace(eval_sequences=64, steps=5)
     data = load_dataset("stdlib")
-    ensemble = train._Ensemble([trial], data, torch.device("cpu"))
+    ensemble = train.Ensemble([trial], data, torch.device("cpu"))
     each = ensemble.evaluate()[0]
     row = train._result(np.ones(5), each, None)
     assert len(each) == 64

@@ -76,7 +76,7 @@ def _out_of_memory(error: RuntimeError) -> bool:
 def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress | None) -> Outcome:
     started = time.perf_counter()
     first, vocabulary = trials[0], data.vocabulary
-    ensemble = _Ensemble(trials, data, device)
+    ensemble = Ensemble(trials, data, device)
     history = torch.full((first.total_steps, len(trials)), torch.nan, device=device)
     every = _CHECK_EVERY.get(device.type, 16)
     looked = 0
@@ -114,7 +114,7 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
     return Outcome(rows=rows, curves=_curves(trials, train_losses, rows))
 
 
-class _Ensemble:
+class Ensemble:
     """The tensors of the trials that are still training; `members` are their places among all trials."""
 
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:

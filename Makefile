@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NAME := $(basename $(notdir $(EXPERIMENT)))
 
-.PHONY: help install sweep test check notebooks bench clean
+.PHONY: help install sweep test check notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made, and the variables
@@ -53,6 +53,9 @@ check: install  ## format and lint (ruff), types (mypy strict), import contracts
 
 notebooks: install  ## execute the notebooks in place
 	$(BIN)/python notebooks/execute.py
+
+notebooks-check: install
+	$(BIN)/python notebooks/execute.py --check
 
 bench: install  ## measure throughput, overhead and the store on this machine
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,31 @@
+"""Does the best learning rate stay put as hidden weights get sparser?
+
+Expected: it moves by about one octave per halving of density under sp, and stays within a quarter of an octave under
+supar, so that the rate tuned on the dense proxy is right for the sparse model.
+Cost: 120 trials of width 128, about 10 minutes on two cores.
+Run: make sweep
+Result: results/lr_by_density, and experiments/LOG.md
+"""
+
+from hpsweep.spec import Sweep, Target, Trial
+
+SWEEP = Sweep(
+    name="lr_by_density",
+    base=Trial(
+        width=128,
+        base_width=128,
+        depth=2,
+        head_size=32,
+        context=64,
+        batch=8,
+        steps=400,
+        embedding_lr_mult=8.0,  # tuned on the dense proxy: experiments/embedding_lr_mult.py
+    ),
+    grid={
+        "scheme": ["supar", "sp"],
+        "density": [1, 1 / 4, 1 / 16],
+        "lr": [2.0**k for k in range(-11, -1)],
+        "seed": [0, 1],
+    },
+    target=Target(width=1024, density=1 / 16, depth=12, head_size=64, context=1024, vocabulary=50257),
+)

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, get_args
 
 Scheme = Literal["sp", "mup", "supar"]
@@ -174,7 +174,7 @@ class Trial:
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """The fields that say what is trained, the duration as steps: one value per stored column."""
-        values = {f.name: _typed(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)}
+        values = {name: _typed(name, getattr(self, name)) for name in _DECLARED}
         values["steps"] = self.total_steps
         del values["tokens"], values["tokens_per_parameter"]
         return values
@@ -196,7 +196,8 @@ class Trial:
 
     def replace(self, **changes: Any) -> Trial:
         """A trial with some fields changed; a new duration takes the place of the old one."""
-        _check_names(changes, Trial)
+        if not changes.keys() <= _DECLARED.keys():
+            _check_names(changes, Trial)
         if any(name in changes for name in _DURATION):
             changes = {**dict.fromkeys(_DURATION), **changes}
         return dataclasses.replace(self, **changes)
@@ -319,8 +320,9 @@ class Sweep:
 
     @cached_property
     def groups(self) -> dict[tuple[Any, ...], tuple[Trial, ...]]:
-        """Trials that differ only in tuned hyperparameters that are swept, and in seed: one optimum each."""
-        swept = {*self.space, "seed", *(name for grid in self.grids for name in grid if name in TUNED)}
+        """Trials that differ only in seed and in what is searched (with a grid: its tuned fields): one optimum each."""
+        gridded = {name for grid in self.grids for name in grid if name in TUNED}
+        swept = {"seed", *(gridded if self.search == "grid" else self.space)}
         groups: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in self.trials:
             key = tuple(value for name, value in trial.resolved.items() if name not in swept)
@@ -391,9 +393,14 @@ def _check_choice(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: {', '.join(_CHOICES[name])}.")
 
 
+@cache
+def _declared(record: type) -> tuple[tuple[str, str], ...]:
+    return tuple((f.name, str(f.type)) for f in dataclasses.fields(record))
+
+
 def _check_fields(record: Any) -> None:
-    for f in dataclasses.fields(record):
-        name, value, declared = f.name, getattr(record, f.name), str(f.type)
+    for name, declared in _declared(type(record)):
+        value = getattr(record, name)
         if name in _CHOICES:
             _check_choice(name, value)
         elif declared == "str":
@@ -410,6 +417,8 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
     if name == "mask_seed":
         name = "seed"
     low, high, low_in, high_in = _RANGES[name]
+    if type(value) in (float, int) and low < value < high and (not whole or value == int(value)):
+        return  # the common case, without the words
     allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
     try:
         number = float(value)
@@ -423,7 +432,7 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: {'whole numbers in ' * whole}{allowed}.")
 
 
-_DECLARED = {f.name: str(f.type) for f in dataclasses.fields(Trial)}
+_DECLARED = dict(_declared(Trial))
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -1,10 +1,14 @@
 """hpsweep: tune small, train large, at any density.
 
+The reading half, which needs neither torch nor ray nor optuna:
+
     import hpsweep as hp
     runs = hp.load("results/lr_by_density")              # a DataFrame, one row per trial
     hp.optima(runs, by=["scheme", "density"])            # best learning rate per group, with interval and status
     hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
     hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
+
+Names are loaded when they are first used.
 """
 
 from __future__ import annotations

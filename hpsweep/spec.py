@@ -394,11 +394,11 @@ def _check_choice(name: str, value: Any) -> None:
 
 
 @cache
-def _declared(record: type) -> tuple[tuple[str, str], ...]:
+def _declared(record: type[Trial | Target]) -> tuple[tuple[str, str], ...]:
     return tuple((f.name, str(f.type)) for f in dataclasses.fields(record))
 
 
-def _check_fields(record: Any) -> None:
+def _check_fields(record: Trial | Target) -> None:
     for name, declared in _declared(type(record)):
         value = getattr(record, name)
         if name in _CHOICES:

@@ -1,0 +1,134 @@
+"""The symbols of the figures, and the legends that explain them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
+
+from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.plot_style import GREY, INK, SMALL, TITLE, Look
+from hpsweep.analysis.plot_tables import Scale, drift_text
+
+Handle = Line2D | Patch
+DASHED = (0, (4, 3))
+BEYOND = r"$\circ\!\!\rightarrow$"
+
+
+def bar(
+    ax: Axes,
+    at: tuple[float, float],
+    ends: tuple[float, float],
+    look: Look,
+    *,
+    sure: bool,
+    arrow: tuple[int, int],
+    size: float = 6.4,
+    upright: bool = False,
+) -> None:
+    """A marker with the bar of its interval, or with an arrow to the open side."""
+    across, cased = "_" if upright else "|", [Stroke(linewidth=3.2, foreground="white"), Normal()]
+    closed = [end for end in ends if np.isfinite(end)]
+    span = [min([*closed, at[upright]]), max([*closed, at[upright]])]
+    x, y = ([at[0]] * 2, span) if upright else (span, [at[1]] * 2)
+    ax.plot(x, y, color=look.color, linewidth=1.5, solid_capstyle="butt", zorder=6, path_effects=cased)
+    if len(closed) == 2:
+        ax.plot(x, y, color=look.color, linestyle="none", marker=across, markersize=6, markeredgewidth=1.5, zorder=6)
+    if any(arrow):
+        _arrow(ax, at, arrow, look.color)
+    ax.plot(
+        *at, marker=look.marker, markersize=size, color=look.color if sure else "white", zorder=7,
+        markeredgecolor="white" if sure else look.color, markeredgewidth=0.9 if sure else 1.3,
+    )  # fmt: skip
+
+
+def _arrow(ax: Axes, start: tuple[float, float], by: tuple[float, float], color: str) -> None:
+    arrow = {"arrowstyle": "<|-", "color": color, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
+    ax.annotate("", start, xytext=by, textcoords="offset points", arrowprops=arrow, zorder=6)
+
+
+def line_handles(looks: dict[float, Look], lines: str) -> list[Handle]:
+    """A handle per line, after one that says what the lines differ in."""
+    handles: list[Handle] = [
+        Line2D([], [], color=look.color, marker=look.marker, markersize=4, linewidth=1.2, label=look.label)
+        for look in looks.values()
+    ]
+    return [symbol(style.NAMES.get(lines, lines)), *handles]
+
+
+def key(table: pd.DataFrame, vertices: pd.DataFrame, shared: Scale, lines: str) -> list[Handle]:
+    """Handles that explain every symbol that is drawn, and no other."""
+    has = set(vertices["status"])
+    seeds = int(table["n_ok"].max())
+    assumed = " (noise assumed)" if (vertices["interval"] == "assumed").any() else ""
+    missing = int(table["n_missing"].sum())
+    hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "white"}
+    first = "densest" if lines == "density" else "first" if lines != "width" else "narrowest"
+    referred = (vertices.loc[vertices[lines] == next(iter(shared.looks)), "status"] == "ok").any()
+    partly = bool(((table["n_diverged"] > 0) & (table["n_ok"] > 0)).any())
+    key: list[tuple[bool, Handle]] = [
+        (
+            "ok" in has,
+            symbol(f"optimum, 95 % interval{assumed}", marker="o", markersize=5.5, linestyle="-", linewidth=1.5),
+        ),
+        (bool(referred), symbol(f"optimum of the {first}", linestyle=DASHED, linewidth=0.8, color=GREY)),
+        ("edge" in has, symbol("bound: it lies beyond", marker=BEYOND, markersize=13)),
+        (bool(_unfitted(vertices).any()), symbol("no clear optimum: lowest", **hollow, markersize=5.5)),
+        (bool((table["loss"] > shared.y[1]).any()), symbol("loss above the axis", marker="^", markersize=3.4)),
+        (bool((table["n_diverged"] > 0).any()), symbol("seeds diverged", marker="x", markersize=4)),
+        (partly, symbol("mean of the seeds left", **hollow, markersize=3.4)),
+        (seeds > 1, Patch(facecolor=INK, alpha=0.16, label=f"range of {seeds} seeds")),
+        (missing > 0, symbol(f"not drawn: {missing} failed", marker="")),
+    ]
+    return [handle for used, handle in key if used]
+
+
+def _unfitted(vertices: pd.DataFrame) -> pd.Series[bool]:
+    unfitted: pd.Series[bool] = vertices["status"].isin(["flat", "none"]) & vertices["best_loss"].notna()
+    return unfitted
+
+
+def symbol(label: str, linestyle: Any = "none", color: str = INK, **look: Any) -> Line2D:
+    """A handle of its own, in ink."""
+    return Line2D([], [], color=color, linestyle=linestyle, label=label, **look)
+
+
+def legend(where: Axes | Figure, handles: Iterable[Handle], **place: Any) -> Legend:
+    """A legend without a frame, of an Axes or of a figure; `place` as in matplotlib."""
+    handles = list(handles)
+    return where.legend(
+        handles=handles, fontsize=SMALL, frameon=False, handlelength=1.9, handletextpad=0.5, columnspacing=1.5,
+        labelcolor=INK, **place,
+    )  # fmt: skip
+
+
+def verdict(drifts: list[Any], letters: int, looks: dict[float, Look]) -> str:
+    """The verdicts in lines of so many letters, broken before the unit; which lines they cover if not all."""
+    texts = []
+    for row in drifts:
+        claim, unit = drift_text(row)
+        if unit and np.isfinite([row.low, row.high]).all() and row.n_ok < len(looks):
+            unit = unit.split(" of ")[0] + f", {looks[row.first].label} to {looks[row.last].label}"
+        whole = f"{claim} {unit}".strip()
+        parts = [whole] if len(whole) <= letters else [claim, unit]
+        texts += [textwrap.fill(part, letters) for part in parts if part]
+    return "\n".join(texts)
+
+
+def heading(ax: Axes, title: str, verdict: str, height: int) -> None:
+    """The title in bold, and below it the verdict in so many lines, above the panel."""
+    ax.annotate(
+        verdict + "\n" * (height - verdict.count("\n") - 1), (0, 1), xytext=(0, 5), xycoords="axes fraction",
+        textcoords="offset points", va="bottom", fontsize=SMALL, color=INK, linespacing=1.25,
+    )  # fmt: skip
+    pad = 6 + 1.45 * SMALL * height
+    ax.set_title(title, loc="left", fontsize=TITLE, fontweight="bold", color=INK, pad=pad)

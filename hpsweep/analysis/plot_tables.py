@@ -1,0 +1,111 @@
+"""What the figures draw, as tables: losses over seeds, the path of the optimum, verdicts in words, ranges."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.optimum import check_equal
+from hpsweep.analysis.plot_style import SCHEMES, Look
+from hpsweep.store import one_data_hash
+
+
+def curve_table(runs: pd.DataFrame, over: str = "lr", lines: str = "density") -> pd.DataFrame:
+    """One row per scheme, line and value of `over`: the loss over seeds, and how many runs have none.
+
+    Columns: scheme, lines, over, loss, low, high, n_ok, n_diverged, n_missing. loss is the mean of val_loss over the
+    seeds that finished, low and high the lowest and highest of them; NaN where none did. n_missing counts failed
+    runs and those without a number. Raises ValueError where the runs of a line differ in any field but `over` and
+    seed, or in their data.
+    """
+    one_data_hash(runs["data_hash"])
+    for key, rows in runs.groupby(["scheme", lines]):
+        check_equal(rows, ("scheme", lines, over, "seed"), f"the line of scheme {key[0]}, {lines} {key[1]}")
+    ok = (runs["status"] == "ok") & np.isfinite(runs["val_loss"])
+    points = runs.assign(val=runs["val_loss"].where(ok), ok=ok, diverged=runs["status"] == "diverged")
+    table = points.groupby(["scheme", lines, over], as_index=False).agg(
+        loss=("val", "mean"),
+        low=("val", "min"),
+        high=("val", "max"),
+        n_ok=("ok", "sum"),
+        n_diverged=("diverged", "sum"),
+        n=("ok", "size"),
+    )
+    table["n_missing"] = table["n"] - table["n_ok"] - table["n_diverged"]
+    return table.drop(columns="n")
+
+
+def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -> pd.DataFrame:
+    """One row per scheme and value of `along`: scheme, along, opt, low, high, status, dense or narrow first."""
+    table = optima[optima["hyperparameter"] == over]
+    if table.duplicated(["scheme", along]).any():
+        raise ValueError(
+            f"several optima of {over} share one scheme and {along}; draw one group at a time, such as "
+            "optima[optima.width == 128]."
+        )
+    table = table.assign(order=table["scheme"].map(list(SCHEMES).index))
+    table = table.sort_values(["order", along], ascending=[True, along != "density"], ignore_index=True)
+    return table[["scheme", along, "opt", "low", "high", "status"]]
+
+
+def drift_text(row: Any) -> tuple[str, str]:
+    """The verdict of a row of the drift table and its unit: ('stable: +0.02 [-0.10, +0.15]', 'octaves per ...').
+
+    One-sided where minima at the ends of grids force a drift; the reason, and no unit, where there is no number.
+    """
+    if not np.isfinite(row.drift):
+        return ": ".join(filter(None, [row.verdict, row.why.split(";")[0]])), ""
+    if np.isfinite(row.low) and np.isfinite(row.high):
+        text = f"{_signed(row.drift)} [{_signed(row.low)}, {_signed(row.high)}]"
+    else:
+        text = f"{_signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
+    return f"{row.verdict}: {text}", row.unit
+
+
+def _signed(octaves: float) -> str:
+    return f"{round(octaves, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+class Scale(NamedTuple):
+    """What panels side by side share: the look of every line, ranges of the axes, lines with marks in the strip."""
+
+    looks: dict[float, Look]
+    x: tuple[float, float]
+    y: tuple[float, float]
+    marked: list[float]
+
+
+def scale(table: pd.DataFrame, over: str, lines: str) -> Scale:
+    """The scale on which the basins of a curve table can be seen.
+
+    y reaches from below the lowest loss to above the worst line's minimum by three times the median height of
+    a point over its line's minimum; what lies above goes to the strip.
+    """
+    looks = style.ordered(lines, table[lines])
+    x = (table[over].min() * 2**-0.6, table[over].max() * 2**0.6)
+    lowest = table.groupby(["scheme", lines])["loss"].transform("min")
+    if lowest.isna().all():
+        return Scale(looks, x, (0.0, 1.0), list(looks))
+    bottom = float(table["low"].min())
+    room = max(3 * float((table["loss"] - lowest).median()), 0.02)
+    top = min(float(lowest.max()) + room, float(table["high"].max()))
+    pad = 0.06 * max(top - bottom, 0.01)
+    y = (bottom - pad, top + pad)
+    marked = table.loc[(table["n_diverged"] > 0) | (table["loss"] > y[1]), lines]
+    return Scale(looks, x, y, [value for value in looks if value in set(marked)])
+
+
+def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFrame:
+    """The optima over `over` of groups that are among the runs."""
+    chosen = optima[optima["hyperparameter"] == over]
+    for name in chosen.columns[: list(chosen.columns).index("hyperparameter")]:
+        chosen = chosen[chosen[name].isin(runs[name].unique())]
+    return chosen
+
+
+def records(table: pd.DataFrame) -> list[Any]:
+    """The rows, with columns as attributes."""
+    return list(table.itertuples(index=False))

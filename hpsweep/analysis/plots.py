@@ -1,0 +1,298 @@
+"""The figures: loss against a hyperparameter, its optimum against density or width.
+
+A table function says what is drawn (`curve_table`, `path_table`), a drawing function draws it onto the Axes it
+is given. Losses are in nats/token, distances between optima in octaves. Nothing that was measured is left out in
+silence: diverged trials and losses above the axis stand in the strip on top of the panel.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from hpsweep.analysis import plot_marks as marks
+from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.drift import drift as find_drift
+from hpsweep.analysis.optimum import TRIAL_FIELDS
+from hpsweep.analysis.optimum import optima as find_optima
+from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
+from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, matching, path_table, records, scale
+from hpsweep.spec import TUNED
+from hpsweep.store import one_data_hash
+
+STRIP = (0.045, 0.2)
+"""Height of one row of the strip on top of a panel, and of all of them at most, as fractions of the panel."""
+
+__all__ = ["curve_table", "draw_all", "drift_text", "loss_curves", "optimum_path", "optimum_stability", "path_table"]
+
+# --- loss against a hyperparameter ---
+
+
+def loss_curves(
+    runs: pd.DataFrame,
+    optima: pd.DataFrame,
+    ax: Axes,
+    *,
+    over: str = "lr",
+    lines: str = "density",
+    shared: Scale | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Loss against `over` for the runs of one scheme, a line per value of `lines`: mean over seeds.
+
+    Band: lowest to highest seed. Large marker: fitted optimum, with its interval as a bar; open with an arrow
+    where it lies outside the sweep. Strip on top: x diverged, triangle a loss above the axis. Vertical line: the
+    optimum of the first line, the densest or narrowest. `shared` gives several panels one scale.
+    """
+    table = curve_table(runs, over, lines)
+    if table["scheme"].nunique() != 1:
+        raise ValueError(
+            f"loss_curves draws one scheme, not {', '.join(table['scheme'].unique())}; select one, such as "
+            "runs[runs.scheme == 'sp'], or use optimum_stability."
+        )
+    shared = shared or scale(table, over, lines)
+    style.frame(ax)
+    style.log2_axis(ax, "x", *shared.x)
+    for value, look in reversed(shared.looks.items()):
+        rows = table[table[lines] == value]
+        _curve(ax, rows[over], rows, look)
+    _strip(ax, table, shared, over, lines)
+    vertices = matching(optima, runs, over)
+    for value, look in reversed(shared.looks.items()):
+        for vertex in records(vertices[vertices[lines] == value]):
+            _vertex(ax, vertex, look, size=6.4 if len(shared.looks) < 5 else 5.0)
+    _reference(ax, vertices, lines)
+    ax.set_xlabel(style.NAMES.get(over, over), fontsize=LABEL, color=INK)
+    ax.set_ylabel("validation loss (nats/token)", fontsize=LABEL, color=INK)
+    if legend:
+        handles = [*marks.line_handles(shared.looks, lines), *marks.key(table, vertices, shared, lines)]
+        marks.legend(ax, handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
+    return ax
+
+
+def _curve(ax: Axes, x: pd.Series[float], rows: pd.DataFrame, look: Look) -> None:
+    """A line through the means and the band of the seeds, broken where a seed diverged, as in the fit.
+
+    There a small open marker is the mean of the seeds left.
+    """
+    whole = rows.where(rows["n_diverged"] == 0)
+    ax.fill_between(x, whole["low"], whole["high"], color=look.color, alpha=0.16, linewidth=0, zorder=2)
+    ax.plot(x, whole["loss"], color=look.color, linewidth=1.2, zorder=3)
+    for partly in (False, True):
+        here = (rows["n_diverged"] > 0) == partly
+        ax.plot(
+            x[here], rows["loss"][here], linestyle="none", marker=look.marker, markersize=3.4 if partly else 2.8,
+            color="white" if partly else look.color, markeredgecolor=look.color, markeredgewidth=0.8 * partly, zorder=3,
+        )  # fmt: skip
+
+
+def _strip(ax: Axes, table: pd.DataFrame, shared: Scale, over: str, lines: str) -> None:
+    """Above the losses a row per line that has something to say there: diverged, or above the axis."""
+    low, high = shared.y
+    height = min(STRIP[0] * len(shared.marked), STRIP[1])
+    ax.set_ylim(low, low + (high - low) / (1 - height))
+    ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ax.set_yticks([tick for tick in ticks if low <= tick <= high])
+    ax.spines["left"].set_bounds(low, high)
+    if not shared.marked:
+        return
+    step = height / len(shared.marked)
+    ax.axhspan(high, ax.get_ylim()[1], facecolor="#f2f2f2", edgecolor="none", zorder=4)
+    for row, value in enumerate(shared.marked):
+        points = table[table[lines] == value]
+        y = 1 - step * (row + 0.5)
+        symbols = (("x", points["n_diverged"] > 0), ("^", (points["loss"] > high) & (points["n_diverged"] == 0)))
+        for marker, here in symbols:
+            x = points.loc[here, over]
+            ax.plot(
+                x, np.full(len(x), y), linestyle="none", marker=marker, color=shared.looks[value].color, markersize=3.4,
+                markeredgewidth=1.0 if marker == "x" else 0, transform=ax.get_xaxis_transform(), zorder=5,
+            )  # fmt: skip
+
+
+def _vertex(ax: Axes, row: Any, look: Look, size: float) -> None:
+    """The fitted optimum with its interval; open with an arrow if it is a bound; else, open, the lowest mean."""
+    known = row.status in ("ok", "edge")
+    at = (row.opt, row.loss_opt) if known else (row.best_value, row.best_loss)
+    if np.isfinite(at).all():
+        ends = (row.low, row.high) if known else (np.nan, np.nan)
+        marks.bar(ax, at, ends, look, sure=row.status == "ok", arrow=(_open_side(row) * 16, 0), size=size)
+
+
+def _open_side(row: Any) -> int:
+    """1 where the optimum lies above the last value, -1 where below the first, 0 where it is between."""
+    return (1 if np.isfinite(row.low) else -1) if row.status == "edge" else 0
+
+
+def _reference(ax: Axes, vertices: pd.DataFrame, lines: str) -> None:
+    """A vertical line at the optimum of the densest or narrowest line, if it has one."""
+    first = vertices.sort_values(lines, ascending=lines != "density").iloc[:1]
+    for row in records(first[first["status"] == "ok"]):
+        ax.axvline(row.opt, color=GREY, linewidth=0.8, linestyle=marks.DASHED, zorder=1)
+
+
+def optimum_stability(
+    runs: pd.DataFrame,
+    optima: pd.DataFrame,
+    drift: pd.DataFrame | None = None,
+    *,
+    over: str = "lr",
+    lines: str = "density",
+) -> Figure:
+    """Loss against `over`, a panel per scheme on shared axes, with the verdict on drift in each."""
+    table = curve_table(runs, over, lines)
+    shared = scale(table, over, lines)
+    schemes = [name for name in SCHEMES if name in set(table["scheme"])]
+    wide = len(schemes) > 1
+    size = (7.0, 3.7) if wide else (4.2, 3.9)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(schemes), sharex=True, sharey=True, squeeze=False)[0]
+    letters = int((size[0] - 0.6) / len(schemes) * 72 / (0.58 * SMALL))
+    verdicts = [marks.verdict(_drifts(drift, scheme, lines, over), letters, shared.looks) for scheme in schemes]
+    height = max(text.count("\n") + 1 if text else 0 for text in verdicts)
+    for ax, scheme, verdict in zip(axes, schemes, verdicts, strict=True):
+        own = runs[runs["scheme"] == scheme]
+        loss_curves(own, optima, ax, over=over, lines=lines, shared=shared, legend=False)
+        ax.label_outer()
+        marks.heading(ax, SCHEMES[scheme].label, verdict, height)
+    vertices = matching(optima, runs, over)
+    marks.legend(figure, marks.line_handles(shared.looks, lines), loc="outside upper left", ncols=10 if wide else 5)
+    key = marks.key(table, vertices, shared, lines)
+    marks.legend(figure, key, loc="outside lower center", ncols=4 if wide else 2)
+    return figure
+
+
+def _drifts(drift: pd.DataFrame | None, scheme: str, along: str, over: str) -> list[Any]:
+    """The rows of the drift table that belong to one scheme's panel or line."""
+    if drift is None:
+        return []
+    own = (drift["scheme"] == scheme) & (drift["along"] == along) & (drift["over"] == over)
+    return records(drift[own])
+
+
+# --- the optimum against density or width ---
+
+
+def optimum_path(
+    optima: pd.DataFrame, drift: pd.DataFrame | None, ax: Axes, *, along: str = "density", over: str = "lr"
+) -> Axes:
+    """The optimum of `over` against `along`, dense (or narrow) on the left, a line per scheme, bars for intervals.
+
+    Open markers with an arrow are bounds: the optimum lies beyond the sweep. A cross at the foot: no optimum.
+    """
+    table = path_table(optima, along, over)
+    schemes = [name for name in SCHEMES if name in set(table["scheme"])]
+    style.frame(ax)
+    style.value_axis(ax, along, sorted(set(table[along].astype(float))))
+    known = table[["opt", "low", "high"]].to_numpy(dtype=float)
+    known = known[np.isfinite(known)]
+    low, high = (known.min(), known.max()) if len(known) else (0.5, 2.0)
+    spare = 2 ** max(0.6, 1.2 - np.log2(high / low) / 2)
+    style.log2_axis(ax, "y", low / spare, high * spare)
+    for i, scheme in enumerate(schemes):
+        _path(ax, table[table["scheme"] == scheme], along, SCHEMES[scheme], 2 ** (0.09 * (i - (len(schemes) - 1) / 2)))
+    ax.set_xlabel(style.NAMES.get(along, along), fontsize=LABEL, color=INK)
+    ax.set_ylabel(f"best {style.NAMES.get(over, over)}", fontsize=LABEL, color=INK)
+    rows = {scheme: _drifts(drift, scheme, along, over) for scheme in schemes}
+    unit = next((f"drift in {row.unit}" for own in rows.values() for row in own if np.isfinite(row.drift)), None)
+    handles = [_path_handle(SCHEMES[scheme], own) for scheme, own in rows.items()]
+    if (table["status"] == "edge").any():
+        handles.append(marks.symbol("bound: it lies beyond", marker=marks.BEYOND, markersize=13))
+    if not np.isfinite(table["opt"]).all():
+        handles.append(marks.symbol("no clear optimum", marker="x", markersize=4.5))
+    place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    marks.legend(ax, handles, **place, title=unit, title_fontsize=SMALL, alignment="left")
+    return ax
+
+
+def _path(ax: Axes, rows: pd.DataFrame, along: str, look: Look, shift: float) -> None:
+    """One scheme's optima; side-stepped by the factor `shift`, so that bars of several schemes can be told apart."""
+    x = rows[along] * (1 / shift if along == "density" else shift)
+    ok = rows["status"] == "ok"
+    ax.plot(x, rows["opt"], color=look.color, linewidth=1.0, linestyle=(0, (1, 2)), zorder=2)
+    ax.plot(x, rows["opt"].where(ok), color=look.color, linewidth=1.3, zorder=3)
+    for at, row in zip(x, records(rows), strict=True):
+        if not np.isfinite(row.opt):
+            foot = ax.get_xaxis_transform()
+            ax.plot(at, 0.03, color=look.color, marker="x", markersize=4.5, transform=foot, zorder=5)
+            continue
+        marks.bar(
+            ax,
+            (at, row.opt),
+            (row.low, row.high),
+            look,
+            sure=row.status == "ok",
+            arrow=(0, _open_side(row) * 16),
+            size=5.5,
+            upright=True,
+        )
+
+
+def _path_handle(look: Look, drifts: list[Any]) -> Line2D:
+    label = "; ".join([f"{look.label}  {drift_text(row)[0]}" for row in drifts]) or look.label
+    label = textwrap.fill(label, 46, subsequent_indent="    ")
+    return Line2D([], [], color=look.color, marker=look.marker, markersize=4.5, linewidth=1.3, label=label)
+
+
+# --- all figures of an experiment ---
+
+
+def draw_all(runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = None) -> list[Path]:
+    """The figures that make sense for what varies in the runs, as PNG and SVG in folder/figures; returns the paths.
+
+    For lr and init_std, where three values or more were tried, and for lines by density and by width: a stability
+    figure, and the path of the optimum where there are two lines or more. Where other fields of the model vary too,
+    a figure for each of their combinations, named after it; where other hyperparameters do, at their best setting.
+    No figure, and an empty list, where nothing was searched.
+    """
+    one_data_hash(runs["data_hash"])
+    paths = []
+    for over in ("lr", "init_std"):
+        for lines in [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]:
+            for suffix, part in _parts(runs, over, lines):
+                paths += _draw_part(part, Path(folder) / "figures", over, lines, suffix, optima)
+    return paths
+
+
+def _draw_part(
+    runs: pd.DataFrame, folder: Path, over: str, lines: str, suffix: str, optima: pd.DataFrame | None
+) -> list[Path]:
+    if optima is None:
+        optima = find_optima(runs, ["scheme", lines], over=over)
+    several = runs[lines].nunique() > 1
+    drift = find_drift(runs, along=lines, by=["scheme"], over=over) if several else None
+    name = f"optimum_stability_{over}" + ("" if lines == "density" else f"_{lines}") + suffix
+    paths = style.save(optimum_stability(runs, optima, drift, over=over, lines=lines), folder / name)
+    if several:
+        figure = Figure(figsize=(3.5, 3.3), layout="constrained")
+        optimum_path(matching(optima, runs, over), drift, figure.subplots(), along=lines, over=over)
+        paths += style.save(figure, folder / f"optimum_path_{over}_{lines}{suffix}")
+    return paths
+
+
+def _parts(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[str, pd.DataFrame]]:
+    """The runs split so that the runs of a line differ in `over` and seed alone, each with a suffix for its files.
+
+    Left out: parts with fewer than three values of `over`, those with a single line where others have several, and
+    all but the best setting of the other hyperparameters, the one tried at most values of `over`.
+    """
+    groups = runs.groupby(["scheme", lines])
+    free = ("scheme", lines, over, "seed")
+    vary = [name for name in TRIAL_FIELDS if name not in free and (groups[name].nunique() > 1).any()]
+    model, others = ([name for name in vary if (name in TUNED) == tuned] for tuned in (False, True))
+    parts = []
+    for _, part in runs.groupby(model) if model else [((), runs)]:
+        settings = [own for _, own in part.groupby(others)] if others else [part]
+        best = min(settings, key=lambda own: (-own[over].nunique(), own["val_loss"].min()))
+        fixed = [f"{name}_{style.value_label(name, best[name].iloc[0]).replace('/', 'over')}" for name in vary]
+        if best.groupby(["scheme", lines])[over].nunique().max() >= 3:
+            parts.append(("_at_" + "_".join(fixed) if fixed else "", best))
+    return [pair for pair in parts if pair[1][lines].nunique() > 1] or parts

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 Scheme = Literal["sp", "mup", "supar"]
@@ -393,13 +393,8 @@ def _check_choice(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: {', '.join(_CHOICES[name])}.")
 
 
-@cache
-def _declared(record: type[Trial | Target]) -> tuple[tuple[str, str], ...]:
-    return tuple((f.name, str(f.type)) for f in dataclasses.fields(record))
-
-
 def _check_fields(record: Trial | Target) -> None:
-    for name, declared in _declared(type(record)):
+    for name, declared in record.__annotations__.items():  # as text, such as 'int | None'
         value = getattr(record, name)
         if name in _CHOICES:
             _check_choice(name, value)
@@ -432,7 +427,7 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: {'whole numbers in ' * whole}{allowed}.")
 
 
-_DECLARED = dict(_declared(Trial))
+_DECLARED: dict[str, str] = dict(Trial.__annotations__)
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -1,0 +1,173 @@
+"""Whether the optimum stays put: its slope in octaves per halving of density, or per doubling of width.
+
+Stability is a claim with a bound, not the absence of evidence: an interval that reaches beyond the bound proves
+neither. A minimum at the end of a grid is no point of the line; it can only prove that the optimum moved.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis.optimum import Floats, Group, check_equal, check_runs, fit_groups
+
+BOUND = 0.25
+"""Octaves per halving or doubling within which an optimum is called stable."""
+
+COLUMNS = ("along", "over", "drift", "low", "high", "unit", "verdict", "n_ok", "n_edge", "first", "last", "why")
+"""Columns of `drift` after the grouping ones."""
+
+
+def drift(
+    runs: pd.DataFrame,
+    along: str = "density",
+    by: Sequence[str] = ("scheme",),
+    *,
+    over: str = "lr",
+    bound: float = BOUND,
+    resamples: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per group: the slope of log2(optimum) along log2(along), with a 95 % interval and a verdict.
+
+    drift, low, high are in octaves per halving of density, else per doubling of `along`; positive where the
+    optimum rises. Weighted least squares over the groups with status ok (n_ok of them, from `first` to `last`);
+    the interval comes from replicates of every optimum, and is widened by sqrt(chi^2 / degrees of freedom) where the
+    optima scatter about the line by more than their intervals say.
+
+    verdict  stable        the whole interval lies within +-bound
+             moves         the interval excludes 0 and |drift| > bound; or bounds from minima at the ends of grids
+                           (n_edge of them) force a drift beyond the bound: drift is then that bound and the
+                           interval open (null) on its far side
+             undetermined  anything else; `why` says what is missing
+
+    Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
+    anything but `along`, `over`, seed and steps.
+    """
+    check_runs(runs, [*by, along] if by else [along], over)
+    if not bound > 0:
+        raise ValueError(f"bound is {bound!r}; give a positive number of octaves, such as 0.25.")
+    if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
+        raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
+    rows = []
+    for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
+        name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
+        check_equal(members, (*by, along, over, "seed", "steps"), f"the drift of {name}")
+        groups = fit_groups(members, [*by, along], over=over, resamples=resamples, seed=seed)
+        rows.append({**dict(zip(by, key, strict=True)), "along": along, "over": over, **_row(groups, along, bound)})
+    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+class Slope(NamedTuple):
+    """Octaves per halving or doubling; NaN where unknown, and low or high NaN where the interval is open."""
+
+    drift: float
+    low: float
+    high: float
+
+
+def octaves(along: str, value: float) -> float:
+    """Where a value lies on the axis of the drift: its halvings if density, else its doublings."""
+    return -math.log2(value) if along == "density" else math.log2(value)
+
+
+def unit(along: str) -> str:
+    """The unit of the drift along a field."""
+    return "octaves per " + ("halving of density" if along == "density" else f"doubling of {along}")
+
+
+def verdict(slope: Slope, bound: float) -> str:
+    """Stable, moves or undetermined, as `drift` defines them; an open side is infinite."""
+    low = -math.inf if math.isnan(slope.low) else slope.low
+    high = math.inf if math.isnan(slope.high) else slope.high
+    if -bound <= low and high <= bound:
+        return "stable"
+    if (low > 0 or high < 0) and abs(slope.drift) > bound:
+        return "moves"
+    return "undetermined"
+
+
+def _row(groups: list[Group], along: str, bound: float) -> dict[str, Any]:
+    fitted = [group for group in groups if group.row["status"] == "ok"]
+    slope = _slope(fitted, along)
+    found = verdict(slope, bound)
+    forced = _forced(groups, along, bound) if found != "moves" else None
+    if forced is not None:
+        slope, found = forced, "moves"
+    ends = sorted((group.key[-1] for group in fitted), key=lambda value: octaves(along, value))
+    return {
+        **slope._asdict(),
+        "unit": unit(along),
+        "verdict": found,
+        "n_ok": len(fitted),
+        "n_edge": sum(group.row["status"] == "edge" for group in groups),
+        "first": ends[0] if ends else math.nan,
+        "last": ends[-1] if ends else math.nan,
+        "why": _why(groups, along, slope, found, bound, is_forced=forced is not None),
+    }
+
+
+def _slope(fitted: list[Group], along: str) -> Slope:
+    """The weighted line through the optima; all NaN with fewer than two."""
+    if len(fitted) < 2:
+        return Slope(math.nan, math.nan, math.nan)
+    x = np.array([octaves(along, group.key[-1]) for group in fitted])
+    y = np.array([group.row["log2_opt"] for group in fitted])
+    draws = np.stack([group.replicates for group in fitted], axis=1)  # (replicates, groups)
+    width = np.array([group.row["log2_high"] - group.row["log2_low"] for group in fitted])
+    variance = np.maximum(width / 3.92, 1e-6) ** 2
+    centred = x - np.average(x, weights=1 / variance)
+    weights = centred / variance / np.sum(centred**2 / variance)
+    slope = float(weights @ y)
+    low, high = np.quantile(draws @ weights, [0.025, 0.975])
+    scatter = _scatter(y, variance, centred, slope)
+    return Slope(slope, slope - scatter * max(slope - low, 0.0), slope + scatter * max(high - slope, 0.0))
+
+
+def _scatter(y: Floats, variance: Floats, centred: Floats, slope: float) -> float:
+    """sqrt(chi^2 / degrees of freedom) of the line, at least 1."""
+    if len(y) < 3:
+        return 1.0
+    residual = y - np.average(y, weights=1 / variance) - slope * centred
+    return max(1.0, math.sqrt(float(np.sum(residual**2 / variance)) / (len(y) - 2)))
+
+
+def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
+    """The one-sided slope that a minimum at the end of a grid forces beyond the bound, from the most distant pair."""
+    usable = [group for group in groups if group.row["status"] in ("ok", "edge")]
+    usable.sort(key=lambda group: octaves(along, group.key[-1]))
+    forced: list[tuple[float, Slope]] = []
+    for first, last in itertools.combinations(usable, 2):
+        if "edge" not in (first.row["status"], last.row["status"]):
+            continue
+        distance = octaves(along, last.key[-1]) - octaves(along, first.key[-1])
+        least = (last.row["log2_low"] - first.row["log2_high"]) / distance  # NaN where a side is open
+        most = (last.row["log2_high"] - first.row["log2_low"]) / distance
+        if least > bound:
+            forced.append((distance, Slope(least, least, math.nan)))
+        elif most < -bound:
+            forced.append((distance, Slope(most, math.nan, most)))
+    return max(forced, key=lambda pair: pair[0])[1] if forced else None
+
+
+def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float, *, is_forced: bool) -> str:
+    """One sentence with the numbers, then what was left out."""
+    others = [f"{along} {g.key[-1]:g} {g.row['status']} ({g.row['why']})" for g in groups if g.row["status"] != "ok"]
+    left_out = f"; not on the line: {'; '.join(others)}" if others else ""
+    n_ok = len(groups) - len(others)
+    if is_forced:
+        way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
+        return f"minima at the ends of grids force a drift of {way} {unit(along)}{left_out}"
+    if n_ok < 2:
+        return f"{n_ok} of {len(groups)} values of {along} have an optimum and a drift needs 2{left_out}"
+    interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
+    if found == "stable":
+        return f"{interval} within +-{bound:g}{left_out}"
+    if found == "moves":
+        return f"{interval} excludes 0 and the drift is beyond +-{bound:g}{left_out}"
+    return f"{interval} neither within +-{bound:g} nor a drift beyond it: train more seeds or finer values{left_out}"

@@ -1,0 +1,213 @@
+"""The drift: slopes worked out by hand, verdicts on tables made by hand, and bounds that are no points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpsweep.analysis.drift import COLUMNS, Slope, drift, verdict
+from hpsweep.spec import Trial
+from tests.test_optimum import OCTAVES, made_runs
+
+DENSITIES = [1, 1 / 4, 1 / 16]
+
+
+def moving(per_halving: float, dense: float = -7.3, curvature: float = 0.05) -> Callable[[Trial], float]:
+    """A parabola whose optimum rises by `per_halving` octaves per halving of density."""
+
+    def loss(trial: Trial) -> float:
+        optimum = dense - per_halving * math.log2(trial.density)
+        return 2 + curvature * (math.log2(trial.lr) - optimum) ** 2
+
+    return loss
+
+
+# Validation losses of a prototype at base lr 2^-10 ... 2^-2, one seed, init std 0.08: reference/speed.md.
+DENSE = [2.354, 2.270, 2.134, 2.181, 2.309, 2.594, 2.759, 2.883, 3.073]
+PROTOTYPE = {
+    ("supar", 1.0): DENSE,
+    ("supar", 1 / 4): [2.360, 2.282, 2.148, 2.121, 2.312, 2.477, 2.692, 2.886, 2.954],
+    ("supar", 1 / 16): [2.393, 2.314, 2.243, 2.198, 2.249, 2.535, 2.739, 2.862, 2.976],
+    ("sp", 1.0): DENSE,
+    ("sp", 1 / 4): [2.448, 2.380, 2.290, 2.155, 2.064, 2.060, 2.095, 2.141, 2.803],
+    ("sp", 1 / 16): [2.653, 2.535, 2.444, 2.361, 2.227, 2.148, 2.120, 2.118, 2.227],
+}
+
+
+def test_a_straight_path_gives_back_its_slope() -> None:
+    [row] = drift(made_runs(moving(0.6), {"density": DENSITIES, "lr": OCTAVES, "seed": [0, 1]})).to_dict("records")
+    assert row["drift"] == pytest.approx(0.6)
+    assert row["low"] <= 0.6 <= row["high"]
+    assert (row["verdict"], row["n_ok"], row["n_edge"]) == ("moves", 3, 0)
+    assert (row["first"], row["last"]) == (1, 1 / 16)
+    assert row["unit"] == "octaves per halving of density"
+    assert (row["along"], row["over"]) == ("density", "lr")
+
+
+def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
+    runs = made_runs(moving(0), {"scheme": ["sp", "supar"], "density": DENSITIES, "lr": OCTAVES})
+    assert list(drift(runs).columns) == ["scheme", *COLUMNS]
+    assert len(drift(runs)) == 2
+    assert list(drift(runs[runs["scheme"] == "sp"], by=[]).columns) == list(COLUMNS)
+
+
+def test_along_width_the_slope_is_per_doubling() -> None:
+    def loss(trial: Trial) -> float:
+        return 2 + 0.05 * (math.log2(trial.lr) + 7.3 + 0.8 * math.log2(trial.width / 128)) ** 2
+
+    runs = made_runs(loss, {"width": [64, 128, 256], "lr": OCTAVES, "seed": [0, 1]})
+    [row] = drift(runs, along="width").to_dict("records")
+    assert row["drift"] == pytest.approx(-0.8)
+    assert (row["unit"], row["verdict"]) == ("octaves per doubling of width", "moves")
+    assert (row["first"], row["last"]) == (64, 256)
+
+
+def test_a_path_that_stays_put_is_stable() -> None:
+    runs = made_runs(moving(0.05), {"density": DENSITIES, "lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.002)
+    [row] = drift(runs).to_dict("records")
+    assert row["verdict"] == "stable"
+    assert -0.25 <= row["low"] < row["drift"] < row["high"] <= 0.25
+
+
+def test_a_wide_interval_is_undetermined_not_stable() -> None:
+    runs = made_runs(moving(0.0, curvature=0.03), {"density": [1, 1 / 2], "lr": OCTAVES, "seed": [0, 1]}, noise=0.01)
+    [row] = drift(runs).to_dict("records")
+    assert row["verdict"] == "undetermined"
+    assert row["high"] - row["low"] > 0.5
+    assert "train more seeds" in row["why"]
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected"),
+    [
+        (Slope(0.0, -0.25, 0.25), "stable"),
+        (Slope(0.15, 0.05, 0.24), "stable"),  # not 0, but within what is called stable
+        (Slope(0.6, 0.1, 1.0), "moves"),
+        (Slope(-0.6, -1.0, -0.1), "moves"),
+        (Slope(0.2, 0.1, 0.3), "undetermined"),  # not 0, and perhaps within the bound
+        (Slope(0.6, -0.1, 1.2), "undetermined"),
+        (Slope(0.0, -0.3, 0.1), "undetermined"),
+        (Slope(0.4, 0.4, math.nan), "moves"),
+        (Slope(-0.1, math.nan, -0.1), "undetermined"),
+        (Slope(math.nan, math.nan, math.nan), "undetermined"),
+    ],
+)
+def test_verdicts_follow_from_interval_and_bound(slope: Slope, expected: str) -> None:
+    assert verdict(slope, 0.25) == expected
+
+
+def test_one_optimum_is_undetermined() -> None:
+    [row] = drift(made_runs(moving(0), {"density": [1], "lr": OCTAVES, "seed": [0, 1]})).to_dict("records")
+    assert (row["verdict"], row["n_ok"]) == ("undetermined", 1)
+    assert math.isnan(row["drift"])
+    assert "a drift needs 2" in row["why"]
+
+
+def test_a_minimum_at_the_end_of_the_grid_forces_a_one_sided_drift() -> None:
+    # dense -7.3 +- 0, 1/16 at the highest lr 2^-3, so beyond its neighbour 2^-4: at least (-4 + 7.3) / 4 = .825
+    runs = made_runs(moving(1.2), {"density": [1, 1 / 16], "lr": OCTAVES, "seed": [0, 1]})
+    [row] = drift(runs).to_dict("records")
+    assert (row["verdict"], row["n_ok"], row["n_edge"]) == ("moves", 1, 1)
+    assert row["drift"] == row["low"] == pytest.approx(0.825)
+    assert math.isnan(row["high"])
+    assert "at least 0.8" in row["why"]
+
+
+def test_a_minimum_at_the_lowest_value_forces_a_drift_downwards() -> None:
+    # dense -9.3, 1/16 beyond 2^-11 at the lowest value: at most (-11 + 9.3) / 4 = -.425
+    runs = made_runs(moving(-1.2, dense=-9.3), {"density": [1, 1 / 16], "lr": OCTAVES, "seed": [0, 1]})
+    [row] = drift(runs).to_dict("records")
+    assert row["verdict"] == "moves"
+    assert row["drift"] == row["high"] == pytest.approx(-0.425)
+    assert math.isnan(row["low"])
+
+
+def test_a_bound_that_forces_nothing_is_no_point_of_the_line() -> None:
+    # at 1/16 the minimum is at the highest lr: beyond 2^-4, which the dense optimum of 2^-4.2 does not exclude
+    runs = made_runs(moving(0.2, dense=-4.2), {"density": DENSITIES, "lr": OCTAVES, "seed": [0, 1]})
+    [row] = drift(runs).to_dict("records")
+    assert (row["n_ok"], row["n_edge"], row["last"]) == (2, 1, 1 / 4)
+    assert row["drift"] == pytest.approx(0.2)
+    assert row["verdict"] == "stable"
+    assert "density 0.0625 edge" in row["why"]
+
+
+def test_optima_that_scatter_about_the_line_widen_its_interval() -> None:
+    def loss(trial: Trial) -> float:
+        optimum = -7.3 + 1.2 * (trial.density == 1 / 4)
+        return 2 + 0.05 * (math.log2(trial.lr) - optimum) ** 2
+
+    grid = {"density": DENSITIES, "lr": OCTAVES, "seed": [0, 1, 2]}
+    bent = drift(made_runs(loss, grid, noise=0.001)).iloc[0]
+    straight = drift(made_runs(moving(0), grid, noise=0.001)).iloc[0]
+    assert straight["verdict"] == "stable"
+    assert bent["verdict"] == "undetermined"
+    assert bent["high"] - bent["low"] > 3 * (straight["high"] - straight["low"])
+
+
+@pytest.mark.parametrize("true", [0.0, 0.5])
+def test_the_interval_covers_the_true_drift(true: float) -> None:
+    def frame(seed: int) -> pd.DataFrame:
+        generator = np.random.default_rng(seed)
+        rows = []
+        for density, offset in zip(DENSITIES, generator.uniform(-0.5, 0.5, 3), strict=True):
+            x = np.arange(-5, 7) + offset  # relative to the dense optimum
+            z = x + true * math.log2(density)
+            loss = 2 + 0.011 * z**2 + 0.0014 * z**3 + 0.003 * 2 ** np.clip(z, 0, 3) * generator.standard_normal((3, 12))
+            rows += [
+                {"case": seed, "density": density, "seed": s, "lr": 2.0 ** x[j], "val_loss": loss[s, j]}
+                for s in range(3)
+                for j in range(12)
+            ]
+        return pd.DataFrame(rows).assign(status="ok", data_hash="d")
+
+    table = drift(pd.concat([frame(seed) for seed in range(40)]), by=["case"], resamples=100)
+    assert ((table["low"] <= true) & (table["high"] >= true)).mean() >= 0.9
+    assert abs(table["drift"].mean() - true) < 0.03
+
+
+def test_the_prototype_moves_under_sp_and_not_under_supar() -> None:
+    runs = pd.DataFrame(
+        {"scheme": s, "density": d, "lr": 2.0**k, "val_loss": loss, "seed": 0, "status": "ok", "data_hash": "d"}
+        for (s, d), losses in PROTOTYPE.items()
+        for k, loss in zip(range(-10, -1), losses, strict=True)
+    )
+    table = drift(runs).set_index("scheme")
+    assert table.loc["sp", "drift"] == pytest.approx(1.0, abs=0.2)
+    assert table.loc["sp", "verdict"] == "moves"
+    assert table.loc["supar", "drift"] == pytest.approx(0.18, abs=0.05)
+    assert table.loc["supar", "verdict"] == "undetermined"  # one seed: the interval reaches beyond the bound
+
+
+def test_groups_that_differ_in_more_than_the_axis_are_an_error() -> None:
+    def batch(density: float) -> pd.DataFrame:
+        return made_runs(moving(0), {"density": [density], "batch": [16 if density == 1 else 32], "lr": OCTAVES})
+
+    with pytest.raises(ValueError, match=r"the drift of scheme supar differ in batch \(16, 32\)"):
+        drift(pd.concat([batch(1), batch(1 / 4)]))
+
+
+def test_steps_may_differ_along_the_axis() -> None:
+    base = Trial(tokens_per_parameter=20)
+    runs = made_runs(moving(0.5), {"density": DENSITIES, "lr": OCTAVES}, base=base)
+    assert runs["steps"].nunique() == 3
+    assert drift(runs)["drift"].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"along": "densty"}, "no column 'densty': did you mean 'density'"),
+        ({"along": "data", "by": ["scheme"]}, "not a column of positive numbers"),
+        ({"bound": 0.0}, "positive number of octaves"),
+        ({"over": "width"}, "must be one of"),
+    ],
+)
+def test_wrong_arguments_are_named_with_the_remedy(arguments: dict[str, object], message: str) -> None:
+    runs = made_runs(moving(0), {"density": DENSITIES, "lr": OCTAVES})
+    with pytest.raises(ValueError, match=message):
+        drift(runs, **arguments)  # type: ignore[arg-type]

@@ -1,0 +1,345 @@
+"""The optimum: recovered from made data, covered by its interval, refused where there is none."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpsweep.analysis.optimum import ASSUMED_NOISE, COLUMNS, optima
+from hpsweep.spec import Trial
+
+OCTAVES = [2.0**k for k in range(-12, -2)]
+
+
+def made_runs(
+    loss: Callable[[Trial], float],
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    noise: float = 0.0,
+    base: Trial | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A runs frame as hp.load gives it: every combination of the grid, with normal noise on `loss(trial)`.
+
+    A loss that is not finite makes a diverged run.
+    """
+    generator = np.random.default_rng(seed)
+    base = base or Trial(steps=100)
+    rows = []
+    for values in itertools.product(*grid.values()):
+        trial = base.replace(**dict(zip(grid, values, strict=True)))
+        value = loss(trial) + noise * generator.standard_normal()
+        good = math.isfinite(value)
+        rows.append(
+            {"trial_id": trial.trial_id, **trial.resolved, "tokens": trial.total_tokens}
+            | {"status": "ok" if good else "diverged", "val_loss": value if good else math.nan}
+            | {"vocabulary": 256, "data_hash": "d" * 8, "hpsweep_version": "0.1.0", "commit": "abc"}
+        )
+    return pd.DataFrame(rows)
+
+
+def bowl(optimum: float, curvature: float = 0.05, lowest: float = 2.0) -> Callable[[Trial], float]:
+    """lowest + curvature (log2 lr - optimum)^2."""
+    return lambda trial: lowest + curvature * (math.log2(trial.lr) - optimum) ** 2
+
+
+def simulated(
+    groups: int, *, step: float, seeds: int, noise: float, seed: int = 0, tilt: float = 0.0, cliff: float = 3.2
+) -> pd.DataFrame:
+    """Groups whose optimum is lr = 1, on grids that lie anywhere around it.
+
+    Loss .011 x^2 + .0014 x^3 with a cliff some octaves to the right; the noise doubles per octave to the
+    right; a common shift per seed; the optimum of a seed is its own with sd `tilt`.
+    """
+    generator = np.random.default_rng(seed)
+    count = round(9 / step)
+    x = -5 + step * (generator.uniform(size=(groups, 1, 1)) + np.arange(count))
+    z = x - tilt * generator.standard_normal((groups, seeds, 1))
+    loss = 2 + 0.011 * z**2 + 0.0014 * z**3 + np.where(z > cliff, 0.3 + 0.5 * (z - cliff), 0)
+    shape = (groups, seeds, count)
+    loss = loss + noise * 2 ** np.clip(x, 0, None) * generator.standard_normal(shape)
+    loss = loss + 0.02 * generator.standard_normal((groups, seeds, 1))
+    index = np.indices(shape).reshape(3, -1)
+    frame = pd.DataFrame({"group": index[0], "seed": index[1], "lr": 2 ** np.broadcast_to(x, shape).ravel()})
+    return frame.assign(val_loss=loss.ravel(), status="ok", data_hash="d")
+
+
+def test_a_parabola_gives_back_its_vertex_curvature_and_loss() -> None:
+    runs = made_runs(bowl(-7.3, 0.05, 2.1), {"lr": OCTAVES, "seed": [0, 1]}, noise=0.0)
+    [row] = optima(runs).to_dict("records")
+    assert row["status"] == "ok"
+    assert row["log2_opt"] == pytest.approx(-7.3)
+    assert row["opt"] == pytest.approx(2**-7.3)
+    assert row["curvature"] == pytest.approx(0.05)
+    assert row["loss_opt"] == pytest.approx(2.1)
+    assert (row["best_value"], row["best_loss"]) == (2.0**-7, pytest.approx(2.1 + 0.05 * 0.09))
+    assert (row["n_runs"], row["n_seeds"], row["n_diverged"], row["n_failed"]) == (20, 2, 0, 0)
+
+
+def test_three_octave_points_give_the_exact_parabola_through_their_means() -> None:
+    # by hand: losses 2.5, 2.1, 2.2 at -1, 0, 1: c = (2.5 - 4.2 + 2.2) / 2 = .25, b = -.15, vertex .15 / .5 = .3
+    losses = {2.0**-8: 2.5, 2.0**-7: 2.1, 2.0**-6: 2.2, 2.0**-9: 3.5, 2.0**-5: 3.5}
+    runs = made_runs(lambda t: losses[t.lr] + 0.01 * t.seed, {"lr": list(losses), "seed": [0, 2]})
+    [row] = optima(runs).to_dict("records")
+    assert row["log2_opt"] == pytest.approx(-6.7)
+    assert row["curvature"] == pytest.approx(0.25)
+    assert row["loss_opt"] == pytest.approx(2.11 - 0.15**2 / (4 * 0.25))
+
+
+def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
+    runs = made_runs(bowl(-7), {"scheme": ["sp", "supar"], "density": [1, 1 / 4], "lr": OCTAVES})
+    table = optima(runs)
+    assert list(table.columns) == ["scheme", "density", *COLUMNS]
+    assert list(table["scheme"]) == ["sp", "sp", "supar", "supar"]
+    assert list(optima(runs, by=["density", "scheme"])["density"]) == [0.25, 0.25, 1, 1]
+
+
+def test_a_group_does_not_depend_on_its_neighbours_or_on_the_order_of_rows() -> None:
+    runs = made_runs(bowl(-7.2), {"density": [1, 1 / 4], "lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.01)
+    both = optima(runs.sample(frac=1, random_state=1))
+    alone = optima(runs[runs["density"] == 1])
+    pd.testing.assert_frame_equal(both.iloc[[1]].reset_index(drop=True), alone)
+
+
+def test_the_seed_decides_the_interval_and_never_the_optimum() -> None:
+    runs = made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.01)
+    first, again, other = (optima(runs, seed=s).iloc[0] for s in (0, 0, 1))
+    assert first.to_dict() == again.to_dict()
+    assert first["opt"] == other["opt"]
+    assert first["low"] != other["low"]
+
+
+def test_any_searched_hyperparameter_can_be_fitted() -> None:
+    runs = made_runs(
+        lambda t: 2 + 0.1 * (math.log2(t.init_std) + 3.5) ** 2, {"init_std": [2.0**k for k in range(-7, 0)]}
+    )
+    [row] = optima(runs, over="init_std").to_dict("records")
+    assert row["hyperparameter"] == "init_std"
+    assert row["log2_opt"] == pytest.approx(-3.5)
+
+
+def test_what_a_seed_does_to_all_cells_alike_changes_neither_optimum_nor_interval() -> None:
+    runs = made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.01)
+    shifted = runs.assign(val_loss=runs["val_loss"] + 0.3 * runs["seed"])
+    names = ["log2_opt", "log2_low", "log2_high"]
+    assert optima(shifted)[names].iloc[0].tolist() == pytest.approx(optima(runs)[names].iloc[0].tolist())
+    assert optima(shifted)["loss_opt_se"].item() > 0.1 > optima(runs)["loss_opt_se"].item()
+
+
+def test_a_seed_that_ran_at_some_values_only_does_not_tilt_the_curve() -> None:
+    # seed 1 is .2 worse everywhere and ran right of the optimum only: plain means would put the optimum further left
+    runs = made_runs(lambda t: bowl(-7.2)(t) + 0.2 * t.seed, {"lr": OCTAVES, "seed": [0, 1]})
+    partial = runs[(runs["seed"] == 0) | (runs["lr"] > 2.0**-8)]
+    assert optima(partial)["log2_opt"].item() == pytest.approx(-7.2)
+
+
+@pytest.mark.parametrize("step", [1.0, 0.5])
+@pytest.mark.parametrize(("seeds", "noise"), [(2, 0.003), (3, 0.003), (5, 0.01)])
+def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
+    step: float, seeds: int, noise: float
+) -> None:
+    table = optima(simulated(80, step=step, seeds=seeds, noise=noise), by=["group"], resamples=100)
+    fitted = table[table["status"] == "ok"]
+    assert set(table["status"]) <= {"ok", "flat"}
+    assert len(fitted) >= (20 if noise > 0.005 else 50)
+    covered = ((fitted["log2_low"] <= 0) & (fitted["log2_high"] >= 0)).mean()
+    assert covered >= 0.89  # nominal .95; the standard error of 80 groups is .024
+    assert abs(fitted["log2_opt"].mean()) < 0.12
+
+
+@pytest.mark.parametrize("step", [1.0, 0.5])
+def test_the_interval_covers_the_optimum_beside_a_cliff(step: float) -> None:
+    # the parabola through the cliff is off by .4 octave
+    table = optima(simulated(40, step=step, seeds=3, noise=0.003, cliff=0.6), by=["group"], resamples=100)
+    fitted = table[table["status"] == "ok"]
+    assert len(fitted) >= 35
+    assert ((fitted["log2_low"] <= 0) & (fitted["log2_high"] >= 0)).mean() >= 0.95
+
+
+def test_a_minimum_that_is_too_often_at_the_end_is_a_bound() -> None:
+    # the optimum lies half way between the last two values: which of them is lower is a matter of luck
+    [row] = optima(made_runs(bowl(-3.5), {"lr": OCTAVES, "seed": [0, 1]}, noise=0.001, seed=3)).to_dict("records")
+    assert row["refused"] > 0.25
+    assert row["best_value"] == 2.0**-4
+    assert (row["status"], row["log2_opt"], row["log2_low"]) == ("edge", -3, -4)
+
+
+def test_intervals_shrink_with_seeds_and_grow_with_noise() -> None:
+    def width(seeds: int, noise: float) -> float:
+        table = optima(simulated(30, step=0.5, seeds=seeds, noise=noise), by=["group"])
+        return float((table["log2_high"] - table["log2_low"]).median())
+
+    assert width(5, 0.003) < width(2, 0.003)
+    assert width(5, 0.001) < width(5, 0.004)
+
+
+def test_one_seed_gets_the_assumed_noise_and_says_so() -> None:
+    runs = made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0]})
+    [row] = optima(runs).to_dict("records")
+    assert row["interval"] == "assumed"
+    # by hand: slope sd = ASSUMED_NOISE sqrt(1 + 2^2) / 2 over -1, +1 (it doubles to the right), vertex sd = that / 2c
+    sd = ASSUMED_NOISE * math.sqrt(5) / 2 / (2 * 0.05)
+    assert row["log2_high"] - row["log2_low"] == pytest.approx(2 * 1.96 * sd, rel=0.25)
+    assert optima(made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0, 1]}))["interval"].item() == "resampled"
+
+
+@pytest.mark.parametrize(("optimum", "word", "side"), [(-1.0, "highest lr 2^-3: extend", 1), (-14.0, "lowest", -1)])
+def test_a_minimum_at_the_end_of_the_grid_is_a_bound(optimum: float, word: str, side: int) -> None:
+    [row] = optima(made_runs(bowl(optimum), {"lr": OCTAVES, "seed": [0, 1]})).to_dict("records")
+    assert row["status"] == "edge"
+    end, before, closed, open_ = (-3, -4, "log2_low", "log2_high") if side > 0 else (-12, -11, "log2_high", "log2_low")
+    assert row["log2_opt"] == end
+    assert row[closed] == before
+    assert math.isnan(row[open_])
+    assert word in row["why"]
+
+
+def test_a_diverged_neighbour_makes_a_bound_even_if_other_seeds_ended_well_there() -> None:
+    def loss(trial: Trial) -> float:
+        return math.nan if trial.lr == 2.0**-6 and trial.seed == 1 else bowl(-6.8)(trial)
+
+    [row] = optima(made_runs(loss, {"lr": OCTAVES, "seed": [0, 1, 2]})).to_dict("records")
+    assert (row["status"], row["n_diverged"], row["log2_opt"]) == ("edge", 1, -7)
+    assert "2^-6, which diverged" in row["why"]
+    assert math.isnan(row["high"])
+
+
+def test_divergence_further_away_leaves_the_optimum_alone() -> None:
+    def loss(trial: Trial) -> float:
+        return math.nan if trial.lr > 2.0**-6 else bowl(-7.2)(trial)
+
+    [row] = optima(made_runs(loss, {"lr": OCTAVES, "seed": [0, 1]})).to_dict("records")
+    assert (row["status"], row["n_diverged"]) == ("ok", 6)
+    assert row["log2_opt"] == pytest.approx(-7.2)
+
+
+def test_values_beyond_a_divergence_are_not_fitted() -> None:
+    def loss(trial: Trial) -> float:
+        return math.nan if trial.lr == 2.0**-5.5 else bowl(-6.2)(trial) - 0.2 * (trial.lr > 2.0**-5.5)
+
+    half = [2.0 ** (k / 2) for k in range(-20, -9)]
+    [row] = optima(made_runs(loss, {"lr": half, "seed": [0, 1]})).to_dict("records")
+    assert row["log2_high"] <= -6 or row["status"] == "edge"
+
+
+def test_a_cliff_beside_the_minimum_does_not_hide_it() -> None:
+    # the running mean would take 2^-7 as the lowest cell and extrapolate from the left
+    def loss(trial: Trial) -> float:
+        x = math.log2(trial.lr)
+        return 5.0 if x > -5.5 else 2 + 0.03 * (x + 6) ** 2
+
+    [row] = optima(made_runs(loss, {"lr": OCTAVES, "seed": [0, 1]})).to_dict("records")
+    assert row["status"] == "ok"
+    assert row["best_value"] == 2.0**-6
+    assert row["log2_low"] <= -6 <= row["log2_high"]
+    assert abs(row["log2_opt"] + 6) <= 0.5
+
+
+def test_one_lucky_run_far_from_the_minimum_is_not_the_minimum() -> None:
+    losses = {x: 2 + 0.05 * (math.log2(x) + 7.2) ** 2 for x in OCTAVES}
+    losses[2.0**-11] = 1.99
+    [row] = optima(made_runs(lambda t: losses[t.lr], {"lr": OCTAVES, "seed": [0, 1]})).to_dict("records")
+    assert row["best_value"] == 2.0**-11
+    assert row["log2_opt"] == pytest.approx(-7.2)
+
+
+def test_a_flat_curve_has_no_optimum() -> None:
+    table = optima(made_runs(bowl(-7, 0.0005), {"lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.02, seed=3))
+    [row] = table.to_dict("records")
+    assert row["status"] == "flat"
+    assert math.isnan(row["opt"])
+    assert row["interval"] is None
+    assert "train more seeds" in row["why"]
+
+
+def test_a_curve_buried_in_noise_is_rarely_called_an_optimum() -> None:
+    runs = simulated(60, step=1.0, seeds=3, noise=0.05)
+    assert (optima(runs, by=["group"], resamples=100)["status"] == "ok").mean() < 0.15
+
+
+def test_fewer_than_three_finite_values_have_no_optimum() -> None:
+    [row] = optima(made_runs(bowl(-7), {"lr": OCTAVES[:2], "seed": [0, 1]})).to_dict("records")
+    assert (row["status"], row["best_value"]) == ("none", 2.0**-11)
+    assert "2 values of lr have finite losses" in row["why"]
+    [row] = optima(made_runs(lambda t: math.nan, {"lr": OCTAVES})).to_dict("records")
+    assert row["status"] == "none"
+    assert math.isnan(row["best_value"])
+
+
+def test_failed_runs_are_counted_and_nothing_else() -> None:
+    runs = made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0, 1]})
+    failed = (runs["lr"] == 2.0**-6) & (runs["seed"] == 0)
+    runs = runs.assign(status=runs["status"].mask(failed, "failed"), val_loss=runs["val_loss"].mask(failed))
+    [row] = optima(runs).to_dict("records")
+    assert (row["status"], row["n_failed"], row["n_runs"]) == ("ok", 1, 20)
+    assert row["log2_opt"] == pytest.approx(-7.2)
+    all_failed = optima(runs.assign(status="failed", data_hash=None, val_loss=math.nan))
+    assert all_failed["status"].item() == "none"
+
+
+def test_grids_coarser_than_the_window_use_the_neighbours() -> None:
+    runs = made_runs(bowl(-6.5), {"lr": [4.0**k for k in range(-6, 0)], "seed": [0, 1]})
+    assert optima(runs)["log2_opt"].item() == pytest.approx(-6.5)
+
+
+def test_a_field_that_differs_within_a_group_is_an_error() -> None:
+    runs = made_runs(bowl(-7), {"init_std": [0.04, 0.08], "lr": OCTAVES})
+    with pytest.raises(ValueError, match=r"differ in init_std \(0.04, 0.08\).*Put 'init_std' in by, or select"):
+        optima(runs)
+    assert len(optima(runs, by=["init_std"])) == 2
+
+
+def test_runs_on_different_data_are_an_error() -> None:
+    runs = made_runs(bowl(-7), {"lr": OCTAVES})
+    runs.loc[0, "data_hash"] = "other"
+    with pytest.raises(ValueError, match="2 different data sets"):
+        optima(runs)
+
+
+def test_a_run_given_twice_is_an_error() -> None:
+    runs = made_runs(bowl(-7), {"lr": OCTAVES})
+    with pytest.raises(ValueError, match="is in the runs twice"):
+        optima(pd.concat([runs, runs]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"by": ["sheme"]}, "no column 'sheme': did you mean 'scheme'"),
+        ({"by": []}, "at least one column"),
+        ({"by": "scheme"}, "give a list"),
+        ({"by": ["scheme", "lr"]}, "lr is in by"),
+        ({"over": "learning_rate"}, "must be one of lr, init_std"),
+        ({"over": "initstd"}, "did you mean 'init_std'"),
+        ({"over": "weight_decay"}, r"select runs\[runs.weight_decay > 0\]"),
+    ],
+)
+def test_wrong_arguments_are_named_with_the_remedy(change: dict[str, Any], message: str) -> None:
+    runs = made_runs(bowl(-7), {"lr": OCTAVES})
+    with pytest.raises(ValueError, match=message):
+        optima(runs, **change)
+
+
+def test_no_runs_are_an_error() -> None:
+    runs = made_runs(bowl(-7), {"lr": OCTAVES})
+    with pytest.raises(ValueError, match="no runs to fit"):
+        optima(runs[runs["lr"] > 1])
+
+
+def test_a_finished_run_without_a_loss_is_an_error() -> None:
+    runs = made_runs(bowl(-7), {"lr": OCTAVES})
+    runs.loc[0, "val_loss"] = math.nan
+    with pytest.raises(ValueError, match="status ok and no finite val_loss"):
+        optima(runs)
+
+
+def test_missing_intervals_and_bounds_are_null() -> None:
+    table = optima(made_runs(bowl(-1.0), {"lr": OCTAVES, "seed": [0, 1]}))
+    assert table[["high", "log2_high", "loss_opt_se", "curvature"]].isna().all(axis=None)
+    assert str(table["opt"].dtype) == "float64"

@@ -1,0 +1,321 @@
+"""The card: numbers worked out by hand, what it warns of and refuses, and the comparison with re-tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hpsweep.analysis.transfer import CARD_VERSION, COMPARISON, Card, transfer, tuned_against_transferred
+from hpsweep.spec import Scheme, Target, Trial
+from tests.test_optimum import OCTAVES, made_runs
+
+BASE = Trial(steps=100, width=128, depth=2, head_size=32, embedding_lr_mult=4.0, alpha_input=2.0, alpha_output=0.5)
+TARGET = Target(width=1024, density=1 / 16)
+SP_PER_HALVING = 1.0
+
+
+def loss(trial: Trial) -> float:
+    """Optimum at 2^-7 for the dense proxy and under supar; under sp and mup it rises by an octave per halving.
+
+    Tuned, every halving costs .01, sp loses another .05.
+    """
+    halvings = -math.log2(trial.density)
+    optimum = -7 + (0 if trial.scheme == "supar" else SP_PER_HALVING * halvings)
+    lowest = 2 + 0.01 * halvings + 0.05 * (trial.scheme == "sp")
+    return lowest + 0.05 * (math.log2(trial.lr) - optimum) ** 2
+
+
+def sweep(base: Trial = BASE, **grid: list[Any]) -> pd.DataFrame:
+    axes = {"scheme": ["sp", "mup", "supar"], "density": [1, 1 / 4], "lr": OCTAVES, "seed": [0, 1]}
+    return made_runs(loss, axes | grid, base=base)
+
+
+# Worked out by hand for width 128 -> 1024 (m_d = 8), density 1 -> 1/16 (m_d m_rho = 1/2), base lr 2^-7, init std .08,
+# depth 2 (residual_out: 1 / sqrt(4)), head size 32, embedding_lr_mult 4, alpha_input 2, alpha_output 1/2.
+EXPECTED: dict[Scheme, dict[str, Any]] = {
+    "supar": {
+        "hidden": {"init_std": 0.08 * math.sqrt(2), "lr": 2.0**-6, "forward": 1.0},
+        "residual_out": {"init_std": 0.04 * math.sqrt(2), "lr": 2.0**-6, "forward": 1.0},
+        "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 2.0},
+        "readout": {"init_std": 0.08, "lr": 2.0**-7, "forward": 0.5 / 8},
+        "attention": 1 / 32,
+    },
+    "mup": {
+        "hidden": {"init_std": 0.08 / math.sqrt(8), "lr": 2.0**-10, "forward": 1.0},
+        "residual_out": {"init_std": 0.04 / math.sqrt(8), "lr": 2.0**-10, "forward": 1.0},
+        "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 2.0},
+        "readout": {"init_std": 0.08, "lr": 2.0**-7, "forward": 0.5 / 8},
+        "attention": 1 / 32,
+    },
+    "sp": {
+        "hidden": {"init_std": 0.08, "lr": 2.0**-7, "forward": 1.0},
+        "residual_out": {"init_std": 0.04, "lr": 2.0**-7, "forward": 1.0},
+        "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 1.0},
+        "readout": {"init_std": 0.08, "lr": 2.0**-7, "forward": 1.0},
+        "attention": 1 / math.sqrt(32),
+    },
+}
+
+
+@pytest.mark.parametrize("scheme", ["supar", "mup", "sp"])
+def test_the_numbers_of_a_card_are_those_worked_out_by_hand(scheme: Scheme) -> None:
+    card = transfer(sweep(), TARGET, scheme=scheme)
+    assert card.base["lr"] == pytest.approx(2.0**-7)
+    for kind in ("hidden", "residual_out", "embedding", "readout"):
+        expected = EXPECTED[scheme][kind]
+        assert {name: card.kinds[kind][name] for name in expected} == pytest.approx(expected)
+    assert (card.kinds["hidden"]["m_d"], card.kinds["hidden"]["m_rho"]) == (8, 1 / 16)
+    assert (card.kinds["embedding"]["m_d"], card.kinds["embedding"]["m_rho"]) == (8, 1)
+    assert card.kinds["norm"]["lr"] == pytest.approx(2.0**-7)
+    assert card.attention_scale == pytest.approx(EXPECTED[scheme]["attention"])
+    assert card.readout_multiplier == pytest.approx(EXPECTED[scheme]["readout"]["forward"])
+    assert (card.alpha_input, card.alpha_output) == ((1, 1) if scheme == "sp" else (2, 0.5))
+    assert card.embedding_lr_mult == 4
+
+
+def test_the_card_says_what_the_target_is_and_how_many_weights_it_keeps() -> None:
+    card = transfer(sweep(), dataclasses.replace(TARGET, vocabulary=1000, mask_seed=7, tokens=10**9))
+    tensors = {row["name"]: row for row in card.tensors}
+    assert tensors["embedding.token"] == {
+        "name": "embedding.token",
+        "shape": [1000, 1024],
+        "kind": "embedding",
+        "nonzeros": 1024000,
+    }
+    assert tensors["block1.attention.qkv"]["shape"] == [3072, 1024]
+    assert tensors["block1.attention.qkv"]["nonzeros"] == 3072 * 1024 // 16
+    # 12 width^2 per block: 2 x 12 x 1024^2 = 25,165,824, a sixteenth of it kept
+    assert (card.sizes["hidden_parameters"], card.sizes["hidden_nonzeros"]) == (25_165_824, 1_572_864)
+    assert card.mask == {"seed": 7, "density": 1 / 16, "kinds": ["hidden", "residual_out"]}
+    target = {"width": 1024, "density": 1 / 16, "depth": 2, "head_size": 32, "context": 64, "tied": True}
+    assert card.target == target | {"vocabulary": 1000, "tokens": 10**9}
+    assert (card.proxy["width"], card.proxy["base_width"], card.proxy["vocabulary"]) == (128, 128, 256)
+
+
+def test_the_card_says_how_to_optimize_and_what_the_result_rests_on() -> None:
+    runs = sweep(BASE.replace(weight_decay=0.1, weight_decay_rule="independent", beta2=0.98, warmup_fraction=0.2))
+    card = transfer(runs, TARGET)
+    assert card.optimizer["beta2"] == 0.98
+    assert card.optimizer["weight_decay_rule"] == "independent"
+    assert card.schedule == {"warmup_fraction": 0.2, "final_lr_fraction": 0.0}
+    assert card.kinds["hidden"]["weight_decay"] == pytest.approx(0.05)  # lr doubles, lr x wd stays
+    assert card.kinds["norm"]["weight_decay"] == 0
+    proxy = runs[(runs["scheme"] == "supar") & (runs["density"] == 1)]
+    assert card.evidence == {
+        "trial_ids": sorted(proxy["trial_id"]),
+        "seeds": 2,
+        "data_hash": "d" * 8,
+        "hpsweep_versions": ["0.1.0"],
+        "commits": ["abc"],
+    }
+    assert card.optimum["status"] == "ok"
+    assert card.uncertainty is not None
+    assert 0 <= card.uncertainty < 0.3
+    [row] = card.drift
+    assert (row["along"], row["verdict"]) == ("density", "stable")
+
+
+def test_a_card_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    card = transfer(sweep(), TARGET)
+    assert Card.read(card.write(tmp_path / "card.json")) == card
+    assert json.loads(card.to_json())["schema_version"] == CARD_VERSION
+
+
+def test_a_card_of_a_bound_has_null_for_what_is_not_known(tmp_path: Path) -> None:
+    card = transfer(sweep(lr=OCTAVES[:6]), TARGET)
+    assert card.uncertainty is None
+    assert card.optimum["high"] is None
+    assert Card.read(card.write(tmp_path / "card.json")) == card
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "is no card"),
+        ("no json", "is no card"),
+        ("[1]", "is no card"),
+        ('{"schema_version": 99}', "card of version 99; this hpsweep reads 1: upgrade"),
+        ('{"schema_version": 0}', "make it anew"),
+        ('{"schema_version": 1}', "missing or unknown alpha_input"),
+    ],
+)
+def test_a_file_that_is_no_card_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Card.read(tmp_path / "card.json")
+
+
+def test_of_other_hyperparameters_the_combination_with_the_lowest_optimum_is_taken() -> None:
+    def tilted(trial: Trial) -> float:
+        best = 0.04 if trial.density == 1 else 0.08
+        return loss(trial) + (0.0 if trial.init_std == best else 0.1)
+
+    grid = {"density": [1, 1 / 4], "init_std": [0.04, 0.08], "lr": OCTAVES, "seed": [0, 1]}
+    runs = made_runs(tilted, grid, base=BASE)
+    card = transfer(runs, TARGET)
+    assert card.base["init_std"] == 0.04
+    assert len(card.evidence["trial_ids"]) == 20
+    [dense, sparse] = card.comparison
+    assert dense["regret"] == pytest.approx(0)
+    assert sparse["regret"] == pytest.approx(0.1)  # at 1/4 the other init std is better
+
+
+def test_the_proxy_may_be_named() -> None:
+    runs = sweep(density=[1 / 4], width=[128, 256])
+    with pytest.raises(ValueError, match=r"width 128, density 0.25; width 256, density 0.25.*proxy=\{'width': 256"):
+        transfer(runs, TARGET)
+    card = transfer(runs, TARGET, proxy={"density": 1 / 4})
+    assert (card.proxy["density"], card.proxy["base_density"]) == (1 / 4, 1)
+    assert card.kinds["hidden"]["m_rho"] == 1 / 16  # base values stay those at base density
+
+
+def test_the_proxy_may_select_other_fields() -> None:
+    runs = pd.concat([sweep(), sweep(BASE.replace(steps=300))])
+    with pytest.raises(ValueError, match="differ in steps"):
+        transfer(runs, TARGET)
+    assert transfer(runs, TARGET, proxy={"steps": 300}).proxy["steps"] == 300
+    with pytest.raises(ValueError, match="no run has steps 200, as proxy asks; there are 100, 300"):
+        transfer(runs, TARGET, proxy={"steps": 200})
+
+
+def test_a_minimum_at_the_end_of_the_grid_is_carried_with_a_loud_warning() -> None:
+    card = transfer(sweep(lr=OCTAVES[:6]), TARGET)
+    assert card.optimum["status"] == "edge"
+    assert card.warnings[0].startswith("NOT AN OPTIMUM but a bound: lr 0.007812")
+
+
+def test_no_optimum_makes_no_card() -> None:
+    with pytest.raises(ValueError, match=r"supar proxy at width 128 and density 1 has no optimum of lr: 2 values"):
+        transfer(sweep(lr=OCTAVES[4:6]), TARGET)
+
+
+def test_a_sound_transfer_has_no_warnings() -> None:
+    runs = sweep(scheme=["supar"], width=[128, 256])
+    assert transfer(runs, Target(width=512, density=1 / 4)).warnings == []
+
+
+def warnings_of(target: Target = TARGET, scheme: Scheme = "supar", base: Trial = BASE, **grid: list[Any]) -> str:
+    return "\n".join(transfer(sweep(base, **grid), target, scheme=scheme).warnings)
+
+
+def test_what_the_rules_do_not_correct_is_named() -> None:
+    text = warnings_of(Target(width=1024, density=1 / 16, depth=4, context=128, vocabulary=50257, tokens=10**9))
+    assert "depth 4 differs from the proxy's 2: not corrected by any scheme here" in text
+    assert "context 128 differs" in text
+    assert "vocabulary 50257 differs from the proxy's 256" in text
+    # 1e9 tokens / 4 blocks x 12 x 1024^2 / 16 = 3,145,728 nonzeros: 318;
+    # the proxy: 100 steps x 16 x 64 = 102,400 tokens / (2 x 12 x 128^2 = 393,216) = .26
+    assert "318 tokens per nonzero hidden parameter differ from the proxy's 0.26" in text
+
+
+def test_targets_far_from_anything_tuned_are_named() -> None:
+    assert "extrapolation" not in warnings_of(Target(width=2048, density=1 / 16))
+    assert "density 0.03125 is 8 x below the sparsest tuned" in warnings_of(Target(width=1024, density=1 / 32))
+    assert "width 4096 is 32 x the largest tuned" in warnings_of(Target(width=4096, density=1 / 16))
+
+
+def test_few_nonzeros_per_neuron_are_named_and_less_than_one_refused() -> None:
+    assert "4.0 nonzeros per neuron" in warnings_of(Target(width=256, density=1 / 64))
+    assert "nonzeros per neuron" not in warnings_of(Target(width=512, density=1 / 64))
+    with pytest.raises(ValueError, match=r"keeps 0.5 of the 256 weights of a neuron.*density 0.031 or more"):
+        transfer(sweep(), Target(width=256, density=1 / 512))
+
+
+def test_a_head_size_that_does_not_divide_the_target_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"width 1000 is not divisible by the proxy's head_size 32.*head_size=8"):
+        transfer(sweep(), Target(width=1000, density=1 / 16))
+
+
+def test_an_optimum_that_moves_or_was_never_tracked_is_named() -> None:
+    assert "along density is moves, not stable" in warnings_of(scheme="mup")
+    assert "along density" not in warnings_of()
+    assert "along density: the runs have one density only" in warnings_of(density=[1])
+    assert "along width: the runs have one width only" in warnings_of()
+
+
+def test_coupled_weight_decay_is_named_where_the_density_changes() -> None:
+    coupled = BASE.replace(weight_decay=0.1)
+    assert "weight decay is coupled" in warnings_of(base=coupled)
+    assert "hidden lr (here 2 x base lr)" in warnings_of(base=coupled)
+    assert "weight decay is coupled" not in warnings_of(Target(width=1024, density=1), base=coupled)
+    assert "weight decay" not in warnings_of(base=coupled.replace(weight_decay_rule="independent"))
+
+
+def test_sp_and_better_rivals_are_named() -> None:
+    assert "scheme sp does not correct" in warnings_of(scheme="sp")
+    # re-tuned mup at density 1/4 loses 2.02, transferred sp (0.05 worse, two octaves off) 2.02 + .05 + .05 x 4 = 2.27
+    text = warnings_of(scheme="sp")
+    assert "re-tuned supar beats transferred sp by up to 0.250" in text or "re-tuned mup beats" in text
+    assert "re-tuned" not in warnings_of(scheme="supar")
+
+
+def test_one_seed_is_named() -> None:
+    assert "rests on an assumed noise" in warnings_of(seed=[0])
+
+
+def test_runs_on_different_data_are_refused() -> None:
+    runs = sweep()
+    runs.loc[0, "data_hash"] = "other"
+    with pytest.raises(ValueError, match="2 different data sets"):
+        transfer(runs, TARGET)
+
+
+def test_a_scheme_without_runs_is_refused() -> None:
+    with pytest.raises(ValueError, match="no run has scheme 'mup'; the runs have supar"):
+        transfer(sweep(scheme=["supar"]), TARGET, scheme="mup")
+    with pytest.raises(ValueError, match="allowed: sp, mup, supar"):
+        transfer(sweep(), TARGET, scheme="mutransfer")  # type: ignore[arg-type]
+
+
+def test_regret_is_what_reusing_the_proxys_optimum_costs() -> None:
+    table = tuned_against_transferred(sweep()).set_index(["scheme", "density"])
+    assert list(tuned_against_transferred(sweep()).columns) == list(COMPARISON)
+    # by hand: sp at 1/4 has its optimum 2 octaves above the proxy's: .05 x 2^2
+    assert table.loc[("sp", 0.25), "regret"] == pytest.approx(0.2)
+    assert table.loc[("sp", 0.25), "tuned_loss"] == pytest.approx(2.07)
+    assert table.loc[("sp", 0.25), "transferred_loss"] == pytest.approx(2.27)
+    assert table.loc[("sp", 0.25), "transferred_from"] == "measured"
+    assert table.loc[("supar", 0.25), "regret"] == pytest.approx(0)
+    assert table.loc[("supar", 0.25), "tuned_value"] == pytest.approx(2.0**-7)
+
+
+def test_between_cells_the_transferred_loss_is_interpolated_and_says_so() -> None:
+    runs = made_runs(
+        lambda t: 2 + 0.05 * (math.log2(t.lr) + 7.4 - (t.density < 1)) ** 2,
+        {"density": [1, 1 / 4], "lr": OCTAVES, "seed": [0, 1]},
+        base=BASE,
+    )
+    sparse = tuned_against_transferred(runs).iloc[1]
+    assert sparse["transferred_from"] == "fit"
+    assert sparse["transferred_value"] == pytest.approx(2**-7.4)
+    assert sparse["regret"] == pytest.approx(0.05)
+
+
+def test_a_transferred_setting_that_diverges_or_was_not_tried_is_null_with_the_reason() -> None:
+    def diverging(trial: Trial) -> float:
+        return math.nan if trial.density < 1 and trial.lr > 2.0**-8.5 else loss(trial) + 0 * trial.seed
+
+    table = tuned_against_transferred(made_runs(diverging, {"density": [1, 1 / 4], "lr": OCTAVES}, base=BASE))
+    assert math.isnan(table["regret"][1])
+    assert "the proxy's setting diverges here" in table["why"][1]
+    runs = sweep(scheme=["supar"])
+    few = runs[(runs["density"] == 1) | (runs["lr"] > 2.0**-6.5)]
+    table = tuned_against_transferred(few)
+    assert math.isnan(table["regret"][1])
+    assert "outside the values tried" in table["why"][1]
+
+
+def test_mup_and_supar_share_their_dense_proxy() -> None:
+    runs = sweep()
+    partial = runs[(runs["scheme"] != "mup") | (runs["density"] < 1)]
+    table = tuned_against_transferred(partial).set_index(["scheme", "density"])
+    assert table.loc[("mup", 0.25), "regret"] == pytest.approx(0.2)
+    alone = tuned_against_transferred(runs[(runs["scheme"] == "sp") & (runs["density"] < 1)])
+    assert math.isnan(alone["regret"].item())
+    assert "proxy was not trained" in alone["why"].item()

@@ -292,9 +292,20 @@ def test_between_cells_the_transferred_loss_is_interpolated_and_says_so() -> Non
         base=BASE,
     )
     sparse = tuned_against_transferred(runs).iloc[1]
-    assert sparse["transferred_from"] == "fit"
+    assert sparse["transferred_from"] == "interpolated"
     assert sparse["transferred_value"] == pytest.approx(2**-7.4)
-    assert sparse["regret"] == pytest.approx(0.05)
+    # measured: 2.128 at 2^-8, 2.018 at 2^-7, 2.008 at 2^-6; the line at 2^-7.4 is 0.4 x 2.128 + 0.6 x 2.018
+    assert sparse["tuned_loss"] == pytest.approx(2.008)
+    assert sparse["regret"] == pytest.approx(0.062 - 0.008)
+
+
+def test_beside_a_cliff_the_tuned_loss_is_one_that_was_reached() -> None:
+    """The parabola through 2.13, 2.12, 2.42 has its minimum below all three."""
+    losses = dict(zip(OCTAVES, (2.5, 2.3, 2.13, 2.12, 2.42, 2.7, 2.9, 3.1, 3.3), strict=False))
+    runs = made_runs(lambda t: losses.get(t.lr, 3.5), {"density": [1], "lr": OCTAVES, "seed": [0, 1]}, base=BASE)
+    row = tuned_against_transferred(runs).iloc[0]
+    assert row["tuned_loss"] == pytest.approx(2.12)
+    assert row["regret"] >= 0
 
 
 def test_a_transferred_setting_that_diverges_or_was_not_tried_is_null_with_the_reason() -> None:

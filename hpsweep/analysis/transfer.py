@@ -176,13 +176,13 @@ def tuned_against_transferred(
 ) -> pd.DataFrame:
     """One row per scheme, width and density: the loss after tuning there, and with the proxy's optimum reused there.
 
-    tuned_value, tuned_loss, tuned_loss_se: the group's own best optimum over all hyperparameters tried (`status` as in
-    `optima`: at an edge the loss is the best measured one, and the regret at least what is given). proxy_value: the
-    optimum of the same scheme's proxy (mup's and supar's stand in for each other at base density, where the two are
-    the same). transferred_loss: what the group loses at that setting; from the measured cell at transferred_value if
-    it lies within MEASURED_WITHIN octaves ("measured"), else from a parabola through the nearest cells ("fit"), null
-    where the setting diverged or lies outside the grid. regret = transferred_loss - tuned_loss. Losses in nats/token.
-    Raises ValueError as `optima` does.
+    tuned_value, tuned_loss, tuned_loss_se: the best measured setting over all hyperparameters tried, its mean loss, and
+    that mean's standard error over seeds (`status` as in `optima`: at an edge the regret is at least what is given).
+    proxy_value: the optimum of the same scheme's proxy (mup's and supar's stand in for each other at base density,
+    where the two are the same). transferred_loss: the loss at that setting; the measured cell's at transferred_value if
+    it lies within MEASURED_WITHIN octaves ("measured"), else on the straight line between its neighbours
+    ("interpolated": on a convex curve the loss is no higher), null where the setting diverged or lies outside the grid.
+    regret = transferred_loss - tuned_loss. Losses in nats/token. Raises ValueError as `optima` does.
     """
     runs, place = _select(runs, proxy or {}, over)
     others = _other_tuned(runs, over)
@@ -245,10 +245,15 @@ def _other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
 
 
 def _best(groups: Sequence[Group]) -> Group | None:
-    """The group with the lowest loss among those with an optimum or a bound; failing those, any; None of none."""
+    """The group with the lowest measured loss among those with an optimum or a bound; failing those, any.
+
+    Measured, because beside a cliff a parabola's own minimum lies below every loss that was ever reached.
+    """
     if not groups:
         return None
-    return min(groups, key=lambda g: (g.row["status"] not in ("ok", "edge"), np.nan_to_num(g.row["loss_opt"], nan=0)))
+    return min(
+        groups, key=lambda g: (g.row["status"] not in ("ok", "edge"), np.nan_to_num(g.row["best_loss"], nan=np.inf))
+    )
 
 
 def _rows_at(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -267,9 +272,9 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
         **dict.fromkeys(COMPARISON[3:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
         "status": tuned.row["status"],
-        "tuned_value": tuned.row["opt"],
-        "tuned_loss": tuned.row["loss_opt"],
-        "tuned_loss_se": tuned.row["loss_opt_se"],
+        "tuned_value": tuned.row["best_value"],
+        "tuned_loss": tuned.row["best_loss"],
+        "tuned_loss_se": _standard_error(tuned.cells),
         "proxy_status": None,
         "transferred_from": None,
         "why": tuned.row["why"],
@@ -283,6 +288,14 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
     found = _loss_at(same.cells, source.row["log2_opt"])
     row.update(found, why="; ".join(filter(None, [row["why"], found.get("why")])))
     return {**row, "regret": row["transferred_loss"] - row["tuned_loss"]}
+
+
+def _standard_error(cells: Cells) -> float:
+    """Of the best cell's mean loss, from the spread of its seeds; NaN with one seed."""
+    if not cells.finite.any():
+        return math.nan
+    single = cells.runs.loc[cells.runs["cell"] == int(np.nanargmin(cells.loss)), "loss"]
+    return float(single.std(ddof=1) / math.sqrt(len(single))) if len(single) > 1 else math.nan
 
 
 def _loss_at(cells: Cells, x: float) -> dict[str, Any]:
@@ -303,10 +316,8 @@ def _loss_at(cells: Cells, x: float) -> dict[str, Any]:
         return {"why": f"the proxy's setting {2.0**x:.4g} lies outside the values tried here"}
     if not (cells.finite[right] and cells.finite[right - 1]):
         return {"why": f"runs beside the proxy's setting {2.0**x:.4g} diverge here"}
-    near = [i for i in np.argsort(np.abs(cells.x - x)) if cells.finite[i] and right - 2 <= i <= right + 1]
-    used = sorted({right - 1, right, *near[:3]})[:3] if len(near) > 2 else [right - 1, right]
-    curve = np.polyfit(cells.x[used] - x, cells.adjusted[used], len(used) - 1)
-    return {"transferred_value": 2.0**x, "transferred_loss": float(curve[-1]), "transferred_from": "fit"}
+    loss = float(np.interp(x, cells.x[right - 1 : right + 1], cells.loss[right - 1 : right + 1]))
+    return {"transferred_value": 2.0**x, "transferred_loss": loss, "transferred_from": "interpolated"}
 
 
 # --- the card ---

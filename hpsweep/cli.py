@@ -1,0 +1,418 @@
+"""The hpsweep command: one verb per thing to do, each a few lines over the library.
+
+Wrong input is one line on stderr that begins with "hpsweep: ", and exit status 2, before any work; interrupted is 130.
+Tables go to stdout, as text or as JSON; progress, messages and warnings to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import runpy
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+from hpsweep import __version__, store
+from hpsweep.spec import TUNED, Scheme, Sweep, Target, Trial
+from hpsweep.sweep.execute import TRAIN
+from hpsweep.sweep.progress import Groups, duration, interruptible, reporting, value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPERIMENTS = Path("experiments")
+"""Where an experiment given by its bare name is looked up."""
+
+
+def main(argv: Sequence[str] | None = None, *, train: str = TRAIN) -> int:
+    """The exit status of a command: 0, 2 for wrong input, 130 if interrupted. `train` is another trainer, for tests."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words)
+    arguments.train, arguments.command = train, shlex.join(["hpsweep", *words])
+    with warnings.catch_warnings(), interruptible():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        try:
+            status: int | None = arguments.do(arguments)
+        except ValueError as error:
+            if not _is_ours(error):
+                raise
+            _say(str(error))
+            return 2
+        except KeyboardInterrupt:
+            _say("stopped.")
+            return 130
+    return status or 0
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether the error was raised by a check of hpsweep's; one raised in a library is a bug, and shows as one."""
+    raised = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(raised).is_relative_to(Path(__file__).parent)
+
+
+def _say(message: str) -> None:
+    print(f"hpsweep: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+# --- the verbs ---
+
+
+def _plan(a: argparse.Namespace) -> None:
+    from hpsweep.sweep.estimate import plan
+
+    options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
+    planned = plan(load_experiment(a.experiment), a.results, **options, device=a.device, train=a.train)
+    if a.json:
+        _json(planned)
+        return
+    stored = ", ".join(f"{planned[status]} {status}" for status in (*store.DONE, "failed"))
+    seconds = planned["seconds"]
+    print(f"{planned['name']}: {planned['trials']} trials; stored: {stored}; missing: {planned['missing']}")
+    print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']})")
+    print(f"time: {'unknown' if seconds is None else 'about ' + duration(seconds)} ({planned['estimate']})\n")
+    _print_table(_frame(planned["shapes"]))
+
+
+def _run(a: argparse.Namespace) -> int:
+    from hpsweep.sweep import search
+    from hpsweep.sweep.run import run
+
+    sweep = load_experiment(a.experiment)
+    folder = Path(a.results) / sweep.name
+    options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
+    try:
+        with reporting() as reporter:
+            summary = run(
+                sweep, a.results, address=a.address, **options, device=a.device, train=a.train, reporter=reporter
+            )
+    except KeyboardInterrupt:
+        counts = store.status_counts(folder)
+        stored = sum(counts[status] for status in store.DONE)
+        _say(f"stopped; {stored} of {search.total(sweep)} trials stored. Resume with: {a.command}")
+        return 130
+    if a.json:
+        _json({"folder": str(folder), **summary._asdict()})
+        return 0
+    print(
+        f"{summary.ok + summary.diverged} of {summary.total} trials stored in {folder} ({summary.diverged} diverged, "
+        f"{summary.failed} failed); {summary.trained} trained now, in {duration(summary.seconds)}"
+    )
+    if summary.failed:
+        _say(f"{summary.failed} trials failed: hpsweep status {folder} says why; the same command tries them again.")
+    return 0
+
+
+def _status(a: argparse.Namespace) -> None:
+    from hpsweep.sweep import search
+
+    runs = store.load(a.folder)
+    total = None if (sweep := _stored_sweep(a.folder)) is None else search.total(sweep)
+    if sweep is not None:
+        groups = Groups(sweep)
+        runs = runs[[groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]]
+    over, by = _searched(runs)[:1], varying(runs, without=TUNED)
+    counts = runs.assign(**{status: runs["status"] == status for status in (*store.DONE, "failed")})
+    table = counts.groupby(by, as_index=False)[[*store.DONE, "failed"]].sum()
+    best = runs[runs["status"] == "ok"].sort_values("val_loss").drop_duplicates(by)
+    table = table.merge(best[[*by, "val_loss", *over]].rename(columns={"val_loss": "best_loss"}), on=by, how="left")
+    failed = runs[runs["status"] == "failed"][["trial_id", "attempts", "error"]]
+    counted = {status: int((runs["status"] == status).sum()) for status in (*store.DONE, "failed")}
+    if a.json:
+        _json({"trials": total, **counted, "groups": _records(table), "failures": _records(failed)})
+        return
+    stored = ", ".join(f"{number} {status}" for status, number in counted.items())
+    print(f"{a.folder}: {stored}" + ("" if total is None else f"; {total} trials in all") + "\n")
+    _print_table(table)
+    if len(failed):
+        print("\nfailed, and tried again by the next run:")
+        _print_table(failed)
+
+
+def _optimum(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.drift import drift
+    from hpsweep.analysis.optimum import optima
+
+    runs = store.load(_writable(a.folder))
+    over = _over(runs, a.over)
+    by = a.by or varying(runs, without=(over,))
+    table = optima(runs, by, over=over)
+    along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
+    drifts = _concat([drift(runs, name, [n for n in by if n not in (name, "steps")], over=over) for name in along])
+    regret, why = _tuned_against_transferred(runs, over)
+    for name, frame in (("optima", table), ("drift", drifts)):
+        with store.replacing(Path(a.folder) / f"{name}.csv") as path:
+            frame.to_csv(path, index=False)
+    if a.json:
+        _json({"optima": _records(table), "drift": _records(drifts), "tuned_against_transferred": _records(regret)})
+        return
+    print(f"best {over} per group:\n")
+    _print_table(table[[*by, "opt", "low", "high", "loss_opt", "n_runs", "status", "why"]], by)
+    for title, frame in (("drift of the optimum", drifts), ("tuned against transferred", regret)):
+        if len(frame):
+            print(f"\n{title}:\n")
+            _print_table(frame, [name for name in (*by, "along") if name in frame])
+    if why:
+        _say(f"no comparison of tuned and transferred: {why}")
+
+
+def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFrame, str]:
+    """The comparison, or an empty table and why there is none: not every sweep has a proxy in it."""
+    from hpsweep.analysis.transfer import tuned_against_transferred
+
+    try:
+        return tuned_against_transferred(runs, over=over), ""
+    except ValueError as error:
+        return _frame([]), str(error)
+
+
+def _transfer(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.transfer import transfer
+
+    out = Path(a.out or Path(a.folder) / "card.json")
+    _writable(out.parent)
+    runs = store.load(a.folder)
+    card = transfer(runs, _target(a), scheme=a.scheme, over=_over(runs, a.over))
+    card.write(out)
+    for warning in card.warnings:
+        _say(f"warning: {warning}")
+    if a.json:
+        _json(dataclasses.asdict(card))
+        return
+    base = ", ".join(f"{name} {number:.5g}" for name, number in card.base.items())
+    target = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
+    print(f"{card.scheme} for {target}\nbase: {base}\n")
+    _print_table(_frame([{"kind": kind, **numbers} for kind, numbers in card.kinds.items()]))
+    print(f"\nattention scale {card.attention_scale:.5g}, readout multiplier {card.readout_multiplier:.5g}")
+    print(f"written to {out}")
+
+
+def _target(a: argparse.Namespace) -> Target:
+    """The target of the recorded sweep, with what the command line says instead."""
+    names = [f.name for f in dataclasses.fields(Target)]
+    said = {name: getattr(a, name) for name in names if getattr(a, name) is not None}
+    recorded = store.read_meta(a.folder).get("target") or {}
+    values = {name: value for name, value in {**recorded, **said}.items() if name in names}
+    if lacking := {"width", "density"} - set(values):
+        raise ValueError(
+            f"the target has no {' and no '.join(sorted(lacking))}: the sweep in {a.folder} was recorded without a "
+            "target. Give --width and --density."
+        )
+    return Target(**values)
+
+
+def _plot(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.plots import draw_all
+
+    paths = [str(path) for path in draw_all(store.load(_writable(a.folder)), Path(a.folder))]
+    if a.json:
+        _json({"figures": paths})
+        return
+    print("\n".join(paths) or "no figure: no hyperparameter has three values or more")
+
+
+def _compact(a: argparse.Namespace) -> None:
+    _writable(a.folder)
+    if not (Path(a.folder) / "runs").is_dir():
+        raise ValueError(f"{a.folder} is no results folder: it has no runs/. Give the folder of one experiment.")
+    before, trials = store.compact(a.folder)
+    if a.json:
+        _json({"files": before, "trials": trials})
+        return
+    print(f"{a.folder}: {trials} trials, in {before} files before")
+
+
+# --- experiments and results ---
+
+
+def load_experiment(name: str) -> Sweep:
+    """The SWEEP of an experiment file, or of the file of that bare name in ./experiments.
+
+    Raises ValueError, with file and line, for whatever is wrong with it.
+    """
+    path = Path(name)
+    if path.suffix != ".py" and not path.is_file():
+        path = EXPERIMENTS / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.py"))) or "none"
+        raise ValueError(f"no experiment {name!r}: {path} does not exist. In {EXPERIMENTS}/: {known}.")
+    try:
+        found = runpy.run_path(str(path), run_name="hpsweep.experiment")
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from None
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path}, line {lines[-1] if lines else '?'}: {kind}{error}") from None
+    sweep = found.get("SWEEP")
+    if not isinstance(sweep, Sweep):
+        what = f"SWEEP is a {type(found['SWEEP']).__name__}" if "SWEEP" in found else "there is no SWEEP"
+        raise ValueError(f"{path}: {what}; an experiment ends in SWEEP = Sweep(name=..., base=Trial(...), grid=...).")
+    return sweep
+
+
+def _stored_sweep(folder: str) -> Sweep | None:
+    """The sweep recorded in meta.json; None where there is none."""
+    meta = store.read_meta(folder)
+    if not meta:
+        return None
+    try:
+        target = Target(**meta["target"]) if meta["target"] else None
+        return Sweep(**{**meta, "base": Trial(**meta["base"]), "target": target})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
+
+
+def _writable(folder: str | Path) -> Path:
+    if not os.access(folder, os.W_OK):
+        state = "cannot be written; change its mode" if Path(folder).exists() else "does not exist; check the path"
+        raise ValueError(f"{folder} {state}.")
+    return Path(folder)
+
+
+def varying(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
+    """The scheme, and the fields of a trial that differ among the runs, but for the seed and `without`."""
+    names = [name for name in Trial(steps=1).resolved if name not in ("seed", *without)]
+    return [name for name in names if name == "scheme" or runs[name].nunique(dropna=False) > 1]
+
+
+def _searched(runs: pd.DataFrame) -> list[str]:
+    return [name for name in TUNED if runs[name].nunique() > 1]
+
+
+def _over(runs: pd.DataFrame, asked: str | None) -> str:
+    """The hyperparameter whose optimum is sought: the one asked for, else the first searched, lr before others."""
+    searched = _searched(runs)
+    if not searched or (asked and asked not in searched):
+        raise ValueError(
+            f"{asked or 'every hyperparameter'} has one value in these runs: there is no optimum to find. "
+            f"Searched: {', '.join(searched) or 'none'}."
+        )
+    return asked or searched[0]
+
+
+# --- output ---
+
+
+def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(records)
+
+
+def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _print_table(frame: pd.DataFrame, key: Sequence[str] = ()) -> None:
+    """The table, and under it the sentences of its column `why`, each after the row's key."""
+    short = frame.drop(columns="why", errors="ignore")
+    print(short.to_string(index=False, float_format=lambda number: f"{number:.5g}", na_rep="-"))
+    for row in frame.to_dict("records"):
+        if row.get("why"):
+            print(f"- {', '.join(f'{name} {value(row[name])}' for name in key)}: {row['why']}")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """One dict per row; missing and not-a-number as None."""
+    records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    return records
+
+
+def _json(what: Any) -> None:
+    print(json.dumps(what, indent=1, allow_nan=False))
+
+
+# --- arguments ---
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"hpsweep: {message}; see {self.prog} --help\n")
+
+
+def _number(text: str) -> float:
+    """A number, or a fraction such as 1/64."""
+    try:
+        return float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number or fraction, such as 0.25 or 1/64") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the hpsweep command; every verb and option has a help text."""
+    whole = _Parser(prog="hpsweep", description="Tune small, train large, at any density.")
+    whole.add_argument("--version", action="version", version=f"hpsweep {__version__}", help="print the version")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, do: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(do=do)
+        added.add_argument("--json", action="store_true", help="print JSON instead of text; missing is null")
+        return added
+
+    for name, do, text in (
+        ("plan", _plan, "say what a run would train, and about how long it would take"),
+        ("run", _run, "train what is missing of an experiment, and store it"),
+    ):
+        _add_experiment(verb(name, do, text))
+    run = verbs.choices["run"]
+    run.add_argument("--address", default="local", help="local, auto (this machine's Ray cluster) or a Ray address")
+    for name, do, text in (
+        ("status", _status, "say what a results folder holds"),
+        ("optimum", _optimum, "find the best value of a hyperparameter per group, and how it moves"),
+        ("transfer", _transfer, "write the card that carries the tuned result to a target"),
+        ("plot", _plot, "draw the figures"),
+        ("compact", _compact, "join the many small files of a results folder"),
+    ):
+        verb(name, do, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
+    for name in ("optimum", "transfer"):
+        verbs.choices[name].add_argument("--over", choices=TUNED, help="the hyperparameter; default: lr if searched")
+    verbs.choices["optimum"].add_argument(
+        "--by",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="fields that make a group; default: all that vary",
+    )
+    _add_target(verbs.choices["transfer"])
+    return whole
+
+
+def _add_experiment(to: argparse.ArgumentParser) -> None:
+    to.add_argument("experiment", metavar="EXPERIMENT", help="an experiment file, or its name in experiments/")
+    to.add_argument("--results", default="results", metavar="DIR", help="where results go, a folder per experiment")
+    to.add_argument("--workers", type=int, metavar="N", help="how many train at once; default: one per core or GPU")
+    to.add_argument("--ensemble-size", type=int, metavar="K", help="trials trained together; default: by device")
+    to.add_argument("--gpus-per-worker", type=_number, default=1.0, metavar="F", help="part of a GPU each worker gets")
+    to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="what to train on")
+
+
+def _add_target(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--scheme", default="supar", choices=get_args(Scheme), help="the rules that carry the result")
+    to.add_argument("--density", type=_number, metavar="D", help="density of the target, such as 1/64")
+    for name, text in (
+        ("width", "width of the target"),
+        ("depth", "number of blocks of the target"),
+        ("head_size", "width of an attention head of the target"),
+        ("context", "tokens per sequence of the target"),
+        ("vocabulary", "vocabulary of the target"),
+        ("tokens", "tokens the target is trained on"),
+        ("mask_seed", "seed of the target's masks"),
+    ):
+        to.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"{text}; default: as recorded")
+    to.add_argument("--out", metavar="FILE", help="where the card goes; default: card.json in the folder")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""What a run would do, and how long it would take, without doing it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpsweep import store
+from hpsweep.parametrization import count
+from hpsweep.spec import Sweep, Trial, trial_from_row
+from hpsweep.sweep import search
+from hpsweep.sweep.execute import TRAIN, Ensemble, Failure, Result, place
+from hpsweep.sweep.progress import Cost, Groups
+from hpsweep.sweep.run import arrange, check, check_hashes, default_size
+
+_PROBES = (1, 1, 11)  # steps; the first is a warm-up
+
+
+def plan(
+    sweep: Sweep,
+    results: str | Path,
+    *,
+    workers: int | None = None,
+    ensemble_size: int | None = None,
+    gpus_per_worker: float = 1.0,
+    device: str = "auto",
+    probe: bool = True,
+    train: str = TRAIN,
+) -> dict[str, Any]:
+    """What `run` with the same arguments would train on this machine; plain data, nothing is written.
+
+    `seconds` is the wall time that is left, or None, and `estimate` says where it comes from: stored trials, or else
+    a few steps of training, timed now. Raises ValueError as `run` does.
+    """
+    folder = Path(results) / sweep.name
+    datasets = check(sweep, folder, ensemble_size=ensemble_size, train=train)
+    rows = store.read_runs(folder).to_pylist()
+    check_hashes(folder, rows, datasets)
+    groups, cost = Groups(sweep), Cost(datasets)
+    rows = [row for row in rows if groups.has(row)]
+    counts = Counter(row["status"] for row in rows)
+    with place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        size = ensemble_size or default_size(here.device)
+        shapes = _shapes(sweep, rows, size, here.workers, cost)
+        left = sum(shape["missing"] * shape["flops_dense"] / shape["trials"] for shape in shapes)
+        rate, source = _stored_rate(rows)
+        if rate is None and left and probe:
+            rate, source = _probed_rate(sweep, size, cost, here.train, train)
+        busy = min(here.workers, sum(shape["ensembles"] for shape in shapes))
+        return {
+            "name": sweep.name,
+            "trials": search.total(sweep),
+            **{status: counts[status] for status in (*store.DONE, "failed")},
+            "missing": sum(shape["missing"] for shape in shapes),
+            "ensembles": sum(shape["ensembles"] for shape in shapes),
+            "workers": here.workers,
+            "device": here.device,
+            "seconds": 0.0 if not left else left / rate / busy if rate else None,
+            "estimate": source if left else "nothing is missing",
+            "shapes": shapes,
+        }
+
+
+def _shapes(
+    sweep: Sweep, rows: Sequence[Mapping[str, Any]], size: int, workers: int, cost: Cost
+) -> list[dict[str, Any]]:
+    """One record per shape: what it is, how many trials and ensembles, and the sizes and FLOPs of its trials."""
+    factor = search.total(sweep) // len(sweep.trials)
+    done = {row["trial_id"]: trial_from_row(row).shape for row in rows if row["status"] in store.DONE}
+    per_shape = Counter(done.values())
+    by_shape: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in sweep.trials:
+        by_shape.setdefault(trial.shape, []).append(trial)
+    missing = [trial for trial in sweep.trials if trial.trial_id not in done]
+    packed = Counter(ensemble[0].shape for ensemble in arrange(missing, size, workers, cost))
+    records = []
+    for shape, trials in by_shape.items():
+        sizes = [count.sizes(trial, _vocabulary(trial, cost)) for trial in trials]
+        lacking = max(0, len(trials) * factor - per_shape[shape])
+        records.append(
+            {
+                "width": trials[0].width,
+                "depth": trials[0].depth,
+                "context": trials[0].context,
+                "batch": trials[0].batch,
+                "steps": trials[0].total_steps,
+                "trials": len(trials) * factor,
+                "missing": lacking,
+                "ensembles": packed[shape] if sweep.search == "grid" else -(-lacking // size),
+                "parameters": sizes[0].parameters,
+                "nonzeros_min": min(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),
+                "nonzeros_max": max(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),
+                "flops_dense": factor * sum(map(cost, trials)),
+                "flops_sparse": factor * sum(count.flops_sparse(t, _vocabulary(t, cost)) for t in trials),
+            }
+        )
+    return records
+
+
+def _vocabulary(trial: Trial, cost: Cost) -> int:
+    return cost.datasets[trial.data].vocabulary
+
+
+def _stored_rate(rows: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
+    """FLOPs per second of a worker, from the stored trials of the device that was used last."""
+    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row["flops_dense"]]
+    if not timed:
+        return None, "unknown until the first ensemble"
+    device = max(timed, key=lambda row: row["finished_at"])["device"]
+    timed = [row for row in timed if row["device"] == device]
+    rate = sum(row["flops_dense"] for row in timed) / sum(row["seconds"] for row in timed)
+    return rate, f"from {len(timed)} stored trials on {device}"
+
+
+class _Probe:
+    """An execute.Plan that trains an ensemble of the costliest shape for a few steps, and takes the time."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        # at a rate so low that none diverges and leaves
+        self.waiting = [tuple(trial.replace(steps=steps, lr=1e-9) for trial in trials) for steps in _PROBES]
+        self.busy = False
+        self.since = time.monotonic()
+        self.seconds: list[float] = []
+
+    def next(self) -> Ensemble | None:
+        """The next ensemble, one at a time."""
+        if self.busy or not self.waiting:
+            return None if self.busy else ()
+        self.busy, self.since = True, time.monotonic()
+        return self.waiting.pop(0)
+
+    def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
+        """Nothing."""
+
+    def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
+        """Take the time; after a failure, stop."""
+        self.busy = False
+        self.seconds.append(time.monotonic() - self.since)
+        if isinstance(outcome, Failure):
+            self.waiting, self.seconds = [], []
+
+
+def _probed_rate(sweep: Sweep, size: int, cost: Cost, run: Any, train: str) -> tuple[float | None, str]:
+    """FLOPs per second of a worker, from a few steps of an ensemble of the costliest shape."""
+    costliest = max(sweep.trials, key=cost)
+    trials = [trial for trial in sweep.trials if trial.shape == costliest.shape][:size]
+    probe = _Probe(trials)
+    run(probe, train)
+    if len(probe.seconds) < len(_PROBES):
+        return None, "unknown until the first ensemble (a timed probe failed)"
+    _, short, long = probe.seconds
+    per_step = max(0.0, long - short) / (_PROBES[2] - _PROBES[1])
+    whole = short + per_step * (costliest.total_steps - _PROBES[1])
+    return len(trials) * cost(costliest) / whole, f"from {_PROBES[2]} steps of {len(trials)} trials, timed just now"

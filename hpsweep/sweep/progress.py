@@ -1,0 +1,198 @@
+"""How far a sweep is: its groups, its status, who is told, and how it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hpsweep.parametrization import count
+from hpsweep.spec import TUNED, Sweep, Trial
+
+if TYPE_CHECKING:
+    from hpsweep.proxy.data import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a sweep is. `best` has one line per group: its label -> what was best so far."""
+
+    total: int
+    ok: int
+    diverged: int
+    failed: int
+    rate: float | None  # trials per minute
+    eta: float | None  # seconds
+    best: Mapping[str, str]
+
+    @property
+    def done(self) -> int:
+        """Trials that need not be trained again."""
+        return self.ok + self.diverged
+
+    def line(self) -> str:
+        """One plain line."""
+        parts = [f"{self.done} of {self.total} trials"]
+        parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
+        parts += [] if self.rate is None else [f"{self.rate:.3g} trials/min"]
+        parts += [] if self.eta is None else [f"{duration(self.eta)} to go"]
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them, such as 45 s, 12 min 30 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Cost:
+    """FLOPs of a trial if zeros are multiplied: what the time to train it goes by."""
+
+    def __init__(self, datasets: Mapping[str, Dataset]) -> None:
+        self.datasets = datasets
+        self.known: dict[tuple[Any, ...], float] = {}
+
+    def __call__(self, trial: Trial) -> float:
+        """FLOPs; trials of one shape have the same."""
+        if trial.shape not in self.known:
+            self.known[trial.shape] = count.flops_dense(trial, self.datasets[trial.data].vocabulary)
+        return self.known[trial.shape]
+
+
+class Groups:
+    """The groups of a sweep: which stored rows belong to it, and what is best in each group."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        swept = {*sweep.space, "seed", *(name for grid in sweep.grids for name in grid if name in TUNED)}
+        self.fixed = [name for name in sweep.base.resolved if name not in swept]
+        self.tuned = sorted(swept - {"seed"})
+        self.space = sweep.space
+        self.seeds = {trial.seed for trial in sweep.trials}
+        self.ids = {trial.trial_id for trial in sweep.trials} if sweep.search == "grid" else None
+        self.keys = dict.fromkeys(self._key(trial.resolved) for trial in sweep.trials)
+        self.varying = [name for name, values in zip(self.fixed, zip(*self.keys, strict=True), strict=True)
+                        if len(set(values)) > 1]  # fmt: skip
+
+    def _key(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in self.fixed)
+
+    def has(self, row: Mapping[str, Any]) -> bool:
+        """Whether a stored row is a trial of the sweep."""
+        if self.ids is not None:
+            return row["trial_id"] in self.ids
+        inside = all(low <= row[name] <= high for name, (low, high) in self.space.items())
+        return inside and row["seed"] in self.seeds and self._key(row) in self.keys
+
+    def best(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Group -> its lowest val_loss so far and the setting that had it, in the order of the sweep."""
+        lowest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        for row in rows:
+            key = self._key(row)
+            if row["status"] == "ok" and (key not in lowest or row["val_loss"] < lowest[key]["val_loss"]):
+                lowest[key] = row
+        return {self.label(lowest[key]): self._setting(lowest[key]) for key in self.keys if key in lowest}
+
+    def label(self, row: Mapping[str, Any]) -> str:
+        """The fields by which the row's group differs from the others."""
+        return ", ".join(f"{name} {value(row[name])}" for name in self.varying) or "all"
+
+    def _setting(self, row: Mapping[str, Any]) -> str:
+        setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
+        return f"{row['val_loss']:.4f} nats/token" + (f" at {setting}" if setting else "")
+
+
+def value(number: Any) -> str:
+    """A value of a field, briefly; powers of two as such: 1/4, 2^-9."""
+    if not isinstance(number, float):
+        return str(number)
+    mantissa, exponent = math.frexp(number)
+    if mantissa == 0.5 and exponent <= 0:
+        return f"1/{1 << (1 - exponent)}" if exponent > -6 else f"2^{exponent - 1}"
+    return f"{number:.4g}"
+
+
+class Reporter(Protocol):
+    """Who is told how far the sweep is."""
+
+    def say(self, message: str) -> None:
+        """Take a message."""
+
+    def show(self, status: Status, *, finished: bool) -> None:
+        """Take the status, after an ensemble has `finished` or in between."""
+
+
+class Lines:
+    """A Reporter that writes a plain line to stderr for every message and finished ensemble."""
+
+    def say(self, message: str) -> None:
+        """Write the message."""
+        print(f"hpsweep: {message}", file=sys.stderr, flush=True)
+
+    def show(self, status: Status, *, finished: bool) -> None:
+        """Write the status if an ensemble has finished."""
+        if finished:
+            print(status.line(), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[Reporter]:
+    """A Reporter for the command line: a live display where stderr is a terminal, else plain lines."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, highlight=False)
+    with Live(console=console, refresh_per_second=4) as live:
+        yield _Display(live)
+
+
+class _Display:
+    """A Reporter that keeps a bar and the best of every group on the terminal."""
+
+    def __init__(self, live: Any) -> None:
+        self.live = live
+
+    def say(self, message: str) -> None:
+        self.live.console.print(f"hpsweep: {message}", markup=False)
+
+    def show(self, status: Status, *, finished: bool) -> None:
+        from rich.console import Group
+        from rich.padding import Padding
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        room = max(1, self.live.console.height - 5)
+        lines = [f"  {label}: {best}" for label, best in status.best.items()]
+        if len(lines) > room:
+            lines = [*lines[: room - 1], f"  ... and {len(lines) - room + 1} more groups"]
+        bar = ProgressBar(total=status.total, completed=status.done, width=min(60, self.live.console.width))
+        texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in [status.line(), *lines]]
+        self.live.update(Group(Padding(bar), *texts))  # padded, it ends its line
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does. Signals belong to the main thread; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

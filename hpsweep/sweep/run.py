@@ -1,0 +1,301 @@
+"""The loop: plan what is missing, train it somewhere, store every ensemble, tell how far it is.
+
+The results folder is the only state. Kill this at any moment: the same call again trains exactly what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import subprocess
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpsweep import store
+from hpsweep.parametrization import count
+from hpsweep.spec import Sweep, Trial, pack
+from hpsweep.sweep import search
+from hpsweep.sweep.execute import TRAIN, Ensemble, Failure, Result, place
+from hpsweep.sweep.progress import Cost, Groups, Lines, Reporter, Status, interruptible
+
+if TYPE_CHECKING:
+    from hpsweep.proxy.data import Dataset
+
+CPU_ENSEMBLE = 4
+"""Trials trained together on a core, unless said otherwise."""
+GPU_ENSEMBLE = 32
+"""Trials trained together on a GPU, unless said otherwise."""
+ATTEMPTS = 3
+"""A trial that was tried this often in vain, the last time alone, is stored as failed."""
+
+_LEARNING_ROUNDS = 8  # an Optuna search is asked at least this often, so that it can learn
+_SHOW_SECONDS = 0.5  # between looks at how far running ensembles are
+
+
+class Summary(NamedTuple):
+    """What a sweep has stored, and how many of it this run trained."""
+
+    total: int
+    ok: int
+    diverged: int
+    failed: int
+    trained: int
+    seconds: float
+
+
+def run(
+    sweep: Sweep,
+    results: str | Path,
+    *,
+    address: str = "local",
+    workers: int | None = None,
+    ensemble_size: int | None = None,
+    gpus_per_worker: float = 1.0,
+    device: str = "auto",
+    train: str = TRAIN,
+    reporter: Reporter | None = None,
+) -> Summary:
+    """Train what the sweep lacks in results/NAME, and store it; failed trials are tried again.
+
+    Raises ValueError, before any work, for wrong input: a folder or data that cannot be used, rows of other data, an
+    unreachable address, a folder that another run holds. On Ctrl-C and SIGTERM workers are stopped, and
+    KeyboardInterrupt is raised; what is stored stays.
+    """
+    reporter = reporter or Lines()
+    folder = Path(results) / sweep.name
+    datasets = check(sweep, folder, ensemble_size=ensemble_size, train=train)
+    with (
+        place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here,
+        store.lock(folder) as stale,
+        interruptible(),
+    ):
+        if stale:
+            reporter.say(f"taking over from {stale}, which died.")
+        rows = store.read_runs(folder).to_pylist()
+        check_hashes(folder, rows, datasets)
+        store.write_meta(folder, sweep.to_dict())
+        size = ensemble_size or default_size(here.device)
+        plan = _Plan(sweep, folder, rows, datasets, here.workers, size, reporter)
+        try:
+            here.train(plan, train)
+        except ValueError as error:  # no wrong input from here on: this is a bug, and wants its traceback
+            raise RuntimeError(str(error)) from error
+        return plan.summary()
+
+
+def default_size(device: str) -> int:
+    """Trials per ensemble on a cpu or cuda device."""
+    return GPU_ENSEMBLE if device == "cuda" else CPU_ENSEMBLE
+
+
+def check(sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, train: str = TRAIN) -> dict[str, Dataset]:
+    """The data of the sweep by source, after every check that needs neither workers nor the lock. Writes nothing.
+
+    Raises ValueError for an ensemble_size below 1, a folder that cannot be used, and data that is unfit.
+    """
+    if ensemble_size is not None and ensemble_size < 1:
+        raise ValueError(f"ensemble_size is {ensemble_size}; at least 1 trial is trained at a time.")
+    store.check_folder(folder, sweep.name)
+    if train == TRAIN and importlib.util.find_spec("torch") is None:
+        raise ValueError("training needs torch, which is not installed: pip install 'hpsweep[run]'.")
+    from hpsweep.proxy.data import check_dataset, load_dataset
+
+    needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}
+    for source, context, eval_sequences in sorted(needs):
+        check_dataset(load_dataset(source), context=context, eval_sequences=eval_sequences)
+    return {source: load_dataset(source) for source, _, _ in needs}
+
+
+def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], datasets: Mapping[str, Dataset]) -> None:
+    """Raise ValueError where stored rows were trained on other data than a source has now."""
+    for source, stored in sorted({(row["data"], row["data_hash"]) for row in rows if row["data_hash"]}):
+        if source in datasets and datasets[source].data_hash != stored:
+            raise ValueError(
+                f"{folder} holds trials on {source!r} with data_hash {stored}, but that data now has "
+                f"{datasets[source].data_hash}: their losses cannot be compared. Give another folder with --results."
+            )
+
+
+def arrange(
+    trials: Sequence[Trial], size: int, workers: int, cost: Callable[[Trial], float]
+) -> list[tuple[Trial, ...]]:
+    """Ensembles in the order of training: a round of every shape, the costliest first, then the next round.
+
+    So coarse points of all shapes come early, every worker is busy, and the last ensembles to start are short ones.
+    """
+    shapes = len({trial.shape for trial in trials})
+    share = -(-workers // shapes) if shapes else 1  # workers per shape, rounded up
+    seen: Counter[tuple[Any, ...]] = Counter()
+    ranked = []
+    for ensemble in pack(trials, size, share):
+        ranked.append((seen[ensemble[0].shape] // share, -cost(ensemble[0]), ensemble))
+        seen[ensemble[0].shape] += 1
+    return [ensemble for _, _, ensemble in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def provenance(*, optuna: bool) -> dict[str, Any]:
+    """Columns that say what made a row: versions, and the commit of the working folder."""
+    return {
+        "hpsweep_version": metadata.version("hpsweep"),
+        "optuna_version": metadata.version("optuna") if optuna else None,
+        "python_version": platform.python_version(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the working folder, '+' if tracked files have changed; None outside git, or without git."""
+    answers = []
+    for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            answer = subprocess.run(["git", *question], capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        answers.append(answer.stdout.strip())
+    return answers[0] + ("+" if answers[1] else "")
+
+
+class _Plan:
+    """The execute.Plan of a sweep: hands out what is missing, retries, stores, reports. Lives as long as a run."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: Path,
+        rows: Iterable[dict[str, Any]],
+        datasets: Mapping[str, Dataset],
+        workers: int,
+        size: int,
+        reporter: Reporter,
+    ) -> None:
+        self.sweep, self.folder, self.datasets = sweep, folder, datasets
+        self.workers, self.size, self.reporter = workers, size, reporter
+        self.groups, self.cost = Groups(sweep), Cost(datasets)
+        self.rows = {row["trial_id"]: row for row in rows if self.groups.has(row)}
+        self.queue: deque[Ensemble] = deque()
+        self.running: dict[Ensemble, float] = {}  # the part of its steps that is taken
+        self.tried: Counter[str] = Counter()  # failed attempts by trial_id
+        self.died: set[Ensemble] = set()  # ensembles that a worker died of once
+        self.given_up: list[Trial] = []
+        self.exhausted = False  # nothing to propose until another result is there
+        self.whole = sum(map(self.cost, sweep.trials)) * search.total(sweep) / len(sweep.trials)
+        self.made_by = provenance(optuna=sweep.search != "grid")
+        self.trained, self.worked, self.started, self.shown = 0, 0.0, time.monotonic(), 0.0
+        self.clock: float | None = None  # when training began, after workers had started
+
+    def next(self) -> Ensemble | None:
+        """An ensemble, None for nothing yet, () for finished: see execute.Plan."""
+        if not self.queue and not self.exhausted:
+            busy = [trial for ensemble in self.running for trial in ensemble]
+            found = search.propose(self.sweep, list(self.rows.values()), [*self.given_up, *busy], limit=self._limit())
+            self.queue.extend(arrange(found, self.size, self.workers, self.cost))
+            self.exhausted = not found
+        if self.queue:
+            ensemble = self.queue.popleft()
+            self.running[ensemble] = 0.0
+            return ensemble
+        return None if self.running else ()
+
+    def _limit(self) -> int:
+        """All of it at once, but for a search that learns: then an ensemble per shape, in several rounds."""
+        total = search.total(self.sweep)
+        if self.sweep.search not in ("tpe", "gp"):
+            return total
+        shapes = len({trial.shape for trial in self.sweep.trials})
+        return max(1, min(self.size * shapes, total // _LEARNING_ROUNDS))
+
+    def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
+        """Note how far an ensemble is."""
+        if self.clock is None:
+            self.clock = time.monotonic()
+        self.running[ensemble] = step / steps
+        if time.monotonic() - self.shown >= _SHOW_SECONDS:
+            self.reporter.show(self.status(), finished=False)
+            self.shown = time.monotonic()
+
+    def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
+        """Store the rows of an ensemble, or see to it that its trials are tried again."""
+        del self.running[ensemble]
+        self.exhausted = False
+        if isinstance(outcome, Result):
+            returned = sorted(str(row.get("trial_id")) for row in outcome.rows)
+            if returned != sorted(trial.trial_id for trial in ensemble):
+                outcome = Failure("training returned rows for other trials than it was given")
+        if isinstance(outcome, Failure):
+            self._retry(ensemble, outcome)
+        else:
+            self._store(ensemble, outcome.rows, outcome.curves)
+
+    def _retry(self, ensemble: Ensemble, failure: Failure) -> None:
+        """A death is first taken for an accident; else the ensemble is halved, down to the trial that fails alone."""
+        self.tried.update(trial.trial_id for trial in ensemble)
+        first, middle = ensemble[0], len(ensemble) // 2
+        if not middle and self.tried[first.trial_id] >= ATTEMPTS:
+            self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")
+            self.given_up.append(first)
+            self._store(ensemble, [self._failed_row(first, failure.error)], {})
+            return
+        many = f"{len(ensemble)} trials" if middle else f"trial {first.trial_id}"
+        self.reporter.say(f"{many} will be tried again: {failure.error}")
+        if not middle or (failure.died and ensemble not in self.died):
+            self.died.add(ensemble)
+            self.queue.appendleft(ensemble)
+        else:
+            self.queue.extendleft([ensemble[middle:], ensemble[:middle]])
+
+    def _failed_row(self, trial: Trial, error: str) -> dict[str, Any]:
+        dataset = self.datasets[trial.data]
+        return {
+            "trial_id": trial.trial_id,
+            **trial.resolved,
+            **count.sizes(trial, dataset.vocabulary)._asdict(),
+            "flops_dense": count.flops_dense(trial, dataset.vocabulary),
+            "flops_sparse": count.flops_sparse(trial, dataset.vocabulary),
+            "tokens": trial.total_tokens,
+            "status": "failed",
+            "error": error,
+            "vocabulary": dataset.vocabulary,
+            "data_hash": dataset.data_hash,
+        }
+
+    def _store(
+        self, ensemble: Ensemble, rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Any]]
+    ) -> None:
+        made_by = {**self.made_by, "finished_at": datetime.now(UTC)}
+        whole = [
+            {**made_by, "attempts": self.tried[row["trial_id"]] + (row["status"] != "failed"), **row} for row in rows
+        ]
+        store.append(self.folder, whole, curves)
+        self.rows.update((row["trial_id"], row) for row in whole)
+        self.trained += sum(row["status"] in store.DONE for row in whole)
+        self.worked += sum(self.cost(trial) for trial in ensemble)
+        self.reporter.show(self.status(), finished=True)
+
+    def status(self) -> Status:
+        """How far the sweep is; the time to go is by FLOPs, not by trials."""
+        counts = Counter(row["status"] for row in self.rows.values())
+        total = search.total(self.sweep)
+        seconds = time.monotonic() - (self.clock or self.started)
+        half_done = sum(part * sum(map(self.cost, ensemble)) for ensemble, part in self.running.items())
+        left = self.whole - half_done - sum(row["flops_dense"] or 0.0 for row in self.rows.values())
+        worked = self.worked + half_done
+        return Status(
+            total=total,
+            ok=counts["ok"],
+            diverged=counts["diverged"],
+            failed=counts["failed"],
+            rate=60 * self.trained / seconds if self.trained else None,
+            eta=max(0.0, left) * seconds / worked if worked and sum(counts.values()) < total else None,
+            best=self.groups.best(self.rows.values()),
+        )
+
+    def summary(self) -> Summary:
+        """What there is at the end."""
+        status = self.status()
+        seconds = time.monotonic() - self.started
+        return Summary(status.total, status.ok, status.diverged, status.failed, self.trained, seconds)

@@ -1,0 +1,128 @@
+"""A stand-in for hpsweep.proxy.train that any worker can import: it sleeps, keeps a log, and fails on demand.
+
+It finds its orders and its log beside the file that the trials name as their data, so that workers of Ray,
+which do not inherit our environment, find them too. orders.json: seconds per ensemble, silent for no word of progress;
+trial ids that raise, that kill their worker always, or once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from hpsweep.parametrization.count import flops_dense
+from hpsweep.spec import Sweep, Trial
+
+TRAIN = "tests.fake_training:train"
+
+
+def sweep(folder: Path, **changes: Any) -> Sweep:
+    """A sweep of 48 trials on a small text, which `train` below can work on; its log comes to lie in `folder`."""
+    data = folder / "data.txt"
+    if not data.exists():
+        data.write_text("the quick brown fox jumps over the lazy dog\n" * 400)
+    base = Trial(data=f"text:{data}", steps=10, width=32, head_size=16, context=16, eval_sequences=8)
+    grid = {"density": [1.0, 0.25], "lr": [2.0**k for k in range(-12, -4)], "seed": [0, 1, 2]}
+    return Sweep(**{"name": "fake", "base": base, "grid": grid, **changes})
+
+
+def order(folder: Path, **orders: Any) -> None:
+    """Say how `train` behaves: seconds, silent, fail, die, die_once."""
+    (folder / "orders.json").write_text(json.dumps(orders))
+
+
+def log(folder: Path) -> list[tuple[str, str, int]]:
+    """(what, trial id, process) in order; what is "started" or "trained"."""
+    path = folder / "log.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(what, trial_id, int(pid)) for what, trial_id, pid in map(str.split, lines)]
+
+
+def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Callable[[int, int], None] | None = None) -> Any:
+    """Rows and curves as hpsweep.proxy.train gives them, after a while."""
+    folder = Path(trials[0].data.removeprefix("text:")).parent
+    path = folder / "orders.json"
+    orders: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    _note(folder, "started", trials)
+    ids = {trial.trial_id for trial in trials}
+    if ids & set(orders.get("die", [])) or (ids & set(orders.get("die_once", [])) and _first_time(folder)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    for step in range(10):
+        time.sleep(orders.get("seconds", 0.05) / 10)
+        if progress is not None and not orders.get("silent"):
+            progress(step, 10)
+    if bad := sorted(ids & set(orders.get("fail", []))):
+        raise RuntimeError(f"made to fail by {bad[0]}\nand a second line")
+    _note(folder, "trained", trials)
+    rows = [row(trial, len(trials), orders.get("seconds", 0.05), device) for trial in trials]
+    curves = {"trial_id": [t.trial_id for t in trials], "step": [10] * len(trials), "tokens": [10] * len(trials)}
+    losses = [made["val_loss"] for made in rows]
+    return SimpleNamespace(rows=rows, curves={**curves, "train_loss": losses, "val_loss": losses})
+
+
+def row(trial: Trial, size: int, seconds: float, device: str) -> dict[str, Any]:
+
+    loss = 3 + 0.01 * (math.log2(trial.lr) + 8) ** 2 + 0.001 * trial.seed
+    return {
+        "trial_id": trial.trial_id, **trial.resolved, "tokens": trial.total_tokens,
+        "flops_dense": flops_dense(trial, 256),
+        "status": "ok", "val_loss": loss, "device": f"fake {device}", "engine": "fake",
+        "vocabulary": 256, "ensemble_size": size, "seconds": seconds / size,
+    }  # fmt: skip
+
+
+def _note(folder: Path, what: str, trials: Sequence[Trial]) -> None:
+    with (folder / "log.txt").open("a") as file:
+        file.write("".join(f"{what} {trial.trial_id} {os.getpid()}\n" for trial in trials))
+
+
+def _first_time(folder: Path) -> bool:
+    try:
+        (folder / "died").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+# --- the hpsweep command, training with the above ---
+
+_COMMAND = f"import sys, hpsweep.cli; sys.exit(hpsweep.cli.main(sys.argv[1:], train={TRAIN!r}))"
+
+
+def environment() -> dict[str, str]:
+    """An environment in which other processes can import hpsweep and this module."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+
+
+def command(folder: Path, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """`hpsweep *words` as a process of its own, in `folder`; its output is in .communicate()."""
+    line = [sys.executable, "-c", _COMMAND, *words]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": stderr}
+    return subprocess.Popen(line, cwd=folder, env=environment(), text=True, **pipes)
+
+
+def experiment(folder: Path, **changes: Any) -> Sweep:
+    """The sweep above, as folder/experiments/fake.py too."""
+    made = sweep(folder, **changes)
+    text = f"from pathlib import Path\nfrom tests import fake_training\n\nFOLDER = Path({str(folder)!r})\n"
+    text += f"SWEEP = fake_training.sweep(FOLDER, **{changes!r})\n"
+    (folder / "experiments").mkdir(exist_ok=True)
+    (folder / "experiments" / "fake.py").write_text(text)
+    return made
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
+    """Return when the condition holds; AssertionError if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.02)

@@ -1,0 +1,411 @@
+"""The hpsweep command: every verb, every wrong input as one line, and JSON that is only JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import pty
+import re
+import termios
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpsweep import store
+from hpsweep.cli import load_experiment, main, parser
+from tests import fake_training as fake
+
+VERBS = ("plan", "run", "status", "optimum", "transfer", "plot", "compact")
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an experiment `fake`."""
+    monkeypatch.chdir(tmp_path)
+    fake.experiment(tmp_path)
+    fake.order(tmp_path, seconds=0)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(there: Path) -> str:
+    """The results folder of `fake`, made up so that optima and targets make sense: wider to the left, 3 seeds."""
+    base = {"width": 32, "head_size": 16, "context": 16, "base_width": 32}
+    sweep = fake.sweep(
+        there,
+        base=fake.sweep(there).base.replace(**base),
+        grid={
+            "scheme": ["mup", "supar"],
+            "density": [1.0, 0.25],
+            "lr": [2.0**k for k in range(-12, -4)],
+            "seed": [0, 1, 2],
+        },
+    )
+    rows = []
+    for trial in sweep.trials:
+        best = -8 + (0 if trial.scheme == "supar" else -math.log2(trial.density) / 2)
+        noise = np.random.default_rng(len(rows)).normal(0, 0.002)
+        loss = 3 + 0.05 * (math.log2(trial.lr) - best) ** 2 + 0.01 * trial.seed + noise
+        values = fake.row(trial, size=8, seconds=0.1, device="cpu")
+        rows.append({**values, "val_loss": loss, "data_hash": "aa", "finished_at": None})
+    path = there / "results" / "fake"
+    with store.lock(path):
+        store.write_meta(path, sweep.to_dict())
+        store.append(path, rows)
+    return str(path)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line on stderr of a command that ends with 2."""
+    try:
+        status = main(words, train=fake.TRAIN)
+    except SystemExit as end:  # argparse
+        status = int(end.code or 0)
+    out, err = capsys.readouterr()
+    assert status == 2, err
+    assert out == ""
+    assert err.startswith("hpsweep: ")
+    assert err.count("\n") == 1
+    return err
+
+
+# --- help ---
+
+
+def test_every_verb_and_every_option_has_a_help_text() -> None:
+    (verbs,) = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    assert set(verbs.choices) == set(VERBS)
+    assert [action.dest for action in verbs._choices_actions] == list(VERBS)
+    for listed in (*verbs._choices_actions, parser()):
+        assert getattr(listed, "help", None) or getattr(listed, "description", None)
+    for verb, options in verbs.choices.items():
+        assert options.description, verb
+        for action in options._actions:
+            assert action.help, f"{verb} {action.dest}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_prints_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"usage: hpsweep {verb}" in capsys.readouterr().out
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    import hpsweep
+
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"hpsweep {hpsweep.__version__}\n"
+
+
+# --- what the verbs do ---
+
+
+def test_an_experiment_is_planned_run_and_seen_in_its_status(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "fake", "--workers", "2"], train=fake.TRAIN) == 0
+    assert "48 trials; stored: 0 ok, 0 diverged, 0 failed; missing: 48" in capsys.readouterr().out
+    assert not (there / "results").exists()
+    assert main(["run", "experiments/fake.py", "--workers", "2", "--ensemble-size", "4"], train=fake.TRAIN) == 0
+    out, err = capsys.readouterr()
+    assert "48 of 48 trials stored in results/fake (0 diverged, 0 failed); 48 trained now" in out
+    assert err.splitlines()[-1].startswith("48 of 48 trials")
+    assert main(["status", "results/fake"]) == 0
+    out = capsys.readouterr().out
+    assert "results/fake: 48 ok, 0 diverged, 0 failed; 48 trials in all" in out
+    assert "best_loss" in out
+    assert main(["compact", "results/fake"]) == 0
+    assert "48 trials, in 24 files before" in capsys.readouterr().out
+
+
+def test_a_failed_trial_is_seen_in_run_and_status(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = fake.sweep(there).trials[0].trial_id
+    fake.order(there, seconds=0, fail=[bad])
+    assert main(["run", "fake", "--workers", "1"], train=fake.TRAIN) == 0
+    out, err = capsys.readouterr()
+    assert "47 of 48 trials stored in results/fake (0 diverged, 1 failed)" in out
+    assert "hpsweep status results/fake says why" in err
+    main(["status", "results/fake"])
+    out = capsys.readouterr().out
+    assert bad in out
+    assert "RuntimeError: made to fail by" in out
+
+
+def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits(tmp_path: Path) -> None:
+    fake.experiment(tmp_path, grid={"density": [2.0**-k for k in range(30)], "lr": [2.0**-8]})
+    terminal, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (12, 100))
+    driver = fake.command(tmp_path, "run", "fake", "--workers", "1", stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    out, _ = driver.communicate(timeout=30)
+    os.close(terminal)
+    assert "30 of 30 trials stored" in out
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "").rstrip().splitlines()[-9:]
+    assert "━" * 30 in last[0]
+    assert last[1].startswith("30 of 30 trials, ")
+    assert last[2] == "  density 1: 3.0000 nats/token at lr 2^-8"
+    assert last[-1] == "  ... and 24 more groups"
+
+
+def test_optima_drift_and_regret_are_printed_and_written(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimum", folder]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "best lr per group",
+        "drift of the optimum",
+        "stable",
+        "moves",
+        "tuned against transferred",
+        "regret",
+    ):
+        assert words in out
+    import pandas as pd
+
+    assert len(pd.read_csv(Path(folder) / "optima.csv")) == 4
+    assert set(pd.read_csv(Path(folder) / "drift.csv")["verdict"]) == {"stable", "moves"}
+
+
+def test_groups_and_the_hyperparameter_can_be_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimum", folder, "--by", "density,scheme", "--over", "lr", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)["optima"]
+    assert list(table[0])[:2] == ["density", "scheme"]
+
+
+def test_a_card_is_written_for_the_target_that_is_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--scheme", "supar"]) == 0
+    out, err = capsys.readouterr()
+    card = json.loads((Path(folder) / "card.json").read_text())
+    assert (card["target"]["width"], card["target"]["density"], card["scheme"]) == (512, 1 / 16, "supar")
+    assert "supar for width 512, density 0.0625" in out
+    assert err.count("hpsweep: warning: ") == len(card["warnings"]) > 0
+    other = Path(folder).parent / "other.json"
+    assert main(["transfer", folder, "--width", "256", "--density", "0.5", "--out", str(other)]) == 0
+    assert json.loads(other.read_text())["target"]["width"] == 256
+
+
+def test_a_card_takes_its_target_from_the_recorded_sweep(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    meta = store.read_meta(folder)
+    meta["target"] = {"width": 128, "density": 0.25, "depth": 4, "head_size": None, "context": None, "vocabulary": None}
+    store.write_meta(folder, meta)
+    assert main(["transfer", folder, "--depth", "3", "--json"]) == 0
+    target = json.loads(capsys.readouterr().out)["target"]
+    assert (target["width"], target["density"], target["depth"]) == (128, 0.25, 3)
+
+
+def test_figures_are_drawn_and_named(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", folder]) == 0
+    paths = capsys.readouterr().out.split()
+    assert paths
+    assert all(Path(path).stat().st_size > 0 for path in paths)
+
+
+def test_json_is_pure_and_missing_is_null(there: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(constant: str) -> Any:
+        raise AssertionError(constant)
+
+    table = store.read_runs(folder).to_pylist()[:2]
+    store.append(
+        folder,
+        [
+            {**row, "trial_id": str(i), "density": 0.125, "val_loss": None, "status": "diverged"}
+            for i, row in enumerate(table)
+        ],
+    )
+    for words in (
+        ["plan", "fake"], ["status", folder], ["optimum", folder], ["compact", folder], ["plot", folder],
+        ["transfer", folder, "--width", "512", "--density", "1/16"], ["run", "fake", "--results", "others"],
+    ):  # fmt: skip
+        if words[0] in ("plan", "run"):
+            words += ["--results", str(there / "others"), "--workers", "2"]
+        assert main([*words, "--json"], train=fake.TRAIN) == 0, words
+        json.loads(capsys.readouterr().out, parse_constant=refuse)
+
+
+def test_an_unreadable_file_is_a_warning_on_stderr(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(folder) / "runs" / "part-torn.parquet").write_bytes(b"torn")
+    assert main(["status", folder, "--json"]) == 0
+    out, err = capsys.readouterr()
+    json.loads(out)
+    assert err.startswith("hpsweep: warning: ")
+    assert "part-torn.parquet" in err
+
+
+# --- wrong input ---
+
+TRIAL = "from hpsweep.spec import Sweep, Trial\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Sweep(name='a', base=Trial(steps=1), grid={'learning_rate': [1]})", "unknown field 'learning_rate'"),
+        ("Sweep(name='a', base=Trial(steps=1, lrr=1))", "TypeError"),
+        ("Sweep(name='a', base=Trial(steps=1, density=0))", "density is 0"),
+        ("Sweep(name='a', base=Trial(steps=1), grid={'density': [1.5]})", "density is 1.5"),
+        ("Sweep(name='a', base=Trial(steps=1, density=float('nan')))", "density is nan"),
+        ("Sweep(name='a', base=Trial(steps=1, lr=-1.0))", "lr is -1.0"),
+        ("Sweep(name='a', base=Trial(steps=1, lr=float('nan')))", "lr is nan"),
+        ("Sweep(name='a', base=Trial(steps=1, width=100))", "width 100 is not divisible by head_size 32"),
+        ("Sweep(name='a', base=Trial(steps=1), grid={'lr': []})", "grid axis 'lr' is []"),
+        ("Sweep(name='a', base=Trial(steps=0))", "steps is 0"),
+        ("Sweep(name='a', base=Trial(steps=1, base_width=0))", "base_width is 0"),
+        ("Sweep(name='a', base=Trial(steps=1, warmup_fraction=1.5))", "warmup_fraction is 1.5"),
+        ("Sweep(name='a', base=Trial(steps=1, data='text:missing.txt', eval_sequences=2))", "does not exist"),
+        ("Sweep(name='a', base=Trial(steps=1, data='text:empty.txt', eval_sequences=2))", "empty.txt"),
+        ("Sweep(name='a', base=Trial(steps=1, data='text:data.txt', eval_sequences=10**6))", "eval_sequences"),
+        ("Sweep(name='a', base=Trial(steps=1, data='bin:big.bin?dtype=uint16&vocabulary=10'))", "vocabulary"),
+        ("Sweep(name='a', base=Trial(steps=1, data='parquet:p.parquet?column=body'))", "body"),
+        ("Trial(steps=1)", "SWEEP is a Trial"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("open('nothing')", "FileNotFoundError"),
+        ("exit(3)", "SystemExit"),
+        ("Sweep(name=", "line 2: '(' was never closed"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_wrong_experiment_is_one_line_with_file_and_line(
+    there: Path, capsys: pytest.CaptureFixture[str], verb: str, text: str, words: str
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (there / "empty.txt").touch()
+    np.arange(10000, dtype="<u2").tofile(there / "big.bin")
+    pq.write_table(pa.table({"text": ["a" * 1000] * 20}), there / "p.parquet")
+    (there / "wrong.py").write_text(f"{TRIAL}SWEEP = {text}\n")
+    err = refused(capsys, verb, "wrong.py")
+    assert words in err
+    assert "wrong.py" in err or "data source" in err or "eval_sequences" in err
+    assert not (there / "results").exists()
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_an_experiment_without_sweep_or_of_no_known_name_is_refused(
+    there: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    (there / "experiments" / "other.py").write_text("ANSWER = 42\n")
+    assert "there is no SWEEP" in refused(capsys, verb, "other")
+    err = refused(capsys, verb, "nothing")
+    assert "In experiments/: fake, other." in err
+    assert "no experiment 'gone/x.py'" in refused(capsys, verb, "gone/x.py")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--workers", "0"], "workers is 0"),
+        (["--workers", "two"], "argument --workers: invalid int value: 'two'"),
+        (["--ensemble-size", "0"], "ensemble_size is 0"),
+        (["--gpus-per-worker", "1.5"], "gpus_per_worker is 1.5"),
+        (["--gpus-per-worker", "1/0"], "'1/0' is no number or fraction"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+        (["--address", "nonsense"], "address is 'nonsense'"),
+        (["--device", "tpu"], "invalid choice: 'tpu'"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_wrong_options_of_run_are_one_line(
+    there: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert said in refused(capsys, "run", "fake", *words)
+    assert not (there / "results").exists()
+
+
+def test_a_missing_verb_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "VERB" in refused(capsys)
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_results_that_cannot_be_used_are_refused(
+    there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    (there / "file").touch()
+    assert "file is a file; results need a folder" in refused(capsys, verb, "fake", "--results", "file")
+    meta = there / "results" / "fake" / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text("{")
+    assert "meta.json is not what hpsweep wrote" in refused(capsys, verb, "fake")
+    store.write_meta(meta.parent, {"name": "another"})
+    assert "holds the results of experiment 'another', not of 'fake'" in refused(capsys, verb, "fake")
+    meta.unlink()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: access(path, mode) and not mode & os.W_OK
+    )  # root may write all
+    assert "cannot be written" in refused(capsys, verb, "fake")
+    assert list((there / "results" / "fake").iterdir()) == []
+
+
+def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (there / "empty" / "runs").mkdir(parents=True)
+    target = ["--width", "512", "--density", "1/16"]
+    for verb in ("status", "optimum", "transfer", "plot", "compact"):
+        more = target if verb == "transfer" else []
+        assert "gone" in refused(capsys, verb, "gone", *more)
+        if verb != "compact":
+            assert "no stored trials in empty" in refused(capsys, verb, "empty", *more)
+
+
+def test_results_of_mixed_data_are_refused(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = store.read_runs(folder).to_pylist()[:1]
+    store.append(folder, [{**row, "trial_id": "x", "data_hash": "bb", "lr": 2.0**-3} for row in rows])
+    for verb in ("optimum", "plot", "transfer"):
+        more = ["--width", "512", "--density", "1/16"] if verb == "transfer" else []
+        assert "2 different data sets" in refused(capsys, verb, folder, *more)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the target has no density and no width"),
+        (["--width", "512"], "the target has no density"),
+        (["--width", "512", "--density", "0"], "density is 0"),
+        (["--width", "512", "--density", "nan"], "density is nan"),
+        (["--width", "512", "--density", "x"], "'x' is no number or fraction"),
+        (["--width", "500", "--density", "1/4", "--head-size", "64"], "not divisible"),
+        (["--width", "64", "--density", "1/4096"], "keeps 0.016 of the 64 weights of a neuron"),
+        (["--width", "512", "--density", "1/4", "--scheme", "sp"], "no run has scheme 'sp'"),
+        (["--width", "512", "--density", "1/4", "--out", "gone/card.json"], "gone does not exist"),
+    ],
+)
+def test_a_card_for_an_impossible_target_is_refused(
+    folder: str, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert said in refused(capsys, "transfer", folder, *words)
+    assert not (Path(folder) / "card.json").exists()
+
+
+def test_a_broken_record_of_the_sweep_is_one_line(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    meta = Path(folder) / "meta.json"
+    meta.write_text('{"sweep": {"name": "fake"}}')
+    assert "meta.json is not what hpsweep wrote" in refused(capsys, "status", folder)
+    meta.write_text("{")
+    assert "meta.json is not what hpsweep wrote" in refused(capsys, "status", folder)
+    assert "meta.json is not what hpsweep wrote" in refused(capsys, "transfer", folder)
+
+
+def test_what_was_not_searched_has_no_optimum(there: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "init_std has one value in these runs" in refused(capsys, "optimum", folder, "--over", "init_std")
+    assert "no column 'densty'" in refused(capsys, "optimum", folder, "--by", "scheme,densty")
+
+
+def test_a_bug_in_a_library_shows_its_traceback(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "load", lambda _: int("not of ours"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["status", folder])
+
+
+def test_an_experiment_file_may_be_named_by_its_path_or_its_bare_name(there: Path) -> None:
+    assert load_experiment("fake").name == load_experiment(str(there / "experiments" / "fake.py")).name == "fake"

@@ -1,0 +1,360 @@
+"""Where ensembles are trained: workers that live, die and fail, here and on Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsweep import store
+from hpsweep.spec import Trial
+from hpsweep.sweep import execute
+from hpsweep.sweep.execute import Ensemble, Failure, Result, attempt, place, visible_gpus
+from tests import fake_training as fake
+
+
+class Recorder:
+    """A Plan that hands out what it is given, once, and keeps what comes back."""
+
+    def __init__(self, ensembles: list[Ensemble]) -> None:
+        self.waiting, self.running = list(ensembles), 0
+        self.outcomes: list[tuple[Ensemble, Result | Failure]] = []
+        self.steps: list[int] = []
+
+    def next(self) -> Ensemble | None:
+        if not self.waiting:
+            return None if self.running else ()
+        self.running += 1
+        return self.waiting.pop(0)
+
+    def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
+        self.running -= 1
+        self.outcomes.append((ensemble, outcome))
+
+    def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
+        self.steps.append(step)
+
+
+def ensembles(folder: Path, size: int = 4) -> list[Ensemble]:
+    trials = fake.sweep(folder).trials
+    return [trials[i : i + size] for i in range(0, len(trials), size)]
+
+
+def train_here(plan: Recorder, workers: int = 2, train: str = fake.TRAIN) -> None:
+    with place("local", workers=workers, device="cpu") as here:
+        here.train(plan, train)
+
+
+def test_every_ensemble_comes_back_with_its_rows_from_another_process(tmp_path: Path) -> None:
+    plan = Recorder(ensembles(tmp_path))
+    train_here(plan)
+    assert len(plan.outcomes) == 12
+    for ensemble, outcome in plan.outcomes:
+        assert isinstance(outcome, Result)
+        assert [row["trial_id"] for row in outcome.rows] == [trial.trial_id for trial in ensemble]
+    workers = {pid for _, _, pid in fake.log(tmp_path)}
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+    assert plan.steps
+
+
+def test_a_plan_with_one_ensemble_starts_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    start = execute._start
+    monkeypatch.setattr(execute, "_start", lambda *a: started.append(a) or start(*a))  # type: ignore[func-returns-value]
+    train_here(Recorder(ensembles(tmp_path)[:1]), workers=8)
+    assert len(started) == 1
+
+
+def test_an_error_in_training_is_a_value_of_one_line_and_the_worker_goes_on(tmp_path: Path) -> None:
+    work = ensembles(tmp_path)[:3]
+    fake.order(tmp_path, fail=[work[0][0].trial_id])
+    plan = Recorder(work)
+    train_here(plan, workers=1)
+    (_, failure), *others = plan.outcomes
+    assert isinstance(failure, Failure)
+    assert failure.error.startswith(f"RuntimeError: made to fail by {work[0][0].trial_id} (fake_training.py:")
+    assert not failure.died
+    assert all(isinstance(outcome, Result) for _, outcome in others)
+    assert len({pid for _, _, pid in fake.log(tmp_path)}) == 1
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_ensemble_reported(tmp_path: Path) -> None:
+    work = ensembles(tmp_path)[:3]
+    fake.order(tmp_path, die=[work[0][0].trial_id])
+    plan = Recorder(work)
+    train_here(plan, workers=1)
+    assert plan.outcomes[0] == (work[0], Failure("the worker process died (SIGKILL)", died=True))
+    assert all(isinstance(outcome, Result) for _, outcome in plan.outcomes[1:])
+    assert len({pid for _, _, pid in fake.log(tmp_path)}) == 2
+
+
+def test_a_trainer_that_cannot_be_imported_ends_the_run_and_is_no_failure_of_trials(tmp_path: Path) -> None:
+    plan = Recorder(ensembles(tmp_path)[:1])
+    with pytest.raises(RuntimeError, match=r"cannot start.*no_such_module"):
+        train_here(plan, train="no_such_module:train")
+    assert not plan.outcomes
+
+
+def test_workers_that_die_while_starting_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "exits_at_import.py").write_text("import os\nos._exit(3)\n")
+    plan = Recorder(ensembles(tmp_path)[:8])
+    sys.path.insert(0, str(tmp_path))
+    try:
+        with pytest.raises(RuntimeError, match="3 worker processes in a row died while starting"):
+            train_here(plan, train="exits_at_import:train")
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert {outcome for _, outcome in plan.outcomes} == {
+        Failure("the worker process died while starting (exit status 3)", died=True)
+    }
+
+
+def test_a_cpu_worker_has_one_thread_and_no_gpu(tmp_path: Path) -> None:
+    plan = Recorder(ensembles(tmp_path)[:1])
+    (tmp_path / "tells.py").write_text(
+        "import os\nfrom types import SimpleNamespace\n"
+        "def train(trials, *, device, progress):\n"
+        "    names = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'CUDA_VISIBLE_DEVICES')\n"
+        "    return SimpleNamespace(rows=[{n: os.environ[n] for n in names}], curves={})\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        train_here(plan, train="tells:train")
+    finally:
+        sys.path.remove(str(tmp_path))
+    (_, outcome) = plan.outcomes[0]
+    assert isinstance(outcome, Result)
+    assert outcome.rows == [{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}]
+
+
+def test_workers_ignore_an_interrupt_of_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\nfrom types import SimpleNamespace\n"
+        "def train(trials, *, device, progress):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return SimpleNamespace(rows=[], curves={})\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    plan = Recorder(ensembles(tmp_path)[:1])
+    try:
+        train_here(plan, train="interrupted:train")
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert plan.outcomes[0][1] == Result([], {})
+
+
+def test_workers_end_in_the_middle_of_training_when_the_driver_is_killed(tmp_path: Path) -> None:
+    fake.experiment(tmp_path)
+    fake.order(tmp_path, seconds=600, silent=True)
+    driver = fake.command(tmp_path, "run", "fake", "--workers", "2")
+    fake.wait_for(lambda: len({pid for _, _, pid in fake.log(tmp_path)}) == 2)
+    driver.kill()
+    driver.communicate()
+    fake.wait_for(lambda: not any(is_alive(pid) for _, _, pid in fake.log(tmp_path)), seconds=5)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except OSError:
+        return False
+
+
+def test_attempt_speaks_of_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 10)
+    monkeypatch.setitem(sys.modules, "counts", type("M", (), {"train": staticmethod(_counts)}))
+    heard: list[int] = []
+    attempt("counts:train", (Trial(steps=1),), "cpu", lambda step, steps: heard.append(step))
+    assert 0 < len(heard) < 30
+
+
+def _counts(trials: Ensemble, *, device: str, progress: Any) -> Any:
+    for step in range(100):
+        progress(step, 100)
+
+
+# --- what there is to train on ---
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"gpus_per_worker": 0.0}, "gpus_per_worker is 0.0"),
+        ({"gpus_per_worker": 1.5}, "gpus_per_worker is 1.5"),
+        ({"gpus_per_worker": float("nan")}, "gpus_per_worker is nan"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"address": "nonsense"}, "address is 'nonsense'"),
+        ({"address": "127.0.0.1:1"}, "no Ray cluster answers at 127.0.0.1:1"),
+        ({"address": "ray://127.0.0.1:1"}, "no Ray cluster answers at ray://127.0.0.1:1"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_within_seconds(options: dict[str, Any], words: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match=words), place(**options):
+        pass
+    assert time.monotonic() - begin < 5
+
+
+def test_a_port_where_something_else_listens_is_no_ray_cluster(tmp_path: Path) -> None:
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with (
+            pytest.raises(ValueError, match="something else listens there"),
+            place(f"127.0.0.1:{server.getsockname()[1]}"),
+        ):
+            pass
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose nvidia-smi lists two GPUs, and whose torch sees them."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA X (UUID: GPU-aa-1)'\necho 'GPU 1: NVIDIA X (UUID: GPU-bb-2)'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(execute, "_torch_sees_gpus", lambda: True)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_gpus_are_shared_out_among_workers() -> None:
+    with place(gpus_per_worker=0.5) as here:
+        environments = here.train.args[0]  # type: ignore[attr-defined]
+        assert (here.workers, here.device) == (4, "cuda")
+        assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["GPU-aa-1", "GPU-bb-2"] * 2
+    with place() as here:
+        assert (here.workers, here.device) == (2, "cuda")
+    with place(device="cpu") as here:
+        assert here.device == "cpu"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_gpus_that_are_hidden_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert visible_gpus() == ["1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+    with pytest.raises(ValueError, match="no GPU"), place(device="cuda"):
+        pass
+
+
+def test_the_driver_imports_neither_torch_nor_ray_to_train_here(tmp_path: Path) -> None:
+    fake.experiment(tmp_path)
+    code = (
+        f"import sys, hpsweep.cli\nhpsweep.cli.main(['run', 'fake'], train={fake.TRAIN!r})\n"
+        "sys.exit(', '.join({'torch', 'ray', 'optuna'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=fake.environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- Ray ---
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of two cores and one GPU, which this test run starts, with a token of its own."""
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(16).hex(), "RAY_USAGE_STATS_ENABLED": "0"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        script = Path(__file__).with_name("ray_cluster.py")
+        process = subprocess.Popen(
+            [sys.executable, str(script), "2", "1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=fake.environment(),
+        )
+        assert process.stdout
+        assert process.stdin
+        try:
+            address = process.stdout.readline().strip()
+            assert address
+            yield address
+        finally:
+            process.stdin.close()
+            process.wait(30)
+            process.stdout.close()
+
+
+def stored(folder: Path) -> set[str]:
+    return store.finished(store.read_runs(folder / "results" / "fake"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_a_killed_worker_and_a_bad_trial_cost_no_other_trial(tmp_path: Path, cluster: str) -> None:
+    sweep = fake.experiment(tmp_path)
+    bad = sweep.trials[0].trial_id
+    fake.order(tmp_path, seconds=0.3, fail=[bad])
+    driver = fake.command(
+        tmp_path, "run", "fake", "--address", cluster, "--device", "cpu", "--ensemble-size", "4", "--json"
+    )
+    fake.wait_for(lambda: len(fake.log(tmp_path)) > 20)
+    os.kill(fake.log(tmp_path)[-1][2], signal.SIGKILL)
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 0, err
+    assert '"ok": 47' in out
+    assert '"failed": 1' in out
+    assert "the Ray worker died" in err
+    assert "Traceback" not in err
+    trained = [trial_id for what, trial_id, _ in fake.log(tmp_path) if what == "trained"]
+    assert sorted(trained) == sorted(t.trial_id for t in sweep.trials if t.trial_id != bad)
+    assert len({pid for _, _, pid in fake.log(tmp_path)}) <= 4  # actors are used again
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_a_killed_or_interrupted_driver_resumes_with_what_is_missing(tmp_path: Path, cluster: str) -> None:
+    sweep = fake.experiment(tmp_path)
+    fake.order(tmp_path, seconds=0.3)
+    for number in (signal.SIGKILL, signal.SIGINT, None):
+        before, position = stored(tmp_path), len(fake.log(tmp_path))
+        driver = fake.command(tmp_path, "run", "fake", "--address", cluster, "--device", "cpu", "--ensemble-size", "4")
+        if number:
+            fake.wait_for(lambda b=before: len(stored(tmp_path) - b) >= 4, seconds=30)  # type: ignore[misc]
+            driver.send_signal(number)
+        _, err = driver.communicate(timeout=60)
+        again = {trial_id for _, trial_id, _ in fake.log(tmp_path)[position:]}
+        assert not again & before
+        assert driver.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, None: 0}[number], err
+        assert "Traceback" not in err
+        assert (number is not signal.SIGINT) or "trials stored. Resume with: hpsweep run fake" in err
+    assert stored(tmp_path) == {trial.trial_id for trial in sweep.trials}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_two_workers_share_a_gpu(tmp_path: Path, cluster: str) -> None:
+    fake.experiment(tmp_path, grid={"lr": [2.0**k for k in range(-12, -4)]})
+    fake.order(tmp_path, seconds=1)
+    words = ("--device", "cuda", "--gpus-per-worker", "0.5", "--ensemble-size", "4")
+    driver = fake.command(tmp_path, "run", "fake", "--address", cluster, *words)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 0, err
+    assert [what for what, _, _ in fake.log(tmp_path)] == ["started"] * 8 + ["trained"] * 8
+    assert "fake cuda" in str(store.load(tmp_path / "results" / "fake")["device"].unique())

@@ -53,7 +53,8 @@ WINDOW = 1.0
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
 
-_WINDOWS = ((WINDOW, 2), (1.5, 2), (2.0, 2), (2.0, 3))  # (half width in octaves, degree); the first is the fit
+_PARABOLAS = (WINDOW, 1.5, 2.0)  # half widths in octaves; the first that tells the curvature from 0 is the fit
+_WINDOWS = (*((half_width, 2) for half_width in _PARABOLAS), (2.0, 3))  # (half width, degree) compared for the spread
 _NOISE_REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
 _GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more
 _MIN_DF = 2  # degrees of freedom of a noise that counts as measured
@@ -409,41 +410,60 @@ def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator
         why = f"the lowest loss, at {over} {_power(cells.x[centre])}, lies alone between diverged values: add values"
         return {**row, "status": "none", "why": why}
     noise, df = _noise(cells, centre)
-    draws = _draws(cells, noise, df, resamples, generator)
     row["interval"] = "resampled" if math.isfinite(df) else "assumed"
+    perturbed = _perturbed(cells, noise, df, resamples, generator)
+    fits = [_fitted(cells, centre, half_width, perturbed, noise, df) for half_width in _PARABOLAS]
+    draws = fits[0].draws
     row["refused"] = float(np.isnan(draws.vertex).mean())
-    point = _vertices(cells, cells.adjusted[None], *_WINDOWS[0])
-    side = int(point.side[0])
+    side = int(fits[0].point.side[0])
     if row["refused"] > REFUSED_LIMIT and abs(draws.side.mean()) > row["refused"] / 2:
         side = int(np.sign(draws.side.mean()))  # too often at one end for the minimum to be told from that end
     if side:
         return {**row, **_edge(cells, centre, side, draws, over)}
-    return {**row, **_interior(cells, centre, point, draws, noise, df)}
+    for fit in fits:
+        if not _why_flat(cells, centre, fit):
+            return {**row, "refused": float(np.isnan(fit.draws.vertex).mean()), **_interior(cells, centre, fit)}
+    why, curvature = _why_flat(cells, centre, fits[-1]), fits[-1].curvature
+    return {**row, "curvature": curvature, "interval": None, "status": "flat", "why": why}
 
 
-def _interior(cells: Cells, centre: int, point: Minima, draws: Minima, noise: Floats, df: float) -> dict[str, Any]:
-    """What a minimum with finite neighbours says: an optimum, or that the curve is too flat to have one."""
-    operator = _operator(cells, centre, *_WINDOWS[0])
-    assert operator is not None
+class Fit(NamedTuple):
+    """A parabola through the cells within half_width octaves of the centre, and through perturbed losses."""
+
+    half_width: float
+    point: Minima
+    draws: Minima
+    curvature: float  # nats/octave^2
+    curvature_se: float
+    fieller: tuple[float, float] | None  # log2 of the ends; None where unbounded
+
+
+def _fitted(cells: Cells, centre: int, half_width: float, perturbed: Floats, noise: Floats, df: float) -> Fit:
+    point = _vertices(cells, cells.adjusted[None], half_width, 2)
+    draws = _vertices(cells, perturbed, half_width, 2)
+    operator = _operator(cells, centre, half_width, 2)
+    if operator is None:
+        return Fit(half_width, point, draws, math.nan, math.nan, None)
     coefficients = operator @ np.where(cells.finite, cells.adjusted, 0.0)
     covariance = (operator * (noise**2 / np.maximum(cells.n, 1))) @ operator.T
     t = float(np.interp(1 / df, 1 / np.array(_T_DF[::-1]), _T_975[::-1]))
     fieller = _fieller(coefficients, covariance, t)
-    curvature, vertex = float(coefficients[2]), float(point.vertex[0])
-    refused = float(np.isnan(draws.vertex).mean())
-    if fieller is None or math.isnan(vertex) or refused > REFUSED_LIMIT:
-        why = _why_flat(cells.x[centre], curvature, math.sqrt(covariance[2, 2]), vertex, refused)
-        return {"curvature": curvature, "interval": None, "status": "flat", "why": why}
-    hull = (
-        min(cells.x[centre] + fieller[0], _cliff(cells, centre, -1)),
-        max(cells.x[centre] + fieller[1], _cliff(cells, centre, 1)),
-    )
-    low, high = _interval(cells, centre, vertex, hull, draws)
+    if fieller is not None:
+        fieller = (float(cells.x[centre] + fieller[0]), float(cells.x[centre] + fieller[1]))
+    return Fit(half_width, point, draws, float(coefficients[2]), math.sqrt(covariance[2, 2]), fieller)
+
+
+def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
+    """The optimum that a fit found, with its interval."""
+    assert fit.fieller is not None
+    vertex = float(fit.point.vertex[0])
+    hull = (min(fit.fieller[0], _cliff(cells, centre, -1)), max(fit.fieller[1], _cliff(cells, centre, 1)))
+    low, high = _interval(cells, centre, vertex, hull, fit.draws)
     return {
         **_in_octaves(vertex, low, high),
-        "loss_opt": float(point.loss[0]),
-        "loss_opt_se": math.sqrt(float(np.nanvar(draws.loss)) + cells.seed_variance),
-        "curvature": curvature,
+        "loss_opt": float(fit.point.loss[0]),
+        "loss_opt_se": math.sqrt(float(np.nanvar(fit.draws.loss)) + cells.seed_variance),
+        "curvature": fit.curvature,
         "status": "ok",
     }
 
@@ -475,12 +495,12 @@ def _cliff(cells: Cells, centre: int, side: int) -> float:
     return -side * math.inf
 
 
-def _draws(cells: Cells, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Minima:
-    """Minima of new cell means: normal noise per cell, its size itself uncertain by its degrees of freedom."""
+def _perturbed(cells: Cells, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Floats:
+    """New cell means: normal noise per cell, its size itself uncertain by its degrees of freedom."""
     draws = generator.standard_normal((resamples, len(cells.x)))
     if math.isfinite(df):
         draws *= np.sqrt(df / generator.chisquare(df, resamples))[:, None]
-    return _vertices(cells, cells.adjusted + draws * noise / np.sqrt(np.maximum(cells.n, 1)), *_WINDOWS[0])
+    return np.asarray(cells.adjusted + draws * noise / np.sqrt(np.maximum(cells.n, 1)))
 
 
 def _interval(
@@ -517,14 +537,21 @@ def _edge(cells: Cells, centre: int, side: int, draws: Minima, over: str) -> dic
     return {**bound, "loss_opt": float(cells.loss[end]), "status": "edge", "why": why}
 
 
-def _why_flat(centre: float, curvature: float, se: float, vertex: float, refused: float) -> str:
-    where = f"near {_power(centre)}"
+def _why_flat(cells: Cells, centre: int, fit: Fit) -> str:
+    """Why a fit shows no optimum; empty if it shows one."""
+    where = f"within {fit.half_width:g} octaves of {_power(cells.x[centre])}"
     remedy = "train more seeds, or values further apart"
-    if not curvature > 0 or math.isnan(vertex):
-        return f"the losses within {WINDOW:g} octave {where} have no minimum between them: {remedy}"
+    if not fit.curvature > 0 or math.isnan(fit.point.vertex[0]):
+        return f"the losses {where} have no minimum between them: {remedy}"
+    refused = float(np.isnan(fit.draws.vertex).mean())
     if refused > REFUSED_LIMIT:
         return f"{refused:.0%} of resamples have no optimum {where} (limit {REFUSED_LIMIT:.0%}): {remedy}"
-    return f"curvature {curvature:.2g} +- {se:.2g} nats/octave^2 {where} cannot be told from 0: {remedy}"
+    if fit.fieller is None:
+        return (
+            f"curvature {fit.curvature:.2g} +- {fit.curvature_se:.2g} nats/octave^2 {where} cannot be told from 0: "
+            f"{remedy}"
+        )
+    return ""
 
 
 def _power(log2: float) -> str:

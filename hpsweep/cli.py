@@ -290,14 +290,14 @@ def _searched(runs: pd.DataFrame) -> list[str]:
 
 
 def _over(runs: pd.DataFrame, asked: str | None) -> str:
-    """The hyperparameter whose optimum is sought: the one asked for, else the first searched, lr before others."""
+    """The hyperparameter whose optimum is sought: the one asked for, else the one with most values."""
     searched = _searched(runs)
     if not searched or (asked and asked not in searched):
         raise ValueError(
             f"{asked or 'every hyperparameter'} has one value in these runs: there is no optimum to find. "
             f"Searched: {', '.join(searched) or 'none'}."
         )
-    return asked or searched[0]
+    return asked or max(searched, key=lambda name: len(set(runs[name])))
 
 
 # --- output ---
@@ -378,7 +378,9 @@ def parser() -> argparse.ArgumentParser:
     ):
         verb(name, do, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
     for name in ("optimum", "transfer"):
-        verbs.choices[name].add_argument("--over", choices=TUNED, help="the hyperparameter; default: lr if searched")
+        verbs.choices[name].add_argument(
+            "--over", choices=TUNED, help="the hyperparameter; default: that with most values"
+        )
     verbs.choices["optimum"].add_argument(
         "--by",
         type=lambda text: text.split(","),

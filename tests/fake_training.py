@@ -126,3 +126,20 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "what was waited for did not happen"
         time.sleep(0.02)
+
+
+def beginner(folder: Path, *, after: int) -> int:
+    """A worker process that has just begun to train, once the log is `after` lines long.
+
+    Kill it, and nothing is lost but its ensemble: a result on its way to the driver would be trained again, rightly.
+    """
+    begun = len(log(folder))
+
+    def has_begun() -> bool:
+        nonlocal begun
+        lines = log(folder)
+        grown, begun = len(lines) > max(begun, after), len(lines)
+        return grown and lines[-1][0] == "started"
+
+    wait_for(has_begun)
+    return log(folder)[-1][2]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hpsweep import store
@@ -310,12 +311,11 @@ def stored(folder: Path) -> set[str]:
 def test_on_ray_a_killed_worker_and_a_bad_trial_cost_no_other_trial(tmp_path: Path, cluster: str) -> None:
     sweep = fake.experiment(tmp_path)
     bad = sweep.trials[0].trial_id
-    fake.order(tmp_path, seconds=0.3, fail=[bad])
+    fake.order(tmp_path, seconds=0.5, fail=[bad])
     driver = fake.command(
         tmp_path, "run", "fake", "--address", cluster, "--device", "cpu", "--ensemble-size", "4", "--json"
     )
-    fake.wait_for(lambda: len(fake.log(tmp_path)) > 20)
-    os.kill(fake.log(tmp_path)[-1][2], signal.SIGKILL)
+    os.kill(fake.beginner(tmp_path, after=20), signal.SIGKILL)
     out, err = driver.communicate(timeout=60)
     assert driver.returncode == 0, err
     assert '"ok": 47' in out
@@ -358,3 +358,34 @@ def test_on_ray_two_workers_share_a_gpu(tmp_path: Path, cluster: str) -> None:
     assert driver.returncode == 0, err
     assert [what for what, _, _ in fake.log(tmp_path)] == ["started"] * 8 + ["trained"] * 8
     assert "fake cuda" in str(store.load(tmp_path / "results" / "fake")["device"].unique())
+
+
+SMALL = """
+from hpsweep.spec import Sweep, Trial
+SWEEP = Sweep(
+    name="small",
+    base=Trial(width=32, base_width=16, depth=1, head_size=16, context=16, batch=4, steps=20, eval_sequences=32),
+    grid={"scheme": ["sp", "supar"], "density": [1, 1 / 8], "lr": [2.0**-9, 2.0**-7, 1e9], "seed": [0, 1]},
+)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_that_is_really_trained_gives_the_same_rows_on_ray(tmp_path: Path, cluster: str) -> None:
+    (tmp_path / "small.py").write_text(SMALL)
+    for address, size in (("local", "8"), (cluster, "3")):
+        words = ["run", "small.py", "--results", f"by{size}", "--address", address, "--ensemble-size", size]
+        done = subprocess.run(
+            [sys.executable, "-m", "hpsweep.cli", *words, "--device", "cpu"],
+            cwd=tmp_path, env=fake.environment(), capture_output=True, text=True, timeout=180,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    here, there = (store.load(tmp_path / f"by{size}" / "small").set_index("trial_id").sort_index() for size in (8, 3))
+    assert list(here.index) == list(there.index)
+    assert len(here) == 24
+    assert set(here["status"]) == {"ok", "diverged"}
+    own = ["ensemble_size", "seconds", "finished_at"]
+    measured = ["val_loss", "val_loss_se", "train_loss", "initial_loss"]
+    assert np.allclose(here[measured], there[measured], atol=1e-4, equal_nan=True)
+    assert here.drop(columns=own + measured).equals(there.drop(columns=own + measured))

@@ -43,8 +43,8 @@ class Quiet:
 
 def train_all(folder: Path, sweep: Sweep | None = None, **options: Any) -> tuple[Summary, Quiet]:
     reporter = Quiet()
-    options = {"workers": 2, "device": "cpu", "train": fake.TRAIN, "reporter": reporter, **options}
-    return run(sweep or fake.sweep(folder), folder / "results", **options), reporter
+    fixed = {"workers": 2, "ensemble_size": 8, "device": "cpu", "train": fake.TRAIN, "reporter": reporter}
+    return run(sweep or fake.sweep(folder), folder / "results", **{**fixed, **options}), reporter
 
 
 def stored(folder: Path) -> set[str]:
@@ -240,7 +240,7 @@ def test_ten_times_killed_at_random_every_trial_is_stored_once_and_none_trained_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path: Path, number: signal.Signals) -> None:
-    fake.experiment(tmp_path)
+    sweep = fake.experiment(tmp_path)
     fake.order(tmp_path, seconds=0.3)
     driver = fake.command(tmp_path, "run", "fake", "--workers", "2", "--ensemble-size", "3")
     fake.wait_for(lambda: stored(tmp_path))
@@ -255,11 +255,15 @@ def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path:
     for pid in {pid for _, _, pid in fake.log(tmp_path)}:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+    before, position = stored(tmp_path), len(fake.log(tmp_path))
     fake.order(tmp_path, seconds=0)
     again = fake.command(tmp_path, *shlex.split(match[2]))
     out, err = again.communicate(timeout=60)
     assert "48 of 48 trials stored" in out
-    assert max(trained(tmp_path).values()) == 1
+    # exactly what was not stored, also what was trained in the moment of the signal
+    assert sorted(i for what, i, _ in fake.log(tmp_path)[position:] if what == "trained") == sorted(
+        set(ids(sweep)) - before
+    )
 
 
 def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_path: Path) -> None:
@@ -283,10 +287,9 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_
 
 def test_a_worker_killed_from_outside_costs_nothing_but_time(tmp_path: Path) -> None:
     sweep = fake.experiment(tmp_path)
-    fake.order(tmp_path, seconds=0.3)
+    fake.order(tmp_path, seconds=0.6)
     driver = fake.command(tmp_path, "run", "fake", "--workers", "2", "--ensemble-size", "6")
-    fake.wait_for(lambda: len(fake.log(tmp_path)) >= 24)
-    os.kill(fake.log(tmp_path)[-1][2], signal.SIGKILL)
+    os.kill(fake.beginner(tmp_path, after=24), signal.SIGKILL)
     _, err = driver.communicate(timeout=60)
     assert driver.returncode == 0
     assert "6 trials will be tried again: the worker process died (SIGKILL)" in err
@@ -368,7 +371,7 @@ def test_many_shapes_on_many_workers_are_not_split_to_single_trials() -> None:
 
 def test_a_plan_counts_what_is_missing_and_times_it_by_a_probe_and_then_by_what_is_stored(tmp_path: Path) -> None:
     sweep = fake.sweep(tmp_path)
-    options: dict[str, Any] = {"workers": 2, "device": "cpu", "train": fake.TRAIN}
+    options: dict[str, Any] = {"workers": 2, "ensemble_size": 8, "device": "cpu", "train": fake.TRAIN}
     planned = plan(sweep, tmp_path / "results", **options)
     assert not (tmp_path / "results").exists()
     assert [what for what, _, _ in fake.log(tmp_path)] == (["started"] * 8 + ["trained"] * 8) * 3  # one at a time

@@ -364,6 +364,8 @@ def lock(folder: str | Path) -> Iterator[str | None]:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}: {command}\n")
         file.flush()
+        for left in folder.glob("*/.part-*.tmp"):  # half-written by a process that was killed; never read
+            left.unlink()
         try:
             yield holder
         finally:

@@ -409,3 +409,11 @@ def test_a_bug_in_a_library_shows_its_traceback(folder: str, monkeypatch: pytest
 
 def test_an_experiment_file_may_be_named_by_its_path_or_its_bare_name(there: Path) -> None:
     assert load_experiment("fake").name == load_experiment(str(there / "experiments" / "fake.py")).name == "fake"
+
+
+def test_an_experiment_is_named_as_its_file(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (there / "experiments" / "fake.py").read_text() if (there / "experiments" / "fake.py").exists() else ""
+    assert text
+    (there / "experiments" / "other.py").write_text(text)
+    assert main(["plan", "other"]) == 2
+    assert "SWEEP is named 'fake'; name it 'other'" in capsys.readouterr().err

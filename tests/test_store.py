@@ -227,6 +227,15 @@ def test_a_folder_in_use_is_refused_with_who_holds_it_and_a_dead_holder_is_recog
         assert stale is None
 
 
+def test_what_a_killed_writer_left_half_written_is_cleared_by_the_next_holder(tmp_path: Path) -> None:
+    path = store.append(tmp_path, [row(0)])
+    half = path.with_name(".part-1.parquet.99.tmp")
+    half.write_bytes(b"half a fi")
+    with store.lock(tmp_path):
+        assert not half.exists()
+    assert path.exists()
+
+
 def test_refusing_a_second_holder_leaves_the_note_of_the_first(tmp_path: Path) -> None:
     with store.lock(tmp_path):
         for _ in range(2):

@@ -257,6 +257,11 @@ def load_experiment(name: str) -> Sweep:
     if not isinstance(sweep, Sweep):
         what = f"SWEEP is a {type(found['SWEEP']).__name__}" if "SWEEP" in found else "there is no SWEEP"
         raise ValueError(f"{path}: {what}; an experiment ends in SWEEP = Sweep(name=..., base=Trial(...), grid=...).")
+    if sweep.name != path.stem:
+        raise ValueError(
+            f"{path}: SWEEP is named {sweep.name!r}; name it {path.stem!r} as its file, "
+            "under which its results are found."
+        )
     return sweep
 
 

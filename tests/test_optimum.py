@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.coverage import simulated
 from hpsweep.analysis.optimum import ASSUMED_NOISE, COLUMNS, optima
 from hpsweep.spec import Trial
 
@@ -47,27 +48,6 @@ def made_runs(
 def bowl(optimum: float, curvature: float = 0.05, lowest: float = 2.0) -> Callable[[Trial], float]:
     """lowest + curvature (log2 lr - optimum)^2."""
     return lambda trial: lowest + curvature * (math.log2(trial.lr) - optimum) ** 2
-
-
-def simulated(
-    groups: int, *, step: float, seeds: int, noise: float, seed: int = 0, tilt: float = 0.0, cliff: float = 3.2
-) -> pd.DataFrame:
-    """Groups whose optimum is lr = 1, on grids that lie anywhere around it.
-
-    Loss .011 x^2 + .0014 x^3 with a cliff some octaves to the right; the noise doubles per octave to the
-    right; a common shift per seed; the optimum of a seed is its own with sd `tilt`.
-    """
-    generator = np.random.default_rng(seed)
-    count = round(9 / step)
-    x = -5 + step * (generator.uniform(size=(groups, 1, 1)) + np.arange(count))
-    z = x - tilt * generator.standard_normal((groups, seeds, 1))
-    loss = 2 + 0.011 * z**2 + 0.0014 * z**3 + np.where(z > cliff, 0.3 + 0.5 * (z - cliff), 0)
-    shape = (groups, seeds, count)
-    loss = loss + noise * 2 ** np.clip(x, 0, None) * generator.standard_normal(shape)
-    loss = loss + 0.02 * generator.standard_normal((groups, seeds, 1))
-    index = np.indices(shape).reshape(3, -1)
-    frame = pd.DataFrame({"group": index[0], "seed": index[1], "lr": 2 ** np.broadcast_to(x, shape).ravel()})
-    return frame.assign(val_loss=loss.ravel(), status="ok", data_hash="d")
 
 
 def test_a_parabola_gives_back_its_vertex_curvature_and_loss() -> None:

@@ -9,7 +9,8 @@ How it is done; what was measured to decide it is below (the simulator is in tes
 1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum.
 2. The lowest cell of the 3-point running median. The running mean, the usual choice, puts the minimum beside a
    cliff one cell too far to the left; the raw minimum follows single lucky runs.
-3. The vertex of a least-squares parabola through the cells within 1 octave of it, each weighted by its seeds.
+3. The vertex of a least-squares parabola through the cells within 1 octave of it, each weighted by its seeds; within
+   1.5 or 2 octaves where that cannot tell the curvature from 0.
 4. Noise of single runs, pooled over cells within 2 octaves of the minimum and taken to double per octave to its
    right. With fewer than 2 degrees of freedom it is ASSUMED_NOISE, and `interval` says "assumed".
 5. Replicates: new cell means, drawn independently per cell with that noise and a t factor for its degrees of
@@ -19,10 +20,11 @@ How it is done; what was measured to decide it is below (the simulator is in tes
    the cliff.
 
 Measured on 400 simulated groups per setting (asymmetric curve with a cliff at +3.2 octaves, octave and half-octave
-grids, 2, 3 and 5 seeds of noise .003 and .01): the 95 % interval covers .97-1.00 of the optima that are called ok, and
-.91-.99 where each seed has an optimum of its own besides (sd 0.2 octave). Resampling the seeds themselves does not do:
-at noise .003 a plain bootstrap covers .60-.70, .73-.80 and .79-.85 with 2, 3 and 5 seeds if done cell by cell, and
-.45-.49, .66-.70 and .72-.80 with seeds drawn jointly for all cells.
+grids, 2, 3 and 5 seeds of noise .003 and .01): the 95 % interval covers .96-1.00 of the optima that are called ok, and
+.94-1.00 where each seed has an optimum of its own besides (sd 0.2 octave); `python -m benchmarks.coverage` prints the
+table. At noise .01 two thirds of the groups have no optimum within 1 octave alone, and a sixth with the wider windows.
+Resampling the seeds themselves does not do: at noise .003 a plain bootstrap covers .60-.70, .73-.80 and .79-.85 with 2,
+3 and 5 seeds if done cell by cell, and .45-.49, .66-.70 and .72-.80 with seeds drawn jointly for all cells.
 """
 
 from __future__ import annotations

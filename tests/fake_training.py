@@ -120,7 +120,7 @@ def experiment(folder: Path, **changes: Any) -> Sweep:
     return made
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
     """Return when the condition holds; AssertionError if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -316,7 +316,7 @@ def test_on_ray_a_killed_worker_and_a_bad_trial_cost_no_other_trial(tmp_path: Pa
         tmp_path, "run", "fake", "--address", cluster, "--device", "cpu", "--ensemble-size", "4", "--json"
     )
     os.kill(fake.beginner(tmp_path, after=20), signal.SIGKILL)
-    out, err = driver.communicate(timeout=60)
+    out, err = driver.communicate(timeout=240)
     assert driver.returncode == 0, err
     assert '"ok": 47' in out
     assert '"failed": 1' in out
@@ -336,9 +336,9 @@ def test_on_ray_a_killed_or_interrupted_driver_resumes_with_what_is_missing(tmp_
         before, position = stored(tmp_path), len(fake.log(tmp_path))
         driver = fake.command(tmp_path, "run", "fake", "--address", cluster, "--device", "cpu", "--ensemble-size", "4")
         if number:
-            fake.wait_for(lambda b=before: len(stored(tmp_path) - b) >= 4, seconds=30)  # type: ignore[misc]
+            fake.wait_for(lambda b=before: len(stored(tmp_path) - b) >= 4)  # type: ignore[misc]
             driver.send_signal(number)
-        _, err = driver.communicate(timeout=60)
+        _, err = driver.communicate(timeout=240)
         again = {trial_id for _, trial_id, _ in fake.log(tmp_path)[position:]}
         assert not again & before
         assert driver.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, None: 0}[number], err
@@ -354,7 +354,7 @@ def test_on_ray_two_workers_share_a_gpu(tmp_path: Path, cluster: str) -> None:
     fake.order(tmp_path, seconds=1)
     words = ("--device", "cuda", "--gpus-per-worker", "0.5", "--ensemble-size", "4")
     driver = fake.command(tmp_path, "run", "fake", "--address", cluster, *words)
-    _, err = driver.communicate(timeout=60)
+    _, err = driver.communicate(timeout=240)
     assert driver.returncode == 0, err
     assert [what for what, _, _ in fake.log(tmp_path)] == ["started"] * 8 + ["trained"] * 8
     assert "fake cuda" in str(store.load(tmp_path / "results" / "fake")["device"].unique())

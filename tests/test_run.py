@@ -221,7 +221,7 @@ def test_ten_times_killed_at_random_every_trial_is_stored_once_and_none_trained_
                 driver.wait(0.4 + dice.random())
             kills += driver.poll() is None
             driver.kill()
-        _, err = driver.communicate(timeout=60)
+        _, err = driver.communicate(timeout=240)
         again = {trial_id for _, trial_id, _ in fake.log(tmp_path)[position:]} & before
         assert not again
         assert "Traceback" not in err
@@ -258,7 +258,7 @@ def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path:
     before, position = stored(tmp_path), len(fake.log(tmp_path))
     fake.order(tmp_path, seconds=0)
     again = fake.command(tmp_path, *shlex.split(match[2]))
-    out, err = again.communicate(timeout=60)
+    out, err = again.communicate(timeout=240)
     assert "48 of 48 trials stored" in out
     # exactly what was not stored, also what was trained in the moment of the signal
     assert sorted(i for what, i, _ in fake.log(tmp_path)[position:] if what == "trained") == sorted(
@@ -268,7 +268,7 @@ def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path:
 
 def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_path: Path) -> None:
     fake.experiment(tmp_path)
-    fake.order(tmp_path, seconds=30)
+    fake.order(tmp_path)
     first = fake.command(tmp_path, "run", "fake", "--workers", "1")
     fake.wait_for(lambda: fake.log(tmp_path))
     second = fake.command(tmp_path, "run", "fake")
@@ -279,7 +279,7 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_
     first.communicate()
     fake.order(tmp_path, seconds=0)
     third = fake.command(tmp_path, "run", "fake")
-    out, err = third.communicate(timeout=60)
+    out, err = third.communicate(timeout=240)
     assert third.returncode == 0
     assert f"hpsweep: taking over from process {first.pid} on" in err
     assert "48 of 48 trials stored" in out
@@ -290,7 +290,7 @@ def test_a_worker_killed_from_outside_costs_nothing_but_time(tmp_path: Path) -> 
     fake.order(tmp_path, seconds=0.6)
     driver = fake.command(tmp_path, "run", "fake", "--workers", "2", "--ensemble-size", "6")
     os.kill(fake.beginner(tmp_path, after=24), signal.SIGKILL)
-    _, err = driver.communicate(timeout=60)
+    _, err = driver.communicate(timeout=240)
     assert driver.returncode == 0
     assert "6 trials will be tried again: the worker process died (SIGKILL)" in err
     assert stored(tmp_path) == set(ids(sweep))

@@ -147,7 +147,7 @@ def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits
     with contextlib.suppress(OSError):  # the end of a terminal
         while piece := os.read(terminal, 65536):
             shown += piece
-    out, _ = driver.communicate(timeout=30)
+    out, _ = driver.communicate(timeout=120)
     os.close(terminal)
     assert "30 of 30 trials stored" in out
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "").rstrip().splitlines()[-9:]

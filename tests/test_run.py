@@ -245,7 +245,7 @@ def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path:
     driver = fake.command(tmp_path, "run", "fake", "--workers", "2", "--ensemble-size", "3")
     fake.wait_for(lambda: stored(tmp_path))
     driver.send_signal(number)
-    out, err = driver.communicate(timeout=20)
+    out, err = driver.communicate(timeout=120)
     assert driver.returncode == 130
     assert "Traceback" not in out + err
     last = err.splitlines()[-1]
@@ -272,7 +272,7 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_
     first = fake.command(tmp_path, "run", "fake", "--workers", "1")
     fake.wait_for(lambda: fake.log(tmp_path))
     second = fake.command(tmp_path, "run", "fake")
-    _, err = second.communicate(timeout=20)
+    _, err = second.communicate(timeout=120)
     assert second.returncode == 2
     assert re.match(rf"hpsweep: results/fake is in use by process {first.pid} on .* since .*: ", err)
     first.kill()

@@ -6,7 +6,7 @@ a re-tuned sp gains. So the factor is tuned once, on the dense proxy, and held a
 Expected: a factor between 4 and 16 lowers the best loss; the best base lr hardly moves.
 Cost: 70 trials of width 128, about 6 minutes on two cores.
 Run: make sweep EXPERIMENT=embedding_lr_mult
-Result: results/embedding_lr_mult, and experiments/LOG.md
+Result: results/reference/embedding_lr_mult, and experiments/LOG.md
 """
 
 from hpsweep.spec import Sweep, Target, Trial

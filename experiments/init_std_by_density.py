@@ -1,11 +1,11 @@
 """Does the best init std stay put as hidden weights get sparser?
 
-Each scheme at the learning rate that is best for its own dense proxy (results/lr_by_density).
+Each scheme at the learning rate that is best for its own dense proxy (results/reference/lr_by_density).
 
 Expected: flat basins; under supar the same at every density, under sp and at a fixed rate no clear optimum.
 Cost: 84 trials of width 128, about 7 minutes on two cores.
 Run: make sweep EXPERIMENT=init_std_by_density
-Result: results/init_std_by_density, and experiments/LOG.md
+Result: results/reference/init_std_by_density, and experiments/LOG.md
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ Expected: it moves by about one octave per halving of density under sp, and stay
 supar, so that the rate tuned on the dense proxy is right for the sparse model.
 Cost: 132 trials of width 128, about 10 minutes on two cores.
 Run: make sweep
-Result: results/lr_by_density, and experiments/LOG.md
+Result: results/reference/lr_by_density, and experiments/LOG.md
 """
 
 from hpsweep.spec import Sweep, Target, Trial

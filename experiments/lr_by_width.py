@@ -5,7 +5,7 @@ The classic muP question, at density 1, where supar is mup.
 Expected: it falls by about one octave per doubling of width under sp, and stays under mup.
 Cost: 96 trials of widths 64 to 256, about 10 minutes on two cores.
 Run: make sweep EXPERIMENT=lr_by_width
-Result: results/lr_by_width, and experiments/LOG.md
+Result: results/reference/lr_by_width, and experiments/LOG.md
 """
 
 from hpsweep.spec import Sweep, Target, Trial

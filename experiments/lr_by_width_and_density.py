@@ -6,7 +6,7 @@ Expected: under supar it stays within half an octave over four-fold width and 16
 density falls.
 Cost: 144 trials of widths 64 to 256, about 16 minutes on two cores.
 Run: make sweep EXPERIMENT=lr_by_width_and_density
-Result: results/lr_by_width_and_density, and experiments/LOG.md
+Result: results/reference/lr_by_width_and_density, and experiments/LOG.md
 """
 
 from hpsweep.spec import Sweep, Target, Trial

@@ -6,7 +6,7 @@ seed to seed, and hides where the optimum is.
 Expected: with 30 % the losses near the optimum are lower, and differ less between seeds.
 Cost: 64 trials of width 128, about 5 minutes on two cores.
 Run: make sweep EXPERIMENT=warmup
-Result: results/warmup, and experiments/LOG.md
+Result: results/reference/warmup, and experiments/LOG.md
 """
 
 from hpsweep.spec import Sweep, Trial

@@ -150,8 +150,9 @@ def _optimum(a: argparse.Namespace) -> None:
     drifts = _concat([drift(runs, name, [n for n in by if n not in (name, "steps")], over=over) for name in along])
     regret, why = _tuned_against_transferred(runs, over)
     for name, frame in (("optima", table), ("drift", drifts)):
-        with store.replacing(Path(a.folder) / f"{name}.csv") as path:
-            frame.to_csv(path, index=False)
+        if len(frame):
+            with store.replacing(Path(a.folder) / f"{name}.csv") as path:
+                frame.to_csv(path, index=False)
     if a.json:
         _json({"optima": _records(table), "drift": _records(drifts), "tuned_against_transferred": _records(regret)})
         return

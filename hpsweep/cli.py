@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None, *, train: str = TRAIN) -> int:
         except KeyboardInterrupt:
             _say("stopped.")
             return 130
+        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
     return status or 0
 
 
@@ -115,11 +118,8 @@ def _run(a: argparse.Namespace) -> int:
 def _status(a: argparse.Namespace) -> None:
     from hpsweep.sweep import search
 
-    runs = store.load(a.folder)
-    total = None if (sweep := _stored_sweep(a.folder)) is None else search.total(sweep)
-    if sweep is not None:
-        groups = Groups(sweep)
-        runs = runs[[groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]]
+    runs, sweep = _runs(a.folder), _stored_sweep(a.folder)
+    total = None if sweep is None else search.total(sweep)
     over, by = _searched(runs)[:1], varying(runs, without=TUNED)
     counts = runs.assign(**{status: runs["status"] == status for status in (*store.DONE, "failed")})
     table = counts.groupby(by, as_index=False)[[*store.DONE, "failed"]].sum()
@@ -142,12 +142,12 @@ def _optimum(a: argparse.Namespace) -> None:
     from hpsweep.analysis.drift import drift
     from hpsweep.analysis.optimum import optima
 
-    runs = store.load(_writable(a.folder))
+    runs = _runs(_writable(a.folder))
     over = _over(runs, a.over)
     by = a.by or varying(runs, without=(over,))
     table = optima(runs, by, over=over)
     along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
-    drifts = _concat([drift(runs, name, [n for n in by if n not in (name, "steps")], over=over) for name in along])
+    drifts = _concat([drift(runs, name, _apart(runs, by, name), over=over) for name in along])
     regret, why = _tuned_against_transferred(runs, over)
     for name, frame in (("optima", table), ("drift", drifts)):
         if len(frame):
@@ -157,7 +157,7 @@ def _optimum(a: argparse.Namespace) -> None:
         _json({"optima": _records(table), "drift": _records(drifts), "tuned_against_transferred": _records(regret)})
         return
     print(f"best {over} per group:\n")
-    _print_table(table[[*by, "opt", "low", "high", "loss_opt", "n_runs", "status", "why"]], by)
+    _print_table(table[[*by, "opt", "low", "high", "loss_opt", "n_runs", "interval", "status", "why"]], by)
     for title, frame in (("drift of the optimum", drifts), ("tuned against transferred", regret)):
         if len(frame):
             print(f"\n{title}:\n")
@@ -181,8 +181,12 @@ def _transfer(a: argparse.Namespace) -> None:
 
     out = Path(a.out or Path(a.folder) / "card.json")
     _writable(out.parent)
-    runs = store.load(a.folder)
-    card = transfer(runs, _target(a), scheme=a.scheme, over=_over(runs, a.over))
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; give the name of a file with --out.")
+    runs = _runs(a.folder)
+    said = {"width": a.proxy_width, "density": a.proxy_density}
+    proxy = {name: value for name, value in said.items() if value is not None}
+    card = transfer(runs, _target(a), scheme=a.scheme, over=_over(runs, a.over), proxy=proxy)
     card.write(out)
     for warning in card.warnings:
         _say(f"warning: {warning}")
@@ -214,7 +218,7 @@ def _target(a: argparse.Namespace) -> Target:
 def _plot(a: argparse.Namespace) -> None:
     from hpsweep.analysis.plots import draw_all
 
-    paths = [str(path) for path in draw_all(store.load(_writable(a.folder)), Path(a.folder))]
+    paths = [str(path) for path in draw_all(_runs(_writable(a.folder)), Path(a.folder))]
     if a.json:
         _json({"figures": paths})
         return
@@ -293,6 +297,28 @@ def varying(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
 
 def _searched(runs: pd.DataFrame) -> list[str]:
     return [name for name in TUNED if runs[name].nunique() > 1]
+
+
+def _runs(folder: str | Path) -> pd.DataFrame:
+    """The stored runs of the recorded sweep; all runs where none is recorded. What is left out is said."""
+    runs = store.load(folder)
+    sweep = _stored_sweep(str(folder))
+    if sweep is None:
+        return runs
+    groups = Groups(sweep)
+    own = runs[[groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]]
+    if len(own) < len(runs):
+        _say(f"{len(runs) - len(own)} trials in {folder} are not of the sweep as it is now, and are left out.")
+    if own.empty:
+        raise ValueError(f"{folder} holds no trial of the sweep as it is now; run it first.")
+    return own
+
+
+def _apart(runs: pd.DataFrame, by: Sequence[str], along: str) -> list[str]:
+    """What tells drifts along a field apart: not steps that follow from the size, as with tokens_per_parameter."""
+    rest = [name for name in by if name not in (along, "steps")]
+    follows = runs.groupby([*rest, along])["steps"].nunique().max() == 1
+    return rest if follows or "steps" not in by else [*rest, "steps"]
 
 
 def _over(runs: pd.DataFrame, asked: str | None) -> str:
@@ -409,6 +435,8 @@ def _add_experiment(to: argparse.ArgumentParser) -> None:
 def _add_target(to: argparse.ArgumentParser) -> None:
     to.add_argument("--scheme", default="supar", choices=get_args(Scheme), help="the rules that carry the result")
     to.add_argument("--density", type=_number, metavar="D", help="density of the target, such as 1/64")
+    to.add_argument("--proxy-width", type=int, metavar="N", help="width of the tuned proxy; default: its base width")
+    to.add_argument("--proxy-density", type=_number, metavar="D", help="density of the proxy; default: base density")
     for name, text in (
         ("width", "width of the target"),
         ("depth", "number of blocks of the target"),

@@ -139,6 +139,11 @@ class Trial:
                 f"width {self.width} is not divisible by head_size {self.head_size}; "
                 "choose a width that is a multiple of the head size."
             )
+        if 0 < self.warmup_steps >= self.total_steps:
+            raise ValueError(
+                f"warmup_fraction {self.warmup_fraction} of {self.total_steps} steps is a warm-up of all of them; "
+                "take a smaller fraction, or more steps."
+            )
 
     @property
     def m_d(self) -> float:
@@ -266,6 +271,12 @@ class Sweep:
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
             raise ValueError(f"sweep name {self.name!r}: use letters, digits, '-' and '_'; it names a folder.")
         _check_choice("search", self.search)
+        if not isinstance(self.base, Trial):
+            raise ValueError(f"base is {self.base!r}; give a Trial(...).")
+        if self.target is not None and not isinstance(self.target, Target):
+            raise ValueError(f"target is {self.target!r}; give a Target(width=..., density=...), or leave it out.")
+        if not self.grids:
+            raise ValueError("the list of grids is empty; give at least one grid, or {} for the base trial alone.")
         for grid in self.grids:
             _check_names(grid, Trial)
             for name, values in grid.items():
@@ -281,7 +292,7 @@ class Sweep:
         self.groups  # noqa: B018  every trial is made once here, so that a bad value is found before any work
 
     def _check_space(self) -> None:
-        if not self.space or self.points < 1:
+        if not self.space or not isinstance(self.points, int) or self.points < 1:
             raise ValueError(
                 f"search {self.search!r} needs a space, such as {{'lr': (2**-12, 2**-3)}}, and points of at least 1 "
                 f"per group; got space {dict(self.space)!r}, points {self.points}."
@@ -289,9 +300,8 @@ class Sweep:
         for name, bounds in self.space.items():
             if name not in TUNED:
                 raise ValueError(f"space field {name!r} is not searched; allowed: {', '.join(TUNED)}.")
-            low, high = bounds
-            if not 0 < low < high < _INF:
-                raise ValueError(f"space of {name} is {bounds!r}; it needs 0 < low < high.")
+            if len(bounds) != 2 or not 0 < bounds[0] < bounds[1] < _INF:
+                raise ValueError(f"space of {name} is {bounds!r}; it needs (low, high) with 0 < low < high.")
             for grid in self.grids:
                 if name in grid:
                     raise ValueError(f"{name} is in both grid and space; keep it in one of them.")

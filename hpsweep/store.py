@@ -160,35 +160,45 @@ def read_runs(folder: str | Path) -> pa.Table:
 
 
 def _distinct(table: pa.Table) -> pa.Table:
-    """Each trial_id once: the earliest finished row, else the latest failed one."""
+    """Each trial once per data_hash: the earliest finished row, else the latest failed one.
+
+    The same trial on other data is another run: it must stay visible, so that mixed data is refused.
+    """
     if pc.count_distinct(table["trial_id"]).as_py() == table.num_rows:
         return table
     failed = [status not in DONE for status in table["status"].to_pylist()]
     times = table["finished_at"].cast(_INT).to_pylist()
     order = sorted(range(table.num_rows), key=lambda i: (failed[i], -times[i] if failed[i] else times[i]))
-    best: dict[str, int] = {}
-    for i, trial_id in zip(order, table["trial_id"].take(order).to_pylist(), strict=True):
-        best.setdefault(trial_id, i)
+    best: dict[tuple[str, str], int] = {}
+    keys = zip(table["trial_id"].to_pylist(), table["data_hash"].to_pylist(), strict=True)
+    named = list(keys)
+    for i in order:
+        best.setdefault(named[i], i)
     return table.take(sorted(best.values()))
 
 
 def _read(folder: Path, schema: pa.Schema) -> pa.Table:
-    tables, invalid = [schema.empty_table()], []
+    return pa.concat_tables([schema.empty_table(), *_parts(folder, schema).values()])
+
+
+def _parts(folder: Path, schema: pa.Schema) -> dict[Path, pa.Table]:
+    """The tables of the parts that can be read, the others named in a warning."""
+    tables, invalid = {}, []
     for path in sorted(folder.glob("part-*.parquet")):
         try:
             with pq.ParquetFile(path) as file:
                 _check_version(path, file.schema_arrow)
-                tables.append(_aligned(file.read(), schema))
-        except (pa.ArrowInvalid, OSError) as error:
+                tables[path] = _aligned(file.read(), schema)
+        except (pa.ArrowException, OSError) as error:
             invalid.append(f"{path.name} ({str(error).splitlines()[0]})")
     if invalid:
         warnings.warn(
             f"{folder}: {len(invalid)} unreadable files skipped; their trials will be trained again: "
             + ", ".join(invalid[:5])
             + (", ..." if len(invalid) > 5 else ""),
-            stacklevel=3,
+            stacklevel=4,
         )
-    return pa.concat_tables(tables)
+    return tables
 
 
 def _check_version(path: Path, schema: pa.Schema) -> None:
@@ -270,34 +280,25 @@ def compact(folder: str | Path) -> tuple[int, int]:
     Unreadable files are left where they are. Takes the lock.
     """
     with lock(folder):
-        before = 0
-        runs = read_runs(folder)
-        if runs.num_rows == 0:
-            return 0, 0
+        before, trials = 0, 0
         for kind, schema in (("curves", CURVES), ("runs", RUNS)):
-            parts = [path for path in sorted((Path(folder) / kind).glob("part-*.parquet")) if _readable(path)]
+            parts = _parts(Path(folder) / kind, schema)
             before += len(parts)
+            table = pa.concat_tables([schema.empty_table(), *parts.values()])
+            if kind == "runs":
+                table = _distinct(table)
+                trials = table.num_rows
             if len(parts) < 2:
                 continue
-            if kind == "runs":
-                table = runs
-            else:
-                table = _read(Path(folder) / kind, schema).sort_by([("trial_id", "ascending"), ("step", "ascending")])
+            if kind == "curves":
+                table = table.sort_by([("trial_id", "ascending"), ("step", "ascending")])
             name = hashlib.sha256("".join(path.name for path in parts).encode()).hexdigest()[:16]
             joined = Path(folder) / kind / f"part-{name}.parquet"
             _write(table, joined)
             for path in parts:
                 if path != joined:
                     path.unlink()
-        return before, runs.num_rows
-
-
-def _readable(path: Path) -> bool:
-    try:
-        pq.ParquetFile(path).close()
-    except (pa.ArrowInvalid, OSError):
-        return False
-    return True
+        return before, trials
 
 
 # --- whose folder it is ---

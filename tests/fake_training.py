@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from hpsweep.parametrization.count import flops_dense
+from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
 
 TRAIN = "tests.fake_training:train"
@@ -76,7 +77,8 @@ def row(trial: Trial, size: int, seconds: float, device: str) -> dict[str, Any]:
         "trial_id": trial.trial_id, **trial.resolved, "tokens": trial.total_tokens,
         "flops_dense": flops_dense(trial, 256),
         "status": "ok", "val_loss": loss, "device": f"fake {device}", "engine": "fake",
-        "vocabulary": 256, "ensemble_size": size, "seconds": seconds / size,
+        "vocabulary": 256, "data_hash": load_dataset(trial.data).data_hash,
+        "ensemble_size": size, "seconds": seconds / size,
     }  # fmt: skip
 
 

@@ -360,7 +360,7 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
 
 def test_results_of_mixed_data_are_refused(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = store.read_runs(folder).to_pylist()[:1]
-    store.append(folder, [{**row, "trial_id": "x", "data_hash": "bb", "lr": 2.0**-3} for row in rows])
+    store.append(folder, [{**row, "data_hash": "bb"} for row in rows])
     for verb in ("optimum", "plot", "transfer"):
         more = ["--width", "512", "--density", "1/16"] if verb == "transfer" else []
         assert "2 different data sets" in refused(capsys, verb, folder, *more)

@@ -92,7 +92,7 @@ def test_the_seed_decides_the_interval_and_never_the_optimum() -> None:
     first, again, other = (optima(runs, seed=s).iloc[0] for s in (0, 0, 1))
     assert first.to_dict() == again.to_dict()
     assert first["opt"] == other["opt"]
-    assert first["low"] != other["low"]
+    assert first["loss_opt_se"] != other["loss_opt_se"]
 
 
 def test_any_searched_hyperparameter_can_be_fitted() -> None:
@@ -239,7 +239,8 @@ def test_a_flat_curve_has_no_optimum() -> None:
 
 
 def test_a_curve_buried_in_noise_is_rarely_called_an_optimum() -> None:
-    runs = simulated(60, step=1.0, seeds=3, noise=0.05)
+    # the widest window spans 2 octaves on either side, over which the curve rises by .044: less than half the noise
+    runs = simulated(60, step=1.0, seeds=3, noise=0.1)
     assert (optima(runs, by=["group"], resamples=100)["status"] == "ok").mean() < 0.15
 
 

@@ -71,6 +71,7 @@ BAD = [
     ({"base_width": 0}, "base_width is 0; allowed"),
     ({"warmup_fraction": 1.2}, r"warmup_fraction is 1.2; allowed: \[0, 1\)"),
     ({"warmup_fraction": 1}, r"warmup_fraction is 1; allowed: \[0, 1\)"),
+    ({"warmup_fraction": 0.99, "steps": 10}, "warmup_fraction 0.99 of 10 steps is a warm-up of all of them"),
     ({"width": 100}, "width 100 is not divisible by head_size 32"),
     ({"scheme": "SuPar"}, "scheme is 'SuPar'; allowed: sp, mup, supar"),
     ({"precision": "fp8"}, "precision is 'fp8'; allowed: float32, bfloat16"),
@@ -139,9 +140,12 @@ BAD_SWEEPS = [
     ({"name": "a/b"}, "sweep name 'a/b'"),
     ({"search": "tpe"}, "search 'tpe' needs a space"),
     ({"search": "bayes"}, "search is 'bayes'; allowed: grid, random, qmc, tpe, gp"),
+    ({"grid": []}, "list of grids is empty"),
+    ({"target": {"width": 64, "density": 0.25}}, "target is .*; give a Target"),
+    ({"search": "tpe", "points": 2.5, "space": {"lr": (0.1, 1)}}, "points of at least 1"),
     ({"space": {"lr": (0.1, 1)}}, "space and points belong to"),
     ({"search": "tpe", "points": 9, "space": {"width": (64, 128)}}, "space field 'width' is not searched"),
-    ({"search": "tpe", "points": 9, "space": {"lr": (1, 0.1)}}, "needs 0 < low < high"),
+    ({"search": "tpe", "points": 9, "space": {"lr": (1, 0.1)}}, r"needs \(low, high\) with 0 < low < high"),
     ({"search": "tpe", "points": 9, "space": {"lr": (0.1, 1)}, "grid": {"lr": [1]}}, "both grid and space"),
 ]
 

@@ -108,6 +108,22 @@ def test_a_trial_stored_twice_counts_once_and_the_earliest_finished_row_stays(tm
     assert store.load(tmp_path).set_index("seed").status[1] == "diverged"
 
 
+def test_the_same_trial_on_other_data_is_another_run_and_never_hidden(tmp_path: Path) -> None:
+    store.append(tmp_path / "a", [row(0, data_hash="one")])
+    store.append(tmp_path / "b", [row(0, data_hash="two")])
+    assert sorted(store.load(tmp_path / "a", tmp_path / "b").data_hash) == ["one", "two"]
+
+
+def test_compacting_leaves_a_file_whose_footer_is_whole_and_whose_body_is_not(tmp_path: Path) -> None:
+    for seed in range(3):
+        path = store.append(tmp_path, [row(seed)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * 400 + whole[404:])
+    with pytest.warns(UserWarning, match=path.name):
+        assert store.compact(tmp_path) == (2, 2)
+    assert path.exists()
+
+
 def test_a_failed_trial_is_not_finished(tmp_path: Path) -> None:
     store.append(tmp_path, [row(0), row(1, "failed"), row(2, "diverged")])
     assert store.finished(store.read_runs(tmp_path)) == {row(0)["trial_id"], row(2)["trial_id"]}

@@ -43,21 +43,21 @@ EXPECTED: dict[Scheme, dict[str, Any]] = {
         "hidden": {"init_std": 0.08 * math.sqrt(2), "lr": 2.0**-6, "forward": 1.0},
         "residual_out": {"init_std": 0.04 * math.sqrt(2), "lr": 2.0**-6, "forward": 1.0},
         "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 2.0},
-        "readout": {"init_std": 0.08, "lr": 2.0**-7, "forward": 0.5 / 8},
+        "readout": {"init_std": 0.08, "lr": 4 * 2.0**-7, "forward": 0.5 / 8},
         "attention": 1 / 32,
     },
     "mup": {
         "hidden": {"init_std": 0.08 / math.sqrt(8), "lr": 2.0**-10, "forward": 1.0},
         "residual_out": {"init_std": 0.04 / math.sqrt(8), "lr": 2.0**-10, "forward": 1.0},
         "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 2.0},
-        "readout": {"init_std": 0.08, "lr": 2.0**-7, "forward": 0.5 / 8},
+        "readout": {"init_std": 0.08, "lr": 4 * 2.0**-7, "forward": 0.5 / 8},
         "attention": 1 / 32,
     },
     "sp": {
         "hidden": {"init_std": 0.08, "lr": 2.0**-7, "forward": 1.0},
         "residual_out": {"init_std": 0.04, "lr": 2.0**-7, "forward": 1.0},
         "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 1.0},
-        "readout": {"init_std": 0.08, "lr": 2.0**-7, "forward": 1.0},
+        "readout": {"init_std": 0.08, "lr": 4 * 2.0**-7, "forward": 1.0},
         "attention": 1 / math.sqrt(32),
     },
 }
@@ -239,11 +239,13 @@ def test_an_optimum_that_moves_or_was_never_tracked_is_named() -> None:
     assert "along width: the runs have one width only" in warnings_of()
 
 
-def test_coupled_weight_decay_is_named_where_the_density_changes() -> None:
+def test_coupled_weight_decay_is_named_where_the_hidden_lr_changes() -> None:
     coupled = BASE.replace(weight_decay=0.1)
-    assert "weight decay is coupled" in warnings_of(base=coupled)
-    assert "hidden lr (here 2 x base lr)" in warnings_of(base=coupled)
-    assert "weight decay is coupled" not in warnings_of(Target(width=1024, density=1), base=coupled)
+    assert "weight decay is coupled: the hidden lr is 2 x the proxy's" in warnings_of(base=coupled)
+    assert "the hidden lr is 0.125 x the proxy's" in warnings_of(Target(width=1024, density=1), base=coupled)
+    # m_d m_rho = 8 x 1/8: the lr is the proxy's, and so is lr x decay
+    assert "weight decay is coupled" not in warnings_of(Target(width=1024, density=1 / 8), base=coupled)
+    assert "weight decay is coupled" not in warnings_of(base=coupled, scheme="sp")
     assert "weight decay" not in warnings_of(base=coupled.replace(weight_decay_rule="independent"))
 
 

@@ -30,7 +30,7 @@ def drift(
     *,
     over: str = "lr",
     bound: float = BOUND,
-    resamples: int = 200,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per group: the slope of log2(optimum) along log2(along), with a 95 % interval and a verdict.

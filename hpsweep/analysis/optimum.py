@@ -82,7 +82,7 @@ def optima(
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: str = "lr",
-    resamples: int = 200,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per group: the fitted minimum of val_loss over `over`, with a 95 % interval.
@@ -120,7 +120,7 @@ class Group:
 
 
 def fit_groups(
-    runs: pd.DataFrame, by: Sequence[str], *, over: str = "lr", resamples: int = 200, seed: int = 0
+    runs: pd.DataFrame, by: Sequence[str], *, over: str = "lr", resamples: int = 2000, seed: int = 0
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of.
 
@@ -131,8 +131,8 @@ def fit_groups(
     groups = []
     for key, rows in runs.groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {_label(by, key)}")
-        generator = np.random.default_rng([seed, zlib.crc32(repr(tuple(map(_plain, key))).encode())])
         cells = cells_of(rows, over)
+        generator = np.random.default_rng([seed, _fingerprint(cells)])
         row = {**_fit(cells, over, resamples, generator), **_counts(rows)}
         draws = np.empty(0)
         if row["status"] == "ok":
@@ -267,6 +267,12 @@ def _two_way(single: pd.DataFrame, weight: Floats) -> tuple[Floats, float, int]:
     return solution[columns.shape[1] :], float(residual @ residual), df
 
 
+def _fingerprint(cells: Cells) -> int:
+    """A number by the shape of the curve alone: a group has one interval, however the table around it is grouped."""
+    above = cells.adjusted - (np.nanmin(cells.adjusted) if cells.finite.any() else 0.0)
+    return zlib.crc32(repr([(round(x, 6), round(y, 6)) for x, y in zip(cells.x, above, strict=True)]).encode())
+
+
 def _counts(rows: pd.DataFrame) -> dict[str, int]:
     return {
         "n_runs": len(rows),
@@ -378,7 +384,7 @@ def _noise(cells: Cells, centre: int) -> tuple[Floats, float]:
     single = cells.runs[cells.runs["cell"].isin(near)]
     _, squares, df = _two_way(single, 1 / growth)
     if df < _MIN_DF:
-        return ASSUMED_NOISE * growth, math.inf
+        return max(ASSUMED_NOISE, math.sqrt(squares / max(df, 1))) * growth, math.inf
     return math.sqrt(squares / df) * growth, float(df)
 
 
@@ -422,10 +428,13 @@ def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator
         side = int(np.sign(draws.side.mean()))  # too often at one end for the minimum to be told from that end
     if side:
         return {**row, **_edge(cells, centre, side, draws, over)}
+    ends = _segment(finite, centre)
     for fit in fits:
+        if fit.half_width > WINDOW and int(np.nanargmin(cells.loss)) in ends:
+            break  # the lowest loss lies at an end: no wide window may find a minimum elsewhere
         if not _why_flat(cells, centre, fit):
             return {**row, "refused": float(np.isnan(fit.draws.vertex).mean()), **_interior(cells, centre, fit)}
-    why, curvature = _why_flat(cells, centre, fits[-1]), fits[-1].curvature
+    why, curvature = _why_flat(cells, centre, fits[0]), fits[0].curvature
     return {**row, "curvature": curvature, "interval": None, "status": "flat", "why": why}
 
 

@@ -287,6 +287,9 @@ def _parts(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[str, pd.Data
     groups = runs.groupby(["scheme", lines])
     free = ("scheme", lines, over, "seed")
     vary = [name for name in TRIAL_FIELDS if name not in free and (groups[name].nunique() > 1).any()]
+    apart = [name for name in vary if name != "steps"]
+    if runs.groupby(["scheme", lines, *apart])["steps"].nunique().max() == 1:
+        vary = apart  # the steps follow from the size of the model, as with tokens_per_parameter
     model, others = ([name for name in vary if (name in TUNED) == tuned] for tuned in (False, True))
     parts = []
     for _, part in runs.groupby(model) if model else [((), runs)]:

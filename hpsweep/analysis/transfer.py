@@ -112,7 +112,7 @@ def transfer(
     scheme: Scheme = "supar",
     over: str = "lr",
     proxy: Mapping[str, Any] | None = None,
-    resamples: int = 200,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> Card:
     """The card that carries the proxy's tuned hyperparameters to `target`.
@@ -171,7 +171,7 @@ def tuned_against_transferred(
     *,
     over: str = "lr",
     proxy: Mapping[str, Any] | None = None,
-    resamples: int = 200,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per scheme, width and density: the loss after tuning there, and with the proxy's optimum reused there.
@@ -404,6 +404,8 @@ def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
         m_rho = trial.m_rho if kind in rules.SPARSE else 1.0
         numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
+    if trial.tied:  # one tensor with the embedding; only its second use has a multiplier of its own
+        kinds["readout"] = {**kinds["embedding"], "forward": kinds["readout"]["forward"]}
     return kinds
 
 
@@ -483,11 +485,11 @@ def _warn_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
                 f"{here:.3g} tokens per nonzero hidden parameter differ from the proxy's {there:.3g}: "
                 "not corrected by any scheme here."
             )
-    hidden = rules.numbers(trial, "hidden", m_d=trial.m_d, m_rho=trial.m_rho).lr / trial.lr
-    if trial.weight_decay > 0 and trial.weight_decay_rule == "coupled" and trial.density != base.density:
+    here, there = (rules.numbers(t, "hidden", m_d=t.m_d, m_rho=t.m_rho).lr for t in (trial, base))
+    if trial.weight_decay > 0 and trial.weight_decay_rule == "coupled" and not math.isclose(here, there):
         notes.append(
-            f"weight decay is coupled: density {trial.density:g} against {base.density:g} changes the hidden lr (here "
-            f"{hidden:.4g} x base lr) and with it lr x weight_decay; weight_decay_rule 'independent' keeps it."
+            f"weight decay is coupled: the hidden lr is {here / there:.4g} x the proxy's, and so is lr x weight_decay; "
+            "weight_decay_rule 'independent' keeps it."
         )
     return notes
 

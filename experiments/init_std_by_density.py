@@ -1,6 +1,6 @@
 """Does the best init std stay put as hidden weights get sparser?
 
-Each scheme at the learning rate that is best for its own dense proxy (results/reference/lr_by_density).
+At base learning rate 2^-7.
 
 Expected: flat basins; under supar the same at every density, under sp and at a fixed rate no clear optimum.
 Cost: 84 trials of width 128, about 7 minutes on two cores.
@@ -29,7 +29,7 @@ SWEEP = Sweep(
         context=64,
         batch=8,
         steps=400,
-        warmup_fraction=0.3,  # with 0.1 losses near the optimum differ three times as much between seeds
+        warmup_fraction=0.3,  # with 0.1 losses beside the optimum differ more between seeds: warmup.py
         embedding_lr_mult=8.0,
     ),
     grid=[

@@ -20,7 +20,7 @@ SWEEP = Sweep(
         context=64,
         batch=8,
         steps=400,
-        warmup_fraction=0.3,  # with 0.1 losses near the optimum differ three times as much between seeds
+        warmup_fraction=0.3,  # with 0.1 losses beside the optimum differ more between seeds: warmup.py
         embedding_lr_mult=8.0,
     ),
     grid={

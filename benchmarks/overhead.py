@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import secrets
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def main() -> None:
     base = Trial(width=64, base_width=64, batch=8, steps=arguments.steps)
     lrs, seeds = [2.0**k for k in range(-12, -4)], list(range(arguments.ensembles))
     sweep = Sweep(name="overhead", base=base, grid={"lr": lrs, "seed": seeds})
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))  # of the cluster made below
     print(f"{arguments.ensembles} ensembles of 8 trials on {workers} workers; load {os.getloadavg()[0]:.2f}")
     overheads = []
     with cluster(workers) as address:
@@ -67,7 +69,7 @@ def main() -> None:
             for name, where in (("local", "local"), ("ray", address)):
                 with tempfile.TemporaryDirectory() as results:
                     started = time.perf_counter()
-                    seconds[name] = run(sweep, Path(results), address=where, workers=workers).seconds
+                    seconds[name] = run(sweep, Path(results), address=where, workers=workers, ensemble_size=8).seconds
                     whole[name] = time.perf_counter() - started
             overheads.append(seconds["ray"] / seconds["local"] - 1)
             each = seconds["local"] * workers / arguments.ensembles

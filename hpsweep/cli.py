@@ -118,8 +118,15 @@ def _run(a: argparse.Namespace) -> int:
 def _status(a: argparse.Namespace) -> None:
     from hpsweep.sweep import search
 
-    runs, sweep = _runs(a.folder), _stored_sweep(a.folder)
+    sweep = _stored_sweep(a.folder)
     total = None if sweep is None else search.total(sweep)
+    if sweep is not None and store.read_runs(a.folder).num_rows == 0:  # interrupted before the first ensemble
+        if a.json:
+            _json({"trials": total, **dict.fromkeys((*store.DONE, "failed"), 0), "groups": [], "failures": []})
+        else:
+            print(f"{a.folder}: nothing stored yet; {total} trials in all")
+        return
+    runs = _runs(a.folder)
     over, by = _searched(runs)[:1], varying(runs, without=TUNED)
     counts = runs.assign(**{status: runs["status"] == status for status in (*store.DONE, "failed")})
     table = counts.groupby(by, as_index=False)[[*store.DONE, "failed"]].sum()

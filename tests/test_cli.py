@@ -414,3 +414,11 @@ def test_an_experiment_file_may_be_named_by_its_path_or_its_bare_name(there: Pat
 def test_an_experiment_is_named_as_its_file(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (there / "experiments" / "other.py").write_text((there / "experiments" / "fake.py").read_text())
     assert "SWEEP is named 'fake'; name it 'other'" in refused(capsys, "plan", "other")
+
+
+def test_a_sweep_with_nothing_stored_yet_has_a_status(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = there / "results" / "fake"
+    folder.mkdir(parents=True)
+    store.write_meta(folder, fake.sweep(there).to_dict())
+    assert main(["status", str(folder)]) == 0
+    assert "nothing stored yet; 48 trials in all" in capsys.readouterr().out

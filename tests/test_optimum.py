@@ -244,6 +244,13 @@ def test_a_curve_buried_in_noise_is_rarely_called_an_optimum() -> None:
     assert (optima(runs, by=["group"], resamples=100)["status"] == "ok").mean() < 0.15
 
 
+def test_an_optimum_called_from_deep_noise_still_has_an_interval_that_covers_it() -> None:
+    table = optima(simulated(60, step=1.0, seeds=3, noise=0.05), by=["group"], resamples=100)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) > 0
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.95
+
+
 def test_fewer_than_three_finite_values_have_no_optimum() -> None:
     [row] = optima(made_runs(bowl(-7), {"lr": OCTAVES[:2], "seed": [0, 1]})).to_dict("records")
     assert (row["status"], row["best_value"]) == ("none", 2.0**-11)

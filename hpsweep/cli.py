@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from hpsweep import __version__, store
 from hpsweep.spec import TUNED, Scheme, Sweep, Target, Trial
-from hpsweep.sweep.execute import TRAIN
 from hpsweep.sweep.progress import Groups, duration, interruptible, reporting, value
+from hpsweep.sweep.worker import TRAIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,11 +98,11 @@ def _run(a: argparse.Namespace) -> int:
             summary = run(
                 sweep, a.results, address=a.address, **options, device=a.device, train=a.train, reporter=reporter
             )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ConnectionError) as error:
         counts = store.status_counts(folder)
         stored = sum(counts[status] for status in store.DONE)
-        _say(f"stopped; {stored} of {search.total(sweep)} trials stored. Resume with: {a.command}")
-        return 130
+        _say(f"{str(error) or 'stopped'}; {stored} of {search.total(sweep)} trials stored. Resume with: {a.command}")
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     if a.json:
         _json({"folder": str(folder), **summary._asdict()})
         return 0

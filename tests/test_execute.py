@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from hpsweep import store
 from hpsweep.spec import Trial
-from hpsweep.sweep import execute
-from hpsweep.sweep.execute import Ensemble, Failure, Result, attempt, place, visible_gpus
+from hpsweep.sweep import local
+from hpsweep.sweep.execute import place
+from hpsweep.sweep.local import visible_gpus
+from hpsweep.sweep.worker import Ensemble, Failure, Result, attempt
 from tests import fake_training as fake
 
 
@@ -68,8 +72,8 @@ def test_every_ensemble_comes_back_with_its_rows_from_another_process(tmp_path: 
 
 def test_a_plan_with_one_ensemble_starts_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    start = execute._start
-    monkeypatch.setattr(execute, "_start", lambda *a: started.append(a) or start(*a))  # type: ignore[func-returns-value]
+    start = local._start
+    monkeypatch.setattr(local, "_start", lambda *a: started.append(a) or start(*a))  # type: ignore[func-returns-value]
     train_here(Recorder(ensembles(tmp_path)[:1]), workers=8)
     assert len(started) == 1
 
@@ -234,7 +238,7 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(execute, "_torch_sees_gpus", lambda: True)
+    monkeypatch.setattr(local, "_torch_sees_gpus", lambda: True)
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -276,7 +280,14 @@ def test_the_driver_imports_neither_torch_nor_ray_to_train_here(tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a Ray cluster of two cores and one GPU, which this test run starts, with a token of its own."""
+    """The address of a Ray cluster that the tests of this file share."""
+    with a_cluster() as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def a_cluster() -> Iterator[tuple[str, int]]:
+    """The address and process of a Ray cluster of two cores and one GPU, with a token of its own."""
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(16).hex(), "RAY_USAGE_STATS_ENABLED": "0"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
@@ -295,10 +306,16 @@ def cluster() -> Iterator[str]:
         try:
             address = process.stdout.readline().strip()
             assert address
-            yield address
+            yield address, process.pid
         finally:
+            session = psutil.Process(process.pid).children(recursive=True)
             process.stdin.close()
-            process.wait(30)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a head that was killed
+                process.wait(30)
+            for member in session:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            process.kill()
             process.stdout.close()
 
 
@@ -344,6 +361,41 @@ def test_on_ray_a_killed_or_interrupted_driver_resumes_with_what_is_missing(tmp_
         assert driver.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, None: 0}[number], err
         assert "Traceback" not in err
         assert (number is not signal.SIGINT) or "trials stored. Resume with: hpsweep run fake" in err
+    assert stored(tmp_path) == {trial.trial_id for trial in sweep.trials}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "said"), [("_Mailbox", "the Ray cluster was lost"), ("gcs_server", "does not answer")]
+)
+def test_a_ray_cluster_that_dies_costs_what_was_running_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, said: str
+) -> None:
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 of itself
+    sweep = fake.experiment(tmp_path)
+    fake.order(tmp_path, seconds=3)
+    words = ("--device", "cpu", "--ensemble-size", "4")
+    with a_cluster() as (address, head):
+        driver = fake.command(tmp_path, "run", "fake", "--address", address, *words)
+        fake.beginner(tmp_path, after=12)
+        session = psutil.Process(head).children(recursive=True)
+        (victim,) = [process for process in session if part in " ".join(process.cmdline())]
+        victim.kill()
+        _, err = driver.communicate(timeout=240)
+    assert driver.returncode == 1
+    assert said in err
+    assert "Traceback" not in err
+    kept = stored(tmp_path)
+    assert len(kept) >= 4
+    trained = {trial_id for what, trial_id, _ in fake.log(tmp_path) if what == "trained"}
+    assert kept <= trained
+    fake.order(tmp_path, seconds=0.1)
+    position = len(fake.log(tmp_path))
+    resumed = fake.command(tmp_path, "run", "fake", *words)
+    _, err = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, err
+    assert not {trial_id for _, trial_id, _ in fake.log(tmp_path)[position:]} & kept
     assert stored(tmp_path) == {trial.trial_id for trial in sweep.trials}
 
 

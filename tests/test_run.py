@@ -21,9 +21,9 @@ from hpsweep import store
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.estimate import plan
-from hpsweep.sweep.execute import Ensemble
 from hpsweep.sweep.progress import Groups, Status, duration, value
 from hpsweep.sweep.run import Summary, arrange, provenance, run
+from hpsweep.sweep.worker import Ensemble
 from tests import fake_training as fake
 
 

@@ -12,9 +12,10 @@ from hpsweep import store
 from hpsweep.parametrization import count
 from hpsweep.spec import Sweep, Trial, trial_from_row
 from hpsweep.sweep import search
-from hpsweep.sweep.execute import TRAIN, Ensemble, Failure, Result, place
+from hpsweep.sweep.execute import place
 from hpsweep.sweep.progress import Cost, Groups
 from hpsweep.sweep.run import arrange, check, check_hashes, default_size
+from hpsweep.sweep.worker import TRAIN, Ensemble, Failure, Result
 
 _PROBES = (1, 1, 11)  # steps; the first is a warm-up
 
@@ -116,7 +117,7 @@ def _stored_rate(rows: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
 
 
 class _Probe:
-    """An execute.Plan that trains an ensemble of the costliest shape for a few steps, and takes the time."""
+    """A worker.Plan that trains an ensemble of the costliest shape for a few steps, and takes the time."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         # at a rate so low that none diverges and leaves

@@ -20,8 +20,9 @@ from hpsweep import store
 from hpsweep.parametrization import count
 from hpsweep.spec import Sweep, Trial, pack
 from hpsweep.sweep import search
-from hpsweep.sweep.execute import TRAIN, Ensemble, Failure, Result, place
+from hpsweep.sweep.execute import place
 from hpsweep.sweep.progress import Cost, Groups, Lines, Reporter, Status, interruptible
+from hpsweep.sweep.worker import TRAIN, Ensemble, Failure, Result
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
@@ -161,7 +162,7 @@ def _commit() -> str | None:
 
 
 class _Plan:
-    """The execute.Plan of a sweep: hands out what is missing, retries, stores, reports. Lives as long as a run."""
+    """The worker.Plan of a sweep: hands out what is missing, retries, stores, reports. Lives as long as a run."""
 
     def __init__(
         self,
@@ -189,7 +190,7 @@ class _Plan:
         self.clock: float | None = None  # when training began, after workers had started
 
     def next(self) -> Ensemble | None:
-        """An ensemble, None for nothing yet, () for finished: see execute.Plan."""
+        """An ensemble, None for nothing yet, () for finished: see worker.Plan."""
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
             found = search.propose(self.sweep, list(self.rows.values()), [*self.given_up, *busy], limit=self._limit())

@@ -17,9 +17,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpsweep.analysis.card import Card as Card
     from hpsweep.analysis.drift import drift as drift
     from hpsweep.analysis.optimum import optima as optima
-    from hpsweep.analysis.transfer import Card as Card
     from hpsweep.analysis.transfer import transfer as transfer
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
@@ -38,7 +38,7 @@ _HOME = {
     "load_curves": "hpsweep.store",
     "optima": "hpsweep.analysis.optimum",
     "drift": "hpsweep.analysis.drift",
-    "Card": "hpsweep.analysis.transfer",
+    "Card": "hpsweep.analysis.card",
     "transfer": "hpsweep.analysis.transfer",
     "plots": "hpsweep.analysis.plots",
 }

@@ -175,7 +175,7 @@ def _optimum(a: argparse.Namespace) -> None:
 
 def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFrame, str]:
     """The comparison, or an empty table and why there is none: not every sweep has a proxy in it."""
-    from hpsweep.analysis.transfer import tuned_against_transferred
+    from hpsweep.analysis.regret import tuned_against_transferred
 
     try:
         return tuned_against_transferred(runs, over=over), ""
@@ -225,7 +225,10 @@ def _target(a: argparse.Namespace) -> Target:
 def _plot(a: argparse.Namespace) -> None:
     from hpsweep.analysis.plots import draw_all
 
-    paths = [str(path) for path in draw_all(_runs(_writable(a.folder)), Path(a.folder))]
+    runs = _runs(_writable(a.folder))
+    paths = [str(path) for path in draw_all(runs, Path(a.folder))]
+    if not paths and _searched(runs):
+        _over(runs, None)  # says why, where hyperparameters were searched together
     if a.json:
         _json({"figures": paths})
         return
@@ -330,13 +333,17 @@ def _apart(runs: pd.DataFrame, by: Sequence[str], along: str) -> list[str]:
 
 def _over(runs: pd.DataFrame, asked: str | None) -> str:
     """The hyperparameter whose optimum is sought: the one asked for, else the one with most values."""
+    from hpsweep.analysis.cells import other_tuned
+
     searched = _searched(runs)
     if not searched or (asked and asked not in searched):
         raise ValueError(
             f"{asked or 'every hyperparameter'} has one value in these runs: there is no optimum to find. "
             f"Searched: {', '.join(searched) or 'none'}."
         )
-    return asked or max(searched, key=lambda name: len(set(runs[name])))
+    over = asked or max(searched, key=lambda name: len(set(runs[name])))
+    other_tuned(runs, over)
+    return over
 
 
 # --- output ---

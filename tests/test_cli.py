@@ -401,6 +401,20 @@ def test_what_was_not_searched_has_no_optimum(there: Path, folder: str, capsys: 
     assert "no column 'densty'" in refused(capsys, "optimum", folder, "--by", "scheme,densty")
 
 
+@pytest.mark.parametrize("verb", ["optimum", "transfer", "plot"])
+def test_a_search_over_two_hyperparameters_together_is_refused_with_the_remedy(
+    there: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.experiment(
+        there, grid={"seed": [0, 1]}, search="random", space={"lr": (1e-3, 1e-1), "init_std": (0.01, 0.1)}, points=6
+    )
+    assert main(["run", "fake"], train=fake.TRAIN) == 0
+    capsys.readouterr()
+    target = ["--width", "64", "--density", "1/4"] if verb == "transfer" else []
+    assert main([verb, "results/fake", *target]) == 2
+    assert "lr and init_std were searched together" in capsys.readouterr().err
+
+
 def test_a_bug_in_a_library_shows_its_traceback(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "load", lambda _: int("not of ours"))
     with pytest.raises(ValueError, match="invalid literal"):

@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpsweep.analysis.transfer import CARD_VERSION, COMPARISON, Card, transfer, tuned_against_transferred
+from hpsweep.analysis.card import CARD_VERSION, Card
+from hpsweep.analysis.regret import COMPARISON, tuned_against_transferred
+from hpsweep.analysis.transfer import transfer
 from hpsweep.spec import Scheme, Target, Trial
 from tests.test_optimum import OCTAVES, made_runs
 
@@ -164,6 +166,32 @@ def test_of_other_hyperparameters_the_combination_with_the_lowest_optimum_is_tak
     [dense, sparse] = card.comparison
     assert dense["regret"] == pytest.approx(0)
     assert sparse["regret"] == pytest.approx(0.1)  # at 1/4 the other init std is better
+
+
+def test_among_settings_as_good_within_noise_the_one_with_most_evidence_is_taken() -> None:
+    def close(trial: Trial) -> float:
+        return loss(trial) + {8.0: 0.001, 16.0: 0.0, 1.0: 0.1}[trial.embedding_lr_mult]
+
+    dense = {"embedding_lr_mult": [1, 8, 16], "lr": OCTAVES, "seed": [0, 1]}
+    sparse = {"density": [1 / 4, 1 / 16], "embedding_lr_mult": [8], "lr": OCTAVES, "seed": [0, 1]}
+    runs = pd.concat([made_runs(close, grid, base=BASE, noise=0.001) for grid in (dense, sparse)])
+    card = transfer(runs, TARGET)
+    assert card.base["embedding_lr_mult"] == 8
+    assert any("not chosen: embedding_lr_mult 16." in warning for warning in card.warnings)
+    assert [(row["along"], row["n_ok"]) for row in card.drift] == [("density", 3)]
+    assert {row["proxy_value"] for row in card.comparison} == {card.base["lr"]}
+    worse = runs.assign(val_loss=runs["val_loss"] + 0.02 * (runs["embedding_lr_mult"] == 8))
+    assert transfer(worse, TARGET).base["embedding_lr_mult"] == 16
+
+
+def test_a_search_over_two_hyperparameters_together_has_no_curve_and_says_what_to_do() -> None:
+    runs = made_runs(loss, {"lr": OCTAVES, "seed": [0, 1]}, base=BASE)
+    runs = runs.assign(init_std=runs["lr"] * 10)
+    for use in (lambda: transfer(runs, TARGET), lambda: tuned_against_transferred(runs)):
+        with pytest.raises(
+            ValueError, match=r"lr and init_std were searched together.*Sweep a grid of lr around the best"
+        ):
+            use()
 
 
 def test_the_proxy_may_be_named() -> None:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum import Floats, Group, check_equal, check_runs, fit_groups
+from hpsweep.analysis.cells import Floats, check_equal, check_runs
+from hpsweep.analysis.optimum import Group, fit_groups
 
 BOUND = 0.25
 """Octaves per halving or doubling within which an optimum is called stable."""

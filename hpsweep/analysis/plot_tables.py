@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.optimum import check_equal
+from hpsweep.analysis.cells import check_equal
 from hpsweep.analysis.plot_style import SCHEMES, Look
 from hpsweep.store import one_data_hash
 

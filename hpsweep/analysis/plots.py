@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.cells import TRIAL_FIELDS
 from hpsweep.analysis.drift import drift as find_drift
-from hpsweep.analysis.optimum import TRIAL_FIELDS
 from hpsweep.analysis.optimum import optima as find_optima
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
 from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, matching, path_table, records, scale

@@ -6,103 +6,27 @@ the numbers of every kind of tensor at the target's width and density.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.card import Card, evidence_of, make_card, records
+from hpsweep.analysis.cells import other_tuned
 from hpsweep.analysis.drift import drift
-from hpsweep.analysis.optimum import Cells, Group, check_equal, check_runs, fit_groups
+from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_against_transferred
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
-from hpsweep.spec import TUNED, Scheme, Target, Trial, kept, trial_from_row
-from hpsweep.store import one_data_hash, replacing
-
-CARD_VERSION = 1
-"""Raised when a field of the card changes its meaning or is added."""
+from hpsweep.spec import Scheme, Target, Trial, trial_from_row
 
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
 
 FARTHEST_DENSITY, FARTHEST_WIDTH = 4, 16
 """Factors beyond the sparsest and the widest model that was tuned, after which a target is an extrapolation."""
-
-MEASURED_WITHIN = 0.25
-"""Octaves between a setting and a measured cell within which the cell's loss is taken for the setting's."""
-
-COMPARISON = (
-    *("scheme", "width", "density", "hyperparameter", "status", "tuned_value", "tuned_loss", "tuned_loss_se"),
-    *("proxy_value", "proxy_status", "transferred_value", "transferred_loss", "transferred_from", "regret", "why"),
-)
-"""Columns of `tuned_against_transferred`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """A tuned result for one target, as plain data: what a trainer needs, and what speaks for and against it.
-
-    Base values are those at m_d = m_rho = 1. `kinds` has the numbers of each kind of tensor at the target; `tensors`
-    the proxy GPT's tensors at the target's size, hidden ones with their nonzeros; a readout that is tied has the
-    embedding's init std and lr. `uncertainty` is the larger side of the optimum's interval, octaves, null for a bound.
-    `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`. Missing is null.
-    """
-
-    scheme: Scheme
-    target: dict[str, Any]
-    proxy: dict[str, Any]
-    base: dict[str, float]
-    optimum: dict[str, Any]
-    uncertainty: float | None
-    kinds: dict[str, dict[str, float]]
-    attention_scale: float
-    readout_multiplier: float
-    alpha_input: float
-    alpha_output: float
-    embedding_lr_mult: float
-    optimizer: dict[str, Any]
-    schedule: dict[str, float]
-    mask: dict[str, Any]
-    tensors: list[dict[str, Any]]
-    sizes: dict[str, int]
-    evidence: dict[str, Any]
-    drift: list[dict[str, Any]]
-    comparison: list[dict[str, Any]]
-    warnings: list[str]
-    schema_version: int = CARD_VERSION
-
-    def to_json(self) -> str:
-        """The card as JSON text; floats in their shortest exact form."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
-
-    def write(self, path: str | Path) -> Path:
-        """Write the JSON to a file, whole or not at all; returns its path."""
-        path = Path(path)
-        with replacing(path) as temporary:
-            temporary.write_text(self.to_json())
-        return path
-
-    @classmethod
-    def read(cls, path: str | Path) -> Card:
-        """The card in a file. Raises ValueError if it is none, or one of another version."""
-        try:
-            values = json.loads(Path(path).read_text())
-            version = values["schema_version"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no card; write one with Card.write or the transfer command.") from None
-        if version != CARD_VERSION:
-            remedy = "upgrade hpsweep" if version > CARD_VERSION else "make it anew from the runs"
-            raise ValueError(f"{path} is a card of version {version}; this hpsweep reads {CARD_VERSION}: {remedy}.")
-        names = {f.name for f in dataclasses.fields(cls)}
-        if set(values) != names:
-            odd = ", ".join(sorted(set(values) ^ names))
-            raise ValueError(f"{path} is no card of version {version}: missing or unknown {odd}. Make it anew.")
-        return cls(**values)
 
 
 def transfer(
@@ -119,18 +43,21 @@ def transfer(
 
     The proxy is the scheme's runs at width = base_width and density = base_density; `proxy` overrides these and
     selects other fields, such as {"density": 1/4} or {"steps": 600}. `over` is interpolated; where other searched
-    hyperparameters vary in the proxy's runs, the combination of tried values whose optimum over `over` has the
-    lowest loss is taken. A minimum at the end of the grid is carried as it is, with a warning: it is a bound.
+    hyperparameters vary in the proxy's runs, the tried values with the lowest loss are taken; among equals within noise
+    those tried most often, and a warning names the rest. A minimum at the end of the grid is carried as it is, with a
+    warning: it is a bound.
 
     Raises ValueError where there is no proxy or it has no optimum, for runs that `optima` refuses, and for a target
     that cannot be: head size that does not divide the width, less than one nonzero per neuron.
     """
     if scheme not in get_args(Scheme):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
-    runs, place = _select(runs, proxy or {}, over)
+    runs, place = select_proxy(runs, proxy or {}, over)
     source = _proxy_runs(runs, scheme, place)
-    others = _other_tuned(source, over)
-    tuned = _best(fit_groups(source, ["scheme", *others], over=over, resamples=resamples, seed=seed))
+    others = other_tuned(source, over)
+    own = rows_at(runs, {"scheme": scheme})
+    groups = fit_groups(source, ["scheme", *others], over=over, resamples=resamples, seed=seed)
+    tuned, alike = proxy_of(groups, others, own)
     if tuned is None or tuned.row["status"] not in ("ok", "edge"):
         why = tuned.row["why"] if tuned else "no runs"
         raise ValueError(
@@ -138,97 +65,44 @@ def transfer(
             f"of {over}: {why}."
         )
     settings = dict(zip(others, tuned.key[1:], strict=True))
-    used = _rows_at(source, settings)
+    used = rows_at(source, settings)
     row = used[used["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in row.items()}).replace(**{over: tuned.row["opt"]})
     vocabulary = int(used["vocabulary"].iloc[0])
     trial = _target_trial(base, target)
-    own = _rows_at(runs[runs["scheme"] == scheme], settings)
+    own = rows_at(own, settings)
     drifts = _drifts(own, place, over, resamples, seed)
     comparison = tuned_against_transferred(runs, over=over, proxy=place, resamples=resamples, seed=seed)
     notes = [
         *_warn_optimum(tuned, over),
+        *_warn_alike(alike, others),
         *_warn_target(base, trial, target, vocabulary),
         *_warn_reach(own, trial),
         *_warn_drift(base, trial, drifts),
         *_warn_scheme(scheme, comparison),
     ]
-    return _card(
+    return make_card(
         base=base,
         trial=trial,
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
         tuned=tuned,
-        evidence=_evidence(used),
+        evidence=evidence_of(used),
         drifts=drifts,
-        comparison=_records(comparison),
+        comparison=records(comparison),
         notes=notes,
     )
-
-
-def tuned_against_transferred(
-    runs: pd.DataFrame,
-    *,
-    over: str = "lr",
-    proxy: Mapping[str, Any] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """One row per scheme, width and density: the loss after tuning there, and with the proxy's optimum reused there.
-
-    tuned_value, tuned_loss, tuned_loss_se: the best measured setting over all hyperparameters tried, its mean loss, and
-    that mean's standard error over seeds (`status` as in `optima`: at an edge the regret is at least what is given).
-    proxy_value: the optimum of the same scheme's proxy (mup's and supar's stand in for each other at base density,
-    where the two are the same). transferred_loss: the loss at that setting; the measured cell's at transferred_value if
-    it lies within MEASURED_WITHIN octaves ("measured"), else on the straight line between its neighbours
-    ("interpolated": on a convex curve the loss is no higher), null where the setting diverged or lies outside the grid.
-    regret = transferred_loss - tuned_loss. Losses in nats/token. Raises ValueError as `optima` does.
-    """
-    runs, place = _select(runs, proxy or {}, over)
-    others = _other_tuned(runs, over)
-    by = ["scheme", "width", "density", *others]
-    groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
-    rows = []
-    for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
-        tuned = _best([group for group in groups if group.key[:3] == key])
-        assert tuned is not None
-        source = _best([group for group in groups if group.key[:3] == (key[0], place["width"], place["density"])])
-        if source is None and key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
-            twin = "mup" if key[0] == "supar" else "supar"
-            source = _best([group for group in groups if group.key[:3] == (twin, place["width"], place["density"])])
-        same = [group for group in groups if source is not None and group.key == (*key, *source.key[3:])]
-        rows.append(dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, source, same[0] if same else None))
-    return pd.DataFrame(rows, columns=list(COMPARISON))
 
 
 # --- which runs ---
 
 
-def _select(runs: pd.DataFrame, proxy: Mapping[str, Any], over: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The runs with the proxy's fields, all widths and densities of them, and where the proxy is."""
-    check_runs(runs, ["scheme", "width", "density", *(name for name in proxy if name != over)], over)
-    for name, value in proxy.items():
-        if name in ("width", "density"):
-            continue
-        chosen = runs[runs[name] == value]
-        if chosen.empty:
-            known = ", ".join(map(str, runs[name].drop_duplicates().sort_values()[:8]))
-            raise ValueError(f"no run has {name} {value!r}, as proxy asks; there are {known}.")
-        runs = chosen
-    for name in ("base_width", "base_density"):
-        if runs[name].nunique() > 1:
-            check_equal(runs[[name]], (), "the sweep")
-    base = {"base_width": int(runs["base_width"].iloc[0]), "base_density": float(runs["base_density"].iloc[0])}
-    place = {"width": base["base_width"], "density": base["base_density"], **base, **proxy}
-    return runs, place
-
-
 def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd.DataFrame:
-    own = _rows_at(runs, {"scheme": scheme})
+    own = rows_at(runs, {"scheme": scheme})
     if own.empty:
         known = ", ".join(sorted(runs["scheme"].unique()))
         raise ValueError(f"no run has scheme {scheme!r}; the runs have {known}. Train it, or give another scheme.")
-    chosen = _rows_at(own, {name: place[name] for name in ("width", "density")})
+    chosen = rows_at(own, {name: place[name] for name in ("width", "density")})
     if chosen.empty:
         tried = sorted({(int(w), float(d)) for w, d in zip(own["width"], own["density"], strict=True)})
         listed = "; ".join(f"width {w}, density {d:g}" for w, d in tried)
@@ -237,90 +111,6 @@ def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd
             f"Tried were: {listed}. Choose one, such as proxy={{'width': {tried[-1][0]}, 'density': {tried[-1][1]:g}}}."
         )
     return chosen
-
-
-def _other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
-    """Searched hyperparameters other than `over` that vary in the runs."""
-    return [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
-
-
-def _best(groups: Sequence[Group]) -> Group | None:
-    """The group with the lowest measured loss among those with an optimum or a bound; failing those, any.
-
-    Measured, because beside a cliff a parabola's own minimum lies below every loss that was ever reached.
-    """
-    if not groups:
-        return None
-    return min(
-        groups, key=lambda g: (g.row["status"] not in ("ok", "edge"), np.nan_to_num(g.row["best_loss"], nan=np.inf))
-    )
-
-
-def _rows_at(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """The runs with these values."""
-    for name, value in settings.items():
-        runs = runs[runs[name] == value]
-    return runs
-
-
-# --- the comparison ---
-
-
-def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
-    """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
-    row: dict[str, Any] = {
-        **dict.fromkeys(COMPARISON[3:], math.nan),
-        "hyperparameter": tuned.row["hyperparameter"],
-        "status": tuned.row["status"],
-        "tuned_value": tuned.row["best_value"],
-        "tuned_loss": tuned.row["best_loss"],
-        "tuned_loss_se": _standard_error(tuned.cells),
-        "proxy_status": None,
-        "transferred_from": None,
-        "why": tuned.row["why"],
-    }
-    if source is None or source.row["status"] not in ("ok", "edge"):
-        why = "the scheme's proxy was not trained" if source is None else f"the scheme's proxy: {source.row['why']}"
-        return {**row, "why": "; ".join(filter(None, [row["why"], why]))}
-    row.update(proxy_value=source.row["opt"], proxy_status=source.row["status"])
-    if same is None:
-        return {**row, "why": "; ".join(filter(None, [row["why"], "the proxy's setting was not tried here"]))}
-    found = _loss_at(same.cells, source.row["log2_opt"])
-    row.update(found, why="; ".join(filter(None, [row["why"], found.get("why")])))
-    return {**row, "regret": row["transferred_loss"] - row["tuned_loss"]}
-
-
-def _standard_error(cells: Cells) -> float:
-    """Of the best cell's mean loss, from the spread of its seeds; NaN with one seed."""
-    if not cells.finite.any():
-        return math.nan
-    single = cells.runs.loc[cells.runs["cell"] == int(np.nanargmin(cells.loss)), "loss"]
-    return float(single.std(ddof=1) / math.sqrt(len(single))) if len(single) > 1 else math.nan
-
-
-def _loss_at(cells: Cells, x: float) -> dict[str, Any]:
-    """transferred_value, transferred_loss and transferred_from at log2 = x; only `why` where nothing is known."""
-    nearest = int(np.argmin(np.abs(cells.x - x))) if len(cells.x) else -1
-    if nearest < 0:
-        return {"why": "no run ended here"}
-    if abs(cells.x[nearest] - x) <= MEASURED_WITHIN:
-        if not cells.finite[nearest]:
-            return {"why": f"the proxy's setting diverges here ({cells.values[nearest]:.4g})"}
-        return {
-            "transferred_value": float(cells.values[nearest]),
-            "transferred_loss": float(cells.loss[nearest]),
-            "transferred_from": "measured",
-        }
-    right = int(np.searchsorted(cells.x, x))
-    if right in (0, len(cells.x)):
-        return {"why": f"the proxy's setting {2.0**x:.4g} lies outside the values tried here"}
-    if not (cells.finite[right] and cells.finite[right - 1]):
-        return {"why": f"runs beside the proxy's setting {2.0**x:.4g} diverge here"}
-    loss = float(np.interp(x, cells.x[right - 1 : right + 1], cells.loss[right - 1 : right + 1]))
-    return {"transferred_value": 2.0**x, "transferred_loss": loss, "transferred_from": "interpolated"}
-
-
-# --- the card ---
 
 
 def _target_trial(base: Trial, target: Target) -> Trial:
@@ -346,107 +136,14 @@ def _target_trial(base: Trial, target: Target) -> Trial:
     )
 
 
-def _card(
-    *,
-    base: Trial,
-    trial: Trial,
-    target: Target,
-    vocabulary: tuple[int, int],
-    tuned: Group,
-    evidence: dict[str, Any],
-    drifts: list[dict[str, Any]],
-    comparison: list[dict[str, Any]],
-    notes: list[str],
-) -> Card:
-    """The card's fields; `vocabulary` is the proxy's and the target's."""
-    shape = ("width", "density", "depth", "head_size", "context", "tied")
-    duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens, "data": base.data}
-    base_shape = {"base_width": base.base_width, "base_density": base.base_density}
-    alphas = rules.USES_ALPHAS[trial.scheme]
-    row = _plain(tuned.row)
-    sides = [row[name] for name in ("log2_low", "log2_high")]
-    return Card(
-        scheme=trial.scheme,
-        target={n: getattr(trial, n) for n in shape} | {"vocabulary": vocabulary[1], "tokens": target.tokens},
-        proxy={n: getattr(base, n) for n in shape} | {"vocabulary": vocabulary[0]} | duration | base_shape,
-        base={name: getattr(base, name) for name in TUNED},
-        optimum=row,
-        uncertainty=None if None in sides else max(abs(side - row["log2_opt"]) for side in sides),
-        kinds=_kinds(trial),
-        attention_scale=rules.attention_scale(trial),
-        readout_multiplier=rules.readout_multiplier(trial),
-        alpha_input=trial.alpha_input if alphas else 1.0,
-        alpha_output=trial.alpha_output if alphas else 1.0,
-        embedding_lr_mult=trial.embedding_lr_mult,
-        optimizer={
-            "name": "AdamW",
-            **{name: getattr(trial, name) for name in ("beta1", "beta2", "eps", "clip")},
-            **{name: getattr(trial, name) for name in ("weight_decay", "weight_decay_rule")},
-        },
-        schedule={name: getattr(trial, name) for name in ("warmup_fraction", "final_lr_fraction")},
-        mask={"seed": target.mask_seed, "density": trial.density, "kinds": list(rules.SPARSE)},
-        tensors=[
-            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": _nonzeros(shape, kind, trial.density)}
-            for name, (shape, kind) in rules.tensors(trial, vocabulary[1]).items()
-        ],
-        sizes=sizes(trial, vocabulary[1])._asdict(),
-        evidence=evidence,
-        drift=drifts,
-        comparison=comparison,
-        warnings=notes,
-    )
-
-
-def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
-    """The numbers of every kind of tensor at the target; dense kinds have m_rho = 1."""
-    kinds = {}
-    for kind in get_args(rules.Kind):
-        m_rho = trial.m_rho if kind in rules.SPARSE else 1.0
-        numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
-        kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
-    if trial.tied:  # one tensor with the embedding; only its second use has a multiplier of its own
-        kinds["readout"] = {**kinds["embedding"], "forward": kinds["readout"]["forward"]}
-    return kinds
-
-
-def _nonzeros(shape: tuple[int, ...], kind: rules.Kind, density: float) -> int:
-    return kept(math.prod(shape), density) if kind in rules.SPARSE else math.prod(shape)
-
-
-def _evidence(used: pd.DataFrame) -> dict[str, Any]:
-    """What the proxy's optimum rests on."""
-    trained = used[used["status"] != "failed"]
-
-    def distinct(name: str) -> list[str]:
-        return sorted(trained[name].dropna().astype(str).unique()) if name in trained else []
-
-    return {
-        "trial_ids": distinct("trial_id"),
-        "seeds": int(trained["seed"].nunique()),
-        "data_hash": one_data_hash(trained["data_hash"]),
-        "hpsweep_versions": distinct("hpsweep_version"),
-        "commits": distinct("commit"),
-    }
-
-
 def _drifts(own: pd.DataFrame, place: Mapping[str, Any], over: str, resamples: int, seed: int) -> list[dict[str, Any]]:
     """Rows of `drift` along density at the proxy's width and along width at its density, where there are such runs."""
     rows = []
     for along, fixed in (("density", "width"), ("width", "density")):
         line = own[own[fixed] == place[fixed]]
         if line[along].nunique() > 1:
-            rows += _records(drift(line, along, ["scheme"], over=over, resamples=resamples, seed=seed))
+            rows += records(drift(line, along, ["scheme"], over=over, resamples=resamples, seed=seed))
     return rows
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [_plain(row) for row in table.to_dict("records")]
-
-
-def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Python numbers, and None for what is missing: what JSON can hold."""
-    values = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
 
 
 # --- what the user must know ---
@@ -459,6 +156,12 @@ def _warn_optimum(tuned: Group, over: str) -> list[str]:
     if row["interval"] == "assumed":
         return [f"the interval of {over} rests on an assumed noise: train the proxy with at least 2 seeds."]
     return []
+
+
+def _warn_alike(alike: Sequence[Group], others: Sequence[str]) -> list[str]:
+    """Other settings that the proxy cannot tell from the chosen one."""
+    settings = [", ".join(f"{n} {v:g}" for n, v in zip(others, group.key[1:], strict=True)) for group in alike]
+    return [f"as good within noise, and not chosen: {'; '.join(settings)}."] if settings else []
 
 
 def _warn_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> list[str]:

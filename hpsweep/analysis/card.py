@@ -1,0 +1,179 @@
+"""The card: the JSON that carries a tuned result to a target."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis.optimum import Group
+from hpsweep.parametrization import rules
+from hpsweep.parametrization.count import sizes
+from hpsweep.spec import TUNED, Scheme, Target, Trial, kept
+from hpsweep.store import one_data_hash, replacing
+
+CARD_VERSION = 1
+"""Raised when a field of the card changes its meaning or is added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A tuned result for one target, as plain data: what a trainer needs, and what speaks for and against it.
+
+    Base values are those at m_d = m_rho = 1. `kinds` has the numbers of each kind of tensor at the target; `tensors`
+    the proxy GPT's tensors at the target's size, hidden ones with their nonzeros; a readout that is tied has the
+    embedding's init std and lr. `uncertainty` is the larger side of the optimum's interval, octaves, null for a bound.
+    `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`. Missing is null.
+    """
+
+    scheme: Scheme
+    target: dict[str, Any]
+    proxy: dict[str, Any]
+    base: dict[str, float]
+    optimum: dict[str, Any]
+    uncertainty: float | None
+    kinds: dict[str, dict[str, float]]
+    attention_scale: float
+    readout_multiplier: float
+    alpha_input: float
+    alpha_output: float
+    embedding_lr_mult: float
+    optimizer: dict[str, Any]
+    schedule: dict[str, float]
+    mask: dict[str, Any]
+    tensors: list[dict[str, Any]]
+    sizes: dict[str, int]
+    evidence: dict[str, Any]
+    drift: list[dict[str, Any]]
+    comparison: list[dict[str, Any]]
+    warnings: list[str]
+    schema_version: int = CARD_VERSION
+
+    def to_json(self) -> str:
+        """The card as JSON text; floats in their shortest exact form."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    def write(self, path: str | Path) -> Path:
+        """Write the JSON to a file, whole or not at all; returns its path."""
+        path = Path(path)
+        with replacing(path) as temporary:
+            temporary.write_text(self.to_json())
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> Card:
+        """The card in a file. Raises ValueError if it is none, or one of another version."""
+        try:
+            values = json.loads(Path(path).read_text())
+            version = values["schema_version"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is no card; write one with Card.write or the transfer command.") from None
+        if version != CARD_VERSION:
+            remedy = "upgrade hpsweep" if version > CARD_VERSION else "make it anew from the runs"
+            raise ValueError(f"{path} is a card of version {version}; this hpsweep reads {CARD_VERSION}: {remedy}.")
+        names = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != names:
+            odd = ", ".join(sorted(set(values) ^ names))
+            raise ValueError(f"{path} is no card of version {version}: missing or unknown {odd}. Make it anew.")
+        return cls(**values)
+
+
+def make_card(
+    *,
+    base: Trial,
+    trial: Trial,
+    target: Target,
+    vocabulary: tuple[int, int],
+    tuned: Group,
+    evidence: dict[str, Any],
+    drifts: list[dict[str, Any]],
+    comparison: list[dict[str, Any]],
+    notes: list[str],
+) -> Card:
+    """The card's fields; `vocabulary` is the proxy's and the target's."""
+    shape = ("width", "density", "depth", "head_size", "context", "tied")
+    duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens, "data": base.data}
+    base_shape = {"base_width": base.base_width, "base_density": base.base_density}
+    alphas = rules.USES_ALPHAS[trial.scheme]
+    row = _plain(tuned.row)
+    sides = [row[name] for name in ("log2_low", "log2_high")]
+    return Card(
+        scheme=trial.scheme,
+        target={n: getattr(trial, n) for n in shape} | {"vocabulary": vocabulary[1], "tokens": target.tokens},
+        proxy={n: getattr(base, n) for n in shape} | {"vocabulary": vocabulary[0]} | duration | base_shape,
+        base={name: getattr(base, name) for name in TUNED},
+        optimum=row,
+        uncertainty=None if None in sides else max(abs(side - row["log2_opt"]) for side in sides),
+        kinds=_kinds(trial),
+        attention_scale=rules.attention_scale(trial),
+        readout_multiplier=rules.readout_multiplier(trial),
+        alpha_input=trial.alpha_input if alphas else 1.0,
+        alpha_output=trial.alpha_output if alphas else 1.0,
+        embedding_lr_mult=trial.embedding_lr_mult,
+        optimizer={
+            "name": "AdamW",
+            **{name: getattr(trial, name) for name in ("beta1", "beta2", "eps", "clip")},
+            **{name: getattr(trial, name) for name in ("weight_decay", "weight_decay_rule")},
+        },
+        schedule={name: getattr(trial, name) for name in ("warmup_fraction", "final_lr_fraction")},
+        mask={"seed": target.mask_seed, "density": trial.density, "kinds": list(rules.SPARSE)},
+        tensors=[
+            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": _nonzeros(shape, kind, trial.density)}
+            for name, (shape, kind) in rules.tensors(trial, vocabulary[1]).items()
+        ],
+        sizes=sizes(trial, vocabulary[1])._asdict(),
+        evidence=evidence,
+        drift=drifts,
+        comparison=comparison,
+        warnings=notes,
+    )
+
+
+def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
+    """The numbers of every kind of tensor at the target; dense kinds have m_rho = 1."""
+    kinds = {}
+    for kind in get_args(rules.Kind):
+        m_rho = trial.m_rho if kind in rules.SPARSE else 1.0
+        numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
+        kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
+    if trial.tied:  # one tensor with the embedding; only its second use has a multiplier of its own
+        kinds["readout"] = {**kinds["embedding"], "forward": kinds["readout"]["forward"]}
+    return kinds
+
+
+def _nonzeros(shape: tuple[int, ...], kind: rules.Kind, density: float) -> int:
+    return kept(math.prod(shape), density) if kind in rules.SPARSE else math.prod(shape)
+
+
+def evidence_of(used: pd.DataFrame) -> dict[str, Any]:
+    """What the proxy's optimum rests on."""
+    trained = used[used["status"] != "failed"]
+
+    def distinct(name: str) -> list[str]:
+        return sorted(trained[name].dropna().astype(str).unique()) if name in trained else []
+
+    return {
+        "trial_ids": distinct("trial_id"),
+        "seeds": int(trained["seed"].nunique()),
+        "data_hash": one_data_hash(trained["data_hash"]),
+        "hpsweep_versions": distinct("hpsweep_version"),
+        "commits": distinct("commit"),
+    }
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as plain data, null where something is missing."""
+    return [_plain(row) for row in table.to_dict("records")]
+
+
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Python numbers, and None for what is missing: what JSON can hold."""
+    values = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}

@@ -1,0 +1,187 @@
+"""The runs of a group as cells: the values tried of one hyperparameter, and the loss at each over seeds.
+
+Also what may be fitted together at all: runs on the same data that differ in nothing but what is fitted and the seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import zlib
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hpsweep.spec import TUNED, Trial
+from hpsweep.store import one_data_hash
+
+Floats = npt.NDArray[np.float64]
+
+TRIAL_FIELDS = tuple(f.name for f in dataclasses.fields(Trial) if f.name not in ("tokens", "tokens_per_parameter"))
+"""Columns that say what was trained; the duration is stored as steps."""
+
+_GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more
+
+
+# --- what may be fitted together ---
+
+
+def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
+    """Raise ValueError unless the runs can be grouped by `by` and fitted over `over`."""
+    if isinstance(by, str) or not by:
+        raise ValueError(f"by is {by!r}; give a list with at least one column, such as ['scheme', 'density'].")
+    if over not in TUNED:
+        raise ValueError(f"over is {over!r}{_hint(over, TUNED)} It must be one of {', '.join(TUNED)}.")
+    for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
+        if name not in runs.columns:
+            raise ValueError(f"the runs have no column {name!r}{_hint(name, map(str, runs.columns))}")
+    if over in by:
+        raise ValueError(f"{over} is in by, and is what the optimum is sought over; keep it in one of them.")
+    if len(runs) == 0:
+        raise ValueError("there are no runs to fit; load a results folder that has some, or select less strictly.")
+    trained = runs[runs["status"] != "failed"]
+    if len(trained):
+        one_data_hash(trained["data_hash"].astype(str))
+    if (runs[over] <= 0).any():
+        raise ValueError(f"{over} has values that are not positive and have no log2; select runs[runs.{over} > 0].")
+    broken = runs[(runs["status"] == "ok") & ~np.isfinite(runs["val_loss"].astype(float))]
+    if len(broken):
+        raise ValueError(f"{len(broken)} runs have status ok and no finite val_loss; leave them out or train again.")
+    if "trial_id" in runs and runs["trial_id"].duplicated().any():
+        twice = runs.loc[runs["trial_id"].duplicated(), "trial_id"].iloc[0]
+        raise ValueError(f"trial {twice} is in the runs twice; load folders together, hp.load(a, b), which joins them.")
+
+
+def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
+    """Raise ValueError if the rows differ in a field of the trial that is not in `free`."""
+    for name in TRIAL_FIELDS:
+        if name in rows.columns and name not in free and rows[name].nunique(dropna=False) > 1:
+            values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
+            first = plain(rows[name].iloc[0])
+            raise ValueError(
+                f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
+                f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}]."
+            )
+
+
+def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
+    """Searched hyperparameters other than `over` that vary in the runs.
+
+    Raises ValueError where they were searched together with `over` at points that share no value, as Optuna's are: an
+    optimum along one field needs runs that are equal in the others.
+    """
+    others = [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
+    if others and runs.groupby(["scheme", "width", "density", *others])[over].nunique().max() == 1:
+        names = " and ".join([over, *others])
+        best = runs[runs["status"] == "ok"].nsmallest(1, "val_loss")[[over, *others]].to_dict("records")
+        at = "".join(f", {name} {value:.4g}" for row in best for name, value in row.items())
+        raise ValueError(
+            f"{names} were searched together, and no two values of {over} share the rest: there is no curve along "
+            f"{over} to find an optimum on. Sweep a grid of {over} around the best run{at}."
+        )
+    return others
+
+
+def _hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return f": did you mean {close[0]!r}?" if close else "."
+
+
+def label(by: Sequence[str], key: tuple[Hashable, ...]) -> str:
+    """A group's name, such as scheme sp, density 0.25."""
+    return ", ".join(f"{name} {plain(value)}" for name, value in zip(by, key, strict=True))
+
+
+def plain(value: Any) -> Any:
+    """A numpy number as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# --- cells ---
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The values tried in one group, in ascending order; loss is NaN where a run diverged or none ended well."""
+
+    values: Floats  # of the hyperparameter
+    x: Floats  # log2(values), octaves
+    loss: Floats  # mean over seeds, nats/token
+    adjusted: Floats  # the same as if every seed had been run everywhere
+    n: Floats  # runs behind loss
+    runs: pd.DataFrame  # the single runs of the finite cells: columns cell, seed, loss
+    seed_variance: float  # variance of a mean over these seeds, of what a seed does to all cells alike
+
+    @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Which cells have a loss."""
+        return np.isfinite(self.loss)
+
+
+def cells_of(rows: pd.DataFrame, over: str) -> Cells:
+    """The cells of one group. Values at which no run ended (all failed) are left out."""
+    trained = rows[rows["status"] != "failed"]
+    values = np.sort(trained[over].unique().astype(float))
+    cell = np.searchsorted(values, trained[over].to_numpy(float))
+    status = trained["status"].to_numpy()
+    good = ~np.isin(cell, cell[status == "diverged"])
+    seeds = np.unique(trained["seed"].to_numpy()[good], return_inverse=True)[1]
+    single = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": trained["val_loss"].to_numpy(float)[good]})
+    n = np.bincount(single["cell"], minlength=len(values)).astype(float)
+    loss = np.full(len(values), np.nan)
+    loss[n > 0] = np.bincount(single["cell"], single["loss"], len(values))[n > 0] / n[n > 0]
+    x = np.log2(values)
+    if not (n > 0).any():
+        return Cells(values, x, loss, loss, n, single, 0.0)
+    effects, _, _ = two_way(single, 1 / noise_growth(x, x[np.nanargmin(loss)]))
+    adjusted = loss.copy()
+    if len(effects):
+        shift = np.bincount(single["cell"], effects[single["seed"]], len(values))[n > 0] / n[n > 0]
+        adjusted[n > 0] -= shift - effects.mean()
+    variance = float(np.var(effects, ddof=1)) / len(effects) if len(effects) > 1 else 0.0
+    return Cells(values, x, loss, adjusted, n, single, variance)
+
+
+def noise_growth(x: Floats, centre: float) -> Floats:
+    """Noise relative to that at the minimum: it doubles per octave to the right, at first."""
+    return np.asarray(2.0 ** np.clip(x - centre, 0.0, _GROWTH_END))
+
+
+def two_way(single: pd.DataFrame, weight: Floats) -> tuple[Floats, float, int]:
+    """(seed effects, weighted sum of squared residuals, degrees of freedom) of loss = cell + seed + noise.
+
+    Without seed effects (an empty array) where the seeds' cells do not overlap, so that the two cannot be told
+    apart. `weight` is one over the noise, per cell.
+    """
+    cell, w = single["cell"].to_numpy(), weight[single["cell"].to_numpy()]
+    columns = (cell[:, None] == np.unique(cell)).astype(float)
+    seeds = np.arange(single["seed"].max() + 1)
+    seeds = seeds[np.isin(seeds, single["seed"])]
+    both = np.hstack([columns, (single["seed"].to_numpy()[:, None] == seeds).astype(float)])
+    target = single["loss"].to_numpy() * w
+    connected = np.linalg.matrix_rank(both) == both.shape[1] - 1
+    design = both if connected else columns
+    solution = np.linalg.lstsq(design * w[:, None], target, rcond=None)[0]
+    residual = target - (design * w[:, None]) @ solution
+    df = len(single) - (design.shape[1] - 1 if connected else design.shape[1])
+    return solution[columns.shape[1] :], float(residual @ residual), df
+
+
+def fingerprint(cells: Cells) -> int:
+    """A number by the shape of the curve alone: a group has one interval, however the table around it is grouped."""
+    above = cells.adjusted - (np.nanmin(cells.adjusted) if cells.finite.any() else 0.0)
+    return zlib.crc32(repr([(round(x, 6), round(y, 6)) for x, y in zip(cells.x, above, strict=True)]).encode())
+
+
+def counts(rows: pd.DataFrame) -> dict[str, int]:
+    """The columns of `optima` that count the rows of a group."""
+    return {
+        "n_runs": len(rows),
+        "n_seeds": int(rows["seed"].nunique()),
+        "n_diverged": int((rows["status"] == "diverged").sum()),
+        "n_failed": int((rows["status"] == "failed").sum()),
+    }

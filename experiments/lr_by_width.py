@@ -3,7 +3,7 @@
 The classic muP question, at density 1, where supar is mup.
 
 Expected: it falls by about one octave per doubling of width under sp, and stays under mup.
-Cost: 96 trials of widths 64 to 256, about 10 minutes on two cores.
+Cost: 126 trials of widths 64 to 256, about 15 minutes on two cores.
 Run: make sweep EXPERIMENT=lr_by_width
 Result: results/reference/lr_by_width, and experiments/LOG.md
 """
@@ -23,11 +23,20 @@ SWEEP = Sweep(
         warmup_fraction=0.3,  # with 0.1 losses beside the optimum differ more between seeds: warmup.py
         embedding_lr_mult=8.0,
     ),
-    grid={
-        "scheme": ["mup", "sp"],
-        "width": [64, 128, 256],
-        "lr": [2.0**k for k in range(-10, -2)],
-        "seed": [0, 1],
-    },
+    grid=[
+        {
+            "scheme": ["mup", "sp"],
+            "width": [64, 128, 256],
+            "lr": [2.0**k for k in range(-10, -2)],
+            "seed": [0, 1],
+        },
+        # As in lr_by_density: that mup stays within a bound needs more seeds around its optimum.
+        {
+            "scheme": ["mup"],
+            "width": [64, 128, 256],
+            "lr": [2.0**k for k in range(-9, -4)],
+            "seed": [2, 3],
+        },
+    ],
     target=Target(width=1024, density=1, depth=12, head_size=64, context=1024, vocabulary=50257),
 )

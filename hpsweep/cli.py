@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import runpy
 import shlex
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from hpsweep import __version__, store
-from hpsweep.spec import TUNED, Scheme, Sweep, Target, Trial
+from hpsweep.spec import TUNED, Scheme, Sweep, Target, Trial, check_names
 from hpsweep.sweep.progress import Groups, duration, interruptible, reporting, value
 from hpsweep.sweep.worker import TRAIN
 
@@ -266,8 +267,7 @@ def load_experiment(name: str) -> Sweep:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from None
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{path}, line {lines[-1] if lines else '?'}: {kind}{error}") from None
+        raise ValueError(f"{path}, line {lines[-1] if lines else '?'}: {_explained(error)}") from None
     sweep = found.get("SWEEP")
     if not isinstance(sweep, Sweep):
         what = f"SWEEP is a {type(found['SWEEP']).__name__}" if "SWEEP" in found else "there is no SWEEP"
@@ -278,6 +278,17 @@ def load_experiment(name: str) -> Sweep:
             "under which its results are found."
         )
     return sweep
+
+
+def _explained(error: BaseException) -> str:
+    """An experiment's error in one line; of a field that does not exist the nearest one that does."""
+    unknown = re.match(r"(Trial|Target|Sweep)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if unknown:
+        try:
+            check_names([unknown[2]], {"Trial": Trial, "Target": Target, "Sweep": Sweep}[unknown[1]])
+        except ValueError as explained:
+            return str(explained)
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _stored_sweep(folder: str) -> Sweep | None:

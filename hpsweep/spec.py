@@ -202,7 +202,7 @@ class Trial:
     def replace(self, **changes: Any) -> Trial:
         """A trial with some fields changed; a new duration takes the place of the old one."""
         if not changes.keys() <= _DECLARED.keys():
-            _check_names(changes, Trial)
+            check_names(changes, Trial)
         if any(name in changes for name in _DURATION):
             changes = {**dict.fromkeys(_DURATION), **changes}
         return dataclasses.replace(self, **changes)
@@ -278,7 +278,7 @@ class Sweep:
         if not self.grids:
             raise ValueError("the list of grids is empty; give at least one grid, or {} for the base trial alone.")
         for grid in self.grids:
-            _check_names(grid, Trial)
+            check_names(grid, Trial)
             for name, values in grid.items():
                 if isinstance(values, str) or not isinstance(values, Iterable) or len(values) == 0:
                     raise ValueError(
@@ -389,7 +389,8 @@ def _trailing_zeros(number: int) -> int:
     return (number & -number).bit_length() - 1
 
 
-def _check_names(names: Iterable[str], record: type) -> None:
+def check_names(names: Iterable[str], record: type) -> None:
+    """Raise ValueError for a name that is no field of the record, with the nearest one."""
     allowed = [f.name for f in dataclasses.fields(record)]
     for name in names:
         if name not in allowed:

@@ -169,7 +169,8 @@ def _optimum(a: argparse.Namespace) -> None:
     for title, frame in (("drift of the optimum", drifts), ("tuned against transferred", regret)):
         if len(frame):
             print(f"\n{title}:\n")
-            _print_table(frame, [name for name in (*by, "along") if name in frame])
+            key = [name for name in (*by, "along") if name in frame]
+            _print_table(frame[[*key, *(name for name in frame if name not in key)]], key)
     if why:
         _say(f"no comparison of tuned and transferred: {why}")
 
@@ -378,7 +379,8 @@ def _print_table(frame: pd.DataFrame, key: Sequence[str] = ()) -> None:
     print(short.to_string(index=False, float_format=lambda number: f"{number:.5g}", na_rep="-"))
     for row in frame.to_dict("records"):
         if row.get("why"):
-            print(f"- {', '.join(f'{name} {value(row[name])}' for name in key)}: {row['why']}")
+            known = [name for name in key if row[name] == row[name]]  # a drift along density has no density
+            print(f"- {', '.join(f'{name} {value(row[name])}' for name in known)}: {row['why']}")
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

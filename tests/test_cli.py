@@ -137,7 +137,12 @@ def test_a_failed_trial_is_seen_in_run_and_status(there: Path, capsys: pytest.Ca
     assert "RuntimeError: made to fail by" in out
 
 
-def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits(tmp_path: Path) -> None:
+def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("LINES", "COLUMNS"):  # pytest-xdist sets them, and they would say another size
+        monkeypatch.delenv(name, raising=False)
     fake.experiment(tmp_path, grid={"density": [2.0**-k for k in range(30)], "lr": [2.0**-8]})
     terminal, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (12, 100))

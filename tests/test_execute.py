@@ -200,7 +200,7 @@ def _counts(trials: Ensemble, *, device: str, progress: Any) -> Any:
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"address": "nonsense"}, "address is 'nonsense'"),
         ({"address": "127.0.0.1:1"}, "no Ray cluster answers at 127.0.0.1:1"),
-        ({"address": "ray://127.0.0.1:1"}, "no Ray cluster answers at ray://127.0.0.1:1"),
+        ({"address": "ray://127.0.0.1:1"}, "cannot be driven through Ray Client"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused_within_seconds(options: dict[str, Any], words: str) -> None:

@@ -54,9 +54,9 @@ def connected(address: str) -> Iterator[Any]:
 
                 ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except ImportError as error:
-            raise ValueError(f"address {address!r} needs {error}: pip install 'hpsweep[run]' 'ray[client]'.") from None
+            raise ValueError(f"address {address!r} needs {error}: pip install 'hpsweep[run]'.") from None
         except Exception as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            why = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
             raise ValueError(
                 f"no Ray cluster to use at {address!r}: {why}. Start one with `ray start --head`, or use --address "
                 "local; where the cluster asks for a token, set RAY_AUTH_MODE=token."
@@ -99,9 +99,14 @@ def _reachable(address: str) -> str:
         address = os.environ.get("RAY_ADDRESS") or "auto"
     if address == "auto":
         return address
-    parts = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d{1,5})", address)
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"address is {address!r}, but Ray Tune cannot be driven through Ray Client: log in to a node of the cluster "
+            "and use --address auto there, or send the command with `ray job submit`."
+        )
+    parts = re.fullmatch(r"\[?([^/\]]+)\]?:(\d{1,5})", address)
     if not parts:
-        raise ValueError(f"address is {address!r}; allowed: local, auto, HOST:6379 or ray://HOST:10001.")
+        raise ValueError(f"address is {address!r}; allowed: local, auto or HOST:6379.")
     try:
         with socket.create_connection((parts[1], int(parts[2])), timeout=_CONNECT_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0") == "0":
@@ -192,7 +197,6 @@ def _train_there(ray: Any, workers: int, need: dict[str, float], device: str, pl
             storage_path=folder,
             trial_dirname_creator=lambda trial: trial.trial_id,
             verbose=0,
-            _remote=False,  # with ray:// too, this process is the driver: it alone writes the store
         )
 
 
@@ -206,7 +210,7 @@ def _run_tune(ray: Any, trainable: Any, **options: Any) -> None:
     except ray.exceptions.RayTaskError:  # raised by our code in a worker
         raise
     except (ray.exceptions.RayError, tune.TuneError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ConnectionError(f"the Ray cluster was lost: {why}") from error
 
 
@@ -225,8 +229,7 @@ def _watching(head: str) -> Iterator[None]:
                 print(f"hpsweep: the Ray cluster's head at {head} {message} cluster, and run again.", file=sys.stderr)
                 return
 
-    if _listens(head):  # through ray:// it may be out of reach from the beginning
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:

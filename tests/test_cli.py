@@ -254,7 +254,7 @@ TRIAL = "from hpsweep.spec import Sweep, Trial\n"
     ("text", "words"),
     [
         ("Sweep(name='wrong', base=Trial(steps=1), grid={'learning_rate': [1]})", "unknown field 'learning_rate'"),
-        ("Sweep(name='wrong', base=Trial(steps=1, widht=1))", "unknown field 'widht' of a trial. Did you mean 'width'?"),
+        ("Sweep(name='wrong', base=Trial(steps=1, widht=1))", "'widht' of a trial. Did you mean 'width'?"),
         ("Sweep(name='wrong', base=Trial(steps=1), gird={})", "unknown field 'gird' of a sweep. Did you mean 'grid'?"),
         ("Sweep(name='wrong', base=Trial(steps=1, density=0))", "density is 0"),
         ("Sweep(name='wrong', base=Trial(steps=1), grid={'density': [1.5]})", "density is 1.5"),

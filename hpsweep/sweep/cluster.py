@@ -101,7 +101,7 @@ def _reachable(address: str) -> str:
         return address
     if address.startswith("ray://"):
         raise ValueError(
-            f"address is {address!r}, but Ray Tune cannot be driven through Ray Client: log in to a node of the cluster "
+            f"address is {address!r}, but Ray Tune cannot be driven through Ray Client: log in to a node of it "
             "and use --address auto there, or send the command with `ray job submit`."
         )
     parts = re.fullmatch(r"\[?([^/\]]+)\]?:(\d{1,5})", address)

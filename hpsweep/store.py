@@ -293,11 +293,9 @@ def compact(folder: str | Path) -> tuple[int, int]:
             if kind == "curves":
                 table = table.sort_by([("trial_id", "ascending"), ("step", "ascending")])
             name = hashlib.sha256("".join(path.name for path in parts).encode()).hexdigest()[:16]
-            joined = Path(folder) / kind / f"part-{name}.parquet"
-            _write(table, joined)
+            _write(table, Path(folder) / kind / f"part-{name}.parquet")
             for path in parts:
-                if path != joined:
-                    path.unlink()
+                path.unlink()
         return before, trials
 
 

@@ -198,6 +198,37 @@ def test_a_card_is_written_for_the_target_that_is_said(folder: str, capsys: pyte
     assert json.loads(other.read_text())["target"]["width"] == 256
 
 
+def test_drifts_along_both_axes_name_only_what_tells_them_apart(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = {"width": [32, 64], "density": [1.0, 0.25], "lr": [2.0**k for k in range(-12, -4)], "seed": [0, 1]}
+    fake.experiment(there, grid=grid)
+    assert main(["run", "fake"], train=fake.TRAIN) == 0
+    capsys.readouterr()
+    assert main(["optimum", "results/fake"]) == 0
+    drifts = capsys.readouterr().out.partition("drift of the optimum")[2].partition("tuned against")[0]
+    assert drifts.split()[1:5] == ["scheme", "width", "density", "along"]
+    assert "- scheme supar, width 32, along density: " in drifts
+    assert "- scheme supar, density 1/4, along width: " in drifts
+    assert "nan" not in drifts
+
+
+def test_a_card_is_not_written_over_a_folder(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--out", folder]) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
+
+
+def test_rows_that_the_sweep_no_longer_asks_for_are_left_out_and_said(
+    folder: str, there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = Path(folder) / "meta.json"
+    meta.write_text(meta.read_text().replace('"mup",', ""))
+    assert main(["optimum", folder, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert {row["scheme"] for row in json.loads(out)["optima"]} == {"supar"}
+    assert "48 trials in" in err
+
+
 def test_a_card_takes_its_target_from_the_recorded_sweep(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     meta = store.read_meta(folder)
     meta["target"] = {"width": 128, "density": 0.25, "depth": 4, "head_size": None, "context": None, "vocabulary": None}

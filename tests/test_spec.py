@@ -120,6 +120,15 @@ def test_coarse_points_come_first(count: int) -> None:
     assert max(order[:3]) / min(order[:3]) >= lrs[-1] / lrs[0] / 4
 
 
+def test_a_trial_of_two_grids_has_the_earlier_of_its_places() -> None:
+    # 2^-9 is fine among nine values, and coarse among three
+    grids = [{"lr": [2.0**k for k in range(-12, -3)]}, {"lr": [2.0**-9, 2.0**-8, 2.0**-7]}]
+    alone = [t.lr for t in Sweep(name="one", base=BASE, grid=grids[0]).trials]
+    joined = [t.lr for t in Sweep(name="both", base=BASE, grid=grids).trials]
+    assert sorted(joined) == sorted(alone)
+    assert joined.index(2.0**-9) < alone.index(2.0**-9)
+
+
 def test_every_group_gets_its_coarse_points_before_any_gets_its_fine_ones() -> None:
     trials = Sweep(name="x", base=BASE, grid={"density": [1, 0.25], "lr": LRS}).trials
     assert {t.lr for t in trials[:6]} == {LRS[0], LRS[4], LRS[8]}

@@ -124,6 +124,21 @@ def test_compacting_leaves_a_file_whose_footer_is_whole_and_whose_body_is_not(tm
     assert path.exists()
 
 
+def test_a_file_is_synced_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, bool]] = []
+    sync = os.fsync
+    path = tmp_path / "file"
+
+    def note(descriptor: int) -> None:
+        done.append(("synced", path.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with store.replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert done == [("synced", False), ("synced", True)]  # the file before the rename, the folder after it
+
+
 def test_a_failed_trial_is_not_finished(tmp_path: Path) -> None:
     store.append(tmp_path, [row(0), row(1, "failed"), row(2, "diverged")])
     assert store.finished(store.read_runs(tmp_path)) == {row(0)["trial_id"], row(2)["trial_id"]}

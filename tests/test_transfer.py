@@ -285,6 +285,18 @@ def test_sp_and_better_rivals_are_named() -> None:
     assert "re-tuned" not in warnings_of(scheme="supar")
 
 
+def test_mup_is_no_rival_of_supar_where_the_two_are_one_nor_a_lucky_single_run() -> None:
+    def lucky(trial: Trial) -> float:
+        return loss(trial) - (0.03 if trial.scheme == "mup" and trial.density == 1 else 0.0)
+
+    runs = made_runs(lucky, {"scheme": ["mup", "supar"], "density": [1], "lr": OCTAVES, "seed": [0]}, base=BASE)
+    assert not [text for text in transfer(runs, TARGET).warnings if "re-tuned" in text]
+    runs = runs.replace({"scheme": {"mup": "sp"}})
+    small = runs.assign(val_loss=runs["val_loss"] + 0.025 * (runs["scheme"] == "sp"))  # .005 better, noise assumed .005
+    assert not [text for text in transfer(small, TARGET).warnings if "re-tuned" in text]
+    assert [text for text in transfer(runs, TARGET).warnings if "re-tuned sp beats" in text]
+
+
 def test_one_seed_is_named() -> None:
     assert "rests on an assumed noise" in warnings_of(seed=[0])
 

@@ -16,7 +16,7 @@ import pandas as pd
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
 from hpsweep.analysis.cells import other_tuned
 from hpsweep.analysis.drift import drift
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import ASSUMED_NOISE, Group, fit_groups
 from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_against_transferred
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
@@ -79,7 +79,7 @@ def transfer(
         *_warn_target(base, trial, target, vocabulary),
         *_warn_reach(own, trial),
         *_warn_drift(base, trial, drifts),
-        *_warn_scheme(scheme, comparison),
+        *_warn_scheme(base, comparison),
     ]
     return make_card(
         base=base,
@@ -221,8 +221,9 @@ def _warn_drift(base: Trial, trial: Trial, drifts: Sequence[Mapping[str, Any]]) 
     return notes
 
 
-def _warn_scheme(scheme: str, comparison: pd.DataFrame) -> list[str]:
+def _warn_scheme(base: Trial, comparison: pd.DataFrame) -> list[str]:
     """A scheme that does not transfer, or another one that was better after re-tuning."""
+    scheme = base.scheme
     notes = []
     if scheme == "sp":
         notes.append(
@@ -233,7 +234,9 @@ def _warn_scheme(scheme: str, comparison: pd.DataFrame) -> list[str]:
     gaps = []
     for rival in rivals.to_dict("records"):
         here = own.get((rival["width"], rival["density"]), math.nan)
-        if here - rival["tuned_loss"] > 2 * np.nan_to_num(rival["tuned_loss_se"]):
+        if {scheme, rival["scheme"]} == {"mup", "supar"} and rival["density"] == base.base_density:
+            continue  # there the two are one
+        if here - rival["tuned_loss"] > 2 * np.nan_to_num(rival["tuned_loss_se"], nan=ASSUMED_NOISE):
             gaps.append((here - rival["tuned_loss"], rival))
     if gaps:
         gap, rival = max(gaps, key=lambda pair: pair[0])

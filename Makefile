@@ -40,7 +40,8 @@ sweep: install  ## run an experiment, then its optima, figures and card
 	$(BIN)/hpsweep run $(EXPERIMENT) --results $(RESULTS) --address $(ADDRESS)
 	$(BIN)/hpsweep optimum $(RESULTS)/$(NAME)
 	$(BIN)/hpsweep plot $(RESULTS)/$(NAME)
-	$(BIN)/hpsweep transfer $(RESULTS)/$(NAME)
+	@if grep -q '"target": null' $(RESULTS)/$(NAME)/meta.json; then echo "$(EXPERIMENT) names no target: no card"; \
+	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME); fi
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,10 +1,10 @@
 """How often the 95 % interval of an optimum holds the true one: python -m benchmarks.coverage
 
-Simulated groups whose optimum is known: loss .011 x^2 + .0014 x^3 in octaves with a cliff at +3.2, a shift per seed,
-noise that doubles per octave to the right; with `tilt`, an optimum of its own for every seed. Points are octaves or
-half octaves that lie anywhere around the optimum, 18 points at random, or 18 that Optuna's TPE chose by the losses so
-far. Only optima with status ok count; the other groups are refused. Groups called flat have noise and no optimum: there
-`ok` is the rate of false ones.
+Simulated groups whose optimum is known: loss .011 x^2 + .0014 x^3 in octaves with a cliff at +3.2 (or +1.3: near), a
+shift per seed, noise that doubles per octave to the right; with `tilt`, an optimum of its own for every seed. Points
+are octaves, half or double octaves that lie anywhere around the optimum, 18 points at random, or 18 that Optuna's TPE
+chose by the losses so far. Only optima with status ok count; the other groups are refused. Groups called flat have
+noise and no optimum: there `ok` is the rate of false ones.
 """
 
 from __future__ import annotations
@@ -82,7 +82,13 @@ def _tpe(generator: np.random.Generator, measure: Measure) -> Iterable[tuple[flo
     return measured
 
 
-POINTS = {"octaves": _grid(1.0), "half octaves": _grid(0.5), "random": _random, "tpe": _tpe}
+POINTS = {
+    "double octaves": _grid(2.0),
+    "octaves": _grid(1.0),
+    "half octaves": _grid(0.5),
+    "random": _random,
+    "tpe": _tpe,
+}
 
 
 def main() -> None:
@@ -97,6 +103,7 @@ def main() -> None:
     grids = itertools.product(("octaves", "half octaves"), (2, 3, 5))
     for points, seeds in grids:
         cases.append(("tilt .2", {"points": points, "noise": 0.003, "seeds": seeds, "tilt": 0.2}))
+        cases.append(("near cliff", {"points": points, "noise": 0.01, "seeds": seeds, "cliff": 1.3}))
         cases.append(("flat", {"points": points, "noise": 0.01, "seeds": seeds, "flat": True}))
     print("| points | noise | seeds | curve | ok | bias | sd | coverage | median width, octaves |")
     print("|---|---|---|---|---|---|---|---|---|")

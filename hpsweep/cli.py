@@ -158,14 +158,14 @@ def _optimum(a: argparse.Namespace) -> None:
     drifts = _concat([drift(runs, name, _apart(runs, by, name), over=over) for name in along])
     regret, why = _tuned_against_transferred(runs, over)
     for name, frame in (("optima", table), ("drift", drifts)):
-        if len(frame):
+        if len(frame) and not (a.by or a.over):  # the sweep's own tables, not those of a look at it
             with store.replacing(Path(a.folder) / f"{name}.csv") as path:
                 frame.to_csv(path, index=False)
     if a.json:
         _json({"optima": _records(table), "drift": _records(drifts), "tuned_against_transferred": _records(regret)})
         return
     print(f"best {over} per group:\n")
-    _print_table(table[[*by, "opt", "low", "high", "loss_opt", "n_runs", "interval", "status", "why"]], by)
+    _print_table(table[[*by, "opt", "low", "high", "best_loss", "n_runs", "interval", "status", "why"]], by)
     for title, frame in (("drift of the optimum", drifts), ("tuned against transferred", regret)):
         if len(frame):
             print(f"\n{title}:\n")
@@ -188,14 +188,15 @@ def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFr
 def _transfer(a: argparse.Namespace) -> None:
     from hpsweep.analysis.transfer import transfer
 
-    out = Path(a.out or Path(a.folder) / "card.json")
+    target = _target(a)
+    out = Path(a.out or Path(a.folder) / _card_name(a, target))
     _writable(out.parent)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the name of a file with --out.")
     runs = _runs(a.folder)
     said = {"width": a.proxy_width, "density": a.proxy_density}
     proxy = {name: value for name, value in said.items() if value is not None}
-    card = transfer(runs, _target(a), scheme=a.scheme, over=_over(runs, a.over), proxy=proxy)
+    card = transfer(runs, target, scheme=a.scheme, over=_over(runs, a.over), proxy=proxy)
     card.write(out)
     for warning in card.warnings:
         _say(f"warning: {warning}")
@@ -203,11 +204,18 @@ def _transfer(a: argparse.Namespace) -> None:
         _json(dataclasses.asdict(card))
         return
     base = ", ".join(f"{name} {number:.5g}" for name, number in card.base.items())
-    target = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
-    print(f"{card.scheme} for {target}\nbase: {base}\n")
+    where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
+    print(f"{card.scheme} for {where}\nbase: {base}\n")
     _print_table(_frame([{"kind": kind, **numbers} for kind, numbers in card.kinds.items()]))
     print(f"\nattention scale {card.attention_scale:.5g}, readout multiplier {card.readout_multiplier:.5g}")
     print(f"written to {out}")
+
+
+def _card_name(a: argparse.Namespace, target: Target) -> str:
+    """card.json is that of the recorded target; another one's says what it is for."""
+    if dataclasses.asdict(target) == store.read_meta(a.folder).get("target") and not (a.scheme or a.over):
+        return "card.json"
+    return f"card_width_{target.width}_density_{value(float(target.density)).replace('/', 'over')}.json"
 
 
 def _target(a: argparse.Namespace) -> Target:
@@ -460,7 +468,9 @@ def _add_experiment(to: argparse.ArgumentParser) -> None:
 
 
 def _add_target(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--scheme", default="supar", choices=get_args(Scheme), help="the rules that carry the result")
+    to.add_argument(
+        "--scheme", choices=get_args(Scheme), help="the rules that carry the result; default: supar, else mup, else sp"
+    )
     to.add_argument("--density", type=_number, metavar="D", help="density of the target, such as 1/64")
     to.add_argument("--proxy-width", type=int, metavar="N", help="width of the tuned proxy; default: its base width")
     to.add_argument("--proxy-density", type=_number, metavar="D", help="density of the proxy; default: base density")

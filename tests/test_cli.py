@@ -181,6 +181,11 @@ def test_optima_drift_and_regret_are_printed_and_written(folder: str, capsys: py
 
 
 def test_groups_and_the_hyperparameter_can_be_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimum", folder]) == 0
+    own = (Path(folder) / "optima.csv").read_bytes()
+    assert main(["optimum", folder, "--by", "scheme,density,seed"]) == 0
+    assert (Path(folder) / "optima.csv").read_bytes() == own
+    capsys.readouterr()
     assert main(["optimum", folder, "--by", "density,scheme", "--over", "lr", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)["optima"]
     assert list(table[0])[:2] == ["density", "scheme"]
@@ -189,7 +194,8 @@ def test_groups_and_the_hyperparameter_can_be_said(folder: str, capsys: pytest.C
 def test_a_card_is_written_for_the_target_that_is_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--scheme", "supar"]) == 0
     out, err = capsys.readouterr()
-    card = json.loads((Path(folder) / "card.json").read_text())
+    assert not (Path(folder) / "card.json").exists()  # that is the card of the recorded target
+    card = json.loads((Path(folder) / "card_width_512_density_1over16.json").read_text())
     assert (card["target"]["width"], card["target"]["density"], card["scheme"]) == (512, 1 / 16, "supar")
     assert "supar for width 512, density 0.0625" in out
     assert err.count("hpsweep: warning: ") == len(card["warnings"]) > 0
@@ -211,6 +217,17 @@ def test_drifts_along_both_axes_name_only_what_tells_them_apart(
     assert "- scheme supar, width 32, along density: " in drifts
     assert "- scheme supar, density 1/4, along width: " in drifts
     assert "nan" not in drifts
+
+
+def test_a_card_without_a_word_on_the_scheme_takes_the_best_there_is(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = Path(folder) / "meta.json"
+    recorded = json.loads(meta.read_text())
+    recorded["sweep"]["grid"][0]["scheme"] = ["mup"]
+    meta.write_text(json.dumps(recorded))
+    assert main(["transfer", folder, "--width", "512", "--density", "1"]) == 0
+    assert "mup for width 512" in capsys.readouterr().out
 
 
 def test_a_card_is_not_written_over_a_folder(folder: str, capsys: pytest.CaptureFixture[str]) -> None:

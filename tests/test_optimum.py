@@ -133,6 +133,26 @@ def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
     assert abs(fitted["log2_opt"].mean()) < 0.12
 
 
+@pytest.mark.parametrize("cliff", [1.0, 1.3, 1.7])
+@pytest.mark.parametrize("points", ["octaves", "half octaves"])
+def test_a_cliff_that_only_a_wide_window_would_reach_moves_no_optimum(points: str, cliff: float) -> None:
+    table = optima(simulated(100, points=points, seeds=4, noise=0.01, cliff=cliff), by=["group"], resamples=100)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 60
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.91  # nominal .95, standard error .03
+    assert abs(ok["log2_opt"].mean()) < 0.3
+    assert ok["loss_opt"].mean() > 2 - 0.045  # the true minimum is 2
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.01])
+def test_values_further_apart_than_an_octave_leave_half_the_way_to_the_neighbours_open(noise: float) -> None:
+    table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 40
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.95
+    assert ((ok["log2_high"] - ok["log2_low"]) > 1.99).all()
+
+
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 def test_the_interval_covers_the_optimum_beside_a_cliff(points: str) -> None:
     # the parabola through the cliff is off by .4 octave

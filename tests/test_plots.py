@@ -164,10 +164,12 @@ def test_densities_are_fractions_and_powers_of_two_are_powers_of_two() -> None:
 
 def test_the_axis_shows_every_basin_and_leaves_higher_losses_to_the_strip(runs: pd.DataFrame) -> None:
     table = plots.curve_table(runs)
-    shared = scale(table.assign(loss=table["loss"].where(table["loss"] < 3, 300.0), high=300.0), "lr", "density")
+    tall, vertices = table.assign(loss=table["loss"].where(table["loss"] < 3, 300.0), high=300.0), optima(runs)
+    shared = scale(tall, vertices, "lr", "density")
     minima = table.groupby(["scheme", "density"])["loss"].min()
     assert shared.y[0] < minima.min()
     assert minima.max() < shared.y[1] < 4
+    assert scale(tall, vertices.assign(loss_opt=1.5), "lr", "density").y[0] < 1.5
     assert shared.marked == [1, 1 / 4, 1 / 16]
 
 

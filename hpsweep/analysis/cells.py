@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.spec import TUNED, Trial
-from hpsweep.store import one_data_hash
+from hpsweep.store import DONE, one_data_hash
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,6 +43,8 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
         raise ValueError(f"{over} is in by, and is what the optimum is sought over; keep it in one of them.")
     if len(runs) == 0:
         raise ValueError("there are no runs to fit; load a results folder that has some, or select less strictly.")
+    if odd := sorted(set(runs["status"].dropna()) - {*DONE, "failed"}) or ["null"] * runs["status"].hasnans:
+        raise ValueError(f"runs have status {', '.join(map(str, odd))}; it must be ok, diverged or failed.")
     trained = runs[runs["status"] != "failed"]
     if len(trained):
         one_data_hash(trained["data_hash"].astype(str))
@@ -75,7 +77,11 @@ def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
     optimum along one field needs runs that are equal in the others.
     """
     others = [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
-    if others and runs.groupby(["scheme", "width", "density", *others])[over].nunique().max() == 1:
+    if (
+        others
+        and runs[over].nunique() > 1
+        and runs.groupby(["scheme", "width", "density", *others])[over].nunique().max() == 1
+    ):
         names = " and ".join([over, *others])
         best = runs[runs["status"] == "ok"].nsmallest(1, "val_loss")[[over, *others]].to_dict("records")
         at = "".join(f", {name} {value:.4g}" for row in best for name, value in row.items())

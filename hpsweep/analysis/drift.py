@@ -16,11 +16,27 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Floats, check_equal, check_runs
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.spec import hidden_shapes, kept, trial_from_row
 
 BOUND = 0.25
 """Octaves per halving or doubling within which an optimum is called stable."""
 
-COLUMNS = ("along", "over", "drift", "low", "high", "unit", "verdict", "n_ok", "n_edge", "first", "last", "why")
+COLUMNS = (
+    "along",
+    "over",
+    "drift",
+    "low",
+    "high",
+    "unit",
+    "interval",
+    "verdict",
+    "n",
+    "n_ok",
+    "n_edge",
+    "first",
+    "last",
+    "why",
+)
 """Columns of `drift` after the grouping ones."""
 
 
@@ -41,14 +57,16 @@ def drift(
     the interval comes from replicates of every optimum, and is widened by sqrt(chi^2 / degrees of freedom) where the
     optima scatter about the line by more than their intervals say.
 
-    verdict  stable        the whole interval lies within +-bound
-             moves         the interval excludes 0 and |drift| > bound; or bounds from minima at the ends of grids
-                           (n_edge of them) force a drift beyond the bound: drift is then that bound and the
-                           interval open (null) on its far side
+    verdict  stable        every value of `along` (n of them) has an optimum, and the whole interval lies within +-bound
+             moves         the whole interval lies beyond the bound on one side; or minima at the ends of grids
+                           (n_edge of them) force a drift beyond it: drift is then that bound and the interval open
+                           (null) on its far side
              undetermined  anything else; `why` says what is missing
 
+    `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
+
     Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
-    anything but `along`, `over`, seed and steps.
+    anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
     """
     check_runs(runs, [*by, along] if by else [along], over)
     if not bound > 0:
@@ -58,10 +76,30 @@ def drift(
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
-        check_equal(members, (*by, along, over, "seed", "steps"), f"the drift of {name}")
+        free = (*by, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
+        check_equal(members, free, f"the drift of {name}")
         groups = fit_groups(members, [*by, along], over=over, resamples=resamples, seed=seed)
-        rows.append({**dict(zip(by, key, strict=True)), "along": along, "over": over, **_row(groups, along, bound)})
+        rows.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                "along": along,
+                "over": over,
+                **_row(groups, along, bound, resamples, seed),
+            }
+        )
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+def _steps_follow(members: pd.DataFrame) -> bool:
+    """Whether the tokens per nonzero hidden parameter are the same, as with tokens_per_parameter."""
+    if "steps" not in members or members["steps"].nunique() == 1:
+        return True
+    ratios = []
+    for row in members.drop_duplicates(["width", "depth", "density", "steps"]).to_dict("records"):
+        trial = trial_from_row({str(name): value for name, value in row.items()})
+        shapes = hidden_shapes(trial.width, trial.depth).values()
+        ratios.append(trial.total_tokens / sum(kept(o * i, trial.density) for o, i in shapes))
+    return max(ratios) < 1.1 * min(ratios)
 
 
 class Slope(NamedTuple):
@@ -83,20 +121,22 @@ def unit(along: str) -> str:
 
 
 def verdict(slope: Slope, bound: float) -> str:
-    """Stable, moves or undetermined, as `drift` defines them; an open side is infinite."""
+    """Stable, moves or undetermined, by interval and bound; an open side is infinite."""
     low = -math.inf if math.isnan(slope.low) else slope.low
     high = math.inf if math.isnan(slope.high) else slope.high
     if -bound <= low and high <= bound:
         return "stable"
-    if (low > 0 or high < 0) and abs(slope.drift) > bound:
+    if low > bound or high < -bound:
         return "moves"
     return "undetermined"
 
 
-def _row(groups: list[Group], along: str, bound: float) -> dict[str, Any]:
+def _row(groups: list[Group], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
     fitted = [group for group in groups if group.row["status"] == "ok"]
-    slope = _slope(fitted, along)
+    slope = _slope(fitted, along, resamples, seed)
     found = verdict(slope, bound)
+    if found == "stable" and len(fitted) < len(groups):
+        found = "undetermined"
     forced = _forced(groups, along, bound) if found != "moves" else None
     if forced is not None:
         slope, found = forced, "moves"
@@ -104,7 +144,9 @@ def _row(groups: list[Group], along: str, bound: float) -> dict[str, Any]:
     return {
         **slope._asdict(),
         "unit": unit(along),
+        "interval": _interval(fitted),
         "verdict": found,
+        "n": len(groups),
         "n_ok": len(fitted),
         "n_edge": sum(group.row["status"] == "edge" for group in groups),
         "first": ends[0] if ends else math.nan,
@@ -113,15 +155,26 @@ def _row(groups: list[Group], along: str, bound: float) -> dict[str, Any]:
     }
 
 
-def _slope(fitted: list[Group], along: str) -> Slope:
-    """The weighted line through the optima; all NaN with fewer than two."""
+def _interval(fitted: list[Group]) -> str | None:
+    kinds = {group.row["interval"] for group in fitted}
+    return None if len(fitted) < 2 else "assumed" if "assumed" in kinds else "resampled"
+
+
+def _slope(fitted: list[Group], along: str, resamples: int, seed: int) -> Slope:
+    """The weighted line through the optima; all NaN with fewer than two.
+
+    Replicates of each optimum are drawn from its interval, a normal of its own width on either side, independently:
+    for groups that share seeds that is conservative.
+    """
     if len(fitted) < 2:
         return Slope(math.nan, math.nan, math.nan)
     x = np.array([octaves(along, group.key[-1]) for group in fitted])
     y = np.array([group.row["log2_opt"] for group in fitted])
-    draws = np.stack([group.replicates for group in fitted], axis=1)  # (replicates, groups)
-    width = np.array([group.row["log2_high"] - group.row["log2_low"] for group in fitted])
-    variance = np.maximum(width / 3.92, 1e-6) ** 2
+    up = np.array([group.row["log2_high"] for group in fitted]) - y
+    down = y - np.array([group.row["log2_low"] for group in fitted])
+    z = np.random.default_rng(seed).standard_normal((resamples, len(fitted))) / 1.96
+    draws = y + z * np.where(z > 0, up, down)
+    variance = np.maximum((up + down) / 3.92, 1e-6) ** 2
     centred = x - np.average(x, weights=1 / variance)
     weights = centred / variance / np.sum(centred**2 / variance)
     slope = float(weights @ y)
@@ -167,8 +220,10 @@ def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float
     if n_ok < 2:
         return f"{n_ok} of {len(groups)} values of {along} have an optimum and a drift needs 2{left_out}"
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
-    if found == "stable":
-        return f"{interval} within +-{bound:g}{left_out}"
+    if _interval([group for group in groups if group.row["status"] == "ok"]) == "assumed":
+        interval += " (noise assumed)"
     if found == "moves":
-        return f"{interval} excludes 0 and the drift is beyond +-{bound:g}{left_out}"
-    return f"{interval} neither within +-{bound:g} nor a drift beyond it: train more seeds or finer values{left_out}"
+        return f"{interval} beyond +-{bound:g}{left_out}"
+    if verdict(slope, bound) == "stable":
+        return f"{interval} within +-{bound:g}{left_out}"
+    return f"{interval} neither within +-{bound:g} nor beyond it: train more seeds or finer values{left_out}"

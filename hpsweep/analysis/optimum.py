@@ -10,14 +10,14 @@ How it is done; what was measured to decide it is below (the simulator is in tes
 2. The lowest cell of the 3-point running median. The running mean, the usual choice, puts the minimum beside a
    cliff one cell too far to the left; the raw minimum follows single lucky runs.
 3. The vertex of a least-squares parabola through the cells within 1 octave of it, each weighted by its seeds; within
-   1.5 or 2 octaves where that cannot tell the curvature from 0.
+   1.5 or 2 octaves where that cannot tell the curvature from 0. The wider windows end before a cliff.
 4. Noise of single runs, pooled over cells within 2 octaves of the minimum and taken to double per octave to its
    right. With fewer than 2 degrees of freedom it is ASSUMED_NOISE, and `interval` says "assumed".
 5. Replicates: new cell means, drawn independently per cell with that noise and a t factor for its degrees of
    freedom; steps 2 and 3 are redone in each. The interval is the hull of the replicates' 95 % range and Fieller's
    95 % set for the vertex, widened in quadrature by twice the spread over window choices (parabolas within 1, 1.5
    and 2 octaves, a cubic within 2), and cut at the ends of the finite cells. A cliff inside the window extends it to
-   the cliff.
+   the cliff; a neighbour more than an octave away, half the way to it.
 
 Measured on 400 simulated groups per setting (asymmetric curve with a cliff at +3.2 octaves, octave and half-octave
 grids, 2, 3 and 5 seeds of noise .003 and .01): the 95 % interval covers .96-1.00 of the optima that are called ok, and
@@ -65,6 +65,7 @@ _WINDOWS = (*((half_width, 2) for half_width in _PARABOLAS), (2.0, 3))  # (half 
 _NOISE_REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
 _MIN_DF = 2  # degrees of freedom of a noise that counts as measured
 _CLIFF = 2.0
+_COARSE = 1.05 * WINDOW  # values further apart do not show what the curve does between them
 
 # 97.5 % quantiles of Student's t, between which 1 / degrees of freedom is interpolated.
 _T_DF = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, math.inf)
@@ -112,35 +113,24 @@ def optima(
 
 @dataclass(frozen=True)
 class Group:
-    """One group's optimum: its row (as `optima` has it), cells, and draws of log2_opt, empty unless status is ok."""
+    """One group's optimum: its row (as `optima` has it) and cells."""
 
     key: tuple[Any, ...]
     row: dict[str, Any]
     cells: Cells
-    replicates: Floats
 
 
 def fit_groups(
     runs: pd.DataFrame, by: Sequence[str], *, over: str = "lr", resamples: int = 2000, seed: int = 0
 ) -> list[Group]:
-    """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of.
-
-    The replicates are drawn from each group's final interval (a normal of its own width on either side of the
-    optimum), independently between groups: for a difference of groups that share seeds that is conservative.
-    """
+    """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
     check_runs(runs, by, over)
     groups = []
     for key, rows in runs.groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
         cells = cells_of(rows, over)
         generator = np.random.default_rng([seed, fingerprint(cells)])
-        row = {**_fit(cells, over, resamples, generator), **counts(rows)}
-        draws = np.empty(0)
-        if row["status"] == "ok":
-            z = generator.standard_normal(resamples) / _T_975[-1]
-            up, down = row["log2_high"] - row["log2_opt"], row["log2_opt"] - row["log2_low"]
-            draws = row["log2_opt"] + z * np.where(z > 0, up, down)
-        groups.append(Group(key, row, cells, draws))
+        groups.append(Group(key, {**_fit(cells, over, resamples, generator), **counts(rows)}, cells))
     return groups
 
 
@@ -174,7 +164,10 @@ def _window(cells: Cells, centre: int, half_width: float) -> npt.NDArray[np.intp
     """Cells fitted: within half_width octaves of the centre, the neighbours at least, nothing past a divergence."""
     first, last = _segment(cells.finite, centre)
     index = np.arange(first, last + 1)
-    near = np.abs(cells.x[index] - cells.x[centre]) <= half_width + 1e-9
+    offset = cells.x[index] - cells.x[centre]
+    near = np.abs(offset) <= half_width + 1e-9
+    if half_width > WINDOW:
+        near &= (cells.x[index] > _cliff(cells, centre, -1)) & (cells.x[index] < _cliff(cells, centre, 1))
     return np.asarray(index[near | (np.abs(index - centre) <= 1)])
 
 
@@ -270,8 +263,8 @@ def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator
     row: dict[str, Any] = {**dict.fromkeys(COLUMNS, math.nan), "hyperparameter": over, "interval": None, "why": ""}
     finite = cells.finite
     if finite.any():
-        best = int(np.nanargmin(cells.loss))
-        row.update(best_value=float(cells.values[best]), best_loss=float(cells.loss[best]))
+        best = int(np.nanargmin(cells.adjusted))
+        row.update(best_value=float(cells.values[best]), best_loss=float(cells.adjusted[best]))
     if finite.sum() < 3:
         why = f"{finite.sum()} values of {over} have finite losses and at least 3 are needed: train more values"
         return {**row, "status": "none", "why": why}
@@ -292,7 +285,7 @@ def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator
         return {**row, **_edge(cells, centre, side, draws, over)}
     ends = _segment(finite, centre)
     for fit in fits:
-        if fit.half_width > WINDOW and int(np.nanargmin(cells.loss)) in ends:
+        if fit.half_width > WINDOW and int(np.nanargmin(cells.adjusted)) in ends:
             break  # the lowest loss lies at an end: no wide window may find a minimum elsewhere
         if not _why_flat(cells, centre, fit):
             return {**row, "refused": float(np.isnan(fit.draws.vertex).mean()), **_interior(cells, centre, fit)}
@@ -330,8 +323,13 @@ def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
     """The optimum that a fit found, with its interval."""
     assert fit.fieller is not None
     vertex = float(fit.point.vertex[0])
-    hull = (min(fit.fieller[0], _cliff(cells, centre, -1)), max(fit.fieller[1], _cliff(cells, centre, 1)))
-    low, high = _interval(cells, centre, vertex, hull, fit.draws)
+    low, high = fit.fieller
+    window = cells.x[_window(cells, centre, fit.half_width)]
+    if (cliff := _cliff(cells, centre, -1)) >= window[0]:
+        low = min(low, cliff)
+    if (cliff := _cliff(cells, centre, 1)) <= window[-1]:
+        high = max(high, cliff)
+    low, high = _interval(cells, centre, vertex, (low, high), fit.draws)
     return {
         **_in_octaves(vertex, low, high),
         "loss_opt": float(fit.point.loss[0]),
@@ -347,25 +345,24 @@ def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str,
 
 
 def _cliff(cells: Cells, centre: int, side: int) -> float:
-    """log2 of the first fitted cell on that side that the curve on the other side cannot explain.
+    """log2 of the first cell within 2 octaves on that side that the curve on the other side cannot explain.
 
-    Infinity on the other side if there is none. The cell lies above the parabola through the centre and what is within
-    2 octaves on the other side, by more than _CLIFF times the rise over these. The parabola through both sides then
-    says little of where the minimum is, only that it comes before that cell.
+    Infinity on that side if there is none. The cell lies above the parabola through the centre and what is within 2
+    octaves on the other side, by more than _CLIFF times the rise over these. A parabola through both sides then says
+    little of where the minimum is, only that it comes before that cell.
     """
     first, last = _segment(cells.finite, centre)
     index = np.arange(first, last + 1)
     offset = (cells.x[index] - cells.x[centre]) * side
     calm, loss = index[(offset <= 0) & (offset >= -2 - 1e-9)], cells.adjusted
     if len(calm) < 3:
-        return -side * math.inf
+        return side * math.inf
     parabola = np.polyfit(cells.x[calm] - cells.x[centre], loss[calm], 2, w=np.sqrt(cells.n[calm]))
     rise = float(loss[calm].max() - loss[calm].min())
-    for cell in _window(cells, centre, WINDOW)[::side]:
-        t = cells.x[cell] - cells.x[centre]
-        if t * side > 0 and loss[cell] - np.polyval(parabola, t) > _CLIFF * rise:
+    for cell in index[(offset > 0) & (offset <= 2 + 1e-9)][::side]:
+        if loss[cell] - np.polyval(parabola, cells.x[cell] - cells.x[centre]) > _CLIFF * rise:
             return float(cells.x[cell])
-    return -side * math.inf
+    return side * math.inf
 
 
 def _perturbed(cells: Cells, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Floats:
@@ -390,6 +387,11 @@ def _interval(
     window = 2 * float(np.nanstd(choices))
     low = vertex - math.hypot(max(vertex - min(low, fieller[0]), 0.0), window)
     high = vertex + math.hypot(max(max(high, fieller[1]) - vertex, 0.0), window)
+    before, after = (cells.x[centre - 1] + cells.x[centre]) / 2, (cells.x[centre] + cells.x[centre + 1]) / 2
+    if 2 * (cells.x[centre] - before) > _COARSE:
+        low = min(low, before)
+    if 2 * (after - cells.x[centre]) > _COARSE:
+        high = max(high, after)
     return float(max(low, start)), float(min(high, end))
 
 
@@ -407,7 +409,7 @@ def _edge(cells: Cells, centre: int, side: int, draws: Minima, over: str) -> dic
     else:
         why = f"minimum at the {word} {over} {at}: extend the grid {way}"
     bound = _in_octaves(cells.x[end], min(low, before) if side > 0 else low, high if side > 0 else max(high, before))
-    return {**bound, "loss_opt": float(cells.loss[end]), "status": "edge", "why": why}
+    return {**bound, "loss_opt": float(cells.adjusted[end]), "status": "edge", "why": why}
 
 
 def _why_flat(cells: Cells, centre: int, fit: Fit) -> str:

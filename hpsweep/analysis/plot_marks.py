@@ -68,13 +68,14 @@ def line_handles(looks: dict[float, Look], lines: str) -> list[Handle]:
 def key(table: pd.DataFrame, vertices: pd.DataFrame, shared: Scale, lines: str) -> list[Handle]:
     """Handles that explain every symbol that is drawn, and no other."""
     has = set(vertices["status"])
-    seeds = int(table["n_ok"].max())
+    seeds = sorted({int(n) for n in table["n_ok"] if n > 1})
+    of = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else "".join(map(str, seeds))
     assumed = " (noise assumed)" if (vertices["interval"] == "assumed").any() else ""
     missing = int(table["n_missing"].sum())
     hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "white"}
     first = "densest" if lines == "density" else "first" if lines != "width" else "narrowest"
     referred = (vertices.loc[vertices[lines] == next(iter(shared.looks)), "status"] == "ok").any()
-    partly = bool(((table["n_diverged"] > 0) & (table["n_ok"] > 0)).any())
+    partly = bool(((table["n_diverged"] > 0) & (table["loss"] <= shared.y[1])).any())
     key: list[tuple[bool, Handle]] = [
         (
             "ok" in has,
@@ -86,7 +87,7 @@ def key(table: pd.DataFrame, vertices: pd.DataFrame, shared: Scale, lines: str) 
         (bool((table["loss"] > shared.y[1]).any()), symbol("loss above the axis", marker="^", markersize=3.4)),
         (bool((table["n_diverged"] > 0).any()), symbol("seeds diverged", marker="x", markersize=4)),
         (partly, symbol("mean of the seeds left", **hollow, markersize=3.4)),
-        (seeds > 1, Patch(facecolor=INK, alpha=0.16, label=f"range of {seeds} seeds")),
+        (bool(seeds), Patch(facecolor=INK, alpha=0.16, label=f"range of {of} seeds")),
         (missing > 0, symbol(f"not drawn: {missing} failed", marker="")),
     ]
     return [handle for used, handle in key if used]

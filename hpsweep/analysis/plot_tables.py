@@ -21,7 +21,9 @@ def curve_table(runs: pd.DataFrame, over: str = "lr", lines: str = "density") ->
     runs and those without a number. Raises ValueError where the runs of a line differ in any field but `over` and
     seed, or in their data.
     """
-    one_data_hash(runs["data_hash"])
+    trained = runs[runs["status"] != "failed"]
+    if len(trained):
+        one_data_hash(trained["data_hash"])
     for key, rows in runs.groupby(["scheme", lines]):
         check_equal(rows, ("scheme", lines, over, "seed"), f"the line of scheme {key[0]}, {lines} {key[1]}")
     ok = (runs["status"] == "ok") & np.isfinite(runs["val_loss"])
@@ -78,10 +80,10 @@ class Scale(NamedTuple):
     marked: list[float]
 
 
-def scale(table: pd.DataFrame, over: str, lines: str) -> Scale:
-    """The scale on which the basins of a curve table can be seen.
+def scale(table: pd.DataFrame, vertices: pd.DataFrame, over: str, lines: str) -> Scale:
+    """The scale on which the basins of a curve table and their vertices can be seen.
 
-    y reaches from below the lowest loss to above the worst line's minimum by three times the median height of
+    y reaches from below the lowest loss or vertex to above the worst line's minimum by three times the median height of
     a point over its line's minimum; what lies above goes to the strip.
     """
     looks = style.ordered(lines, table[lines])
@@ -89,7 +91,7 @@ def scale(table: pd.DataFrame, over: str, lines: str) -> Scale:
     lowest = table.groupby(["scheme", lines])["loss"].transform("min")
     if lowest.isna().all():
         return Scale(looks, x, (0.0, 1.0), list(looks))
-    bottom = float(table["low"].min())
+    bottom = float(np.nanmin([table["low"].min(), vertices["loss_opt"].min()]))
     room = max(3 * float((table["loss"] - lowest).median()), 0.02)
     top = min(float(lowest.max()) + room, float(table["high"].max()))
     pad = 0.06 * max(top - bottom, 0.01)

@@ -26,7 +26,6 @@ from hpsweep.analysis.optimum import optima as find_optima
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
 from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, matching, path_table, records, scale
 from hpsweep.spec import TUNED
-from hpsweep.store import one_data_hash
 
 STRIP = (0.045, 0.2)
 """Height of one row of the strip on top of a panel, and of all of them at most, as fractions of the panel."""
@@ -58,14 +57,14 @@ def loss_curves(
             f"loss_curves draws one scheme, not {', '.join(table['scheme'].unique())}; select one, such as "
             "runs[runs.scheme == 'sp'], or use optimum_stability."
         )
-    shared = shared or scale(table, over, lines)
+    vertices = matching(optima, runs, over)
+    shared = shared or scale(table, vertices, over, lines)
     style.frame(ax)
     style.log2_axis(ax, "x", *shared.x)
     for value, look in reversed(shared.looks.items()):
         rows = table[table[lines] == value]
         _curve(ax, rows[over], rows, look)
     _strip(ax, table, shared, over, lines)
-    vertices = matching(optima, runs, over)
     for value, look in reversed(shared.looks.items()):
         for vertex in records(vertices[vertices[lines] == value]):
             _vertex(ax, vertex, look, size=6.4 if len(shared.looks) < 5 else 5.0)
@@ -149,7 +148,8 @@ def optimum_stability(
 ) -> Figure:
     """Loss against `over`, a panel per scheme on shared axes, with the verdict on drift in each."""
     table = curve_table(runs, over, lines)
-    shared = scale(table, over, lines)
+    vertices = matching(optima, runs, over)
+    shared = scale(table, vertices, over, lines)
     schemes = [name for name in SCHEMES if name in set(table["scheme"])]
     wide = len(schemes) > 1
     size = (7.0, 3.7) if wide else (4.2, 3.9)
@@ -163,7 +163,6 @@ def optimum_stability(
         loss_curves(own, optima, ax, over=over, lines=lines, shared=shared, legend=False)
         ax.label_outer()
         marks.heading(ax, SCHEMES[scheme].label, verdict, height)
-    vertices = matching(optima, runs, over)
     marks.legend(figure, marks.line_handles(shared.looks, lines), loc="outside upper left", ncols=10 if wide else 5)
     key = marks.key(table, vertices, shared, lines)
     marks.legend(figure, key, loc="outside lower center", ncols=4 if wide else 2)
@@ -253,7 +252,6 @@ def draw_all(runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = Non
     a figure for each of their combinations, named after it; where other hyperparameters do, at their best setting.
     No figure, and an empty list, where nothing was searched.
     """
-    one_data_hash(runs["data_hash"])
     paths = []
     for over in ("lr", "init_std"):
         for lines in [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]:
@@ -294,8 +292,13 @@ def _parts(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[str, pd.Data
     parts = []
     for _, part in runs.groupby(model) if model else [((), runs)]:
         settings = [own for _, own in part.groupby(others)] if others else [part]
-        best = min(settings, key=lambda own: (-own[over].nunique(), own["val_loss"].min()))
+        best = min(settings, key=lambda own: (-own[over].nunique(), _lowest_mean(own, over, lines)))
         fixed = [f"{name}_{style.value_label(name, best[name].iloc[0]).replace('/', 'over')}" for name in vary]
         if best.groupby(["scheme", lines])[over].nunique().max() >= 3:
             parts.append(("_at_" + "_".join(fixed) if fixed else "", best))
     return [pair for pair in parts if pair[1][lines].nunique() > 1] or parts
+
+
+def _lowest_mean(runs: pd.DataFrame, over: str, lines: str) -> float:
+    """The lowest mean loss over seeds."""
+    return float(runs.groupby(["scheme", lines, over])["val_loss"].mean().min())

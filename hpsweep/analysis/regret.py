@@ -158,7 +158,7 @@ def _standard_error(cells: Cells) -> float:
     """Of the best cell's mean loss, from the spread of its seeds; NaN with one seed."""
     if not cells.finite.any():
         return math.nan
-    single = cells.runs.loc[cells.runs["cell"] == int(np.nanargmin(cells.loss)), "loss"]
+    single = cells.runs.loc[cells.runs["cell"] == int(np.nanargmin(cells.adjusted)), "loss"]
     return float(single.std(ddof=1) / math.sqrt(len(single))) if len(single) > 1 else math.nan
 
 
@@ -172,7 +172,7 @@ def _loss_at(cells: Cells, x: float) -> dict[str, Any]:
             return {"why": f"the proxy's setting diverges here ({cells.values[nearest]:.4g})"}
         return {
             "transferred_value": float(cells.values[nearest]),
-            "transferred_loss": float(cells.loss[nearest]),
+            "transferred_loss": float(cells.adjusted[nearest]),
             "transferred_from": "measured",
         }
     right = int(np.searchsorted(cells.x, x))
@@ -180,5 +180,5 @@ def _loss_at(cells: Cells, x: float) -> dict[str, Any]:
         return {"why": f"the proxy's setting {2.0**x:.4g} lies outside the values tried here"}
     if not (cells.finite[right] and cells.finite[right - 1]):
         return {"why": f"runs beside the proxy's setting {2.0**x:.4g} diverge here"}
-    loss = float(np.interp(x, cells.x[right - 1 : right + 1], cells.loss[right - 1 : right + 1]))
+    loss = float(np.interp(x, cells.x[right - 1 : right + 1], cells.adjusted[right - 1 : right + 1]))
     return {"transferred_value": 2.0**x, "transferred_loss": loss, "transferred_from": "interpolated"}

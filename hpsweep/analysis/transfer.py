@@ -25,6 +25,9 @@ from hpsweep.spec import Scheme, Target, Trial, trial_from_row
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
 
+WIDE = 1.0
+"""Octaves on one side of an optimum above which its interval is said to be wide."""
+
 FARTHEST_DENSITY, FARTHEST_WIDTH = 4, 16
 """Factors beyond the sparsest and the widest model that was tuned, after which a target is an extrapolation."""
 
@@ -33,14 +36,15 @@ def transfer(
     runs: pd.DataFrame,
     target: Target,
     *,
-    scheme: Scheme = "supar",
+    scheme: Scheme | None = None,
     over: str = "lr",
     proxy: Mapping[str, Any] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Card:
-    """The card that carries the proxy's tuned hyperparameters to `target`.
+    """The card that carries the proxy's tuned hyperparameters to `target`, by the rules of `scheme`.
 
+    Without a word on the scheme it is supar; where there are no such runs, mup; else sp.
     The proxy is the scheme's runs at width = base_width and density = base_density; `proxy` overrides these and
     selects other fields, such as {"density": 1/4} or {"steps": 600}. `over` is interpolated; where other searched
     hyperparameters vary in the proxy's runs, the tried values with the lowest loss are taken; among equals within noise
@@ -50,10 +54,13 @@ def transfer(
     Raises ValueError where there is no proxy or it has no optimum, for runs that `optima` refuses, and for a target
     that cannot be: head size that does not divide the width, less than one nonzero per neuron.
     """
-    if scheme not in get_args(Scheme):
+    if not isinstance(target, Target):
+        raise ValueError(f"target is {target!r}; give a Target(width=..., density=...).")
+    if scheme is not None and scheme not in get_args(Scheme):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
     runs, place = select_proxy(runs, proxy or {}, over)
-    source = _proxy_runs(runs, scheme, place)
+    there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
+    source = _proxy_runs(runs, scheme := scheme or there_is[0], place)
     others = other_tuned(source, over)
     own = rows_at(runs, {"scheme": scheme})
     groups = fit_groups(source, ["scheme", *others], over=over, resamples=resamples, seed=seed)
@@ -75,10 +82,11 @@ def transfer(
     comparison = tuned_against_transferred(runs, over=over, proxy=place, resamples=resamples, seed=seed)
     notes = [
         *_warn_optimum(tuned, over),
-        *_warn_alike(alike, others),
+        *_warn_others(source, settings, alike),
         *_warn_target(base, trial, target, vocabulary),
-        *_warn_reach(own, trial),
+        *_warn_reach(trial, comparison),
         *_warn_drift(base, trial, drifts),
+        *_warn_lost(base, comparison),
         *_warn_scheme(base, comparison),
     ]
     return make_card(
@@ -153,15 +161,26 @@ def _warn_optimum(tuned: Group, over: str) -> list[str]:
     row = tuned.row
     if row["status"] == "edge":
         return [f"NOT AN OPTIMUM but a bound: {over} {row['opt']:.4g} is where the proxy's grid ends ({row['why']})."]
+    notes = []
     if row["interval"] == "assumed":
-        return [f"the interval of {over} rests on an assumed noise: train the proxy with at least 2 seeds."]
-    return []
+        notes.append(f"the interval of {over} rests on an assumed noise: train the proxy with at least 2 seeds.")
+    if max(row["log2_high"] - row["log2_opt"], row["log2_opt"] - row["log2_low"]) > WIDE:
+        notes.append(
+            f"the proxy's optimum is only known to lie between {over} {row['low']:.3g} and {row['high']:.3g}: train "
+            "more seeds, or finer values."
+        )
+    return notes
 
 
-def _warn_alike(alike: Sequence[Group], others: Sequence[str]) -> list[str]:
-    """Other settings that the proxy cannot tell from the chosen one."""
-    settings = [", ".join(f"{n} {v:g}" for n, v in zip(others, group.key[1:], strict=True)) for group in alike]
-    return [f"as good within noise, and not chosen: {'; '.join(settings)}."] if settings else []
+def _warn_others(source: pd.DataFrame, settings: Mapping[str, Any], alike: Sequence[Group]) -> list[str]:
+    """Of the other searched hyperparameters: values at an end of those tried, and others that are as good."""
+    notes = []
+    for name, value in settings.items():
+        for end, word in ((source[name].max(), "highest"), (source[name].min(), "lowest")):
+            if value == end:
+                notes.append(f"NOT AN OPTIMUM but a bound: {name} {value:g} is the {word} that was tried.")
+    others = [", ".join(f"{n} {v:g}" for n, v in zip(settings, group.key[1:], strict=True)) for group in alike]
+    return notes + ([f"as good within noise, and not chosen: {'; '.join(others)}."] if others else [])
 
 
 def _warn_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> list[str]:
@@ -180,13 +199,19 @@ def _warn_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
             )
     if target.vocabulary is not None and target.vocabulary != vocabulary:
         notes.append(f"vocabulary {target.vocabulary} differs from the proxy's {vocabulary}: not corrected here.")
-    if target.tokens is not None:
+    there = base.total_tokens / sizes(base, vocabulary).hidden_nonzeros
+    per_step = base.batch * base.context
+    if target.tokens is None:
+        notes.append(
+            f"the proxy saw {there:.3g} tokens per nonzero hidden parameter, {per_step} a step: another duration or "
+            "batch is not corrected by any scheme here (give the target's tokens to compare)."
+        )
+    else:
         here = target.tokens / sizes(trial, vocabulary).hidden_nonzeros
-        there = base.total_tokens / sizes(base, vocabulary).hidden_nonzeros
         if not 0.9 <= here / there <= 1.1:
             notes.append(
-                f"{here:.3g} tokens per nonzero hidden parameter differ from the proxy's {there:.3g}: "
-                "not corrected by any scheme here."
+                f"{here:.3g} tokens per nonzero hidden parameter differ from the proxy's {there:.3g}: not corrected "
+                f"by any scheme here, nor is a batch other than the proxy's {per_step} tokens."
             )
     here, there = (rules.numbers(t, "hidden", m_d=t.m_d, m_rho=t.m_rho).lr for t in (trial, base))
     if trial.weight_decay > 0 and trial.weight_decay_rule == "coupled" and not math.isclose(here, there):
@@ -197,11 +222,12 @@ def _warn_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
     return notes
 
 
-def _warn_reach(own: pd.DataFrame, trial: Trial) -> list[str]:
-    """Targets far from anything tuned."""
+def _warn_reach(trial: Trial, comparison: pd.DataFrame) -> list[str]:
+    """Targets far from anything that has an optimum."""
     notes = []
-    sparser = float(own["density"].min()) / trial.density
-    wider = trial.width / float(own["width"].max())
+    tuned = comparison[(comparison["scheme"] == trial.scheme) & comparison["status"].isin(["ok", "edge"])]
+    sparser = float(tuned["density"].min()) / trial.density
+    wider = trial.width / float(tuned["width"].max())
     if sparser > FARTHEST_DENSITY:
         notes.append(f"extrapolation: density {trial.density:g} is {sparser:.3g} x below the sparsest tuned.")
     if wider > FARTHEST_WIDTH:
@@ -219,6 +245,15 @@ def _warn_drift(base: Trial, trial: Trial, drifts: Sequence[Mapping[str, Any]]) 
         if getattr(trial, along) != getattr(base, along) and along not in {row["along"] for row in drifts}:
             notes.append(f"nothing says that the optimum stays put along {along}: the runs have one {along} only.")
     return notes
+
+
+def _warn_lost(base: Trial, comparison: pd.DataFrame) -> list[str]:
+    """Widths and densities at which the proxy's setting was tried in vain."""
+    own = comparison[(comparison["scheme"] == base.scheme) & comparison["transferred_loss"].isna()]
+    return [
+        f"at width {row['width']}, density {row['density']:g} the proxy's setting has no loss: {row['why']}."
+        for row in own.to_dict("records")
+    ]
 
 
 def _warn_scheme(base: Trial, comparison: pd.DataFrame) -> list[str]:

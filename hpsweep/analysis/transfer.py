@@ -78,7 +78,7 @@ def transfer(
     vocabulary = int(used["vocabulary"].iloc[0])
     trial = _target_trial(base, target)
     own = rows_at(own, settings)
-    drifts = _drifts(own, place, over, resamples, seed)
+    drifts = _drifts(own, over, resamples, seed)
     comparison = tuned_against_transferred(runs, over=over, proxy=place, resamples=resamples, seed=seed)
     notes = [
         *_warn_optimum(tuned, over),
@@ -144,13 +144,13 @@ def _target_trial(base: Trial, target: Target) -> Trial:
     )
 
 
-def _drifts(own: pd.DataFrame, place: Mapping[str, Any], over: str, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of `drift` along density at the proxy's width and along width at its density, where there are such runs."""
+def _drifts(own: pd.DataFrame, over: str, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of `drift` along density at every width, and along width at every density, where there are several."""
     rows = []
     for along, fixed in (("density", "width"), ("width", "density")):
-        line = own[own[fixed] == place[fixed]]
-        if line[along].nunique() > 1:
-            rows += records(drift(line, along, ["scheme"], over=over, resamples=resamples, seed=seed))
+        for _, line in own.groupby(fixed):
+            if line[along].nunique() > 1:
+                rows += records(drift(line, along, ["scheme", fixed], over=over, resamples=resamples, seed=seed))
     return rows
 
 
@@ -240,7 +240,8 @@ def _warn_drift(base: Trial, trial: Trial, drifts: Sequence[Mapping[str, Any]]) 
     notes = []
     for row in drifts:
         if row["verdict"] != "stable":
-            notes.append(f"the optimum along {row['along']} is {row['verdict']}, not stable: {row['why']}.")
+            at = " ".join(f"{name} {row[name]:g}" for name in ("width", "density") if name in row)
+            notes.append(f"the optimum along {row['along']} (at {at}) is {row['verdict']}, not stable: {row['why']}.")
     for along in ("density", "width"):
         if getattr(trial, along) != getattr(base, along) and along not in {row["along"] for row in drifts}:
             notes.append(f"nothing says that the optimum stays put along {along}: the runs have one {along} only.")

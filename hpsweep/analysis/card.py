@@ -30,7 +30,7 @@ class Card:
     Base values are those at m_d = m_rho = 1. `kinds` has the numbers of each kind of tensor at the target; `tensors`
     the proxy GPT's tensors at the target's size, hidden ones with their nonzeros; a readout that is tied has the
     embedding's init std and lr. `uncertainty` is the larger side of the optimum's interval, octaves, null for a bound.
-    `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`, along density at every width and along
+    `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`: along density at every width, along
     width at every density. Missing is null.
     """
 

@@ -13,6 +13,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NAME := $(basename $(notdir $(EXPERIMENT)))
 
+# Another torch asked for than the one that is installed: install it. Unasked, what is installed stays.
+ifneq ($(filter-out file default undefined,$(origin TORCH) $(origin TORCH_INDEX)),)
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(strip $(TORCH) $(TORCH_INDEX)))
+.PHONY: $(STAMP)
+endif
+endif
+
 .PHONY: help install sweep test check notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
@@ -32,9 +39,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "hpsweep needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $(TORCH) and the versions in constraints.txt into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)' $(if $(TORCH_INDEX),--upgrade --extra-index-url $(TORCH_INDEX))
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[run,notebooks,dev]'
-	@touch $@
+	@echo '$(strip $(TORCH) $(TORCH_INDEX))' > $@
 
 sweep: install  ## run an experiment, then its optima, figures and card
 	$(BIN)/hpsweep run $(EXPERIMENT) --results $(RESULTS) --address $(ADDRESS)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import re
 import runpy
 import shlex
+import shutil
 import sys
 import traceback
 import warnings
@@ -29,6 +31,8 @@ from hpsweep.sweep.worker import TRAIN
 if TYPE_CHECKING:
     import pandas as pd
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored is whole; more cannot be stored
+
 EXPERIMENTS = Path("experiments")
 """Where an experiment given by its bare name is looked up."""
 
@@ -37,7 +41,9 @@ def main(argv: Sequence[str] | None = None, *, train: str = TRAIN) -> int:
     """The exit status of a command: 0, 2 for wrong input, 130 if interrupted. `train` is another trainer, for tests."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
-    arguments.train, arguments.command = train, shlex.join(["hpsweep", *words])
+    absent = Path(sys.argv[0]).name == "hpsweep" and not shutil.which("hpsweep")  # called by its path, as make does
+    name = sys.argv[0] if absent else "hpsweep"
+    arguments.train, arguments.command = train, shlex.join([name, *words])
     with warnings.catch_warnings(), interruptible():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
@@ -99,10 +105,14 @@ def _run(a: argparse.Namespace) -> int:
             summary = run(
                 sweep, a.results, address=a.address, **options, device=a.device, train=a.train, reporter=reporter
             )
-    except (KeyboardInterrupt, ConnectionError) as error:
+    except (KeyboardInterrupt, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno not in _DISK:
+            raise
         counts = store.status_counts(folder)
         stored = sum(counts[status] for status in store.DONE)
-        _say(f"{str(error) or 'stopped'}; {stored} of {search.total(sweep)} trials stored. Resume with: {a.command}")
+        total = max(stored, search.total(sweep))
+        why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)) or "stopped"
+        _say(f"{why}; {stored} of {total} trials stored. Resume with: {a.command}")
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     if a.json:
         _json({"folder": str(folder), **summary._asdict()})
@@ -113,7 +123,7 @@ def _run(a: argparse.Namespace) -> int:
     )
     if summary.failed:
         _say(f"{summary.failed} trials failed: hpsweep status {folder} says why; the same command tries them again.")
-    return 0
+    return 0 if summary.ok + summary.diverged else 1
 
 
 def _status(a: argparse.Namespace) -> None:
@@ -128,6 +138,7 @@ def _status(a: argparse.Namespace) -> None:
             print(f"{a.folder}: nothing stored yet; {total} trials in all")
         return
     runs = _runs(a.folder)
+    total = None if total is None else max(total, len(runs))  # a search may have been shortened since
     over, by = _searched(runs)[:1], varying(runs, without=TUNED)
     counts = runs.assign(**{status: runs["status"] == status for status in (*store.DONE, "failed")})
     table = counts.groupby(by, as_index=False)[[*store.DONE, "failed"]].sum()
@@ -150,15 +161,19 @@ def _optimum(a: argparse.Namespace) -> None:
     from hpsweep.analysis.drift import drift
     from hpsweep.analysis.optimum import optima
 
-    runs = _runs(_writable(a.folder))
+    runs = _runs(a.folder)
     over = _over(runs, a.over)
     by = a.by or varying(runs, without=(over,))
     table = optima(runs, by, over=over)
     along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
     drifts = _concat([drift(runs, name, _apart(runs, by, name), over=over) for name in along])
     regret, why = _tuned_against_transferred(runs, over)
+    keeps = not (a.by or a.over)  # the sweep's own tables, not those of a look at it
+    if keeps and not os.access(a.folder, os.W_OK):
+        _say(f"{a.folder} cannot be written: the tables are printed, and not kept there.")
+        keeps = False
     for name, frame in (("optima", table), ("drift", drifts)):
-        if len(frame) and not (a.by or a.over):  # the sweep's own tables, not those of a look at it
+        if len(frame) and keeps:
             with store.replacing(Path(a.folder) / f"{name}.csv") as path:
                 frame.to_csv(path, index=False)
     if a.json:

@@ -405,6 +405,7 @@ def _check_choice(name: str, value: Any) -> None:
 
 
 def _check_fields(record: Trial | Target) -> None:
+    """Raise ValueError for a bad field, and make the others what they are declared: 128.0 is the width 128."""
     for name, declared in record.__annotations__.items():  # as text, such as 'int | None'
         value = getattr(record, name)
         if name in _CHOICES:
@@ -417,6 +418,7 @@ def _check_fields(record: Trial | Target) -> None:
                 raise ValueError(f"{name} is {value!r}; give True or False.")
         elif value is not None or "None" not in declared:
             _check_number(name, value, whole="int" in declared)
+            object.__setattr__(record, name, _as_declared(declared, value))
 
 
 def _check_number(name: str, value: Any, *, whole: bool) -> None:
@@ -443,11 +445,14 @@ _DECLARED: dict[str, str] = dict(Trial.__annotations__)
 
 def _typed(name: str, value: Any) -> Any:
     """The value as its declared type, so that 1, 1.0 and numpy.float64(1) are one value."""
+    return _as_declared(_DECLARED[name], value)
+
+
+def _as_declared(declared: str, value: Any) -> Any:
     if value is None:
         return None
-    declared = _DECLARED[name]
     if "float" in declared:
-        return float(value)
+        return float(value) + 0.0  # -0.0 is 0.0
     if "int" in declared:
         return int(value)
     if declared == "bool":

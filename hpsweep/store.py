@@ -167,7 +167,7 @@ def _distinct(table: pa.Table) -> pa.Table:
     if pc.count_distinct(table["trial_id"]).as_py() == table.num_rows:
         return table
     failed = [status not in DONE for status in table["status"].to_pylist()]
-    times = table["finished_at"].cast(_INT).to_pylist()
+    times = [time or 0 for time in table["finished_at"].cast(_INT).to_pylist()]
     order = sorted(range(table.num_rows), key=lambda i: (failed[i], -times[i] if failed[i] else times[i]))
     best: dict[tuple[str, str], int] = {}
     keys = zip(table["trial_id"].to_pylist(), table["data_hash"].to_pylist(), strict=True)
@@ -189,11 +189,13 @@ def _parts(folder: Path, schema: pa.Schema) -> dict[Path, pa.Table]:
             with pq.ParquetFile(path) as file:
                 _check_version(path, file.schema_arrow)
                 tables[path] = _aligned(file.read(), schema)
+        except FileNotFoundError:  # joined with others by `compact` meanwhile: the list is stale
+            return _parts(folder, schema)
         except (pa.ArrowException, OSError) as error:
             invalid.append(f"{path.name} ({str(error).splitlines()[0]})")
     if invalid:
         warnings.warn(
-            f"{folder}: {len(invalid)} unreadable files skipped; their trials will be trained again: "
+            f"{folder}: {len(invalid)} unreadable files skipped; what they held counts as not trained: "
             + ", ".join(invalid[:5])
             + (", ..." if len(invalid) > 5 else ""),
             stacklevel=4,
@@ -202,7 +204,10 @@ def _parts(folder: Path, schema: pa.Schema) -> dict[Path, pa.Table]:
 
 
 def _check_version(path: Path, schema: pa.Schema) -> None:
-    version = int((schema.metadata or {}).get(b"hpsweep_schema_version", 0))
+    stated = (schema.metadata or {}).get(b"hpsweep_schema_version", b"0")
+    if not stated.isdigit():
+        raise pa.ArrowInvalid(f"schema version {stated!r}")
+    version = int(stated)
     if version > SCHEMA_VERSION:
         raise ValueError(
             f"{path} has schema version {version}; this hpsweep reads up to {SCHEMA_VERSION}. Upgrade hpsweep."
@@ -210,7 +215,10 @@ def _check_version(path: Path, schema: pa.Schema) -> None:
 
 
 def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the schema's columns: absent ones null, types cast."""
+    """The table with exactly the schema's columns: absent ones null, types cast. ArrowInvalid for no table of ours."""
+    for name in ("trial_id", "status" if "status" in schema.names else "step"):
+        if name not in table.column_names or table[name].null_count:
+            raise pa.ArrowInvalid(f"not written by hpsweep: {name} is missing")
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
         for field in schema
@@ -319,19 +327,30 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
         return {}
     try:
         sweep: dict[str, Any] = json.loads(path.read_text())["sweep"]
+        sweep["name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not what hpsweep wrote ({error}); restore or remove it.") from None
     return sweep
 
 
-def check_folder(folder: str | Path, name: str) -> None:
-    """Raise ValueError unless `folder` can hold the results of the experiment `name`. Writes nothing."""
+def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
+    """Raise ValueError unless `folder` can hold (or, without `writes`, holds) the results of the experiment `name`.
+
+    Writes nothing.
+    """
     folder = Path(folder)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ValueError(f"{existing} is a file; results need a folder. Give another one with --results.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"{existing} cannot be written; give another folder with --results, or change its mode.")
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be a folder ({error.strerror}); give another with --results.") from None
+    for path in (existing, folder / "runs", folder / "curves"):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is a file; results need a folder. Give another one with --results.")
+        if writes and path.exists() and not os.access(path, os.W_OK | os.X_OK):
+            raise ValueError(f"{path} cannot be written; give another folder with --results, or change its mode.")
+    for path in (folder / "meta.json", folder / ".lock"):
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder where hpsweep keeps a file; remove it, or give another --results.")
     owner = read_meta(folder).get("name", name)
     if owner != name:
         raise ValueError(
@@ -347,8 +366,14 @@ def lock(folder: str | Path) -> Iterator[str | None]:
     says who holds it.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written ({error.strerror}); give another folder with --results."
+        ) from None
+    with opened as file:
         file.seek(0)
         holder = file.read().strip() or None
         try:

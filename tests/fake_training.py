@@ -37,7 +37,7 @@ def sweep(folder: Path, **changes: Any) -> Sweep:
 
 
 def order(folder: Path, **orders: Any) -> None:
-    """Say how `train` behaves: seconds, silent, fail, die, die_once."""
+    """Say how `train` behaves: seconds, silent, fail, die, die_once, data_hash (of the rows, another than ours)."""
     (folder / "orders.json").write_text(json.dumps(orders))
 
 
@@ -65,6 +65,8 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Callable[[i
         raise RuntimeError(f"made to fail by {bad[0]}\nand a second line")
     _note(folder, "trained", trials)
     rows = [row(trial, len(trials), orders.get("seconds", 0.05), device) for trial in trials]
+    if "data_hash" in orders:
+        rows = [{**made, "data_hash": orders["data_hash"]} for made in rows]
     curves = {"trial_id": [t.trial_id for t in trials], "step": [10] * len(trials), "tokens": [10] * len(trials)}
     losses = [made["val_loss"] for made in rows]
     return SimpleNamespace(rows=rows, curves={**curves, "train_loss": losses, "val_loss": losses})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import math
 import os
 import pty
 import re
+import sys
 import termios
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,91 @@ def test_a_failed_trial_is_seen_in_run_and_status(there: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     assert bad in out
     assert "RuntimeError: made to fail by" in out
+
+
+def test_a_sweep_of_which_nothing_could_be_trained_has_failed(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = fake.experiment(there, grid={"seed": [0, 1]})
+    fake.order(there, seconds=0, fail=[trial.trial_id for trial in sweep.trials])
+    assert main(["run", "fake", "--workers", "1"], train=fake.TRAIN) == 1
+    assert "0 of 2 trials stored" in capsys.readouterr().out
+
+
+def test_rows_of_other_data_than_the_sweep_began_with_are_refused_and_not_stored(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "fake", "--workers", "1", "--ensemble-size", "24"], train=fake.TRAIN) == 0
+    fake.experiment(there, grid={"seed": [7]})
+    fake.order(there, seconds=0, data_hash="other")
+    capsys.readouterr()
+    assert main(["run", "fake", "--workers", "1"], train=fake.TRAIN) == 2
+    err = capsys.readouterr().err
+    assert "as data_hash other, but the sweep began with" in err
+    assert "Traceback" not in err
+    assert len(store.load(there / "results" / "fake")) == 48
+
+
+def test_a_full_disk_is_one_line_with_the_command_that_resumes(
+    there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = store.append, []
+
+    def full(*arguments: Any) -> Path:
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(write(*arguments))
+        return written[0]
+
+    monkeypatch.setattr(store, "append", full)
+    assert main(["run", "fake", "--workers", "1", "--ensemble-size", "4"], train=fake.TRAIN) == 1
+    err = capsys.readouterr().err
+    assert "No space left on device; 4 of 48 trials stored. Resume with: " in err
+    assert err.rstrip().endswith("run fake --workers 1 --ensemble-size 4")
+
+
+def test_the_command_that_resumes_can_be_typed_as_it_is(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpsweep import cli
+
+    seen = []
+    monkeypatch.setattr(cli, "_status", lambda arguments: seen.append(arguments.command))
+    monkeypatch.setattr(sys, "argv", ["/somewhere/.venv/bin/hpsweep"])
+    monkeypatch.setenv("PATH", str(there))
+    assert main(["status", "x y"]) == 0
+    (there / "hpsweep").touch(mode=0o755)
+    assert main(["status", "x y"]) == 0
+    assert seen == ["/somewhere/.venv/bin/hpsweep status 'x y'", "hpsweep status 'x y'"]
+
+
+def test_results_that_cannot_be_written_can_be_read(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: access(path, mode) and not mode & os.W_OK
+    )  # root may write all
+    assert main(["optimum", folder]) == 0
+    out, err = capsys.readouterr()
+    assert "best lr per group" in out
+    assert "cannot be written: the tables are printed, and not kept there" in err
+    assert not (Path(folder) / "optima.csv").exists()
+
+
+def test_a_shortened_search_never_counts_beyond_its_total(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"grid": {"seed": [0]}, "search": "random", "space": {"lr": (1e-3, 1e-1)}}
+    for points in (6, 3):
+        fake.experiment(there, **options, points=points)
+        assert main(["run", "fake", "--workers", "1"], train=fake.TRAIN) == 0
+    assert "6 of 6 trials stored" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["status", "results/fake"]) == 0
+    assert "6 ok, 0 diverged, 0 failed; 6 trials in all" in capsys.readouterr().out
+
+
+def test_a_long_warm_up_is_planned_as_it_is_run(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = fake.sweep(there).base.replace(warmup_fraction=0.6, steps=30)
+    (there / "warm.py").write_text(
+        f"from hpsweep.spec import Sweep, Trial\nSWEEP = Sweep(name='warm', base={base!r})\n"
+    )
+    assert main(["plan", "warm.py"], train=fake.TRAIN) == 0
+    assert "missing: 1" in capsys.readouterr().out
 
 
 def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits(
@@ -396,7 +483,10 @@ def test_results_that_cannot_be_used_are_refused(
     monkeypatch.setattr(
         os, "access", lambda path, mode: access(path, mode) and not mode & os.W_OK
     )  # root may write all
-    assert "cannot be written" in refused(capsys, verb, "fake")
+    if verb == "run":
+        assert "cannot be written" in refused(capsys, verb, "fake")
+    else:
+        assert main([verb, "fake"], train=fake.TRAIN) == 0  # it writes nothing
     assert list((there / "results" / "fake").iterdir()) == []
 
 

@@ -123,6 +123,21 @@ def test_a_folder_of_text_is_split_by_file_in_sorted_order_without_hidden_and_em
     assert validation == [(tmp_path / name).read_bytes() for name in HELD_OUT]
 
 
+def test_linked_folders_are_read_once_and_loops_end(tmp_path: Path) -> None:
+    real, folder = tmp_path / "real", tmp_path / "corpus"
+    real.mkdir()
+    folder.mkdir()
+    (folder / "a.txt").write_text("a" * 900)
+    (real / "b.txt").write_text("b" * 9000)
+    (folder / "shard").symlink_to(real)
+    (folder / "again").symlink_to(real)
+    (real / "loop").symlink_to(folder)
+    data = load_dataset(f"text:{folder}")
+    tokens = np.concatenate([data.train, data.validation])
+    assert (tokens == ord("a")).sum() == 900
+    assert (tokens == ord("b")).sum() == 9000
+
+
 def test_few_files_are_split_by_position(tmp_path: Path) -> None:
     (tmp_path / "50.txt").write_text("a" * 50)  # would be held out among many
     (tmp_path / "51.txt").write_text("b" * 50)
@@ -223,6 +238,13 @@ def test_parquet_names_the_columns_there_are_and_the_row_without_text(tmp_path: 
     assert f"{path}: no column 'text'; there is 'id', 'body'" in text
     assert "column 'id' is int64, not text" in message(f"parquet:{path}?column=id")
     assert "column 'body' is null in row 3" in message(f"parquet:{path}?column=body")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["x" * 100]), pa.array(["y" * 100])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "two.parquet")
+    with pytest.raises(ValueError, match="two columns 'text'"):
+        load_dataset(f"parquet:{tmp_path / 'two.parquet'}?column=text")
 
 
 def test_unreadable_parquet_is_named(tmp_path: Path) -> None:

@@ -230,6 +230,13 @@ def test_a_port_where_something_else_listens_is_no_ray_cluster(tmp_path: Path) -
             pass
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_gpus_that_torch_cannot_use_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_torch_sees_gpus", lambda: False)
+    with pytest.warns(UserWarning, match="2 GPUs are here, and this torch cannot use them"), place() as here:
+        assert here.device == "cpu"
+
+
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose nvidia-smi lists two GPUs, and whose torch sees them."""

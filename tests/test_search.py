@@ -266,6 +266,16 @@ def test_rows_of_another_search_over_the_same_space_count_as_points() -> None:
     assert len(proposed) == 14
 
 
+@NEEDS_SCIPY
+def test_short_searches_learn_too() -> None:
+    # the first third, 3 to 10 points, is drawn at random; tpe and gp differ from then on
+    for points, start in ((6, 3), (12, 4)):
+        sweeps = (made_sweep(search, grid={"seed": [0]}, points=points) for search in ("tpe", "gp"))
+        tpe, gp = ([row["lr"] for row in run(sweep, limit=1)] for sweep in sweeps)
+        assert tpe[:start] == gp[:start]
+        assert tpe[start] != gp[start]
+
+
 # --- each search ---
 
 

@@ -40,6 +40,15 @@ def test_every_field_is_part_of_the_id(name: str) -> None:
     assert changed.trial_id != BASE.trial_id
 
 
+def test_whole_numbers_given_as_floats_are_whole_and_zeros_have_no_sign() -> None:
+    trial = Trial(width=2.0**7, depth=2.0, head_size=32.0, context=64.0, batch=16.0, steps=10.0, seed=0.0, lr=1)  # type: ignore[arg-type]
+    for name in ("width", "depth", "head_size", "context", "batch", "steps", "seed"):
+        assert type(getattr(trial, name)) is int
+    assert type(trial.lr) is float
+    assert Trial(steps=10, weight_decay=-0.0).trial_id == Trial(steps=10, weight_decay=0.0).trial_id
+    assert type(Target(width=2.0**10, density=1).width) is int  # type: ignore[arg-type]
+
+
 def test_a_duration_in_tokens_is_the_same_trial_as_in_steps() -> None:
     assert Trial(tokens=300 * 16 * 64).trial_id == BASE.trial_id
     assert Trial(tokens=300 * 16 * 64 - 1).total_steps == 300

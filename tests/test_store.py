@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,75 @@ def test_a_damaged_file_is_named_and_skipped(tmp_path: Path, damage: str) -> Non
     )
     with pytest.warns(UserWarning, match=f"1 unreadable files skipped.*{path.name}"):
         assert store.load(tmp_path).seed.tolist() == [0]
+
+
+@pytest.mark.parametrize("columns", [{"a": [1]}, {"trial_id": [None], "status": ["ok"]}, {"trial_id": ["x"]}])
+def test_a_file_that_hpsweep_did_not_write_is_named_and_skipped(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+    store.append(tmp_path, [row(0)])
+    pq.write_table(pa.table(columns), tmp_path / "runs" / "part-foreign.parquet")
+    with pytest.warns(UserWarning, match=r"part-foreign.parquet \(not written by hpsweep"):
+        assert len(store.load(tmp_path)) == 1
+
+
+def test_a_file_of_no_known_version_is_named_and_skipped(tmp_path: Path) -> None:
+    path = store.append(tmp_path, [row(0)])
+    table = pq.read_table(path).replace_schema_metadata({"hpsweep_schema_version": "x"})
+    pq.write_table(table, path.with_name("part-odd.parquet"))
+    with pytest.warns(UserWarning, match=r"part-odd.parquet \(schema version"):
+        assert len(store.load(tmp_path)) == 1
+
+
+def test_a_trial_stored_twice_without_a_time_counts_once(tmp_path: Path) -> None:
+    for attempts in (1, 2):
+        store.append(tmp_path, [{**row(0), "status": "failed", "finished_at": None, "attempts": attempts}])
+    assert len(store.load(tmp_path)) == 1
+
+
+def test_reading_while_the_files_are_joined_misses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        store.append(tmp_path, [row(number)])
+    opened, inner = [], pq.ParquetFile
+
+    def interrupted(path: Path) -> Any:
+        opened.append(path)
+        if len(opened) == 3:
+            monkeypatch.setattr(pq, "ParquetFile", inner)
+            store.compact(tmp_path)
+        return inner(path)
+
+    monkeypatch.setattr(pq, "ParquetFile", interrupted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(store.load(tmp_path)) == 5
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("name", ["runs", "curves"])
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name} is a file; results need a folder"):
+        store.check_folder(tmp_path, "x")
+
+
+@pytest.mark.parametrize("name", [".lock", "meta.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} is a folder where hpsweep keeps a file"):
+        store.check_folder(tmp_path, "x")
+
+
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be a folder"):
+        store.check_folder(tmp_path / ("x" * 300), "x")
+    with pytest.raises(ValueError, match="cannot be written"), store.lock("/proc/hpsweep"):
+        pass
+
+
+@pytest.mark.parametrize("text", ['{"sweep": []}', '{"sweep": null}', '{"sweep": {}}'])
+def test_a_record_of_no_sweep_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "meta.json").write_text(text)
+    with pytest.raises(ValueError, match="is not what hpsweep wrote"):
+        store.check_folder(tmp_path, "x")
 
 
 def test_a_file_that_was_being_written_is_not_read(tmp_path: Path) -> None:

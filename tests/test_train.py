@@ -50,6 +50,16 @@ def _plain(trial: Trial) -> tuple[list[float], Any]:
     return train_plain(trial, data.vocabulary, weights, masks, batches)
 
 
+def _held_out(plain: Any, trial: Trial) -> float:
+    """Mean loss of a plain module on evenly spread sequences of the validation tokens."""
+    tokens = torch.from_numpy(load_dataset(trial.data).validation.astype(np.int64))
+    starts = [i * (len(tokens) - 1) // trial.eval_sequences for i in range(trial.eval_sequences)]
+    windows = torch.stack([tokens[start : start + trial.context + 1] for start in starts])
+    with torch.no_grad():
+        logits = plain(windows[:, :-1])
+    return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()))
+
+
 @pytest.fixture(scope="module")
 def together() -> Outcome:
     return train.train(MIXED)
@@ -64,8 +74,9 @@ def test_an_ensemble_member_equals_the_same_trial_alone(together: Outcome, place
 
 @pytest.mark.parametrize("place", range(len(MIXED)))
 def test_an_ensemble_member_equals_a_plain_module_trained_with_torch_adamw(together: Outcome, place: int) -> None:
-    losses, _ = _plain(MIXED[place])
+    losses, plain = _plain(MIXED[place])
     np.testing.assert_allclose(_curve(together, MIXED[place]), losses, atol=1e-4)
+    assert together.rows[place]["val_loss"] == pytest.approx(_held_out(plain, MIXED[place]), abs=1e-4)
 
 
 def test_an_untied_readout_equals_a_plain_module_too() -> None:
@@ -103,7 +114,27 @@ def test_a_trial_that_diverges_midway_is_recorded_with_its_step_and_leaves(monke
     assert 0 < step < 30
     assert sizes[: step + 1] == [2] * (step + 1)
     assert set(sizes[step + 1 :]) == {1}
-    assert outcome.rows[0]["val_loss"] == train.train([calm]).rows[0]["val_loss"]
+    alone = train.train([calm])
+    assert outcome.rows[0]["val_loss"] == alone.rows[0]["val_loss"]
+    assert (_curve(outcome, calm) == _curve(alone, calm)).all()
+
+
+def test_a_loss_that_is_finite_and_twice_too_high_is_divergence() -> None:
+    uniform = math.log(256)
+    ensemble = train.Ensemble(
+        [BASE.replace(seed=seed) for seed in range(4)], load_dataset("stdlib"), torch.device("cpu")
+    )
+    # twice uniform guessing is the limit, whatever smaller loss a trial began with; or twice a larger first loss
+    history = torch.tensor([[uniform, uniform, 1.0, 8.0], [2.01 * uniform, 1.99 * uniform, 1.99 * uniform, 15.9]])
+    ensemble.drop_diverged(history, since=1)
+    assert ensemble.members == [1, 2, 3]
+    assert ensemble.diverged == {0: 1}
+
+
+def test_the_training_loss_of_a_row_is_that_of_the_last_twentieth_of_the_steps() -> None:
+    row = train._result(np.arange(100.0), np.array([1.0, 2.0]), None)
+    assert row["train_loss"] == pytest.approx((95 + 96 + 97 + 98 + 99) / 5)
+    assert row["initial_loss"] == 0
 
 
 def test_looking_for_diverged_trials_less_often_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +232,8 @@ def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_device_trains_to_the_losses_of_the_cpu() -> None:
-    cpu, gpu = train.train(MIXED), train.train(MIXED, device="cuda")
+    trials = [*MIXED, BASE.replace(lr=1e6)]  # the last diverges between two looks
+    cpu, gpu = train.train(trials), train.train(trials, device="cuda")
+    assert [row["status"] for row in gpu.rows] == [row["status"] for row in cpu.rows] == ["ok"] * 5 + ["diverged"]
     for trial in MIXED:
         np.testing.assert_allclose(_curve(cpu, trial), _curve(gpu, trial), atol=1e-3)

@@ -212,8 +212,13 @@ def _files(root: Path, suffixes: tuple[str, ...] = ("",), keep: Callable[[str], 
     if not root.is_dir():
         raise ValueError(f"{root.absolute()} does not exist; check the path.")
     found = []
-    for folder, folders, names in os.walk(root, onerror=_raise):
-        folders[:] = filter(keep, folders)
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
+        folders[:] = sorted(filter(keep, folders))
+        if (real := os.path.realpath(folder)) in seen:  # linked twice, or to itself
+            folders[:] = []
+            continue
+        seen.add(real)
         found += [Path(folder, name) for name in filter(keep, names) if name.endswith(suffixes)]
     found = [path for path in found if path.is_file()]
     if not found:
@@ -269,8 +274,9 @@ def _parquet_documents(path: Path, column: str) -> Iterator[bytes]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if column not in names:
-                raise ValueError(f"no column {column!r}; there is {_names(names)}. Choose one with ?column=NAME.")
+            if names.count(column) != 1:
+                what = "two columns" if column in names else "no column"
+                raise ValueError(f"{what} {column!r}; there is {_names(names)}. Choose one with ?column=NAME.")
             kind = file.schema_arrow.field(column).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):

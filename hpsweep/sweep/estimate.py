@@ -37,7 +37,7 @@ def plan(
     a few steps of training, timed now. Raises ValueError as `run` does.
     """
     folder = Path(results) / sweep.name
-    datasets = check(sweep, folder, ensemble_size=ensemble_size, train=train)
+    datasets = check(sweep, folder, ensemble_size=ensemble_size, train=train, writes=False)
     rows = store.read_runs(folder).to_pylist()
     check_hashes(folder, rows, datasets)
     groups, cost = Groups(sweep), Cost(datasets)
@@ -120,8 +120,8 @@ class _Probe:
     """A worker.Plan that trains an ensemble of the costliest shape for a few steps, and takes the time."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
-        # at a rate so low that none diverges and leaves
-        self.waiting = [tuple(trial.replace(steps=steps, lr=1e-9) for trial in trials) for steps in _PROBES]
+        still = {"lr": 1e-9, "warmup_fraction": 0}  # at so low a rate none diverges and leaves
+        self.waiting = [tuple(trial.replace(steps=steps, **still) for trial in trials) for steps in _PROBES]
         self.busy = False
         self.since = time.monotonic()
         self.seconds: list[float] = []

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,12 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
     """Worker processes of this machine: one per core, or 1 / gpus_per_worker per GPU."""
     found = [] if device == "cpu" else visible_gpus()
     if found and not _torch_sees_gpus():
+        if device == "auto":
+            warnings.warn(
+                f"{len(found)} GPUs are here, and this torch cannot use them (a CPU build?): training on CPU. "
+                "`make install TORCH=... TORCH_INDEX=...` installs another build.",
+                stacklevel=2,
+            )
         found = []
     if device == "cuda" and not found:
         raise ValueError("device is cuda, but there is no GPU that torch can use; use device cpu, or auto.")

@@ -38,6 +38,10 @@ _LEARNING_ROUNDS = 8  # an Optuna search is asked at least this often, so that i
 _SHOW_SECONDS = 0.5  # between looks at how far running ensembles are
 
 
+class DataChanged(ValueError):
+    """A worker trained on other data than the sweep began with."""
+
+
 class Summary(NamedTuple):
     """What a sweep has stored, and how many of it this run trained."""
 
@@ -64,8 +68,8 @@ def run(
     """Train what the sweep lacks in results/NAME, and store it; failed trials are tried again.
 
     Raises ValueError, before any work, for wrong input: a folder or data that cannot be used, rows of other data, an
-    unreachable address, a folder that another run holds. On Ctrl-C and SIGTERM workers are stopped, and
-    KeyboardInterrupt is raised; what is stored stays.
+    unreachable address, a folder that another run holds; and DataChanged when data changes under it. On Ctrl-C and
+    SIGTERM workers are stopped, and KeyboardInterrupt is raised; what is stored stays.
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
@@ -84,6 +88,8 @@ def run(
         plan = _Plan(sweep, folder, rows, datasets, here.workers, size, reporter)
         try:
             here.train(plan, train)
+        except DataChanged:
+            raise
         except ValueError as error:  # no wrong input from here on: this is a bug, and wants its traceback
             raise RuntimeError(str(error)) from error
         return plan.summary()
@@ -94,14 +100,16 @@ def default_size(device: str) -> int:
     return GPU_ENSEMBLE if device == "cuda" else CPU_ENSEMBLE
 
 
-def check(sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, train: str = TRAIN) -> dict[str, Dataset]:
+def check(
+    sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, train: str = TRAIN, writes: bool = True
+) -> dict[str, Dataset]:
     """The data of the sweep by source, after every check that needs neither workers nor the lock. Writes nothing.
 
     Raises ValueError for an ensemble_size below 1, a folder that cannot be used, and data that is unfit.
     """
     if ensemble_size is not None and ensemble_size < 1:
         raise ValueError(f"ensemble_size is {ensemble_size}; at least 1 trial is trained at a time.")
-    store.check_folder(folder, sweep.name)
+    store.check_folder(folder, sweep.name, writes=writes)
     if train == TRAIN and importlib.util.find_spec("torch") is None:
         raise ValueError("training needs torch, which is not installed: pip install 'hpsweep[run]'.")
     from hpsweep.proxy.data import check_dataset, load_dataset
@@ -227,10 +235,22 @@ class _Plan:
             returned = sorted(str(row.get("trial_id")) for row in outcome.rows)
             if returned != sorted(trial.trial_id for trial in ensemble):
                 outcome = Failure("training returned rows for other trials than it was given")
+        if isinstance(outcome, Result):
+            self._check_hashes(outcome.rows)
         if isinstance(outcome, Failure):
             self._retry(ensemble, outcome)
         else:
             self._store(ensemble, outcome.rows, outcome.curves)
+
+    def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
+        for source, found in sorted({(row["data"], row["data_hash"]) for row in rows}):
+            if found != (ours := self.datasets[source].data_hash):
+                raise DataChanged(
+                    f"a worker read {source!r} as data_hash {found}, but the sweep began with {ours}, and losses on "
+                    "different data cannot be compared. Its result is not stored: restore the data, or give another "
+                    "folder with --results."
+                )
 
     def _retry(self, ensemble: Ensemble, failure: Failure) -> None:
         """A death is first taken for an accident; else the ensemble is halved, down to the trial that fails alone."""
@@ -286,7 +306,7 @@ class _Plan:
         left = self.whole - half_done - sum(row["flops_dense"] or 0.0 for row in self.rows.values())
         worked = self.worked + half_done
         return Status(
-            total=total,
+            total=max(total, sum(counts.values())),  # a search may have been shortened since
             ok=counts["ok"],
             diverged=counts["diverged"],
             failed=counts["failed"],

@@ -185,7 +185,8 @@ def _next_point(sweep: Sweep, group: _Group) -> Point:
         study = _study(_space(sweep), _objectives(group.points))
         for attempt in range(_ATTEMPTS):  # a point suggested in vain stays in the study as running, and repels
             search = sweep.search if attempt < _ATTEMPTS // 2 else "random"
-            study.sampler = _sampler(search, _seed(sweep.name, group.key, len(group.points), attempt))
+            start = min(max(sweep.points // 3, 3), 10)  # points at random before it learns
+            study.sampler = _sampler(search, _seed(sweep.name, group.key, len(group.points), attempt), start)
             point = _ask(study, _space(sweep))
             if point not in group.points:
                 return point
@@ -231,15 +232,15 @@ def _ask(study: optuna.Study, space: Space) -> Point:
     return tuple(float(params[name]) for name, _, _ in space)
 
 
-def _sampler(search: str, seed: int) -> optuna.samplers.BaseSampler:
+def _sampler(search: str, seed: int, start: int = 0) -> optuna.samplers.BaseSampler:
     import optuna
 
     if search == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if search == "tpe":
-        return optuna.samplers.TPESampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=start)
     if search == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=start)
     assert search == "qmc"
     return optuna.samplers.QMCSampler(seed=seed, scramble=True)
 

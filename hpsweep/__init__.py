@@ -6,6 +6,7 @@ The reading half, which needs neither torch nor ray nor optuna:
     runs = hp.load("results/lr_by_density")              # a DataFrame, one row per trial
     hp.optima(runs, by=["scheme", "density"])            # best learning rate per group, with interval and status
     hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
+    hp.tuned_against_transferred(runs)                   # what re-using the proxy's optimum costs, where measured
     hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
 
 Names are loaded when they are first used.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.card import Card as Card
     from hpsweep.analysis.drift import drift as drift
     from hpsweep.analysis.optimum import optima as optima
+    from hpsweep.analysis.regret import tuned_against_transferred as tuned_against_transferred
     from hpsweep.analysis.transfer import transfer as transfer
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
@@ -38,6 +40,7 @@ _HOME = {
     "load_curves": "hpsweep.store",
     "optima": "hpsweep.analysis.optimum",
     "drift": "hpsweep.analysis.drift",
+    "tuned_against_transferred": "hpsweep.analysis.regret",
     "Card": "hpsweep.analysis.card",
     "transfer": "hpsweep.analysis.transfer",
     "plots": "hpsweep.analysis.plots",

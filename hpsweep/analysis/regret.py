@@ -38,7 +38,8 @@ def tuned_against_transferred(
     where the two are the same). transferred_loss: the loss at that setting; the measured cell's at transferred_value if
     it lies within MEASURED_WITHIN octaves ("measured"), else on the straight line between its neighbours
     ("interpolated": on a convex curve the loss is no higher), null where the setting diverged or lies outside the grid.
-    regret = transferred_loss - tuned_loss. Losses in nats/token. Raises ValueError as `optima` does.
+    regret = transferred_loss - tuned_loss. Losses in nats/token, means as if every seed had been run everywhere. Raises
+    ValueError as `optima` does.
     """
     runs, place = select_proxy(runs, proxy or {}, over)
     others = other_tuned(runs, over)

@@ -91,8 +91,9 @@ def optima(
 
     opt, low, high are values of `over`; log2_* the same in octaves; loss_opt, loss_opt_se, best_loss in
     nats/token; curvature in nats/octave^2 (what 1 octave beside the optimum costs); best_value is the best
-    measured cell, best_loss its mean over seeds, as if every seed had been run everywhere. n_runs counts all rows, n_diverged and n_failed among them. `refused` is the fraction of
-    replicates without an optimum. `interval` is "resampled", "assumed" (too few seeds to measure the noise) or null.
+    measured cell, best_loss its mean over seeds as if every seed had been run everywhere. n_runs counts all rows,
+    n_diverged and n_failed among them. `refused` is the fraction of replicates without an optimum. `interval` is
+    "resampled", "assumed" (too few seeds to measure the noise) or null.
 
     status  ok    there is an optimum
             edge  the minimum has no finite neighbour on one side, or the parabola's vertex lies beyond the last

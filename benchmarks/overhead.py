@@ -3,8 +3,8 @@
 python -m benchmarks.overhead [--rounds 2] [--ensembles 16] [--steps 200]
 
 Each ensemble is 8 trials of width 64 and trains for about 15 seconds on one core. The wall time is the sweep's own,
-from the first proposal to the last stored row, worker start included, connecting to the cluster not. At 2 steps an
-ensemble there is hardly any training: what is left is the start, and handing ensembles over.
+from the first proposal to the last stored row, worker start included, connecting to the cluster not. At 2 steps and 16
+held-out sequences there is hardly any training: what is left is the start, and handing ensembles over.
 """
 
 from __future__ import annotations

@@ -189,8 +189,10 @@ def _parts(folder: Path, schema: pa.Schema) -> dict[Path, pa.Table]:
             with pq.ParquetFile(path) as file:
                 _check_version(path, file.schema_arrow)
                 tables[path] = _aligned(file.read(), schema)
-        except FileNotFoundError:  # joined with others by `compact` meanwhile: the list is stale
-            return _parts(folder, schema)
+        except FileNotFoundError:
+            if not path.is_symlink():  # joined with others by `compact` meanwhile: the list is stale
+                return _parts(folder, schema)
+            invalid.append(f"{path.name} (a link to nothing)")
         except (pa.ArrowException, OSError) as error:
             invalid.append(f"{path.name} ({str(error).splitlines()[0]})")
     if invalid:
@@ -407,7 +409,7 @@ def finished(runs: pa.Table) -> set[str]:
 
 def one_data_hash(hashes: Iterable[str]) -> str:
     """The only hash among them. Raises ValueError where rows of different data would be mixed."""
-    distinct = sorted(set(hashes))
+    distinct = sorted({str(found) for found in hashes})
     if len(distinct) != 1:
         raise ValueError(
             f"the runs were trained on {len(distinct)} different data sets (data_hash {', '.join(distinct)}); "

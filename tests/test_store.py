@@ -132,6 +132,13 @@ def test_reading_while_the_files_are_joined_misses_no_row(tmp_path: Path, monkey
     assert len(opened) == 3
 
 
+def test_a_link_to_nothing_is_named_and_skipped(tmp_path: Path) -> None:
+    store.append(tmp_path, [row(0)])
+    (tmp_path / "runs" / "part-gone.parquet").symlink_to("nowhere")
+    with pytest.warns(UserWarning, match=r"part-gone.parquet \(a link to nothing"):
+        assert len(store.load(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("name", ["runs", "curves"])
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
@@ -365,6 +372,11 @@ def test_a_folder_that_is_a_file_or_read_only_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match="cannot be written"):
         store.check_folder(tmp_path, "x")
+
+
+def test_a_row_without_a_hash_is_not_of_the_same_data() -> None:
+    with pytest.raises(ValueError, match="2 different data sets"):
+        store.one_data_hash(["a", None])  # type: ignore[list-item]
 
 
 def test_data_hashes_are_never_mixed() -> None:

@@ -62,7 +62,7 @@ def main() -> None:
     overheads = []
     with cluster(workers) as address:
         for number in range(1, arguments.rounds + 1):
-            idle = {where: seconds(where, workers, arguments.ensembles, steps=2) for where in ("local", address)}
+            idle = {where: seconds(where, workers, arguments.ensembles, 2, 16) for where in ("local", address)}
             busy = {
                 where: seconds(where, workers, arguments.ensembles, arguments.steps) for where in ("local", address)
             }
@@ -76,9 +76,9 @@ def main() -> None:
     print(f"median overhead of Ray {statistics.median(overheads):+.1%}")
 
 
-def seconds(where: str, workers: int, ensembles: int, steps: int) -> float:
+def seconds(where: str, workers: int, ensembles: int, steps: int, eval_sequences: int = 1024) -> float:
     """Wall time of a sweep of so many ensembles of 8 trials, from the first proposal to the last stored row."""
-    base = Trial(width=64, base_width=64, batch=8, steps=steps)
+    base = Trial(width=64, base_width=64, batch=8, steps=steps, eval_sequences=eval_sequences)
     lrs, seeds = [2.0**k for k in range(-12, -4)], list(range(ensembles))
     sweep = Sweep(name="overhead", base=base, grid={"lr": lrs, "seed": seeds})
     with tempfile.TemporaryDirectory() as results:

@@ -14,10 +14,13 @@ STAMP := $(VENV)/.installed
 NAME := $(basename $(notdir $(EXPERIMENT)))
 
 # Another torch asked for than the one that is installed: install it. Unasked, what is installed stays.
-ifneq ($(filter-out file default undefined,$(origin TORCH) $(origin TORCH_INDEX)),)
-ifneq ($(shell cat $(STAMP) 2>/dev/null),$(strip $(TORCH) $(TORCH_INDEX)))
+INSTALLED := $(shell cat $(STAMP) 2>/dev/null)
+ifeq ($(filter-out file default undefined,$(origin TORCH) $(origin TORCH_INDEX)),)
+TORCH := $(or $(word 1,$(INSTALLED)),$(TORCH))
+TORCH_INDEX := $(word 2,$(INSTALLED))
+else ifneq ($(INSTALLED),$(strip $(TORCH) $(TORCH_INDEX)))
 .PHONY: $(STAMP)
-endif
+OTHER := $(INSTALLED)
 endif
 
 .PHONY: help install sweep test check notebooks notebooks-check bench clean
@@ -39,7 +42,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "hpsweep needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $(TORCH) and the versions in constraints.txt into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)' $(if $(TORCH_INDEX),--upgrade --extra-index-url $(TORCH_INDEX))
+	@$(if $(OTHER),$(BIN)/python -m pip uninstall -q -y torch)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[run,notebooks,dev]'
 	@echo '$(strip $(TORCH) $(TORCH_INDEX))' > $@
 

@@ -227,10 +227,14 @@ def _transfer(a: argparse.Namespace) -> None:
 
 
 def _card_name(a: argparse.Namespace, target: Target) -> str:
-    """card.json is that of the recorded target; another one's says what it is for."""
-    if dataclasses.asdict(target) == store.read_meta(a.folder).get("target") and not (a.scheme or a.over):
+    """card.json is that of the recorded target and proxy; another one's name has what was said instead."""
+    said = {name: getattr(a, name) for name in ("scheme", "over", "proxy_width", "proxy_density")}
+    if dataclasses.asdict(target) == store.read_meta(a.folder).get("target") and not any(said.values()):
         return "card.json"
-    return f"card_width_{target.width}_density_{value(float(target.density)).replace('/', 'over')}.json"
+    names = [f.name for f in dataclasses.fields(Target) if f.name not in ("width", "density")]
+    said = {"width": target.width, "density": target.density, **{name: getattr(a, name) for name in names}, **said}
+    parts = [f"{name}_{value(given).replace('/', 'over')}" for name, given in said.items() if given is not None]
+    return f"card_{'_'.join(parts)}.json"
 
 
 def _target(a: argparse.Namespace) -> Target:

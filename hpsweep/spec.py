@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -280,10 +280,12 @@ class Sweep:
         for grid in self.grids:
             check_names(grid, Trial)
             for name, values in grid.items():
-                if isinstance(values, str) or not isinstance(values, Iterable) or len(values) == 0:
+                if isinstance(values, str) or not isinstance(values, Collection) or len(values) == 0:
                     raise ValueError(
                         f"grid axis {name!r} is {values!r}: give a list with at least one value, or leave it out."
                     )
+                for value in values if name in TUNED else ():  # sorted later, which needs numbers
+                    self.base.replace(**{name: value})
         if self.search == "grid":
             if self.space or self.points:
                 raise ValueError("space and points belong to search random, qmc, tpe or gp; search is 'grid'.")
@@ -300,7 +302,7 @@ class Sweep:
         for name, bounds in self.space.items():
             if name not in TUNED:
                 raise ValueError(f"space field {name!r} is not searched; allowed: {', '.join(TUNED)}.")
-            if len(bounds) != 2 or not 0 < bounds[0] < bounds[1] < _INF:
+            if not isinstance(bounds, Sequence) or len(bounds) != 2 or not 0 < bounds[0] < bounds[1] < _INF:
                 raise ValueError(f"space of {name} is {bounds!r}; it needs (low, high) with 0 < low < high.")
             for grid in self.grids:
                 if name in grid:
@@ -425,14 +427,19 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
     if name == "mask_seed":
         name = "seed"
     low, high, low_in, high_in = _RANGES[name]
-    if type(value) in (float, int) and low < value < high and (not whole or value == int(value)):
+    if (
+        type(value) in (float, int)
+        and -(2**63) <= value < 2**63
+        and low < value < high
+        and (not whole or value == int(value))
+    ):
         return  # the common case, without the words
     allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool | str) or not math.isfinite(number):
+    if isinstance(value, bool | str) or type(value).__name__ == "bool_" or not math.isfinite(number):
         raise ValueError(f"{name} is {value!r}; give a finite {'whole ' * whole}number in {allowed}.")
     if whole and number != int(number):
         raise ValueError(f"{name} is {value!r}; give a whole number in {allowed}.")

@@ -198,8 +198,8 @@ def _parts(folder: Path, schema: pa.Schema) -> dict[Path, pa.Table]:
     if invalid:
         warnings.warn(
             f"{folder}: {len(invalid)} unreadable files skipped; what they held counts as not trained: "
-            + ", ".join(invalid[:5])
-            + (", ..." if len(invalid) > 5 else ""),
+            + ", ".join(invalid[:20])
+            + (", ..." if len(invalid) > 20 else ""),
             stacklevel=4,
         )
     return tables
@@ -221,6 +221,10 @@ def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for name in ("trial_id", "status" if "status" in schema.names else "step"):
         if name not in table.column_names or table[name].null_count:
             raise pa.ArrowInvalid(f"not written by hpsweep: {name} is missing")
+    if not pa.types.is_string(table.schema.field("trial_id").type):
+        raise pa.ArrowInvalid("not written by hpsweep: trial_id is no text")
+    if "status" in schema.names and (odd := set(table["status"].to_pylist()) - {*DONE, "failed"}):
+        raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
         for field in schema

@@ -282,7 +282,7 @@ def test_a_card_is_written_for_the_target_that_is_said(folder: str, capsys: pyte
     assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--scheme", "supar"]) == 0
     out, err = capsys.readouterr()
     assert not (Path(folder) / "card.json").exists()  # that is the card of the recorded target
-    card = json.loads((Path(folder) / "card_width_512_density_1over16.json").read_text())
+    card = json.loads((Path(folder) / "card_width_512_density_1over16_scheme_supar.json").read_text())
     assert (card["target"]["width"], card["target"]["density"], card["scheme"]) == (512, 1 / 16, "supar")
     assert "supar for width 512, density 0.0625" in out
     assert err.count("hpsweep: warning: ") == len(card["warnings"]) > 0
@@ -304,6 +304,20 @@ def test_drifts_along_both_axes_name_only_what_tells_them_apart(
     assert "- scheme supar, width 32, along density: " in drifts
     assert "- scheme supar, density 1/4, along width: " in drifts
     assert "nan" not in drifts
+
+
+def test_cards_of_other_proxies_or_targets_have_names_of_their_own(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = ["--width", "512", "--density", "1/16"]
+    for words in ([], ["--proxy-density", "1/4"], ["--depth", "8"], ["--scheme", "mup"]):
+        assert main(["transfer", folder, *target, *words]) == 0
+    assert sorted(path.name for path in Path(folder).glob("card*.json")) == [
+        "card_width_512_density_1over16.json",
+        "card_width_512_density_1over16_depth_8.json",
+        "card_width_512_density_1over16_proxy_density_1over4.json",
+        "card_width_512_density_1over16_scheme_mup.json",
+    ]
 
 
 def test_a_card_without_a_word_on_the_scheme_takes_the_best_there_is(

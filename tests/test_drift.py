@@ -223,6 +223,12 @@ def test_groups_that_differ_in_more_than_the_axis_are_an_error() -> None:
         drift(pd.concat([batch(1), batch(1 / 4)]))
 
 
+def test_steps_rounded_up_from_few_tokens_still_follow() -> None:
+    runs = made_runs(moving(0), {"density": DENSITIES, "lr": OCTAVES}, base=Trial(tokens_per_parameter=0.05))
+    assert sorted(runs["steps"].unique()) == [2, 5, 20]
+    assert drift(runs)["n_ok"].item() == 3
+
+
 def test_steps_may_differ_along_the_axis() -> None:
     base = Trial(tokens_per_parameter=20)
     runs = made_runs(moving(0.5), {"density": DENSITIES, "lr": OCTAVES}, base=base)

@@ -144,6 +144,13 @@ def test_a_cliff_that_only_a_wide_window_would_reach_moves_no_optimum(points: st
     assert ok["loss_opt"].mean() > 2 - 0.045  # the true minimum is 2
 
 
+def test_a_cliff_with_two_calm_cells_before_it_makes_no_optimum_below_every_loss() -> None:
+    losses = dict(zip([2.0**k for k in range(-9, -4)], [2.001, 2.0, 2.0008, 5.0, 6.0], strict=True))
+    runs = made_runs(lambda t: losses[t.lr], {"lr": list(losses), "seed": [0, 1]}, noise=0.003)
+    [row] = optima(runs).to_dict("records")
+    assert row["status"] == "flat" or row["loss_opt"] > 1.98
+
+
 @pytest.mark.parametrize("noise", [0.003, 0.01])
 def test_values_further_apart_than_an_octave_leave_half_the_way_to_the_neighbours_open(noise: float) -> None:
     table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
@@ -271,7 +278,7 @@ def test_noise_without_a_minimum_is_seldom_given_one_and_never_a_narrow_one(poin
 def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> None:
     table = optima(simulated(60, points=points, seeds=2, noise=0.003), by=["group"], resamples=200)
     ok = table[table["status"] == "ok"]
-    assert len(ok) >= 50
+    assert len(ok) >= 0.75 * 60  # points with a gap beside the minimum and a cliff behind it are refused
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.9
     assert (ok["log2_high"] - ok["log2_low"]).median() < 1.5
 

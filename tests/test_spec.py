@@ -98,6 +98,17 @@ def test_a_bad_value_is_named_with_the_allowed_range(fields: dict[str, Any], mes
         Trial(**{"steps": 300, **fields})
 
 
+def test_numbers_too_large_and_values_of_the_wrong_kind_are_refused_in_words() -> None:
+    for fields in ({"lr": 10**400}, {"width": 10**400}):
+        with pytest.raises(ValueError, match="give a finite"):
+            Trial(steps=1, **fields)  # type: ignore[arg-type]
+    for grid in ({"lr": [0.1, "x", 0.2]}, {"lr": (x for x in [0.1])}):
+        with pytest.raises(ValueError, match="lr"):
+            Sweep(name="x", base=BASE, grid=grid)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="space of lr is 5"):
+        Sweep(name="x", base=BASE, search="random", space={"lr": 5}, points=2)  # type: ignore[dict-item]
+
+
 def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
     with pytest.raises(ValueError, match=r"unknown field 'learning_rate' of a trial. Fields: "):
         BASE.replace(learning_rate=1)

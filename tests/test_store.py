@@ -91,7 +91,16 @@ def test_a_damaged_file_is_named_and_skipped(tmp_path: Path, damage: str) -> Non
         assert store.load(tmp_path).seed.tolist() == [0]
 
 
-@pytest.mark.parametrize("columns", [{"a": [1]}, {"trial_id": [None], "status": ["ok"]}, {"trial_id": ["x"]}])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"a": [1]},
+        {"trial_id": [None], "status": ["ok"]},
+        {"trial_id": ["x"]},
+        {"trial_id": ["x"], "status": ["weird"]},
+        {"trial_id": [1], "status": ["ok"]},
+    ],
+)
 def test_a_file_that_hpsweep_did_not_write_is_named_and_skipped(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     store.append(tmp_path, [row(0)])
     pq.write_table(pa.table(columns), tmp_path / "runs" / "part-foreign.parquet")

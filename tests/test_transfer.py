@@ -194,6 +194,40 @@ def test_a_search_over_two_hyperparameters_together_has_no_curve_and_says_what_t
             use()
 
 
+def test_the_tuned_loss_is_the_best_that_was_measured_whatever_its_curve() -> None:
+    # at 1/4 the better init std has two finite values only: no optimum, but the lowest loss
+    runs = sweep(scheme=["supar"], init_std=[0.08, 0.16])
+    runs = runs.assign(val_loss=runs["val_loss"] + 0.1 * (runs["init_std"] == 0.16))
+    lost = (runs["density"] == 1 / 4) & (runs["init_std"] == 0.08) & ~runs["lr"].isin([2.0**-7, 2.0**-8])
+    runs = runs.assign(status=runs["status"].mask(lost, "diverged"), val_loss=runs["val_loss"].mask(lost))
+    table = tuned_against_transferred(runs)
+    assert (table["regret"] >= 0).all()
+    assert table["status"].tolist() == ["ok", "none"]
+
+
+def test_a_dense_mup_proxy_carries_to_sparse_supar() -> None:
+    dense = sweep(scheme=["mup"], density=[1])
+    sparse = sweep(scheme=["supar"], density=[1 / 4, 1 / 16])
+    card = transfer(pd.concat([dense, sparse]), TARGET)
+    assert card.scheme == "supar"
+    assert set(card.evidence["trial_ids"]) == set(dense["trial_id"])
+    assert card.kinds == transfer(sweep(scheme=["supar"], density=[1, 1 / 4, 1 / 16]), TARGET).kinds
+    [line] = card.drift
+    assert (line["n"], line["n_ok"], line["first"]) == (3, 3, 1)
+
+
+def test_a_line_whose_runs_differ_in_more_is_a_warning_and_no_end_of_the_card() -> None:
+    wide = made_runs(loss, {"width": [256], "lr": OCTAVES, "seed": [0, 1]}, base=BASE.replace(head_size=64))
+    card = transfer(pd.concat([sweep(scheme=["supar"], density=[1]), wide]), TARGET)
+    assert any(text.startswith("no drift along width at density 1: ") for text in card.warnings)
+
+
+def test_a_hyperparameter_of_zero_is_no_end_of_a_grid() -> None:
+    grid = {"weight_decay": [0, 0.1], "lr": OCTAVES, "seed": [0, 1]}
+    worse = made_runs(lambda t: loss(t) + t.weight_decay, grid, base=BASE)
+    assert "NOT AN OPTIMUM" not in "\n".join(transfer(worse, TARGET).warnings)
+
+
 def test_the_proxy_may_be_named() -> None:
     runs = sweep(density=[1 / 4], width=[128, 256])
     with pytest.raises(ValueError, match=r"width 128, density 0.25; width 256, density 0.25.*proxy=\{'width': 256"):

@@ -79,15 +79,15 @@ def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
     others = [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
     if (
         others
-        and runs[over].nunique() > 1
-        and runs.groupby(["scheme", "width", "density", *others])[over].nunique().max() == 1
+        and runs[over].nunique() > 2
+        and runs.groupby(["scheme", "width", "density", *others])[over].nunique().max() < 3
     ):
         names = " and ".join([over, *others])
         best = runs[runs["status"] == "ok"].nsmallest(1, "val_loss")[[over, *others]].to_dict("records")
         at = "".join(f", {name} {value:.4g}" for row in best for name, value in row.items())
         raise ValueError(
-            f"{names} were searched together, and no two values of {over} share the rest: there is no curve along "
-            f"{over} to find an optimum on. Sweep a grid of {over} around the best run{at}."
+            f"{names} were searched together, and no three values of {over} share the rest: there is no curve "
+            f"along {over} to find an optimum on. Sweep a grid of {over} around the best run{at}."
         )
     return others
 

@@ -91,15 +91,17 @@ def drift(
 
 
 def _steps_follow(members: pd.DataFrame) -> bool:
-    """Whether the tokens per nonzero hidden parameter are the same, as with tokens_per_parameter."""
+    """Whether the tokens per nonzero hidden parameter are the same, up to whole steps or a tenth."""
     if "steps" not in members or members["steps"].nunique() == 1:
         return True
-    ratios = []
+    most, least = [], []  # rounding up to a step leaves this much open
     for row in members.drop_duplicates(["width", "depth", "density", "steps"]).to_dict("records"):
         trial = trial_from_row({str(name): value for name, value in row.items()})
         shapes = hidden_shapes(trial.width, trial.depth).values()
-        ratios.append(trial.total_tokens / sum(kept(o * i, trial.density) for o, i in shapes))
-    return max(ratios) < 1.1 * min(ratios)
+        nonzeros = sum(kept(o * i, trial.density) for o, i in shapes)
+        most.append(trial.total_tokens / nonzeros)
+        least.append((trial.total_tokens - trial.batch * trial.context) / nonzeros)
+    return max(least) < min(most) or max(most) < 1.1 * min(most)
 
 
 class Slope(NamedTuple):

@@ -349,7 +349,8 @@ def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str,
 def _cliff(cells: Cells, centre: int, side: int) -> float:
     """log2 of the first cell within 2 octaves on that side that the curve on the other side cannot explain.
 
-    Infinity on that side if there is none. The cell lies above the parabola through the centre and what is within 2
+    Infinity on that side if there is none; what is beyond WINDOW if fewer than three cells are there to judge by. The
+    cell lies above the parabola through the centre and what is within 2
     octaves on the other side, by more than _CLIFF times the rise over these. A parabola through both sides then says
     little of where the minimum is, only that it comes before that cell.
     """
@@ -358,7 +359,8 @@ def _cliff(cells: Cells, centre: int, side: int) -> float:
     offset = (cells.x[index] - cells.x[centre]) * side
     calm, loss = index[(offset <= 0) & (offset >= -2 - 1e-9)], cells.adjusted
     if len(calm) < 3:
-        return side * math.inf
+        far = index[offset > WINDOW + 1e-9][::side]
+        return float(cells.x[far[0]]) if len(far) else side * math.inf
     parabola = np.polyfit(cells.x[calm] - cells.x[centre], loss[calm], 2, w=np.sqrt(cells.n[calm]))
     rise = float(loss[calm].max() - loss[calm].min())
     for cell in index[(offset > 0) & (offset <= 2 + 1e-9)][::side]:

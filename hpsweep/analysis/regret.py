@@ -47,8 +47,8 @@ def tuned_against_transferred(
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     rows = []
     for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
-        tuned = best_of([group for group in groups if group.key[:3] == key])
-        assert tuned is not None
+        here = [group for group in groups if group.key[:3] == key]
+        tuned = min(here, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
         schemes = [key[0]]
         if key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
             schemes.append("mup" if key[0] == "supar" else "supar")

@@ -60,9 +60,11 @@ def transfer(
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
     runs, place = select_proxy(runs, proxy or {}, over)
     there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
-    source = _proxy_runs(runs, scheme := scheme or there_is[0], place)
+    scheme = scheme or there_is[0]
+    source = _proxy_runs(runs, scheme, place)
     others = other_tuned(source, over)
     own = rows_at(runs, {"scheme": scheme})
+    own = pd.concat([own, source[~source["trial_id"].isin(own["trial_id"])]])  # with a proxy of the other name
     groups = fit_groups(source, ["scheme", *others], over=over, resamples=resamples, seed=seed)
     tuned, alike = proxy_of(groups, others, own)
     if tuned is None or tuned.row["status"] not in ("ok", "edge"):
@@ -78,13 +80,14 @@ def transfer(
     vocabulary = int(used["vocabulary"].iloc[0])
     trial = _target_trial(base, target)
     own = rows_at(own, settings)
-    drifts = _drifts(own, over, resamples, seed)
+    drifts, untold = _drifts(own, over, resamples, seed)
     comparison = tuned_against_transferred(runs, over=over, proxy=place, resamples=resamples, seed=seed)
     notes = [
         *_warn_optimum(tuned, over),
         *_warn_others(source, settings, alike),
         *_warn_target(base, trial, target, vocabulary),
         *_warn_reach(trial, comparison),
+        *untold,
         *_warn_drift(base, trial, drifts),
         *_warn_lost(base, comparison),
         *_warn_scheme(base, comparison),
@@ -110,7 +113,12 @@ def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd
     if own.empty:
         known = ", ".join(sorted(runs["scheme"].unique()))
         raise ValueError(f"no run has scheme {scheme!r}; the runs have {known}. Train it, or give another scheme.")
-    chosen = rows_at(own, {name: place[name] for name in ("width", "density")})
+    at = {name: place[name] for name in ("width", "density")}
+    chosen = rows_at(own, at)
+    if (
+        chosen.empty and scheme in ("mup", "supar") and place["density"] == place["base_density"]
+    ):  # there the two are one
+        chosen = rows_at(runs, {"scheme": "mup" if scheme == "supar" else "supar", **at}).assign(scheme=scheme)
     if chosen.empty:
         tried = sorted({(int(w), float(d)) for w, d in zip(own["width"], own["density"], strict=True)})
         listed = "; ".join(f"width {w}, density {d:g}" for w, d in tried)
@@ -144,14 +152,20 @@ def _target_trial(base: Trial, target: Target) -> Trial:
     )
 
 
-def _drifts(own: pd.DataFrame, over: str, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of `drift` along density at every width, and along width at every density, where there are several."""
-    rows = []
+def _drifts(own: pd.DataFrame, over: str, resamples: int, seed: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of `drift` along density at every width, and along width at every density, where there are several.
+
+    And a warning for every line whose runs differ in more than that.
+    """
+    rows, notes = [], []
     for along, fixed in (("density", "width"), ("width", "density")):
-        for _, line in own.groupby(fixed):
+        for value, line in own.groupby(fixed):
             if line[along].nunique() > 1:
-                rows += records(drift(line, along, ["scheme", fixed], over=over, resamples=resamples, seed=seed))
-    return rows
+                try:
+                    rows += records(drift(line, along, ["scheme", fixed], over=over, resamples=resamples, seed=seed))
+                except ValueError as error:
+                    notes.append(f"no drift along {along} at {fixed} {value:g}: {error}")
+    return rows, notes
 
 
 # --- what the user must know ---
@@ -177,7 +191,7 @@ def _warn_others(source: pd.DataFrame, settings: Mapping[str, Any], alike: Seque
     notes = []
     for name, value in settings.items():
         for end, word in ((source[name].max(), "highest"), (source[name].min(), "lowest")):
-            if value == end:
+            if value == end and value > 0:
                 notes.append(f"NOT AN OPTIMUM but a bound: {name} {value:g} is the {word} that was tried.")
     others = [", ".join(f"{n} {v:g}" for n, v in zip(settings, group.key[1:], strict=True)) for group in alike]
     return notes + ([f"as good within noise, and not chosen: {'; '.join(others)}."] if others else [])

@@ -99,7 +99,11 @@ def _first_time(folder: Path) -> bool:
 
 # --- the hpsweep command, training with the above ---
 
-_COMMAND = f"import signal, sys, hpsweep.cli; signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(hpsweep.cli.main(sys.argv[1:], train={TRAIN!r}))"
+_COMMAND = f"""
+import signal, sys, hpsweep.cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests themselves run in the background
+sys.exit(hpsweep.cli.main(sys.argv[1:], train={TRAIN!r}))
+"""
 
 
 def environment() -> dict[str, str]:

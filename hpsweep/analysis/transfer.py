@@ -115,9 +115,8 @@ def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd
         raise ValueError(f"no run has scheme {scheme!r}; the runs have {known}. Train it, or give another scheme.")
     at = {name: place[name] for name in ("width", "density")}
     chosen = rows_at(own, at)
-    if (
-        chosen.empty and scheme in ("mup", "supar") and place["density"] == place["base_density"]
-    ):  # there the two are one
+    at_base = place["density"] == place["base_density"]  # where mup and supar are one
+    if chosen.empty and at_base and scheme in ("mup", "supar"):
         chosen = rows_at(runs, {"scheme": "mup" if scheme == "supar" else "supar", **at}).assign(scheme=scheme)
     if chosen.empty:
         tried = sorted({(int(w), float(d)) for w, d in zip(own["width"], own["density"], strict=True)})

@@ -216,6 +216,12 @@ def test_a_dense_mup_proxy_carries_to_sparse_supar() -> None:
     assert (line["n"], line["n_ok"], line["first"]) == (3, 3, 1)
 
 
+def test_a_proxy_of_the_other_name_alone_is_all_that_was_tuned() -> None:
+    sparse = sweep(scheme=["supar"], density=[1 / 4]).assign(status="failed", val_loss=math.nan)
+    text = "\n".join(transfer(pd.concat([sweep(scheme=["mup"], density=[1]), sparse]), TARGET, scheme="supar").warnings)
+    assert "extrapolation: density 0.0625 is 16 x below the sparsest tuned" in text
+
+
 def test_a_line_whose_runs_differ_in_more_is_a_warning_and_no_end_of_the_card() -> None:
     wide = made_runs(loss, {"width": [256], "lr": OCTAVES, "seed": [0, 1]}, base=BASE.replace(head_size=64))
     card = transfer(pd.concat([sweep(scheme=["supar"], density=[1]), wide]), TARGET)

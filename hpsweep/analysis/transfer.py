@@ -86,7 +86,7 @@ def transfer(
         *_warn_optimum(tuned, over),
         *_warn_others(source, settings, alike),
         *_warn_target(base, trial, target, vocabulary),
-        *_warn_reach(trial, comparison),
+        *_warn_reach(base, trial, comparison),
         *untold,
         *_warn_drift(base, trial, drifts),
         *_warn_lost(base, comparison),
@@ -235,12 +235,12 @@ def _warn_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
     return notes
 
 
-def _warn_reach(trial: Trial, comparison: pd.DataFrame) -> list[str]:
+def _warn_reach(base: Trial, trial: Trial, comparison: pd.DataFrame) -> list[str]:
     """Targets far from anything that has an optimum."""
     notes = []
     tuned = comparison[(comparison["scheme"] == trial.scheme) & comparison["status"].isin(["ok", "edge"])]
-    sparser = float(tuned["density"].min()) / trial.density
-    wider = trial.width / float(tuned["width"].max())
+    sparser = min([base.density, *tuned["density"]]) / trial.density
+    wider = trial.width / max([base.width, *tuned["width"]])
     if sparser > FARTHEST_DENSITY:
         notes.append(f"extrapolation: density {trial.density:g} is {sparser:.3g} x below the sparsest tuned.")
     if wider > FARTHEST_WIDTH:

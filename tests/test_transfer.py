@@ -292,7 +292,7 @@ def test_a_setting_that_diverges_at_the_targets_density_is_named() -> None:
     text = "\n".join(transfer(runs, Target(width=128, density=1 / 16)).warnings)
     assert "at width 128, density 0.0625 the proxy's setting has no loss: " in text
     assert "diverges here" in text
-    assert "the optimum along density (at width 128) is undetermined" in text
+    assert "drift along density (at width 128): undetermined, not stable" in text
 
 
 def test_densities_without_an_optimum_do_not_count_as_tuned() -> None:
@@ -341,7 +341,7 @@ def test_a_head_size_that_does_not_divide_the_target_is_refused() -> None:
 
 
 def test_an_optimum_that_moves_or_was_never_tracked_is_named() -> None:
-    assert "along density (at width 128) is moves, not stable" in warnings_of(scheme="mup")
+    assert "drift along density (at width 128): moves, not stable" in warnings_of(scheme="mup")
     assert "along density" not in warnings_of()
     assert "along density: the runs have one density only" in warnings_of(density=[1])
     assert "along width: the runs have one width only" in warnings_of()
@@ -357,7 +357,7 @@ def test_an_optimum_that_moves_away_from_the_proxys_own_lines_is_named() -> None
     verdicts = {(row["along"], row.get("width"), row.get("density")): row["verdict"] for row in card.drift}
     assert verdicts[("density", 128, None)] == verdicts[("width", None, 1)] == "stable"
     assert verdicts[("density", 256, None)] == verdicts[("width", None, 1 / 4)] == "moves"
-    assert "the optimum along width (at density 0.25) is moves" in "\n".join(card.warnings)
+    assert "drift along width (at density 0.25): moves, not stable" in "\n".join(card.warnings)
 
 
 def test_coupled_weight_decay_is_named_where_the_hidden_lr_changes() -> None:

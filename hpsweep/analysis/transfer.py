@@ -254,7 +254,7 @@ def _warn_drift(base: Trial, trial: Trial, drifts: Sequence[Mapping[str, Any]]) 
     for row in drifts:
         if row["verdict"] != "stable":
             at = " ".join(f"{name} {row[name]:g}" for name in ("width", "density") if name in row)
-            notes.append(f"the optimum along {row['along']} (at {at}) is {row['verdict']}, not stable: {row['why']}.")
+            notes.append(f"drift along {row['along']} (at {at}): {row['verdict']}, not stable: {row['why']}.")
     for along in ("density", "width"):
         if getattr(trial, along) != getattr(base, along) and along not in {row["along"] for row in drifts}:
             notes.append(f"nothing says that the optimum stays put along {along}: the runs have one {along} only.")

@@ -182,7 +182,7 @@ def test_the_command_that_resumes_can_be_typed_as_it_is(there: Path, monkeypatch
     from hpsweep import cli
 
     seen = []
-    monkeypatch.setattr(cli, "_status", lambda arguments: seen.append(arguments.command))
+    monkeypatch.setitem(cli.VERBS, "status", lambda arguments: seen.append(arguments.command))
     monkeypatch.setattr(sys, "argv", ["/somewhere/.venv/bin/hpsweep"])
     monkeypatch.setenv("PATH", str(there))
     assert main(["status", "x y"]) == 0

@@ -1,0 +1,92 @@
+"""The words of the hpsweep command: its verbs and options, each with a help text."""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from typing import NoReturn, get_args
+
+from hpsweep import __version__
+from hpsweep.spec import TUNED, Scheme
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"hpsweep: {message}; see {self.prog} --help\n")
+
+
+def _number(text: str) -> float:
+    """A number, or a fraction such as 1/64."""
+    try:
+        return float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number or fraction, such as 0.25 or 1/64") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the hpsweep command; every verb and option has a help text."""
+    whole = _Parser(prog="hpsweep", description="Tune small, train large, at any density.")
+    whole.add_argument("--version", action="version", version=f"hpsweep {__version__}", help="print the version")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.add_argument("--json", action="store_true", help="print JSON instead of text; missing is null")
+        return added
+
+    for name, text in (
+        ("plan", "say what a run would train, and about how long it would take"),
+        ("run", "train what is missing of an experiment, and store it"),
+    ):
+        _add_experiment(verb(name, text))
+    run = verbs.choices["run"]
+    run.add_argument("--address", default="local", help="local, auto (this machine's Ray cluster) or a Ray address")
+    for name, text in (
+        ("status", "say what a results folder holds"),
+        ("optimum", "find the best value of a hyperparameter per group, and how it moves"),
+        ("transfer", "write the card that carries the tuned result to a target"),
+        ("plot", "draw the figures"),
+        ("compact", "join the many small files of a results folder"),
+    ):
+        verb(name, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
+    for name in ("optimum", "transfer"):
+        verbs.choices[name].add_argument(
+            "--over", choices=TUNED, help="the hyperparameter; default: that with most values"
+        )
+    verbs.choices["optimum"].add_argument(
+        "--by",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="fields that make a group; default: all that vary",
+    )
+    _add_target(verbs.choices["transfer"])
+    return whole
+
+
+def _add_experiment(to: argparse.ArgumentParser) -> None:
+    to.add_argument("experiment", metavar="EXPERIMENT", help="an experiment file, or its name in experiments/")
+    to.add_argument("--results", default="results", metavar="DIR", help="where results go, a folder per experiment")
+    to.add_argument("--workers", type=int, metavar="N", help="how many train at once; default: one per core or GPU")
+    to.add_argument("--ensemble-size", type=int, metavar="K", help="trials trained together; default: by device")
+    to.add_argument("--gpus-per-worker", type=_number, default=1.0, metavar="F", help="part of a GPU each worker gets")
+    to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="what to train on")
+
+
+def _add_target(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--scheme", choices=get_args(Scheme), help="the rules that carry the result; default: supar, else mup, else sp"
+    )
+    to.add_argument("--density", type=_number, metavar="D", help="density of the target, such as 1/64")
+    to.add_argument("--proxy-width", type=int, metavar="N", help="width of the tuned proxy; default: its base width")
+    to.add_argument("--proxy-density", type=_number, metavar="D", help="density of the proxy; default: base density")
+    for name, text in (
+        ("width", "width of the target"),
+        ("depth", "number of blocks of the target"),
+        ("head_size", "width of an attention head of the target"),
+        ("context", "tokens per sequence of the target"),
+        ("vocabulary", "vocabulary of the target"),
+        ("tokens", "tokens the target is trained on"),
+        ("mask_seed", "seed of the target's masks"),
+    ):
+        to.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"{text}; default: as recorded")
+    to.add_argument("--out", metavar="FILE", help="where the card goes; default: card.json in the folder")

@@ -1,0 +1,131 @@
+"""What the hpsweep command works on: experiment files, and what a results folder holds of a sweep."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpsweep import store
+from hpsweep.cli_output import say
+from hpsweep.spec import TUNED, Sweep, Target, Trial, check_names
+from hpsweep.sweep.progress import Groups
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPERIMENTS = Path("experiments")
+"""Where an experiment given by its bare name is looked up."""
+
+
+def load_experiment(name: str) -> Sweep:
+    """The SWEEP of an experiment file, or of the file of that bare name in ./experiments.
+
+    Raises ValueError, with file and line, for whatever is wrong with it.
+    """
+    path = Path(name)
+    if path.suffix != ".py" and not path.is_file():
+        path = EXPERIMENTS / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.py"))) or "none"
+        raise ValueError(f"no experiment {name!r}: {path} does not exist. In {EXPERIMENTS}/: {known}.")
+    try:
+        found = runpy.run_path(str(path), run_name="hpsweep.experiment")
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from None
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        raise ValueError(f"{path}, line {lines[-1] if lines else '?'}: {_explained(error)}") from None
+    sweep = found.get("SWEEP")
+    if not isinstance(sweep, Sweep):
+        what = f"SWEEP is a {type(found['SWEEP']).__name__}" if "SWEEP" in found else "there is no SWEEP"
+        raise ValueError(f"{path}: {what}; an experiment ends in SWEEP = Sweep(name=..., base=Trial(...), grid=...).")
+    if sweep.name != path.stem:
+        raise ValueError(
+            f"{path}: SWEEP is named {sweep.name!r}; name it {path.stem!r} as its file, "
+            "under which its results are found."
+        )
+    return sweep
+
+
+def _explained(error: BaseException) -> str:
+    """An experiment's error in one line; of a field that does not exist the nearest one that does."""
+    unknown = re.match(r"(Trial|Target|Sweep)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if unknown:
+        try:
+            check_names([unknown[2]], {"Trial": Trial, "Target": Target, "Sweep": Sweep}[unknown[1]])
+        except ValueError as explained:
+            return str(explained)
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def stored_sweep(folder: str) -> Sweep | None:
+    """The sweep recorded in meta.json; None where there is none."""
+    meta = store.read_meta(folder)
+    if not meta:
+        return None
+    try:
+        target = Target(**meta["target"]) if meta["target"] else None
+        return Sweep(**{**meta, "base": Trial(**meta["base"]), "target": target})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
+
+
+def writable(folder: str | Path) -> Path:
+    """The folder. Raises ValueError where it cannot be written."""
+    if not os.access(folder, os.W_OK):
+        state = "cannot be written; change its mode" if Path(folder).exists() else "does not exist; check the path"
+        raise ValueError(f"{folder} {state}.")
+    return Path(folder)
+
+
+def varying(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
+    """The scheme, and the fields of a trial that differ among the runs, but for the seed and `without`."""
+    names = [name for name in Trial(steps=1).resolved if name not in ("seed", *without)]
+    return [name for name in names if name == "scheme" or runs[name].nunique(dropna=False) > 1]
+
+
+def searched(runs: pd.DataFrame) -> list[str]:
+    """Tuned hyperparameters that have several values in the runs."""
+    return [name for name in TUNED if runs[name].nunique() > 1]
+
+
+def stored_runs(folder: str | Path) -> pd.DataFrame:
+    """The stored runs of the recorded sweep; all runs where none is recorded. What is left out is said."""
+    runs = store.load(folder)
+    sweep = stored_sweep(str(folder))
+    if sweep is None:
+        return runs
+    groups = Groups(sweep)
+    own = runs[[groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]]
+    if len(own) < len(runs):
+        say(f"{len(runs) - len(own)} trials in {folder} are not of the sweep as it is now, and are left out.")
+    if own.empty:
+        raise ValueError(f"{folder} holds no trial of the sweep as it is now; run it first.")
+    return own
+
+
+def apart(runs: pd.DataFrame, by: Sequence[str], along: str) -> list[str]:
+    """What tells drifts along a field apart: not steps that follow from the size, as with tokens_per_parameter."""
+    rest = [name for name in by if name not in (along, "steps")]
+    follows = runs.groupby([*rest, along])["steps"].nunique().max() == 1
+    return rest if follows or "steps" not in by else [*rest, "steps"]
+
+
+def over_of(runs: pd.DataFrame, asked: str | None) -> str:
+    """The hyperparameter whose optimum is sought: the one asked for, else the one with most values."""
+    from hpsweep.analysis.cells import other_tuned
+
+    names = searched(runs)
+    if not names or (asked and asked not in names):
+        raise ValueError(
+            f"{asked or 'every hyperparameter'} has one value in these runs: there is no optimum to find. "
+            f"Searched: {', '.join(names) or 'none'}."
+        )
+    over = asked or max(names, key=lambda name: len(set(runs[name])))
+    other_tuned(runs, over)
+    return over

@@ -1,0 +1,53 @@
+"""How the hpsweep command speaks: tables and JSON to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hpsweep.sweep.progress import value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(f"hpsweep: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def frame_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A table of these rows; pandas is imported here, and not where a command starts."""
+    import pandas as pd
+
+    return pd.DataFrame(rows)
+
+
+def concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several, or of none."""
+    import pandas as pd
+
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def print_table(frame: pd.DataFrame, key: Sequence[str] = ()) -> None:
+    """The table, and under it the sentences of its column `why`, each after the row's key."""
+    short = frame.drop(columns="why", errors="ignore")
+    print(short.to_string(index=False, float_format=lambda number: f"{number:.5g}", na_rep="-"))
+    for row in frame.to_dict("records"):
+        if row.get("why"):
+            known = [name for name in key if row[name] == row[name]]  # a drift along density has no density
+            print(f"- {', '.join(f'{name} {value(row[name])}' for name in known)}: {row['why']}")
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """One dict per row; missing and not-a-number as None."""
+    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    return rows
+
+
+def print_json(what: Any) -> None:
+    """JSON on stdout; a number that is not finite is a bug."""
+    print(json.dumps(what, indent=1, allow_nan=False))

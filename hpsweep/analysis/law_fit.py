@@ -282,9 +282,7 @@ def _chain(theta: Floats, relative: Floats, bend: Floats, slope: Floats, tie: Ti
     return relative, bend
 
 
-def _step(
-    gradient: Floats, hessian: Floats, metric: Floats, damping: Floats, frozen: npt.NDArray[np.bool_]
-) -> Floats:
+def _step(gradient: Floats, hessian: Floats, metric: Floats, damping: Floats, frozen: npt.NDArray[np.bool_]) -> Floats:
     """Damped Newton step in the free numbers; where the matrix is not positive, its eigenvalues' sizes are taken."""
     scale = 1 / np.sqrt(np.where(frozen, 1.0, np.maximum(metric, 1e-30)))
     matrix = hessian * scale[:, :, None] * scale[:, None, :]
@@ -293,3 +291,25 @@ def _step(
     along = np.einsum("pij,pi->pj", vectors, np.where(frozen, 0.0, gradient * scale))
     along /= np.maximum(np.abs(values), 1e-12) + damping[:, None]
     return np.asarray(-np.einsum("pij,pj->pi", vectors, along) * np.where(frozen, 0.0, scale))
+
+
+# --- units ---
+
+
+def raw(theta: Floats, params: float, tokens: float) -> Floats:
+    """(a_S, b_S, c_S, b_N, a_D, b_D, c) of each row of theta, with the centre at so many parameters and tokens.
+
+    Without the dense power of D (b_D = 0) a_D is 0 or infinite.
+    """
+    sparse, dense, data, c, b_s, b_n, b_d = theta.T
+    size = params**b_n
+    with np.errstate(divide="ignore", over="ignore"):
+        a_d = tokens * np.exp(np.log(data) / b_d)
+    return np.column_stack([sparse * size, b_s, dense * size, b_n, np.where(data > 0, a_d, 0.0), b_d, c])
+
+
+def centred(coefficients: Floats, params: float, tokens: float) -> Floats:
+    """The inverse of `raw`: theta of shape (1, 7)."""
+    a_s, b_s, c_s, b_n, a_d, b_d, c = coefficients
+    size = params**-b_n
+    return np.array([[a_s * size, c_s * size, (a_d / tokens) ** b_d if a_d > 0 else 0.0, c, b_s, b_n, b_d]])

@@ -1,56 +1,291 @@
-"""How well the law's numbers are known: resamples, profiles, correlations, and what is weakly identified."""
+"""How well the numbers of a law are known: resamples, profiles, correlations, the held-out scale, what is weak.
+
+The intervals are percentiles of refits to cells drawn with replacement (pairs). Residuals drawn in the place of pairs
+cover too little: the polish is close to a least-absolute-deviations fit, which leaves as many residuals at zero as it
+has numbers. `python -m benchmarks.law` prints the coverage of both.
+"""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law_fit import THETA, Design, Tie, huber, polish, predicted
+from hpsweep.analysis.law_fit import THETA, Design, Tie, huber, polish, predicted, raw, starts
+from hpsweep.analysis.law_tables import FEWEST, distinct
 
-RESAMPLES = ("residuals", "pairs", "wild")
+RAW = ("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c")
+"""The numbers of the law in raw units, in the order of the formula; the dense form has A in the place of c_S."""
+
+PARTS = {"a_S": "sparse", "c_S": "dense", "A": "dense", "a_D": "data"}
+"""The part of the loss at the centre of the data that stands for a coefficient."""
+
+WIDE = 2.0
+"""Factor between the ends of an interval above which a number is called weak."""
+
+HELD_OUT = 1 / 8
+"""Part of the cells that is held out at least: those of the largest sizes or data amounts."""
+
+TRADED = 0.95
+"""Rank correlation above which two weak numbers are said to trade off."""
+
 _CHI2_95 = 3.841458820694124
+_PROFILE_POINTS = 33
 
 
-def resample(
-    theta: Floats, design: Design, loss: Floats, delta: float, *, how: str, count: int, generator: np.random.Generator
-) -> Floats:
-    """`count` refits to resampled cells, started at the fit: rows of theta.
+class Fit(NamedTuple):
+    """A fit as the functions here read it: theta, its design, the losses, Huber's delta and the centre."""
 
-    residuals  predicted loss times a log residual of any cell, inflated by sqrt(cells / (cells - numbers fitted))
-    wild       predicted loss times the cell's own log residual, with a random sign, inflated likewise
-    pairs      cells drawn with replacement; draws with too few distinct values to fit are drawn again
+    theta: Floats
+    design: Design
+    loss: Floats
+    delta: float
+    params: float
+    tokens: float
+
+    def raw(self, theta: Floats) -> Floats:
+        """Rows of theta in raw units."""
+        return raw(theta, self.params, self.tokens)
+
+    @property
+    def residual(self) -> Floats:
+        """log(measured / predicted) of each cell."""
+        return np.asarray(np.log(self.loss / predicted(self.theta[None], self.design)[0]))
+
+
+# --- resampling ---
+
+
+def resample(fit: Fit, count: int, generator: np.random.Generator) -> Floats:
+    """Refits to `count` resamples of the cells, started at the fit: rows of theta.
+
+    Draws with fewer distinct cells, sizes, data amounts or sparsities than the law needs are drawn again.
     """
-    cells = len(loss)
-    start = np.repeat(theta[None], count, axis=0)
-    if how == "pairs":
-        weight = np.stack([_draw(design, generator) for _ in range(count)])
-        return polish(start, design, loss, delta, weight=weight).theta
-    fit = predicted(theta[None], design)[0]
-    residual = np.log(loss / fit) * inflation(design)
-    if how == "residuals":
-        drawn = generator.choice(residual, (count, cells))
-    else:
-        drawn = residual * generator.choice([-1.0, 1.0], (count, cells))
-    return polish(start, design, fit * np.exp(drawn), delta).theta
-
-
-def inflation(design: Design) -> float:
-    """What residuals of a fit are multiplied by to have the size of the noise."""
-    cells = len(design.n)
-    return float(np.sqrt(cells / (cells - design.free.sum())))
+    weight = np.stack([_draw(fit.design, generator) for _ in range(count)])
+    start = np.repeat(fit.theta[None], count, axis=0)
+    return polish(start, fit.design, fit.loss, fit.delta, weight=weight).theta
 
 
 def _draw(design: Design, generator: np.random.Generator) -> Floats:
     cells, free = len(design.n), int(design.free.sum())
+    axes = [np.exp(axis) for axis in ((design.n, design.d) if design.dense else (design.x, design.n, design.d))]
     for _ in range(1000):
         weight = generator.multinomial(cells, np.full(cells, 1 / cells)).astype(float)
         there = weight > 0
-        axes = (design.n, design.d) if design.dense else (design.x, design.n, design.d)
-        if there.sum() > free and all(len(np.unique(axis[there])) >= 3 for axis in axes):
+        if there.sum() > free and all(distinct(axis[there]) >= FEWEST for axis in axes):
             break
     return weight
+
+
+def noise_of(fit: Fit) -> Floats:
+    """Log residuals of the size of the noise: without those a fit with so many numbers brings to zero, if any are left.
+
+    A least-absolute-deviations fit passes through as many cells as it has numbers.
+    """
+    free = int(fit.design.free.sum())
+    kept = np.sort(np.abs(fit.residual))[free:]
+    return np.concatenate([-kept, kept])
+
+
+# --- profiles ---
+
+
+def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
+    """One row per value of RAW[index]: the least objective with that number held there, and its deviance.
+
+    Columns: coefficient, value, objective (mean Huber), deviance. Values reach over the resampled range and beyond. The
+    deviance is 2 x the summed difference of the objective from its minimum, over the robust scale of its noise: about
+    chi-square with 1 degree of freedom; above 3.84 a value is ruled out at 95 %.
+    """
+    values = _profile_values(fit, replicates, index)
+    theta, tie, fixed = _held_at(fit, replicates, index, values)
+    found = polish(theta, fit.design, fit.loss, fit.delta, fixed=fixed, tie=tie)
+    least = found.value.reshape(2, -1).min(axis=0)
+    best = huber(fit.residual, fit.delta).mean() / fit.delta
+    scale = _deviance_scale(fit)
+    return pd.DataFrame(
+        {
+            "coefficient": RAW[index],
+            "value": values,
+            "objective": least * fit.delta,
+            "deviance": 2 * len(fit.loss) * np.maximum(least - best, 0.0) * fit.delta / scale,
+        }
+    )
+
+
+def _deviance_scale(fit: Fit) -> float:
+    """E[psi^2] / E[psi'] of Huber's loss at the noise of the cells.
+
+    E[psi'] is the density of the residuals about 0, taken from the half of the cells with the smaller ones: within
+    delta itself there are too few, and those are the ones the fit passes through.
+    """
+    size = np.sort(np.abs(noise_of(fit)))
+    half = max(fit.delta, float(np.median(size)))
+    slope = float((size <= half).mean()) * fit.delta / half
+    return float(np.mean(np.minimum(size, fit.delta) ** 2)) / slope + 1e-300
+
+
+def _profile_values(fit: Fit, replicates: Floats, index: int) -> Floats:
+    own = fit.raw(fit.theta[None])[0, index]
+    all_values = fit.raw(replicates)[:, index]
+    finite = all_values[np.isfinite(all_values) & (all_values > 0)]
+    if RAW[index] in ("a_S", "c_S", "a_D"):
+        low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (own / 10, own * 10)
+        low, high = max(low, own * 1e-6), min(high, own * 1e6)
+        spread = max(np.log(high / low), 0.02)
+        return np.sort(
+            np.append(np.exp(np.linspace(np.log(low) - spread, np.log(high) + spread, _PROFILE_POINTS)), own)
+        )
+    low, high = np.quantile(all_values, [0.025, 0.975])
+    spread = max(high - low, 0.01 * abs(own), 1e-6)
+    return np.unique(np.append(np.clip(np.linspace(low - spread, high + spread, _PROFILE_POINTS), 0.0, None), own))
+
+
+def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[Floats, Tie | None, Any]:
+    """Two starts per value (the fit, and the resample nearest to it), and how the number is held."""
+    nearest = np.abs(fit.raw(replicates)[:, index][None, :] - values[:, None])
+    theta = np.concatenate(
+        [np.repeat(fit.theta[None], len(values), 0), replicates[np.nan_to_num(nearest, nan=np.inf).argmin(axis=1)]]
+    )
+    fixed, twice, name = np.zeros(7, bool), np.tile(values, 2), RAW[index]
+    if name in ("a_S", "c_S"):
+        amplitude = THETA.index("sparse" if name == "a_S" else "dense")
+        slope = np.full(len(twice), -np.log(fit.params))
+        fixed[amplitude] = True
+        return theta, Tie(amplitude, THETA.index("b_N"), np.log(twice), slope), fixed
+    if name == "a_D":
+        fixed[THETA.index("data")] = True
+        return theta, Tie(THETA.index("data"), THETA.index("b_D"), 0 * twice, np.log(twice / fit.tokens)), fixed
+    theta[:, THETA.index(name)] = twice
+    fixed[THETA.index(name)] = True
+    return theta, None, fixed
+
+
+def profile_interval(table: pd.DataFrame) -> tuple[float, float]:
+    """Where the deviance of a profile crosses 3.84 on either side of its minimum; NaN for a side where it does not."""
+    value, deviance = table["value"].to_numpy(float), table["deviance"].to_numpy(float)
+    at = int(np.argmin(deviance))
+    ends = []
+    for side in (range(at, 0, -1), range(at, len(value) - 1)):
+        step = -1 if side.step < 0 else 1
+        end = np.nan
+        for i in side:
+            a, b = deviance[i], deviance[i + step]
+            if a <= _CHI2_95 < b:
+                end = value[i] + (value[i + step] - value[i]) * (_CHI2_95 - a) / (b - a)
+                break
+        ends.append(float(end))
+    return ends[0], ends[1]
+
+
+# --- what trades off, and what is weak ---
+
+
+def correlations(replicates: Floats, design: Design) -> pd.DataFrame:
+    """One row per pair of centred numbers: their rank correlation over the resamples. Columns first, second, correlation.
+
+    Null for a number that does not vary.
+    """
+    ranks = pd.DataFrame(replicates, columns=list(THETA)).loc[:, design.free].rank()
+    table = ranks.corr()
+    pairs = itertools.combinations(table.columns, 2)
+    return pd.DataFrame(
+        [{"first": a, "second": b, "correlation": table.loc[a, b]} for a, b in pairs],
+        columns=["first", "second", "correlation"],
+    )
+
+
+def weak(table: pd.DataFrame, pairs: pd.DataFrame, largest_exponent: float) -> list[dict[str, str]]:
+    """One entry per weakly identified number: coefficient, and the reasons in words.
+
+    `table` has a row per number: coefficient, value, part, part_low, part_high, profile_low, profile_high. A coefficient
+    is judged by its part of the loss at the centre of the data: its value at N = 1, orders of magnitude away, always
+    trades off against the exponent.
+    """
+    found = []
+    for row in table.to_dict("records"):
+        name = row["coefficient"]
+        reasons = _bounds(name, row["value"], row["part_low"], row["part_high"], largest_exponent)
+        below, above = np.isnan(row["profile_low"]), np.isnan(row["profile_high"])
+        if row["value"] > 0 and (below or above):
+            side = "smaller nor larger" if below and above else "smaller" if below else "larger"
+            reasons.append(f"its profile does not rule out {side} values")
+        if reasons:
+            found.append({"coefficient": name, "reason": "; ".join([*reasons, *_traded(pairs, PARTS.get(name, name))])})
+    return found
+
+
+def _bounds(name: str, value: float, low: float, high: float, largest_exponent: float) -> list[str]:
+    """What a number at a bound, or a wide interval, says."""
+    reasons = []
+    if value <= 0:
+        reasons.append("it is at its bound 0")
+    elif name.startswith("b_") and value >= largest_exponent:
+        reasons.append(f"it is at its bound {largest_exponent:g}")
+    if not low > 0:
+        reasons.append("its interval reaches 0")
+    elif high / low > WIDE:
+        of = " at the centre of the data" if name in PARTS else ""
+        reasons.append(f"its interval{of} spans a factor of {high / low:.3g}")
+    return reasons
+
+
+def _traded(pairs: pd.DataFrame, name: str) -> list[str]:
+    own = pairs[((pairs["first"] == name) | (pairs["second"] == name)) & (pairs["correlation"].abs() > TRADED)]
+    return [
+        f"it trades off against {row['second'] if row['first'] == name else row['first']} "
+        f"(rank correlation {row['correlation']:.2f})"
+        for row in own.to_dict("records")
+    ]
+
+
+# --- the held-out scale ---
+
+
+def held_out(fit: Fit, axis: str, resamples: int, generator: np.random.Generator) -> tuple[pd.DataFrame, str]:
+    """(cells of the largest `axis` as a law of the others predicts them, "") or (no rows, why there is none).
+
+    Columns: cell (its position), predicted, low, high (95 %, of one more run). Held out are the largest values of
+    params or tokens, as many as hold an eighth of the cells.
+    """
+    along = fit.design.n if axis == "params" else fit.design.d
+    levels = np.unique(along)[::-1]
+    sizes = [int((along >= level - 1e-9).sum()) for level in levels]
+    out = along >= levels[next(i for i, n in enumerate(sizes) if n >= HELD_OUT * len(along))] - 1e-9
+    rest = fit.design.at(~out)
+    left = distinct(np.exp(rest.n if axis == "params" else rest.d)) if (~out).any() else 0
+    free, what = int(fit.design.free.sum()), {"params": "sizes", "tokens": "data amounts"}[axis]
+    if left < FEWEST or (~out).sum() <= free:
+        return (
+            pd.DataFrame(),
+            f"without the largest {what} there are {left} left ({(~out).sum()} cells), too few to fit",
+        )
+    part = _refit(fit, rest, ~out)
+    predictions, bands = prediction(part, resample(part, resamples, generator), fit.design.at(out), generator)
+    table = pd.DataFrame({"cell": np.flatnonzero(out), "predicted": predictions})
+    return table.assign(low=bands["run_low"], high=bands["run_high"]), ""
+
+
+def _refit(fit: Fit, rest: Design, rows: Any) -> Fit:
+    found = polish(starts(rest, fit.loss[rows], fit.delta, 12), rest, fit.loss[rows], fit.delta)
+    return fit._replace(theta=found.theta[found.value.argmin()], design=rest, loss=fit.loss[rows])
+
+
+def prediction(
+    fit: Fit, replicates: Floats, at: Design, generator: np.random.Generator
+) -> tuple[Floats, dict[str, Floats]]:
+    """(predicted losses, their 95 % bands): low, high of the law; run_low, run_high of one more run there."""
+    centre = predicted(fit.theta[None], at)[0]
+    losses = predicted(replicates, at)
+    runs = losses * np.exp(generator.choice(noise_of(fit), losses.shape))
+    low, high = np.quantile(losses, [0.025, 0.975], axis=0)
+    run_low, run_high = np.quantile(runs, [0.025, 0.975], axis=0)
+    return centre, {
+        "low": np.minimum(low, centre),
+        "high": np.maximum(high, centre),
+        "run_low": np.minimum(run_low, centre),
+        "run_high": np.maximum(run_high, centre),
+    }

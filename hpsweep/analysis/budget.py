@@ -3,14 +3,14 @@
 A model of N nonzero parameters and a budget D0, in tokens that a dense model of N parameters could see for it (so the
 budget is 6 N D0 FLOPs by the law's convention). A sparse model of N nonzeros sees D = D0 / cost(S) tokens:
 
-    dense      cost = 1 / (1 - S)                 a sparse step costs what the dense model of N / (1 - S) parameters does
-    gradual    cost = (1 - 0.625 S) / (1 - S)     gradual pruning between 25 % and 75 % of training on the cubic schedule,
-                                                  zeros free once they are pruned
-    free       cost = 1                           zeros are never multiplied: sparser is always better, so the answer is
-                                                  the sparsest level fitted
+    dense      cost = 1 / (1 - S)               a sparse step costs what the dense model of N / (1 - S) parameters does
+    gradual    cost = (1 - 0.625 S) / (1 - S)   gradual pruning between 25 % and 75 % of training, on the cubic
+                                                schedule; zeros are free once they are pruned
+    free       cost = 1                         zeros are never multiplied: sparser is always better, so the answer is
+                                                the sparsest level fitted
 
-With x = 1 - S the loss a_S N^-b_N x^b_S + (a_D / D0)^b_D cost(x)^b_D is convex in log x for each of them, so that it has
-one minimum. For `dense` it is in closed form,
+With x = 1 - S the loss a_S N^-b_N x^b_S + (a_D / D0)^b_D cost(x)^b_D is convex in log x for each of them, so that it
+has one minimum. For `dense` it is in closed form,
 
     x* = [ b_D / (a_S b_S) (a_D / D0)^b_D N^b_N ]^(1 / (b_S + b_D)),     S* = max(0, 1 - x*)
 
@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law import Law, check_points, design_at, predict, range_text, reach, replicates_of, theta_of
+from hpsweep.analysis.law import Law
+from hpsweep.analysis.law_at import check_points, design_at, predict, range_text, reach, replicates_of, theta_of
 from hpsweep.analysis.law_fit import predicted
 
 Cost = Literal["dense", "gradual", "free"]
@@ -75,7 +76,7 @@ def _sparse(law: Law) -> Law:
 def optimal_sparsity(
     law: Law, budgets: pd.DataFrame, *, cost: Cost = "dense", extrapolate: bool = False
 ) -> pd.DataFrame:
-    """The budgets (columns params: nonzeros, tokens: those a dense model of that size could see) with the best sparsity.
+    """The best sparsity of budgets: columns params (nonzeros) and tokens (those a dense model of that size could see).
 
     Columns added: sparsity with low and high (95 %, over the resampled laws), tokens_seen at it, predicted loss,
     gain over the dense model (loss, same budget) with gain_low and gain_high, flops (6 N D0), cost, reach as in
@@ -198,8 +199,10 @@ def loss_contours(
         )
     table = pd.concat(tables, ignore_index=True)
     table["reach"] = reach(law, table["sparsity"], table["params"], table["tokens"])
-    keep = np.isfinite(table["tokens"]) & (True if extrapolate else table["reach"] != "far")
-    return table.loc[keep, ["loss", "sparsity", "params", "tokens", "low", "high", "reach"]].reset_index(drop=True)
+    keep = np.isfinite(table["tokens"]) & (extrapolate | (table["reach"] != "far"))
+    return pd.DataFrame(table.loc[keep, ["loss", "sparsity", "params", "tokens", "low", "high", "reach"]]).reset_index(
+        drop=True
+    )
 
 
 def sparsity_contours(
@@ -234,8 +237,8 @@ def sparsity_contours(
     table = pd.concat(tables, ignore_index=True)
     table["flops"] = 6 * table["params"] * table["tokens"]
     table["reach"] = reach(law, table["sparsity"], table["params"], table["tokens"])
-    keep = np.isfinite(table["tokens"]) & (True if extrapolate else table["reach"] != "far")
-    return table[keep].reset_index(drop=True)
+    keep = np.isfinite(table["tokens"]) & (extrapolate | (table["reach"] != "far"))
+    return pd.DataFrame(table[keep]).reset_index(drop=True)
 
 
 def _budget_of(theta: Floats, law: Law, grid: pd.DataFrame, sparsity: float, cost: Cost) -> Floats:
@@ -248,7 +251,7 @@ def _budget_of(theta: Floats, law: Law, grid: pd.DataFrame, sparsity: float, cos
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         seen = size * b_s * x**b_s / (b_d * share * factor**b_d)
         logs = (np.log(data) - np.log(seen)) / b_d
-    return np.exp(np.clip(np.where(np.isnan(logs), np.inf, logs), -700, 600)) * law.centre["tokens"]
+    return np.asarray(np.exp(np.clip(np.where(np.isnan(logs), np.inf, logs), -700, 600)) * law.centre["tokens"])
 
 
 # --- what a sparse model is worth ---

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis import law_uncertainty as uncertainty
@@ -35,13 +34,12 @@ from hpsweep.analysis.law_fit import (
     THETA,
     Design,
     Polished,
-    centred,
     huber,
     polish,
     predicted,
     starts,
 )
-from hpsweep.analysis.law_tables import Cells, cells_of_table, distinct
+from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import RAW, Fit
 from hpsweep.store import replacing
 
@@ -50,9 +48,6 @@ LAW_VERSION = 1
 
 DELTA = 1e-3
 """Huber's delta on log residuals, as in arXiv 2203.15556 and 2309.08520."""
-
-TEN_FOLD = 10.0
-"""How far beyond the fitted N and D the law may be asked without saying extrapolate=True."""
 
 PUBLISHED: dict[str, dict[str, float]] = {
     "t5_c4": {"a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.90e8, "b_D": 0.203, "c": 0.651},
@@ -83,14 +78,14 @@ class Law:
     `coefficients` are unrounded, in raw units (N and D as in the table); `centred` are the same at the geometric mean
     of N and D (`centre`), where sparse, dense, data and c are parts of the loss. `intervals` has a row per coefficient:
     value, low and high (95 %, resampled cells), profile_low and profile_high (95 %, null where the profile does not
-    end), and part, part_low, part_high: its part of the loss at the centre, or the exponent itself. `objective` is the mean Huber loss. `replicates` are centred numbers of the resamples, from which every band
-    is made. Missing is null.
+    end), and part, part_low, part_high: its part of the loss at the centre, or the exponent itself. `objective` is the
+    mean Huber loss. `replicates` are centred numbers of the resamples, from which every band is made. Missing is null.
     """
 
     form: str
     status: str
     why: str
-    coefficients: dict[str, float]
+    coefficients: dict[str, float | None]
     centred: dict[str, float]
     centre: dict[str, float]
     objective: float
@@ -176,18 +171,17 @@ def fit_law(
     pairs = uncertainty.correlations(replicates, fit.design)
     weak = uncertainty.weak(intervals, pairs, LARGEST_EXPONENT)
     held_out, notes = _held_out(cells.table, fit, max(resamples // 2, 50), generator)
-    names = _names(cells.dense)
     return Law(
         form="dense" if cells.dense else "sparse",
         status="not_converged" if not converged else "weak" if weak else "ok",
         why=_why(agreeing, converged, weak),
-        coefficients=dict(zip(names, intervals["value"], strict=True)),
+        coefficients={row["coefficient"]: row["value"] for row in records(intervals)},
         centred=dict(zip(THETA, map(float, fit.theta), strict=True)),
         centre={"params": fit.params, "tokens": fit.tokens},
         objective=float(huber(fit.residual, delta).mean()),
         delta=delta,
         cells=len(cells.table),
-        ranges={name: [float(column.min()), float(column.max())] for name, column in cells.table.items()},  # type: ignore[misc]
+        ranges={name: [float(cells.table[name].min()), float(cells.table[name].max())] for name in COLUMNS},
         levels={**{n: distinct(cells.table[n].to_numpy(float)) for n in ("params", "tokens")},
                 "sparsity": distinct(1 - cells.table["sparsity"].to_numpy(float))},
         conventions={**CONVENTIONS, **(conventions or {})},
@@ -205,6 +199,29 @@ def fit_law(
     )  # fmt: skip
 
 
+def fit_sweep(
+    runs: pd.DataFrame, scheme: str | None = None, *, nonzeros: str = "hidden", resamples: int = 400, seed: int = 0
+) -> Law:
+    """The law of the tuned losses of one scheme of a sweep of ours (see `tuned_losses`), with its conventions.
+
+    Raises ValueError as `tuned_losses` and `fit_law` do. Cells whose best learning rate is at the end of those tried
+    are in, and a warning counts them: their loss is an upper bound.
+    """
+    table = tuned_losses(runs, scheme, nonzeros)
+    data = runs["data"].iloc[0] if "data" in runs else "the sweep"
+    conventions = {
+        "params": NONZEROS[nonzeros],
+        "tokens": f"tokens trained on, of {data}",
+        "loss": f"validation loss of {table['scheme'].iloc[0]}, nats/token, at the best setting tried, mean over seeds",
+    }
+    law = fit_law(table, conventions=conventions, resamples=resamples, seed=seed)
+    edges = int(table["edge"].sum())
+    note = (
+        f"{edges} of {len(table)} cells are best at the end of the learning rates tried: their loss is an upper bound."
+    )
+    return dataclasses.replace(law, warnings=[*law.warnings, *([note] if edges else [])])
+
+
 def _check_options(conventions: Mapping[str, str] | None, delta: float, resamples: int) -> None:
     if not (math.isfinite(delta) and delta > 0):
         raise ValueError(f"delta is {delta!r}; it must be a positive number, such as {DELTA:g}, of log residuals.")
@@ -218,13 +235,14 @@ def _fit(cells: Cells, delta: float) -> tuple[Fit, Polished]:
     """The best of all polished starts, and all of them."""
     table = cells.table
     params, tokens = (float(np.exp(np.log(table[name]).mean())) for name in ("params", "tokens"))
-    design = _design(table, params, tokens, cells.dense)
+    design = design_of(table, params, tokens, cells.dense)
     losses = table["loss"].to_numpy(float)
     found = polish(starts(design, losses, delta, _STARTS), design, losses, delta)
     return Fit(found.theta[found.value.argmin()], design, losses, delta, params, tokens), found
 
 
-def _design(table: pd.DataFrame, params: float, tokens: float, dense: bool) -> Design:
+def design_of(table: pd.DataFrame, params: float, tokens: float, dense: bool) -> Design:
+    """Cells or points (columns sparsity, params, tokens) in units of so many parameters and tokens."""
     x, n, d = (np.log(column.to_numpy(float)) for column in (1 - table["sparsity"], table["params"], table["tokens"]))
     return Design(x, n - math.log(params), d - math.log(tokens), dense)
 
@@ -238,7 +256,8 @@ def _agreeing(found: Polished, fit: Fit) -> int:
     return int((near & (far < _SAME_LOSS)).sum())
 
 
-def _names(dense: bool) -> list[str]:
+def names(dense: bool) -> list[str]:
+    """The coefficients in the order of the formula."""
     return ["A", "b_N", "a_D", "b_D", "c"] if dense else list(RAW)
 
 
@@ -250,7 +269,7 @@ def _intervals(fit: Fit, replicates: Floats) -> tuple[pd.DataFrame, pd.DataFrame
     index = [2, 3, 4, 5, 6] if fit.design.dense else list(range(7))
     values, drawn = fit.raw(fit.theta[None])[0], fit.raw(replicates)
     profiles, rows = [], []
-    for i, name in zip(index, _names(fit.design.dense), strict=True):
+    for i, name in zip(index, names(fit.design.dense), strict=True):
         part = THETA.index(uncertainty.PARTS.get(name, name))
         row = {"coefficient": name, **_with_ends("", values[i], drawn[:, i])}
         row |= {"profile_low": math.nan, "profile_high": math.nan}
@@ -311,119 +330,3 @@ def _why(agreeing: int, converged: bool, weak: list[dict[str, str]]) -> str:
     if weak:
         return f"{', '.join(row['coefficient'] for row in weak)} weakly identified"
     return ""
-
-
-# --- use ---
-
-
-def evaluate(coefficients: Mapping[str, float], sparsity: Any, params: Any, tokens: Any) -> Floats:
-    """The loss by the formula, for coefficients in raw units: a_S, b_S, c_S (or A alone), b_N, a_D, b_D, c.
-
-    Raises ValueError for missing or unknown names.
-    """
-    theta = centred(_vector(coefficients), 1.0, 1.0)
-    x, n, d = np.broadcast_arrays(1 - np.asarray(sparsity, float), np.asarray(params, float), np.asarray(tokens, float))
-    dense = "A" in coefficients
-    losses = predicted(theta, Design(np.log(x.ravel()), np.log(n.ravel()), np.log(d.ravel()), dense))[0]
-    return np.asarray(losses.reshape(x.shape))
-
-
-def _vector(coefficients: Mapping[str, float]) -> Floats:
-    given = dict(coefficients)
-    if "A" in given:
-        given = {"a_S": 0.0, "b_S": 0.0, "c_S": given.pop("A"), **given}
-    if set(given) != set(RAW):
-        lacking, odd = sorted(set(RAW) - set(given)), sorted(set(given) - set(RAW))
-        raise ValueError(
-            f"coefficients {', '.join(lacking + odd)} are missing or unknown; give {', '.join(RAW)} (sparse), or "
-            f"{', '.join(_names(True))} (dense)."
-        )
-    return np.array([float(given[name]) for name in RAW])
-
-
-def score(law: Law, coefficients: Mapping[str, float]) -> float:
-    """The objective (mean Huber loss, the law's delta) of other coefficients at the law's own cells."""
-    cells = pd.DataFrame(law.residuals)
-    losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
-    return float(huber(np.log(losses / cells["loss"].to_numpy(float)), law.delta).mean())
-
-
-def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
-    """The points (columns params, tokens, and sparsity unless it is 0) with the loss there and its 95 % bands.
-
-    Columns added: predicted; low and high, of the law; run_low and run_high, of one more measured run; reach: inside
-    the fitted ranges, beyond them by up to ten-fold in N or D, or far (more, or a sparsity that was not fitted).
-    Raises ValueError for far points unless `extrapolate`, and for values that no model can have.
-    """
-    table = points.assign(sparsity=points["sparsity"] if "sparsity" in points else 0.0)
-    for name in ("params", "tokens"):
-        if name not in table:
-            raise ValueError(f"the points have no column {name!r}; they have {', '.join(map(str, points.columns))}.")
-    check_points(law, table)
-    where = reach(law, table["sparsity"], table["params"], table["tokens"])
-    if (where == "far").any() and not extrapolate:
-        row = table[where == "far"].iloc[0]
-        raise ValueError(
-            f"sparsity {row['sparsity']:g}, params {row['params']:.4g}, tokens {row['tokens']:.4g} is far from what was "
-            f"fitted ({range_text(law)}): more than {TEN_FOLD:g} times in N or D, or a sparsity outside. "
-            "Say extrapolate=True to have it, marked."
-        )
-    centre, bands = uncertainty.prediction(
-        fit_of(law), replicates_of(law), design_at(law, table), np.random.default_rng([law.seed, 310])
-    )
-    return points.assign(predicted=centre, **bands, reach=where)
-
-
-def check_points(law: Law, table: pd.DataFrame) -> None:
-    """Raise ValueError for values that no model, or no model of this law, can have."""
-    sparsity = table["sparsity"].to_numpy(float)
-    if not ((sparsity >= 0) & (sparsity < 1)).all():
-        raise ValueError(f"sparsity is {sparsity[~((sparsity >= 0) & (sparsity < 1))][0]:g}; it must be in [0, 1).")
-    if law.form == "dense" and (sparsity > 0).any():
-        raise ValueError(f"the law is dense and knows no sparsity {sparsity.max():g}; fit one to runs at several.")
-    for name in ("params", "tokens"):
-        values = table[name].to_numpy(float)
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"{name} is {values[~(np.isfinite(values) & (values > 0))][0]:g}; it must be positive.")
-
-
-def reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
-    """inside, beyond or far, for each point (see `predict`)."""
-    inside, near = np.True_, np.True_
-    for name, values, factor in (
-        ("sparsity", sparsity, 1.0),
-        ("params", params, TEN_FOLD),
-        ("tokens", tokens, TEN_FOLD),
-    ):
-        at, (low, high) = np.asarray(values, float), law.ranges[name]
-        inside = inside & (at >= low * (1 - 1e-9)) & (at <= high * (1 + 1e-9))
-        near = near & (at >= low / factor * (1 - 1e-9)) & (at <= high * factor * (1 + 1e-9))
-    return np.where(inside, "inside", np.where(near, "beyond", "far"))
-
-
-def range_text(law: Law) -> str:
-    """The fitted ranges in words."""
-    s, n, d = (law.ranges[name] for name in ("sparsity", "params", "tokens"))
-    return f"S {s[0]:g} to {s[1]:g}, N {n[0]:.4g} to {n[1]:.4g}, D {d[0]:.4g} to {d[1]:.4g}"
-
-
-def replicates_of(law: Law) -> Floats:
-    """The resampled laws, rows of centred numbers in the order of THETA."""
-    return np.array(law.replicates)
-
-
-def theta_of(law: Law) -> Floats:
-    """The law's centred numbers, one row."""
-    return np.array([[law.centred[name] for name in THETA]])
-
-
-def design_at(law: Law, table: pd.DataFrame) -> Design:
-    """Points (columns sparsity, params, tokens) in the law's centred units."""
-    return _design(table, law.centre["params"], law.centre["tokens"], law.form == "dense")
-
-
-def fit_of(law: Law) -> Fit:
-    """The law's fit again, from its record."""
-    cells = pd.DataFrame(law.residuals)
-    centre = law.centre["params"], law.centre["tokens"]
-    return Fit(theta_of(law)[0], design_at(law, cells), cells["loss"].to_numpy(float), law.delta, *centre)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpsweep.analysis.cells import Floats, check_equal
-from hpsweep.analysis.plot_style import value_label
 from hpsweep.spec import TUNED, Scheme
 from hpsweep.store import one_data_hash
 
@@ -217,8 +216,3 @@ def _tuned(part: pd.DataFrame, fields: list[str], nonzeros: str) -> dict[str, An
     edge = "lr" in fields and best["lr"] in (good["lr"].min(), good["lr"].max())
     chosen = {name: best[name] for name in ("loss", "loss_se", "n_seeds", *fields)}
     return {**row, **chosen, "edge": bool(edge), "status": "ok"}
-
-
-def shape_label(row: dict[str, Any]) -> str:
-    """A cell's name, such as width 64, density 1/4."""
-    return ", ".join(f"{name} {value_label(name, row[name])}" for name in ("width", "density", "tokens") if name in row)

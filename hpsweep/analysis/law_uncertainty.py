@@ -33,7 +33,8 @@ TRADED = 0.95
 """Rank correlation above which two weak numbers are said to trade off."""
 
 _CHI2_95 = 3.841458820694124
-_PROFILE_POINTS = 33
+_PROFILE_POINTS = (21, 6)  # inside the resampled range, and on either side of it
+_PROFILE_ROUNDS = 3
 
 
 class Fit(NamedTuple):
@@ -102,16 +103,23 @@ def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
     """
     values = _profile_values(fit, replicates, index)
     theta, tie, fixed = _held_at(fit, replicates, index, values)
-    found = polish(theta, fit.design, fit.loss, fit.delta, fixed=fixed, tie=tie)
-    least = found.value.reshape(2, -1).min(axis=0)
-    best = huber(fit.residual, fit.delta).mean() / fit.delta
+    least, best = np.full(len(values), np.inf), np.repeat(fit.theta[None], len(values), axis=0)
+    for _ in range(_PROFILE_ROUNDS):
+        found = polish(theta, fit.design, fit.loss, fit.delta, fixed=fixed, tie=tie)
+        for solved, value in zip(np.split(found.theta, 2), np.split(found.value, 2), strict=True):
+            better = value < least
+            least[better], best[better] = value[better], solved[better]
+        theta = np.concatenate([best[np.r_[1 : len(best), -1]], best[np.r_[0, : len(best) - 1]]])  # the neighbours'
+        if tie is None:
+            theta[:, THETA.index(RAW[index])] = np.tile(values, 2)
+    objective = huber(fit.residual, fit.delta).mean() / fit.delta
     scale = _deviance_scale(fit)
     return pd.DataFrame(
         {
             "coefficient": RAW[index],
             "value": values,
             "objective": least * fit.delta,
-            "deviance": 2 * len(fit.loss) * np.maximum(least - best, 0.0) * fit.delta / scale,
+            "deviance": 2 * len(fit.loss) * np.maximum(least - objective, 0.0) * fit.delta / scale,
         }
     )
 
@@ -129,19 +137,22 @@ def _deviance_scale(fit: Fit) -> float:
 
 
 def _profile_values(fit: Fit, replicates: Floats, index: int) -> Floats:
-    own = fit.raw(fit.theta[None])[0, index]
-    all_values = fit.raw(replicates)[:, index]
-    finite = all_values[np.isfinite(all_values) & (all_values > 0)]
-    if RAW[index] in ("a_S", "c_S", "a_D"):
-        low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (own / 10, own * 10)
-        low, high = max(low, own * 1e-6), min(high, own * 1e6)
-        spread = max(np.log(high / low), 0.02)
-        return np.sort(
-            np.append(np.exp(np.linspace(np.log(low) - spread, np.log(high) + spread, _PROFILE_POINTS)), own)
-        )
-    low, high = np.quantile(all_values, [0.025, 0.975])
-    spread = max(high - low, 0.01 * abs(own), 1e-6)
-    return np.unique(np.append(np.clip(np.linspace(low - spread, high + spread, _PROFILE_POINTS), 0.0, None), own))
+    own, drawn = fit.raw(fit.theta[None])[0, index], fit.raw(replicates)[:, index]
+    if RAW[index] in PARTS:
+        drawn = np.log(drawn[np.isfinite(drawn) & (drawn > own * 1e-6) & (drawn < own * 1e6)])
+        values = np.exp(_spread(np.log(own), drawn, 0.02))
+    else:
+        values = np.maximum(_spread(own, drawn, 0.01 * own + 1e-6), 0.0)
+    return np.unique(np.append(values, own))
+
+
+def _spread(own: float, drawn: Floats, narrowest: float) -> Floats:
+    """Values over the middle 95 % of what was drawn, and as far again on either side."""
+    low, high = np.quantile(np.append(drawn, own), [0.025, 0.975])
+    width = max(high - low, narrowest)
+    inner, outer = _PROFILE_POINTS
+    sides = np.linspace(0, width, outer + 1)[1:]
+    return np.concatenate([low - sides, np.linspace(low, max(high, low + narrowest), inner), high + sides])
 
 
 def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[Floats, Tie | None, Any]:
@@ -185,7 +196,7 @@ def profile_interval(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def correlations(replicates: Floats, design: Design) -> pd.DataFrame:
-    """One row per pair of centred numbers: their rank correlation over the resamples. Columns first, second, correlation.
+    """One row per pair of centred numbers (first, second): their rank correlation over the resamples.
 
     Null for a number that does not vary.
     """
@@ -201,8 +212,8 @@ def correlations(replicates: Floats, design: Design) -> pd.DataFrame:
 def weak(table: pd.DataFrame, pairs: pd.DataFrame, largest_exponent: float) -> list[dict[str, str]]:
     """One entry per weakly identified number: coefficient, and the reasons in words.
 
-    `table` has a row per number: coefficient, value, part, part_low, part_high, profile_low, profile_high. A coefficient
-    is judged by its part of the loss at the centre of the data: its value at N = 1, orders of magnitude away, always
+    `table` has a row per number: coefficient, value, part_low, part_high, profile_low, profile_high. A coefficient is
+    judged by its part of the loss at the centre of the data: its value at N = 1, orders of magnitude away, always
     trades off against the exponent.
     """
     found = []

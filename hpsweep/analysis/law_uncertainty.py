@@ -33,8 +33,8 @@ TRADED = 0.95
 """Rank correlation above which two weak numbers are said to trade off."""
 
 _CHI2_95 = 3.841458820694124
-_PROFILE_POINTS = (21, 6)  # inside the resampled range, and on either side of it
-_PROFILE_ROUNDS = 3
+_PROFILE_POINTS = (17, 6)  # inside the resampled range, and on either side of it
+_PROFILE_STARTS = 3
 
 
 class Fit(NamedTuple):
@@ -104,9 +104,9 @@ def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
     values = _profile_values(fit, replicates, index)
     theta, tie, fixed = _held_at(fit, replicates, index, values)
     least, best = np.full(len(values), np.inf), np.repeat(fit.theta[None], len(values), axis=0)
-    for _ in range(_PROFILE_ROUNDS):
-        found = polish(theta, fit.design, fit.loss, fit.delta, fixed=fixed, tie=tie)
-        for solved, value in zip(np.split(found.theta, 2), np.split(found.value, 2), strict=True):
+    for _ in range(2):
+        found = polish(theta, fit.design, fit.loss, fit.delta, fixed=fixed, tie=_repeated(tie, len(theta)), most=100)
+        for solved, value in zip(found.theta.reshape(-1, *best.shape), found.value.reshape(-1, len(best)), strict=True):
             better = value < least
             least[better], best[better] = value[better], solved[better]
         theta = np.concatenate([best[np.r_[1 : len(best), -1]], best[np.r_[0, : len(best) - 1]]])  # the neighbours'
@@ -156,23 +156,32 @@ def _spread(own: float, drawn: Floats, narrowest: float) -> Floats:
 
 
 def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[Floats, Tie | None, Any]:
-    """Two starts per value (the fit, and the resample nearest to it), and how the number is held."""
-    nearest = np.abs(fit.raw(replicates)[:, index][None, :] - values[:, None])
+    """(starts for all values, one after the other: nearest resample, fit, some of the grid; how the number is held)."""
+    drawn = fit.raw(replicates)[:, index]
+    nearest = np.abs(np.nan_to_num(drawn, posinf=1e300)[None, :] - values[:, None]).argmin(axis=1)
+    others = starts(fit.design, fit.loss, fit.delta, _PROFILE_STARTS)
     theta = np.concatenate(
-        [np.repeat(fit.theta[None], len(values), 0), replicates[np.nan_to_num(nearest, nan=np.inf).argmin(axis=1)]]
+        [replicates[nearest], *(np.repeat(row[None], len(values), 0) for row in (fit.theta, *others))]
     )
-    fixed, twice, name = np.zeros(7, bool), np.tile(values, 2), RAW[index]
-    if name in ("a_S", "c_S"):
-        amplitude = THETA.index("sparse" if name == "a_S" else "dense")
-        slope = np.full(len(twice), -np.log(fit.params))
+    fixed, name = np.zeros(7, bool), RAW[index]
+    if name in PARTS:
+        amplitude = THETA.index(PARTS[name])
         fixed[amplitude] = True
-        return theta, Tie(amplitude, THETA.index("b_N"), np.log(twice), slope), fixed
-    if name == "a_D":
-        fixed[THETA.index("data")] = True
-        return theta, Tie(THETA.index("data"), THETA.index("b_D"), 0 * twice, np.log(twice / fit.tokens)), fixed
-    theta[:, THETA.index(name)] = twice
+        if name == "a_D":
+            return theta, Tie(amplitude, THETA.index("b_D"), 0 * values, np.log(values / fit.tokens)), fixed
+        slope = np.full(len(values), -np.log(fit.params))
+        return theta, Tie(amplitude, THETA.index("b_N"), np.log(values), slope), fixed
+    theta[:, THETA.index(name)] = np.tile(values, len(theta) // len(values))
     fixed[THETA.index(name)] = True
     return theta, None, fixed
+
+
+def _repeated(tie: Tie | None, problems: int) -> Tie | None:
+    """The tie of all values, for as many starts of each."""
+    if tie is None:
+        return None
+    times = problems // len(tie.offset)
+    return Tie(tie.amplitude, tie.exponent, np.tile(tie.offset, times), np.tile(tie.slope, times))
 
 
 def profile_interval(table: pd.DataFrame) -> tuple[float, float]:

@@ -122,7 +122,7 @@ def linear_rest(exponents: Floats, design: Design, loss: Floats) -> Floats:
     unit = np.concatenate([np.ones((len(exponents), 4)), exponents], axis=1)
     sparse, dense, data = _parts(unit, design)
     columns = np.stack([sparse, dense, data, np.ones_like(data)], axis=-1) / loss[:, None]
-    gram = np.einsum("gci,gcj->gij", columns, columns)
+    gram = columns.transpose(0, 2, 1) @ columns
     target = columns.sum(axis=1)
     best, least = np.zeros((len(exponents), 4)), np.full(len(exponents), np.inf)
     for subset in _SUBSETS:
@@ -172,6 +172,12 @@ def polish(
     return Polished(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
+def objective(theta: Floats, design: Design, loss: Floats, delta: float, tie: Tie | None = None) -> Floats:
+    """Mean Huber loss over delta of each row of theta, what `polish` minimizes; a tied coefficient is set in theta."""
+    flat = np.full((1, len(loss)), 1 / len(loss))
+    return _value(_tied(theta, tie), design, np.log(loss)[None], flat, delta)
+
+
 def _polish(
     theta: Floats,
     design: Design,
@@ -204,7 +210,7 @@ def _polish(
         theta[go[better]], value[go[better]] = trial[better], new[better]
         damping[go] = np.where(better, damping[go] / 5, damping[go] * 4).clip(1e-15, 1e12)
         still[go] = np.where(better & ~gain, 0, still[go] + 1)
-        done[go] = small | (value[go] < 1e-28) | (still[go] > 30)
+        done[go] = small | (value[go] < 1e-28) | (still[go] > 12)
     return Polished(theta, value, done)
 
 
@@ -259,10 +265,10 @@ def _derivatives(
         bend[:, i, j] = bend[:, j, i] = (slope / loss * value).sum(axis=1)
     if tie is not None:
         relative, bend = _chain(theta, relative, bend, slope, tie)
-    gradient = (slope[..., None] * relative).sum(axis=1)
-    hessian = np.einsum("pc,pci,pcj->pij", curvature - slope, relative, relative) + bend
+    gradient = (slope[:, None, :] @ relative)[:, 0]
+    hessian = relative.transpose(0, 2, 1) @ ((curvature - slope)[..., None] * relative) + bend
     majorant = weight / np.maximum(np.abs(residual), delta)
-    metric = np.einsum("pc,pci,pci->pi", majorant, relative, relative)
+    metric = (majorant[:, None, :] @ relative**2)[:, 0]
     return gradient, hessian, metric
 
 

@@ -29,7 +29,7 @@ def verdict(law: Law) -> list[str]:
             "not_converged": f"not converged: {law.why}.",
         }[law.status],
         formula(law),
-        f"objective {law.objective:.4g} over {law.cells} cells (mean Huber loss of log residuals, delta {law.delta:g}); "
+        f"objective {law.objective:.4g} over {law.cells} cells (mean Huber of log residuals, delta {law.delta:g}); "
         f"median residual {100 * residual.median():.2g} %, largest {100 * residual.max():.2g} %; "
         f"{law.starts['agreeing']} of {law.starts['polished']} starts agree.",
     ]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law_fit import THETA, Design, Tie, huber, polish, predicted, raw, starts
+from hpsweep.analysis.law_fit import THETA, Design, Tie, huber, objective, polish, predicted, raw, starts
 from hpsweep.analysis.law_tables import FEWEST, distinct
 
 RAW = ("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c")
@@ -34,7 +34,7 @@ TRADED = 0.95
 
 _CHI2_95 = 3.841458820694124
 _PROFILE_POINTS = (17, 6)  # inside the resampled range, and on either side of it
-_PROFILE_STARTS = 3
+_PROFILE_STARTS = 100  # resamples tried as starts
 
 
 class Fit(NamedTuple):
@@ -112,14 +112,14 @@ def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
         theta = np.concatenate([best[np.r_[1 : len(best), -1]], best[np.r_[0, : len(best) - 1]]])  # the neighbours'
         if tie is None:
             theta[:, THETA.index(RAW[index])] = np.tile(values, 2)
-    objective = huber(fit.residual, fit.delta).mean() / fit.delta
+    lowest = huber(fit.residual, fit.delta).mean() / fit.delta
     scale = _deviance_scale(fit)
     return pd.DataFrame(
         {
             "coefficient": RAW[index],
             "value": values,
             "objective": least * fit.delta,
-            "deviance": 2 * len(fit.loss) * np.maximum(least - objective, 0.0) * fit.delta / scale,
+            "deviance": 2 * len(fit.loss) * np.maximum(least - lowest, 0.0) * fit.delta / scale,
         }
     )
 
@@ -156,24 +156,22 @@ def _spread(own: float, drawn: Floats, narrowest: float) -> Floats:
 
 
 def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[Floats, Tie | None, Any]:
-    """(starts for all values, one after the other: nearest resample, fit, some of the grid; how the number is held)."""
-    drawn = fit.raw(replicates)[:, index]
-    nearest = np.abs(np.nan_to_num(drawn, posinf=1e300)[None, :] - values[:, None]).argmin(axis=1)
-    others = starts(fit.design, fit.loss, fit.delta, _PROFILE_STARTS)
-    theta = np.concatenate(
-        [replicates[nearest], *(np.repeat(row[None], len(values), 0) for row in (fit.theta, *others))]
-    )
-    fixed, name = np.zeros(7, bool), RAW[index]
-    if name in PARTS:
-        amplitude = THETA.index(PARTS[name])
-        fixed[amplitude] = True
-        if name == "a_D":
-            return theta, Tie(amplitude, THETA.index("b_D"), 0 * values, np.log(values / fit.tokens)), fixed
+    """(starts for all values: the fit, then the resamples that do best there; how the number is held)."""
+    fixed, name, tie = np.zeros(7, bool), RAW[index], None
+    fixed[THETA.index(PARTS.get(name, name))] = True
+    if name == "a_D":
+        tie = Tie(THETA.index("data"), THETA.index("b_D"), 0 * values, np.log(values / fit.tokens))
+    elif name in PARTS:
         slope = np.full(len(values), -np.log(fit.params))
-        return theta, Tie(amplitude, THETA.index("b_N"), np.log(values), slope), fixed
-    theta[:, THETA.index(name)] = np.tile(values, len(theta) // len(values))
-    fixed[THETA.index(name)] = True
-    return theta, None, fixed
+        tie = Tie(THETA.index(PARTS[name]), THETA.index("b_N"), np.log(values), slope)
+    several = np.concatenate([fit.theta[None], replicates[:_PROFILE_STARTS]])
+    theta = np.repeat(several, len(values), axis=0)
+    if tie is None:
+        theta[:, THETA.index(name)] = np.tile(values, len(several))
+    value = objective(theta, fit.design, fit.loss, fit.delta, tie=_repeated(tie, len(theta)))
+    order = np.argsort(value.reshape(len(several), len(values))[1:], axis=0)[:2] + 1
+    chosen = (np.vstack([np.zeros(len(values), int), order]) * len(values) + np.arange(len(values))).ravel()
+    return theta[chosen], tie, fixed
 
 
 def _repeated(tie: Tie | None, problems: int) -> Tie | None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpsweep.analysis.cells import Floats, check_equal
+from hpsweep.analysis.cells import Floats, cells_of, check_equal
 from hpsweep.spec import TUNED, Scheme
 from hpsweep.store import one_data_hash
 
@@ -170,8 +170,9 @@ def tuned_losses(runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = 
     Columns: scheme, width, depth, density, steps, sparsity (1 - density), params (nonzeros, of the `hidden` matrices
     or `all`), tokens, loss, loss_se (over seeds, nats/token; null with one), n_seeds, the tuned fields that vary, edge
     (the best lr is the lowest or highest that was tried: the loss is an upper bound), flops_dense, flops_sparse,
-    status (ok, or diverged where no setting ended well). The loss is the mean over seeds at the setting with the
-    lowest one, among those with most seeds and none diverged. Without a scheme it is supar, else mup, else sp.
+    status (ok, or diverged where no setting ended well). The loss is the lowest of the settings' means over seeds, as
+    if every seed had been run at each (a setting that any seed diverged at has none). Without a scheme it is supar,
+    else mup, else sp.
 
     Raises ValueError for data of different hashes and where the runs differ in any other field of the trial.
     """
@@ -201,18 +202,17 @@ def _tuned(part: pd.DataFrame, fields: list[str], nonzeros: str) -> dict[str, An
         "flops_dense": first["flops_dense"],
         "flops_sparse": first["flops_sparse"],
     }
-    settings = part.groupby(fields or ["scheme"], sort=True)
-    table = settings.agg(
-        loss=("val_loss", "mean"),
-        loss_se=("val_loss", "sem"),
-        n_seeds=("val_loss", "count"),
-        n_diverged=("status", lambda values: (values == "diverged").sum()),
-    ).reset_index()
-    good = table[(table["n_diverged"] == 0) & (table["n_seeds"] > 0)]
-    if good.empty:
+    settings = (
+        part.assign(setting=part.groupby(fields, sort=True).ngroup() + 1.0) if fields else part.assign(setting=1.0)
+    )
+    cells = cells_of(settings, "setting")
+    if not cells.finite.any():
         lost = {"loss": np.nan, "loss_se": np.nan, "n_seeds": 0, **dict.fromkeys(fields, np.nan)}
         return {**row, **lost, "edge": False, "status": "diverged"}
-    best = good[good["n_seeds"] == good["n_seeds"].max()].nsmallest(1, "loss").iloc[0]
-    edge = "lr" in fields and best["lr"] in (good["lr"].min(), good["lr"].max())
-    chosen = {name: best[name] for name in ("loss", "loss_se", "n_seeds", *fields)}
+    best = int(np.nanargmin(cells.adjusted))
+    ended = settings[settings["setting"].isin(cells.values[cells.finite])]
+    own = ended[ended["setting"] == cells.values[best]]
+    edge = "lr" in fields and own["lr"].iloc[0] in (ended["lr"].min(), ended["lr"].max())
+    found = {"loss": cells.adjusted[best], "loss_se": own["val_loss"].sem(), "n_seeds": own["seed"].nunique()}
+    chosen = found | {name: own[name].iloc[0] for name in fields}
     return {**row, **chosen, "edge": bool(edge), "status": "ok"}

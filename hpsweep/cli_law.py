@@ -84,6 +84,7 @@ def _point(text: str) -> dict[str, float]:
 def _coefficients(text: str) -> dict[str, float]:
     """Coefficients by the name of a published law, or as a_S=...,b_S=...,..."""
     from hpsweep.analysis.law import PUBLISHED
+    from hpsweep.analysis.law_at import evaluate
 
     if text in PUBLISHED:
         return PUBLISHED[text]
@@ -92,7 +93,9 @@ def _coefficients(text: str) -> dict[str, float]:
         raise ValueError(
             f"--compare {text} is neither one of {', '.join(PUBLISHED)} nor of the form a_S=16.8,b_S=0.7,..."
         )
-    return {name: _numbers(value, "--compare", "NAME=VALUE")[0] for name, _, value in parts}
+    values = {name: _numbers(value, "--compare", "NAME=VALUE")[0] for name, _, value in parts}
+    evaluate(values, 0.0, 1e6, 1e9)  # names that are missing or unknown are found before the fit
+    return values
 
 
 def _score(found: Law, values: dict[str, float]) -> float:

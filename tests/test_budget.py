@@ -143,7 +143,7 @@ def test_on_a_contour_of_sparsity_that_sparsity_is_best(law: Law, cost: Cost) ->
 def test_what_is_far_from_the_fit_is_refused_unless_asked(law: Law) -> None:
     with pytest.raises(ValueError, match="far from what was fitted"):
         optimal_sparsity(law, pd.DataFrame([{"params": 1e7, "tokens": 1e15}]))
-    with pytest.raises(ValueError, match="sparsity 0.95 is outside what was fitted"):
+    with pytest.raises(ValueError, match=r"sparsity 0\.95 is outside what was fitted"):
         dense_equivalent(law, [0.95])
     assert list(dense_equivalent(law, [0.95], extrapolate=True)["reach"]) == ["far"]
     wide = loss_contours(law, [3.0], extrapolate=True)

@@ -8,6 +8,8 @@ import pandas as pd
 
 from hpsweep.analysis.law import Law
 
+_ENOUGH = 0.8  # of held-out cells inside the band, below which it is said to be too narrow
+
 
 def formula(law: Law) -> str:
     """The fitted law as text, coefficients to four digits: an overview, not for computing with."""
@@ -29,7 +31,7 @@ def verdict(law: Law) -> list[str]:
             "not_converged": f"not converged: {law.why}.",
         }[law.status],
         formula(law),
-        f"objective {law.objective:.4g} over {law.cells} cells (mean Huber of log residuals, delta {law.delta:g}); "
+        f"objective {law.objective:.3e} over {law.cells} cells (mean Huber of log residuals, delta {law.delta:g}); "
         f"median residual {100 * residual.median():.2g} %, largest {100 * residual.max():.2g} %; "
         f"{law.starts['agreeing']} of {law.starts['polished']} starts agree.",
     ]
@@ -40,7 +42,12 @@ def verdict(law: Law) -> list[str]:
             errors = pd.Series([row["error"] for row in rows])
             lines.append(
                 f"held out, the largest {what} ({len(rows)} cells): error {100 * errors.mean():+.2g} % on average, "
-                f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run."
+                f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run"
+                + (
+                    "."
+                    if inside >= _ENOUGH * len(rows)
+                    else ": bands beyond the fit are too narrow, by the form's error."
+                )
             )
     return lines
 
@@ -60,7 +67,7 @@ def scope(law: Law) -> list[str]:
 def compared(law: Law, name: str, other: float) -> str:
     """The objective of other coefficients beside the law's."""
     times = "" if law.objective == 0 else f", {other / law.objective:.3g} times that of the fit"
-    return f"{name}: objective {other:.4g} at the same cells{times}."
+    return f"{name}: objective {other:.3e} at the same cells{times}."
 
 
 def judged(row: Mapping[str, float], loss: float) -> str:

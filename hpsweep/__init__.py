@@ -8,6 +8,8 @@ The reading half, which needs neither torch nor ray nor optuna:
     hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
     hp.tuned_against_transferred(runs)                   # what re-using the proxy's optimum costs, where measured
     hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
+    law = hp.fit_law(table, loss="loss", params="N", tokens="D", sparsity="S")     # or hp.fit_sweep(runs)
+    hp.optimal_sparsity(law, budgets)                    # with a band, under a named cost of a sparse step
 
 Names are loaded when they are first used.
 """
@@ -18,8 +20,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpsweep.analysis.budget import dense_equivalent as dense_equivalent
+    from hpsweep.analysis.budget import optimal_sparsity as optimal_sparsity
     from hpsweep.analysis.card import Card as Card
     from hpsweep.analysis.drift import drift as drift
+    from hpsweep.analysis.law import Law as Law
+    from hpsweep.analysis.law import fit_law as fit_law
+    from hpsweep.analysis.law import fit_sweep as fit_sweep
+    from hpsweep.analysis.law_at import predict as predict
     from hpsweep.analysis.optimum import optima as optima
     from hpsweep.analysis.regret import tuned_against_transferred as tuned_against_transferred
     from hpsweep.analysis.transfer import transfer as transfer
@@ -43,6 +51,12 @@ _HOME = {
     "tuned_against_transferred": "hpsweep.analysis.regret",
     "Card": "hpsweep.analysis.card",
     "transfer": "hpsweep.analysis.transfer",
+    "Law": "hpsweep.analysis.law",
+    "fit_law": "hpsweep.analysis.law",
+    "fit_sweep": "hpsweep.analysis.law",
+    "predict": "hpsweep.analysis.law_at",
+    "optimal_sparsity": "hpsweep.analysis.budget",
+    "dense_equivalent": "hpsweep.analysis.budget",
     "plots": "hpsweep.analysis.plots",
 }
 __all__ = sorted([*_HOME, "__version__"])

@@ -267,6 +267,12 @@ def _compact(a: argparse.Namespace) -> None:
     print(f"{a.folder}: {trials} trials, in {before} files before")
 
 
+def _law(a: argparse.Namespace) -> None:
+    from hpsweep.cli_law import law
+
+    law(a)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "run": _run,
@@ -275,6 +281,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "transfer": _transfer,
     "plot": _plot,
     "compact": _compact,
+    "law": _law,
 }
 """What every verb does; it returns the exit status, None for 0."""
 

@@ -15,7 +15,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"hpsweep: {message}; see {self.prog} --help\n")
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     """A number, or a fraction such as 1/64."""
     try:
         return float(Fraction(text)) if "/" in text else float(text)
@@ -60,7 +60,34 @@ def parser() -> argparse.ArgumentParser:
         help="fields that make a group; default: all that vary",
     )
     _add_target(verbs.choices["transfer"])
+    _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
     return whole
+
+
+def _add_law(to: argparse.ArgumentParser) -> None:
+    to.add_argument("table", metavar="TABLE", help="a .csv or .parquet file with a row per model, or a results folder")
+    for name, text in (
+        ("loss", "measured loss; default: loss"),
+        ("params", "nonzero parameters N; default: params"),
+        ("tokens", "training data D; default: tokens"),
+        ("sparsity", "fraction of weights that are zero; default: sparsity if there is one, else the law is dense"),
+        ("status", "ok, or why there is no loss; default: status if there is one"),
+    ):
+        to.add_argument(f"--{name}", metavar="COL", help=f"column of the {text}")
+    to.add_argument(
+        "--counts", metavar="TEXT", help="what N counts, such as 'nonzeros without embeddings'; is recorded"
+    )
+    to.add_argument("--unit", metavar="TEXT", help="unit of D, such as tokens or examples; is recorded")
+    to.add_argument("--scheme", choices=get_args(Scheme), help="of a results folder; default: supar, else mup, else sp")
+    to.add_argument("--nonzeros", choices=("hidden", "all"), help="what N counts in a results folder; default: hidden")
+    to.add_argument("--compare", metavar="COEFFICIENTS", action="append", help="t5_c4, vit_jft, or a_S=...,b_S=...,...")
+    to.add_argument("--at", metavar="S,N,D[=LOSS]", action="append", help="predict there, beside what was measured")
+    to.add_argument("--budget", metavar="N,D", action="append", help="best sparsity if a dense model of N could see D")
+    to.add_argument("--extrapolate", action="store_true", help="answer more than ten-fold beyond what was fitted")
+    to.add_argument("--resamples", type=int, default=400, metavar="K", help="resamples behind the intervals")
+    to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
+    to.add_argument("--figures", metavar="DIR", help="draw the figures there")
+    to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
 
 
 def _add_experiment(to: argparse.ArgumentParser) -> None:
@@ -68,7 +95,7 @@ def _add_experiment(to: argparse.ArgumentParser) -> None:
     to.add_argument("--results", default="results", metavar="DIR", help="where results go, a folder per experiment")
     to.add_argument("--workers", type=int, metavar="N", help="how many train at once; default: one per core or GPU")
     to.add_argument("--ensemble-size", type=int, metavar="K", help="trials trained together; default: by device")
-    to.add_argument("--gpus-per-worker", type=_number, default=1.0, metavar="F", help="part of a GPU each worker gets")
+    to.add_argument("--gpus-per-worker", type=number, default=1.0, metavar="F", help="part of a GPU each worker gets")
     to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="what to train on")
 
 
@@ -76,9 +103,9 @@ def _add_target(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--scheme", choices=get_args(Scheme), help="the rules that carry the result; default: supar, else mup, else sp"
     )
-    to.add_argument("--density", type=_number, metavar="D", help="density of the target, such as 1/64")
+    to.add_argument("--density", type=number, metavar="D", help="density of the target, such as 1/64")
     to.add_argument("--proxy-width", type=int, metavar="N", help="width of the tuned proxy; default: its base width")
-    to.add_argument("--proxy-density", type=_number, metavar="D", help="density of the proxy; default: base density")
+    to.add_argument("--proxy-density", type=number, metavar="D", help="density of the proxy; default: base density")
     for name, text in (
         ("width", "width of the target"),
         ("depth", "number of blocks of the target"),

@@ -1,0 +1,218 @@
+"""What a law is fitted to: cells (sparsity, N, D, loss), from a table of anyone's or from the runs of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpsweep.analysis.cells import Floats, cells_of, check_equal
+from hpsweep.spec import TUNED, Scheme
+from hpsweep.store import one_data_hash
+
+COLUMNS = ("sparsity", "params", "tokens", "loss")
+"""Columns of the cells of a law: sparsity in [0, 1), nonzero parameters, tokens or examples, loss."""
+
+NONZEROS = {
+    "hidden": "nonzero weights of the hidden matrices, no embeddings",
+    "all": "all nonzero parameters, embeddings included",
+}
+"""What N counts in a sweep of ours."""
+
+FEWEST = 3
+"""Distinct sizes, data amounts and sparsities that a law needs: a coefficient, an exponent and a constant each."""
+
+_APART = 0.01  # in log: values closer than 1 % count as one
+_SHAPE = ("width", "depth", "density", "steps")
+_FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "seed", *TUNED)
+
+
+class Cells(NamedTuple):
+    """The cells of a law, with what was left out (one row per status: status, rows, which)."""
+
+    table: pd.DataFrame
+    dense: bool
+    left_out: list[dict[str, Any]]
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """The table in a CSV or Parquet file. Raises ValueError for a file that is neither, or empty."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is no file and no results folder; give a .csv or .parquet file, or a results folder.")
+    try:
+        table = pq.read_table(path).to_pandas() if path.suffix == ".parquet" else pd.read_csv(path)
+    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        raise ValueError(f"{path} cannot be read as {kind} ({str(error).splitlines()[0]}).") from None
+    if table.empty:
+        raise ValueError(f"{path} has no rows; a law needs one row per trained model.")
+    return table
+
+
+def cells_of_table(
+    table: pd.DataFrame, *, loss: str, params: str, tokens: str, sparsity: str | None, status: str | None
+) -> Cells:
+    """The cells of a tidy table, one row per trained model, in its order; rows whose status is not ok are left out.
+
+    `sparsity` and `status` None mean the columns of these names where the table has them. Raises ValueError for
+    absent columns, values out of range, a loss that is missing with nothing that says why, and for a table with fewer
+    distinct values, or fewer cells, than the law has numbers to identify.
+    """
+    sparsity = "sparsity" if sparsity is None and "sparsity" in table else sparsity
+    status = "status" if status is None and "status" in table else status
+    for name in (loss, params, tokens, sparsity, status):
+        if name is not None and name not in table:
+            raise ValueError(f"the table has no column {name!r}; it has {', '.join(map(str, table.columns))}.")
+    named = {"sparsity": sparsity, "params": params, "tokens": tokens, "loss": loss}
+    ok = pd.Series(True, table.index) if status is None else table[status].astype(str).str.lower() == "ok"
+    left_out = [] if status is None else _left_out(table.index, table[status], ok)
+    values = {name: _numbers(table, column)[ok] for name, column in named.items() if column is not None}
+    cells = pd.DataFrame(values, columns=list(COLUMNS))
+    cells["sparsity"] = cells["sparsity"].fillna(0.0) if sparsity is None else cells["sparsity"]
+    _check_ranges(cells, named, status)
+    dense = bool((cells["sparsity"] == 0).all())
+    _check_identified(cells, dense)
+    return Cells(cells, dense, left_out)
+
+
+def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
+    try:
+        return table[column].astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"column {column!r} is not numeric ({error}); a law needs numbers in it.") from None
+
+
+def _left_out(index: pd.Index[Any], status: pd.Series[Any], ok: pd.Series[bool]) -> list[dict[str, Any]]:
+    bad = status[~ok].astype(str)
+    return [
+        {"status": name, "rows": len(rows), "which": _listed(rows.index)} for name, rows in bad.groupby(bad, sort=True)
+    ]
+
+
+def _listed(rows: Sequence[Any] | pd.Index[Any]) -> str:
+    return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+
+
+def _check_ranges(cells: pd.DataFrame, named: dict[str, str | None], status: str | None) -> None:
+    """Raise ValueError for a value that no model can have."""
+    missing = cells.index[~np.isfinite(cells["loss"])]
+    if len(missing):
+        remedy = (
+            f"their {status} is ok: correct it"
+            if status
+            else "add a status column (ok, diverged, ...) that says why, or take them out"
+        )
+        raise ValueError(
+            f"column {named['loss']!r} has no finite loss in {len(missing)} rows ({_listed(missing)}); {remedy}."
+        )
+    limits = {"params": ("positive", 0.0), "tokens": ("positive", 0.0), "loss": ("positive", 0.0)}
+    for name, (what, least) in limits.items():
+        bad = cells.index[~(np.isfinite(cells[name]) & (cells[name] > least))]
+        if len(bad):
+            raise ValueError(
+                f"column {named[name]!r} is {cells[name][bad[0]]:g} in row {bad[0]} (and {len(bad) - 1} more); "
+                f"it must be {what} and finite: correct or take out these rows."
+            )
+    bad = cells.index[~((cells["sparsity"] >= 0) & (cells["sparsity"] < 1))]
+    if len(bad):
+        raise ValueError(
+            f"column {named['sparsity']!r} is {cells['sparsity'][bad[0]]:g} in row {bad[0]} (and {len(bad) - 1} more); "
+            "sparsity must be in [0, 1), the fraction of weights that are zero: give 1 - density."
+        )
+
+
+def distinct(values: Floats) -> int:
+    """How many values there are that lie more than 1 % apart."""
+    ordered = np.sort(np.log(values))
+    return int(1 + (np.diff(ordered) > _APART).sum()) if len(ordered) else 0
+
+
+def _check_identified(cells: pd.DataFrame, dense: bool) -> None:
+    """Raise ValueError where the cells cannot identify the law, whatever their losses are."""
+    axes = {"sizes": cells["params"], "data amounts": cells["tokens"]}
+    if not dense:
+        axes["sparsities"] = 1 - cells["sparsity"]
+    for what, values in axes.items():
+        if (n := distinct(values.to_numpy(float))) < FEWEST:
+            hint = ", or fit the dense form to each sparsity on its own" if what == "sparsities" else ""
+            raise ValueError(
+                f"the cells have {n} distinct {what}, and the law needs at least {FEWEST} (a coefficient, an exponent "
+                f"and a constant): train more{hint}."
+            )
+    free = 5 if dense else 7
+    different = len(cells.drop_duplicates(["sparsity", "params", "tokens"]))
+    if different <= free:
+        raise ValueError(
+            f"there are {different} different cells, and the law has {free} numbers: {free + 1} at least, better "
+            f"{3 * free}, say how well it fits."
+        )
+    logs = np.log(np.column_stack([values.to_numpy(float) for values in axes.values()]))
+    logs = (logs - logs.mean(axis=0)) / logs.std(axis=0)
+    if np.linalg.svd(logs, compute_uv=False)[-1] < 1e-4 * np.sqrt(len(logs)):
+        raise ValueError(
+            f"{', '.join(axes)} vary together in all cells (one follows from the others): their terms cannot be told "
+            "apart. Add cells that vary one of them alone."
+        )
+
+
+# --- sweeps of ours ---
+
+
+def tuned_losses(runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = "hidden") -> pd.DataFrame:
+    """One row per (width, depth, density, steps) of one scheme: the lowest loss over the tried hyperparameters.
+
+    Columns: scheme, width, depth, density, steps, sparsity (1 - density), params (nonzeros, of the `hidden` matrices
+    or `all`), tokens, loss, loss_se (over seeds, nats/token; null with one), n_seeds, the tuned fields that vary, edge
+    (the best lr is the lowest or highest that was tried: the loss is an upper bound), flops_dense, flops_sparse,
+    status (ok, or diverged where no setting ended well). The loss is the lowest of the settings' means over seeds, as
+    if every seed had been run at each (a setting that any seed diverged at has none). Without a scheme it is supar,
+    else mup, else sp.
+
+    Raises ValueError for data of different hashes and where the runs differ in any other field of the trial.
+    """
+    if nonzeros not in NONZEROS:
+        raise ValueError(f"nonzeros is {nonzeros!r}; it must be one of {', '.join(NONZEROS)}.")
+    known = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
+    scheme = scheme or next(iter(known), None)
+    own = runs[(runs["scheme"] == scheme) & (runs["status"] != "failed")]
+    if own.empty:
+        raise ValueError(f"no trained run has scheme {scheme!r}; the runs have {', '.join(known) or 'none'}.")
+    one_data_hash(own["data_hash"])
+    check_equal(own, _FREE, f"a law of {scheme}")
+    fields = [name for name in TUNED if own[name].nunique() > 1]
+    rows = [_tuned(part, fields, nonzeros) for _, part in own.groupby(list(_SHAPE), sort=True)]
+    return pd.DataFrame(rows)
+
+
+def _tuned(part: pd.DataFrame, fields: list[str], nonzeros: str) -> dict[str, Any]:
+    """The row of one cell."""
+    first = part.iloc[0]
+    pruned = first["hidden_parameters"] - first["hidden_nonzeros"]
+    row = {
+        **{name: first[name] for name in ("scheme", *_SHAPE)},
+        "sparsity": 1 - first["density"],
+        "params": first["hidden_nonzeros"] if nonzeros == "hidden" else first["parameters"] - pruned,
+        "tokens": first["tokens"],
+        "flops_dense": first["flops_dense"],
+        "flops_sparse": first["flops_sparse"],
+    }
+    settings = (
+        part.assign(setting=part.groupby(fields, sort=True).ngroup() + 1.0) if fields else part.assign(setting=1.0)
+    )
+    cells = cells_of(settings, "setting")
+    if not cells.finite.any():
+        lost = {"loss": np.nan, "loss_se": np.nan, "n_seeds": 0, **dict.fromkeys(fields, np.nan)}
+        return {**row, **lost, "edge": False, "status": "diverged"}
+    best = int(np.nanargmin(cells.adjusted))
+    ended = settings[settings["setting"].isin(cells.values[cells.finite])]
+    own = ended[ended["setting"] == cells.values[best]]
+    edge = "lr" in fields and own["lr"].iloc[0] in (ended["lr"].min(), ended["lr"].max())
+    found = {"loss": cells.adjusted[best], "loss_se": own["val_loss"].sem(), "n_seeds": own["seed"].nunique()}
+    chosen = found | {name: own[name].iloc[0] for name in fields}
+    return {**row, **chosen, "edge": bool(edge), "status": "ok"}

@@ -2,14 +2,14 @@
 
 Expected: the loss falls with nonzero weights at every density and with data at every size; over a 16-fold range of data
 and widths that two cores can train, the exponents are told apart badly, the floor c not at all.
-Cost: 208 trials of widths 32 to 256 and 100 to 1600 steps, about 30 minutes on two cores.
+Cost: 332 trials of widths 32 to 256 and 100 to 1600 steps, about 30 minutes on two cores.
 Run: make sweep EXPERIMENT=scaling_law, then: hpsweep law results/scaling_law
 Result: results/reference/scaling_law, and experiments/LOG.md
 """
 
 from hpsweep.spec import Sweep, Trial
 
-STEPS = [100, 400, 1600]
+STEPS = [100, 400, 1600]  # x 512 tokens
 DENSITY = [1, 1 / 2, 1 / 4, 1 / 16]
 LR = [2.0**k for k in (-8, -7, -6)]  # supar's optima at 400 steps lie between 2^-7 and 2^-6: lr_by_width_and_density
 
@@ -31,7 +31,10 @@ SWEEP = Sweep(
         {"width": [32, 64, 128, 256], "density": DENSITY, "steps": STEPS, "lr": LR, "seed": [0]},
         # The small ones are cheap: a second seed says how far a loss can be trusted.
         {"width": [32, 64], "density": DENSITY, "steps": STEPS, "lr": LR, "seed": [1]},
+        # Three amounts of data fit the data term and the floor; more of them test its form.
+        {"width": [32, 64, 128, 256], "density": DENSITY, "steps": [200], "lr": LR, "seed": [0]},
+        {"width": [32, 64, 128], "density": DENSITY, "steps": [800], "lr": LR, "seed": [0]},
         # Short runs want higher rates.
-        {"width": [32, 64, 128, 256], "density": DENSITY, "steps": [100], "lr": [2.0**-5], "seed": [0]},
+        {"width": [32, 64, 128, 256], "density": DENSITY, "steps": [100, 200], "lr": [2.0**-5], "seed": [0]},
     ],
 )

@@ -34,8 +34,8 @@ class Reading:
 
     source  measured      a cell lies within MEASURED_WITHIN octaves: `value` is that cell's, and `loss` its mean
             fitted        a parabola through the cells within REACH octaves, at the setting itself
-            interpolated  the straight line between the two neighbours, where that parabola leaves what a convex curve
-                          through the cells could be: not above this line, not below the lines through the next cells
+            interpolated  the straight line between the two neighbours: where that parabola misses them by more than it
+                          lies below this line, as beside a cliff, or lies below what a convex curve could
             None          diverged or outside the grid: loss is NaN and `why` says which
     below, above: how far a convex curve through the cells could lie from `loss`; 0 if measured
     """
@@ -107,14 +107,25 @@ def _between(cells: Cells, x: float, right: int) -> Reading:
     ceiling = float(line @ means)
     floors = _floors(cells, x, right)
     below = ceiling - min(*floors, ceiling)
-    weights = _parabola(cells, x, right)
-    if weights is not None and max(floors) <= (loss := float(weights @ means)) <= ceiling:
-        return Reading(2.0**x, loss, "fitted", "", weights, below - (ceiling - loss), ceiling - loss)
+    parabola = _parabola(cells, x, right)
+    if parabola is not None:
+        loss = float(parabola[0] @ means)
+        misfit = max(abs(_at(parabola, cells.x[i] - x) @ means - means[i]) for i in (right - 1, right))
+        if max(floors) <= loss <= ceiling - misfit:
+            return Reading(2.0**x, loss, "fitted", "", parabola[0], below - (ceiling - loss), ceiling - loss)
     return Reading(2.0**x, ceiling, "interpolated", "", line, below, 0.0)
 
 
+def _at(parabola: Floats, offset: float) -> Floats:
+    """Weights of the parabola's value so many octaves from where it was fitted."""
+    return np.asarray(np.array([1.0, offset, offset**2]) @ parabola)
+
+
 def _parabola(cells: Cells, x: float, right: int) -> Floats | None:
-    """Weights of the value at x of a least-squares parabola around it, a cell by its runs; None with under 3 cells."""
+    """(3, cells) weights of the coefficients in powers of (log2 - x) of a least-squares parabola around x.
+
+    A cell counts by its runs. None with fewer than 3 cells.
+    """
     first, last = right - 1, right
     while first > 0 and cells.finite[first - 1] and (cells.x[first - 1] >= x - REACH - 1e-9 or first == right - 1):
         first -= 1
@@ -127,8 +138,8 @@ def _parabola(cells: Cells, x: float, right: int) -> Floats | None:
         return None
     weight = np.sqrt(cells.n[index])
     powers = np.vander(cells.x[index] - x, 3, increasing=True)
-    weights = np.zeros(len(cells.x))
-    weights[index] = np.linalg.pinv(powers * weight[:, None])[0] * weight
+    weights = np.zeros((3, len(cells.x)))
+    weights[:, index] = np.linalg.pinv(powers * weight[:, None]) * weight
     return weights
 
 

@@ -187,7 +187,7 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
 
 
 def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
-    """The loss at the optimum of `source`, used in the group `here`; `own`, the tuned one's, where all are one group."""
+    """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one."""
     if here is tuned and here.key == source.key and source.row["status"] == "ok":
         return own
     return read(here.cells, source.row["log2_opt"])

@@ -49,9 +49,9 @@ def regret_matrix(
 
     setting: the optimum found where tuned (setting_status as in `optima`: an edge is a bound). used_loss: the loss of
     that setting where used; used_from is "measured" (a run within MEASURED_WITHIN octaves, at used_value), "fitted" or
-    "interpolated" (see `curve.read`), or null with the reason in `why`: it diverged, or lies outside the grid. own_loss:
-    the loss at the optimum found where used, read in the same way; at its lowest measured value if `status` is not ok,
-    and the regret is then at least what is given.
+    "interpolated" (see `curve.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
+    own_loss: the loss at the optimum found where used, read in the same way; at its lowest measured value if `status`
+    is not ok, and the regret is then at least what is given.
 
     regret   used_loss - own_loss, nats/token; low, high: 95 % interval of the noise, by Student's t on what paired
              seeds leave, and in quadrature of how far a convex curve through the cells could lie from a fit. The

@@ -69,9 +69,9 @@ def drift(
 
     curvature, curvature_low, curvature_high: how much the drift itself changes per halving or doubling, octaves, by a
     parabola through four optima or more, with its 95 % interval; null with fewer.
-    path     straight      the whole interval of the curvature lies within +-bound
-             bent          the interval excludes 0: a line is not enough, and the drift is a mean over a path that turns;
-                           it is called stable only if the parabola's slope is within the bound at both ends, too
+    path     straight      the whole interval of the curvature lies within +-bound, and holds 0
+             bent          the interval excludes 0: a line is not enough, and the drift is a mean; it is called stable
+                           only if the parabola's slope is within the bound at both ends, too
              undetermined  anything else; null with fewer than four optima
 
     `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
@@ -146,11 +146,11 @@ def verdict(slope: Slope, bound: float) -> str:
 
 def _row(groups: list[Group], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
     fitted = [group for group in groups if group.row["status"] == "ok"]
-    slope = _slope(fitted, along, resamples, seed)
+    slope = slope_of(fitted, along, resamples, seed)
     found = verdict(slope, bound)
     if found == "stable" and len(fitted) < len(groups):
         found = "undetermined"
-    bend = _bend(fitted, along, resamples, seed)
+    bend = bend_of(fitted, along, resamples, seed)
     if found == "stable" and path(bend, bound) == "bent" and max(map(abs, bend.ends)) > bound:
         found = "undetermined"
     forced = _forced(groups, along, bound) if found != "moves" else None
@@ -198,23 +198,22 @@ def _interval(fitted: list[Group]) -> str | None:
     return None if len(fitted) < 2 else "assumed" if "assumed" in kinds else "resampled"
 
 
-def _slope(fitted: list[Group], along: str, resamples: int, seed: int) -> Slope:
+def slope_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Slope:
     """The weighted line through the optima; all NaN with fewer than two."""
     if len(fitted) < 2:
         return Slope(math.nan, math.nan, math.nan)
     return Slope(*_coefficient(fitted, along, 1, resamples, seed))
 
 
-def _bend(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
+def bend_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
     """Twice the coefficient of the square in the weighted parabola through the optima; NaN with fewer than four."""
     if len(fitted) < 4:
         return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
     square, low, high = _coefficient(fitted, along, 2, resamples, seed)
     x, y, _, _ = optima_along(fitted, along)
-    operator, _, _ = _polynomial(fitted, along, 2)
-    linear = float(operator[1] @ y)
-    ends = [linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max())]
-    return Bend(2 * square, 2 * low, 2 * high, (ends[0], ends[1]))
+    linear = float(_polynomial(fitted, along, 2)[0][1] @ y)
+    first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
+    return Bend(2 * square, 2 * low, 2 * high, (first, last))
 
 
 def optima_along(fitted: list[Group], along: str) -> tuple[Floats, Floats, Floats, Floats]:
@@ -234,8 +233,8 @@ def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -
     return np.asarray(y + z * np.where(z > 0, up, down))
 
 
-def _polynomial(fitted: list[Group], along: str, degree: int) -> tuple[Floats, float, Floats]:
-    """(weights of the coefficients about the mean place, scatter, places): a weighted least-squares polynomial.
+def _polynomial(fitted: list[Group], along: str, degree: int) -> tuple[Floats, float]:
+    """(weights of the coefficients about the mean place, scatter) of a weighted least-squares polynomial.
 
     The scatter is sqrt(chi^2 / degrees of freedom), at least 1.
     """
@@ -245,12 +244,12 @@ def _polynomial(fitted: list[Group], along: str, degree: int) -> tuple[Floats, f
     operator = np.linalg.pinv(powers * weight[:, None]) * weight
     residual = (y - powers @ (operator @ y)) * weight
     df = len(y) - degree - 1
-    return operator, max(1.0, math.sqrt(float(residual @ residual) / df)) if df else 1.0, x
+    return operator, max(1.0, math.sqrt(float(residual @ residual) / df)) if df else 1.0
 
 
 def _coefficient(fitted: list[Group], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
     """(value, low, high) of the highest coefficient of the polynomial through the optima."""
-    operator, scatter, _ = _polynomial(fitted, along, degree)
+    operator, scatter = _polynomial(fitted, along, degree)
     _, y, down, up = optima_along(fitted, along)
     weights = operator[-1]
     value = float(weights @ y)

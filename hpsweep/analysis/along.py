@@ -137,7 +137,7 @@ def offered(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """What a card says of the drift: `offer`, the rows of `held_out` (if any drift moves), and "constant" as carried."""
+    """What a card says of the drift: `offer`, rows of `held_out` (if any drift moves), and "constant" as carried."""
     moves = any(row["verdict"] == "moves" for row in drifts)
     none = pd.DataFrame(columns=list(HELD_OUT))
     tests = held_out(own, over=over, resamples=resamples, seed=seed) if moves else none
@@ -215,7 +215,7 @@ def offer(
     if doubts:
         return {**found, "why": "; ".join(doubts)}
     return {
-        **offered,
+        **found,
         "recommended": "drift",
         "why": "the optimum moves, and scales held out lost less along the drift",
     }

@@ -58,7 +58,8 @@ def transfer(
     scale held out; a warning says so where that is recommended, and with `along_drift` it is what is carried.
 
     Raises ValueError where there is no proxy or it has no optimum, where along_drift finds no drift offered, for runs
-    that `optima` refuses, and for a target that cannot be: head size that does not divide the width, less than one nonzero per neuron.
+    that `optima` refuses, and for a target that cannot be: head size that does not divide the width, less than one
+    nonzero per neuron.
     """
     if not isinstance(target, Target):
         raise ValueError(f"target is {target!r}; give a Target(width=..., density=...).")

@@ -199,6 +199,7 @@ def offer(
         distance = octaves(along, target[along]) - octaves(along, place[along])
         line = next((row for row in drifts if row["along"] == along and row.get(fixed) == place[fixed]), None)
         if distance == 0 or line is None:
+            doubts += [f"one {along} was trained, and the target has another"] if distance else []
             continue
         axes.append({"along": along, "octaves": distance, **{name: line[name] for name in ("drift", *_AXIS)}})
         if line["verdict"] != "moves" or line["path"] == "bent" or None in (line["low"], line["high"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from hpsweep.analysis.cells import other_tuned
 from hpsweep.analysis.curve import Difference, difference, noise_of, read_own, variance_of
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.plot_style import value_label
 from hpsweep.analysis.regret import best_of, lowest_of, select_proxy, used_at
 
 MATRIX = (
@@ -94,6 +95,39 @@ def places(groups: Sequence[Group]) -> dict[tuple[Any, Any], list[Group]]:
     """The groups of one scheme by (width, density), narrow before wide and dense before sparse."""
     keys = sorted({group.key[1:3] for group in groups}, key=lambda place: (place[0], -place[1]))
     return {place: [group for group in groups if group.key[1:3] == place] for place in keys}
+
+
+def matrix_text(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
+    """The regrets of one scheme as text: rows where tuned, columns where used, nats/token.
+
+    A number as it is was measured; ~ fitted or interpolated; > at least, as the optimum there is a bound or none;
+    "diverged", or "-" where nothing is known.
+    """
+    name = place_names(table)
+    rows: dict[str, dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        tuned, used = (name(row[f"{side}_width"], row[f"{side}_density"]) for side in ("tuned", "used"))
+        rows.setdefault(tuned, {})[used] = "0" if tuned == used and row["regret"] == 0 else _entry_text(row, intervals)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _entry_text(row: dict[Any, Any], intervals: bool) -> str:
+    if math.isnan(row["regret"]):
+        return "diverged" if "diverge" in row["why"] else "-"
+    mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
+    text = f"{mark}{row['regret']:.4f}"
+    return f"{text} [{row['low']:.4f}, {row['high']:.4f}]" if intervals and row["low"] != row["high"] else text
+
+
+def place_names(table: pd.DataFrame) -> Callable[[float, float], str]:
+    """A function from width and density to the name of the place in this matrix: only what differs is named."""
+    widths, densities = (table[f"used_{name}"].nunique() > 1 for name in ("width", "density"))
+
+    def name(width: float, density: float) -> str:
+        part = value_label("density", density)
+        return f"{width:g}, {part}" if widths and densities else part if densities else f"{width:g}"
+
+    return name
 
 
 def _entry(source: Group | None, here: Sequence[Group], tuned: Group, rate: Rate) -> dict[str, Any]:

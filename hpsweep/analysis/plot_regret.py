@@ -87,7 +87,11 @@ def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], colors: Colormap, norm:
         sure = row["low"] > 0 or row["high"] < 0
         mark = ("" if row["used_from"] == "measured" or x == y else "~") + ("" if row["status"] == "ok" else ">")
         text = mark + (" " if mark and regret < 0 else "") + thousandths(regret)
-        look = {"color": "white" if dark else INK, "fontweight": "bold" if sure else "normal", "fontsize": size}
+        look: dict[str, Any] = {
+            "color": "white" if dark else INK,
+            "fontweight": "bold" if sure else "normal",
+            "fontsize": size,
+        }
         ax.text(x, y, text, ha="center", va="center", **look)
 
 

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     regret = verbs.choices["regret"]
     regret.add_argument(
         "--per-doubling",
-        type=_number,
+        type=number,
         metavar="NATS",
         help="nats/token that doubling the compute buys, for the equivalent compute; default: from the widths",
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpsweep.analysis.along import HELD_OUT, along_value, held_out
+from hpsweep.analysis.along import HELD_OUT, along_value, held_out, offer
 from hpsweep.analysis.drift import Slope
 from hpsweep.analysis.transfer import transfer
 from hpsweep.spec import Target, Trial
@@ -138,11 +138,43 @@ def test_a_drift_is_not_recommended_where_none_was_held_out_or_the_target_is_far
     assert (wide["recommended"], wide["why"]) == ("constant", "one width was trained, and the target has another")
 
 
-def test_a_drift_that_failed_where_held_out_is_offered_with_its_failure() -> None:
-    # the line through all three still moves, but the last scale was predicted no better than by constant
-    runs = sweep(moving(1.5, last=-1.5))
-    card = transfer(runs, TARGET, scheme="sp")
-    along = card.along_drift
-    if along["value"] is not None:
-        assert along["recommended"] == "constant"
-    assert [row["better"] for row in along["held_out"]] != ["drift"] or along["recommended"] == "drift"
+LINE = {
+    "along": "density",
+    "width": 128,
+    "drift": 1.0,
+    "low": 0.8,
+    "high": 1.2,
+    "verdict": "moves",
+    "path": None,
+    "n_ok": 3,
+    "last": 1 / 4,
+}
+OPTIMUM = {"status": "ok", "log2_opt": -8.0, "log2_low": -8.2, "log2_high": -7.8}
+PLACE, THERE, FAR = ({"width": 128, "density": d} for d in (1.0, 1 / 16, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("line", "better", "value", "recommended", "why"),
+    [
+        ({}, "drift", 2.0**-4, "drift", "the optimum moves"),
+        ({}, "undetermined", 2.0**-4, "constant", "the drift was not shown to lose less than the constant"),
+        ({}, "constant", 2.0**-4, "constant", "the drift was not shown to lose less than the constant"),
+        ({"verdict": "undetermined"}, "drift", None, "constant", "no drift towards the target is known to move"),
+        ({"path": "bent"}, "drift", None, "constant", "no drift towards the target is known to move"),
+        ({"high": None}, "drift", None, "constant", "no drift towards the target is known to move"),
+    ],
+)
+def test_the_rule_of_what_is_recommended(
+    line: dict[str, Any], better: str, value: float | None, recommended: str, why: str
+) -> None:
+    tests = pd.DataFrame([{"along": "density", "width": 128, "density": 1 / 4, "better": better}])
+    found = offer(OPTIMUM, [LINE | line], tests, PLACE, THERE, FAR)
+    assert found["value"] == (None if value is None else pytest.approx(value))
+    assert found["recommended"] == recommended
+    assert why in found["why"]
+
+
+def test_a_bound_is_moved_along_no_drift() -> None:
+    tests = pd.DataFrame([{"along": "density", "width": 128, "density": 1 / 4, "better": "drift"}])
+    found = offer({"status": "edge", "log2_opt": -8.0}, [LINE], tests, PLACE, THERE, FAR)
+    assert (found["value"], found["why"]) == (None, "the proxy has a bound, not an optimum")

@@ -123,8 +123,9 @@ def test_other_hyperparameters_come_with_the_setting() -> None:
         return loss(trial) + 0.1 * (trial.init_std != (0.04 if trial.density == 1 else 0.08))
 
     runs = made_runs(tilted, {"density": [1, 1 / 2], "init_std": [0.04, 0.08], "lr": OCTAVES, "seed": [0, 1]})
-    row = at(regret_matrix(runs), (128, 1), (128, 1 / 2))
-    assert row["regret"] == pytest.approx(0.05 + 0.1)  # an octave off, and the init std of the dense model
+    table = regret_matrix(runs)
+    for tuned, used in ((1, 1 / 2), (1 / 2, 1)):  # an octave off, and the init std of the other model
+        assert at(table, (128, tuned), (128, used))["regret"] == pytest.approx(0.05 + 0.1)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@
 Every loss is a weighted sum of cell means, so the difference of two losses of one group has the standard error
 sqrt(sum_j (w_j - v_j)^2 noise_j^2 / n_j): what they share cancels, and so does what a seed does to all cells alike.
 
-Measured on 150 simulated groups per setting (`python -m benchmarks.drift --regret --cases 150 --resamples 200`; octaves and
-half octaves, noise .003 and .01, cliffs at +3.2 and +1.3 octaves): the 95 % interval of a difference from the optimum's
-loss covers .91 to 1.00. Counted from the lowest measured mean instead, regrets are .006 to .008 nats too high at noise
+Measured on 150 simulated groups per setting (`python -m benchmarks.drift --regret --cases 150 --resamples 200`; octaves
+and half octaves, noise .003 and .01, cliffs at +3.2 and +1.3 octaves): the 95 % interval of a difference from the
+optimum's loss covers .91 to 1.00. Counted from the lowest measured mean instead, regrets are .006 to .008 nats too high at noise
 .01 with two seeds, counted from the fitted optimum .002 to .004.
 """
 

@@ -7,8 +7,8 @@ sqrt(sum_j (w_j - v_j)^2 noise_j^2 / n_j): what they share cancels, and so does 
 
 Measured on 150 simulated groups per setting (`python -m benchmarks.drift --regret --cases 150 --resamples 200`; octaves
 and half octaves, noise .003 and .01, cliffs at +3.2 and +1.3 octaves): the 95 % interval of a difference from the
-optimum's loss covers .91 to 1.00. Counted from the lowest measured mean instead, regrets are .006 to .008 nats too high at noise
-.01 with two seeds, counted from the fitted optimum .002 to .004.
+optimum's loss covers .91 to 1.00. Counted from the lowest measured mean instead, regrets are .006 to .008 nats too high
+at noise .01 with two seeds; counted from the fitted optimum .002 to .004.
 """
 
 from __future__ import annotations

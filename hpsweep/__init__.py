@@ -7,6 +7,9 @@ The reading half, which needs neither torch nor ray nor optuna:
     hp.optima(runs, by=["scheme", "density"])            # best learning rate per group, with interval and status
     hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
     hp.tuned_against_transferred(runs)                   # what re-using the proxy's optimum costs, where measured
+    hp.regret_matrix(runs)                               # tuned here, used there: nats, percent, equivalent compute
+    hp.sensitivity(runs, by=["scheme", "density"])       # what a wrong learning rate costs, and the 1 % basin
+    hp.held_out(runs)                                    # transfer by constant and along the drift, where measured
     hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
     law = hp.fit_law(table, loss="loss", params="N", tokens="D", sparsity="S")     # or hp.fit_sweep(runs)
     hp.optimal_sparsity(law, budgets)                    # with a band, under a named cost of a sparse step
@@ -20,6 +23,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpsweep.analysis.along import held_out as held_out
     from hpsweep.analysis.budget import dense_equivalent as dense_equivalent
     from hpsweep.analysis.budget import optimal_sparsity as optimal_sparsity
     from hpsweep.analysis.card import Card as Card
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from hpsweep.analysis.law_at import predict as predict
     from hpsweep.analysis.optimum import optima as optima
     from hpsweep.analysis.regret import tuned_against_transferred as tuned_against_transferred
+    from hpsweep.analysis.regret_matrix import regret_matrix as regret_matrix
+    from hpsweep.analysis.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.transfer import transfer as transfer
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
@@ -49,6 +55,9 @@ _HOME = {
     "optima": "hpsweep.analysis.optimum",
     "drift": "hpsweep.analysis.drift",
     "tuned_against_transferred": "hpsweep.analysis.regret",
+    "regret_matrix": "hpsweep.analysis.regret_matrix",
+    "held_out": "hpsweep.analysis.along",
+    "sensitivity": "hpsweep.analysis.sensitivity",
     "Card": "hpsweep.analysis.card",
     "transfer": "hpsweep.analysis.transfer",
     "Law": "hpsweep.analysis.law",

@@ -152,6 +152,7 @@ def _status(a: argparse.Namespace) -> None:
 def _optimum(a: argparse.Namespace) -> None:
     from hpsweep.analysis.drift import drift
     from hpsweep.analysis.optimum import optima
+    from hpsweep.analysis.sensitivity import sensitivity
 
     runs = stored_runs(a.folder)
     over = over_of(runs, a.over)
@@ -159,27 +160,90 @@ def _optimum(a: argparse.Namespace) -> None:
     table = optima(runs, by, over=over)
     along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
     drifts = concat([drift(runs, name, apart(runs, by, name), over=over) for name in along])
+    wrong = sensitivity(runs, by, over=over)
     regret, why = _tuned_against_transferred(runs, over)
-    keeps = not (a.by or a.over)  # the sweep's own tables, not those of a look at it
-    if keeps and not os.access(a.folder, os.W_OK):
-        say(f"{a.folder} cannot be written: the tables are printed, and not kept there.")
-        keeps = False
-    for name, frame in (("optima", table), ("drift", drifts)):
-        if len(frame) and keeps:
-            with store.replacing(Path(a.folder) / f"{name}.csv") as path:
-                frame.to_csv(path, index=False)
+    tables = {"optima": table, "drift": drifts, "sensitivity": wrong}
+    _keep(a, tables, own=not (a.by or a.over))  # the sweep's own tables, not those of a look at it
     if a.json:
-        print_json({"optima": records(table), "drift": records(drifts), "tuned_against_transferred": records(regret)})
+        print_json({name: records(frame) for name, frame in (tables | {"tuned_against_transferred": regret}).items()})
         return
     print(f"best {over} per group:\n")
     print_table(table[[*by, "opt", "low", "high", "best_loss", "n_runs", "interval", "status", "why"]], by)
-    for title, frame in (("drift of the optimum", drifts), ("tuned against transferred", regret)):
+    drifts = drifts.drop(columns=["over", "interval"], errors="ignore").dropna(axis=1, how="all")
+    compared = regret.drop(columns=["hyperparameter", "tuned_loss_se", "proxy_status", "interval"], errors="ignore")
+    lost = wrong[[*by, *_SENSITIVITY, "why"]].assign(why="")  # its reasons are those of the optimum
+    for title, frame in (
+        ("drift of the optimum", drifts),
+        (f"sensitivity: mean loss above the optimum's over {_range(wrong)}; basin of 1 %, octaves", lost),
+        ("tuned against transferred", compared),
+    ):
         if len(frame):
             print(f"\n{title}:\n")
             key = [name for name in (*by, "along") if name in frame]
             print_table(frame[[*key, *(name for name in frame if name not in key)]], key)
     if why:
         say(f"no comparison of tuned and transferred: {why}")
+
+
+_SENSITIVITY = (
+    *("sensitivity", "low", "high", "n_diverged"),
+    *("basin", "basin_low", "basin_high", "basin_from", "basin_to", "basin_status"),
+)
+
+
+def _range(wrong: pd.DataFrame) -> str:
+    return f"{wrong['from_value'].iloc[0]:.4g} to {wrong['to_value'].iloc[0]:.4g}"
+
+
+def _keep(a: argparse.Namespace, tables: dict[str, pd.DataFrame], *, own: bool) -> None:
+    """Write the tables that are not empty beside the runs, if they are the sweep's own."""
+    if own and not os.access(a.folder, os.W_OK):
+        say(f"{a.folder} cannot be written: the tables are printed, and not kept there.")
+        return
+    for name, frame in tables.items():
+        if len(frame) and own:
+            with store.replacing(Path(a.folder) / f"{name}.csv") as path:
+                frame.to_csv(path, index=False)
+
+
+def _regret(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.along import held_out
+    from hpsweep.analysis.regret_matrix import matrix_text, regret_matrix
+
+    runs = stored_runs(a.folder)
+    over = over_of(runs, a.over)
+    matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops)
+    tests = held_out(runs, over=over)
+    changed = a.over or a.per_doubling or a.flops != "flops_dense"
+    _keep(a, {"regret": matrix, "held_out": tests}, own=not changed)
+    if a.json:
+        print_json({"regret": records(matrix), "held_out": records(tests)})
+        return
+    print(f"regret of {over}, nats/token: tuned at the row, used at the column")
+    print("~ fitted, no run is near; > at least, as the optimum there is a bound or none\n")
+    for scheme, table in matrix.groupby("scheme"):
+        print(f"{scheme}:\n{matrix_text(table, intervals=len(table) <= 16).to_string()}\n")
+    worst = matrix.dropna(subset="regret").sort_values("regret").groupby("scheme").tail(1)
+    names = ("scheme", "tuned_width", "tuned_density", "used_width", "used_density")
+    shown = ("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why")
+    print("the largest of each scheme; compute is the part of it to be added to make good the regret:\n")
+    print_table(worst[[*names, *shown]], names[:1])
+    if len(tests):
+        print("\nheld out, the last scale of each line: by constant, and along the drift of the others:\n")
+        print_table(_held_out_text(tests), ["scheme", "along"])
+
+
+def _held_out_text(tests: pd.DataFrame) -> pd.DataFrame:
+    """The held-out scales in short: settings, what they lost with their intervals, and which was better."""
+
+    def span(name: str) -> list[str]:
+        ends = zip(tests[name], tests[f"{name.removesuffix('_regret')}_low"], strict=True)
+        highs = tests[f"{name.removesuffix('_regret')}_high"]
+        return [f"{at:.4f} [{low:.4f}, {high:.4f}]" for (at, low), high in zip(ends, highs, strict=True)]
+
+    short = tests[["scheme", "along", "width", "density", "drift", "verdict", "constant_value", "along_value"]]
+    lost = {name: span(name) for name in ("constant_regret", "along_regret")}
+    return short.assign(**lost, better=tests["better"], why=tests["why"])
 
 
 def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFrame, str]:
@@ -203,7 +267,8 @@ def _transfer(a: argparse.Namespace) -> None:
     runs = stored_runs(a.folder)
     said = {"width": a.proxy_width, "density": a.proxy_density}
     proxy = {name: value for name, value in said.items() if value is not None}
-    card = transfer(runs, target, scheme=a.scheme, over=over_of(runs, a.over), proxy=proxy)
+    over = over_of(runs, a.over)
+    card = transfer(runs, target, scheme=a.scheme, over=over, proxy=proxy, along_drift=a.along_drift)
     card.write(out)
     for warning in card.warnings:
         say(f"warning: {warning}")
@@ -211,6 +276,13 @@ def _transfer(a: argparse.Namespace) -> None:
         print_json(dataclasses.asdict(card))
         return
     base = ", ".join(f"{name} {number:.5g}" for name, number in card.base.items())
+    along = card.along_drift
+    if along["value"] is not None:
+        base += (
+            f"\n{over} by constant {card.optimum['opt']:.4g} [{card.optimum['low']:.4g}, {card.optimum['high']:.4g}], "
+        )
+        base += f"along the drift {along['value']:.4g} [{along['low']:.4g}, {along['high']:.4g}]; "
+        base += f"carried: {along['carried']}, recommended: {along['recommended']} ({along['why']})"
     where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
     print(f"{card.scheme} for {where}\nbase: {base}\n")
     print_table(frame_of([{"kind": kind, **numbers} for kind, numbers in card.kinds.items()]))
@@ -221,6 +293,7 @@ def _transfer(a: argparse.Namespace) -> None:
 def _card_name(a: argparse.Namespace, target: Target) -> str:
     """card.json is that of the recorded target and proxy; another one's name has what was said instead."""
     said = {name: getattr(a, name) for name in ("scheme", "over", "proxy_width", "proxy_density")}
+    said |= {"along": "drift" if a.along_drift else None}
     if dataclasses.asdict(target) == store.read_meta(a.folder).get("target") and not any(said.values()):
         return "card.json"
     names = [f.name for f in dataclasses.fields(Target) if f.name not in ("width", "density")]
@@ -248,12 +321,25 @@ def _plot(a: argparse.Namespace) -> None:
 
     runs = stored_runs(writable(a.folder))
     paths = [str(path) for path in draw_all(runs, Path(a.folder))]
+    if paths:
+        paths += [str(path) for path in _drawn_regret(runs, Path(a.folder))]
     if not paths and searched(runs):
         over_of(runs, None)  # says why, where hyperparameters were searched together
     if a.json:
         print_json({"figures": paths})
         return
     print("\n".join(paths) or "no figure: no hyperparameter has three values or more")
+
+
+def _drawn_regret(runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """The figure of the regret matrix, or none and why: not every sweep's settings can be compared."""
+    from hpsweep.analysis.plot_regret import draw_regret
+
+    try:
+        return draw_regret(runs, folder, over_of(runs, None))
+    except ValueError as error:
+        say(f"no figure of regrets: {error}")
+        return []
 
 
 def _compact(a: argparse.Namespace) -> None:
@@ -278,6 +364,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": _run,
     "status": _status,
     "optimum": _optimum,
+    "regret": _regret,
     "transfer": _transfer,
     "plot": _plot,
     "compact": _compact,

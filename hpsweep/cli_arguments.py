@@ -44,12 +44,13 @@ def parser() -> argparse.ArgumentParser:
     for name, text in (
         ("status", "say what a results folder holds"),
         ("optimum", "find the best value of a hyperparameter per group, and how it moves"),
+        ("regret", "say what a setting costs where it was not tuned, and what transferring along a drift would"),
         ("transfer", "write the card that carries the tuned result to a target"),
         ("plot", "draw the figures"),
         ("compact", "join the many small files of a results folder"),
     ):
         verb(name, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
-    for name in ("optimum", "transfer"):
+    for name in ("optimum", "regret", "transfer"):
         verbs.choices[name].add_argument(
             "--over", choices=TUNED, help="the hyperparameter; default: that with most values"
         )
@@ -58,6 +59,19 @@ def parser() -> argparse.ArgumentParser:
         type=lambda text: text.split(","),
         metavar="A,B",
         help="fields that make a group; default: all that vary",
+    )
+    regret = verbs.choices["regret"]
+    regret.add_argument(
+        "--per-doubling",
+        type=number,
+        metavar="NATS",
+        help="nats/token that doubling the compute buys, for the equivalent compute; default: from the widths",
+    )
+    regret.add_argument(
+        "--flops",
+        choices=("flops_dense", "flops_sparse"),
+        default="flops_dense",
+        help="which FLOPs that is measured in: zeros multiplied, or free",
     )
     _add_target(verbs.choices["transfer"])
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
@@ -116,4 +130,7 @@ def _add_target(to: argparse.ArgumentParser) -> None:
         ("mask_seed", "seed of the target's masks"),
     ):
         to.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"{text}; default: as recorded")
+    to.add_argument(
+        "--along-drift", action="store_true", help="carry the setting along the fitted drift, not the constant"
+    )
     to.add_argument("--out", metavar="FILE", help="where the card goes; default: card.json in the folder")

@@ -22,7 +22,7 @@ from hpsweep import store
 from hpsweep.cli import load_experiment, main, parser
 from tests import fake_training as fake
 
-VERBS = ("plan", "run", "status", "optimum", "transfer", "plot", "compact", "law")
+VERBS = ("plan", "run", "status", "optimum", "regret", "transfer", "plot", "compact", "law")
 
 
 @pytest.fixture
@@ -257,14 +257,60 @@ def test_optima_drift_and_regret_are_printed_and_written(folder: str, capsys: py
         "drift of the optimum",
         "stable",
         "moves",
+        "sensitivity: mean loss above the optimum's over 0.0002441 to 0.03125",
+        "basin_status",
         "tuned against transferred",
         "regret",
+        "best_scheme",
     ):
         assert words in out
     import pandas as pd
 
     assert len(pd.read_csv(Path(folder) / "optima.csv")) == 4
     assert set(pd.read_csv(Path(folder) / "drift.csv")["verdict"]) == {"stable", "moves"}
+    assert len(pd.read_csv(Path(folder) / "sensitivity.csv")) == 4
+
+
+def test_the_regret_matrix_is_printed_and_written(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["regret", folder]) == 0
+    out = capsys.readouterr().out
+    supar = [line.split()[0] for line in out.partition("supar:\n")[2].splitlines()[:3]]
+    assert supar == ["1", "1", "1/4"]  # the columns, then the rows: dense first
+    assert "no equivalent compute: one width of this density has an optimum" in out
+    import pandas as pd
+
+    table = pd.read_csv(Path(folder) / "regret.csv")
+    assert len(table) == 8
+    moved = table[(table["scheme"] == "mup") & (table["tuned_density"] == 1) & (table["used_density"] == 0.25)]
+    assert moved["regret"].item() == pytest.approx(0.05, abs=0.02)  # an octave off: .05
+    written = (Path(folder) / "regret.csv").read_bytes()
+    assert main(["regret", folder, "--per-doubling", "0.05", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["held_out"] == []  # two densities leave none to hold out
+    assert {row["compute"] is not None for row in rows["regret"]} == {True}
+    assert (Path(folder) / "regret.csv").read_bytes() == written  # a look with another rate is not kept
+
+
+def test_a_scale_held_out_is_printed_in_short(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = {"density": [1.0, 0.5, 0.25], "lr": [2.0**k for k in range(-12, -4)], "seed": [0, 1]}
+    fake.experiment(there, grid=grid)
+    assert main(["run", "fake"], train=fake.TRAIN) == 0
+    capsys.readouterr()
+    assert main(["regret", "results/fake"]) == 0
+    last = capsys.readouterr().out.partition("held out, the last scale of each line")[2]
+    assert last.split("\n")[2].split()[-3:] == ["constant_regret", "along_regret", "better"]
+    assert (there / "results" / "fake" / "held_out.csv").exists()
+
+
+def test_a_drift_is_offered_beside_the_constant(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    target = ["transfer", folder, "--width", "32", "--density", "1/8", "--scheme", "mup"]
+    assert main(target) == 0
+    out = capsys.readouterr().out
+    assert "lr by constant 0.00387" in out
+    assert "carried: constant, recommended: constant (fewer than three scales along density" in out
+    assert main([*target, "--along-drift"]) == 0
+    assert "carried: drift" in capsys.readouterr().out
+    assert (Path(folder) / "card_width_32_density_1over8_scheme_mup_along_drift.json").exists()
 
 
 def test_groups_and_the_hyperparameter_can_be_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -509,7 +555,7 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
 ) -> None:
     (there / "empty" / "runs").mkdir(parents=True)
     target = ["--width", "512", "--density", "1/16"]
-    for verb in ("status", "optimum", "transfer", "plot", "compact", "law"):
+    for verb in ("status", "optimum", "regret", "transfer", "plot", "compact", "law"):
         more = target if verb == "transfer" else []
         assert "gone" in refused(capsys, verb, "gone", *more)
         if verb != "compact":
@@ -519,7 +565,7 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
 def test_results_of_mixed_data_are_refused(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = store.read_runs(folder).to_pylist()[:1]
     store.append(folder, [{**row, "data_hash": "bb"} for row in rows])
-    for verb in ("optimum", "plot", "transfer"):
+    for verb in ("optimum", "regret", "plot", "transfer"):
         more = ["--width", "512", "--density", "1/16"] if verb == "transfer" else []
         assert "2 different data sets" in refused(capsys, verb, folder, *more)
 
@@ -559,7 +605,7 @@ def test_what_was_not_searched_has_no_optimum(there: Path, folder: str, capsys: 
     assert "no column 'densty'" in refused(capsys, "optimum", folder, "--by", "scheme,densty")
 
 
-@pytest.mark.parametrize("verb", ["optimum", "transfer", "plot"])
+@pytest.mark.parametrize("verb", ["optimum", "regret", "transfer", "plot"])
 def test_a_search_over_two_hyperparameters_together_is_refused_with_the_remedy(
     there: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.drift import paths
 from hpsweep.analysis.drift import COLUMNS, Slope, drift, verdict
 from hpsweep.spec import Trial
 from tests.test_optimum import OCTAVES, made_runs
@@ -179,6 +180,74 @@ def test_optima_that_scatter_about_the_line_widen_its_interval() -> None:
     assert straight["verdict"] == "stable"
     assert bent["verdict"] == "undetermined"
     assert bent["high"] - bent["low"] > 3 * (straight["high"] - straight["low"])
+
+
+def bent(curvature: float, drift_at_middle: float = 0.5) -> Callable[[Trial], float]:
+    """A path along density 1, 1/2, 1/4, 1/8 whose drift changes by `curvature` octaves per halving at every halving."""
+
+    def loss(trial: Trial) -> float:
+        step = -math.log2(trial.density) - 1.5
+        optimum = -7 + drift_at_middle * step + curvature * step**2 / 2
+        return 2 + 0.05 * (math.log2(trial.lr) - optimum) ** 2
+
+    return loss
+
+
+FOUR = {"density": [1, 1 / 2, 1 / 4, 1 / 8], "lr": OCTAVES, "seed": [0, 1, 2]}
+
+
+def test_four_optima_on_a_parabola_give_back_its_curvature() -> None:
+    [row] = drift(made_runs(bent(0.4), FOUR)).to_dict("records")
+    assert row["drift"] == pytest.approx(0.5)
+    assert row["curvature"] == pytest.approx(0.4)
+    assert row["curvature_low"] < 0.4 < row["curvature_high"]
+    assert row["path"] == "bent"
+    # the slope of the parabola at its ends: .5 -+ .4 x 1.5
+    assert "the drift goes from -0.10 to +1.10, and a line is not enough" in row["why"]
+
+
+def test_a_straight_path_is_called_straight() -> None:
+    [row] = drift(made_runs(bent(0.0), FOUR, noise=0.001)).to_dict("records")
+    assert row["path"] == "straight"
+    assert -0.25 <= row["curvature_low"] <= 0 <= row["curvature_high"] <= 0.25
+    assert "bent" not in row["why"]
+
+
+def test_three_optima_have_no_curvature() -> None:
+    [row] = drift(made_runs(bent(0.4), FOUR | {"density": [1, 1 / 2, 1 / 4]})).to_dict("records")
+    assert math.isnan(row["curvature"])
+    assert row["path"] is None
+
+
+def test_a_path_that_turns_back_is_not_called_stable() -> None:
+    """Its line is flat, and its optimum moves by .45 octave per halving at either end."""
+    runs = made_runs(bent(0.3, 0.0), FOUR)
+    [row] = drift(runs, bound=0.4).to_dict("records")
+    assert row["drift"] == pytest.approx(0, abs=1e-6)
+    assert row["path"] == "bent"
+    assert row["verdict"] == "undetermined"
+    assert "not enough to call it stable" in row["why"]
+
+
+def test_the_interval_of_the_curvature_covers_the_true_one() -> None:
+    runs = paths(40, scales=4, drift=0.5, bend=0.4, points="half octaves", seeds=3, noise=0.003, seed=4)
+    table = drift(runs, by=["case"], resamples=100)
+    table = table[table["curvature"].notna()]
+    assert ((table["curvature_low"] <= 0.4) & (table["curvature_high"] >= 0.4)).mean() >= 0.9
+    assert abs(table["curvature"].mean() - 0.4) < 0.05
+
+
+def test_a_path_of_the_benchmark_moves_as_it_is_told() -> None:
+    runs = paths(2, scales=4, drift=0.5, bend=0.4, points="half octaves", seeds=2, noise=1e-6)
+    lowest = runs.loc[runs.groupby(["case", "density"])["val_loss"].idxmin()]
+    x = (
+        lowest.assign(x=lowest["lr"].map(math.log2))
+        .groupby("density", sort=False)["x"]
+        .mean()
+        .sort_index(ascending=False)
+    )
+    expected = [0.5 * k + 0.4 * (k - 1.5) ** 2 / 2 for k in range(4)]
+    assert x.tolist() == pytest.approx(expected, abs=0.3)
 
 
 @pytest.mark.parametrize("true", [0.0, 0.5])

@@ -19,7 +19,7 @@ from hpsweep.parametrization.count import sizes
 from hpsweep.spec import TUNED, Scheme, Target, Trial, kept
 from hpsweep.store import one_data_hash, replacing
 
-CARD_VERSION = 1
+CARD_VERSION = 2
 """Raised when a field of the card changes its meaning or is added."""
 
 
@@ -29,9 +29,10 @@ class Card:
 
     Base values are those at m_d = m_rho = 1. `kinds` has the numbers of each kind of tensor at the target; `tensors`
     the proxy GPT's tensors at the target's size, hidden ones with their nonzeros; a readout that is tied has the
-    embedding's init std and lr. `uncertainty` is the larger side of the optimum's interval, octaves, null for a bound.
-    `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`: along density at every width, along
-    width at every density. Missing is null.
+    embedding's init std and lr. `uncertainty` is the larger side of the interval of what is carried, octaves, null for
+    a bound. `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`: along density at every
+    width, along width at every density. `along_drift` has the setting along the drift (see `along.offer`), which of it
+    and the constant is recommended and which is carried, and rows of `held_out` that judge the two. Missing is null.
     """
 
     scheme: Scheme
@@ -53,6 +54,7 @@ class Card:
     sizes: dict[str, int]
     evidence: dict[str, Any]
     drift: list[dict[str, Any]]
+    along_drift: dict[str, Any]
     comparison: list[dict[str, Any]]
     warnings: list[str]
     schema_version: int = CARD_VERSION
@@ -95,6 +97,7 @@ def make_card(
     tuned: Group,
     evidence: dict[str, Any],
     drifts: list[dict[str, Any]],
+    along: dict[str, Any],
     comparison: list[dict[str, Any]],
     notes: list[str],
 ) -> Card:
@@ -104,14 +107,15 @@ def make_card(
     base_shape = {"base_width": base.base_width, "base_density": base.base_density}
     alphas = rules.USES_ALPHAS[trial.scheme]
     row = _plain(tuned.row)
-    sides = [row[name] for name in ("log2_low", "log2_high")]
+    ends = [row["low"], row["high"]] if along["carried"] == "constant" else [along["low"], along["high"]]
+    carried = row["opt"] if along["carried"] == "constant" else along["value"]
     return Card(
         scheme=trial.scheme,
         target={n: getattr(trial, n) for n in shape} | {"vocabulary": vocabulary[1], "tokens": target.tokens},
         proxy={n: getattr(base, n) for n in shape} | {"vocabulary": vocabulary[0]} | duration | base_shape,
         base={name: getattr(base, name) for name in TUNED},
         optimum=row,
-        uncertainty=None if None in sides else max(abs(side - row["log2_opt"]) for side in sides),
+        uncertainty=None if None in ends else max(abs(math.log2(end / carried)) for end in ends),
         kinds=_kinds(trial),
         attention_scale=rules.attention_scale(trial),
         readout_multiplier=rules.readout_multiplier(trial),
@@ -132,6 +136,7 @@ def make_card(
         sizes=sizes(trial, vocabulary[1])._asdict(),
         evidence=evidence,
         drift=drifts,
+        along_drift=along,
         comparison=comparison,
         warnings=notes,
     )

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Cells, check_equal, check_runs, other_tuned
+from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, read, read_own
 from hpsweep.analysis.optimum import ASSUMED_NOISE, Group, fit_groups
 
-MEASURED_WITHIN = 0.25
-"""Octaves between a setting and a measured cell within which the cell's loss is taken for the setting's."""
+__all__ = ["COMPARISON", "MEASURED_WITHIN", "tuned_against_transferred"]
 
 COMPARISON = (
     *("scheme", "width", "density", "hyperparameter", "status", "tuned_value", "tuned_loss", "tuned_loss_se"),
-    *("proxy_value", "proxy_status", "transferred_value", "transferred_loss", "transferred_from", "regret", "why"),
+    *("proxy_value", "proxy_status", "transferred_value", "transferred_loss", "transferred_from", "regret"),
+    *("regret_low", "regret_high", "interval", "best_scheme", "best_loss", "why"),
 )
 """Columns of `tuned_against_transferred`."""
 
@@ -32,14 +33,18 @@ def tuned_against_transferred(
 ) -> pd.DataFrame:
     """One row per scheme, width and density: the loss after tuning there, and with the proxy's optimum reused there.
 
-    tuned_value, tuned_loss, tuned_loss_se: the best measured setting over all hyperparameters tried, its mean loss, and
-    that mean's standard error over seeds (`status` as in `optima`: at an edge the regret is at least what is given).
-    proxy_value: the optimum of the same scheme's proxy (mup's and supar's stand in for each other at base density,
-    where the two are the same). transferred_loss: the loss at that setting; the measured cell's at transferred_value if
-    it lies within MEASURED_WITHIN octaves ("measured"), else on the straight line between its neighbours
-    ("interpolated": on a convex curve the loss is no higher), null where the setting diverged or lies outside the grid.
-    regret = transferred_loss - tuned_loss. Losses in nats/token, means as if every seed had been run everywhere. Raises
-    ValueError as `optima` does.
+    tuned_value, tuned_loss: the group's own optimum, over all hyperparameters tried, and the loss there; where it has
+    none or a bound only (`status` as in `optima`) the lowest measured mean, and the regret is then at least what is
+    given. tuned_loss_se: standard error of the lowest cell's mean over seeds. proxy_value: the optimum of the same
+    scheme's proxy (mup's and supar's stand in for each other at base density, where the two are the same).
+    transferred_loss: the loss at that setting. Both losses are read off the group's cells in one way: the mean of the
+    cell within MEASURED_WITHIN octaves ("measured", at transferred_value), else a local fit ("fitted"), or the straight
+    line between the neighbours where that fit leaves what a convex curve could be ("interpolated"); null where the
+    setting diverged or lies outside the grid.
+
+    regret = transferred_loss - tuned_loss with a 95 % interval, of the noise that paired seeds leave; below 0 it is
+    noise. best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss.
+    Losses in nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
     runs, place = select_proxy(runs, proxy or {}, over)
     others = other_tuned(runs, over)
@@ -48,7 +53,7 @@ def tuned_against_transferred(
     rows = []
     for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
         here = [group for group in groups if group.key[:3] == key]
-        tuned = min(here, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+        tuned = lowest_of(here)
         schemes = [key[0]]
         if key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
             schemes.append("mup" if key[0] == "supar" else "supar")
@@ -59,7 +64,17 @@ def tuned_against_transferred(
                 break
         same = [group for group in groups if source is not None and group.key == (*key, *source.key[3:])]
         rows.append(dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, source, same[0] if same else None))
-    return pd.DataFrame(rows, columns=list(COMPARISON))
+    return _with_best(pd.DataFrame(rows, columns=list(COMPARISON)))
+
+
+def _with_best(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the scheme of the lowest tuned loss at each width and density."""
+    known = table[table["tuned_loss"].notna()].sort_values("tuned_loss").drop_duplicates(["width", "density"])
+    best = known[["width", "density", "scheme", "tuned_loss"]].set_axis(
+        ["width", "density", "best_scheme", "best_loss"], axis=1
+    )
+    merged = table.drop(columns=["best_scheme", "best_loss"]).merge(best, on=["width", "density"], how="left")
+    return merged.astype({"best_loss": float})[list(COMPARISON)]
 
 
 # --- which runs ---
@@ -94,6 +109,11 @@ def best_of(groups: Sequence[Group]) -> Group | None:
     return min(
         groups, key=lambda g: (g.row["status"] not in ("ok", "edge"), np.nan_to_num(g.row["best_loss"], nan=np.inf))
     )
+
+
+def lowest_of(groups: Sequence[Group]) -> Group:
+    """The group with the lowest measured loss, whatever its curve."""
+    return min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
 
 
 def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) -> tuple[Group | None, list[Group]]:
@@ -133,26 +153,44 @@ def rows_at(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
 
 def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
     """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
+    own = read_own(tuned)
     row: dict[str, Any] = {
         **dict.fromkeys(COMPARISON[3:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
         "status": tuned.row["status"],
-        "tuned_value": tuned.row["best_value"],
-        "tuned_loss": tuned.row["best_loss"],
+        "tuned_value": own.value,
+        "tuned_loss": own.loss,
         "tuned_loss_se": _standard_error(tuned.cells),
         "proxy_status": None,
         "transferred_from": None,
-        "why": tuned.row["why"],
+        "interval": None,
     }
     if source is None or source.row["status"] not in ("ok", "edge"):
         why = "the scheme's proxy was not trained" if source is None else f"the scheme's proxy: {source.row['why']}"
-        return {**row, "why": "; ".join(filter(None, [row["why"], why]))}
+        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], why]))}
     row.update(proxy_value=source.row["opt"], proxy_status=source.row["status"])
     if same is None:
-        return {**row, "why": "; ".join(filter(None, [row["why"], "the proxy's setting was not tried here"]))}
-    found = _loss_at(same.cells, source.row["log2_opt"])
-    row.update(found, why="; ".join(filter(None, [row["why"], found.get("why")])))
-    return {**row, "regret": row["transferred_loss"] - row["tuned_loss"]}
+        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], "the proxy's setting was not tried here"]))}
+    used = used_at(same, source, tuned, own)
+    gap = difference(used, same.cells, own, tuned.cells)
+    return {
+        **row,
+        "transferred_value": used.value,
+        "transferred_loss": used.loss,
+        "transferred_from": used.source,
+        "regret": gap.value,
+        "regret_low": gap.low,
+        "regret_high": gap.high,
+        "interval": gap.interval,
+        "why": "; ".join(filter(None, [tuned.row["why"], used.why.replace("the setting", "the proxy's setting")])),
+    }
+
+
+def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
+    """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one."""
+    if here is tuned and here.key == source.key and source.row["status"] == "ok":
+        return own
+    return read(here.cells, source.row["log2_opt"])
 
 
 def _standard_error(cells: Cells) -> float:
@@ -161,25 +199,3 @@ def _standard_error(cells: Cells) -> float:
         return math.nan
     single = cells.runs.loc[cells.runs["cell"] == int(np.nanargmin(cells.adjusted)), "loss"]
     return float(single.std(ddof=1) / math.sqrt(len(single))) if len(single) > 1 else math.nan
-
-
-def _loss_at(cells: Cells, x: float) -> dict[str, Any]:
-    """transferred_value, transferred_loss and transferred_from at log2 = x; only `why` where nothing is known."""
-    nearest = int(np.argmin(np.abs(cells.x - x))) if len(cells.x) else -1
-    if nearest < 0:
-        return {"why": "no run ended here"}
-    if abs(cells.x[nearest] - x) <= MEASURED_WITHIN:
-        if not cells.finite[nearest]:
-            return {"why": f"the proxy's setting diverges here ({cells.values[nearest]:.4g})"}
-        return {
-            "transferred_value": float(cells.values[nearest]),
-            "transferred_loss": float(cells.adjusted[nearest]),
-            "transferred_from": "measured",
-        }
-    right = int(np.searchsorted(cells.x, x))
-    if right in (0, len(cells.x)):
-        return {"why": f"the proxy's setting {2.0**x:.4g} lies outside the values tried here"}
-    if not (cells.finite[right] and cells.finite[right - 1]):
-        return {"why": f"runs beside the proxy's setting {2.0**x:.4g} diverge here"}
-    loss = float(np.interp(x, cells.x[right - 1 : right + 1], cells.adjusted[right - 1 : right + 1]))
-    return {"transferred_value": 2.0**x, "transferred_loss": loss, "transferred_from": "interpolated"}

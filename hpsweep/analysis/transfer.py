@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
 from hpsweep.analysis.cells import other_tuned
 from hpsweep.analysis.drift import drift
@@ -39,6 +40,7 @@ def transfer(
     scheme: Scheme | None = None,
     over: str = "lr",
     proxy: Mapping[str, Any] | None = None,
+    along_drift: bool = False,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Card:
@@ -51,8 +53,13 @@ def transfer(
     those tried most often, and a warning names the rest. A minimum at the end of the grid is carried as it is, with a
     warning: it is a bound.
 
-    Raises ValueError where there is no proxy or it has no optimum, for runs that `optima` refuses, and for a target
-    that cannot be: head size that does not divide the width, less than one nonzero per neuron.
+    By default the optimum is carried as a constant, whatever the scheme. Where it moves lawfully the card offers the
+    setting along the fitted drift beside it (`along_drift` of the card), each with its interval and what it lost at the
+    scale held out; a warning says so where that is recommended, and with `along_drift` it is what is carried.
+
+    Raises ValueError where there is no proxy or it has no optimum, where along_drift finds no drift offered, for runs
+    that `optima` refuses, and for a target that cannot be: head size that does not divide the width, less than one
+    nonzero per neuron.
     """
     if not isinstance(target, Target):
         raise ValueError(f"target is {target!r}; give a Target(width=..., density=...).")
@@ -78,9 +85,13 @@ def transfer(
     row = used[used["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in row.items()}).replace(**{over: tuned.row["opt"]})
     vocabulary = int(used["vocabulary"].iloc[0])
-    trial = _target_trial(base, target)
     own = rows_at(own, settings)
     drifts, untold = _drifts(own, over, resamples, seed)
+    far = {"density": FARTHEST_DENSITY, "width": FARTHEST_WIDTH}
+    along = offered(own, tuned.row, drifts, place, target, far, over=over, resamples=resamples, seed=seed)
+    if along_drift:
+        along, base = carried(along, base, over)
+    trial = _target_trial(base, target)
     comparison = tuned_against_transferred(runs, over=over, proxy=place, resamples=resamples, seed=seed)
     notes = [
         *_warn_optimum(tuned, over),
@@ -89,6 +100,7 @@ def transfer(
         *_warn_reach(base, trial, comparison),
         *untold,
         *_warn_drift(base, trial, drifts),
+        *notes_of(along, over, base),
         *_warn_lost(base, comparison),
         *_warn_scheme(base, comparison),
     ]
@@ -100,6 +112,7 @@ def transfer(
         tuned=tuned,
         evidence=evidence_of(used),
         drifts=drifts,
+        along=along,
         comparison=records(comparison),
         notes=notes,
     )

@@ -1,0 +1,202 @@
+"""How much a wrong setting costs: the expected excess loss over a range, and the width of the basin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hpsweep.analysis.cells import Cells, Floats, fingerprint
+from hpsweep.analysis.curve import Reading, noise_of, read_own, t_975, variance_of
+from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.regret import rows_at
+
+BASIN = 0.01
+"""Part of the loss at the optimum by which a setting inside the basin may be worse."""
+
+COLUMNS = (
+    *("hyperparameter", "status", "from_value", "to_value", "sensitivity", "low", "high", "loss_opt", "initial_loss"),
+    *("n_diverged", "basin", "basin_low", "basin_high", "basin_from", "basin_to", "basin_status", "interval", "why"),
+)
+"""Columns of `sensitivity` after the grouping ones."""
+
+
+def sensitivity(
+    runs: pd.DataFrame,
+    by: Sequence[str] = ("scheme", "density"),
+    *,
+    over: str = "lr",
+    between: tuple[float, float] | None = None,
+    basin: float = BASIN,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per group: what settings of `over` cost that are not its optimum, with 95 % intervals.
+
+    sensitivity  nats/token: the mean over log2(setting), uniform from from_value to to_value, of
+                 min(loss, initial_loss) - loss_opt (Wortsman et al. 2023, arXiv 2309.14322). A run that diverged counts
+                 as initial_loss. By trapezoids between the values tried. from_value, to_value: `between`, or else the
+                 widest range that every group tried, so that groups can be compared.
+    basin        octaves around the optimum in which the loss is at most (1 + `basin`) loss_opt, basin_from and basin_to
+                 its ends. Between two values tried the root of the excess loss is taken as straight, which is exact
+                 for a parabola. basin_status: "bound" where the basin runs off the values tried, or up to one that
+                 diverged where no initial_loss is known (it is at least as wide, and basin_high is null); "ok"; "none"
+                 without a finite loss.
+
+    loss_opt: the loss at the optimum as `regret_matrix` reads it; where `status` is not ok the lowest measured.
+    low, high: noise by Student's t; for the basin from resampled cell means. `interval` as in `optima`. Null with the
+    reason in `why` where a range was not tried, and where runs diverged and no initial_loss is known. Raises ValueError
+    as `optima` does, for a `between` that is no range, and for a `basin` that is not above 0.
+    """
+    if not basin > 0:
+        raise ValueError(f"basin is {basin!r}; give a positive part of the loss, such as 0.01.")
+    if between is not None and not 0 < between[0] < between[1]:
+        raise ValueError(
+            f"between is {between!r}; give two values of {over}, the lower first, such as (2**-10, 2**-4)."
+        )
+    groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    tried = [group.cells.x for group in groups if len(group.cells.x)]
+    ends = between or (2.0 ** max((x[0] for x in tried), default=0.0), 2.0 ** min((x[-1] for x in tried), default=0.0))
+    rows = []
+    for group in groups:
+        members = rows_at(runs, dict(zip(by, group.key, strict=True)))
+        row = _row(group, members, over, (math.log2(ends[0]), math.log2(ends[1])), basin, resamples, seed)
+        rows.append({**dict(zip(by, group.key, strict=True)), **row})
+    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+def _row(
+    group: Group, rows: pd.DataFrame, over: str, ends: tuple[float, float], basin: float, resamples: int, seed: int
+) -> dict[str, Any]:
+    own = read_own(group)
+    initial = float(rows["initial_loss"].mean()) if "initial_loss" in rows else math.nan
+    row: dict[str, Any] = {
+        **dict.fromkeys(COLUMNS, math.nan),
+        "hyperparameter": over,
+        "status": group.row["status"],
+        "from_value": 2.0 ** ends[0],
+        "to_value": 2.0 ** ends[1],
+        "loss_opt": own.loss,
+        "initial_loss": initial,
+        "n_diverged": group.row["n_diverged"],
+        "basin_status": "none",
+        "interval": None,
+        "why": "",
+    }
+    if own.source is None:
+        return {**row, "why": own.why}
+    generator = np.random.default_rng([seed, fingerprint(group.cells)])
+    excess, why = _expected(group.cells, own, rows, over, ends, initial)
+    width = _basin(group, own, initial, basin, resamples, generator)
+    why = "; ".join(filter(None, [f"optimum: {group.row['why']}" if group.row["why"] else "", why]))
+    return {**row, **excess, **width, "interval": noise_of(group.cells).interval, "why": why}
+
+
+# --- expected excess loss ---
+
+
+def _expected(
+    cells: Cells, own: Reading, rows: pd.DataFrame, over: str, ends: tuple[float, float], initial: float
+) -> tuple[dict[str, float], str]:
+    """sensitivity, low and high, and why they are missing."""
+    if not ends[0] < ends[1]:
+        return {}, "no range of values was tried in every group: give between"
+    if cells.x[0] > ends[0] + 1e-9 or cells.x[-1] < ends[1] - 1e-9:
+        return {}, f"the range was not tried here, only {cells.values[0]:.4g} to {cells.values[-1]:.4g}"
+    weights = _trapezoids(cells.x, *ends)
+    means, errors = _capped(cells, rows, over, initial)
+    if np.isnan(means[weights > 0]).any():
+        return {}, "runs diverged and no initial_loss says what they count as"
+    value = float(np.sum(weights * means, where=weights > 0)) - own.loss
+    noise, touched = noise_of(cells), np.isfinite(errors)
+    variance = variance_of(np.where(touched, 0.0, weights) - own.weights, cells, noise)
+    variance += float(np.sum((weights * errors) ** 2, where=touched))
+    half = t_975(noise.df) * math.sqrt(variance)
+    return {"sensitivity": value, "low": value - half, "high": value + half}, ""
+
+
+def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tuple[Floats, Floats]:
+    """The mean of min(loss, initial loss) in every cell, and its standard error over seeds where anything was capped.
+
+    Diverged runs count as the initial loss. Where nothing was capped the error is NaN: there the pooled noise holds.
+    """
+    trained = rows[rows["status"] != "failed"]
+    cell = np.searchsorted(cells.values, trained[over].to_numpy(float))
+    losses = trained["val_loss"].where(trained["status"] == "ok").to_numpy(float)
+    capped = np.fmin(losses, math.inf if math.isnan(initial) else initial)
+    capped = np.where(np.isnan(losses), initial, capped)
+    means, errors = cells.adjusted.copy(), np.full(len(cells.x), math.nan)
+    for index in np.unique(cell[~(losses <= capped)]):
+        here = capped[cell == index]
+        means[index] = here.mean()
+        errors[index] = here.std(ddof=1) / math.sqrt(len(here)) if len(here) > 1 else 0.0
+    return means, errors
+
+
+def _trapezoids(x: Floats, first: float, last: float) -> Floats:
+    """Weights of values at x whose sum is the mean of the broken line through them from first to last."""
+    knots = np.unique(np.concatenate([[first, last], x[(x > first) & (x < last)]]))
+    step = np.diff(knots)
+    each = (np.append(step, 0.0) + np.insert(step, 0, 0.0)) / 2
+    lines = np.array([np.interp(knots, x, row) for row in np.eye(len(x))])  # (values, knots)
+    return np.asarray(lines @ each / (last - first))
+
+
+# --- the basin ---
+
+
+def _basin(
+    group: Group, own: Reading, initial: float, part: float, resamples: int, generator: np.random.Generator
+) -> dict[str, Any]:
+    """The basin's width and ends, with an interval from resampled cell means around a centre that stays."""
+    cells, noise = group.cells, noise_of(group.cells)
+    centre = math.log2(own.value) if group.row["status"] != "ok" else group.row["log2_opt"]
+    draws = generator.standard_normal((resamples, len(cells.x)))
+    if math.isfinite(noise.df):
+        draws *= np.sqrt(noise.df / generator.chisquare(noise.df, resamples))[:, None]
+    means = np.where(cells.finite, cells.adjusted, initial)
+    drawn = means + np.where(cells.finite, draws * noise.single / np.sqrt(np.maximum(cells.n, 1)), 0.0)
+    losses = np.vstack([means, drawn])
+    lowest = np.where(cells.finite, losses, 0.0) @ own.weights
+    ends = [_crossing(cells, losses, lowest, part, centre, side) for side in (-1, 1)]
+    width = ends[1][0] - ends[0][0]
+    low, high = np.quantile(width[1:], [0.025, 0.975])
+    is_bound = bool(ends[0][1][0] or ends[1][1][0])
+    return {
+        "basin": float(width[0]),
+        "basin_low": min(float(low), float(width[0])),
+        "basin_high": math.nan if is_bound else max(float(high), float(width[0])),
+        "basin_from": 2.0 ** float(ends[0][0][0]),
+        "basin_to": 2.0 ** float(ends[1][0][0]),
+        "basin_status": "bound" if is_bound else "ok",
+    }
+
+
+def _crossing(
+    cells: Cells, losses: Floats, lowest: Floats, part: float, centre: float, side: int
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """log2 of the first crossing of (1 + part) lowest on that side of the centre, and where none was found.
+
+    One per row of losses. Without a crossing it is the last value tried, or the last before one that diverged and
+    counts as nothing known.
+    """
+    beyond = np.flatnonzero((cells.x - centre) * side > 1e-9)[::side]
+    at, found = np.full(len(losses), centre), np.zeros(len(losses), dtype=bool)
+    here, excess = np.full(len(losses), centre), np.zeros(len(losses))
+    limit = np.sqrt(part * lowest)
+    for cell in beyond:
+        known = ~np.isnan(losses[:, cell])
+        rise = np.sqrt(np.maximum(losses[:, cell] - lowest, 0.0))
+        crosses = ~found & known & (rise > limit)
+        share = (limit - excess) / np.where(rise > excess, rise - excess, 1.0)
+        at = np.where(crosses, here + share * (cells.x[cell] - here), at)
+        found |= crosses
+        if not known.any():
+            break
+        here, excess = np.full(len(losses), cells.x[cell]), rise
+        at = np.where(found, at, here)
+    return at, ~found

@@ -1,0 +1,116 @@
+"""The loss of a group at any setting: what was measured, what is fitted between, and what is not known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.coverage import simulated
+from benchmarks.drift import true_loss
+from hpsweep.analysis.cells import Cells, cells_of
+from hpsweep.analysis.curve import ASSUMED_NOISE, difference, noise_of, read, read_own, t_975
+from hpsweep.analysis.optimum import fit_groups
+
+
+def made_cells(x: list[float], *seeds: list[float]) -> Cells:
+    """Cells at log2(lr) = x with the losses of every seed; NaN is diverged."""
+    rows = [
+        {"lr": 2.0**at, "seed": seed, "val_loss": loss, "status": "diverged" if math.isnan(loss) else "ok"}
+        for seed, losses in enumerate(seeds)
+        for at, loss in zip(x, losses, strict=True)
+    ]
+    return cells_of(pd.DataFrame(rows), "lr")
+
+
+OCTAVES = [-9.0, -8.0, -7.0, -6.0, -5.0]
+
+
+def parabola(x: float) -> float:
+    return 2 + 0.05 * (x + 7) ** 2
+
+
+def test_a_setting_beside_a_run_has_the_loss_of_that_run() -> None:
+    cells = made_cells(OCTAVES, [parabola(x) for x in OCTAVES], [parabola(x) + 0.02 for x in OCTAVES])
+    found = read(cells, -6.2)
+    assert (found.source, found.value) == ("measured", 2.0**-6)
+    assert found.loss == pytest.approx(2.06)  # 2.05, and the mean of the seeds is .01 above the first
+    # the line to the neighbour at 2^-7 falls by .05 per octave: .01 over these .2
+    assert (found.below, found.above) == (pytest.approx(0.01), 0.0)
+
+
+def test_between_runs_a_parabola_gives_itself_back() -> None:
+    cells = made_cells(OCTAVES, [parabola(x) for x in OCTAVES])
+    found = read(cells, -6.5)
+    assert (found.source, found.value) == ("fitted", 2.0**-6.5)
+    assert found.loss == pytest.approx(2.0125)
+    assert found.above == pytest.approx(0.0125)  # the line between 2.0 and 2.05 is at 2.025
+    # the lines through (2.05, 2.0) and (2.05, 2.2), continued: 1.975 and 1.975
+    assert found.below == pytest.approx(0.0375)
+
+
+def test_beside_a_cliff_the_line_between_the_neighbours_is_taken() -> None:
+    cells = made_cells(OCTAVES, [2.3, 2.13, 2.12, 3.1, 3.2])
+    found = read(cells, -7.5)
+    assert found.source == "interpolated"
+    assert found.loss == pytest.approx(2.125)
+
+
+@pytest.mark.parametrize(
+    ("x", "why"),
+    [
+        (-10.0, "outside the values tried"),
+        (-4.0, "outside the values tried"),
+        (-5.1, "the setting diverges here (0.03125)"),
+        (-5.5, "beside the setting"),
+    ],
+)
+def test_what_diverged_or_was_not_tried_is_not_known(x: float, why: str) -> None:
+    found = read(made_cells(OCTAVES, [2.3, 2.1, 2.0, 2.1, math.nan]), x)
+    assert found.source is None
+    assert math.isnan(found.loss)
+    assert why in found.why
+
+
+def test_the_error_of_a_difference_is_that_of_paired_seeds() -> None:
+    # seeds differ by .5 at all cells alike; what is left is +-.001 at one cell and -+.001 at the next, two seeds
+    base = [parabola(x) for x in OCTAVES]
+    wiggle = [0.001, -0.001, 0.001, -0.001, 0.001]
+    cells = made_cells(OCTAVES, [b + w for b, w in zip(base, wiggle, strict=True)], [b + 0.5 for b in base])
+    gap = difference(read(cells, -6.0), cells, read(cells, -7.0), cells)
+    assert gap.value == pytest.approx(0.05 - 0.001)
+    noise = noise_of(cells)
+    assert noise.df == 4
+    assert gap.se == pytest.approx(math.hypot(noise.single[3], noise.single[2]) / math.sqrt(2))
+    assert gap.high - gap.value == pytest.approx(t_975(4) * gap.se)
+    assert gap.se < 0.005
+
+
+def test_one_seed_has_an_assumed_noise() -> None:
+    cells = made_cells(OCTAVES, [parabola(x) for x in OCTAVES])
+    gap = difference(read(cells, -8.0), cells, read(cells, -7.0), cells)
+    assert gap.interval == "assumed"
+    assert gap.se == pytest.approx(ASSUMED_NOISE * math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("df", "expected"), [(2, 4.3027), (3, 3.1824), (5, 2.5706), (10, 2.2281), (30, 2.0423), (math.inf, 1.95996)]
+)
+def test_students_quantile_is_the_tabulated_one(df: float, expected: float) -> None:
+    assert t_975(df) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(("points", "setting"), [("octaves", 0.5), ("half octaves", -1.0)])
+def test_the_interval_of_a_regret_covers_the_true_one(points: str, setting: float) -> None:
+    runs = simulated(80, points=points, seeds=3, noise=0.003, seed=5)
+    covered = []
+    for group in fit_groups(runs, ["group"], resamples=100):
+        if group.row["status"] == "ok":
+            used, own = read(group.cells, setting), read_own(group)
+            gap = difference(used, group.cells, own, group.cells)
+            truth = true_loss(math.log2(used.value)) - true_loss(math.log2(own.value))
+            covered.append(gap.low <= truth <= gap.high)
+    assert len(covered) > 60
+    assert np.mean(covered) >= 0.9

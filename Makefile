@@ -47,12 +47,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[run,notebooks,dev]'
 	@echo '$(strip $(TORCH) $(TORCH_INDEX))' > $@
 
-sweep: install  ## run an experiment, then its optima, figures and card
+sweep: install  ## run an experiment, then its optima, figures, card and report
 	$(BIN)/hpsweep run $(EXPERIMENT) --results $(RESULTS) --address $(ADDRESS)
 	$(BIN)/hpsweep optimum $(RESULTS)/$(NAME)
 	$(BIN)/hpsweep plot $(RESULTS)/$(NAME)
 	@if grep -q '"target": null' $(RESULTS)/$(NAME)/meta.json; then echo "$(EXPERIMENT) names no target: no card"; \
 	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME); fi
+	$(BIN)/hpsweep report $(RESULTS)/$(NAME)
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.optimum import optima as optima
     from hpsweep.analysis.regret import tuned_against_transferred as tuned_against_transferred
     from hpsweep.analysis.regret_matrix import regret_matrix as regret_matrix
+    from hpsweep.analysis.report import report as report
     from hpsweep.analysis.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.transfer import transfer as transfer
     from hpsweep.spec import Sweep as Sweep
@@ -60,6 +61,7 @@ _HOME = {
     "sensitivity": "hpsweep.analysis.sensitivity",
     "Card": "hpsweep.analysis.card",
     "transfer": "hpsweep.analysis.transfer",
+    "report": "hpsweep.analysis.report",
     "Law": "hpsweep.analysis.law",
     "fit_law": "hpsweep.analysis.law",
     "fit_sweep": "hpsweep.analysis.law",

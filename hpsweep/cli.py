@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpsweep import store
+from hpsweep.analysis.groups import apart, over_of, searched, varying
 from hpsweep.cli_arguments import parser
-from hpsweep.cli_inputs import apart, load_experiment, over_of, searched, stored_runs, stored_sweep, varying, writable
+from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import concat, frame_of, print_json, print_table, records, say
 from hpsweep.spec import TUNED, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
@@ -342,6 +343,31 @@ def _drawn_regret(runs: pd.DataFrame, folder: Path) -> list[Path]:
         return []
 
 
+def _report(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.report import report, write
+
+    sweep, out = stored_sweep(a.folder), Path(a.out or a.folder)
+    if a.out:
+        _make(out)
+    writable(out)
+    stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()
+    runs = stored if sweep is None else own_runs(stored, sweep)
+    made = report(runs, sweep, folder=a.folder, left_out=len(stored) - len(runs))
+    page, text = write(made, out)
+    if a.json:
+        print_json({"report": str(page), "markdown": str(text), "verdict": made.sentences})
+        return
+    print("\n".join([*made.sentences, "", f"written to {text} and", str(page)]))
+
+
+def _make(folder: Path) -> None:
+    """Make the folder. Raises ValueError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another folder with --out.") from None
+
+
 def _compact(a: argparse.Namespace) -> None:
     writable(a.folder)
     if not (Path(a.folder) / "runs").is_dir():
@@ -367,6 +393,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "regret": _regret,
     "transfer": _transfer,
     "plot": _plot,
+    "report": _report,
     "compact": _compact,
     "law": _law,
 }

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         ("regret", "say what a setting costs where it was not tuned, and what transferring along a drift would"),
         ("transfer", "write the card that carries the tuned result to a target"),
         ("plot", "draw the figures"),
+        ("report", "write the report: verdict first, as one HTML page and as Markdown"),
         ("compact", "join the many small files of a results folder"),
     ):
         verb(name, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help="fields that make a group; default: all that vary",
     )
+    verbs.choices["report"].add_argument("--out", metavar="DIR", help="where it goes; default: the results folder")
     regret = verbs.choices["regret"]
     regret.add_argument(
         "--per-doubling",

@@ -6,13 +6,12 @@ import os
 import re
 import runpy
 import traceback
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpsweep import store
 from hpsweep.cli_output import say
-from hpsweep.spec import TUNED, Sweep, Target, Trial, check_names
+from hpsweep.spec import Sweep, Target, Trial, check_names
 from hpsweep.sweep.progress import Groups
 
 if TYPE_CHECKING:
@@ -83,15 +82,12 @@ def writable(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def varying(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
-    """The scheme, and the fields of a trial that differ among the runs, but for the seed and `without`."""
-    names = [name for name in Trial(steps=1).resolved if name not in ("seed", *without)]
-    return [name for name in names if name == "scheme" or runs[name].nunique(dropna=False) > 1]
-
-
-def searched(runs: pd.DataFrame) -> list[str]:
-    """Tuned hyperparameters that have several values in the runs."""
-    return [name for name in TUNED if runs[name].nunique() > 1]
+def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """The runs that are trials of the sweep."""
+    groups = Groups(sweep)
+    if groups.ids is not None:
+        return runs[runs["trial_id"].isin(groups.ids)]
+    return runs[[groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]]
 
 
 def stored_runs(folder: str | Path) -> pd.DataFrame:
@@ -100,32 +96,9 @@ def stored_runs(folder: str | Path) -> pd.DataFrame:
     sweep = stored_sweep(str(folder))
     if sweep is None:
         return runs
-    groups = Groups(sweep)
-    own = runs[[groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]]
+    own = own_runs(runs, sweep)
     if len(own) < len(runs):
         say(f"{len(runs) - len(own)} trials in {folder} are not of the sweep as it is now, and are left out.")
     if own.empty:
         raise ValueError(f"{folder} holds no trial of the sweep as it is now; run it first.")
     return own
-
-
-def apart(runs: pd.DataFrame, by: Sequence[str], along: str) -> list[str]:
-    """What tells drifts along a field apart: not steps that follow from the size, as with tokens_per_parameter."""
-    rest = [name for name in by if name not in (along, "steps")]
-    follows = runs.groupby([*rest, along])["steps"].nunique().max() == 1
-    return rest if follows or "steps" not in by else [*rest, "steps"]
-
-
-def over_of(runs: pd.DataFrame, asked: str | None) -> str:
-    """The hyperparameter whose optimum is sought: the one asked for, else the one with most values."""
-    from hpsweep.analysis.cells import other_tuned
-
-    names = searched(runs)
-    if not names or (asked and asked not in names):
-        raise ValueError(
-            f"{asked or 'every hyperparameter'} has one value in these runs: there is no optimum to find. "
-            f"Searched: {', '.join(names) or 'none'}."
-        )
-    over = asked or max(names, key=lambda name: len(set(runs[name])))
-    other_tuned(runs, over)
-    return over

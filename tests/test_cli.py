@@ -22,7 +22,7 @@ from hpsweep import store
 from hpsweep.cli import load_experiment, main, parser
 from tests import fake_training as fake
 
-VERBS = ("plan", "run", "status", "optimum", "regret", "transfer", "plot", "compact", "law")
+VERBS = ("plan", "run", "status", "optimum", "regret", "transfer", "plot", "report", "compact", "law")
 
 
 @pytest.fixture
@@ -409,6 +409,48 @@ def test_figures_are_drawn_and_named(folder: str, capsys: pytest.CaptureFixture[
     assert all(Path(path).stat().st_size > 0 for path in paths)
 
 
+def test_the_report_is_written_and_its_page_is_named_last(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", folder]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("No target: ")
+    assert lines[-1] == f"{folder}/report.html"
+    text = Path(lines[-1]).read_text()
+    assert "hpsweep report results/fake" in text.replace(str(Path.cwd()) + "/", "")
+    assert (Path(folder) / "report.md").is_file()
+    assert main(["report", folder, "--json", "--out", "elsewhere/deep"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert Path(said["report"]).read_text() == text
+    assert Path(said["markdown"]).parent == Path("elsewhere/deep")
+    assert said["verdict"][1].startswith("μP: moves")
+
+
+def test_a_report_counts_what_the_sweep_no_longer_asks_for(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = store.read_meta(folder)
+    store.write_meta(folder, {**sweep, "grid": [{**sweep["grid"][0], "seed": [0, 1]}]})
+    assert main(["report", folder]) == 0
+    assert "32 stored trials are not of the recorded sweep" in (Path(folder) / "report.md").read_text()
+
+
+def test_a_report_that_cannot_be_written_is_refused_in_one_line(
+    folder: str, there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there / "file").write_text("")
+    assert "file/deep cannot be made" in refused(capsys, "report", folder, "--out", "file/deep")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not mode & os.W_OK)
+    assert "cannot be written" in refused(capsys, "report", folder)
+
+
+def test_a_report_on_a_sweep_of_which_nothing_is_stored_says_so(
+    folder: str, there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = there / "results" / "none"
+    with store.lock(empty):
+        store.write_meta(empty, store.read_meta(folder))
+    assert main(["report", str(empty)]) == 0
+    assert capsys.readouterr().out.startswith("Nothing can be concluded: no trial is stored yet.")
+
+
 def test_json_is_pure_and_missing_is_null(there: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(constant: str) -> Any:
         raise AssertionError(constant)
@@ -555,7 +597,7 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
 ) -> None:
     (there / "empty" / "runs").mkdir(parents=True)
     target = ["--width", "512", "--density", "1/16"]
-    for verb in ("status", "optimum", "regret", "transfer", "plot", "compact", "law"):
+    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "law"):
         more = target if verb == "transfer" else []
         assert "gone" in refused(capsys, verb, "gone", *more)
         if verb != "compact":

@@ -21,7 +21,8 @@ from hpsweep.analysis.regret_matrix import place_names, regret_matrix
 UNKNOWN = "#ececec"
 """Colour of a cell without a regret."""
 
-_LEAST_TOP = 0.005  # nats/token: the colours span at least this much, so that noise does not look like a cliff
+LEAST_TOP = 0.005
+"""nats/token that the colours span at least, so that noise does not look like a cliff."""
 
 
 def regret_figure(matrix: pd.DataFrame) -> Figure:
@@ -31,14 +32,14 @@ def regret_figure(matrix: pd.DataFrame) -> Figure:
     size = min(max(0.46 * most + 0.9, 2.6), 5.2)
     figure = Figure(figsize=(max(len(schemes) * size, 4.6), size + 0.6), layout="constrained")
     axes = figure.subplots(1, len(schemes), squeeze=False)[0]
-    top = max(float(np.nanmax([*matrix["regret"], _LEAST_TOP])), _LEAST_TOP)
+    top = max(float(np.nanmax([*matrix["regret"], LEAST_TOP])), LEAST_TOP)
     for ax, scheme in zip(axes, schemes, strict=True):
         regret_heatmap(matrix[matrix["scheme"] == scheme], ax, top=top)
         ax.set_title(SCHEMES[scheme].label, loc="left", fontsize=style.TITLE, fontweight="bold", color=INK)
     setting = style.NAMES.get(matrix["hyperparameter"].iloc[0], "setting").removeprefix("base ")
     title = f"Regret of a {setting} tuned at the row and used at the column, 10$^{{-3}}$ nats/token"
     figure.suptitle(title, fontsize=LABEL, color=INK, x=0.01, ha="left")
-    marks.legend(figure, _key(matrix), loc="outside lower left", ncols=2 if len(schemes) == 1 else 4)
+    marks.legend(figure, matrix_key(matrix), loc="outside lower left", ncols=2 if len(schemes) == 1 else 4)
     return figure
 
 
@@ -107,7 +108,7 @@ def _axis_name(matrix: pd.DataFrame) -> str:
     return ", ".join(names) or "density"
 
 
-def _key(matrix: pd.DataFrame) -> list[marks.Handle]:
+def matrix_key(matrix: pd.DataFrame) -> list[marks.Handle]:
     """Handles of the marks that are drawn, and no other."""
     diverged = matrix["regret"].isna() & matrix["why"].str.contains("diverge")
     away = (matrix["tuned_width"] != matrix["used_width"]) | (matrix["tuned_density"] != matrix["used_density"])

@@ -255,7 +255,9 @@ def draw_all(runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = Non
     paths = []
     for over in ("lr", "init_std"):
         for lines in [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]:
-            for suffix, part in _parts(runs, over, lines):
+            for fields, part in parts_of(runs, over, lines):
+                fixed = [f"{name}_{style.value_label(name, at).replace('/', 'over')}" for name, at in fields.items()]
+                suffix = "_at_" + "_".join(fixed) if fixed else ""
                 paths += _draw_part(part, Path(folder) / "figures", over, lines, suffix, optima)
     return paths
 
@@ -276,8 +278,8 @@ def _draw_part(
     return paths
 
 
-def _parts(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[str, pd.DataFrame]]:
-    """The runs split so that the runs of a line differ in `over` and seed alone, each with a suffix for its files.
+def parts_of(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The runs split so that the runs of a line differ in `over` and seed alone, each with the values that it has.
 
     Left out: parts with fewer than three values of `over`, those with a single line where others have several, and
     all but the best setting of the other hyperparameters, the one tried at most values of `over`.
@@ -293,9 +295,8 @@ def _parts(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[str, pd.Data
     for _, part in runs.groupby(model) if model else [((), runs)]:
         settings = [own for _, own in part.groupby(others)] if others else [part]
         best = min(settings, key=lambda own: (-own[over].nunique(), _lowest_mean(own, over, lines)))
-        fixed = [f"{name}_{style.value_label(name, best[name].iloc[0]).replace('/', 'over')}" for name in vary]
         if best.groupby(["scheme", lines])[over].nunique().max() >= 3:
-            parts.append(("_at_" + "_".join(fixed) if fixed else "", best))
+            parts.append(({name: best[name].iloc[0] for name in vary}, best))
     return [pair for pair in parts if pair[1][lines].nunique() > 1] or parts
 
 

@@ -1,0 +1,72 @@
+"""The report of a results folder: a verdict, and the tables and drawings it rests on.
+
+`report` turns runs into records that know nothing of a page; `write` puts them into report.html, one file that refers
+to nothing outside, and report.md with its drawings beside it. The same runs give the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis import report_costs, report_html, report_law, report_md, report_runs, report_sections
+from hpsweep.analysis.plot_style import SCHEMES
+from hpsweep.analysis.report_parts import Report, listed
+from hpsweep.analysis.report_tables import Tables, tables_of
+from hpsweep.analysis.report_verdict import verdict_of
+from hpsweep.spec import Sweep
+from hpsweep.store import replacing
+
+FIGURES = "report_figures"
+"""The folder of report.md's drawings."""
+
+
+def report(
+    runs: pd.DataFrame, sweep: Sweep | None = None, *, folder: str = "results/NAME", left_out: int = 0
+) -> Report:
+    """What the runs say, verdict first. What cannot be computed is said, with why, and never raised.
+
+    The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
+    `left_out` counts stored trials that are not of the sweep.
+    """
+    tables = tables_of(runs, sweep)
+    sections = (
+        report_sections.losses(tables),
+        report_sections.target(tables),
+        report_sections.optima(tables),
+        report_sections.drifts(tables),
+        report_costs.regret(tables),
+        report_costs.basins(tables),
+        report_law.law(tables),
+        report_runs.ledger(tables, left_out),
+        report_runs.provenance(tables, folder),
+    )
+    name = sweep.name if sweep else Path(folder).name
+    return Report(title=name, about=_about(tables), verdict=verdict_of(tables), sections=tuple(filter(None, sections)))
+
+
+def _about(tables: Tables) -> str:
+    runs = tables.runs
+    if runs.empty:
+        return "No trial is stored yet."
+    schemes = listed([SCHEMES[name].label for name in SCHEMES if (runs["scheme"] == name).any()])
+    tokens = f", {np.median(runs['tokens']):,.0f} tokens a trial" if runs["tokens"].notna().any() else ""
+    return f"{len(runs):,} trials under {schemes}{tokens}, on the data {listed(sorted(runs['data'].unique()))}."
+
+
+def write(made: Report, folder: str | Path) -> list[Path]:
+    """Write report.html and report.md, with its drawings in report_figures, into the folder; returns the two paths."""
+    folder = Path(folder)
+    figures = folder / FIGURES
+    wanted = {figures / f"{panel.name}.svg": panel.svg for panel in made.panels}
+    if wanted:
+        figures.mkdir(parents=True, exist_ok=True)
+    for old in set(figures.glob("*.svg")) - set(wanted):
+        old.unlink()
+    pages = {folder / "report.html": report_html.render(made), folder / "report.md": report_md.render(made, FIGURES)}
+    for path, text in {**wanted, **pages}.items():
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return list(pages)

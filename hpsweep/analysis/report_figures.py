@@ -1,0 +1,181 @@
+"""The drawings of a report: the panels of the figures one by one, each legible on a phone, as SVG for the page."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hpsweep.analysis import plot_marks as marks
+from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.plot_regret import LEAST_TOP, matrix_key, regret_heatmap
+from hpsweep.analysis.plot_style import SCHEMES, SMALL
+from hpsweep.analysis.plot_tables import curve_table, drift_text, matching, path_table, records, scale
+from hpsweep.analysis.plots import loss_curves, optimum_path, parts_of
+from hpsweep.analysis.regret_matrix import place_names
+from hpsweep.analysis.report_parts import Panel, place, powers, setting, value_of
+
+SIZE = (3.5, 3.9)
+"""Inches: text of 7.5 points is then eleven pixels high on a phone."""
+
+
+DRAWN = 8
+"""Combinations of what varies that are drawn: a page of hundreds of drawings is not read."""
+
+LETTERS = 46
+"""Letters of a legend's two columns that fit the panel together."""
+
+
+def svg_of(figure: Figure, name: str, title: str, text: str) -> str:
+    """The figure as an SVG element: ids begin with `name`, text is text, title and description are in it.
+
+    Equal figures give equal text. Nothing in it refers to anything outside.
+    """
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue().decode()
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg).replace("url(#", f"url(#{name}-")
+    svg = svg.replace('xlink:href="#', f'href="#{name}-').replace("*{", f"#{name} *{{")
+    svg = svg.replace("'DejaVu Sans', 'Bitstream Vera Sans', 'Computer Modern Sans Serif', ", "'DejaVu Sans', ")
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box is not None
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="{name}" role="img" {box[0]} '
+        f'aria-labelledby="{name}-title {name}-text">\n'
+        f'<title id="{name}-title">{html.escape(title)}</title>\n<desc id="{name}-text">{html.escape(text)}</desc>'
+    )
+    return head + svg[svg.index(">") + 1 :].rstrip() + "\n"
+
+
+def loss_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, over: str) -> list[Panel]:
+    """A panel per scheme, and per value of what else varies: loss against `over`, a line per density or width."""
+    panels = []
+    for lines, at, part in combinations(runs, over)[:DRAWN]:
+        own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
+        panels += _loss_panels(part, own, moves, over, lines, at)
+    return panels
+
+
+def combinations(runs: pd.DataFrame, over: str) -> list[tuple[str, dict[str, Any], pd.DataFrame]]:
+    """What is drawn together: what the lines differ in, the values of what else varies, and the runs that have them."""
+    lines = [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]
+    return [(name, at, part) for name in lines for at, part in parts_of(runs, over, name)]
+
+
+def _optima(optima: pd.DataFrame, part: pd.DataFrame, over: str, lines: str) -> pd.DataFrame:
+    """The optima of a part of the runs, with the column of its lines also where it has one value."""
+    own = matching(optima, part, over)
+    if lines not in own:
+        own.insert(0, lines, part[lines].iloc[0])
+    return own
+
+
+def _drifts(drift: pd.DataFrame, part: pd.DataFrame, along: str) -> pd.DataFrame:
+    """The drifts along a field that belong to a part of the runs."""
+    rows = drift[drift["along"] == along]
+    keys = [name for name in rows.columns if name in TRIAL_FIELDS and name != along and rows[name].notna().any()]
+    for name in keys:
+        rows = rows[rows[name].isin(part[name].unique())]
+    return rows
+
+
+def _loss_panels(
+    runs: pd.DataFrame, vertices: pd.DataFrame, drift: pd.DataFrame, over: str, lines: str, at: dict[str, Any]
+) -> list[Panel]:
+    table = curve_table(runs, over, lines)
+    shared = scale(table, vertices, over, lines)
+    panels = []
+    for scheme in [name for name in SCHEMES if (table["scheme"] == name).any()]:
+        own, rows = table[table["scheme"] == scheme], vertices[vertices["scheme"] == scheme]
+        figure = Figure(figsize=SIZE, layout="constrained")
+        ax = figure.subplots()
+        loss_curves(runs[runs["scheme"] == scheme], vertices, ax, over=over, lines=lines, shared=shared, legend=False)
+        found = records(drift[drift["scheme"] == scheme])
+        verdict = marks.verdict(found, int((SIZE[0] - 0.6) * 72 / (0.58 * SMALL)), shared.looks)
+        marks.heading(ax, "", verdict, verdict.count("\n") + 1 if verdict else 0)
+        looks = {value: look for value, look in shared.looks.items() if (own[lines] == value).any()}
+        marks.legend(figure, marks.line_handles(looks, lines), loc="outside upper left", ncols=5)
+        key = marks.key(own, rows, shared._replace(looks=looks), lines)
+        marks.legend(figure, key, loc="outside lower left", ncols=_columns(key))
+        title = ", ".join(filter(None, [SCHEMES[scheme].label, place(at)]))
+        said = f"Validation loss against {style.NAMES.get(over, over)}, a line per {lines}. {_vertices(rows, lines)}"
+        name = _name("loss", over, lines, scheme, at)
+        panels.append(_panel(name, title, said, figure))
+    return panels
+
+
+def _columns(key: list[marks.Handle]) -> int:
+    """Columns of a legend that fit the panel side by side: two, or one."""
+    letters = [len(str(handle.get_label())) for handle in key]
+    half = (len(letters) + 1) // 2
+    return 2 if max(letters[:half], default=0) + max(letters[half:], default=0) <= LETTERS else 1
+
+
+def matrix_panels(matrix: pd.DataFrame) -> list[Panel]:
+    """The regret matrix, a panel per scheme, on one scale of colours."""
+    top = max(float(matrix["regret"].max()), LEAST_TOP) if matrix["regret"].notna().any() else LEAST_TOP
+    panels = []
+    for scheme in [name for name in SCHEMES if (matrix["scheme"] == name).any()]:
+        rows = matrix[matrix["scheme"] == scheme]
+        figure = Figure(figsize=SIZE, layout="constrained")
+        regret_heatmap(rows, figure.subplots(), top=top)
+        marks.legend(figure, matrix_key(rows), loc="outside lower left", ncols=1)
+        over, known = rows["hyperparameter"].iloc[0], rows[rows["regret"].notna()]
+        said = f"What a {style.NAMES.get(over, over)} tuned at the row costs where it is used, at the column. "
+        for row in records(known.sort_values("regret").iloc[-1:]):
+            name = place_names(rows)
+            at = name(row.tuned_width, row.tuned_density), name(row.used_width, row.used_density)
+            said += f"At most {row.regret:.4f} nats/token, tuned at {at[0]} and used at {at[1]}; "
+        said += "the tables have every number."
+        title = f"{SCHEMES[scheme].label}: regret in 10^\N{MINUS SIGN}3 nats/token"
+        panels.append(_panel(f"regret-{over}-{scheme}", title, said, figure))
+    return panels
+
+
+def _panel(name: str, title: str, text: str, figure: Figure) -> Panel:
+    return Panel(name=name, title=title, text=text, svg=svg_of(figure, name, title, text))
+
+
+def _vertices(rows: pd.DataFrame, lines: str) -> str:
+    """The optima of a panel's lines in words."""
+    rows = rows.sort_values(lines, ascending=lines != "density")
+    said = []
+    for row in records(rows):
+        at = f"{lines} {value_of(lines, getattr(row, lines))}"
+        if row.status == "ok":
+            said.append(f"{at}: lowest at {setting(row.opt)}, interval {powers(row.low, row.high)}")
+        else:
+            said.append(f"{at}: {powers(row.low, row.high) if row.status == 'edge' else 'no optimum'} ({row.status})")
+    return "; ".join(said) + "."
+
+
+def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, over: str) -> list[Panel]:
+    """The path of the optimum along density and width, where they vary, a panel per value of what else varies."""
+    panels = []
+    for lines, at, part in combinations(runs, over)[:DRAWN]:
+        if part[lines].nunique() > 1:
+            own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
+            figure = Figure(figsize=(SIZE[0], 3.3), layout="constrained")
+            optimum_path(own, moves, figure.subplots(), along=lines, over=over)
+            name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", place(at)]))
+            said = "; ".join(f"{SCHEMES[row.scheme].label} {' '.join(drift_text(row))}" for row in records(moves))
+            count = int(np.isfinite(path_table(own, lines, over)["opt"]).sum())
+            said = f"Best {style.NAMES.get(over, over)} against {lines}, {count} optima or bounds. {said}."
+            panels.append(_panel(name, title, said, figure))
+    return panels
+
+
+def _name(what: str, over: str, lines: str, scheme: str, at: dict[str, Any]) -> str:
+    """An id that is a file's name too."""
+    words = [what, over, "by", lines, scheme, *(f"{name}-{value_of(name, value)}" for name, value in at.items())]
+    return re.sub(r"[^A-Za-z0-9_.-]", "over", "-".join(filter(None, words))).replace(".", "p")

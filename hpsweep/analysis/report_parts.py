@@ -1,0 +1,235 @@
+"""What a report is made of: plain records that know nothing of HTML or Markdown, and numbers as people read them.
+
+Text is plain, but for powers: 2^−7.55 is set as one where the page can.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hpsweep.analysis.plot_style import SCHEMES, value_label
+
+Kind = Literal["good", "caution", "bad", "none"]
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("ok", "stable", "done"), "good"),
+    **dict.fromkeys(("edge", "flat", "undetermined", "failed", "missing"), "caution"),
+    **dict.fromkeys(("none", "moves"), "bad"),
+}
+"""How a status of a table is shown; each kind has a colour and a shape, and the word stands beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A word of a status column."""
+
+    word: str
+    kind: Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A sentence that is marked: what to use, what is stable, what not to trust."""
+
+    kind: Kind
+    lead: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.lead}: {self.text}"
+
+
+Cell = str | Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells in rows under a header with units; the first `keys` columns name the row. `note` stands below."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    keys: int = 1
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One drawing, small enough for a phone: an SVG with unique ids, and what it shows in words."""
+
+    name: str
+    title: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading with, in this order, sentences, commands, marked lines, panels and tables. `more` panels are folded."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    more: tuple[Panel, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The title as an anchor."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A verdict, and the sections that carry it."""
+
+    title: str
+    about: str
+    verdict: tuple[Line, ...]
+    sections: tuple[Section, ...] = field(default=())
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict, a sentence a line."""
+        return [str(line) for line in self.verdict]
+
+    @property
+    def panels(self) -> list[Panel]:
+        """Every drawing, in order."""
+        return [panel for section in self.sections for panel in (*section.panels, *section.more)]
+
+
+# --- numbers ---
+
+
+def status(word: str) -> Status:
+    """The cell of a status."""
+    return Status(word=word, kind=KINDS[word])
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, and a true minus."""
+    return _minus(f"{value:.{digits}g}") if math.isfinite(value) else DASH
+
+
+def fixed(value: float, places: int) -> str:
+    """A number with so many decimal places; a dash where it is missing."""
+    return _minus(f"{round(value, places) + 0.0:.{places}f}") if math.isfinite(value) else DASH
+
+
+def signed(octaves: float) -> str:
+    """+0.05, −0.16."""
+    return _minus(f"{round(octaves, 2) + 0.0:+.2f}") if math.isfinite(octaves) else DASH
+
+
+def between(low: float, high: float) -> str:
+    """[−0.16, +0.21], in octaves; an open side as such."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f"[{signed(low)}, {signed(high)}]"
+    return (
+        f"{signed(low)} or more" if math.isfinite(low) else f"{signed(high)} or less" if math.isfinite(high) else DASH
+    )
+
+
+def within(low: float, high: float, places: int) -> str:
+    """[0.016, 0.066], of losses and the like; empty without an interval."""
+    return f"[{fixed(low, places)}, {fixed(high, places)}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def power(value: float) -> str:
+    """2^−7.55; 2^−8 where it is exact."""
+    exponent = math.log2(value)
+    exact = abs(exponent - round(exponent)) < 5e-4
+    return f"2^{_minus(f'{exponent:.0f}' if exact else f'{exponent:.2f}')}"
+
+
+def setting(value: float) -> str:
+    """0.00535 = 2^−7.55."""
+    return f"{number(value)} = {power(value)}" if math.isfinite(value) and value > 0 else number(value)
+
+
+def powers(low: float, high: float) -> str:
+    """2^−7.83 to 2^−6.74; of a bound the side that is known."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f"{power(low)} to {power(high)}"
+    return f"above {power(low)}" if math.isfinite(low) else f"below {power(high)}" if math.isfinite(high) else DASH
+
+
+def scientific(value: float) -> str:
+    """3.1 × 10^15; 48,400; short numbers as they are."""
+    if 1000 <= abs(value) < 1e6:
+        return _minus(f"{float(f'{value:.3g}'):,.0f}")
+    if not math.isfinite(value) or 0.001 <= abs(value) < 1e6 or value == 0:
+        return number(value)
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{_minus(mantissa)} × 10^{_minus(str(int(exponent)))}"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3.2 h, 2.5 days."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (unit != "days" and seconds >= size):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def value_of(field_name: str, value: Any) -> str:
+    """A value of a field in a sentence: density 1/16, SuPar, 0.08."""
+    if field_name == "scheme":
+        return SCHEMES[str(value)].label
+    return value_label(field_name, value)
+
+
+def place(fields: dict[str, Any]) -> str:
+    """SuPar, width 64, density 1/16."""
+    named = [("" if name == "scheme" else f"{name.replace('_', ' ')} ", name) for name in fields]
+    return ", ".join(before + value_of(name, fields[name]) for before, name in named)
+
+
+def typeset(text: str) -> str:
+    """A sentence of the analysis, which is ASCII, with true signs."""
+    return re.sub(r"(?<![\w^])-(?=[\d.])", MINUS, text.replace("+-", "±"))
+
+
+def listed(words: list[str], last: str = "and") -> str:
+    """a, b and c."""
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+# --- tables ---
+
+LONGEST = 100
+"""Rows of a table that are shown; the command that prints the rest is named."""
+
+
+def words(names: Iterable[str]) -> list[str]:
+    """Names of columns as they are read."""
+    return [name.replace("_", " ") for name in names]
+
+
+def power_of(value: float) -> str:
+    """The cell of a tried value."""
+    return power(value) if value == value and value > 0 else number(value)
+
+
+def noise_of(row: Mapping[Any, Any]) -> str:
+    """Whether seeds measured the noise behind a row's interval."""
+    return {"resampled": "measured", "assumed": "assumed"}.get(row["interval"], DASH)
+
+
+def rest_of(table: Sized, command: str) -> str:
+    """The note under a table that is cut off; empty where it is whole."""
+    more = len(table) - LONGEST
+    return f"{more} more rows: {command} prints them all." if more > 0 else ""
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", MINUS)

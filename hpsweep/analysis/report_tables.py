@@ -1,0 +1,130 @@
+"""The tables behind a report: everything that is computed of the runs, and why where it could not be."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from hpsweep.analysis.along import HELD_OUT, held_out
+from hpsweep.analysis.card import Card
+from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.drift import COLUMNS as DRIFT
+from hpsweep.analysis.drift import drift
+from hpsweep.analysis.groups import apart, over_of, searched, varying
+from hpsweep.analysis.law import Law, fit_sweep
+from hpsweep.analysis.optimum import COLUMNS as OPTIMA
+from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.regret import COMPARISON, tuned_against_transferred
+from hpsweep.analysis.regret_matrix import MATRIX, regret_matrix
+from hpsweep.analysis.sensitivity import COLUMNS as SENSITIVITY
+from hpsweep.analysis.sensitivity import sensitivity
+from hpsweep.analysis.transfer import transfer
+from hpsweep.spec import TUNED, Sweep
+from hpsweep.store import DONE
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What was found. A table that could not be computed is empty, and `refused` says why under its name."""
+
+    runs: pd.DataFrame
+    sweep: Sweep | None
+    ledger: pd.DataFrame
+    over: str = ""  # the hyperparameter whose optimum is sought; empty where there is none
+    by: tuple[str, ...] = ()  # what makes a group
+    optima: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*OPTIMA]))
+    drift: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["scheme", *DRIFT]))
+    comparison: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COMPARISON]))
+    matrix: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*MATRIX]))
+    held_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*HELD_OUT]))
+    sensitivity: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*SENSITIVITY]))
+    card: Card | None = None
+    law: Law | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def tables_of(runs: pd.DataFrame, sweep: Sweep | None) -> Tables:
+    """All tables of a report on these runs; the recorded sweep says what was planned, and the target."""
+    refused: dict[str, str] = {}
+
+    def attempt(name: str, compute: Callable[[], Found]) -> Found | None:
+        try:
+            return compute()
+        except ValueError as error:
+            if not _is_ours(error):
+                raise
+            refused[name] = str(error).rstrip(".")
+            return None
+
+    found: dict[str, Any] = {}
+    over = attempt("optima", lambda: over_of(runs, None)) if len(runs) else None
+    if over is not None:
+        by = varying(runs, without=(over,))
+        found = {
+            "over": over,
+            "by": tuple(by),
+            "optima": attempt("optima", lambda: optima(runs, by, over=over)),
+            "drift": attempt("drift", lambda: _drifts(runs, by, over)),
+            "comparison": attempt("comparison", lambda: tuned_against_transferred(runs, over=over)),
+            "sensitivity": attempt("sensitivity", lambda: sensitivity(runs, by, over=over)),
+        }
+        if len(runs[["width", "density"]].drop_duplicates()) > 1:
+            found["matrix"] = attempt("matrix", lambda: regret_matrix(runs, over=over))
+            found["held_out"] = attempt("held_out", lambda: held_out(runs, over=over))
+        target = sweep.target if sweep else None
+        if target is not None and found["optima"] is not None:
+            found["card"] = attempt("card", lambda: transfer(runs, target, over=over))
+    if len(runs) and runs["tokens"].nunique() > 1 and runs["hidden_nonzeros"].nunique() > 1:
+        found["law"] = attempt("law", lambda: fit_sweep(runs))
+    found = {name: table for name, table in found.items() if table is not None}
+    return Tables(runs=runs, sweep=sweep, ledger=ledger_of(runs, sweep), refused=refused, **found)
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether a check of hpsweep's refused; what a library raises is a bug, and no finding."""
+    raised = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(raised).is_relative_to(Path(__file__).parents[1])
+
+
+def _drifts(runs: pd.DataFrame, by: list[str], over: str) -> pd.DataFrame:
+    """Drift along density and along width, where they vary."""
+    along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
+    found = [drift(runs, name, apart(runs, by, name), over=over) for name in along]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["scheme", *DRIFT])
+
+
+def ledger_of(runs: pd.DataFrame, sweep: Sweep | None) -> pd.DataFrame:
+    """One row per group: planned, ok, diverged, failed, missing trials, the best loss in nats/token, and its setting.
+
+    Groups are those of the recorded sweep and of the runs; planned and missing are null without a recorded sweep.
+    """
+    times = sweep.points if sweep and sweep.search != "grid" else 1
+    groups = sweep.groups.values() if sweep else ()
+    planned = pd.DataFrame([{**trials[0].resolved, "planned": times * len(trials)} for trials in groups])
+    fields = runs[[*TRIAL_FIELDS]]
+    by = varying(pd.concat([fields, planned[[*TRIAL_FIELDS]]]) if len(planned) else fields, without=TUNED)
+    counted = runs[by].assign(**{status: runs["status"] == status for status in (*DONE, "failed")})
+    table = counted.groupby(by, as_index=False)[[*DONE, "failed"]].sum()
+    ok = runs.loc[runs["status"] == "ok", [*by, "val_loss", "trial_id", *searched(runs)]]
+    best = ok.sort_values(["val_loss", "trial_id"]).drop_duplicates(by).drop(columns="trial_id")
+    best = best.rename(columns={"val_loss": "best_loss"})
+    table = table.merge(best, on=by, how="left")
+    if sweep:
+        table = table.merge(planned.groupby(by, as_index=False)["planned"].sum(), on=by, how="outer")
+        table[[*DONE, "failed"]] = table[[*DONE, "failed"]].fillna(0)
+        stored = table[[*DONE, "failed"]].sum(axis=1)
+        table["planned"] = table["planned"].fillna(0).clip(lower=stored)
+        table["missing"] = table["planned"] - stored
+    return in_order(table, by)
+
+
+def in_order(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The rows by scheme, width and so on, the densest first."""
+    return table.sort_values(by, ascending=[name != "density" for name in by], ignore_index=True)

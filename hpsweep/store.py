@@ -141,10 +141,10 @@ def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.T
                 else:
                     parts[path] = found
             if len(parts) >= _BATCH:
-                yield list(parts), pa.concat_tables(parts.values()).combine_chunks()
+                yield list(parts), _together(parts.values())
                 parts = {}
     if parts:
-        yield list(parts), pa.concat_tables(parts.values()).combine_chunks()
+        yield list(parts), _together(parts.values())
     if invalid:
         warnings.warn(
             f"{folder}: {len(invalid)} unreadable files skipped; what they held counts as not trained: "
@@ -152,6 +152,12 @@ def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.T
             + (", ..." if len(invalid) > 20 else ""),
             stacklevel=2,
         )
+
+
+def _together(parts: Iterable[pa.Table]) -> pa.Table:
+    """The rows of small parts in one piece of memory each column: thousands of pieces take more than the rows."""
+    whole = pa.concat_tables(parts)
+    return whole if whole.num_rows > _BATCH * _BATCH else whole.combine_chunks()
 
 
 def _part(path: Path, schema: pa.Schema) -> pa.Table | str:

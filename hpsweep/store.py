@@ -164,8 +164,9 @@ def _part(path: Path, schema: pa.Schema) -> pa.Table | str:
     """The rows of one part, or why it cannot be read."""
     try:
         with pq.ParquetFile(path) as file:
-            _check_version(path, file.schema_arrow)
-            return _aligned(file.read([name for name in schema.names if name in file.schema_arrow.names]), schema)
+            stored = file.schema_arrow
+            _check_version(path, stored)
+            return _aligned(file.read([name for name in schema.names if name in stored.names]), schema)
     except FileNotFoundError:
         if not path.is_symlink():
             raise

@@ -61,13 +61,25 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
 def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
     """Raise ValueError if the rows differ in a field of the trial that is not in `free`."""
     for name in TRIAL_FIELDS:
-        if name in rows.columns and name not in free and rows[name].nunique(dropna=False) > 1:
+        if name in rows.columns and name not in free and _varies(rows[name]):
             values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
             first = plain(rows[name].iloc[0])
             raise ValueError(
                 f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
                 f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}]."
             )
+
+
+def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
+    """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
+    names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])
+    varying = [name for name in TRIAL_FIELDS if name in runs and name not in names and _varies(runs[name])]
+    return runs[[*names, *varying]]
+
+
+def _varies(column: pd.Series[Any]) -> bool:
+    """Whether there are several values, null being one."""
+    return len(column) > 0 and not (column == column.iloc[0]).all() and column.nunique(dropna=False) > 1
 
 
 def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:

@@ -185,7 +185,7 @@ def two_way(single: pd.DataFrame, weight: Floats) -> tuple[Floats, float, int]:
     mean = np.bincount(cell, loss) / np.bincount(cell)
     rest, effects = loss - mean[cell], np.zeros(0)
     df = len(single) - len(cells)
-    if connected := _connected(n > 0):
+    if _connected(n > 0):
         by_cell, by_seed = np.zeros(len(cells)), np.zeros(len(seeds))
         for _ in range(2):  # the second solves for what rounding left of the first
             a, b = _additive(n * squared[:, None], cell, seed, squared[cell] * rest)
@@ -195,9 +195,7 @@ def two_way(single: pd.DataFrame, weight: Floats) -> tuple[Floats, float, int]:
     return effects, float(squared[cell] @ rest**2), df
 
 
-def _additive(
-    n: Floats, cell: npt.NDArray[np.intp], seed: npt.NDArray[np.intp], rest: Floats
-) -> tuple[Floats, Floats]:
+def _additive(n: Floats, cell: npt.NDArray[np.intp], seed: npt.NDArray[np.intp], rest: Floats) -> tuple[Floats, Floats]:
     """Cell and seed effects, that of the first cell or seed 0: the normal equations of rest = cell + seed.
 
     n (cells, seeds) and `rest` are weighted. The side with more effects is eliminated, its block of the equations

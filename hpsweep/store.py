@@ -14,114 +14,35 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shlex
 import socket
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hpsweep.schema import CURVES as CURVES
+from hpsweep.schema import DONE as DONE
+from hpsweep.schema import RUNS as RUNS
+from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
+
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
-"""Raised when a column changes its meaning or is added; older files stay readable, absent columns as null."""
-
-DONE = ("ok", "diverged")
-"""Statuses of a trial that need not be trained again; the third status is failed."""
-
-_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_TIME = pa.timestamp("ms", tz="UTC")
-
-# (column, type, unit, meaning). The first block is the trial's resolved fields.
-_RUN_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
-    ("trial_id", _TEXT, "", "hash of the fields that determine the run"),
-    ("scheme", _TEXT, "", "sp, mup or supar"),
-    ("width", _INT, "features", "model width"),
-    ("depth", _INT, "blocks", "number of blocks"),
-    ("head_size", _INT, "features", "width of an attention head"),
-    ("context", _INT, "tokens", "tokens per sequence"),
-    ("tied", _BOOL, "", "readout and token embedding are one tensor"),
-    ("density", _FLOAT, "fraction", "kept fraction of every hidden matrix"),
-    ("data", _TEXT, "", "data source"),
-    ("batch", _INT, "sequences", "sequences per step"),
-    ("steps", _INT, "steps", "optimizer steps"),
-    ("eval_sequences", _INT, "sequences", "held-out sequences behind val_loss"),
-    ("seed", _INT, "", "of masks, initial weights and batches"),
-    ("lr", _FLOAT, "per step", "base learning rate"),
-    ("init_std", _FLOAT, "", "base init standard deviation"),
-    ("alpha_input", _FLOAT, "", "embedding multiplier"),
-    ("alpha_output", _FLOAT, "", "readout multiplier"),
-    ("embedding_lr_mult", _FLOAT, "", "learning rate of embeddings over base lr"),
-    ("weight_decay", _FLOAT, "", "AdamW weight decay before its rule"),
-    ("weight_decay_rule", _TEXT, "", "coupled or independent"),
-    ("base_width", _INT, "features", "width at m_d = 1"),
-    ("base_density", _FLOAT, "fraction", "density at m_rho = 1"),
-    ("beta1", _FLOAT, "", "AdamW first-moment decay"),
-    ("beta2", _FLOAT, "", "AdamW second-moment decay"),
-    ("eps", _FLOAT, "", "AdamW epsilon"),
-    ("clip", _FLOAT, "", "largest gradient norm"),
-    ("warmup_fraction", _FLOAT, "fraction of steps", "linear warm-up"),
-    ("final_lr_fraction", _FLOAT, "fraction of lr", "learning rate at the last step"),
-    ("precision", _TEXT, "", "float32 or bfloat16"),
-    # sizes
-    ("tokens", _INT, "tokens", "training tokens"),
-    ("parameters", _INT, "", "all parameters, pruned ones counted"),
-    ("embedding_parameters", _INT, "", "token and position embeddings, and an untied readout"),
-    ("hidden_parameters", _INT, "", "weights of the hidden matrices, pruned ones counted"),
-    ("hidden_nonzeros", _INT, "", "kept weights of the hidden matrices"),
-    ("flops_dense", _FLOAT, "FLOPs", "training FLOPs if zeros are multiplied"),
-    ("flops_sparse", _FLOAT, "FLOPs", "training FLOPs if zeros are free"),
-    # what came out
-    ("status", _TEXT, "", "ok, diverged or failed"),
-    ("val_loss", _FLOAT, "nats/token", "loss on the held-out sequences after training; null if not ok"),
-    ("val_loss_se", _FLOAT, "nats/token", "standard error of val_loss over held-out sequences"),
-    ("train_loss", _FLOAT, "nats/token", "mean training loss of the last twentieth of the steps"),
-    ("initial_loss", _FLOAT, "nats/token", "training loss of the first batch, before any step"),
-    ("diverged_step", _INT, "steps", "step at which the run was given up; null if not diverged"),
-    ("error", _TEXT, "", "why a failed trial failed"),
-    ("attempts", _INT, "", "times a failed trial was tried"),
-    # what made it
-    ("vocabulary", _INT, "tokens", "size of the vocabulary"),
-    ("data_hash", _TEXT, "", "hash of the training and validation tokens"),
-    ("device", _TEXT, "", "name of the device"),
-    ("engine", _TEXT, "", "what trained it"),
-    ("ensemble_size", _INT, "trials", "trials trained together"),
-    ("seconds", _FLOAT, "seconds", "wall time of the ensemble divided by its size"),
-    ("finished_at", _TIME, "UTC", "when the row was made"),
-    ("hpsweep_version", _TEXT, "", ""),
-    ("torch_version", _TEXT, "", ""),
-    ("optuna_version", _TEXT, "", "null for grids"),
-    ("python_version", _TEXT, "", ""),
-    ("commit", _TEXT, "", "of the working folder, '+' if it had changes; null outside git"),
-]
-_CURVE_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
-    ("trial_id", _TEXT, "", ""),
-    ("step", _INT, "steps", "steps taken"),
-    ("tokens", _INT, "tokens", "tokens seen"),
-    ("train_loss", _FLOAT, "nats/token", "mean training loss since the point before"),
-    ("val_loss", _FLOAT, "nats/token", "held-out loss; null where it was not measured"),
-]
-
-
-def _schema(columns: list[tuple[str, pa.DataType, str, str]]) -> pa.Schema:
-    fields = [pa.field(name, kind, metadata={"unit": unit, "meaning": text}) for name, kind, unit, text in columns]
-    return pa.schema(fields, metadata={"hpsweep_schema_version": str(SCHEMA_VERSION)})
-
-
-RUNS = _schema(_RUN_COLUMNS)
-"""Schema of a row per trial; units are in the field metadata."""
-CURVES = _schema(_CURVE_COLUMNS)
-"""Schema of the training curves, long form."""
-
+_BATCH = 500  # files that are read before their rows are joined
+_IDENTITY = ("trial_id", "data_hash", "status", "finished_at")  # what says which row of a trial counts
 
 # --- reading ---
 
@@ -130,8 +51,8 @@ def load(*folders: str | Path) -> pd.DataFrame:
     """Stored runs of one or several results folders: one row per trial, columns as in `RUNS`.
 
     Files that cannot be read are skipped and named in a warning. A trial stored more than once counts once,
-    and a finished one before a failed one. Raises ValueError where a folder holds no runs, or was written by a
-    newer hpsweep.
+    and a finished one before a failed one. Thousands of small files load slowly; `compact` joins them. Raises
+    ValueError where a folder holds no runs, or was written by a newer hpsweep.
     """
     if not folders:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")
@@ -150,7 +71,7 @@ def load(*folders: str | Path) -> pd.DataFrame:
 def load_curves(folder: str | Path) -> pd.DataFrame:
     """Training curves of one results folder, columns as in `CURVES`, in order of trial and step."""
     table = _read(Path(folder) / "curves", CURVES)
-    frame: pd.DataFrame = table.sort_by([("trial_id", "ascending"), ("step", "ascending")]).to_pandas()
+    frame: pd.DataFrame = _in_order(table).to_pandas()
     return frame.drop_duplicates(["trial_id", "step"], ignore_index=True)
 
 
@@ -166,43 +87,92 @@ def _distinct(table: pa.Table) -> pa.Table:
     """
     if pc.count_distinct(table["trial_id"]).as_py() == table.num_rows:
         return table
-    failed = [status not in DONE for status in table["status"].to_pylist()]
-    times = [time or 0 for time in table["finished_at"].cast(_INT).to_pylist()]
-    order = sorted(range(table.num_rows), key=lambda i: (failed[i], -times[i] if failed[i] else times[i]))
-    best: dict[tuple[str, str], int] = {}
-    keys = zip(table["trial_id"].to_pylist(), table["data_hash"].to_pylist(), strict=True)
-    named = list(keys)
-    for i in order:
-        best.setdefault(named[i], i)
-    return table.take(sorted(best.values()))
+    hashes = _codes(table["data_hash"])
+    _, run, rows = np.unique(
+        _codes(table["trial_id"]) * (hashes.max() + 1) + hashes, return_inverse=True, return_counts=True
+    )
+    keep = rows[run] == 1
+    again = np.flatnonzero(~keep)
+    several = table.select(["status", "finished_at"]).take(pa.array(again))
+    failed = ~_done(several).to_numpy()
+    times = several["finished_at"].cast(pa.int64()).fill_null(0).to_numpy()
+    order = np.lexsort((np.where(failed, -times, times), failed, run[again]))
+    _, first = np.unique(run[again][order], return_index=True)
+    keep[again[order[first]]] = True
+    return table.filter(pa.array(keep))
+
+
+def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number per distinct value, from 0; null is one of them."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
+
+
+def _done(table: pa.Table) -> pa.ChunkedArray:
+    """Whether each row's trial need not be trained again."""
+    return pc.is_in(table["status"], pa.array(DONE))
 
 
 def _read(folder: Path, schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables([schema.empty_table(), *_parts(folder, schema).values()])
-
-
-def _parts(folder: Path, schema: pa.Schema) -> dict[Path, pa.Table]:
-    """The tables of the parts that can be read, the others named in a warning."""
-    tables, invalid = {}, []
-    for path in sorted(folder.glob("part-*.parquet")):
+    """All parts as one table. A part that is gone was joined with others by `compact`: then what is there now."""
+    while True:
         try:
-            with pq.ParquetFile(path) as file:
-                _check_version(path, file.schema_arrow)
-                tables[path] = _aligned(file.read(), schema)
+            return pa.concat_tables([schema.empty_table(), *(table for _, table in _batches(folder, schema))])
         except FileNotFoundError:
-            if not path.is_symlink():  # joined with others by `compact` meanwhile: the list is stale
-                return _parts(folder, schema)
-            invalid.append(f"{path.name} (a link to nothing)")
-        except (pa.ArrowException, OSError) as error:
-            invalid.append(f"{path.name} ({str(error).splitlines()[0]})")
+            continue
+
+
+def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.Table]]:
+    """The parts that can be read, and their rows, some hundred parts at a time; the others named in a warning.
+
+    Columns that the schema does not name are not read. Raises FileNotFoundError for a part that is gone since it was
+    listed.
+    """
+    paths = sorted(folder.glob("part-*.parquet"))
+    parts: dict[Path, pa.Table] = {}
+    invalid = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        each = map if len(paths) <= _BATCH else pool.map  # a few files are read by the columns in parallel
+        for start in range(0, len(paths), _BATCH):
+            some = paths[start : start + _BATCH]
+            for path, found in zip(some, each(lambda path: _part(path, schema), some), strict=True):
+                if isinstance(found, str):
+                    invalid.append(f"{path.name} ({found})")
+                else:
+                    parts[path] = found
+            if len(parts) >= _BATCH:
+                yield list(parts), _together(parts.values())
+                parts = {}
+    if parts:
+        yield list(parts), _together(parts.values())
     if invalid:
         warnings.warn(
             f"{folder}: {len(invalid)} unreadable files skipped; what they held counts as not trained: "
             + ", ".join(invalid[:20])
             + (", ..." if len(invalid) > 20 else ""),
-            stacklevel=4,
+            stacklevel=2,
         )
-    return tables
+
+
+def _together(parts: Iterable[pa.Table]) -> pa.Table:
+    """The rows of small parts in one piece of memory each column: thousands of pieces take more than the rows."""
+    whole = pa.concat_tables(parts)
+    return whole if whole.num_rows > _BATCH * _BATCH else whole.combine_chunks()
+
+
+def _part(path: Path, schema: pa.Schema) -> pa.Table | str:
+    """The rows of one part, or why it cannot be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            stored = file.schema_arrow
+            _check_version(path, stored)
+            return _aligned(file.read([name for name in schema.names if name in stored.names]), schema)
+    except FileNotFoundError:
+        if not path.is_symlink():
+            raise
+        return "a link to nothing"
+    except (pa.ArrowException, OSError) as error:
+        return str(error).splitlines()[0]
 
 
 def _check_version(path: Path, schema: pa.Schema) -> None:
@@ -223,8 +193,10 @@ def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
             raise pa.ArrowInvalid(f"not written by hpsweep: {name} is missing")
     if not pa.types.is_string(table.schema.field("trial_id").type):
         raise pa.ArrowInvalid("not written by hpsweep: trial_id is no text")
-    if "status" in schema.names and (odd := set(table["status"].to_pylist()) - {*DONE, "failed"}):
+    if "status" in schema.names and (odd := set(table["status"].unique().to_pylist()) - {*DONE, "failed"}):
         raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
+    if table.schema.equals(schema):
+        return table
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
         for field in schema
@@ -234,8 +206,9 @@ def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def status_counts(folder: str | Path) -> dict[str, int]:
     """Stored trials by status: ok, diverged, failed."""
-    stored = read_runs(folder)["status"].to_pylist()
-    return {status: stored.count(status) for status in (*DONE, "failed")}
+    rows = _distinct(_read(Path(folder) / "runs", pa.schema([RUNS.field(name) for name in _IDENTITY])))
+    stored = {count["values"]: count["counts"] for count in rows["status"].value_counts().to_pylist()}
+    return {status: stored.get(status, 0) for status in (*DONE, "failed")}
 
 
 # --- writing ---
@@ -255,16 +228,21 @@ def append(
     digest = hashlib.sha256(content.encode()).hexdigest()
     name = f"part-{digest[:16]}.parquet"
     if curves and len(curves["trial_id"]):
-        _write(pa.table(dict(curves), schema=CURVES), Path(folder) / "curves" / name)
+        _write([pa.table(dict(curves), schema=CURVES)], CURVES, Path(folder) / "curves" / name)
     path = Path(folder) / "runs" / name
-    _write(pa.Table.from_pylist([dict(row) for row in rows], schema=RUNS), path)
+    _write([pa.Table.from_pylist([dict(row) for row in rows], schema=RUNS)], RUNS, path)
     return path
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _write(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
 
 
 @contextlib.contextmanager
@@ -291,26 +269,42 @@ def _sync(path: Path) -> None:
 def compact(folder: str | Path) -> tuple[int, int]:
     """Join all parts into one file each for runs and curves; returns (files before, trials).
 
-    Unreadable files are left where they are. Takes the lock.
+    Unreadable files are left where they are. Takes the lock. A part is removed when the joined file is whole on the
+    disk: killed in between, its rows are there twice and count once. Curves pass through memory some hundred parts at
+    a time; the runs are in it as a whole.
     """
     with lock(folder):
-        before, trials = 0, 0
-        for kind, schema in (("curves", CURVES), ("runs", RUNS)):
-            parts = _parts(Path(folder) / kind, schema)
-            before += len(parts)
-            table = pa.concat_tables([schema.empty_table(), *parts.values()])
-            if kind == "runs":
-                table = _distinct(table)
-                trials = table.num_rows
-            if len(parts) < 2:
-                continue
-            if kind == "curves":
-                table = table.sort_by([("trial_id", "ascending"), ("step", "ascending")])
-            name = hashlib.sha256("".join(path.name for path in parts).encode()).hexdigest()[:16]
-            _write(table, Path(folder) / kind / f"part-{name}.parquet")
-            for path in parts:
-                path.unlink()
-        return before, trials
+        curves, _ = _join(Path(folder) / "curves", CURVES, lambda tables: (_in_order(table) for table in tables))
+        runs, trials = _join(Path(folder) / "runs", RUNS, lambda tables: [_distinct(pa.concat_tables(tables))])
+        return curves + runs, trials
+
+
+def _join(
+    folder: Path, schema: pa.Schema, arranged: Callable[[Iterator[pa.Table]], Iterable[pa.Table]]
+) -> tuple[int, int]:
+    """Put the rows of all parts, as `arranged`, into one of them; returns (parts before, rows after)."""
+    batches = _batches(folder, schema)
+    first = next(batches, ([], schema.empty_table()))
+    parts: list[Path] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for paths, table in itertools.chain([first], batches):
+            parts.extend(paths)
+            yield table
+
+    if len(first[0]) < 2:
+        return len(first[0]), sum(table.num_rows for table in arranged(tables()))
+    name = hashlib.sha256("".join(path.name for path in sorted(folder.glob("part-*.parquet"))).encode()).hexdigest()
+    joined = folder / f"part-{name[:16]}.parquet"
+    _write(arranged(tables()), schema, joined)
+    rows: int = pq.read_metadata(joined).num_rows
+    for path in parts:
+        path.unlink()
+    return len(parts), rows
+
+
+def _in_order(curves: pa.Table) -> pa.Table:
+    return curves.sort_by([("trial_id", "ascending"), ("step", "ascending")])
 
 
 # --- whose folder it is ---
@@ -404,11 +398,7 @@ def lock(folder: str | Path) -> Iterator[str | None]:
 
 def finished(runs: pa.Table) -> set[str]:
     """Ids of the trials that need not be trained again."""
-    return {
-        trial_id
-        for trial_id, status in zip(runs["trial_id"].to_pylist(), runs["status"].to_pylist(), strict=True)
-        if status in DONE
-    }
+    return set(runs["trial_id"].filter(_done(runs)).to_pylist())
 
 
 def one_data_hash(hashes: Iterable[str]) -> str:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,6 +316,129 @@ def test_compacting_killed_between_writing_and_removing_loses_and_doubles_nothin
     assert len(store.load_curves(tmp_path)) == 8
     store.compact(tmp_path)
     assert sorted(store.load(tmp_path).seed) == [0, 1, 2, 3]
+
+
+def test_many_parts_are_read_as_few_are_and_the_unreadable_ones_among_them_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(11):
+        store.append(tmp_path, [row(seed), row(seed + 100, "failed")])
+    bad = sorted((tmp_path / "runs").iterdir())[4]
+    bad.write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        few = store.load(tmp_path)
+    monkeypatch.setattr(store, "_BATCH", 2)
+    with pytest.warns(UserWarning, match=f"1 unreadable files skipped.*{bad.name}"):
+        assert store.load(tmp_path).equals(few)
+    assert len(few) == 20
+
+
+def test_many_parts_that_are_joined_while_they_are_read_are_all_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(9):
+        store.append(tmp_path, [row(seed)])
+    monkeypatch.setattr(store, "_BATCH", 2)
+    inner, reads = store._batches, []
+
+    def joined_after_the_first(folder: Path, schema: pa.Schema) -> Any:
+        for batch in inner(folder, schema):
+            yield batch
+            reads.append(batch)
+            if len(reads) == 1:
+                store.compact(tmp_path)
+
+    monkeypatch.setattr(store, "_batches", joined_after_the_first)
+    assert sorted(store.load(tmp_path).seed) == list(range(9))
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_of_a_trial_stored_several_times_the_row_counts_that_a_loop_over_the_rows_finds(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    rows = []
+    for number in range(300):
+        status, hours = generator.choice(["ok", "failed", "failed", "diverged"]), generator.randrange(5)
+        one = row(generator.randrange(60), status, hours=hours, attempts=number)
+        rows.append({**one, "data_hash": generator.choice(["a", "b", None])})
+        if generator.random() < 0.1:
+            rows[-1]["finished_at"] = None
+    for start in range(0, 300, 7):
+        store.append(tmp_path, rows[start : start + 7])
+    best: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for one in store._read(tmp_path / "runs", store.RUNS).to_pylist():
+        time = 0.0 if one["finished_at"] is None else one["finished_at"].timestamp()
+        rank = (one["status"] == "failed", -time if one["status"] == "failed" else time)
+        key = one["trial_id"], one["data_hash"]
+        if key not in best or rank < best[key]["rank"]:
+            best[key] = {"rank": rank, **one}
+    stored = store.read_runs(tmp_path).to_pylist()
+    assert {(one["trial_id"], one["data_hash"]): one["attempts"] for one in stored} == {
+        key: one["attempts"] for key, one in best.items()
+    }
+    assert len(stored) == len(best)
+    statuses = [one["status"] for one in stored]
+    assert store.status_counts(tmp_path) == {name: statuses.count(name) for name in ("ok", "diverged", "failed")}
+
+
+def test_compacting_stopped_at_any_step_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_BATCH", 2)
+    steps = 0
+    for seed in range(5):
+        store.append(tmp_path / "0", [row(seed)], curves(seed))
+    before, before_curves = store.load(tmp_path / "0"), store.load_curves(tmp_path / "0")
+    for stop in itertools.count(1):
+        folder, done = shutil.copytree(tmp_path / "0", tmp_path / str(stop)), 0
+
+        def step(inner: Any, stop: int = stop) -> Any:
+            def counted(*arguments: Any, **named: Any) -> Any:
+                nonlocal done
+                done += 1
+                if done >= stop:  # and nothing after it, as of a process that was killed
+                    raise KeyboardInterrupt
+                return inner(*arguments, **named)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            for where, name in ((os, "fsync"), (Path, "unlink"), (Path, "replace"), (pq.ParquetWriter, "write_table")):
+                patch.setattr(where, name, step(getattr(where, name)))
+            with contextlib.suppress(KeyboardInterrupt):
+                store.compact(folder)
+                steps = done
+        assert (
+            store.load(folder)
+            .sort_values("seed", ignore_index=True)
+            .equals(before.sort_values("seed", ignore_index=True))
+        )
+        assert store.load_curves(folder).equals(before_curves)
+        assert store.compact(folder)[1] == 5
+        assert store.load_curves(folder).equals(before_curves)
+        assert [len(list((folder / kind).iterdir())) for kind in ("runs", "curves")] == [1, 1]
+        if steps:
+            break
+    assert steps > 15  # 5 parts of each to remove, and what it takes to write what they held
+
+
+def test_curves_are_joined_some_parts_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(7):
+        store.append(tmp_path, [row(seed)], curves(seed))
+    before = store.load_curves(tmp_path)
+    monkeypatch.setattr(store, "_BATCH", 2)
+    store.compact(tmp_path)
+    (joined,) = (tmp_path / "curves").iterdir()
+    assert pq.ParquetFile(joined).num_row_groups == 4
+    assert store.load_curves(tmp_path).equals(before)
+
+
+def test_compacting_a_folder_without_a_readable_part_writes_none(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "runs" / f"part-{name}.parquet").write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="2 unreadable"):
+        assert store.compact(tmp_path) == (0, 0)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 HOLDER = """

@@ -43,17 +43,17 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
         raise ValueError(f"{over} is in by, and is what the optimum is sought over; keep it in one of them.")
     if len(runs) == 0:
         raise ValueError("there are no runs to fit; load a results folder that has some, or select less strictly.")
-    if odd := sorted(set(runs["status"].dropna()) - {*DONE, "failed"}) or ["null"] * runs["status"].hasnans:
+    if odd := sorted(set(runs["status"].dropna().unique()) - {*DONE, "failed"}) or ["null"] * runs["status"].hasnans:
         raise ValueError(f"runs have status {', '.join(map(str, odd))}; it must be ok, diverged or failed.")
-    trained = runs[runs["status"] != "failed"]
+    trained = runs.loc[runs["status"] != "failed", ["data_hash"]]
     if len(trained):
-        one_data_hash(trained["data_hash"].astype(str))
+        one_data_hash(trained["data_hash"].unique())
     if (runs[over] <= 0).any():
         raise ValueError(f"{over} has values that are not positive and have no log2; select runs[runs.{over} > 0].")
-    broken = runs[(runs["status"] == "ok") & ~np.isfinite(runs["val_loss"].astype(float))]
-    if len(broken):
-        raise ValueError(f"{len(broken)} runs have status ok and no finite val_loss; leave them out or train again.")
-    if "trial_id" in runs and runs["trial_id"].duplicated().any():
+    broken = int(((runs["status"] == "ok") & ~np.isfinite(runs["val_loss"].astype(float))).sum())
+    if broken:
+        raise ValueError(f"{broken} runs have status ok and no finite val_loss; leave them out or train again.")
+    if "trial_id" in runs and not runs["trial_id"].is_unique:
         twice = runs.loc[runs["trial_id"].duplicated(), "trial_id"].iloc[0]
         raise ValueError(f"trial {twice} is in the runs twice; load folders together, hp.load(a, b), which joins them.")
 
@@ -61,13 +61,25 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
 def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
     """Raise ValueError if the rows differ in a field of the trial that is not in `free`."""
     for name in TRIAL_FIELDS:
-        if name in rows.columns and name not in free and rows[name].nunique(dropna=False) > 1:
+        if name in rows.columns and name not in free and _varies(rows[name]):
             values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
             first = plain(rows[name].iloc[0])
             raise ValueError(
                 f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
                 f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}]."
             )
+
+
+def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
+    """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
+    names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])
+    varying = [name for name in TRIAL_FIELDS if name in runs and name not in names and _varies(runs[name])]
+    return runs[[*names, *varying]]
+
+
+def _varies(column: pd.Series[Any]) -> bool:
+    """Whether there are several values, null being one."""
+    return len(column) > 0 and not (column == column.iloc[0]).all() and column.nunique(dropna=False) > 1
 
 
 def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
@@ -161,20 +173,53 @@ def two_way(single: pd.DataFrame, weight: Floats) -> tuple[Floats, float, int]:
     """(seed effects, weighted sum of squared residuals, degrees of freedom) of loss = cell + seed + noise.
 
     Without seed effects (an empty array) where the seeds' cells do not overlap, so that the two cannot be told
-    apart. `weight` is one over the noise, per cell.
+    apart. `weight` is one over the noise, per cell. The effects are those of the shortest vector of cell and seed
+    effects; only their differences mean anything.
     """
-    cell, w = single["cell"].to_numpy(), weight[single["cell"].to_numpy()]
-    columns = (cell[:, None] == np.unique(cell)).astype(float)
-    seeds = np.arange(single["seed"].max() + 1)
-    seeds = seeds[np.isin(seeds, single["seed"])]
-    both = np.hstack([columns, (single["seed"].to_numpy()[:, None] == seeds).astype(float)])
-    target = single["loss"].to_numpy() * w
-    connected = np.linalg.matrix_rank(both) == both.shape[1] - 1
-    design = both if connected else columns
-    solution = np.linalg.lstsq(design * w[:, None], target, rcond=None)[0]
-    residual = target - (design * w[:, None]) @ solution
-    df = len(single) - (design.shape[1] - 1 if connected else design.shape[1])
-    return solution[columns.shape[1] :], float(residual @ residual), df
+    cells, cell = np.unique(single["cell"], return_inverse=True)
+    seeds, seed = np.unique(single["seed"], return_inverse=True)
+    n = np.zeros((len(cells), len(seeds)))
+    np.add.at(n, (cell, seed), 1)
+    squared = weight[cells] ** 2
+    loss = single["loss"].to_numpy(float)
+    mean = np.bincount(cell, loss) / np.bincount(cell)
+    rest, effects = loss - mean[cell], np.zeros(0)
+    df = len(single) - len(cells)
+    if _connected(n > 0):
+        by_cell, by_seed = np.zeros(len(cells)), np.zeros(len(seeds))
+        for _ in range(2):  # the second solves for what rounding left of the first
+            a, b = _additive(n * squared[:, None], cell, seed, squared[cell] * rest)
+            rest, by_cell, by_seed = rest - a[cell] - b[seed], by_cell + a, by_seed + b
+        shift = ((mean + by_cell).sum() - by_seed.sum()) / (len(cells) + len(seeds))
+        effects, df = by_seed + shift, df - (len(seeds) - 1)
+    return effects, float(squared[cell] @ rest**2), df
+
+
+def _additive(n: Floats, cell: npt.NDArray[np.intp], seed: npt.NDArray[np.intp], rest: Floats) -> tuple[Floats, Floats]:
+    """Cell and seed effects, that of the first cell or seed 0: the normal equations of rest = cell + seed.
+
+    n (cells, seeds) and `rest` are weighted. The side with more effects is eliminated, its block of the equations
+    being diagonal; what is left for the other is the Schur complement.
+    """
+    of_cells, of_seeds = np.bincount(cell, rest), np.bincount(seed, rest)
+    if len(of_cells) > len(of_seeds):
+        b, a = _additive(n.T, seed, cell, rest)
+        return a, b
+    by_seed = n / n.sum(axis=0)
+    schur = np.diag(n.sum(axis=1)) - by_seed @ n.T
+    a = np.zeros(len(of_cells))
+    a[1:] = np.linalg.solve(schur[1:, 1:], (of_cells - by_seed @ of_seeds)[1:])
+    return a, of_seeds / n.sum(axis=0) - a @ by_seed
+
+
+def _connected(met: npt.NDArray[np.bool_]) -> bool:
+    """Whether every row of the table can be reached from the first by way of rows and columns that meet."""
+    rows = np.arange(len(met)) == 0
+    while True:
+        reached = met[:, met[rows].any(axis=0)].any(axis=1)
+        if (reached == rows).all():
+            return bool(rows.all())
+        rows = reached
 
 
 def fingerprint(cells: Cells) -> int:

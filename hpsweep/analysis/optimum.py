@@ -48,6 +48,7 @@ from hpsweep.analysis.cells import (
     counts,
     fingerprint,
     label,
+    needed,
     noise_growth,
     two_way,
 )
@@ -128,7 +129,7 @@ def fit_groups(
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
     check_runs(runs, by, over)
     groups = []
-    for key, rows in runs.groupby(list(by), sort=True, dropna=False):
+    for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
         cells = cells_of(rows, over)
         generator = np.random.default_rng([seed, fingerprint(cells)])

@@ -118,6 +118,13 @@ def test_equivalent_compute_is_null_where_nothing_tells_its_rate_or_it_is_too_fa
     assert "cannot be told from 0" in at(regret_matrix(same), (128, 1), (128, 1 / 4))["why"]
 
 
+def test_widths_of_equal_flops_give_no_equivalent_compute() -> None:
+    table = regret_matrix(sweep(width=[128, 256]), flops="flops_sparse")  # 1 everywhere, here
+    row = at(table, (128, 1), (128, 1 / 4))
+    assert math.isnan(row["compute"])
+    assert "all widths have the same flops_sparse" in row["why"]
+
+
 def test_other_hyperparameters_come_with_the_setting() -> None:
     def tilted(trial: Trial) -> float:
         return loss(trial) + 0.1 * (trial.init_std != (0.04 if trial.density == 1 else 0.08))

@@ -191,8 +191,9 @@ def _rate(tuned: dict[Any, Group], runs: pd.DataFrame, flops: str) -> Rate:
             x.append(math.log2(at[flops].mean()))
             y.append(own.loss)
             variance.append(variance_of(own.weights, group.cells, noise_of(group.cells)) + group.cells.seed_variance)
-    if len(x) < 2:
-        return Rate(math.nan, math.nan, "no equivalent compute: one width of this density has an optimum")
+    if len(set(x)) < 2:
+        why = "one width of this density has an optimum" if len(x) < 2 else f"all widths have the same {flops}"
+        return Rate(math.nan, math.nan, f"no equivalent compute: {why}")
     weight = 1 / np.maximum(variance, 1e-12)
     centred = np.array(x) - np.average(x, weights=weight)
     slope = float(np.sum(weight * centred * y) / np.sum(weight * centred**2))

@@ -1,0 +1,90 @@
+"""What a refinement trains next, over all groups of a sweep: a pure function of the stored rows.
+
+A group is decided from its own rows alone (`stages`), so groups advance independently; nothing is remembered between
+calls but fits, by the results that they were made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from hpsweep.spec import Refine, Sweep, Trial, on_quarter_octaves
+from hpsweep.store import DONE
+from hpsweep.sweep.stages import Cell, Step, next_step, octave_of
+
+Key = tuple[Any, ...]
+
+
+def plan(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> dict[Key, Step]:
+    """The next step of every group of a sweep, in the order of the sweep, from its stored rows.
+
+    A failed row is missing, and tried again, unless its trial is in `given_up`: then its cell stays empty. Rows of
+    other sweeps, and at other values than powers of two and quarters of octaves between them, are passed over.
+    """
+    known = _results(sweep, rows, given_up)
+    ((over, space),) = sweep.space.items()
+    return {
+        key: _step(
+            over, space, tuple(sorted({trial.seed for trial in trials})), sweep.limits, frozenset(known[key].items())
+        )
+        for key, trials in sweep.groups.items()
+    }
+
+
+def propose(
+    sweep: Sweep, rows: Iterable[Mapping[str, Any]], pending: Collection[Trial] = (), given_up: Collection[Trial] = ()
+) -> list[Trial]:
+    """The trials that all groups lack now and that are not pending, all groups advancing evenly."""
+    ((over, _),) = sweep.space.items()
+    busy = {(key, cell) for key, cells in _results(sweep, (), pending).items() for cell in cells}
+    found = []
+    for key, group in plan(sweep, rows, given_up).items():
+        place = {cell: position for position, cell in enumerate(group.planned)}
+        template = sweep.groups[key][0]
+        found += [
+            (place[cell], template.replace(**{over: 2.0 ** cell[0], "seed": cell[1]}))
+            for cell in group.missing
+            if (key, cell) not in busy
+        ]
+    return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
+
+
+def total(sweep: Sweep, rows: Collection[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
+    """Trials of the sweep as far as they are known: those stored and those planned."""
+    stored = _results(sweep, [{**row, "status": "ok"} for row in rows], ())
+    return sum(len({*stored[key], *group.planned}) for key, group in plan(sweep, rows, given_up).items())
+
+
+def _results(
+    sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Iterable[Trial]
+) -> dict[Key, dict[Cell, float | None]]:
+    """Per group what is known of its cells: nats/token, inf where a trial diverged, None where one was given up."""
+    ((over, _),) = sweep.space.items()
+    fixed = [name for name in sweep.base.resolved if name not in ("seed", over)]
+    found: dict[Key, dict[Cell, float | None]] = {key: {} for key in sweep.groups}
+    for row in (*(trial.resolved for trial in given_up), *rows):
+        cells = found.get(tuple(row.get(name) for name in fixed))
+        if cells is None or not on_quarter_octaves(row.get(over)) or row.get("status", "ok") not in DONE:
+            continue
+        cell = (octave_of(row[over]), int(row["seed"]))
+        cells[cell] = _loss(row) if "status" in row else None
+    return found
+
+
+def _loss(row: Mapping[str, Any]) -> float:
+    loss = row.get("val_loss")
+    return float(loss) if row["status"] == "ok" and loss is not None and math.isfinite(loss) else math.inf
+
+
+@functools.lru_cache(maxsize=4096)
+def _step(
+    over: str,
+    space: tuple[float, float],
+    seeds: tuple[int, ...],
+    limits: Refine,
+    results: frozenset[tuple[Cell, float | None]],
+) -> Step:
+    return next_step(over, space, seeds, limits, dict(results))

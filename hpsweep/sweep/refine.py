@@ -13,7 +13,8 @@ from typing import Any
 
 from hpsweep.spec import Refine, Sweep, Trial, on_quarter_octaves
 from hpsweep.store import DONE
-from hpsweep.sweep.stages import Cell, Step, next_step, octave_of
+from hpsweep.sweep.progress import Groups
+from hpsweep.sweep.stages import Cell, Step, next_step, octave_of, power
 
 Key = tuple[Any, ...]
 
@@ -25,10 +26,14 @@ def plan(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[T
     other sweeps, and at other values than powers of two and quarters of octaves between them, are passed over.
     """
     known = _results(sweep, rows, given_up)
-    ((over, space),) = sweep.space.items()
+    ((over, (low, high)),) = sweep.space.items()
     return {
         key: _step(
-            over, space, tuple(sorted({trial.seed for trial in trials})), sweep.limits, frozenset(known[key].items())
+            over,
+            (low, high),
+            tuple(sorted({trial.seed for trial in trials})),
+            sweep.limits,
+            frozenset(known[key].items()),
         )
         for key, trials in sweep.groups.items()
     }
@@ -52,25 +57,74 @@ def propose(
     return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
 
 
-def total(sweep: Sweep, rows: Collection[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
-    """Trials of the sweep as far as they are known: those stored and those planned."""
-    stored = _results(sweep, [{**row, "status": "ok"} for row in rows], ())
+def total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
+    """Trials of the sweep as far as they are known: those stored, the failed ones too, and those planned."""
+    rows = list(rows)
+    stored = _results(sweep, rows, (), (*DONE, "failed"))
     return sum(len({*stored[key], *group.planned}) for key, group in plan(sweep, rows, given_up).items())
 
 
+def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> list[dict[str, Any]]:
+    """One record per group: its name, stage and why, how many trials are stored, planned and allowed, and the next.
+
+    `next` has the values and seeds that are missing now, a record per set of seeds.
+    """
+    rows = list(rows)
+    names, stored = Groups(sweep), _results(sweep, rows, ())
+    return [
+        {
+            "group": names.label(sweep.groups[key][0].resolved),
+            "stage": group.stage,
+            "stored": len(stored[key]),
+            "planned": len(group.planned),
+            "limit": sweep.limits.trials,
+            "next": _by_seeds(group.missing),
+            "why": group.why,
+        }
+        for key, group in plan(sweep, rows, given_up).items()
+    ]
+
+
+def in_words(group: Mapping[str, Any]) -> str:
+    """A record of `describe` as lines."""
+    lines = [
+        f"{group['group']}: {group['stage']} ({group['stored']} stored, at most {group['limit']})",
+        f"  {group['why']}",
+    ]
+    for cells in group["next"]:
+        values = ", ".join(power(octave_of(value)) for value in cells["values"])
+        seeds = f"seed{'s' * (len(cells['seeds']) > 1)} {', '.join(map(str, cells['seeds']))}"
+        lines.append(f"  next: {values}, {seeds}")
+    return "\n".join(lines)
+
+
+def _by_seeds(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    seeds: dict[float, list[int]] = {}
+    for octave, seed in sorted(cells):
+        seeds.setdefault(octave, []).append(seed)
+    values: dict[tuple[int, ...], list[float]] = {}
+    for octave, numbers in seeds.items():
+        values.setdefault(tuple(numbers), []).append(2.0**octave)
+    return [{"values": where, "seeds": list(numbers)} for numbers, where in values.items()]
+
+
 def _results(
-    sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Iterable[Trial]
+    sweep: Sweep,
+    rows: Iterable[Mapping[str, Any]],
+    given_up: Iterable[Trial],
+    statuses: Collection[str] = DONE,
 ) -> dict[Key, dict[Cell, float | None]]:
     """Per group what is known of its cells: nats/token, inf where a trial diverged, None where one was given up."""
     ((over, _),) = sweep.space.items()
     fixed = [name for name in sweep.base.resolved if name not in ("seed", over)]
     found: dict[Key, dict[Cell, float | None]] = {key: {} for key in sweep.groups}
-    for row in (*(trial.resolved for trial in given_up), *rows):
+    for trial in given_up:
+        values = trial.resolved
+        found[tuple(values[name] for name in fixed)][octave_of(values[over]), trial.seed] = None
+    for row in rows:
         cells = found.get(tuple(row.get(name) for name in fixed))
-        if cells is None or not on_quarter_octaves(row.get(over)) or row.get("status", "ok") not in DONE:
-            continue
-        cell = (octave_of(row[over]), int(row["seed"]))
-        cells[cell] = _loss(row) if "status" in row else None
+        if cells is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
+            cells[octave_of(row[over]), int(row["seed"])] = _loss(row)
     return found
 
 

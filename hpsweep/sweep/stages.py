@@ -69,7 +69,7 @@ def next_step(
     """
     planned: dict[Cell, None] = {}
     known: dict[Cell, float] = {}
-    for stage, found, wanted in _stages(over, octaves_within(space), seeds, limits, known):
+    for stage, found, wanted in _stages(over, octaves_within(space), seeds, limits, planned, known):
         new = [cell for cell in wanted.cells if cell not in planned]
         if not new:
             return Step(stage, found, tuple(planned), ())
@@ -92,35 +92,40 @@ class _Wanted(NamedTuple):
 
 
 def _stages(
-    over: str, space: Sequence[float], seeds: Sequence[int], limits: Refine, known: Mapping[Cell, float]
+    over: str,
+    space: Sequence[float],
+    seeds: Sequence[int],
+    limits: Refine,
+    planned: Collection[Cell],
+    known: Mapping[Cell, float],
 ) -> Iterator[tuple[str, str, _Wanted]]:
-    """(stage, what was found, cells wanted) in turn, at the end none; `known` has grown by their losses in between."""
-    few, count, reach = _first(seeds, limits.coarse_seeds), max(FINE_SEEDS, len(seeds)), NARROW
+    """(stage, what was found, cells wanted) in turn, at the end without cells.
+
+    Between two of them the cells are `planned`, and `known` has grown by their losses.
+    """
+    few, least = _first(seeds, limits.coarse_seeds), max(FINE_SEEDS, len(seeds))
     ends = (space[0] - limits.extend, space[-1] + limits.extend)
-    stage, asked = "fine", set[Cell]()
-
-    def want(words: str, octaves: Sequence[float], seeds: Sequence[int], at: float | None = None) -> _Wanted:
-        asked.update(cells := _cells(octaves, seeds, at))
-        return _Wanted(words, cells)
-
-    yield "coarse", "nothing known", want(f"every octave of the space, {_many(len(few), 'seed')}", space, few)
-    while more := _beyond_lowest(known, asked, ends):
-        yield "extend", _lowest_in_words(over, known), want(f"{_many(len(more), 'octave')} more", more, few)
+    yield "coarse", "nothing known", _octaves(space, few, f"every octave of the space, {_many(len(few), 'seed')}")
+    while more := _beyond_lowest(known, planned, ends):
+        yield "extend", _lowest_in_words(over, known), _octaves(more, few)
+    stage, count, reach = "fine", least, NARROW
     while True:
         fit = _fit(over, tuple(sorted(known.items())))
         if math.isnan(fit.at):
             yield "limit reached", f"no {over} from {power(ends[0])} to {power(ends[1])} has a finite loss", _Wanted()
-        window, names = _window(fit.at, reach, asked, known, ends), _first(seeds, count)
-        if not asked.issuperset(_cells(window, names)):
-            words = f"half octaves within {_many(reach, 'octave')} of {power(fit.at)}, {count} seeds"
-            yield stage, _found(over, fit, limits), want(words, window, names, fit.at)
+        is_narrow = fit.status == "ok" and fit.width <= limits.interval
+        fine = _halves(fit.at, NARROW, least, seeds, planned, known, ends)
+        wanted = fine if is_narrow else _halves(fit.at, reach, count, seeds, planned, known, ends)
+        if any(cell not in planned for cell in wanted.cells):
+            yield stage, _found(over, fit, limits), wanted
             stage = "fine"
-        elif fit.status == "ok" and fit.width <= limits.interval:
+        elif is_narrow:
             yield "ok", _found(over, fit, limits), _Wanted()
-        elif fit.status in ("edge", "none") and (more := _between(fit, asked, known)):
-            yield "between", fit.why, want(f"{' and '.join(map(power, more))}, {count} seeds", more, names)
-        elif fit.status == "edge" and (more := _open_octaves(fit, asked, known, ends)):
-            yield "extend", fit.why, want(f"{_many(len(more), 'octave')} more", more, few)
+        elif fit.status in ("edge", "none") and (more := _between(fit, planned, known)):
+            words = f"{' and '.join(map(power, more))}, {_many(count, 'seed')}"
+            yield "between", fit.why, _Wanted(words, _cells(more, _first(seeds, count)))
+        elif fit.status == "edge" and (more := _open_octaves(fit, planned, known, ends)):
+            yield "extend", fit.why, _octaves(more, few)
         elif fit.status == "edge" and fit.at == fit.best:
             yield "limit reached", f"{fit.why}; but {_no_further(fit, known, limits)}", _Wanted()
         elif reach < WIDE:
@@ -174,14 +179,26 @@ def _fit(over: str, cells: tuple[tuple[Cell, float], ...]) -> _Fit:
     return _Fit(row["status"], row["why"], best, row["log2_opt"], row["log2_low"], row["log2_high"])
 
 
-def _window(
-    at: float, reach: float, asked: Collection[Cell], known: Mapping[Cell, float], ends: tuple[float, float]
-) -> list[float]:
-    """The half octaves, and what else was tried, within `reach` of a place, but nothing at or past a divergence."""
+def _octaves(octaves: Sequence[float], seeds: Sequence[int], words: str = "") -> _Wanted:
+    return _Wanted(words or f"on to {' and '.join(map(power, octaves))}", _cells(octaves, seeds))
+
+
+def _halves(
+    at: float,
+    reach: float,
+    count: int,
+    seeds: Sequence[int],
+    planned: Collection[Cell],
+    known: Mapping[Cell, float],
+    ends: tuple[float, float],
+) -> _Wanted:
+    """The half octaves, and what else is planned, within `reach` of a place, but nothing at or past a divergence."""
     lower, upper = _diverged_around(at, known)
     halves = [k * FINE for k in range(math.ceil((at - reach) / FINE), math.floor((at + reach) / FINE) + 1)]
-    near = {octave for octave, _ in asked if abs(octave - at) <= reach}
-    return sorted(o for o in {*halves, *near} if lower < o < upper and ends[0] <= o <= ends[1])
+    near = {octave for octave, _ in planned if abs(octave - at) <= reach}
+    inside = [o for o in {*halves, *near} if lower < o < upper and ends[0] <= o <= ends[1]]
+    words = f"half octaves within {_many(reach, 'octave')} of {power(at)}, {_many(count, 'seed')}"
+    return _Wanted(words, _cells(inside, _first(seeds, count), at))
 
 
 def _diverged_around(at: float, known: Mapping[Cell, float]) -> tuple[float, float]:
@@ -190,7 +207,7 @@ def _diverged_around(at: float, known: Mapping[Cell, float]) -> tuple[float, flo
     return max(below, default=-math.inf), min(above, default=math.inf)
 
 
-def _between(fit: _Fit, asked: Collection[Cell], known: Mapping[Cell, float]) -> list[float]:
+def _between(fit: _Fit, planned: Collection[Cell], known: Mapping[Cell, float]) -> list[float]:
     """The untried value nearest the middle between the cells around the minimum and the diverged ones beside them."""
     found, lower_upper = [], _diverged_around(fit.at, known)
     finite = [o for o, _ in known if lower_upper[0] < o < lower_upper[1]]
@@ -199,19 +216,19 @@ def _between(fit: _Fit, asked: Collection[Cell], known: Mapping[Cell, float]) ->
             continue
         steps = round(abs(wall - end) / QUARTER)
         inside = [end + side * QUARTER * k for k in range(1, steps)]
-        untried = [octave for octave in inside if all(octave != o for o, _ in asked)]
+        untried = [octave for octave in inside if all(octave != o for o, _ in planned)]
         found += sorted(untried, key=lambda octave: abs(octave - (end + wall) / 2))[:1]
     return found
 
 
-def _beyond_lowest(known: Mapping[Cell, float], asked: Collection[Cell], ends: tuple[float, float]) -> list[float]:
+def _beyond_lowest(known: Mapping[Cell, float], planned: Collection[Cell], ends: tuple[float, float]) -> list[float]:
     """Octaves to extend the coarse pass by: past the end that has the minimum; downwards where all diverged."""
     if not known:
         return []
     lowest = _lowest(known)
     tried = [octave for octave, _ in known]
-    down = _next_octaves(-1, asked, ends) if lowest is None or lowest == min(tried) else []
-    return down + (_next_octaves(1, asked, ends) if lowest == max(tried) else [])
+    down = _next_octaves(-1, planned, ends) if lowest is None or lowest == min(tried) else []
+    return down + (_next_octaves(1, planned, ends) if lowest == max(tried) else [])
 
 
 def _lowest(known: Mapping[Cell, float]) -> float | None:
@@ -230,18 +247,18 @@ def _mean(losses: Sequence[float]) -> float:
     return math.fsum(losses) / len(losses)
 
 
-def _next_octaves(side: int, asked: Collection[Cell], ends: tuple[float, float]) -> list[float]:
-    tried = [octave for octave, _ in asked]
+def _next_octaves(side: int, planned: Collection[Cell], ends: tuple[float, float]) -> list[float]:
+    tried = [octave for octave, _ in planned]
     last = math.floor(max(tried)) if side > 0 else math.ceil(min(tried))
     return [o for k in range(1, _STRIDE + 1) if ends[0] <= (o := float(last + side * k)) <= ends[1]]
 
 
 def _open_octaves(
-    fit: _Fit, asked: Collection[Cell], known: Mapping[Cell, float], ends: tuple[float, float]
+    fit: _Fit, planned: Collection[Cell], known: Mapping[Cell, float], ends: tuple[float, float]
 ) -> list[float]:
     """Octaves past the end at which the minimum is, unless a diverged value lies there."""
     wall = _diverged_around(fit.at, known)[fit.side > 0]
-    return _next_octaves(fit.side, asked, ends) if math.isinf(wall) else []
+    return _next_octaves(fit.side, planned, ends) if math.isinf(wall) else []
 
 
 def _more_seeds(count: int, fit: _Fit, limits: Refine) -> int:
@@ -287,8 +304,9 @@ def _lowest_in_words(over: str, known: Mapping[Cell, float]) -> str:
 def _found(over: str, fit: _Fit, limits: Refine) -> str:
     if fit.status != "ok":
         return fit.why
-    is_narrow = "narrow enough" if fit.width <= limits.interval else f"at most {limits.interval:g} wanted"
-    return f"optimum at {over} {power(fit.opt)} [{power(fit.low)}, {power(fit.high)}], {fit.width:.2g} octaves, {is_narrow}"
+    interval = f"[{power(fit.low)}, {power(fit.high)}], {fit.width:.2g} octaves"
+    wanted = "narrow enough" if fit.width <= limits.interval else f"at most {limits.interval:g} wanted"
+    return f"optimum at {over} {power(fit.opt)} {interval}, {wanted}"
 
 
 def _no_further(fit: _Fit, known: Mapping[Cell, float], limits: Refine) -> str:

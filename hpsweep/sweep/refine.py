@@ -120,11 +120,12 @@ def _results(
     found: dict[Key, dict[Cell, float | None]] = {key: {} for key in sweep.groups}
     for trial in given_up:
         values = trial.resolved
-        found[tuple(values[name] for name in fixed)][octave_of(values[over]), trial.seed] = None
+        if (cells := found.get(tuple(values[name] for name in fixed))) is not None:
+            cells[octave_of(values[over]), trial.seed] = None
     for row in rows:
-        cells = found.get(tuple(row.get(name) for name in fixed))
-        if cells is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
-            cells[octave_of(row[over]), int(row["seed"])] = _loss(row)
+        own = found.get(tuple(row.get(name) for name in fixed))
+        if own is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
+            own[octave_of(row[over]), int(row["seed"])] = _loss(row)
     return found
 
 

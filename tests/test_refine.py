@@ -127,6 +127,8 @@ def test_a_larger_limit_continues_and_a_smaller_one_keeps_the_rows() -> None:
     assert ids(more) == ids(run(large))
     assert search.total(small, more) == len(more)
     assert search.is_complete(small, more)
+    late = {**more[-1], "status": "failed", "val_loss": None}
+    assert search.total(small, [*more[:-1], late]) == len(more)
     assert all(map(Groups(small).has, more))
 
 

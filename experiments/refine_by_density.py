@@ -5,7 +5,7 @@ and more seeds around the optimum of each group, until its interval is an octave
 
 Expected: the same answer as the full half-octave grid with three seeds, with fewer trials, and an optimum also where
 the grid ends before it: under sp that of the sparse model lies at the highest rate of the space.
-Cost: 100 to 250 trials of width 32, as the losses fall out; 140 when it was written, about 2 minutes on two cores.
+Cost: 140 trials of width 32 when it was written, at most 256 as the losses fall out; quick trains 128 such trials.
 Run: make sweep EXPERIMENT=refine_by_density; hpsweep plan refine_by_density says where each group is, and why
 Result: experiments/LOG.md
 """

@@ -178,6 +178,8 @@ def test_a_step_is_said_with_its_reason_and_the_next_values() -> None:
     assert re.search(r"\n  next: 2\^-7\.5.*, seeds 0, 1, 2$", words, re.MULTILINE)
     (end,) = refine.describe(sweep, run(sweep))
     assert (end["stage"], end["next"]) == ("ok", [])
+    (end,) = refine.describe(sweep, [*run(sweep), row(BASE.replace(density=0.25, lr=2.0**-20))])
+    assert end["stored"] == end["planned"]
 
 
 # --- in a run ---

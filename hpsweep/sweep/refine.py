@@ -64,24 +64,23 @@ def total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[
     return sum(len({*stored[key], *group.planned}) for key, group in plan(sweep, rows, given_up).items())
 
 
-def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> list[dict[str, Any]]:
-    """One record per group: its name, stage and why, how many trials are stored, planned and allowed, and the next.
+def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One record per group: its name, stage and why, how many trials are planned, stored of these, allowed, and next.
 
     `next` has the values and seeds that are missing now, a record per set of seeds.
     """
-    rows = list(rows)
-    names, stored = Groups(sweep), _results(sweep, rows, ())
+    names = Groups(sweep)
     return [
         {
             "group": names.label(sweep.groups[key][0].resolved),
             "stage": group.stage,
-            "stored": len(stored[key]),
+            "stored": len(group.planned) - len(group.missing),
             "planned": len(group.planned),
             "limit": sweep.limits.trials,
             "next": _by_seeds(group.missing),
             "why": group.why,
         }
-        for key, group in plan(sweep, rows, given_up).items()
+        for key, group in plan(sweep, rows).items()
     ]
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.report import report as report
     from hpsweep.analysis.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.transfer import transfer as transfer
+    from hpsweep.spec import Refine as Refine
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
     from hpsweep.spec import Trial as Trial
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used: a worker that trains imports no pandas, a notebook that plots imports no torch.
 _HOME = {
+    "Refine": "hpsweep.spec",
     "Sweep": "hpsweep.spec",
     "Target": "hpsweep.spec",
     "Trial": "hpsweep.spec",

@@ -15,16 +15,16 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import concat, frame_of, print_json, print_table, records, say
-from hpsweep.spec import TUNED, Target
+from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import TRAIN
 
@@ -80,14 +80,43 @@ def _plan(a: argparse.Namespace) -> None:
         return
     stored = ", ".join(f"{planned[status]} {status}" for status in (*store.DONE, "failed"))
     seconds = planned["seconds"]
-    print(f"{planned['name']}: {planned['trials']} trials; stored: {stored}; missing: {planned['missing']}")
+    groups = planned.get("refinement", [])
+    least = "at least " if any(group["next"] for group in groups) else ""
+    print(f"{planned['name']}: {least}{planned['trials']} trials; stored: {stored}; missing: {planned['missing']}")
     print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']})")
-    print(f"time: {'unknown' if seconds is None else 'about ' + duration(seconds)} ({planned['estimate']})\n")
+    print(
+        f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})\n"
+    )
     print_table(frame_of(planned["shapes"]))
+    _print_refinement(groups)
+
+
+def _print_refinement(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Where each group of a refinement is, after an empty line."""
+    if groups:
+        from hpsweep.sweep.refine import in_words
+
+        print("", *map(in_words, groups), sep="\n")
+
+
+def _refinement(sweep: Sweep, folder: Path) -> list[dict[str, Any]]:
+    """Where each group of a refinement is; of other sweeps nothing."""
+    if sweep.search != "refine":
+        return []
+    from hpsweep.sweep.refine import describe
+
+    return describe(sweep, store.read_runs(folder).to_pylist())
+
+
+def _total(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
+    """Trials of the sweep as far as they are known, and "at least " where a refinement may ask for more."""
+    from hpsweep.sweep import search
+
+    rows = store.read_runs(folder).to_pylist() if sweep.search == "refine" else []
+    return search.total(sweep, rows), "at least " * bool(search.refining(sweep, rows))
 
 
 def _run(a: argparse.Namespace) -> int:
-    from hpsweep.sweep import search
     from hpsweep.sweep.run import run
 
     sweep = load_experiment(a.experiment)
@@ -103,32 +132,32 @@ def _run(a: argparse.Namespace) -> int:
             raise
         counts = store.status_counts(folder)
         stored = sum(counts[status] for status in store.DONE)
-        total = max(stored, search.total(sweep))
+        total, least = _total(sweep, folder)
         why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)) or "stopped"
-        say(f"{why}; {stored} of {total} trials stored. Resume with: {a.command}")
+        say(f"{why}; {stored} of {least}{max(stored, total)} trials stored. Resume with: {a.command}")
         return 130 if isinstance(error, KeyboardInterrupt) else 1
+    groups = _refinement(sweep, folder)
     if a.json:
-        print_json({"folder": str(folder), **summary._asdict()})
+        print_json({"folder": str(folder), **summary._asdict(), **({"refinement": groups} if groups else {})})
         return 0
     print(
         f"{summary.ok + summary.diverged} of {summary.total} trials stored in {folder} ({summary.diverged} diverged, "
         f"{summary.failed} failed); {summary.trained} trained now, in {duration(summary.seconds)}"
     )
+    _print_refinement(groups)
     if summary.failed:
         say(f"{summary.failed} trials failed: hpsweep status {folder} says why; the same command tries them again.")
     return 0 if summary.ok + summary.diverged else 1
 
 
 def _status(a: argparse.Namespace) -> None:
-    from hpsweep.sweep import search
-
     sweep = stored_sweep(a.folder)
-    total = None if sweep is None else search.total(sweep)
+    total, least = (None, "") if sweep is None else _total(sweep, a.folder)
     if sweep is not None and store.read_runs(a.folder).num_rows == 0:  # interrupted before the first ensemble
         if a.json:
             print_json({"trials": total, **dict.fromkeys((*store.DONE, "failed"), 0), "groups": [], "failures": []})
         else:
-            print(f"{a.folder}: nothing stored yet; {total} trials in all")
+            print(f"{a.folder}: nothing stored yet; {least}{total} trials in all")
         return
     runs = stored_runs(a.folder)
     total = None if total is None else max(total, len(runs))  # a search may have been shortened since
@@ -143,7 +172,7 @@ def _status(a: argparse.Namespace) -> None:
         print_json({"trials": total, **counted, "groups": records(table), "failures": records(failed)})
         return
     stored = ", ".join(f"{number} {status}" for status, number in counted.items())
-    print(f"{a.folder}: {stored}" + ("" if total is None else f"; {total} trials in all") + "\n")
+    print(f"{a.folder}: {stored}" + ("" if total is None else f"; {least}{total} trials in all") + "\n")
     print_table(table)
     if len(failed):
         print("\nfailed, and tried again by the next run:")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpsweep import store
 from hpsweep.cli_output import say
-from hpsweep.spec import Sweep, Target, Trial, check_names
+from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.progress import Groups
 
 if TYPE_CHECKING:
@@ -53,10 +53,12 @@ def load_experiment(name: str) -> Sweep:
 
 def _explained(error: BaseException) -> str:
     """An experiment's error in one line; of a field that does not exist the nearest one that does."""
-    unknown = re.match(r"(Trial|Target|Sweep)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    unknown = re.match(
+        r"(Trial|Target|Sweep|Refine)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
+    )
     if unknown:
         try:
-            check_names([unknown[2]], {"Trial": Trial, "Target": Target, "Sweep": Sweep}[unknown[1]])
+            check_names([unknown[2]], {"Trial": Trial, "Target": Target, "Sweep": Sweep, "Refine": Refine}[unknown[1]])
         except ValueError as explained:
             return str(explained)
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -69,7 +71,8 @@ def stored_sweep(folder: str) -> Sweep | None:
         return None
     try:
         target = Target(**meta["target"]) if meta["target"] else None
-        return Sweep(**{**meta, "base": Trial(**meta["base"]), "target": target})
+        refine = Refine(**meta["refine"]) if meta.get("refine") else None
+        return Sweep(**{**meta, "base": Trial(**meta["base"]), "refine": refine, "target": target})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 Scheme = Literal["sp", "mup", "supar"]
 WeightDecayRule = Literal["coupled", "independent"]
 Precision = Literal["float32", "bfloat16"]
-Search = Literal["grid", "random", "qmc", "tpe", "gp"]
+Search = Literal["grid", "random", "qmc", "tpe", "gp", "refine"]
 
 TUNED = ("lr", "init_std", "alpha_input", "alpha_output", "embedding_lr_mult", "weight_decay")
 """The hyperparameters that are searched; every other field says what model is trained, on what, for how long."""
@@ -58,6 +58,11 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "seed": (0, 2**63, True, False),
     "vocabulary": (2, _INF, True, False),
 }
+QUARTER = 0.25
+"""Octaves between the closest values that a refinement tries."""
+FINE_SEEDS = 3
+"""Seeds of a refinement's half octaves, if the sweep names no more."""
+
 _CHOICES: dict[str, tuple[str, ...]] = {
     "scheme": get_args(Scheme),
     "weight_decay_rule": get_args(WeightDecayRule),
@@ -250,13 +255,36 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refine:
+    """When a refinement ends: each group is ok with so narrow an interval, or has reached one of these limits."""
+
+    interval: float = 1.0  # octaves; the widest 95 % interval of an optimum that will do
+    trials: int = 64  # the most per group
+    extend: int = 4  # octaves beyond either end of the space
+    coarse_seeds: int = 1  # of the octaves, which come first
+
+    def __post_init__(self) -> None:
+        for name, low, declared in (("interval", 0, "float"), ("trials", 1, "int"), ("extend", 0, "int"),
+                                    ("coarse_seeds", 1, "int")):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool | str) or not isinstance(value, int | float) or not low <= value < _INF:
+                raise ValueError(f"refine {name} is {value!r}; give a finite number of at least {low}.")
+            if declared == "int" and value != int(value):
+                raise ValueError(f"refine {name} is {value!r}; give a whole number of at least {low}.")
+            object.__setattr__(self, name, _as_declared(declared, value))
+        if not self.interval:
+            raise ValueError("refine interval is 0 octaves, which nothing reaches; give what will do, such as 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """All trials of one experiment.
 
     `grid` maps field names to values; the trials are every combination, over `base`. Several grids are joined
-    and duplicates vanish. With `search` other than "grid", Optuna chooses `points` settings per group within
-    `space` (field -> (low, high), log-uniform); a group is one combination of the grid without its seeds, and
-    every setting is trained once per seed.
+    and duplicates vanish. With `search` other than "grid", settings are sought per group within `space` (field ->
+    (low, high), log-uniform); a group is one combination of the grid without its seeds. Optuna's searches choose
+    `points` settings per group, each trained once per seed. "refine" begins with the octaves of one field, and goes on
+    around the minimum of each group until its optimum is known or a limit of `refine` is reached.
     """
 
     name: str
@@ -265,6 +293,7 @@ class Sweep:
     search: Search = "grid"
     space: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     points: int = 0
+    refine: Refine | None = None
     target: Target | None = None
 
     def __post_init__(self) -> None:
@@ -286,15 +315,20 @@ class Sweep:
                     )
                 for value in values if name in TUNED else ():  # sorted later, which needs numbers
                     self.base.replace(**{name: value})
-        if self.search == "grid":
-            if self.space or self.points:
-                raise ValueError("space and points belong to search random, qmc, tpe or gp; search is 'grid'.")
-        else:
+        if self.search == "grid" and (self.space or self.points):
+            raise ValueError("space and points belong to search random, qmc, tpe, gp or refine; search is 'grid'.")
+        if self.search != "refine" and self.refine is not None:
+            raise ValueError(f"refine, its limits, belongs to search 'refine'; search is {self.search!r}.")
+        if self.search != "grid":
             self._check_space()
         self.groups  # noqa: B018  every trial is made once here, so that a bad value is found before any work
+        if self.search == "refine":
+            self._check_limits()
 
     def _check_space(self) -> None:
-        if not self.space or not isinstance(self.points, int) or self.points < 1:
+        if self.search == "refine":
+            self._check_refinement()
+        elif not self.space or not isinstance(self.points, int) or self.points < 1:
             raise ValueError(
                 f"search {self.search!r} needs a space, such as {{'lr': (2**-12, 2**-3)}}, and points of at least 1 "
                 f"per group; got space {dict(self.space)!r}, points {self.points}."
@@ -308,6 +342,43 @@ class Sweep:
                 if name in grid:
                     raise ValueError(f"{name} is in both grid and space; keep it in one of them.")
 
+    def _check_refinement(self) -> None:
+        if self.points:
+            raise ValueError(
+                f"points is {self.points}; a refinement takes what it needs. Limit it by refine=Refine(trials=...)."
+            )
+        if not isinstance(self.refine, Refine | None):
+            raise ValueError(f"refine is {self.refine!r}; give a Refine(trials=...), or leave it out.")
+        if len(self.space) != 1:
+            raise ValueError(
+                f"a refinement searches one hyperparameter, such as space={{'lr': (2**-10, 2**-2)}}; "
+                f"got space {dict(self.space)!r}."
+            )
+
+    def _check_limits(self) -> None:
+        ((name, bounds),) = self.space.items()
+        octaves, coarse = octaves_within(bounds), self.limits.coarse_seeds
+        if len(octaves) < 3:
+            raise ValueError(
+                f"space of {name} is {bounds!r}, with {len(octaves)} powers of two in it; a refinement needs 3 to "
+                "begin with. Widen it."
+            )
+        seeds = max(FINE_SEEDS, *(len({trial.seed for trial in trials}) for trials in self.groups.values()))
+        if coarse > seeds:
+            raise ValueError(
+                f"refine coarse_seeds is {coarse}, more than the {seeds} of the half octaves; take fewer, or name more."
+            )
+        if self.limits.trials < (least := len(octaves) * coarse + 5 * seeds - 3 * coarse):
+            raise ValueError(
+                f"refine trials is {self.limits.trials}; {len(octaves)} octaves with {_seeds(coarse)} and the half "
+                f"octaves within one octave with {_seeds(seeds)} are {least} per group at least. Allow more."
+            )
+
+    @property
+    def limits(self) -> Refine:
+        """The limits of a refinement: those given, else the usual ones."""
+        return self.refine or Refine()
+
     @property
     def grids(self) -> tuple[Mapping[str, Sequence[Any]], ...]:
         """The grids, one or several."""
@@ -317,7 +388,7 @@ class Sweep:
     def trials(self) -> tuple[Trial, ...]:
         """Every combination once, coarse points first: a sweep cut short is a picture with fewer points.
 
-        With an Optuna search: every group and seed at base values, to be completed by the search.
+        With another search: every group and seed at base values, to be completed by the search.
         """
         ranked: dict[str, tuple[tuple[int, int], Trial]] = {}
         for grid in self.grids:
@@ -350,8 +421,26 @@ class Sweep:
             "search": self.search,
             "space": {name: [float(low), float(high)] for name, (low, high) in self.space.items()},
             "points": self.points,
+            "refine": dataclasses.asdict(self.limits) if self.search == "refine" else None,
             "target": dataclasses.asdict(self.target) if self.target else None,
         }
+
+
+def octaves_within(bounds: Sequence[float]) -> list[float]:
+    """log2 of the powers of two within (low, high): where refinements begin, so that those of all sweeps coincide."""
+    low, high = (math.log2(bound) for bound in bounds)
+    return [float(octave) for octave in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+
+
+def on_quarter_octaves(value: float | None) -> bool:
+    """Whether a refinement could try this value, whatever its space and limits: 2^(k/4) for a whole k."""
+    if value is None or not 0 < value < _INF:
+        return False
+    return bool(value == 2.0 ** (round(math.log2(value) / QUARTER) * QUARTER))
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' * (number != 1)}"
 
 
 def pack(trials: Iterable[Trial], size: int, multiple: int = 1) -> list[tuple[Trial, ...]]:

@@ -2,7 +2,7 @@
 
 It finds its orders and its log beside the file that the trials name as their data, so that workers of Ray,
 which do not inherit our environment, find them too. orders.json: seconds per ensemble, silent for no word of progress;
-trial ids that raise, that kill their worker always, or once.
+trial ids that raise, that kill their worker always, or once; noise of the losses, by trial.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def sweep(folder: Path, **changes: Any) -> Sweep:
 
 
 def order(folder: Path, **orders: Any) -> None:
-    """Say how `train` behaves: seconds, silent, fail, die, die_once, data_hash (of the rows, another than ours)."""
+    """Say how `train` behaves: seconds, silent, fail, die, die_once, noise, data_hash (another than ours)."""
     (folder / "orders.json").write_text(json.dumps(orders))
 
 
@@ -65,6 +66,8 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Callable[[i
         raise RuntimeError(f"made to fail by {bad[0]}\nand a second line")
     _note(folder, "trained", trials)
     rows = [row(trial, len(trials), orders.get("seconds", 0.05), device) for trial in trials]
+    for made in rows:
+        made["val_loss"] += orders.get("noise", 0.0) * random.Random(made["trial_id"]).gauss(0, 1)
     if "data_hash" in orders:
         rows = [{**made, "data_hash": orders["data_hash"]} for made in rows]
     curves = {"trial_id": [t.trial_id for t in trials], "step": [10] * len(trials), "tokens": [10] * len(trials)}

@@ -215,6 +215,40 @@ def test_a_shortened_search_never_counts_beyond_its_total(there: Path, capsys: p
     assert "6 ok, 0 diverged, 0 failed; 6 trials in all" in capsys.readouterr().out
 
 
+def test_a_refinement_is_planned_with_reasons_and_run_to_its_end(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"grid": {"density": [1.0, 0.25]}, "search": "refine", "space": {"lr": (2.0**-12, 2.0**-5)}}
+    fake.experiment(there, **options)
+    fake.order(there, seconds=0, noise=0.001)
+    assert main(["plan", "fake", "--workers", "2"], train=fake.TRAIN) == 0
+    out = capsys.readouterr().out
+    assert "fake: at least 16 trials; stored: 0 ok, 0 diverged, 0 failed; missing: 16" in out
+    assert "time: at least " in out
+    assert "density 1/4: coarse (0 stored, at most 64)\n  nothing known: every octave of the space, 1 seed\n" in out
+    assert "  next: 2^-12, 2^-11, " in out
+    with store.lock(there / "results" / "fake"):
+        store.write_meta(there / "results" / "fake", load_experiment("fake").to_dict())
+    assert main(["status", "results/fake"]) == 0
+    assert "nothing stored yet; at least 16 trials in all" in capsys.readouterr().out
+    assert main(["run", "fake", "--workers", "2"], train=fake.TRAIN) == 0
+    out, err = capsys.readouterr()
+    assert "16 trials, 2 groups refining" in err
+    found = re.search(r"(\d+) of (\d+) trials stored", out)
+    assert found
+    assert int(found[1]) == int(found[2]) > 16
+    assert re.search(r"density 1: ok \(\d+ stored, at most 64\)\n  optimum at lr 2\^-8", out)
+    assert main(["status", "results/fake"]) == 0
+    assert f"{found[1]} ok, 0 diverged, 0 failed; {found[1]} trials in all" in capsys.readouterr().out
+    assert main(["plan", "fake", "--json"], train=fake.TRAIN) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert [(group["stage"], group["next"]) for group in planned["refinement"]] == [("ok", [])] * 2
+    assert main(["run", "fake", "--json"], train=fake.TRAIN) == 0
+    assert json.loads(capsys.readouterr().out)["refinement"] == planned["refinement"]
+    assert main(["optimum", "results/fake"]) == 0
+    assert main(["plot", "results/fake"]) == 0
+
+
 def test_a_long_warm_up_is_planned_as_it_is_run(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = fake.sweep(there).base.replace(warmup_fraction=0.6, steps=30)
     (there / "warm.py").write_text(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpsweep.spec import Sweep, Target, Trial, pack, trial_from_row
+from hpsweep.spec import Refine, Sweep, Target, Trial, octaves_within, on_quarter_octaves, pack, trial_from_row
 
 LRS = [2.0**k for k in range(-11, -2)]
 BASE = Trial(steps=300)
@@ -161,6 +161,7 @@ def test_a_group_is_one_optimum() -> None:
     assert {len(group) for group in sweep.groups.values()} == {2 * len(LRS)}
 
 
+REFINE: dict[str, Any] = {"search": "refine", "space": {"lr": (2.0**-12, 2.0**-3)}}
 BAD_SWEEPS = [
     ({"grid": {"lr": []}}, "grid axis 'lr' is .*at least one value"),
     ({"grid": {"lr": 0.1}}, "grid axis 'lr' is 0.1: give a list"),
@@ -168,7 +169,7 @@ BAD_SWEEPS = [
     ({"grid": {"lr": [0.1, -0.1]}}, "lr is -0.1; allowed"),
     ({"name": "a/b"}, "sweep name 'a/b'"),
     ({"search": "tpe"}, "search 'tpe' needs a space"),
-    ({"search": "bayes"}, "search is 'bayes'; allowed: grid, random, qmc, tpe, gp"),
+    ({"search": "bayes"}, "search is 'bayes'; allowed: grid, random, qmc, tpe, gp, refine"),
     ({"grid": []}, "list of grids is empty"),
     ({"target": {"width": 64, "density": 0.25}}, "target is .*; give a Target"),
     ({"search": "tpe", "points": 2.5, "space": {"lr": (0.1, 1)}}, "points of at least 1"),
@@ -176,6 +177,16 @@ BAD_SWEEPS = [
     ({"search": "tpe", "points": 9, "space": {"width": (64, 128)}}, "space field 'width' is not searched"),
     ({"search": "tpe", "points": 9, "space": {"lr": (1, 0.1)}}, r"needs \(low, high\) with 0 < low < high"),
     ({"search": "tpe", "points": 9, "space": {"lr": (0.1, 1)}, "grid": {"lr": [1]}}, "both grid and space"),
+    ({"search": "refine"}, r"a refinement searches one hyperparameter, such as .*; got space {}"),
+    ({**REFINE, "space": {"lr": (0.001, 0.1), "init_std": (0.01, 0.1)}}, "searches one hyperparameter"),
+    ({**REFINE, "points": 9}, r"points is 9; .* Limit it by refine=Refine\(trials=...\)"),
+    ({**REFINE, "space": {"lr": (0.01, 0.05)}}, "with 2 powers of two in it; a refinement needs 3"),
+    ({**REFINE, "space": {"width": (64, 1024)}}, "space field 'width' is not searched"),
+    ({**REFINE, "grid": {"lr": [0.1]}}, "both grid and space"),
+    ({**REFINE, "refine": {"trials": 64}}, r"refine is .*; give a Refine\(trials=...\)"),
+    ({**REFINE, "refine": Refine(trials=21)}, "refine trials is 21; 10 octaves with 1 seed and .* 3 seeds are 22 per"),
+    ({**REFINE, "refine": Refine(coarse_seeds=4)}, "refine coarse_seeds is 4, more than the 3 of the half octaves"),
+    ({"refine": Refine()}, "refine, its limits, belongs to search 'refine'; search is 'grid'"),
 ]
 
 
@@ -183,6 +194,36 @@ BAD_SWEEPS = [
 def test_a_bad_sweep_is_refused_when_it_is_made(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sweep(**{"name": "x", "base": BASE, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"interval": 0}, "refine interval is 0 octaves, which nothing reaches"),
+        ({"interval": math.inf}, "refine interval is inf; give a finite number"),
+        ({"trials": 2.5}, "refine trials is 2.5; give a whole number of at least 1"),
+        ({"extend": -1}, "refine extend is -1; give a finite number of at least 0"),
+        ({"coarse_seeds": "2"}, "refine coarse_seeds is '2'; give a finite number"),
+    ],
+)
+def test_a_bad_limit_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Refine(**fields)
+
+
+def test_the_limits_of_a_refinement_are_recorded_and_a_group_is_everything_but_seed_and_space() -> None:
+    sweep = Sweep(name="x", base=BASE, grid={"density": [1, 0.5], "init_std": [0.1, 0.2], "seed": [0, 1]}, **REFINE)
+    assert len(sweep.groups) == 4
+    assert sweep.limits == Refine()
+    assert sweep.to_dict()["refine"] == {"interval": 1.0, "trials": 64, "extend": 4, "coarse_seeds": 1}
+    assert Sweep(name="x", base=BASE).to_dict()["refine"] is None
+
+
+def test_quarter_octaves_are_told_from_other_values() -> None:
+    assert all(on_quarter_octaves(2.0 ** (k / 4)) for k in range(-80, 20))
+    assert not any(map(on_quarter_octaves, (0.01, 2.0**-7.3, 2.0**-7.125, 0.0, -0.5, math.nan, math.inf, None)))
+    assert octaves_within((0.01, 0.3)) == [-6.0, -5.0, -4.0, -3.0, -2.0]
+    assert octaves_within((2.0**-3, 2.0**1)) == [-3.0, -2.0, -1.0, 0.0, 1.0]
 
 
 def test_an_impossible_target_is_refused() -> None:

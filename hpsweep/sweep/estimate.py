@@ -34,7 +34,8 @@ def plan(
     """What `run` with the same arguments would train on this machine; plain data, nothing is written.
 
     `seconds` is the wall time that is left, or None, and `estimate` says where it comes from: stored trials, or else
-    a few steps of training, timed now. Raises ValueError as `run` does.
+    a few steps of training, timed now. Of a refinement it is that of what is planned so far, and `refinement` has the
+    next step of every group, and why. Raises ValueError as `run` does.
     """
     folder = Path(results) / sweep.name
     datasets = check(sweep, folder, ensemble_size=ensemble_size, train=train, writes=False)
@@ -45,7 +46,10 @@ def plan(
     counts = Counter(row["status"] for row in rows)
     with place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
         size = ensemble_size or default_size(here.device)
-        shapes = _shapes(sweep, rows, size, here.workers, cost)
+        total = search.total(sweep, rows)
+        refines = sweep.search == "refine"
+        known = _known(sweep, rows) if refines else list(sweep.trials)
+        shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, here.workers, cost))
         left = sum(shape["missing"] * shape["flops_dense"] / shape["trials"] for shape in shapes)
         rate, source = _stored_rate(rows)
         if rate is None and left and probe:
@@ -53,7 +57,7 @@ def plan(
         busy = min(here.workers, sum(shape["ensembles"] for shape in shapes))
         return {
             "name": sweep.name,
-            "trials": search.total(sweep),
+            "trials": total,
             **{status: counts[status] for status in (*store.DONE, "failed")},
             "missing": sum(shape["missing"] for shape in shapes),
             "ensembles": sum(shape["ensembles"] for shape in shapes),
@@ -62,20 +66,41 @@ def plan(
             "seconds": 0.0 if not left else left / rate / busy if rate else None,
             "estimate": source if left else "nothing is missing",
             "shapes": shapes,
+            **({"refinement": _refinement(sweep, rows)} if refines else {}),
         }
 
 
+def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
+    """The trials of a refinement that are stored or planned so far."""
+    missing = search.propose(sweep, rows, (), limit=search.total(sweep, rows))
+    trials = {trial.trial_id: trial for trial in (*map(trial_from_row, rows), *missing)}
+    return list(trials.values())
+
+
+def _refinement(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    from hpsweep.sweep import refine
+
+    return refine.describe(sweep, rows)
+
+
 def _shapes(
-    sweep: Sweep, rows: Sequence[Mapping[str, Any]], size: int, workers: int, cost: Cost
+    sweep: Sweep,
+    known: Sequence[Trial],
+    rows: Sequence[Mapping[str, Any]],
+    factor: int,
+    packing: tuple[int, int, Cost],
 ) -> list[dict[str, Any]]:
-    """One record per shape: what it is, how many trials and ensembles, and the sizes and FLOPs of its trials."""
-    factor = search.total(sweep) // len(sweep.trials)
+    """One record per shape: what it is, how many trials and ensembles, and the sizes and FLOPs of its trials.
+
+    An Optuna search has `factor` points for each trial that is known.
+    """
+    size, workers, cost = packing
     done = {row["trial_id"]: trial_from_row(row).shape for row in rows if row["status"] in store.DONE}
     per_shape = Counter(done.values())
     by_shape: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in sweep.trials:
+    for trial in known:
         by_shape.setdefault(trial.shape, []).append(trial)
-    missing = [trial for trial in sweep.trials if trial.trial_id not in done]
+    missing = [trial for trial in known if trial.trial_id not in done]
     packed = Counter(ensemble[0].shape for ensemble in arrange(missing, size, workers, cost))
     records = []
     for shape, trials in by_shape.items():
@@ -90,7 +115,7 @@ def _shapes(
                 "steps": trials[0].total_steps,
                 "trials": len(trials) * factor,
                 "missing": lacking,
-                "ensembles": packed[shape] if sweep.search == "grid" else -(-lacking // size),
+                "ensembles": packed[shape] if sweep.search in ("grid", "refine") else -(-lacking // size),
                 "parameters": sizes[0].parameters,
                 "nonzeros_min": min(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),
                 "nonzeros_max": max(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpsweep.parametrization import count
-from hpsweep.spec import TUNED, Sweep, Trial
+from hpsweep.spec import TUNED, Sweep, Trial, on_quarter_octaves
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far a sweep is. `best` has one line per group: its label -> what was best so far."""
+    """How far a sweep is. `best` has one line per group: its label -> what was best so far.
+
+    While groups are refining, total and eta are of what is planned so far, and more may come.
+    """
 
     total: int
     ok: int
     diverged: int
     failed: int
+    refining: int = 0  # groups
     rate: float | None  # trials per minute
     eta: float | None  # seconds
     best: Mapping[str, str]
@@ -37,10 +41,12 @@ class Status:
 
     def line(self) -> str:
         """One plain line."""
-        parts = [f"{self.done} of {self.total} trials"]
+        least = "at least " if self.refining else ""
+        parts = [f"{self.done} of {least}{self.total} trials"]
+        parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
         parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
         parts += [] if self.rate is None else [f"{self.rate:.3g} trials/min"]
-        parts += [] if self.eta is None else [f"{duration(self.eta)} to go"]
+        parts += [] if self.eta is None else [f"{least}{duration(self.eta)} to go"]
         return ", ".join(parts)
 
 
@@ -72,10 +78,11 @@ class Groups:
     """The groups of a sweep: which stored rows belong to it, and what is best in each group."""
 
     def __init__(self, sweep: Sweep) -> None:
-        swept = {*sweep.space, "seed", *(name for grid in sweep.grids for name in grid if name in TUNED)}
+        gridded = {name for grid in sweep.grids for name in grid if name in TUNED}
+        swept = {"seed", *sweep.space, *(gridded if sweep.search != "refine" else ())}
         self.fixed = [name for name in sweep.base.resolved if name not in swept]
         self.tuned = sorted(swept - {"seed"})
-        self.space = sweep.space
+        self.space, self.refines = sweep.space, sweep.search == "refine"
         self.seeds = {trial.seed for trial in sweep.trials}
         self.ids = {trial.trial_id for trial in sweep.trials} if sweep.search == "grid" else None
         self.keys = dict.fromkeys(self._key(trial.resolved) for trial in sweep.trials)
@@ -89,6 +96,8 @@ class Groups:
         """Whether a stored row is a trial of the sweep."""
         if self.ids is not None:
             return row["trial_id"] in self.ids
+        if self.refines:  # at any seed, beyond the space, and beyond a limit that was larger once
+            return self._key(row) in self.keys and all(on_quarter_octaves(row[name]) for name in self.space)
         inside = all(low <= row[name] <= high for name, (low, high) in self.space.items())
         return inside and row["seed"] in self.seeds and self._key(row) in self.keys
 

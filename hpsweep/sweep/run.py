@@ -42,6 +42,14 @@ class DataChanged(ValueError):
     """A worker trained on other data than the sweep began with."""
 
 
+class _Known(NamedTuple):
+    """The sweep as far as it is known: trials, their FLOPs, and groups that may ask for more."""
+
+    total: int
+    flops: float
+    refining: int
+
+
 class Summary(NamedTuple):
     """What a sweep has stored, and how many of it this run trained."""
 
@@ -192,8 +200,8 @@ class _Plan:
         self.died: set[Ensemble] = set()  # ensembles that a worker died of once
         self.given_up: list[Trial] = []
         self.exhausted = False  # nothing to propose until another result is there
-        self.whole = sum(map(self.cost, sweep.trials)) * search.total(sweep) / len(sweep.trials)
-        self.made_by = provenance(optuna=sweep.search != "grid")
+        self.known = self._known()
+        self.made_by = provenance(optuna=sweep.search not in ("grid", "refine"))
         self.trained, self.worked, self.started, self.shown = 0, 0.0, time.monotonic(), 0.0
         self.clock: float | None = None  # when training began, after workers had started
 
@@ -201,7 +209,8 @@ class _Plan:
         """An ensemble, None for nothing yet, () for finished: see worker.Plan."""
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
-            found = search.propose(self.sweep, list(self.rows.values()), [*self.given_up, *busy], limit=self._limit())
+            rows = list(self.rows.values())
+            found = search.propose(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
             self.queue.extend(arrange(found, self.size, self.workers, self.cost))
             self.exhausted = not found
         if self.queue:
@@ -212,11 +221,21 @@ class _Plan:
 
     def _limit(self) -> int:
         """All of it at once, but for a search that learns: then an ensemble per shape, in several rounds."""
-        total = search.total(self.sweep)
         if self.sweep.search not in ("tpe", "gp"):
-            return total
+            return self.known.total
         shapes = len({trial.shape for trial in self.sweep.trials})
-        return max(1, min(self.size * shapes, total // _LEARNING_ROUNDS))
+        return max(1, min(self.size * shapes, self.known.total // _LEARNING_ROUNDS))
+
+    def _known(self) -> _Known:
+        """Asked when rows have changed: with a refinement, what is to do depends on them."""
+        rows = list(self.rows.values())
+        total = search.total(self.sweep, rows, self.given_up)
+        if self.sweep.search != "refine":
+            return _Known(total, sum(map(self.cost, self.sweep.trials)) * total / len(self.sweep.trials), 0)
+        left = search.propose(self.sweep, rows, (), limit=total, given_up=self.given_up)
+        untried = [trial for trial in left if trial.trial_id not in self.rows]
+        flops = sum(row["flops_dense"] or 0.0 for row in rows) + sum(map(self.cost, untried))
+        return _Known(total, flops, search.refining(self.sweep, rows, self.given_up))
 
     def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
         """Note how far an ensemble is."""
@@ -295,21 +314,23 @@ class _Plan:
         self.rows.update((row["trial_id"], row) for row in whole)
         self.trained += sum(row["status"] in store.DONE for row in whole)
         self.worked += sum(self.cost(trial) for trial in ensemble)
+        self.known = self._known()
         self.reporter.show(self.status(), finished=True)
 
     def status(self) -> Status:
         """How far the sweep is; the time to go is by FLOPs, not by trials."""
         counts = Counter(row["status"] for row in self.rows.values())
-        total = search.total(self.sweep)
+        total = self.known.total
         seconds = time.monotonic() - (self.clock or self.started)
         half_done = sum(part * sum(map(self.cost, ensemble)) for ensemble, part in self.running.items())
-        left = self.whole - half_done - sum(row["flops_dense"] or 0.0 for row in self.rows.values())
+        left = self.known.flops - half_done - sum(row["flops_dense"] or 0.0 for row in self.rows.values())
         worked = self.worked + half_done
         return Status(
             total=max(total, sum(counts.values())),  # a search may have been shortened since
             ok=counts["ok"],
             diverged=counts["diverged"],
             failed=counts["failed"],
+            refining=self.known.refining,
             rate=60 * self.trained / seconds if self.trained else None,
             eta=max(0.0, left) * seconds / worked if worked and sum(counts.values()) < total else None,
             best=self.groups.best(self.rows.values()),

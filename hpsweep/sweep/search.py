@@ -1,9 +1,9 @@
 """What to train next: a pure function of what is stored and of what is being trained now.
 
-A grid is a list of trials. "random" and "qmc" are lists of points, fixed by the name of the sweep and shared by
-all groups, so that groups are compared at the same settings. "tpe" and "gp" learn: before every suggestion an
-Optuna study is rebuilt in memory from the rows of the group. Nothing is remembered between calls, so a killed
-sweep resumes by asking again. The only file that imports optuna, and not for a grid.
+A refinement is planned in `refine`. A grid is a list of trials. "random" and "qmc" are lists of points, fixed by the
+name of the sweep and shared by all groups, so that groups are compared at the same settings. "tpe" and "gp" learn:
+before every suggestion an Optuna study is rebuilt in memory from the rows of the group. Nothing is remembered between
+calls, so a killed sweep resumes by asking again. The only file that imports optuna, and not for a grid or refinement.
 
 A point is one value of every searched field, in the alphabetical order of the fields; it is trained once per seed.
 """
@@ -42,17 +42,30 @@ def missing(sweep: Sweep, done: Collection[str]) -> list[Trial]:
     return [trial for trial in sweep.trials if trial.trial_id not in ids]
 
 
-def propose(sweep: Sweep, rows: Sequence[Mapping[str, Any]], pending: Collection[Trial], *, limit: int) -> list[Trial]:
+def propose(
+    sweep: Sweep,
+    rows: Sequence[Mapping[str, Any]],
+    pending: Collection[Trial],
+    *,
+    limit: int,
+    given_up: Collection[Trial] = (),
+) -> list[Trial]:
     """The trials to train next, about `limit` of them; [] if all that the sweep asks for is stored or pending.
 
-    `rows` are stored rows, of which those of other sweeps are passed over; failed ones are proposed again.
-    `pending` is what is not to be proposed: trials being trained, and failed ones that are given up. Neither order
-    matters. A point comes with all its seeds, so a limit below their number gives one point. Points that lack
-    seeds come first; then each new point goes to the group with the fewest, so that a sweep cut short is even.
+    `rows` are stored rows, of which those of other sweeps are passed over; failed ones are proposed again. `pending` is
+    what is being trained, `given_up` what failed too often: neither is proposed, and a refinement waits for the former
+    and goes on without the latter. No order matters. A point comes with all its seeds, so a limit below their number
+    gives one point. Points that lack seeds come first; then each new point goes to the group with the fewest, so that a
+    sweep cut short is even.
     Raises ValueError where the search needs a package that is not installed.
     """
     if limit < 1:
         return []
+    if sweep.search == "refine":
+        from hpsweep.sweep import refine  # it imports pandas, which the other searches do without
+
+        return refine.propose(sweep, rows, pending, given_up)[:limit]
+    pending = [*pending, *given_up]
     if sweep.search == "grid":
         known = _done(rows) | {trial.trial_id for trial in pending}
         return list(itertools.islice((trial for trial in sweep.trials if trial.trial_id not in known), limit))
@@ -74,6 +87,8 @@ def propose(sweep: Sweep, rows: Sequence[Mapping[str, Any]], pending: Collection
 
 def is_complete(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether every trial of the sweep is stored as ok or diverged: `propose` would have nothing to add."""
+    if sweep.search == "refine":
+        return not refining(sweep, rows)
     if sweep.search == "grid":
         return not missing(sweep, _done(rows))
     return all(
@@ -82,9 +97,25 @@ def is_complete(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
-def total(sweep: Sweep) -> int:
-    """Number of trials of the whole sweep; with an Optuna search groups x points x seeds."""
+def total(sweep: Sweep, rows: Sequence[Mapping[str, Any]] = (), given_up: Collection[Trial] = ()) -> int:
+    """Number of trials of the whole sweep; with an Optuna search groups x points x seeds.
+
+    With a refinement those stored and those planned so far, which are all of them when none is `refining`.
+    """
+    if sweep.search == "refine":
+        from hpsweep.sweep import refine
+
+        return refine.total(sweep, rows, given_up)
     return len(sweep.trials) * (1 if sweep.search == "grid" else sweep.points)
+
+
+def refining(sweep: Sweep, rows: Sequence[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
+    """Number of groups of a refinement that are not at their end, so that the total may grow; else 0."""
+    if sweep.search != "refine":
+        return 0
+    from hpsweep.sweep import refine
+
+    return sum(not step.ended for step in refine.plan(sweep, rows, given_up).values())
 
 
 # --- what is known ---

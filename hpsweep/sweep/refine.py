@@ -1,0 +1,144 @@
+"""What a refinement trains next, over all groups of a sweep: a pure function of the stored rows.
+
+A group is decided from its own rows alone (`stages`), so groups advance independently; nothing is remembered between
+calls but fits, by the results that they were made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from hpsweep.spec import Refine, Sweep, Trial, on_quarter_octaves
+from hpsweep.store import DONE
+from hpsweep.sweep.progress import Groups
+from hpsweep.sweep.stages import Cell, Step, next_step, octave_of, power
+
+Key = tuple[Any, ...]
+
+
+def plan(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> dict[Key, Step]:
+    """The next step of every group of a sweep, in the order of the sweep, from its stored rows.
+
+    A failed row is missing, and tried again, unless its trial is in `given_up`: then its cell stays empty. Rows of
+    other sweeps, and at other values than powers of two and quarters of octaves between them, are passed over.
+    """
+    known = _results(sweep, rows, given_up)
+    ((over, (low, high)),) = sweep.space.items()
+    return {
+        key: _step(
+            over,
+            (low, high),
+            tuple(sorted({trial.seed for trial in trials})),
+            sweep.limits,
+            frozenset(known[key].items()),
+        )
+        for key, trials in sweep.groups.items()
+    }
+
+
+def propose(
+    sweep: Sweep, rows: Iterable[Mapping[str, Any]], pending: Collection[Trial] = (), given_up: Collection[Trial] = ()
+) -> list[Trial]:
+    """The trials that all groups lack now and that are not pending, all groups advancing evenly."""
+    ((over, _),) = sweep.space.items()
+    busy = {(key, cell) for key, cells in _results(sweep, (), pending).items() for cell in cells}
+    found = []
+    for key, group in plan(sweep, rows, given_up).items():
+        place = {cell: position for position, cell in enumerate(group.planned)}
+        template = sweep.groups[key][0]
+        found += [
+            (place[cell], template.replace(**{over: 2.0 ** cell[0], "seed": cell[1]}))
+            for cell in group.missing
+            if (key, cell) not in busy
+        ]
+    return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
+
+
+def total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
+    """Trials of the sweep as far as they are known: those stored, the failed ones too, and those planned."""
+    rows = list(rows)
+    stored = _results(sweep, rows, (), (*DONE, "failed"))
+    return sum(len({*stored[key], *group.planned}) for key, group in plan(sweep, rows, given_up).items())
+
+
+def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One record per group: its name, stage and why, how many trials are planned, stored of these, allowed, and next.
+
+    `next` has the values and seeds that are missing now, a record per set of seeds.
+    """
+    names = Groups(sweep)
+    return [
+        {
+            "group": names.label(sweep.groups[key][0].resolved),
+            "stage": group.stage,
+            "stored": len(group.planned) - len(group.missing),
+            "planned": len(group.planned),
+            "limit": sweep.limits.trials,
+            "next": _by_seeds(group.missing),
+            "why": group.why,
+        }
+        for key, group in plan(sweep, rows).items()
+    ]
+
+
+def in_words(group: Mapping[str, Any]) -> str:
+    """A record of `describe` as lines."""
+    lines = [
+        f"{group['group']}: {group['stage']} ({group['stored']} stored, at most {group['limit']})",
+        f"  {group['why']}",
+    ]
+    for cells in group["next"]:
+        values = ", ".join(power(octave_of(value)) for value in cells["values"])
+        seeds = f"seed{'s' * (len(cells['seeds']) > 1)} {', '.join(map(str, cells['seeds']))}"
+        lines.append(f"  next: {values}, {seeds}")
+    return "\n".join(lines)
+
+
+def _by_seeds(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    seeds: dict[float, list[int]] = {}
+    for octave, seed in sorted(cells):
+        seeds.setdefault(octave, []).append(seed)
+    values: dict[tuple[int, ...], list[float]] = {}
+    for octave, numbers in seeds.items():
+        values.setdefault(tuple(numbers), []).append(2.0**octave)
+    return [{"values": where, "seeds": list(numbers)} for numbers, where in values.items()]
+
+
+def _results(
+    sweep: Sweep,
+    rows: Iterable[Mapping[str, Any]],
+    given_up: Iterable[Trial],
+    statuses: Collection[str] = DONE,
+) -> dict[Key, dict[Cell, float | None]]:
+    """Per group what is known of its cells: nats/token, inf where a trial diverged, None where one was given up."""
+    ((over, _),) = sweep.space.items()
+    fixed = [name for name in sweep.base.resolved if name not in ("seed", over)]
+    found: dict[Key, dict[Cell, float | None]] = {key: {} for key in sweep.groups}
+    for trial in given_up:
+        values = trial.resolved
+        if (cells := found.get(tuple(values[name] for name in fixed))) is not None:
+            cells[octave_of(values[over]), trial.seed] = None
+    for row in rows:
+        own = found.get(tuple(row.get(name) for name in fixed))
+        if own is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
+            own[octave_of(row[over]), int(row["seed"])] = _loss(row)
+    return found
+
+
+def _loss(row: Mapping[str, Any]) -> float:
+    loss = row.get("val_loss")
+    return float(loss) if row["status"] == "ok" and loss is not None and math.isfinite(loss) else math.inf
+
+
+@functools.lru_cache(maxsize=4096)
+def _step(
+    over: str,
+    space: tuple[float, float],
+    seeds: tuple[int, ...],
+    limits: Refine,
+    results: frozenset[tuple[Cell, float | None]],
+) -> Step:
+    return next_step(over, space, seeds, limits, dict(results))

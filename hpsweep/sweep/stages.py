@@ -1,0 +1,315 @@
+"""The stages of a refinement of one group: a pure function of the results of its cells.
+
+    octave     log2 of the searched hyperparameter; the values tried are whole, half and quarter octaves
+    cell       (octave, seed): one trial of the group
+
+    coarse   every octave of the space
+    extend   two octaves more beyond the end that has the minimum, up to Refine.extend octaves beyond the space
+    fine     half octaves within an octave of the minimum, three seeds or more; again around wherever it moves
+    between  a minimum beside a diverged value: the middle of the two, down to a quarter octave
+    wider    flat, or an interval wider than Refine.interval: half octaves within two octaves
+    seeds    still so: more seeds in that window
+
+until the group is ok or a limit is reached. A plan is replayed from its beginning whenever it is asked for: a stage
+names cells; while some of them have no result, they are what is missing; when all have, the next stage follows from
+the results of the stages so far and from nothing else. So it depends neither on the order in which results came, nor
+on results that it did not ask for; and a larger limit continues what a smaller one began.
+
+On 150 simulated groups (noise .003 and .01, optimum anywhere between two octaves) half octaves within two octaves with
+3 seeds, 32 trials, left fewer groups flat and narrower intervals than within one octave with 6 seeds, 37 trials, or
+quarter octaves with 3 seeds, 34 trials: hence the order. `python -m benchmarks.refine` compares the whole with grids.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from hpsweep.analysis.optimum import optima
+from hpsweep.spec import FINE_SEEDS, QUARTER, Refine, octaves_within
+
+Cell = tuple[float, int]  # (octave, seed)
+
+FINE = 0.5
+"""Step of the fine pass, octaves."""
+NARROW, WIDE = 1.0, 2.0
+"""Half widths of the fine pass, octaves: the narrowest and the widest window of the fit."""
+
+_STRIDE = 2  # octaves by which a grid is extended at once
+
+
+class Step(NamedTuple):
+    """What a group does next: its stage and why, the cells planned so far, and those of them without a result.
+
+    With stage "ok" or "limit reached" the group is at its end, and `why` says how.
+    """
+
+    stage: str
+    why: str
+    planned: tuple[Cell, ...]
+    missing: tuple[Cell, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be asked for."""
+        return self.stage in ("ok", "limit reached")
+
+
+def next_step(
+    over: str, space: tuple[float, float], seeds: Sequence[int], limits: Refine, results: Mapping[Cell, float | None]
+) -> Step:
+    """The next step of one group, from the results of its cells.
+
+    `results` holds nats/token, inf where a trial diverged, None where one was given up; a cell that is not in it is
+    missing. `seeds` are those that the sweep names; the plan goes on with the numbers after the largest.
+    """
+    planned: dict[Cell, None] = {}
+    known: dict[Cell, float] = {}
+    for stage, found, wanted in _stages(over, octaves_within(space), seeds, limits, planned, known):
+        new = [cell for cell in wanted.cells if cell not in planned]
+        if not new:
+            return Step(stage, found, tuple(planned), ())
+        new = new[: limits.trials - len(planned)]
+        if not new:
+            full = f"all {limits.trials} trials that a group may have: {found}"
+            return Step("limit reached", full, tuple(planned), ())
+        planned.update(dict.fromkeys(new))
+        if missing := tuple(cell for cell in planned if cell not in results):
+            return Step(stage, f"{found}: {wanted.words}", tuple(planned), missing)
+        known.update({cell: loss for cell in new if (loss := results[cell]) is not None})
+    raise AssertionError("the stages of a group end with ok or a limit")
+
+
+class _Wanted(NamedTuple):
+    """Cells, and the words for them."""
+
+    words: str = ""
+    cells: Sequence[Cell] = ()
+
+
+def _stages(
+    over: str,
+    space: Sequence[float],
+    seeds: Sequence[int],
+    limits: Refine,
+    planned: Collection[Cell],
+    known: Mapping[Cell, float],
+) -> Iterator[tuple[str, str, _Wanted]]:
+    """(stage, what was found, cells wanted) in turn, at the end without cells.
+
+    Between two of them the cells are `planned`, and `known` has grown by their losses.
+    """
+    few, least = _first(seeds, limits.coarse_seeds), max(FINE_SEEDS, len(seeds))
+    ends = (space[0] - limits.extend, space[-1] + limits.extend)
+    yield "coarse", "nothing known", _octaves(space, few, f"every octave of the space, {_many(len(few), 'seed')}")
+    while more := _beyond_lowest(known, planned, ends):
+        yield "extend", _lowest_in_words(over, known), _octaves(more, few)
+    stage, count, reach = "fine", least, NARROW
+    while True:
+        fit = _fit(over, tuple(sorted(known.items())))
+        if math.isnan(fit.at):
+            yield "limit reached", f"no {over} from {power(ends[0])} to {power(ends[1])} has a finite loss", _Wanted()
+        is_narrow = fit.status == "ok" and fit.width <= limits.interval
+        fine = _halves(fit.at, NARROW, least, seeds, planned, known, ends)
+        wanted = fine if is_narrow else _halves(fit.at, reach, count, seeds, planned, known, ends)
+        if any(cell not in planned for cell in wanted.cells):
+            yield stage, _found(over, fit, limits), wanted
+            stage = "fine"
+        elif is_narrow:
+            yield "ok", _found(over, fit, limits), _Wanted()
+        elif fit.status in ("edge", "none") and (more := _between(fit, planned, known)):
+            words = f"{' and '.join(map(power, more))}, {_many(count, 'seed')}"
+            yield "between", fit.why, _Wanted(words, _cells(more, _first(seeds, count)))
+        elif fit.status == "edge" and (more := _open_octaves(fit, planned, known, ends)):
+            yield "extend", fit.why, _octaves(more, few)
+        elif fit.status == "edge" and fit.at == fit.best:
+            yield "limit reached", f"{fit.why}; but {_no_further(fit, known, limits)}", _Wanted()
+        elif reach < WIDE:
+            stage, reach = "wider", WIDE
+        elif fit.status == "none":
+            yield "limit reached", fit.why, _Wanted()
+        else:
+            stage, count = "seeds", _more_seeds(count, fit, limits)
+
+
+# --- where to look next ---
+
+
+class _Fit(NamedTuple):
+    """What `analysis.optimum` says of the cells so far, in octaves; NaN where there is none."""
+
+    status: str
+    why: str
+    best: float  # of the cells
+    opt: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low if self.status == "ok" else math.inf
+
+    @property
+    def at(self) -> float:
+        """Where the half octaves belong around: the optimum to half an octave, else the end or the best cell."""
+        if self.status == "ok":
+            return round(self.opt / FINE) * FINE
+        return octave_of(2.0**self.opt) if self.status == "edge" else self.best
+
+    @property
+    def side(self) -> int:
+        """-1 or 1 where the optimum lies at or beyond that end."""
+        return 1 if math.isnan(self.high) else -1
+
+
+@functools.lru_cache(maxsize=4096)
+def _fit(over: str, cells: tuple[tuple[Cell, float], ...]) -> _Fit:
+    if not cells:
+        return _Fit("none", f"no trial of any {over} ended", *[math.nan] * 4)
+    runs = pd.DataFrame(
+        [(2.0**octave, seed, loss) for (octave, seed), loss in cells], columns=[over, "seed", "val_loss"]
+    )
+    runs["status"] = ["ok" if math.isfinite(loss) else "diverged" for loss in runs["val_loss"]]
+    (row,) = optima(runs.assign(group=0, data_hash=""), by=["group"], over=over).to_dict("records")
+    best = math.nan if math.isnan(row["best_value"]) else octave_of(row["best_value"])
+    return _Fit(row["status"], row["why"], best, row["log2_opt"], row["log2_low"], row["log2_high"])
+
+
+def _octaves(octaves: Sequence[float], seeds: Sequence[int], words: str = "") -> _Wanted:
+    return _Wanted(words or f"on to {' and '.join(map(power, octaves))}", _cells(octaves, seeds))
+
+
+def _halves(
+    at: float,
+    reach: float,
+    count: int,
+    seeds: Sequence[int],
+    planned: Collection[Cell],
+    known: Mapping[Cell, float],
+    ends: tuple[float, float],
+) -> _Wanted:
+    """The half octaves, and what else is planned, within `reach` of a place, but nothing at or past a divergence."""
+    lower, upper = _diverged_around(at, known)
+    halves = [k * FINE for k in range(math.ceil((at - reach) / FINE), math.floor((at + reach) / FINE) + 1)]
+    near = {octave for octave, _ in planned if abs(octave - at) <= reach}
+    inside = [o for o in {*halves, *near} if lower < o < upper and ends[0] <= o <= ends[1]]
+    words = f"half octaves within {_many(reach, 'octave')} of {power(at)}, {_many(count, 'seed')}"
+    return _Wanted(words, _cells(inside, _first(seeds, count), at))
+
+
+def _diverged_around(at: float, known: Mapping[Cell, float]) -> tuple[float, float]:
+    diverged = [octave for (octave, _), loss in known.items() if loss == math.inf]
+    below, above = [o for o in diverged if o < at], [o for o in diverged if o > at]
+    return max(below, default=-math.inf), min(above, default=math.inf)
+
+
+def _between(fit: _Fit, planned: Collection[Cell], known: Mapping[Cell, float]) -> list[float]:
+    """The untried value nearest the middle between the cells around the minimum and the diverged ones beside them."""
+    found, lower_upper = [], _diverged_around(fit.at, known)
+    finite = [o for o, _ in known if lower_upper[0] < o < lower_upper[1]]
+    for side, end, wall in ((-1, min(finite), lower_upper[0]), (1, max(finite), lower_upper[1])):
+        if math.isinf(wall) or (fit.status == "edge" and side != fit.side):
+            continue
+        steps = round(abs(wall - end) / QUARTER)
+        inside = [end + side * QUARTER * k for k in range(1, steps)]
+        untried = [octave for octave in inside if all(octave != o for o, _ in planned)]
+        found += sorted(untried, key=lambda octave: abs(octave - (end + wall) / 2))[:1]
+    return found
+
+
+def _beyond_lowest(known: Mapping[Cell, float], planned: Collection[Cell], ends: tuple[float, float]) -> list[float]:
+    """Octaves to extend the coarse pass by: past the end that has the minimum; downwards where all diverged."""
+    if not known:
+        return []
+    lowest = _lowest(known)
+    tried = [octave for octave, _ in known]
+    down = _next_octaves(-1, planned, ends) if lowest is None or lowest == min(tried) else []
+    return down + (_next_octaves(1, planned, ends) if lowest == max(tried) else [])
+
+
+def _lowest(known: Mapping[Cell, float]) -> float | None:
+    """The octave with the lowest running median of three means, as in the fit; None where every one diverged."""
+    tried = sorted({octave for octave, _ in known})
+    losses = [math.inf, *(_mean([loss for (o, _), loss in known.items() if o == octave]) for octave in tried), math.inf]
+    medians = [sorted(losses[i : i + 3])[1] for i in range(len(tried))]
+    ranked = [
+        (median if math.isfinite(loss) else math.inf, loss, octave)
+        for median, loss, octave in zip(medians, losses[1:], tried, strict=False)
+    ]
+    return min(ranked)[2] if math.isfinite(min(ranked)[1]) else None
+
+
+def _mean(losses: Sequence[float]) -> float:
+    return math.fsum(losses) / len(losses)
+
+
+def _next_octaves(side: int, planned: Collection[Cell], ends: tuple[float, float]) -> list[float]:
+    tried = [octave for octave, _ in planned]
+    last = math.floor(max(tried)) if side > 0 else math.ceil(min(tried))
+    return [o for k in range(1, _STRIDE + 1) if ends[0] <= (o := float(last + side * k)) <= ends[1]]
+
+
+def _open_octaves(
+    fit: _Fit, planned: Collection[Cell], known: Mapping[Cell, float], ends: tuple[float, float]
+) -> list[float]:
+    """Octaves past the end at which the minimum is, unless a diverged value lies there."""
+    wall = _diverged_around(fit.at, known)[fit.side > 0]
+    return _next_octaves(fit.side, planned, ends) if math.isinf(wall) else []
+
+
+def _more_seeds(count: int, fit: _Fit, limits: Refine) -> int:
+    """As many as make the interval narrow enough if it goes by one over their root; one more at least, or twice all."""
+    if math.isinf(fit.width):
+        return 2 * count
+    return min(2 * count, max(count + 1, math.ceil(count * (fit.width / limits.interval) ** 2)))
+
+
+def _first(seeds: Sequence[int], count: int) -> list[int]:
+    """The first seeds of the sweep; after its own, the numbers that follow the largest."""
+    return [*sorted(seeds), *range(max(seeds) + 1, max(seeds) + 1 + count)][:count]
+
+
+def _cells(octaves: Iterable[float], seeds: Iterable[int], at: float | None = None) -> list[Cell]:
+    """Every combination, one seed after the other, what is nearest to `at` first."""
+    ordered = sorted(octaves, key=lambda octave: (0.0 if at is None else abs(octave - at), octave))
+    return [(octave, seed) for seed in seeds for octave in ordered]
+
+
+def octave_of(value: float) -> float:
+    """log2 of a value that a refinement tries, without what rounding adds."""
+    return round(math.log2(value) / QUARTER) * QUARTER
+
+
+# --- words ---
+
+
+def _many(number: float, word: str) -> str:
+    return f"{number:g} {word}{'s' * (number != 1)}"
+
+
+def power(octave: float) -> str:
+    """A value as a power of two, such as 2^-7.5."""
+    return f"2^{round(octave, 2):g}"
+
+
+def _lowest_in_words(over: str, known: Mapping[Cell, float]) -> str:
+    lowest = _lowest(known)
+    return "every value diverged" if lowest is None else f"the minimum is at the end, {over} {power(lowest)}"
+
+
+def _found(over: str, fit: _Fit, limits: Refine) -> str:
+    if fit.status != "ok":
+        return fit.why
+    interval = f"[{power(fit.low)}, {power(fit.high)}], {fit.width:.2g} octaves"
+    wanted = "narrow enough" if fit.width <= limits.interval else f"at most {limits.interval:g} wanted"
+    return f"optimum at {over} {power(fit.opt)} {interval}, {wanted}"
+
+
+def _no_further(fit: _Fit, known: Mapping[Cell, float], limits: Refine) -> str:
+    if math.isfinite(_diverged_around(fit.at, known)[fit.side > 0]):
+        return f"values are no closer than {QUARTER:g} octave"
+    return f"the grid ends {_many(limits.extend, 'octave')} beyond the space"

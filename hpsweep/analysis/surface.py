@@ -1,0 +1,297 @@
+"""Where the loss is lowest over two searched hyperparameters together, with an interval and a status for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis.cells import Floats, check_equal, check_runs, counts, label, two_way
+from hpsweep.analysis.optimum import ASSUMED_NOISE
+from hpsweep.analysis.surface_fit import (
+    POWERS,
+    Flags,
+    Found,
+    Points,
+    Window,
+    bend,
+    centres_of,
+    design,
+    find,
+    hull,
+    operator,
+    points_of,
+    window_points,
+)
+from hpsweep.spec import TUNED
+
+WINDOWS = (
+    *(Window(2, 2, 3), Window(2, 3, 3), Window(3, 3, 3), Window(3, math.inf, 3)),
+    *(Window(1, 2, 2), Window(2, 2, 2), Window(2, math.inf, 2), Window(3, math.inf, 2)),
+)
+"""Half widths in octaves and degree; the first in which both fields are identified is the fit."""
+
+LIMIT = 0.025
+"""A field is identified if at most this fraction of replicates is lowest at its low end, and at its high end."""
+
+BASIN = 0.01
+"""Fraction of the loss within which settings count as equally good."""
+
+_CHOICES = (Window(1, 2, 2), *WINDOWS[:3])  # compared for the spread over windows
+_NOISE_REACH = 2.0  # octaves of the first field around the minimum whose runs say how large the noise is
+_MIN_DF = 2
+_MIN_POINTS = 6
+
+
+def columns(over: Sequence[str]) -> list[str]:
+    """The columns of `surface` after the grouping ones."""
+    of_field = ("{}_opt", "{}_low", "{}_high", "log2_{}_opt", "log2_{}_low", "log2_{}_high", "curvature_{}", "best_{}")
+    names = [name.format(field) for field in over for name in (*of_field, "status_{}")]
+    shape = ("interaction", "correlation", "ellipse_major", "ellipse_minor", "ellipse_angle")
+    ridge = ("ridge_slope", "ridge_angle", "ridge_length", "ridge_noise_length")
+    count = ("n_points", "n_runs", "n_seeds", "n_diverged", "n_failed", "refused", "window", "interval")
+    return [*names, "loss_opt", "loss_opt_se", "best_loss", *shape, *ridge, *count, "status", "why"]
+
+
+def surface(
+    runs: pd.DataFrame,
+    by: Sequence[str] = ("scheme", "density"),
+    *,
+    over: Sequence[str] = ("lr", "init_std"),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per group."""
+    over = check_over(runs, by, over)
+    rows = []
+    for key, own in runs.groupby(list(by), sort=True, dropna=False):
+        check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
+        points = points_of(own, over)
+        generator = np.random.default_rng([seed, points.fingerprint()])
+        rows.append({**dict(zip(by, key, strict=True)), **_fit(points, over, resamples, generator), **counts(own)})
+    return pd.DataFrame(rows, columns=[*by, *columns(over)])
+
+
+def check_over(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> tuple[str, str]:
+    """The two fields in the order of TUNED. Raises ValueError unless the runs can be fitted over them."""
+    if isinstance(over, str) or len(over) != 2 or over[0] == over[1]:
+        raise ValueError(f"over is {over!r}; give two different fields, such as ('lr', 'init_std').")
+    for name in over:
+        check_runs(runs, by, name)
+    first, second = sorted(over, key=TUNED.index)
+    return first, second
+
+
+# --- the fit ---
+
+
+def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.random.Generator) -> dict[str, Any]:
+    """The row of one group, without its counts."""
+    row: dict[str, Any] = {**dict.fromkeys(columns(over), math.nan), "interval": None, "window": None, "why": ""}
+    finite = points.finite
+    row["n_points"] = int(finite.sum())
+    if finite.any():
+        best = int(np.nanargmin(points.adjusted))
+        row |= {f"best_{name}": float(points.values[best, i]) for i, name in enumerate(over)}
+        row["best_loss"] = float(points.adjusted[best])
+    if why := _too_few(points, over):
+        return {**row, **_statuses(over, ["none", "none"]), "why": why}
+    centre = int(centres_of(points, points.adjusted[None])[0])
+    noise, df = _noise(points, centre)
+    losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
+    centres, level = centres_of(points, losses), float(noise[centre])
+    fits: list[Found] = []
+    for window in WINDOWS:
+        found = find(points, losses, centres, window, level)
+        fits += [] if found is None else [found]
+        if found is not None and identified(found).all():
+            break
+    if not fits:
+        why = f"the {finite.sum()} settings with finite losses lie too unevenly around the minimum: train more"
+        return {**row, **_statuses(over, ["none", "none"]), "why": why}
+    fit = max(fits, key=lambda found: int(identified(found).sum()))
+    row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": fit.window.size}
+    first = points.adjusted[None]
+    others = [find(points, first, centres[:1], window, level) for window in _CHOICES]
+    places = np.array([found.places[0] for found in [fit, *others] if found is not None and not found.sides[0].any()])
+    spread = np.cov(places.T, ddof=0) if len(places) > 1 else np.zeros((2, 2))
+    verdicts = [_verdict(points, fits, fit, i, over[i]) for i in (0, 1)]
+    for i, name in enumerate(over):
+        row |= _coordinate(points, fit, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
+    row |= _shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
+    if row["status"] == "ok":
+        row |= _ellipse(fit, spread)
+    row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
+    row["loss_opt"] = float(fit.value[0])
+    row["loss_opt_se"] = math.sqrt(float(np.nanvar(fit.value[1:])) + points.seed_variance)
+    return {**row, "why": "; ".join(verdict.why for verdict in verdicts if verdict.why)}
+
+
+def _too_few(points: Points, over: Sequence[str]) -> str:
+    """Why the points cannot carry a fit; empty if they can."""
+    finite = points.finite
+    if finite.sum() < _MIN_POINTS:
+        return f"{finite.sum()} settings have finite losses and at least {_MIN_POINTS} are needed: train more settings"
+    for i, name in enumerate(over):
+        values = len(np.unique(points.values[finite, i]))
+        if values < 3:
+            return f"{values} values of {name} have finite losses and at least 3 are needed: train more values"
+    return ""
+
+
+def _statuses(over: Sequence[str], each: Sequence[str]) -> dict[str, str]:
+    whole = next(status for status in ("none", "edge", "flat", "ok") if status in each)
+    return {**{f"status_{name}": status for name, status in zip(over, each, strict=True)}, "status": whole}
+
+
+def _noise(points: Points, centre: int) -> tuple[Floats, float]:
+    """(noise of one run at every point, degrees of freedom), nats/token; infinite ones if it is assumed."""
+    growth = points.growth(points.x[centre])
+    near = np.flatnonzero(points.finite & (np.abs(points.x[:, 0] - points.x[centre, 0]) <= _NOISE_REACH + 1e-9))
+    single = points.runs[points.runs["cell"].isin(near)]
+    if len(single) > len(near):
+        _, squares, df = two_way(single, 1 / growth)
+        if df >= _MIN_DF:
+            return math.sqrt(squares / df) * growth, float(df)
+    return _residual(points, centre) * growth, math.inf
+
+
+def _residual(points: Points, centre: int) -> float:
+    """Noise of one run by what the widest fit leaves over, nats/token; ASSUMED_NOISE where that leaves too little."""
+    for window in (WINDOWS[3], WINDOWS[-1]):
+        index = window_points(points, centre, window, ASSUMED_NOISE)
+        solve, df = operator(points, centre, index, window.degree), len(index) - len(POWERS[window.degree])
+        if solve is not None and df >= _MIN_DF:
+            loss = points.adjusted[index]
+            left = loss - design(points.x[index] - points.x[centre], window.degree) @ (solve @ loss)
+            weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
+            return float(np.sqrt(((left * weight) ** 2).sum() / df))
+    return ASSUMED_NOISE
+
+
+def _perturbed(points: Points, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Floats:
+    """New means: normal noise per point, its size itself uncertain by its degrees of freedom."""
+    draws = generator.standard_normal((resamples, len(points.x)))
+    if math.isfinite(df):
+        draws *= np.sqrt(df / generator.chisquare(df, resamples))[:, None]
+    return np.asarray(points.adjusted + draws * noise / np.sqrt(np.maximum(points.n, 1)))
+
+
+# --- the verdict on each field ---
+
+
+def _shares(found: Found) -> Floats:
+    """(2, 2): per field the fractions of replicates at its low and at its high end; those without a fit are at both."""
+    missing = np.isnan(found.places[1:, 0]).mean()
+    return np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)
+
+
+def identified(found: Found) -> Flags:
+    """Per field whether the minimum lies between the ends, in the data and in all but LIMIT of the replicates."""
+    return np.asarray((_shares(found) <= LIMIT).all(axis=1) & (found.sides[0] == 0))
+
+
+class Verdict(NamedTuple):
+    """What is known of one field; side is -1 or 1 where its optimum may lie beyond that end."""
+
+    status: str
+    side: int
+    why: str
+
+
+def _verdict(points: Points, fits: Sequence[Found], fit: Found, field: int, name: str) -> Verdict:
+    if identified(fit)[field]:
+        return Verdict("ok", 0, "")
+    found = [other for other in fits if not identified(other)[field]][-1]
+    shares, at = _shares(found)[field], int(found.sides[0, field])
+    sides = [side for side, share in zip((-1, 1), shares, strict=True) if share > LIMIT or side == at]
+    used = points.x[found.index, field]
+    low, high = _power(used.min()), _power(used.max())
+    if len(sides) == 1:
+        side = sides[0]
+        end, word = (high, "highest") if side > 0 else (low, "lowest")
+        beyond = (points.x[:, field] - (used.max() if side > 0 else used.min())) * side
+        half = found.window[field]
+        outside = (points.x[:, field] - found.centre[field]) * side > half + 1e-9
+        share = f"the minimum is there in {max(shares):.0%} of resamples"
+        if not (beyond > 1e-9).any():
+            way = "upwards" if side > 0 else "downwards"
+            return Verdict("edge", side, f"{name} at the {word} tried, {end} ({share}): extend the grid {way}")
+        if not outside.any():
+            why = f"{name} at {end}, beyond which runs diverge or lie past a cliff ({share}): add values around it"
+            return Verdict("edge", side, why)
+    return Verdict("flat", 0, f"{name} not identified within [{low}, {high}]: train more seeds, or a wider range")
+
+
+def _coordinate(
+    points: Points, fit: Found, field: int, name: str, verdict: Verdict, spread: float
+) -> dict[str, float | str]:
+    """The optimum of one field with its interval."""
+    if verdict.status == "flat":
+        return {}
+    draws, used = fit.places[1:, field], points.x[fit.index, field]
+    opt = float(fit.places[0, field] if not fit.sides[0].any() else np.nanmedian(draws))
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    low = max(opt - math.hypot(max(opt - low, 0.0), spread), used.min())
+    high = min(opt + math.hypot(max(high - opt, 0.0), spread), used.max())
+    if verdict.side:
+        opt = float(fit.places[0, field])
+        low, high = (low, math.nan) if verdict.side > 0 else (math.nan, high)
+    logs = {"opt": opt, "low": float(low), "high": float(high)}
+    return {f"log2_{name}_{which}": log2 for which, log2 in logs.items()} | {
+        f"{name}_{which}": 2.0**log2 for which, log2 in logs.items()
+    }
+
+
+# --- the shape of the basin ---
+
+
+def _shape(points: Points, fit: Found, over: Sequence[str], noise: float) -> dict[str, float]:
+    """Curvatures, and the flattest axis through the minimum with its length."""
+    place = fit.places[:1] - fit.centre
+    uu, uv, vv = (float(value[0]) for value in bend(fit.coefficients[None], place, fit.window.degree))
+    values, vectors = np.linalg.eigh(np.array([[uu, uv], [uv, vv]]) / 2)
+    axis = vectors[:, 0] * (1 if vectors[0, 0] > 0 or (vectors[0, 0] == 0 and vectors[1, 0] > 0) else -1)
+    around = hull(points.x[fit.index] - fit.centre)
+    assert around is not None
+    room = ((around.corners - place) * around.normals).sum(axis=1)
+    speed = around.normals @ axis
+    ahead = min(max(r, 0.0) / s for r, s in zip(room, speed, strict=True) if s > 1e-9)
+    behind = min(max(r, 0.0) / -s for r, s in zip(room, speed, strict=True) if s < -1e-9)
+    lengths = {}
+    for column, rise in (("ridge_length", BASIN * float(fit.value[0])), ("ridge_noise_length", noise)):
+        reach = math.sqrt(rise / values[0]) if values[0] > 0 else math.inf
+        lengths[column] = min(reach, ahead) + min(reach, behind)
+    return {
+        f"curvature_{over[0]}": uu / 2,
+        f"curvature_{over[1]}": vv / 2,
+        "interaction": uv,
+        "ridge_slope": float(axis[1] / axis[0]) if abs(axis[0]) > 1e-9 else math.nan,
+        "ridge_angle": math.degrees(math.atan2(axis[1], axis[0])),
+        **lengths,
+    }
+
+
+def _ellipse(fit: Found, spread: Floats) -> dict[str, float]:
+    """The 95 % region of the joint optimum: semi-axes in octaves, angle of the longer one from the first field's."""
+    draws = fit.places[1:][np.isfinite(fit.places[1:, 0])]
+    offset = draws - fit.places[0]
+    covariance = offset.T @ offset / len(offset)
+    distance = np.einsum("ri,ij,rj->r", offset, np.linalg.pinv(covariance), offset)
+    values, vectors = np.linalg.eigh((covariance + spread) * max(float(np.quantile(distance, 0.95)), 5.991))
+    angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
+    whole = covariance + spread
+    return {
+        "correlation": float(whole[0, 1] / math.sqrt(whole[0, 0] * whole[1, 1])) if whole[0, 0] * whole[1, 1] else 0.0,
+        "ellipse_major": math.sqrt(max(values[1], 0.0)),
+        "ellipse_minor": math.sqrt(max(values[0], 0.0)),
+        "ellipse_angle": (angle + 90) % 180 - 90,
+    }
+
+
+def _power(log2: float) -> str:
+    """A value as a power of two, as the plots label it."""
+    return f"2^{round(float(log2), 2):g}"

@@ -1,0 +1,285 @@
+"""A polynomial in two hyperparameters around the lowest losses, and where among the tried points it is lowest.
+
+    u, v       octaves of the first and of the second hyperparameter
+    point      (group, u, v): its runs differ in the seed alone
+    quadratic  1, u, v, u^2, u v, v^2
+    cubic      and u^3, u^2 v, u v^2, v^3
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hpsweep.analysis.cells import Floats, noise_growth, two_way
+
+Flags = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+POWERS = {2: ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))}
+POWERS[3] = (*POWERS[2], (3, 0), (2, 1), (1, 2), (0, 3))
+"""Degree -> exponents of u and v, a pair per coefficient."""
+
+CUT = 4.0
+"""Points of a window that lie higher above its lowest than this many times the median are beyond a cliff."""
+
+_LOWEST = (0.4, 12)  # the smoothing quadratic goes through this fraction of the points, the lowest, or so many
+_LATTICE, _EDGE = 16, 8  # points per side of a window's lattice, and per edge of its hull
+_SIDE = 0.5  # the least component of an edge's normal for its points to count as an end of that field
+
+
+# --- points ---
+
+
+@dataclass(frozen=True)
+class Points:
+    """The settings tried in one group; loss is NaN where a run diverged or none ended well."""
+
+    values: Floats  # (points, 2) of the two hyperparameters
+    x: Floats  # log2(values), octaves
+    loss: Floats  # mean over seeds, nats/token
+    adjusted: Floats  # the same as if every seed had been run everywhere
+    n: Floats  # runs behind loss
+    runs: pd.DataFrame  # the single runs of the finite points: columns cell, seed, loss
+    seed_variance: float  # variance of a mean over these seeds, of what a seed does to all points alike
+    noisy: int | None  # which of the two makes the noise grow: the learning rate
+
+    @property
+    def finite(self) -> Flags:
+        """Which points have a loss."""
+        return np.isfinite(self.loss)
+
+    def growth(self, centre: Floats) -> Floats:
+        """Noise of every point relative to that at the centre."""
+        if self.noisy is None:
+            return np.ones(len(self.x))
+        return noise_growth(self.x[:, self.noisy], float(centre[self.noisy]))
+
+    def fingerprint(self) -> int:
+        """A number by the shape of the surface alone."""
+        above = self.adjusted - (np.nanmin(self.adjusted) if self.finite.any() else 0.0)
+        return zlib.crc32(np.column_stack([self.x, above]).round(6).tobytes())
+
+
+def points_of(rows: pd.DataFrame, over: Sequence[str]) -> Points:
+    """The points of one group. Settings at which no run ended (all failed) are left out."""
+    trained = rows[rows["status"] != "failed"]
+    values, cell = np.unique(trained[list(over)].to_numpy(float).reshape(-1, 2), axis=0, return_inverse=True)
+    cell = cell.reshape(-1)
+    good = ~np.isin(cell, cell[(trained["status"] == "diverged").to_numpy()])
+    seeds = np.unique(trained["seed"].to_numpy()[good], return_inverse=True)[1]
+    single = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": trained["val_loss"].to_numpy(float)[good]})
+    n = np.bincount(single["cell"], minlength=len(values)).astype(float)
+    loss = np.full(len(values), np.nan)
+    loss[n > 0] = np.bincount(single["cell"], single["loss"], len(values))[n > 0] / n[n > 0]
+    noisy = list(over).index("lr") if "lr" in over else None
+    raw = Points(values, np.log2(values), loss, loss, n, single, 0.0, noisy)
+    if single["seed"].nunique() < 2:
+        return raw
+    effects, _, _ = two_way(single, 1 / raw.growth(raw.x[np.nanargmin(loss)]))
+    if not len(effects):
+        return raw
+    adjusted = loss.copy()
+    shift = np.bincount(single["cell"], effects[single["seed"]], len(values))[n > 0] / n[n > 0]
+    adjusted[n > 0] -= shift - effects.mean()
+    variance = float(np.var(effects, ddof=1)) / len(effects)
+    return Points(values, raw.x, loss, adjusted, n, single, variance, noisy)
+
+
+# --- polynomials ---
+
+
+def evaluated(coefficients: Floats, at: Floats, degree: int, slope: tuple[int, int] = (0, 0)) -> Floats:
+    """Values of polynomials (rows of coefficients) at places (rows of `at`, one per polynomial), or of a derivative.
+
+    `slope` counts how often to differentiate by u and by v.
+    """
+    total = np.zeros(len(coefficients))
+    for coefficient, (a, b) in zip(coefficients.T, POWERS[degree], strict=True):
+        if a >= slope[0] and b >= slope[1]:
+            factor = math.perm(a, slope[0]) * math.perm(b, slope[1])
+            total += factor * coefficient * at[:, 0] ** (a - slope[0]) * at[:, 1] ** (b - slope[1])
+    return total
+
+
+def design(at: Floats, degree: int) -> Floats:
+    """(places, coefficients) matrix of the polynomial's terms."""
+    return np.column_stack([at[:, 0] ** a * at[:, 1] ** b for a, b in POWERS[degree]])
+
+
+class Hull(NamedTuple):
+    """A convex polygon, counter-clockwise: where edges start, how they run, which way is out of them."""
+
+    corners: Floats
+    along: Floats
+    normals: Floats
+    sides: Floats  # (edges, 2): 1 or -1 where an edge is the high or low end of a field, else 0
+
+    def holds(self, at: Floats) -> Flags:
+        """Which of the places lie in the polygon."""
+        out = ((at[:, None, :] - self.corners) * self.normals).sum(axis=-1)
+        return np.asarray((out <= 1e-9).all(axis=1))
+
+
+def hull(at: Floats) -> Hull | None:
+    """The convex hull of places (monotone chain); None where they lie on a line."""
+    ordered = at[np.lexsort((at[:, 1], at[:, 0]))]
+    corners: list[Floats] = []
+    for chain in (ordered, ordered[::-1]):
+        half: list[Floats] = []
+        for place in chain:
+            while len(half) > 1 and _turn(half[-2], half[-1], place) <= 1e-9:
+                half.pop()
+            half.append(place)
+        corners += half[:-1]
+    if len(corners) < 3:
+        return None
+    starts = np.array(corners)
+    along = np.roll(starts, -1, axis=0) - starts
+    normals = np.column_stack([along[:, 1], -along[:, 0]]) / np.linalg.norm(along, axis=1)[:, None]
+    return Hull(starts, along, normals, np.where(np.abs(normals) >= _SIDE, np.sign(normals), 0.0))
+
+
+def _turn(a: Floats, b: Floats, c: Floats) -> float:
+    return float((b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]))
+
+
+def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats]:
+    """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
+
+    The lowest of a lattice and of points on the edges, and from there Newton's method; what leaves the polygon, or does
+    not end in a minimum, is left on the lattice.
+    """
+    low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
+    steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
+    lattice = low + np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) * (high - low)
+    lattice = lattice[inside.holds(lattice)]
+    t = np.arange(_EDGE)[None, :, None] / _EDGE
+    edges = (inside.corners[:, None] + t * inside.along[:, None]).reshape(-1, 2)
+    corner = np.clip(inside.sides + np.roll(inside.sides, 1, axis=0), -1, 1)
+    ends = np.where(t > 0, inside.sides[:, None], corner[:, None]).reshape(-1, 2)
+    tried = np.vstack([lattice, edges])
+    best = np.argmin(coefficients @ design(tried, degree).T, axis=1)
+    place, side = tried[best], np.vstack([np.zeros_like(lattice), ends])[best]
+    found, exists = _newton(coefficients, place, degree)
+    exists &= inside.holds(found)
+    return np.where(exists[:, None], found, place), np.where(exists[:, None], 0.0, side)
+
+
+def _newton(coefficients: Floats, start: Floats, degree: int, steps: int = 8) -> tuple[Floats, Flags]:
+    """(places, which are minima), from Newton's method, which a quadratic needs one step of."""
+    at, exists = start.copy(), np.ones(len(start), dtype=bool)
+    for _ in range(steps if degree > 2 else 2):
+        slope, (uu, uv, vv) = _slope(coefficients, at, degree), bend(coefficients, at, degree)
+        det = uu * vv - uv * uv
+        exists &= (uu > 0) & (det > 1e-12 * uu * uu)
+        det = np.where(exists, det, 1.0)
+        step = np.stack([vv * slope[:, 0] - uv * slope[:, 1], uu * slope[:, 1] - uv * slope[:, 0]], axis=1)
+        step = np.where(exists[:, None], step / det[:, None], 0.0)
+        at = at - (step if degree == 2 else np.clip(step, -1.0, 1.0))
+    return at, exists & (np.abs(step).max(axis=1) < 1e-3)
+
+
+def _slope(coefficients: Floats, at: Floats, degree: int) -> Floats:
+    return np.stack([evaluated(coefficients, at, degree, slope) for slope in ((1, 0), (0, 1))], axis=1)
+
+
+def bend(coefficients: Floats, at: Floats, degree: int) -> tuple[Floats, Floats, Floats]:
+    """Second derivatives by u u, u v and v v, one per polynomial, nats/octave^2."""
+    uu, uv, vv = (evaluated(coefficients, at, degree, slope) for slope in ((2, 0), (1, 1), (0, 2)))
+    return uu, uv, vv
+
+
+# --- windows ---
+
+
+class Window(NamedTuple):
+    """The points around a centre that are fitted, by their octaves on either side, and the polynomial's degree."""
+
+    u: float
+    v: float
+    degree: int
+
+    @property
+    def size(self) -> str:
+        """Its extent in words."""
+        return " x ".join("all" if math.isinf(half) else f"+-{half:g}" for half in (self.u, self.v)) + " octaves"
+
+
+class Found(NamedTuple):
+    """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
+
+    sides as `lowest` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
+    its window, and its coefficients in octaves from the centre.
+    """
+
+    window: Window
+    places: Floats
+    sides: Floats
+    value: Floats
+    centre: Floats
+    index: Indices
+    coefficients: Floats
+
+
+def centres_of(points: Points, losses: Floats) -> Indices:
+    """Per row of losses, the point at which a quadratic through the lowest points is lowest: a smoothed minimum."""
+    finite = np.flatnonzero(points.finite)
+    fraction, fewest = _LOWEST
+    order = finite[np.argsort(points.adjusted[finite], kind="stable")]
+    keep = order[: max(fewest, math.ceil(fraction * len(finite)))]
+    terms = design(points.x[keep] - points.x[keep].mean(axis=0), 2)
+    weight = np.sqrt(points.n[keep])
+    smooth = terms @ (np.linalg.pinv(terms * weight[:, None], rcond=1e-6) * weight)
+    return np.asarray(keep[np.argmin(losses[:, keep] @ smooth.T, axis=1)])
+
+
+def window_points(points: Points, centre: int, window: Window, noise: float) -> Indices:
+    """The points fitted: the finite ones within the window, less those beyond a cliff."""
+    offset = np.abs(points.x - points.x[centre]) <= np.array([window.u, window.v]) + 1e-9
+    index = np.flatnonzero(points.finite & offset.all(axis=1))
+    rise = points.adjusted[index] - points.adjusted[index].min()
+    return np.asarray(index[rise <= max(CUT * float(np.median(rise)), 8 * noise)])
+
+
+def operator(points: Points, centre: int, index: Indices, degree: int) -> Floats | None:
+    """(coefficients, points in the window) matrix from their means to the polynomial in octaves from the centre.
+
+    Least squares, weighted by seeds and growth of noise. None where the points are too few or lie too unevenly.
+    """
+    offset, terms = points.x[index] - points.x[centre], len(POWERS[degree])
+    values = min(len(np.unique(offset[:, field].round(6))) for field in (0, 1))
+    if len(index) < terms + (degree > 2) or values <= degree:
+        return None
+    weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
+    weighted = design(offset, degree) * weight[:, None]
+    singular = np.linalg.svd(weighted / np.linalg.norm(weighted, axis=0), compute_uv=False)
+    return np.linalg.pinv(weighted) * weight if singular[-1] > 1e-3 * singular[0] else None
+
+
+def find(points: Points, losses: Floats, centres: Indices, window: Window, noise: float) -> Found | None:
+    """The lowest places of polynomials through rows of losses; None where there is none for the first row."""
+    places, value = np.full((len(losses), 2), np.nan), np.full(len(losses), np.nan)
+    sides = np.zeros((len(losses), 2))
+    for centre in np.unique(centres):
+        rows = centres == centre
+        index = window_points(points, int(centre), window, noise)
+        solve = operator(points, int(centre), index, window.degree)
+        around = None if solve is None else hull(points.x[index] - points.x[centre])
+        if solve is None or around is None:
+            if rows[0]:
+                return None
+            continue
+        coefficients = losses[rows][:, index] @ solve.T
+        offset, sides[rows] = lowest(coefficients, around, window.degree)
+        places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
+        if rows[0]:
+            first, used = coefficients[0], index
+    return Found(window, places, sides, value, points.x[centres[0]], used, first)

@@ -34,13 +34,13 @@ WINDOWS = (
 )
 """Half widths in octaves and degree; the first in which both fields are identified is the fit."""
 
-LIMIT = 0.025
+LIMIT = 0.01
 """A field is identified if at most this fraction of replicates is lowest at its low end, and at its high end."""
 
 BASIN = 0.01
 """Fraction of the loss within which settings count as equally good."""
 
-_CHOICES = (Window(1, 2, 2), *WINDOWS[:3])  # compared for the spread over windows
+_CHOICES = WINDOWS[:3]  # compared for the spread over windows
 _NOISE_REACH = 2.0  # octaves of the first field around the minimum whose runs say how large the noise is
 _MIN_DF = 2
 _MIN_POINTS = 6

@@ -31,7 +31,7 @@ CUT = 4.0
 """Points of a window that lie higher above its lowest than this many times the median are beyond a cliff."""
 
 _LOWEST = (0.4, 12)  # the smoothing quadratic goes through this fraction of the points, the lowest, or so many
-_LATTICE, _EDGE = 16, 8  # points per side of a window's lattice, and per edge of its hull
+_LATTICE = 16  # points per side of the lattice on which a minimum is first sought
 _SIDE = 0.5  # the least component of an edge's normal for its points to count as an end of that field
 
 
@@ -154,23 +154,46 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
 def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats]:
     """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
 
-    The lowest of a lattice and of points on the edges, and from there Newton's method; what leaves the polygon, or does
-    not end in a minimum, is left on the lattice.
+    Within, Newton's method from the lowest of a lattice; on the edges, where the polynomial is one in a single
+    variable, exactly.
     """
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
     steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
     lattice = low + np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) * (high - low)
     lattice = lattice[inside.holds(lattice)]
-    t = np.arange(_EDGE)[None, :, None] / _EDGE
-    edges = (inside.corners[:, None] + t * inside.along[:, None]).reshape(-1, 2)
+    start = lattice[np.argmin(coefficients @ design(lattice, degree).T, axis=1)]
+    place, exists = _newton(coefficients, start, degree)
+    exists &= inside.holds(place)
+    place = np.where(exists[:, None], place, start)
+    within = np.where(exists, evaluated(coefficients, place, degree), np.inf)
+    on_edge, value, side = _lowest_on_edges(coefficients, inside, degree)
+    better = value < within - 1e-12
+    return np.where(better[:, None], on_edge, place), np.where(better[:, None], side, 0.0)
+
+
+def _lowest_on_edges(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats, Floats]:
+    """(places, values, sides) where each polynomial is lowest on the edges."""
+    knots = np.arange(4) / 3
+    at = (inside.corners[:, None] + knots[:, None] * inside.along[:, None]).reshape(-1, 2)
+    values = (coefficients @ design(at, degree).T).reshape(len(coefficients), -1, 4)
+    in_t = values @ np.linalg.inv(np.vander(knots, 4, increasing=True)).T
+    t = cubic_minimum(*np.moveaxis(in_t[..., 1:], -1, 0))
+    t = np.where((t > 0) & (t < 1), t, 0.0)
+    along = ((in_t[..., 3] * t + in_t[..., 2]) * t + in_t[..., 1]) * t + in_t[..., 0]
+    lower = (t > 0) & (along < values[..., 0])
+    t, along = np.where(lower, t, 0.0), np.where(lower, along, values[..., 0])
+    edge, row = along.argmin(axis=1), np.arange(len(along))
+    t = t[row, edge][:, None]
     corner = np.clip(inside.sides + np.roll(inside.sides, 1, axis=0), -1, 1)
-    ends = np.where(t > 0, inside.sides[:, None], corner[:, None]).reshape(-1, 2)
-    tried = np.vstack([lattice, edges])
-    best = np.argmin(coefficients @ design(tried, degree).T, axis=1)
-    place, side = tried[best], np.vstack([np.zeros_like(lattice), ends])[best]
-    found, exists = _newton(coefficients, place, degree)
-    exists &= inside.holds(found)
-    return np.where(exists[:, None], found, place), np.where(exists[:, None], 0.0, side)
+    side = np.where(t > 0, inside.sides[edge], corner[edge])
+    return inside.corners[edge] + t * inside.along[edge], along[row, edge], side
+
+
+def cubic_minimum(b: Floats, c: Floats, d: Floats) -> Floats:
+    """Where b t + c t^2 + d t^3 has its local minimum; NaN where it has none."""
+    root = c + np.sqrt(np.clip(c * c - 3 * b * d, 0.0, None))
+    exists = (c * c > 3 * b * d) & (root > 0)
+    return np.where(exists, -b / np.where(exists, root, 1.0), np.nan)
 
 
 def _newton(coefficients: Floats, start: Floats, degree: int, steps: int = 8) -> tuple[Floats, Flags]:
@@ -217,7 +240,8 @@ class Found(NamedTuple):
     """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
 
     sides as `lowest` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
-    its window, and its coefficients in octaves from the centre.
+    its window, its coefficients in octaves from the centre, and of a quadratic through the same points the
+    curvatures along each field, in all rows of losses.
     """
 
     window: Window
@@ -227,6 +251,7 @@ class Found(NamedTuple):
     centre: Floats
     index: Indices
     coefficients: Floats
+    curvatures: Floats
 
 
 def centres_of(points: Points, losses: Floats) -> Indices:
@@ -236,8 +261,8 @@ def centres_of(points: Points, losses: Floats) -> Indices:
     order = finite[np.argsort(points.adjusted[finite], kind="stable")]
     keep = order[: max(fewest, math.ceil(fraction * len(finite)))]
     terms = design(points.x[keep] - points.x[keep].mean(axis=0), 2)
-    weight = np.sqrt(points.n[keep])
-    smooth = terms @ (np.linalg.pinv(terms * weight[:, None], rcond=1e-6) * weight)
+    solve = _solver(terms, np.sqrt(points.n[keep]), 1e-3)
+    smooth = np.eye(len(keep)) if solve is None else terms @ solve  # too uneven to smooth: the lowest as they are
     return np.asarray(keep[np.argmin(losses[:, keep] @ smooth.T, axis=1)])
 
 
@@ -259,9 +284,21 @@ def operator(points: Points, centre: int, index: Indices, degree: int) -> Floats
     if len(index) < terms + (degree > 2) or values <= degree:
         return None
     weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
-    weighted = design(offset, degree) * weight[:, None]
-    singular = np.linalg.svd(weighted / np.linalg.norm(weighted, axis=0), compute_uv=False)
-    return np.linalg.pinv(weighted) * weight if singular[-1] > 1e-3 * singular[0] else None
+    return _solver(design(offset, degree), weight, 1e-3)
+
+
+def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
+    """(terms, rows) matrix of the weighted least-squares fit; None where terms can hardly be told apart.
+
+    By the scaled normal equations, which are small whatever the number of rows.
+    """
+    weighted = terms * weight[:, None]
+    scale = np.linalg.norm(weighted, axis=0)
+    weighted /= scale
+    values, vectors = np.linalg.eigh(weighted.T @ weighted)
+    if values[0] <= least * least * values[-1]:
+        return None
+    return np.asarray(((vectors / values) @ (vectors.T @ (weighted * weight[:, None]).T)) / scale[:, None])
 
 
 def find(points: Points, losses: Floats, centres: Indices, window: Window, noise: float) -> Found | None:
@@ -282,4 +319,19 @@ def find(points: Points, losses: Floats, centres: Indices, window: Window, noise
         places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
         if rows[0]:
             first, used = coefficients[0], index
-    return Found(window, places, sides, value, points.x[centres[0]], used, first)
+    straight = operator(points, int(centres[0]), used, 2)
+    assert straight is not None  # a quadratic can be fitted where a cubic can
+    curvatures = profile_curvatures(losses[:, used] @ straight.T)
+    return Found(window, places, sides, value, points.x[centres[0]], used, first, curvatures)
+
+
+def profile_curvatures(quadratics: Floats) -> Floats:
+    """(rows, 2): what 1 octave of each field beside the minimum costs if the other field is tuned to it, nats/token.
+
+    Negative infinity where there is no minimum along the other one.
+    """
+    uu, uv, vv = quadratics[:, 3], quadratics[:, 4], quadratics[:, 5]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        along = np.stack([np.where(vv > 0, uu - uv**2 / (4 * vv), -np.inf)] * 2, axis=1)
+        along[:, 1] = np.where(uu > 0, vv - uv**2 / (4 * uu), -np.inf)
+    return along

@@ -91,14 +91,17 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=200, help="simulated groups per row (default 200)")
     parser.add_argument("--only", default="", metavar="WORDS", help="rows of these points, curve, noise or seeds alone")
     arguments = parser.parse_args()
-    print("| points | curve | noise | seeds | ok | lr: ok, bias, sd, coverage, width | init std: the same | ellipse | edge |")
+    print("| points | curve | noise | seeds | ok | lr: ok bias sd coverage width | init std | ellipse | edge |")
     print("|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
         words = " ".join(map(str, case.values()))
         if arguments.only and not all(word in words for word in arguments.only.split(",")):
             continue
         table = surface(simulated(arguments.groups, **case, seed=1), by=["group"], resamples=1000)
-        print(f"| {case['points']} | {case['curve']} | {case['noise']} | {case['seeds']} | {_summary(table)} |", flush=True)
+        print(
+            f"| {case['points']} | {case['curve']} | {case['noise']} | {case['seeds']} | {_summary(table)} |",
+            flush=True,
+        )
 
 
 CASES: list[dict[str, Any]] = [

@@ -35,7 +35,14 @@ WINDOWS = (
 """Half widths in octaves and degree; the first in which both fields are identified is the fit."""
 
 LIMIT = 0.01
-"""A field is identified if at most this fraction of replicates is lowest at its low end, and at its high end."""
+"""A field is identified if at most this fraction of replicates is lowest at either end of what was tried."""
+
+WINDOW_LIMIT = 0.05
+"""The same for the ends of a window, with tried values beyond them."""
+
+MISFIT = 3.0
+"""Where residuals are larger than this many times what the noise explains (chi square per degree of freedom), a window
+is too wide for its polynomial."""
 
 BASIN = 0.01
 """Fraction of the loss within which settings count as equally good."""
@@ -103,27 +110,29 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     noise, df = _noise(points, centre)
     losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
     centres, level = centres_of(points, losses), float(noise[centre])
-    fits: list[Found] = []
+    fits: list[Fit] = []
     for window in WINDOWS:
         found = find(points, losses, centres, window, level)
-        fits += [] if found is None else [found]
-        if found is not None and identified(found).all():
+        fits += [] if found is None else [_judged(points, found, noise)]
+        if found is not None and fits[-1].misfit <= MISFIT and fits[-1].identified.all():
             break
+    fits = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
     if not fits:
         why = f"the {finite.sum()} settings with finite losses lie too unevenly around the minimum: train more"
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
-    fit = max(fits, key=lambda found: int(identified(found).sum()))
+    chosen = max(fits, key=lambda fit: int(fit.identified.sum()))
+    fit = chosen.found
     row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": fit.window.size}
     first = points.adjusted[None]
     others = [find(points, first, centres[:1], window, level) for window in _CHOICES]
     places = np.array([found.places[0] for found in [fit, *others] if found is not None and not found.sides[0].any()])
     spread = np.cov(places.T, ddof=0) if len(places) > 1 else np.zeros((2, 2))
-    verdicts = [_verdict(points, fits, fit, i, over[i]) for i in (0, 1)]
+    verdicts = [_verdict(points, fits, chosen, i, over[i]) for i in (0, 1)]
     for i, name in enumerate(over):
-        row |= _coordinate(points, fit, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
+        row |= _coordinate(points, chosen, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
     row |= _shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
-        row |= _ellipse(fit, spread)
+        row |= _ellipse(chosen, spread)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
     row["loss_opt_se"] = math.sqrt(float(np.nanvar(fit.value[1:])) + points.seed_variance)
@@ -183,15 +192,41 @@ def _perturbed(points: Points, noise: Floats, df: float, resamples: int, generat
 # --- the verdict on each field ---
 
 
-def _shares(found: Found) -> Floats:
-    """(2, 2): per field the fractions of replicates at its low and at its high end; those without a fit are at both."""
+class Fit(NamedTuple):
+    """A polynomial in one window, and what it says of either field."""
+
+    found: Found
+    shares: Floats  # (field, end): fractions of replicates that are lowest there; all of those without a fit
+    ends: tuple[tuple[str, str], ...]  # (field, end): "tried", "cliff" or "window": what ends there
+    misfit: float  # chi square per degree of freedom
+    stretch: float  # by how much residuals that the noise does not explain widen an interval
+
+    @property
+    def identified(self) -> Flags:
+        """Per field whether the minimum lies between the ends, in the data and in nearly all replicates."""
+        limits = np.array([[WINDOW_LIMIT if end == "window" else LIMIT for end in ends] for ends in self.ends])
+        return np.asarray((self.shares <= limits).all(axis=1) & (self.found.sides[0] == 0))
+
+
+def _judged(points: Points, found: Found, noise: Floats) -> Fit:
     missing = np.isnan(found.places[1:, 0]).mean()
-    return np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)
+    shares = np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)
+    ends = tuple((_end(points, found, field, -1), _end(points, found, field, 1)) for field in (0, 1))
+    offset = points.x[found.index] - found.centre
+    left = points.adjusted[found.index] - design(offset, found.window.degree) @ found.coefficients
+    df = max(len(left) - len(POWERS[found.window.degree]), 1)
+    misfit = float((left**2 * points.n[found.index] / noise[found.index] ** 2).sum()) / df
+    stretch = math.sqrt(misfit) if misfit > 1 + 2 * math.sqrt(2 / df) else 1.0
+    return Fit(found, shares, ends, misfit, stretch)
 
 
-def identified(found: Found) -> Flags:
-    """Per field whether the minimum lies between the ends, in the data and in all but LIMIT of the replicates."""
-    return np.asarray((_shares(found) <= LIMIT).all(axis=1) & (found.sides[0] == 0))
+def _end(points: Points, found: Found, field: int, side: int) -> str:
+    """What the end of a field's fitted points is: the last tried, the last before a cliff, or that of the window."""
+    offset = (points.x[:, field] - found.centre[field]) * side
+    beyond = offset > offset[found.index].max() + 1e-9
+    if not beyond.any():
+        return "tried"
+    return "window" if (offset[beyond] > found.window[field] + 1e-9).all() else "cliff"
 
 
 class Verdict(NamedTuple):
@@ -202,43 +237,39 @@ class Verdict(NamedTuple):
     why: str
 
 
-def _verdict(points: Points, fits: Sequence[Found], fit: Found, field: int, name: str) -> Verdict:
-    if identified(fit)[field]:
+def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: str) -> Verdict:
+    if fit.identified[field]:
         return Verdict("ok", 0, "")
-    found = [other for other in fits if not identified(other)[field]][-1]
-    shares, at = _shares(found)[field], int(found.sides[0, field])
-    sides = [side for side, share in zip((-1, 1), shares, strict=True) if share > LIMIT or side == at]
-    used = points.x[found.index, field]
+    last = [other for other in fits if not other.identified[field]][-1]
+    shares, at = last.shares[field], int(last.found.sides[0, field])
+    hit = [side for side, share in zip((-1, 1), shares, strict=True) if share > LIMIT or side == at]
+    used = points.x[last.found.index, field]
     low, high = _power(used.min()), _power(used.max())
-    if len(sides) == 1:
-        side = sides[0]
-        end, word = (high, "highest") if side > 0 else (low, "lowest")
-        beyond = (points.x[:, field] - (used.max() if side > 0 else used.min())) * side
-        half = found.window[field]
-        outside = (points.x[:, field] - found.centre[field]) * side > half + 1e-9
+    if len(hit) == 1 and (kind := last.ends[field][hit[0] > 0]) != "window":
+        side = hit[0]
+        end, word, way = (high, "highest", "upwards") if side > 0 else (low, "lowest", "downwards")
         share = f"the minimum is there in {max(shares):.0%} of resamples"
-        if not (beyond > 1e-9).any():
-            way = "upwards" if side > 0 else "downwards"
+        if kind == "tried":
             return Verdict("edge", side, f"{name} at the {word} tried, {end} ({share}): extend the grid {way}")
-        if not outside.any():
-            why = f"{name} at {end}, beyond which runs diverge or lie past a cliff ({share}): add values around it"
-            return Verdict("edge", side, why)
+        why = f"{name} at {end}, beyond which runs diverge or lie past a cliff ({share}): add values around it"
+        return Verdict("edge", side, why)
     return Verdict("flat", 0, f"{name} not identified within [{low}, {high}]: train more seeds, or a wider range")
 
 
 def _coordinate(
-    points: Points, fit: Found, field: int, name: str, verdict: Verdict, spread: float
+    points: Points, fit: Fit, field: int, name: str, verdict: Verdict, spread: float
 ) -> dict[str, float | str]:
     """The optimum of one field with its interval."""
     if verdict.status == "flat":
         return {}
-    draws, used = fit.places[1:, field], points.x[fit.index, field]
-    opt = float(fit.places[0, field] if not fit.sides[0].any() else np.nanmedian(draws))
+    found = fit.found
+    draws, used = found.places[1:, field], points.x[found.index, field]
+    opt = float(found.places[0, field] if not found.sides[0].any() else np.nanmedian(draws))
     low, high = np.nanquantile(draws, [0.025, 0.975])
-    low = max(opt - math.hypot(max(opt - low, 0.0), spread), used.min())
-    high = min(opt + math.hypot(max(high - opt, 0.0), spread), used.max())
+    low = max(opt - math.hypot(fit.stretch * max(opt - low, 0.0), spread), used.min())
+    high = min(opt + math.hypot(fit.stretch * max(high - opt, 0.0), spread), used.max())
     if verdict.side:
-        opt = float(fit.places[0, field])
+        opt = float(found.places[0, field])
         low, high = (low, math.nan) if verdict.side > 0 else (math.nan, high)
     logs = {"opt": opt, "low": float(low), "high": float(high)}
     return {f"log2_{name}_{which}": log2 for which, log2 in logs.items()} | {
@@ -275,10 +306,10 @@ def _shape(points: Points, fit: Found, over: Sequence[str], noise: float) -> dic
     }
 
 
-def _ellipse(fit: Found, spread: Floats) -> dict[str, float]:
+def _ellipse(fit: Fit, spread: Floats) -> dict[str, float]:
     """The 95 % region of the joint optimum: semi-axes in octaves, angle of the longer one from the first field's."""
-    draws = fit.places[1:][np.isfinite(fit.places[1:, 0])]
-    offset = draws - fit.places[0]
+    places = fit.found.places
+    offset = (places[1:][np.isfinite(places[1:, 0])] - places[0]) * fit.stretch
     covariance = offset.T @ offset / len(offset)
     distance = np.einsum("ri,ij,rj->r", offset, np.linalg.pinv(covariance), offset)
     values, vectors = np.linalg.eigh((covariance + spread) * max(float(np.quantile(distance, 0.95)), 5.991))

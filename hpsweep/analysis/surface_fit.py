@@ -1,9 +1,9 @@
 """A polynomial in two hyperparameters around the lowest losses, and where among the tried points it is lowest.
 
-    u, v       octaves of the first and of the second hyperparameter
-    point      (group, u, v): its runs differ in the seed alone
-    quadratic  1, u, v, u^2, u v, v^2
-    cubic      and u^3, u^2 v, u v^2, v^3
+u, v       octaves of the first and of the second hyperparameter
+point      (group, u, v): its runs differ in the seed alone
+quadratic  1, u, v, u^2, u v, v^2
+cubic      and u^3, u^2 v, u v^2, v^3
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from hpsweep.analysis.cells import Floats, noise_growth, two_way
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-POWERS = {2: ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))}
-POWERS[3] = (*POWERS[2], (3, 0), (2, 1), (1, 2), (0, 3))
+POWERS: dict[int, list[tuple[int, int]]] = {
+    degree: [(total - b, b) for total in range(degree + 1) for b in range(total + 1)] for degree in range(4)
+}
 """Degree -> exponents of u and v, a pair per coefficient."""
 
 CUT = 4.0
@@ -96,22 +97,22 @@ def points_of(rows: pd.DataFrame, over: Sequence[str]) -> Points:
 # --- polynomials ---
 
 
-def evaluated(coefficients: Floats, at: Floats, degree: int, slope: tuple[int, int] = (0, 0)) -> Floats:
-    """Values of polynomials (rows of coefficients) at places (rows of `at`, one per polynomial), or of a derivative.
-
-    `slope` counts how often to differentiate by u and by v.
-    """
-    total = np.zeros(len(coefficients))
-    for coefficient, (a, b) in zip(coefficients.T, POWERS[degree], strict=True):
-        if a >= slope[0] and b >= slope[1]:
-            factor = math.perm(a, slope[0]) * math.perm(b, slope[1])
-            total += factor * coefficient * at[:, 0] ** (a - slope[0]) * at[:, 1] ** (b - slope[1])
-    return total
-
-
 def design(at: Floats, degree: int) -> Floats:
     """(places, coefficients) matrix of the polynomial's terms."""
-    return np.column_stack([at[:, 0] ** a * at[:, 1] ** b for a, b in POWERS[degree]])
+    u, v = ([np.ones(len(at)), x, x * x, x * x * x] for x in at.T)
+    return np.stack([u[a] * v[b] for a, b in POWERS[degree]], axis=1)
+
+
+def evaluated(coefficients: Floats, at: Floats, degree: int) -> Floats:
+    """Values of polynomials (rows of coefficients) at places (rows of `at`), one each."""
+    return np.asarray((coefficients * design(at, degree)).sum(axis=1))
+
+
+def derivative(coefficients: Floats, degree: int, field: int) -> Floats:
+    """Coefficients of the derivatives by u (field 0) or v (field 1), polynomials of one degree less."""
+    raised = [(a + (field == 0), b + (field == 1)) for a, b in POWERS[degree - 1]]
+    factors = np.array([float(power[field]) for power in raised])
+    return np.asarray(coefficients[:, [POWERS[degree].index(power) for power in raised]] * factors)
 
 
 class Hull(NamedTuple):
@@ -131,6 +132,8 @@ class Hull(NamedTuple):
 def hull(at: Floats) -> Hull | None:
     """The convex hull of places (monotone chain); None where they lie on a line."""
     ordered = at[np.lexsort((at[:, 1], at[:, 0]))]
+    new = np.diff(ordered[:, 0]) > 0
+    ordered = ordered[np.concatenate([[True], new]) | np.concatenate([new, [True]])]  # the ends of every column
     corners: list[Floats] = []
     for chain in (ordered, ordered[::-1]):
         half: list[Floats] = []
@@ -198,25 +201,29 @@ def cubic_minimum(b: Floats, c: Floats, d: Floats) -> Floats:
 
 def _newton(coefficients: Floats, start: Floats, degree: int, steps: int = 8) -> tuple[Floats, Flags]:
     """(places, which are minima), from Newton's method, which a quadratic needs one step of."""
-    at, exists = start.copy(), np.ones(len(start), dtype=bool)
+    slopes = [derivative(coefficients, degree, field) for field in (0, 1)]
+    bends = _bends(coefficients, degree)
+    at, exists = start, np.ones(len(start), dtype=bool)
     for _ in range(steps if degree > 2 else 2):
-        slope, (uu, uv, vv) = _slope(coefficients, at, degree), bend(coefficients, at, degree)
+        terms = design(at, degree - 1)
+        by_u, by_v = ((slope * terms).sum(axis=1) for slope in slopes)
+        uu, uv, vv = ((second * terms[:, : second.shape[1]]).sum(axis=1) for second in bends)
         det = uu * vv - uv * uv
         exists &= (uu > 0) & (det > 1e-12 * uu * uu)
-        det = np.where(exists, det, 1.0)
-        step = np.stack([vv * slope[:, 0] - uv * slope[:, 1], uu * slope[:, 1] - uv * slope[:, 0]], axis=1)
-        step = np.where(exists[:, None], step / det[:, None], 0.0)
+        det = np.where(exists, det, np.inf)
+        step = np.stack([(vv * by_u - uv * by_v) / det, (uu * by_v - uv * by_u) / det], axis=1)
         at = at - (step if degree == 2 else np.clip(step, -1.0, 1.0))
     return at, exists & (np.abs(step).max(axis=1) < 1e-3)
 
 
-def _slope(coefficients: Floats, at: Floats, degree: int) -> Floats:
-    return np.stack([evaluated(coefficients, at, degree, slope) for slope in ((1, 0), (0, 1))], axis=1)
+def _bends(coefficients: Floats, degree: int) -> list[Floats]:
+    first = [derivative(coefficients, degree, field) for field in (0, 1)]
+    return [derivative(first[a], degree - 1, b) for a, b in ((0, 0), (0, 1), (1, 1))]
 
 
 def bend(coefficients: Floats, at: Floats, degree: int) -> tuple[Floats, Floats, Floats]:
     """Second derivatives by u u, u v and v v, one per polynomial, nats/octave^2."""
-    uu, uv, vv = (evaluated(coefficients, at, degree, slope) for slope in ((2, 0), (1, 1), (0, 2)))
+    uu, uv, vv = (evaluated(second, at, degree - 2) for second in _bends(coefficients, degree))
     return uu, uv, vv
 
 
@@ -240,8 +247,7 @@ class Found(NamedTuple):
     """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
 
     sides as `lowest` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
-    its window, its coefficients in octaves from the centre, and of a quadratic through the same points the
-    curvatures along each field, in all rows of losses.
+    its window and its coefficients in octaves from the centre.
     """
 
     window: Window
@@ -251,14 +257,13 @@ class Found(NamedTuple):
     centre: Floats
     index: Indices
     coefficients: Floats
-    curvatures: Floats
 
 
 def centres_of(points: Points, losses: Floats) -> Indices:
     """Per row of losses, the point at which a quadratic through the lowest points is lowest: a smoothed minimum."""
     finite = np.flatnonzero(points.finite)
     fraction, fewest = _LOWEST
-    order = finite[np.argsort(points.adjusted[finite], kind="stable")]
+    order = np.asarray(finite[np.argsort(points.adjusted[finite], kind="stable")])
     keep = order[: max(fewest, math.ceil(fraction * len(finite)))]
     terms = design(points.x[keep] - points.x[keep].mean(axis=0), 2)
     solve = _solver(terms, np.sqrt(points.n[keep]), 1e-3)
@@ -319,19 +324,4 @@ def find(points: Points, losses: Floats, centres: Indices, window: Window, noise
         places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
         if rows[0]:
             first, used = coefficients[0], index
-    straight = operator(points, int(centres[0]), used, 2)
-    assert straight is not None  # a quadratic can be fitted where a cubic can
-    curvatures = profile_curvatures(losses[:, used] @ straight.T)
-    return Found(window, places, sides, value, points.x[centres[0]], used, first, curvatures)
-
-
-def profile_curvatures(quadratics: Floats) -> Floats:
-    """(rows, 2): what 1 octave of each field beside the minimum costs if the other field is tuned to it, nats/token.
-
-    Negative infinity where there is no minimum along the other one.
-    """
-    uu, uv, vv = quadratics[:, 3], quadratics[:, 4], quadratics[:, 5]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        along = np.stack([np.where(vv > 0, uu - uv**2 / (4 * vv), -np.inf)] * 2, axis=1)
-        along[:, 1] = np.where(uu > 0, vv - uv**2 / (4 * uu), -np.inf)
-    return along
+    return Found(window, places, sides, value, points.x[centres[0]], used, first)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats, check_equal, check_runs, counts, label, two_way
-from hpsweep.analysis.optimum import ASSUMED_NOISE
+from hpsweep.analysis.optimum import ASSUMED_NOISE, REFUSED_LIMIT
 from hpsweep.analysis.surface_fit import (
     POWERS,
     Flags,
@@ -34,7 +34,7 @@ WINDOWS = (
 )
 """Half widths in octaves and degree; the first in which both fields are identified is the fit."""
 
-LIMIT = 0.01
+LIMIT = 0.005
 """A field is identified if at most this fraction of replicates is lowest at either end of what was tried."""
 
 WINDOW_LIMIT = 0.05
@@ -129,7 +129,7 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     spread = np.cov(places.T, ddof=0) if len(places) > 1 else np.zeros((2, 2))
     verdicts = [_verdict(points, fits, chosen, i, over[i]) for i in (0, 1)]
     for i, name in enumerate(over):
-        row |= _coordinate(points, chosen, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
+        row |= _coordinate(points, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
     row |= _shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
         row |= _ellipse(chosen, spread)
@@ -212,10 +212,10 @@ def _judged(points: Points, found: Found, noise: Floats) -> Fit:
     missing = np.isnan(found.places[1:, 0]).mean()
     shares = np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)
     ends = tuple((_end(points, found, field, -1), _end(points, found, field, 1)) for field in (0, 1))
-    offset = points.x[found.index] - found.centre
-    left = points.adjusted[found.index] - design(offset, found.window.degree) @ found.coefficients
+    offset = points.x[found.used] - found.centre
+    left = points.adjusted[found.used] - design(offset, found.window.degree) @ found.coefficients
     df = max(len(left) - len(POWERS[found.window.degree]), 1)
-    misfit = float((left**2 * points.n[found.index] / noise[found.index] ** 2).sum()) / df
+    misfit = float((left**2 * points.n[found.used] / noise[found.used] ** 2).sum()) / df
     stretch = math.sqrt(misfit) if misfit > 1 + 2 * math.sqrt(2 / df) else 1.0
     return Fit(found, shares, ends, misfit, stretch)
 
@@ -223,7 +223,7 @@ def _judged(points: Points, found: Found, noise: Floats) -> Fit:
 def _end(points: Points, found: Found, field: int, side: int) -> str:
     """What the end of a field's fitted points is: the last tried, the last before a cliff, or that of the window."""
     offset = (points.x[:, field] - found.centre[field]) * side
-    beyond = offset > offset[found.index].max() + 1e-9
+    beyond = offset > offset[found.used].max() + 1e-9
     if not beyond.any():
         return "tried"
     return "window" if (offset[beyond] > found.window[field] + 1e-9).all() else "cliff"
@@ -235,42 +235,54 @@ class Verdict(NamedTuple):
     status: str
     side: int
     why: str
+    fit: Fit  # that it was read off
 
 
 def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: str) -> Verdict:
+    """The status of one field: an edge is where most of what is not identified ends on one side."""
     if fit.identified[field]:
-        return Verdict("ok", 0, "")
+        return Verdict("ok", 0, "", fit)
     last = [other for other in fits if not other.identified[field]][-1]
     shares, at = last.shares[field], int(last.found.sides[0, field])
-    hit = [side for side, share in zip((-1, 1), shares, strict=True) if share > LIMIT or side == at]
-    used = points.x[last.found.index, field]
-    low, high = _power(used.min()), _power(used.max())
-    if len(hit) == 1 and (kind := last.ends[field][hit[0] > 0]) != "window":
-        side = hit[0]
-        end, word, way = (high, "highest", "upwards") if side > 0 else (low, "lowest", "downwards")
-        share = f"the minimum is there in {max(shares):.0%} of resamples"
-        if kind == "tried":
-            return Verdict("edge", side, f"{name} at the {word} tried, {end} ({share}): extend the grid {way}")
-        why = f"{name} at {end}, beyond which runs diverge or lie past a cliff ({share}): add values around it"
-        return Verdict("edge", side, why)
-    return Verdict("flat", 0, f"{name} not identified within [{low}, {high}]: train more seeds, or a wider range")
+    used = points.x[last.found.used, field]
+    low, high = _reached(last, field, used)
+    hit = [side for side, share in zip((-1, 1), shares, strict=True) if share > REFUSED_LIMIT or side == at]
+    kind = last.ends[field][hit[0] > 0] if len(hit) == 1 else "window"
+    if kind == "window":
+        why = f"{name} not identified within [{_power(low)}, {_power(high)}]"
+        ends = [word for word, share in zip(("lowest", "highest"), shares, strict=True) if share > LIMIT]
+        way = (
+            f"the interval reaches the {ends[0]} tried: extend the grid, or" if len(ends) == 1 else "the basin is flat:"
+        )
+        return Verdict("flat", 0, f"{why}, {way} train more seeds", last)
+    side = hit[0]
+    end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")
+    where = f"{name} {_power(end)} in {max(shares):.0%} of resamples"
+    if kind == "tried":
+        return Verdict("edge", side, f"minimum at the {word} {where}: extend the grid {way}", last)
+    return Verdict("edge", side, f"minimum at {where}, beside a cliff or diverged runs: add values around it", last)
 
 
-def _coordinate(
-    points: Points, fit: Fit, field: int, name: str, verdict: Verdict, spread: float
-) -> dict[str, float | str]:
-    """The optimum of one field with its interval."""
-    if verdict.status == "flat":
-        return {}
-    found = fit.found
-    draws, used = found.places[1:, field], points.x[found.index, field]
-    opt = float(found.places[0, field] if not found.sides[0].any() else np.nanmedian(draws))
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    low = max(opt - math.hypot(fit.stretch * max(opt - low, 0.0), spread), used.min())
-    high = min(opt + math.hypot(fit.stretch * max(high - opt, 0.0), spread), used.max())
-    if verdict.side:
-        opt = float(found.places[0, field])
+def _interval(fit: Fit, field: int) -> tuple[float, float]:
+    """The central 95 % of the replicates, log2."""
+    low, high = np.nanquantile(fit.found.places[1:, field], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _coordinate(points: Points, field: int, name: str, verdict: Verdict, spread: float) -> dict[str, float | str]:
+    """The optimum of one field with its interval; a bound's open side is null, and an optimum that is not known."""
+    found = verdict.fit.found
+    used, place = points.x[found.used, field], float(found.places[0, field])
+    draws = found.places[1:, field]
+    opt = float(np.nanmedian(draws)) if found.sides[0].any() and verdict.status == "ok" else place
+    low, high = _interval(verdict.fit, field)
+    stretch = verdict.fit.stretch
+    low = max(opt - math.hypot(stretch * max(opt - low, 0.0), spread), used.min())
+    high = min(opt + math.hypot(stretch * max(high - opt, 0.0), spread), used.max())
+    if verdict.status == "edge":
         low, high = (low, math.nan) if verdict.side > 0 else (math.nan, high)
+    elif verdict.status == "flat":
+        opt, (low, high) = math.nan, _reached(verdict.fit, field, used)
     logs = {"opt": opt, "low": float(low), "high": float(high)}
     return {f"log2_{name}_{which}": log2 for which, log2 in logs.items()} | {
         f"{name}_{which}": 2.0**log2 for which, log2 in logs.items()
@@ -286,7 +298,7 @@ def _shape(points: Points, fit: Found, over: Sequence[str], noise: float) -> dic
     uu, uv, vv = (float(value[0]) for value in bend(fit.coefficients[None], place, fit.window.degree))
     values, vectors = np.linalg.eigh(np.array([[uu, uv], [uv, vv]]) / 2)
     axis = vectors[:, 0] * (1 if vectors[0, 0] > 0 or (vectors[0, 0] == 0 and vectors[1, 0] > 0) else -1)
-    around = hull(points.x[fit.index] - fit.centre)
+    around = hull(points.x[fit.used] - fit.centre)
     assert around is not None
     room = ((around.corners - place) * around.normals).sum(axis=1)
     speed = around.normals @ axis
@@ -311,7 +323,10 @@ def _ellipse(fit: Fit, spread: Floats) -> dict[str, float]:
     places = fit.found.places
     offset = (places[1:][np.isfinite(places[1:, 0])] - places[0]) * fit.stretch
     covariance = offset.T @ offset / len(offset)
-    distance = np.einsum("ri,ij,rj->r", offset, np.linalg.pinv(covariance), offset)
+    distance = _distance(offset, covariance)
+    central = offset[distance <= np.quantile(distance, 0.95)]  # a few lie far out, at ends
+    covariance = central.T @ central / len(central)
+    distance = _distance(offset, covariance)
     values, vectors = np.linalg.eigh((covariance + spread) * max(float(np.quantile(distance, 0.95)), 5.991))
     angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
     whole = covariance + spread
@@ -321,6 +336,11 @@ def _ellipse(fit: Fit, spread: Floats) -> dict[str, float]:
         "ellipse_minor": math.sqrt(max(values[0], 0.0)),
         "ellipse_angle": (angle + 90) % 180 - 90,
     }
+
+
+def _distance(offset: Floats, covariance: Floats) -> Floats:
+    """Squared, in standard deviations."""
+    return np.asarray(np.einsum("ri,ij,rj->r", offset, np.linalg.pinv(covariance), offset))
 
 
 def _power(log2: float) -> str:

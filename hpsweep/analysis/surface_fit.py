@@ -255,7 +255,7 @@ class Found(NamedTuple):
     sides: Floats
     value: Floats
     centre: Floats
-    index: Indices
+    used: Indices
     coefficients: Floats
 
 

@@ -88,7 +88,7 @@ def main() -> None:
     from hpsweep.analysis.surface import surface
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, default=200, help="simulated groups per row (default 200)")
+    parser.add_argument("--groups", type=int, default=100, help="simulated groups per row (default 100)")
     parser.add_argument("--only", default="", metavar="WORDS", help="rows of these points, curve, noise or seeds alone")
     arguments = parser.parse_args()
     print("| points | curve | noise | seeds | ok | lr: ok bias sd coverage width | init std | ellipse | edge |")

@@ -247,7 +247,7 @@ class Found(NamedTuple):
     """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
 
     sides as `lowest` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
-    its window and its coefficients in octaves from the centre.
+    its window, its coefficients in octaves from the centre, and the matrix that made them of the losses.
     """
 
     window: Window
@@ -257,6 +257,7 @@ class Found(NamedTuple):
     centre: Floats
     used: Indices
     coefficients: Floats
+    solve: Floats
 
 
 def centres_of(points: Points, losses: Floats) -> Indices:
@@ -323,5 +324,5 @@ def find(points: Points, losses: Floats, centres: Indices, window: Window, noise
         offset, sides[rows] = lowest(coefficients, around, window.degree)
         places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
         if rows[0]:
-            first, used = coefficients[0], index
-    return Found(window, places, sides, value, points.x[centres[0]], used, first)
+            first, used, solver = coefficients[0], index, solve
+    return Found(window, places, sides, value, points.x[centres[0]], used, first, solver)

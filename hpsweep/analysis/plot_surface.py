@@ -21,10 +21,11 @@ from matplotlib.patheffects import Normal, Stroke
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import check_equal, label
+from hpsweep.analysis.cells import TRIAL_FIELDS, check_equal, label
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
-from hpsweep.analysis.surface import BASIN, check_over, surface
-from hpsweep.analysis.surface_fit import points_of
+from hpsweep.analysis.surface import check_over, searched_together, surface
+from hpsweep.analysis.surface_points import points_of
+from hpsweep.analysis.surface_shape import BASIN
 
 COLORS = ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.0, 0.86, 256)))
 """Light where the loss is lowest, and perceptually uniform."""
@@ -284,10 +285,23 @@ def _key(table: pd.DataFrame, optima: pd.DataFrame) -> list[marks.Handle]:
     return [handle for used, handle in key if used]
 
 
-def draw_surfaces(
-    runs: pd.DataFrame, folder: Path, by: Sequence[str], *, over: Sequence[str] = ("lr", "init_std")
-) -> list[Path]:
-    """The heatmaps as PNG and SVG in folder/figures; returns the paths."""
-    first, second = check_over(runs, by, over)
-    figure = surface_heatmaps(runs, by=by, over=over)
-    return style.save(figure, Path(folder) / "figures" / f"surface_{first}_{second}")
+def draw_surfaces(runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """The heatmaps as PNG and SVG in folder/figures; returns the paths: none unless two fields were searched together.
+
+    A row of panels per scheme, a column per density or width; where more fields vary, a figure per combination.
+    """
+    over = searched_together(runs)
+    if over is None:
+        return []
+    groups = [name for name in TRIAL_FIELDS if name not in (*over, "seed", "scheme") and runs[name].nunique() > 1]
+    if runs.groupby(["scheme", *(name for name in groups if name != "steps")])["steps"].nunique().max() == 1:
+        groups = [name for name in groups if name != "steps"]  # they follow from the size of the model
+    lines = next((name for name in ("density", "width") if name in groups), "density")
+    rest = [name for name in groups if name != lines]
+    paths = []
+    for key, part in runs.groupby(rest) if rest else [((), runs)]:
+        fixed = "_".join(f"{n}_{style.value_label(n, v).replace('/', 'over')}" for n, v in zip(rest, key, strict=True))
+        name = f"surface_{over[0]}_{over[1]}" + (f"_at_{fixed}" if fixed else "")
+        figure = surface_heatmaps(part, by=("scheme", lines), over=over)
+        paths += style.save(figure, Path(folder) / "figures" / name)
+    return paths

@@ -1,4 +1,28 @@
-"""Where the loss is lowest over two searched hyperparameters together, with an interval and a status for each."""
+"""Where the loss is lowest over two searched hyperparameters together, with an interval and a status for each.
+
+    u, v       log2 of the two, octaves; the first is the one of which TUNED speaks first, lr before init std
+    point      (group, u, v): its runs differ in the seed alone; on a grid, with missing cells, or anywhere
+
+How it is done; the simulator that decided it is `benchmarks/surface.py`.
+
+1. Means of points, less what a seed does to all of them alike, as for one hyperparameter (optimum.py).
+2. A smoothed minimum: the point at which a quadratic through the lowest 40 % of the points is lowest.
+3. A polynomial in u and v through the points of a window around it, weighted by seeds and by noise that doubles per
+   octave of lr to the right. Points that lie above the lowest of the window by more than four times the median are
+   beyond a cliff, and left out. The polynomial is quadratic with interaction, and cubic where a window has four values
+   or more of both fields: within 2 octaves a quadratic is biased by -0.17 octave of lr on the simulator's curves and by
+   -0.15 octave of init std on skewed ones, a full cubic by less than 0.03.
+4. Its lowest place in the convex hull of the window's points: between them, or on an edge, which is a bound.
+5. Noise of single runs, pooled over points within 2 octaves of lr; with one seed, what the widest fit leaves over, and
+   `interval` says "assumed". New means are drawn with it, and steps 2 to 4 redone in each replicate.
+6. A field is identified in a window if its lowest place is at neither end, in the data and in nearly all replicates
+   (LIMIT, WINDOW_LIMIT), and if the loss rises towards either end of what was tried by CLEAR standard errors. The first
+   window in which both are is the fit; windows whose residuals the noise does not explain (MISFIT) are none.
+7. The interval of a field: the central 95 % of the replicates, widened where residuals are larger than the noise, and
+   in quadrature by twice the spread over windows, cut at the ends of the window's points.
+
+`python -m benchmarks.surface` prints what that achieves: bias, spread, coverage and refusals.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +37,17 @@ from hpsweep.analysis.cells import Floats, check_equal, check_runs, counts, labe
 from hpsweep.analysis.optimum import ASSUMED_NOISE, REFUSED_LIMIT
 from hpsweep.analysis.surface_fit import (
     POWERS,
-    Flags,
     Found,
-    Points,
     Window,
-    bend,
     centres_of,
     derivative,
     design,
     find,
-    hull,
     operator,
-    points_of,
     window_points,
 )
+from hpsweep.analysis.surface_points import Flags, Points, points_of
+from hpsweep.analysis.surface_shape import ellipse, shape
 from hpsweep.spec import TUNED
 
 WINDOWS = (
@@ -49,10 +70,7 @@ MISFIT = 3.0
 """Where residuals are larger than this many times what the noise explains (chi square per degree of freedom), a window
 is too wide for its polynomial."""
 
-BASIN = 0.01
-"""Fraction of the loss within which settings count as equally good."""
-
-_CHOICES = WINDOWS[:3]  # compared for the spread over windows
+_CHOICES = {3: WINDOWS[:3], 2: WINDOWS[2:6]}  # compared for the spread over windows, by the degree of the fit
 _NOISE_REACH = 2.0  # octaves of the first field around the minimum whose runs say how large the noise is
 _MIN_DF = 2
 _MIN_POINTS = 6
@@ -76,7 +94,31 @@ def surface(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per group."""
+    """One row per group: the fitted minimum of val_loss over both fields of `over`, with a 95 % interval for each.
+
+    For each field NAME: NAME_opt, NAME_low, NAME_high are values, log2_NAME_* the same in octaves; curvature_NAME what
+    1 octave of it beside the optimum costs, nats/token; best_NAME its value at the best measured setting, whose mean
+    loss is best_loss. interaction: nats/octave^2, of u v in the loss. loss_opt, loss_opt_se in nats/token.
+
+    status_NAME  ok    there is an optimum
+                 edge  the minimum lies at an end of what was tried, or beside a cliff: NAME_opt is a bound, its open
+                       side null, and the other field's optimum is that along this end
+                 flat  not identified within [NAME_low, NAME_high]: NAME_opt is null
+                 none  fewer than six settings with finite losses, or three values of either field
+    status       ok if both are; else edge, flat or none, the first that either is
+    why          what was found and the remedy; empty if ok
+
+    The 95 % region of the joint optimum: ellipse_major, ellipse_minor (semi-axes, octaves), ellipse_angle (degrees from
+    the first field's axis towards the second's), correlation of the two; null unless ok. The ridge is the flattest axis
+    of the basin: ridge_angle in degrees, ridge_slope in octaves of the second field per octave of the first;
+    ridge_length and ridge_noise_length are the octaves along it within 1 % of the loss, and within the noise of a
+    single run, as far as was tried.
+
+    `window` is the one fitted, `refused` the fraction of replicates without a minimum between the points, n_points the
+    settings with a finite loss; the other counts and `interval` are as in `optima`. A setting at which any seed
+    diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
+    does.
+    """
     over = check_over(runs, by, over)
     rows = []
     for key, own in runs.groupby(list(by), sort=True, dropna=False):
@@ -95,6 +137,23 @@ def check_over(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> tu
         check_runs(runs, by, name)
     first, second = sorted(over, key=TUNED.index)
     return first, second
+
+
+def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
+    """The two hyperparameters that were searched together; None where they were not, or there are more than two.
+
+    At points that share no value, as Optuna's are; or lr and init std on a grid with three values or more of both.
+    """
+    names = [name for name in TUNED if name in runs and runs[name].nunique() > 1]
+    if len(names) != 2:
+        return None
+    place = ["scheme", "width", "density"]
+    if runs.groupby(place)[names].nunique().max().min() < 3:
+        return None
+    lines = runs.groupby([*place, names[1]])[names[0]].nunique() >= 3
+    crossed = bool((lines.groupby(place).sum() >= 3).any())
+    apart = not lines.any() and not (runs.groupby([*place, names[0]])[names[1]].nunique() >= 3).any()
+    return (names[0], names[1]) if apart or (crossed and names == ["lr", "init_std"]) else None
 
 
 # --- the fit ---
@@ -127,17 +186,17 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     chosen = max(fits, key=lambda fit: int(fit.identified.sum()))
     fit = chosen.found
-    row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": fit.window.size}
+    row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": str(fit.window)}
     first = points.adjusted[None]
-    others = [find(points, first, centres[:1], window, level) for window in _CHOICES]
+    others = [find(points, first, centres[:1], window, level) for window in _CHOICES[fit.window.degree]]
     places = np.array([found.places[0] for found in [fit, *others] if found is not None and not found.sides[0].any()])
     spread = np.cov(places.T, ddof=0) if len(places) > 1 else np.zeros((2, 2))
     verdicts = [_verdict(points, fits, chosen, i, over[i]) for i in (0, 1)]
     for i, name in enumerate(over):
         row |= _coordinate(points, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
-    row |= _shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
+    row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
-        row |= _ellipse(chosen, spread)
+        row |= ellipse(fit, chosen.stretch, spread)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
     row["loss_opt_se"] = math.sqrt(float(np.nanvar(fit.value[1:])) + points.seed_variance)
@@ -322,60 +381,6 @@ def _coordinate(points: Points, field: int, name: str, verdict: Verdict, spread:
     return {f"log2_{name}_{which}": log2 for which, log2 in logs.items()} | {
         f"{name}_{which}": 2.0**log2 for which, log2 in logs.items()
     }
-
-
-# --- the shape of the basin ---
-
-
-def _shape(points: Points, fit: Found, over: Sequence[str], noise: float) -> dict[str, float]:
-    """Curvatures, and the flattest axis through the minimum with its length."""
-    place = fit.places[:1] - fit.centre
-    uu, uv, vv = (float(value[0]) for value in bend(fit.coefficients[None], place, fit.window.degree))
-    values, vectors = np.linalg.eigh(np.array([[uu, uv], [uv, vv]]) / 2)
-    axis = vectors[:, 0] * (1 if vectors[0, 0] > 0 or (vectors[0, 0] == 0 and vectors[1, 0] > 0) else -1)
-    around = hull(points.x[fit.used] - fit.centre)
-    assert around is not None
-    room = ((around.corners - place) * around.normals).sum(axis=1)
-    speed = around.normals @ axis
-    ahead = min(max(r, 0.0) / s for r, s in zip(room, speed, strict=True) if s > 1e-9)
-    behind = min(max(r, 0.0) / -s for r, s in zip(room, speed, strict=True) if s < -1e-9)
-    lengths = {}
-    for column, rise in (("ridge_length", BASIN * float(fit.value[0])), ("ridge_noise_length", noise)):
-        reach = math.sqrt(rise / values[0]) if values[0] > 0 else math.inf
-        lengths[column] = min(reach, ahead) + min(reach, behind)
-    return {
-        f"curvature_{over[0]}": uu / 2,
-        f"curvature_{over[1]}": vv / 2,
-        "interaction": uv,
-        "ridge_slope": float(axis[1] / axis[0]) if abs(axis[0]) > 1e-9 else math.nan,
-        "ridge_angle": math.degrees(math.atan2(axis[1], axis[0])),
-        **lengths,
-    }
-
-
-def _ellipse(fit: Fit, spread: Floats) -> dict[str, float]:
-    """The 95 % region of the joint optimum: semi-axes in octaves, angle of the longer one from the first field's."""
-    places = fit.found.places
-    offset = (places[1:][np.isfinite(places[1:, 0])] - places[0]) * fit.stretch
-    covariance = offset.T @ offset / len(offset)
-    distance = _distance(offset, covariance)
-    central = offset[distance <= np.quantile(distance, 0.95)]  # a few lie far out, at ends
-    covariance = central.T @ central / len(central)
-    distance = _distance(offset, covariance)
-    values, vectors = np.linalg.eigh((covariance + spread) * max(float(np.quantile(distance, 0.95)), 5.991))
-    angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
-    whole = covariance + spread
-    return {
-        "correlation": float(whole[0, 1] / math.sqrt(whole[0, 0] * whole[1, 1])) if whole[0, 0] * whole[1, 1] else 0.0,
-        "ellipse_major": math.sqrt(max(values[1], 0.0)),
-        "ellipse_minor": math.sqrt(max(values[0], 0.0)),
-        "ellipse_angle": (angle + 90) % 180 - 90,
-    }
-
-
-def _distance(offset: Floats, covariance: Floats) -> Floats:
-    """Squared, in standard deviations."""
-    return np.asarray(np.einsum("ri,ij,rj->r", offset, np.linalg.pinv(covariance), offset))
 
 
 def _power(log2: float) -> str:

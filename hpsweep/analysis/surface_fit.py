@@ -9,18 +9,14 @@ cubic      and u^3, u^2 v, u v^2, v^3
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from hpsweep.analysis.cells import Floats, noise_growth, two_way
+from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.surface_points import Flags, Points
 
-Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
 POWERS: dict[int, list[tuple[int, int]]] = {
@@ -34,64 +30,6 @@ CUT = 4.0
 _LOWEST = (0.4, 12)  # the smoothing quadratic goes through this fraction of the points, the lowest, or so many
 _LATTICE = 16  # points per side of the lattice on which a minimum is first sought
 _SIDE = 0.5  # the least component of an edge's normal for its points to count as an end of that field
-
-
-# --- points ---
-
-
-@dataclass(frozen=True)
-class Points:
-    """The settings tried in one group; loss is NaN where a run diverged or none ended well."""
-
-    values: Floats  # (points, 2) of the two hyperparameters
-    x: Floats  # log2(values), octaves
-    loss: Floats  # mean over seeds, nats/token
-    adjusted: Floats  # the same as if every seed had been run everywhere
-    n: Floats  # runs behind loss
-    runs: pd.DataFrame  # the single runs of the finite points: columns cell, seed, loss
-    seed_variance: float  # variance of a mean over these seeds, of what a seed does to all points alike
-    noisy: int | None  # which of the two makes the noise grow: the learning rate
-
-    @property
-    def finite(self) -> Flags:
-        """Which points have a loss."""
-        return np.isfinite(self.loss)
-
-    def growth(self, centre: Floats) -> Floats:
-        """Noise of every point relative to that at the centre."""
-        if self.noisy is None:
-            return np.ones(len(self.x))
-        return noise_growth(self.x[:, self.noisy], float(centre[self.noisy]))
-
-    def fingerprint(self) -> int:
-        """A number by the shape of the surface alone."""
-        above = self.adjusted - (np.nanmin(self.adjusted) if self.finite.any() else 0.0)
-        return zlib.crc32(np.column_stack([self.x, above]).round(6).tobytes())
-
-
-def points_of(rows: pd.DataFrame, over: Sequence[str]) -> Points:
-    """The points of one group. Settings at which no run ended (all failed) are left out."""
-    trained = rows[rows["status"] != "failed"]
-    values, cell = np.unique(trained[list(over)].to_numpy(float).reshape(-1, 2), axis=0, return_inverse=True)
-    cell = cell.reshape(-1)
-    good = ~np.isin(cell, cell[(trained["status"] == "diverged").to_numpy()])
-    seeds = np.unique(trained["seed"].to_numpy()[good], return_inverse=True)[1]
-    single = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": trained["val_loss"].to_numpy(float)[good]})
-    n = np.bincount(single["cell"], minlength=len(values)).astype(float)
-    loss = np.full(len(values), np.nan)
-    loss[n > 0] = np.bincount(single["cell"], single["loss"], len(values))[n > 0] / n[n > 0]
-    noisy = list(over).index("lr") if "lr" in over else None
-    raw = Points(values, np.log2(values), loss, loss, n, single, 0.0, noisy)
-    if single["seed"].nunique() < 2:
-        return raw
-    effects, _, _ = two_way(single, 1 / raw.growth(raw.x[np.nanargmin(loss)]))
-    if not len(effects):
-        return raw
-    adjusted = loss.copy()
-    shift = np.bincount(single["cell"], effects[single["seed"]], len(values))[n > 0] / n[n > 0]
-    adjusted[n > 0] -= shift - effects.mean()
-    variance = float(np.var(effects, ddof=1)) / len(effects)
-    return Points(values, raw.x, loss, adjusted, n, single, variance, noisy)
 
 
 # --- polynomials ---
@@ -237,10 +175,9 @@ class Window(NamedTuple):
     v: float
     degree: int
 
-    @property
-    def size(self) -> str:
-        """Its extent in words."""
-        return " x ".join("all" if math.isinf(half) else f"+-{half:g}" for half in (self.u, self.v)) + " octaves"
+    def __str__(self) -> str:
+        size = " x ".join("all" if math.isinf(half) else f"+-{half:g}" for half in (self.u, self.v))
+        return f"{size} octaves, {'cubic' if self.degree == 3 else 'quadratic'}"
 
 
 class Found(NamedTuple):

@@ -71,7 +71,7 @@ def heat_scale(table: pd.DataFrame, over: Sequence[str]) -> Heat:
     ranges = []
     for name in over:
         logs = np.log2(np.unique(table[name].to_numpy(float)))
-        half = min(float(np.median(np.diff(logs))) / 2, 0.5) if len(logs) > 1 else 0.5
+        half = min(max(float(np.median(np.diff(logs))) / 2, 0.25), 0.5) if len(logs) > 1 else 0.5
         ranges.append((2.0 ** (logs[0] - half), 2.0 ** (logs[-1] + half)))
     above = table["above"].dropna()
     top = float(above[above > 0].quantile(0.45)) if (above > 0).any() else 1.0
@@ -252,7 +252,11 @@ def surface_heatmaps(
         ax.label_outer()
         _heading(ax, by, key, verdict_text(fitted, over))
     bar = figure.colorbar(ScalarMappable(shared.norm, COLORS), ax=axes, extend="max", shrink=0.6, aspect=28, pad=0.015)
-    bar.set_label("loss above the lowest of the panel (nats/token)", fontsize=SMALL, color=INK)
+    bar.set_label(
+        "above the panel's lowest loss (nats/token)" if len(rows) > 1 else "above the lowest (nats/token)",
+        fontsize=SMALL,
+        color=INK,
+    )
     bar.ax.tick_params(labelsize=SMALL, color=GREY, labelcolor=INK, length=2.5, width=0.6)
     bar.outline.set_visible(False)
     marks.legend(figure, _key(table, optima), loc="outside lower center", ncols=4 if across > 1 else 2)

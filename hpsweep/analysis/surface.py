@@ -102,7 +102,8 @@ def surface(
 
     status_NAME  ok    there is an optimum
                  edge  the minimum lies at an end of what was tried, or beside a cliff: NAME_opt is a bound, its open
-                       side null, and the other field's optimum is that along this end
+                       side null, the other the nearest value that the optimum lies beyond; the other field's
+                       optimum is that along this end
                  flat  not identified within [NAME_low, NAME_high]: NAME_opt is null
                  none  fewer than six settings with finite losses, or three values of either field
     status       ok if both are; else edge, flat or none, the first that either is
@@ -267,10 +268,15 @@ class Fit(NamedTuple):
     stretch: float  # by how much residuals that the noise does not explain widen an interval
 
     @property
+    def at_end(self) -> Flags:
+        """(field, end): whether the minimum cannot be told from one that lies there, or beyond."""
+        limits = np.array([[WINDOW_LIMIT if end == "window" else LIMIT for end in ends] for ends in self.ends])
+        return np.asarray((self.shares > limits) | ~self.clear)
+
+    @property
     def identified(self) -> Flags:
         """Per field whether the minimum lies between the ends, in the data and in nearly all replicates."""
-        limits = np.array([[WINDOW_LIMIT if end == "window" else LIMIT for end in ends] for ends in self.ends])
-        return np.asarray((self.shares <= limits).all(axis=1) & (self.found.sides[0] == 0) & self.clear.all(axis=1))
+        return np.asarray(~self.at_end.any(axis=1) & (self.found.sides[0] == 0))
 
 
 def _judged(points: Points, found: Found, noise: Floats) -> Fit:
@@ -337,7 +343,7 @@ def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: st
     kind = last.ends[field][hit[0] > 0] if len(hit) == 1 else "window"
     if kind == "window":
         why = f"{name} not identified within [{_power(low)}, {_power(high)}]"
-        ends = [word for word, share in zip(("lowest", "highest"), shares, strict=True) if share > LIMIT]
+        ends = [word for word, there in zip(("lowest", "highest"), last.at_end[field], strict=True) if there]
         way = (
             f"the interval reaches the {ends[0]} tried: extend the grid, or" if len(ends) == 1 else "the basin is flat:"
         )
@@ -359,7 +365,7 @@ def _interval(fit: Fit, field: int) -> tuple[float, float]:
 def _reached(fit: Fit, field: int, used: Floats) -> tuple[float, float]:
     """The replicates' interval of a field that is not identified, with the ends that too many of them lie at."""
     low, high = _interval(fit, field)
-    at_low, at_high = fit.shares[field] > LIMIT
+    at_low, at_high = fit.at_end[field]
     return (float(used.min()) if at_low else low), (float(used.max()) if at_high else high)
 
 
@@ -374,7 +380,8 @@ def _coordinate(points: Points, field: int, name: str, verdict: Verdict, spread:
     low = max(opt - math.hypot(stretch * max(opt - low, 0.0), spread), used.min())
     high = min(opt + math.hypot(stretch * max(high - opt, 0.0), spread), used.max())
     if verdict.status == "edge":
-        low, high = (low, math.nan) if verdict.side > 0 else (math.nan, high)
+        inner = np.unique(used)[[1, -2]]  # the values beside the ends
+        low, high = (min(low, inner[1]), math.nan) if verdict.side > 0 else (math.nan, max(high, inner[0]))
     elif verdict.status == "flat":
         opt, (low, high) = math.nan, _reached(verdict.fit, field, used)
     logs = {"opt": opt, "low": float(low), "high": float(high)}

@@ -95,7 +95,7 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
 def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats]:
     """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
 
-    Within, Newton's method from the lowest of a lattice; on the edges, where the polynomial is one in a single
+    Within, Newton's method from the lowest of a lattice, which stays where that finds no minimum; on the edges, where the polynomial is one in a single
     variable, exactly.
     """
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
@@ -106,7 +106,7 @@ def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Flo
     place, exists = _newton(coefficients, start, degree)
     exists &= inside.holds(place)
     place = np.where(exists[:, None], place, start)
-    within = np.where(exists, evaluated(coefficients, place, degree), np.inf)
+    within = evaluated(coefficients, place, degree)
     on_edge, value, side = _lowest_on_edges(coefficients, inside, degree)
     better = value < within - 1e-12
     return np.where(better[:, None], on_edge, place), np.where(better[:, None], side, 0.0)

@@ -95,8 +95,8 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
 def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats]:
     """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
 
-    Within, Newton's method from the lowest of a lattice, which stays where that finds no minimum; on the edges, where the polynomial is one in a single
-    variable, exactly.
+    Within, Newton's method from the lowest of a lattice, or that place where it finds no minimum; on the edges, where
+    the polynomial is one in a single variable, exactly.
     """
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
     steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
@@ -133,7 +133,7 @@ def _lowest_on_edges(coefficients: Floats, inside: Hull, degree: int) -> tuple[F
 def cubic_minimum(b: Floats, c: Floats, d: Floats) -> Floats:
     """Where b t + c t^2 + d t^3 has its local minimum; NaN where it has none."""
     root = c + np.sqrt(np.clip(c * c - 3 * b * d, 0.0, None))
-    exists = (c * c > 3 * b * d) & (root > 0)
+    exists = (c * c > 3 * b * d) & (root != 0)  # there the second derivative is 2 sqrt(c^2 - 3 b d)
     return np.where(exists, -b / np.where(exists, root, 1.0), np.nan)
 
 

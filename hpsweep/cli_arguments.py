@@ -51,7 +51,10 @@ def parser() -> argparse.ArgumentParser:
         ("compact", "join the many small files of a results folder"),
     ):
         verb(name, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
-    for name in ("optimum", "regret", "transfer"):
+    verbs.choices["regret"].add_argument(
+        "--over", choices=TUNED, help="the hyperparameter; default: that with most values"
+    )
+    for name in ("optimum", "transfer"):
         verbs.choices[name].add_argument(
             "--over",
             type=_over,

@@ -75,8 +75,14 @@ def transfer_joint(
 
 
 _CONSTANT: dict[str, Any] = {
-    **{"recommended": "constant", "value": None, "low": None, "high": None, "axes": []},
-    **{"why": "a joint optimum is carried as a constant only", "carried": "constant", "held_out": []},
+    "recommended": "constant",
+    "value": None,
+    "low": None,
+    "high": None,
+    "axes": [],
+    "why": "a joint optimum is carried as a constant only",
+    "carried": "constant",
+    "held_out": [],
 }
 _OF_FIRST = {
     **dict.fromkeys(("opt", "low", "high"), ""),

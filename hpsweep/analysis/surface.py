@@ -73,6 +73,7 @@ is too wide for its polynomial."""
 _CHOICES = {3: WINDOWS[:3], 2: WINDOWS[2:6]}  # compared for the spread over windows, by the degree of the fit
 _NOISE_REACH = 2.0  # octaves of the first field around the minimum whose runs say how large the noise is
 _MIN_DF = 2
+_ROUNDING = 1e-9  # nats/token; no noise is smaller
 _MIN_POINTS = 6
 
 
@@ -229,8 +230,8 @@ def _noise(points: Points, centre: int) -> tuple[Floats, float]:
     if len(single) > len(near):
         _, squares, df = two_way(single, 1 / growth)
         if df >= _MIN_DF:
-            return math.sqrt(squares / df) * growth, float(df)
-    return _residual(points, centre) * growth, math.inf
+            return max(math.sqrt(squares / df), _ROUNDING) * growth, float(df)
+    return max(_residual(points, centre), _ROUNDING) * growth, math.inf
 
 
 def _residual(points: Points, centre: int) -> float:
@@ -332,7 +333,7 @@ class Verdict(NamedTuple):
 
 
 def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: str) -> Verdict:
-    """The status of one field: an edge is where most of what is not identified ends on one side."""
+    """The status of one field: an edge is where it can be told from one end, and not from the other."""
     if fit.identified[field]:
         return Verdict("ok", 0, "", fit)
     last = [other for other in fits if not other.identified[field]][-1]
@@ -340,6 +341,7 @@ def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: st
     used = points.x[last.found.used, field]
     low, high = _reached(last, field, used)
     hit = [side for side, share in zip((-1, 1), shares, strict=True) if share > REFUSED_LIMIT or side == at]
+    hit = [] if last.at_end[field].all() else hit  # the other end is as good
     kind = last.ends[field][hit[0] > 0] if len(hit) == 1 else "window"
     if kind == "window":
         why = f"{name} not identified within [{_power(low)}, {_power(high)}]"

@@ -5,6 +5,7 @@ The reading half, which needs neither torch nor ray nor optuna:
     import hpsweep as hp
     runs = hp.load("results/lr_by_density")              # a DataFrame, one row per trial
     hp.optima(runs, by=["scheme", "density"])            # best learning rate per group, with interval and status
+    hp.surface(runs, over=["lr", "init_std"])            # the best of both together, where both were searched
     hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
     hp.tuned_against_transferred(runs)                   # what re-using the proxy's optimum costs, where measured
     hp.regret_matrix(runs)                               # tuned here, used there: nats, percent, equivalent compute
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.regret_matrix import regret_matrix as regret_matrix
     from hpsweep.analysis.report import report as report
     from hpsweep.analysis.sensitivity import sensitivity as sensitivity
+    from hpsweep.analysis.surface import surface as surface
     from hpsweep.analysis.transfer import transfer as transfer
     from hpsweep.spec import Refine as Refine
     from hpsweep.spec import Sweep as Sweep
@@ -56,6 +58,7 @@ _HOME = {
     "load": "hpsweep.store",
     "load_curves": "hpsweep.store",
     "optima": "hpsweep.analysis.optimum",
+    "surface": "hpsweep.analysis.surface",
     "drift": "hpsweep.analysis.drift",
     "tuned_against_transferred": "hpsweep.analysis.regret",
     "regret_matrix": "hpsweep.analysis.regret_matrix",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
-from hpsweep.analysis.groups import apart, over_of, searched, varying
+from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import concat, frame_of, print_json, print_table, records, say
@@ -185,6 +185,9 @@ def _optimum(a: argparse.Namespace) -> None:
     from hpsweep.analysis.sensitivity import sensitivity
 
     runs = stored_runs(a.folder)
+    if pair := pair_of(runs, a.over):
+        _joint_optimum(a, runs, pair)
+        return
     over = over_of(runs, a.over)
     by = a.by or varying(runs, without=(over,))
     table = optima(runs, by, over=over)
@@ -276,6 +279,24 @@ def _held_out_text(tests: pd.DataFrame) -> pd.DataFrame:
     return short.assign(**lost, better=tests["better"], why=tests["why"])
 
 
+def _joint_optimum(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str]) -> None:
+    from hpsweep.analysis.surface import surface
+
+    by = a.by or varying(runs, without=over)
+    table = surface(runs, by, over=over)
+    if not (a.by or a.over) and os.access(a.folder, os.W_OK):
+        with store.replacing(Path(a.folder) / "surface.csv") as path:
+            table.to_csv(path, index=False)
+    if a.json:
+        print_json({"surface": records(table)})
+        return
+    print(f"best {over[0]} and {over[1]} per group, together:\n")
+    each = [f"{name}_{which}" for name in over for which in ("opt", "low", "high")]
+    print_table(table[[*by, *each, "ridge_slope", "best_loss", "n_runs", "interval", "status", "why"]], by)
+    if not a.over:
+        say(f"--over {over[0]} gives the optimum of {over[0]} alone at every {over[1]}, where {over[1]} was on a grid.")
+
+
 def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFrame, str]:
     """The comparison, or an empty table and why there is none: not every sweep has a proxy in it."""
     from hpsweep.analysis.regret import tuned_against_transferred
@@ -297,7 +318,7 @@ def _transfer(a: argparse.Namespace) -> None:
     runs = stored_runs(a.folder)
     said = {"width": a.proxy_width, "density": a.proxy_density}
     proxy = {name: value for name, value in said.items() if value is not None}
-    over = over_of(runs, a.over)
+    over = pair_of(runs, a.over) or over_of(runs, a.over)
     card = transfer(runs, target, scheme=a.scheme, over=over, proxy=proxy, along_drift=a.along_drift)
     card.write(out)
     for warning in card.warnings:
@@ -328,7 +349,11 @@ def _card_name(a: argparse.Namespace, target: Target) -> str:
         return "card.json"
     names = [f.name for f in dataclasses.fields(Target) if f.name not in ("width", "density")]
     said = {"width": target.width, "density": target.density, **{name: getattr(a, name) for name in names}, **said}
-    parts = [f"{name}_{value(given).replace('/', 'over')}" for name, given in said.items() if given is not None]
+    parts = [
+        f"{name}_{value(given).replace('/', 'over').replace(',', '_')}"
+        for name, given in said.items()
+        if given is not None
+    ]
     return f"card_{'_'.join(parts)}.json"
 
 

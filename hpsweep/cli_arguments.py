@@ -51,9 +51,16 @@ def parser() -> argparse.ArgumentParser:
         ("compact", "join the many small files of a results folder"),
     ):
         verb(name, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
-    for name in ("optimum", "regret", "transfer"):
+    verbs.choices["regret"].add_argument(
+        "--over", choices=TUNED, help="the hyperparameter; default: that with most values"
+    )
+    for name in ("optimum", "transfer"):
         verbs.choices[name].add_argument(
-            "--over", choices=TUNED, help="the hyperparameter; default: that with most values"
+            "--over",
+            type=_over,
+            metavar="A[,B]",
+            help="the hyperparameter, or two for their joint optimum; default: two that were searched together, else "
+            "that with most values",
         )
     verbs.choices["optimum"].add_argument(
         "--by",
@@ -104,6 +111,16 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
     to.add_argument("--figures", metavar="DIR", help="draw the figures there")
     to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
+
+
+def _over(text: str) -> str:
+    """One hyperparameter or two, as given."""
+    names = text.split(",")
+    if odd := [name for name in names if name not in TUNED]:
+        raise argparse.ArgumentTypeError(f"{odd[0]!r} is no hyperparameter; choose from {', '.join(TUNED)}")
+    if len(names) > 2 or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one hyperparameter nor two different ones")
+    return text
 
 
 def _add_experiment(to: argparse.ArgumentParser) -> None:

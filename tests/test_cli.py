@@ -681,18 +681,41 @@ def test_what_was_not_searched_has_no_optimum(there: Path, folder: str, capsys: 
     assert "no column 'densty'" in refused(capsys, "optimum", folder, "--by", "scheme,densty")
 
 
-@pytest.mark.parametrize("verb", ["optimum", "regret", "transfer", "plot"])
-def test_a_search_over_two_hyperparameters_together_is_refused_with_the_remedy(
-    there: Path, verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake.experiment(
-        there, grid={"seed": [0, 1]}, search="random", space={"lr": (1e-3, 1e-1), "init_std": (0.01, 0.1)}, points=6
-    )
+@pytest.fixture
+def searched(there: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The results of lr and init std searched together, at random points."""
+    space = {"lr": (1e-3, 1e-1), "init_std": (0.01, 0.1)}
+    fake.experiment(there, grid={"seed": [0, 1]}, search="random", space=space, points=6)
     assert main(["run", "fake"], train=fake.TRAIN) == 0
     capsys.readouterr()
-    target = ["--width", "64", "--density", "1/4"] if verb == "transfer" else []
-    assert main([verb, "results/fake", *target]) == 2
-    assert "lr and init_std were searched together" in capsys.readouterr().err
+    return "results/fake"
+
+
+def test_two_hyperparameters_searched_together_have_a_joint_table_and_a_figure(
+    searched: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["optimum", searched, "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["surface"]
+    assert {"lr_opt", "init_std_high", "status_lr", "status_init_std", "ridge_slope"} < set(row)
+    assert row["n_points"] == 6
+    assert (Path(searched) / "surface.csv").read_text().startswith("scheme,lr_opt,")
+    assert main(["optimum", searched, "--over", "init_std,lr"]) == 0
+    assert "per group, together" in capsys.readouterr().out
+    assert main(["plot", searched]) == 0
+    assert "surface_lr_init_std.png" in capsys.readouterr().out
+
+
+def test_of_two_hyperparameters_searched_together_one_alone_is_refused_with_the_remedy(
+    searched: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "lr and init_std were searched together" in refused(capsys, "regret", searched)
+    said = refused(capsys, "optimum", searched, "--over", "lr")
+    assert "lr and init_std were searched together" in said
+    assert "--over lr,init_std" in said
+    assert "weight_decay has one value" in refused(capsys, "optimum", searched, "--over", "lr,weight_decay")
+    with pytest.raises(SystemExit):
+        main(["optimum", searched, "--over", "lr,width"])
+    assert "'width' is no hyperparameter" in capsys.readouterr().err
 
 
 def test_a_bug_in_a_library_shows_its_traceback(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

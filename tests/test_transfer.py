@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +191,54 @@ def test_a_search_over_two_hyperparameters_together_has_no_curve_and_says_what_t
     runs = runs.assign(init_std=runs["lr"] * 10)
     for use in (lambda: transfer(runs, TARGET), lambda: tuned_against_transferred(runs)):
         with pytest.raises(
-            ValueError, match=r"lr and init_std were searched together.*Sweep a grid of lr around the best"
+            ValueError, match=r"lr and init_std were searched together.*sweep a grid of lr around the best"
         ):
             use()
+
+
+def joint_runs(loss: Callable[[Trial], float] | None = None, seed: int = 0) -> pd.DataFrame:
+    """Runs over lr and init std at two densities; by default their joint optimum is at 2^-7.3, 2^-3.6 at both."""
+
+    def joint(trial: Trial) -> float:
+        return 2 + 0.04 * (math.log2(trial.lr) + 7.3) ** 2 + 0.03 * (math.log2(trial.init_std) + 3.6) ** 2
+
+    grid = {"density": [1, 1 / 4], "lr": OCTAVES, "init_std": [2.0**k for k in range(-7, 0)], "seed": [0, 1]}
+    return made_runs(loss or joint, grid, base=BASE, noise=0.002, seed=seed)
+
+
+def test_a_joint_optimum_is_carried_with_both_of_its_fields() -> None:
+    card = transfer(joint_runs(), TARGET, over=("lr", "init_std"), resamples=300)
+    assert math.log2(card.base["lr"]) == pytest.approx(-7.3, abs=0.1)
+    assert math.log2(card.base["init_std"]) == pytest.approx(-3.6, abs=0.1)
+    assert card.optimum["hyperparameter"] == "lr,init_std"
+    assert card.optimum["opt"] == card.optimum["lr_opt"] == card.base["lr"]
+    assert card.uncertainty is not None
+    assert 0 < card.uncertainty < 0.3
+    assert not any("NOT" in warning or "octaves from the carried one" in warning for warning in card.warnings)
+    json.loads(card.to_json())
+
+
+def test_a_joint_optimum_that_is_elsewhere_at_another_density_is_named() -> None:
+    def moves(trial: Trial) -> float:
+        z = math.log2(trial.lr) + 7.3 + math.log2(trial.density) / 2
+        return 2 + 0.04 * z * z + 0.03 * (math.log2(trial.init_std) + 3.6) ** 2
+
+    card = transfer(joint_runs(moves), TARGET, over=("lr", "init_std"), resamples=300)
+    [said] = [warning for warning in card.warnings if "octaves from the carried one" in warning]
+    assert said.startswith("at width 128, density 0.25 the optimum of lr is")
+    assert re.search(r"\+(0\.9|1\.0)\d octaves from", said)
+
+
+def test_a_field_that_is_not_identified_is_carried_at_its_best_measured_value_with_a_warning() -> None:
+    runs = joint_runs(lambda trial: 2 + 0.04 * (math.log2(trial.lr) + 7.3) ** 2, seed=1)
+    card = transfer(runs, TARGET, over=("lr", "init_std"), resamples=300)
+    assert math.log2(card.base["lr"]) == pytest.approx(-7.3, abs=0.2)
+    assert card.base["init_std"] == card.optimum["best_init_std"]
+    assert any(warning.startswith("NOT IDENTIFIED: init_std") for warning in card.warnings)
+    with pytest.raises(ValueError, match="joint optimum is carried as a constant only"):
+        transfer(runs, TARGET, over=("lr", "init_std"), along_drift=True)
+    with pytest.raises(ValueError, match="has no optimum of lr and init_std"):
+        transfer(runs[runs["init_std"] == runs["init_std"].iloc[0]], TARGET, over=("lr", "init_std"))
 
 
 def test_the_tuned_loss_is_the_best_that_was_measured_whatever_its_curve() -> None:

@@ -99,7 +99,8 @@ def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
         at = "".join(f", {name} {value:.4g}" for row in best for name, value in row.items())
         raise ValueError(
             f"{names} were searched together, and no three values of {over} share the rest: there is no curve "
-            f"along {over} to find an optimum on. Sweep a grid of {over} around the best run{at}."
+            f"along {over} to find an optimum on. Fit them together, as surface and --over {over},{others[0]} do, or "
+            f"sweep a grid of {over} around the best run{at}."
         )
     return others
 

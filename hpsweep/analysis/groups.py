@@ -45,3 +45,24 @@ def over_of(runs: pd.DataFrame, asked: str | None) -> str:
     over = asked or max(names, key=lambda name: len(set(runs[name])))
     other_tuned(runs, over)
     return over
+
+
+def pair_of(runs: pd.DataFrame, asked: str | None) -> tuple[str, str] | None:
+    """The two hyperparameters whose joint optimum is sought; None where the optimum of one is.
+
+    Those asked for; where nothing was asked, those that were searched together.
+    """
+    from hpsweep.analysis.surface import searched_together
+
+    if asked is None:
+        return searched_together(runs)
+    first, _, second = asked.partition(",")
+    if not second:
+        return None
+    for name in (first, second):
+        if runs[name].nunique() < 2:
+            raise ValueError(
+                f"{name} has one value in these runs: there is no joint optimum to find. "
+                f"Searched: {', '.join(searched(runs)) or 'none'}."
+            )
+    return first, second

@@ -24,6 +24,7 @@ from hpsweep.analysis.cells import TRIAL_FIELDS
 from hpsweep.analysis.drift import drift as find_drift
 from hpsweep.analysis.optimum import optima as find_optima
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
+from hpsweep.analysis.plot_surface import draw_surfaces
 from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, matching, path_table, records, scale
 from hpsweep.spec import TUNED
 
@@ -250,7 +251,7 @@ def draw_all(runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = Non
     For lr and init_std, where three values or more were tried, and for lines by density and by width: a stability
     figure, and the path of the optimum where there are two lines or more. Where other fields of the model vary too,
     a figure for each of their combinations, named after it; where other hyperparameters do, at their best setting.
-    No figure, and an empty list, where nothing was searched.
+    Heatmaps where two hyperparameters were searched together. No figure, and an empty list, where nothing was searched.
     """
     paths = []
     for over in ("lr", "init_std"):
@@ -259,7 +260,7 @@ def draw_all(runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = Non
                 fixed = [f"{name}_{style.value_label(name, at).replace('/', 'over')}" for name, at in fields.items()]
                 suffix = "_at_" + "_".join(fixed) if fixed else ""
                 paths += _draw_part(part, Path(folder) / "figures", over, lines, suffix, optima)
-    return paths
+    return paths + draw_surfaces(runs, Path(folder))
 
 
 def _draw_part(

@@ -38,7 +38,7 @@ def transfer(
     target: Target,
     *,
     scheme: Scheme | None = None,
-    over: str = "lr",
+    over: str | Sequence[str] = "lr",
     proxy: Mapping[str, Any] | None = None,
     along_drift: bool = False,
     resamples: int = 2000,
@@ -57,6 +57,8 @@ def transfer(
     setting along the fitted drift beside it (`along_drift` of the card), each with its interval and what it lost at the
     scale held out; a warning says so where that is recommended, and with `along_drift` it is what is carried.
 
+    Two fields of `over`, such as ("lr", "init_std"), are carried from their joint optimum: see `transfer_joint`.
+
     Raises ValueError where there is no proxy or it has no optimum, where along_drift finds no drift offered, for runs
     that `optima` refuses, and for a target that cannot be: head size that does not divide the width, less than one
     nonzero per neuron.
@@ -65,9 +67,15 @@ def transfer(
         raise ValueError(f"target is {target!r}; give a Target(width=..., density=...).")
     if scheme is not None and scheme not in get_args(Scheme):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
-    runs, place = select_proxy(runs, proxy or {}, over)
+    runs, place = select_proxy(runs, proxy or {}, over if isinstance(over, str) else over[0])
     there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
     scheme = scheme or there_is[0]
+    if not isinstance(over, str):
+        from hpsweep.analysis.transfer_joint import transfer_joint
+
+        if along_drift:
+            raise ValueError("a joint optimum is carried as a constant only; leave along_drift out, or give one field.")
+        return transfer_joint(runs, target, scheme=scheme, over=over, place=place, resamples=resamples, seed=seed)
     source = _proxy_runs(runs, scheme, place)
     others = other_tuned(source, over)
     own = rows_at(runs, {"scheme": scheme})

@@ -1,0 +1,144 @@
+"""How often the joint optimum of lr and init std is found, and its intervals hold: python -m benchmarks.surface
+
+Simulated groups whose optimum is lr = init_std = 1. With z octaves of lr and v of init std from there,
+
+    loss = 2 + .011 z^2 + .0014 z^3 + b v^2 + k z v, and a cliff where z + v / 4 > 3.2 (near: 1.3), diverged 1 octave on
+
+with b = .006 and k = .005 (`ridge`: .012, which leaves an axis five times as flat as without; `flat`: b = k = 0), a
+shift per seed, and noise that doubles per octave of lr to the right. Points: octaves or half octaves of lr by octaves
+of init std that lie anywhere around the optimum, 40 points at random, and grids of which every fifth cell is missing.
+`at edge` and `past edge`: the last lr lies at the optimum, or one octave before it; `std edge` the same of init std, at
+the optimum. Only what has status ok counts in bias, spread and coverage (ellipse: of the 95 % ellipse); where there is
+no optimum to find, `ok` is the rate of false ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+
+
+def simulated(
+    groups: int,
+    *,
+    points: str,
+    seeds: int,
+    noise: float,
+    curve: str = "",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Runs of groups whose optimum is lr = init_std = 1; `points` and `curve` as the module says, noise in nats."""
+    generator = np.random.default_rng(seed)
+    frames = []
+    for group in range(groups):
+        z, v = _places(points, curve, generator).T
+        shift = 0.02 * generator.standard_normal(seeds)
+        spread = noise * 2 ** np.maximum(z, 0)[:, None] * generator.standard_normal((len(z), seeds))
+        beyond = z + v / 4 - (1.3 if curve == "near cliff" else 3.2)
+        loss = 2 + _bowl(z, v, curve) + np.where(beyond > 0, 0.3 + 0.5 * beyond, 0.0)
+        cells = pd.DataFrame({"group": group, "lr": 2.0**z, "init_std": 2.0**v, "diverged": beyond > 1})
+        rows = cells.loc[cells.index.repeat(seeds)]
+        frames.append(
+            rows.assign(seed=np.tile(np.arange(seeds), len(z)), val_loss=(loss[:, None] + shift + spread).ravel())
+        )
+    runs = pd.concat(frames, ignore_index=True)
+    runs.loc[runs["diverged"], "val_loss"] = np.nan
+    status = np.where(runs["diverged"], "diverged", "ok")
+    return runs.drop(columns="diverged").assign(status=status, data_hash="d")
+
+
+def _bowl(z: Floats, v: Floats, curve: str) -> Floats:
+    if curve == "flat":
+        return np.asarray(0.011 * z**2 + 0.0014 * z**3)
+    if curve == "skewed":
+        return np.asarray(0.022 * _skew(z + v / 4, 0.4) + 0.010 * _skew(v, 0.3))
+    if curve == "ridge":
+        return np.asarray(0.022 * _skew(z + v / 2, 0.4) + 0.0015 * v**2)
+    steep = z + v / 4
+    return np.asarray(0.011 * steep**2 + 0.0014 * steep**3 + 0.005 * v**2)
+
+
+def _skew(x: Floats, by: float) -> Floats:
+    """x^2 / 2 near 0, steeper to the right: (exp(by x) - by x - 1) / by^2."""
+    return np.asarray((np.exp(by * x) - by * x - 1) / by**2)
+
+
+def _places(points: str, curve: str, generator: np.random.Generator) -> Floats:
+    """(points, 2) octaves of lr and of init std from the optimum."""
+    last = {"at edge": 0.0, "past edge": -1.0}.get(curve, 4.0)
+    top = 0.0 if curve == "std edge" else 3.0
+    if points == "40 random":
+        return np.column_stack([generator.uniform(-5, last, 40), generator.uniform(top - 6, top, 40)])
+    step = 0.5 if "half" in points else 1.0
+    slack = (generator.uniform(), generator.uniform()) if last == 4.0 and top == 3.0 else (0.0, 0.0)
+    z = np.arange(last - step * slack[0], -5.001, -step)
+    v = np.arange(top - slack[1], top - 5.999, -1.0)
+    grid = np.array([(a, b) for a in z for b in v])
+    return grid[generator.uniform(size=len(grid)) > 0.2] if "missing" in points else grid
+
+
+def main() -> None:
+    """Print the table."""
+    from hpsweep.analysis.surface import surface
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=100, help="simulated groups per row (default 100)")
+    parser.add_argument("--only", default="", metavar="WORDS", help="rows of these points, curve, noise or seeds alone")
+    arguments = parser.parse_args()
+    print("| points | curve | noise | seeds | ok | lr: ok bias sd coverage width | init std | ellipse | edge |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for case in CASES:
+        words = " ".join(map(str, case.values()))
+        if arguments.only and not all(word in words for word in arguments.only.split(",")):
+            continue
+        table = surface(simulated(arguments.groups, **case, seed=1), by=["group"], resamples=1000)
+        print(
+            f"| {case['points']} | {case['curve']} | {case['noise']} | {case['seeds']} | {_summary(table)} |",
+            flush=True,
+        )
+
+
+CASES: list[dict[str, Any]] = [
+    {"points": points, "curve": curve, "noise": noise, "seeds": seeds}
+    for curve, where in {
+        "": ("octaves", "half octaves", "40 random", "octaves, missing"),
+        "skewed": ("octaves", "half octaves", "40 random"),
+        "ridge": ("octaves", "half octaves", "40 random"),
+        "near cliff": ("octaves", "half octaves", "40 random"),
+        "flat": ("octaves", "half octaves", "40 random"),
+        "at edge": ("octaves", "half octaves", "40 random"),
+        "past edge": ("octaves", "half octaves", "40 random"),
+        "std edge": ("octaves", "half octaves", "40 random"),
+    }.items()
+    for points in where
+    for noise, seeds in ((0.003, 1), (0.003, 3), (0.01, 5))
+]
+
+
+def _summary(table: pd.DataFrame) -> str:
+    ok = table[table["status"] == "ok"]
+    parts = [f"{len(ok) / len(table):.3f}"]
+    for name in ("lr", "init_std"):
+        own = table[table[f"status_{name}"] == "ok"]
+        low, high, opt = (own[f"log2_{name}_{which}"] for which in ("low", "high", "opt"))
+        covered = ((low <= 0) & (high >= 0)).mean()
+        parts.append(
+            f"{len(own) / len(table):.2f} {opt.mean():+.3f} {opt.std():.2f} {covered:.3f} {(high - low).median():.2f}"
+        )
+    angle = np.radians(ok["ellipse_angle"])
+    across = (
+        (ok["log2_lr_opt"] * np.cos(angle) + ok["log2_init_std_opt"] * np.sin(angle)) / ok["ellipse_major"],
+        (ok["log2_init_std_opt"] * np.cos(angle) - ok["log2_lr_opt"] * np.sin(angle)) / ok["ellipse_minor"],
+    )
+    parts.append(f"{(across[0] ** 2 + across[1] ** 2 <= 1).mean():.3f}")
+    return " | ".join([*parts, f"{(table['status'] == 'edge').mean():.2f}"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Do the best learning rate and the best init std depend on each other, and which of the two is pinned down?
+
+Expected: lr is, within half an octave; init std is not under supar, where the basin is flat, and rises as density
+falls under sp; the two are nearly independent.
+Cost: 648 trials of width 32, about seven minutes on two cores.
+Run: make sweep EXPERIMENT=lr_by_init_std
+Result: none yet.
+"""
+
+from hpsweep.spec import Sweep, Target, Trial
+
+SWEEP = Sweep(
+    name="lr_by_init_std",
+    base=Trial(
+        width=32,
+        base_width=32,
+        depth=1,
+        head_size=16,
+        context=32,
+        batch=8,
+        steps=160,
+        eval_sequences=256,
+        warmup_fraction=0.3,  # with 0.1 losses beside the optimum differ more between seeds: warmup.py
+        embedding_lr_mult=4.0,
+    ),
+    grid={
+        "scheme": ["sp", "supar"],
+        "density": [1, 1 / 8],
+        "lr": [2.0**k for k in range(-9, 0)],
+        "init_std": [2.0**k for k in range(-6, 0)],
+        "seed": [0, 1, 2],
+    },
+    target=Target(width=256, density=1 / 16, depth=4, head_size=64),
+)

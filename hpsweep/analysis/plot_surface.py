@@ -1,0 +1,311 @@
+"""Heatmaps of the loss over two hyperparameters, with the joint optimum of `surface` in them.
+
+A table function says what is drawn (`heat_table`), drawing functions draw it. Losses are in nats/token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
+
+from hpsweep.analysis import plot_marks as marks
+from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.cells import TRIAL_FIELDS, check_equal, label
+from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
+from hpsweep.analysis.surface import check_over, searched_together, surface
+from hpsweep.analysis.surface_points import points_of
+from hpsweep.analysis.surface_shape import BASIN
+
+COLORS = ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.0, 0.86, 256)))
+"""Light where the loss is lowest, and perceptually uniform."""
+
+_CASED = [Stroke(linewidth=3.0, foreground="white"), Normal()]
+_NO_LOSS = "#e4e4e4"
+
+
+def heat_table(
+    runs: pd.DataFrame, by: Sequence[str] = ("scheme", "density"), *, over: Sequence[str] = ("lr", "init_std")
+) -> pd.DataFrame:
+    """One row per group and setting tried: its loss over seeds, and how far that lies above the lowest of the group.
+
+    Columns: by, over, loss, above, n_ok, n_diverged. loss is the mean as if every seed had been run everywhere, null
+    where a seed diverged. Raises ValueError as `surface` does.
+    """
+    first, second = over = check_over(runs, by, over)
+    parts = []
+    for key, own in runs.groupby(list(by), sort=True, dropna=False):
+        check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
+        points = points_of(own, over)
+        table = pd.DataFrame(points.values, columns=list(over))
+        number = {name: (own["status"] == name).groupby([own[first], own[second]]).sum() for name in ("ok", "diverged")}
+        index = pd.MultiIndex.from_frame(table)
+        lowest = float(np.nanmin(points.adjusted)) if points.finite.any() else math.nan
+        table = table.assign(loss=points.adjusted, above=points.adjusted - lowest)
+        table["n_ok"], table["n_diverged"] = (number[name].reindex(index).to_numpy() for name in ("ok", "diverged"))
+        keys = pd.DataFrame([key] * len(table), columns=list(by))
+        parts.append(pd.concat([keys, table], axis=1))
+    return pd.concat(parts, ignore_index=True)[[*by, *over, "loss", "above", "n_ok", "n_diverged"]]
+
+
+class Heat(NamedTuple):
+    """What panels side by side share: the ranges of both axes, and the colour of a loss above the lowest."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    norm: Normalize
+
+
+def heat_scale(table: pd.DataFrame, over: Sequence[str]) -> Heat:
+    """Ranges half a step beyond the values tried; colours end where 45 % of all losses lie below, in nats/token."""
+    ranges = []
+    for name in over:
+        logs = np.log2(np.unique(table[name].to_numpy(float)))
+        half = min(max(float(np.median(np.diff(logs))) / 2, 0.25), 0.5) if len(logs) > 1 else 0.5
+        ranges.append((2.0 ** (logs[0] - half), 2.0 ** (logs[-1] + half)))
+    above = table["above"].dropna()
+    top = float(above[above > 0].quantile(0.45)) if (above > 0).any() else 1.0
+    return Heat(ranges[0], ranges[1], Normalize(0.0, top, clip=True))
+
+
+def heatmap(
+    table: pd.DataFrame, optimum: Any, ax: Axes, *, over: Sequence[str] = ("lr", "init_std"), shared: Heat | None = None
+) -> Axes:
+    """Loss above the lowest for the settings of one group, rows of `heat_table`, and its optimum, a row of `surface`.
+
+    Cells where the settings are a grid, else circles. Dot: measured; x: a seed diverged; blank: not tried. Drawn of the
+    fit: the optimum with its 95 % ellipse, the basin of 1 % (dashed), the flattest axis (dotted) over the length within
+    1 %; a band where one field alone is known; an open marker with arrows for a bound.
+    """
+    shared = shared or heat_scale(table, over)
+    first, second = over
+    _axes(ax, over, shared)
+    norm = shared.norm
+    grid = _edges(table, first), _edges(table, second)
+    whole = len(table) > 0.5 * (len(grid[0]) - 1) * (len(grid[1]) - 1)
+    if whole:
+        cells = table.pivot(index=second, columns=first, values="above")
+        lost = table.pivot(index=second, columns=first, values="n_diverged")
+        ax.pcolormesh(*grid, np.ma.masked_where(~(lost > 0), lost), cmap=ListedColormap([_NO_LOSS]), zorder=1)
+        ax.pcolormesh(*grid, np.ma.masked_invalid(cells), norm=norm, cmap=COLORS, edgecolor="white", lw=0.3, zorder=1)
+    finite = table[table["above"].notna()]
+    if whole:
+        dark = norm(finite["above"].to_numpy(float)) > 0.5
+        ax.scatter(finite[first], finite[second], s=1.6, c=np.where(dark, "white", GREY), linewidths=0, zorder=3)
+    else:
+        ax.scatter(
+            finite[first], finite[second], c=finite["above"], norm=norm, cmap=COLORS, s=34, edgecolors=GREY,
+            linewidths=0.4, zorder=3,
+        )  # fmt: skip
+    lost = table[table["n_diverged"] > 0]
+    ax.plot(lost[first], lost[second], "x", color=INK, markersize=3.6, markeredgewidth=0.9, zorder=3)
+    _fitted(ax, optimum, over)
+    return ax
+
+
+def _axes(ax: Axes, over: Sequence[str], shared: Heat) -> None:
+    style.frame(ax)
+    ax.grid(visible=False)
+    ax.set_facecolor("white")
+    style.log2_axis(ax, "x", *shared.x, most=7)
+    style.log2_axis(ax, "y", *shared.y, most=7)
+    ax.set_xlabel(style.NAMES.get(over[0], over[0]), fontsize=LABEL, color=INK)
+    ax.set_ylabel(style.NAMES.get(over[1], over[1]), fontsize=LABEL, color=INK)
+
+
+def _edges(table: pd.DataFrame, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Edges of the cells of a grid: half way, in octaves, between the values tried."""
+    logs = np.log2(np.unique(table[name].to_numpy(float)))
+    middle = (logs[1:] + logs[:-1]) / 2
+    first, last = (
+        (2 * logs[0] - middle[0], 2 * logs[-1] - middle[-1]) if len(middle) else (logs[0] - 0.5, logs[0] + 0.5)
+    )
+    return np.asarray(2.0 ** np.concatenate([[first], middle, [last]]))
+
+
+# --- the fit ---
+
+
+def _fitted(ax: Axes, optimum: Any, over: Sequence[str]) -> None:
+    place = np.array([getattr(optimum, f"log2_{name}_opt") for name in over], dtype=float)
+    statuses = [getattr(optimum, f"status_{name}") for name in over]
+    for i, name in enumerate(over):
+        if statuses[i] == "ok" and optimum.status != "ok" and not np.isfinite(place).all():
+            _band(ax, optimum, name, upright=i == 0)
+    if not np.isfinite(place).all():
+        return
+    if optimum.status == "ok":
+        outline = _ellipse(place, optimum.ellipse_major, optimum.ellipse_minor, math.radians(optimum.ellipse_angle))
+        ax.plot(*outline, color=INK, linewidth=1.3, zorder=5, path_effects=_CASED)
+        basin = _basin(optimum, place, over)
+        if basin is not None:
+            ax.plot(*basin, color=INK, linewidth=0.9, linestyle=marks.DASHED, zorder=4, path_effects=_CASED)
+        angle = math.radians(optimum.ridge_angle)
+        half = np.array([math.cos(angle), math.sin(angle)]) * optimum.ridge_length / 2
+        ends = 2.0 ** np.stack([place - half, place + half])
+        ax.plot(*ends.T, color=INK, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=4, path_effects=_CASED)
+    at = 2.0**place
+    for i, name in enumerate(over):
+        if statuses[i] == "edge":
+            ahead = 14 if np.isfinite(getattr(optimum, f"{name}_low")) else -14
+            by = (ahead, 0) if i == 0 else (0, ahead)
+            arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate(
+                "", (at[0], at[1]), xytext=(-by[0], -by[1]), textcoords="offset points", arrowprops=arrow, zorder=6,
+                annotation_clip=False,
+            )  # fmt: skip
+    sure = optimum.status == "ok"
+    ax.plot(
+        *at, marker="o", markersize=5.5, color=INK if sure else "white", markeredgecolor="white" if sure else INK,
+        markeredgewidth=1.0, zorder=7, clip_on=False,
+    )  # fmt: skip
+
+
+def _band(ax: Axes, optimum: Any, name: str, *, upright: bool) -> None:
+    """The interval of the one field that is identified, across the panel."""
+    low, opt, high = (getattr(optimum, f"{name}_{which}") for which in ("low", "opt", "high"))
+    line = ax.axvline if upright else ax.axhline
+    for end in (low, high):
+        line(end, color=INK, linewidth=0.9, linestyle=marks.DASHED, zorder=4, path_effects=_CASED)
+    line(opt, color=INK, linewidth=1.4, zorder=5, path_effects=_CASED)
+
+
+def _ellipse(place: Any, major: float, minor: float, angle: float) -> Any:
+    """(2, points) outline in values of the two fields."""
+    turn = np.linspace(0, 2 * np.pi, 121)
+    along, across = major * np.cos(turn), minor * np.sin(turn)
+    x = place[0] + along * math.cos(angle) - across * math.sin(angle)
+    y = place[1] + along * math.sin(angle) + across * math.cos(angle)
+    return 2.0 ** np.stack([x, y])
+
+
+def _basin(optimum: Any, place: Any, over: Sequence[str]) -> Any:
+    """Outline of what lies within BASIN of the lowest loss, by the curvatures at the optimum; None if it is open."""
+    curvatures = [getattr(optimum, f"curvature_{name}") for name in over]
+    bend = np.array([[curvatures[0], optimum.interaction / 2], [optimum.interaction / 2, curvatures[1]]])
+    values, vectors = np.linalg.eigh(bend)
+    if values[0] <= 0:
+        return None
+    major, minor = np.sqrt(BASIN * optimum.loss_opt / values)
+    return _ellipse(place, major, minor, math.atan2(vectors[1, 0], vectors[0, 0]))
+
+
+def verdict_text(optimum: Any, over: Sequence[str]) -> str:
+    """What a row of `surface` says, a line per field: its optimum with the interval, a bound, or that it is unknown."""
+    lines = []
+    for name in over:
+        status = getattr(optimum, f"status_{name}")
+        low, opt, high = (getattr(optimum, f"log2_{name}_{which}") for which in ("low", "opt", "high"))
+        word = name.replace("_", " ")
+        if status == "ok":
+            lines.append(f"{word} $2^{{{opt:.2f}}}$ [$2^{{{low:.2f}}}$, $2^{{{high:.2f}}}$]")
+        elif status == "edge":
+            above = np.isfinite(low)
+            lines.append(f"{word} {'above' if above else 'below'} $2^{{{low if above else high:.2f}}}$: a bound")
+        elif status == "flat":
+            lines.append(f"{word} not identified in [$2^{{{low:.2f}}}$, $2^{{{high:.2f}}}$]")
+        else:
+            lines.append(f"{word}: too few settings")
+    return "\n".join(lines)
+
+
+# --- figures ---
+
+
+def surface_heatmaps(
+    runs: pd.DataFrame,
+    optima: pd.DataFrame | None = None,
+    by: Sequence[str] = ("scheme", "density"),
+    *,
+    over: Sequence[str] = ("lr", "init_std"),
+) -> Figure:
+    """A heatmap per group on common scales: a row of panels per value of the first of `by`, dense or narrow first."""
+    over = check_over(runs, by, over)
+    optima = surface(runs, by, over=over) if optima is None else optima
+    table = heat_table(runs, by, over=over)
+    shared = heat_scale(table, over)
+    keys = [tuple(key) for key in table[list(by)].drop_duplicates().itertuples(index=False)]
+    order = list(SCHEMES)
+    rows = sorted({key[0] for key in keys}, key=lambda key: (order.index(key) if key in order else 0, str(key)))
+    columns = sorted({key[1:] for key in keys}, key=lambda key: [-v if by[1] == "density" else v for v in key])
+    across = max(len(columns), 1)
+    figure = Figure(figsize=(min(1.1 + 2.6 * across, 11), 0.9 + 2.65 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), across, sharex=True, sharey=True, squeeze=False)
+    for ax, key in zip(axes.flat, ((row, *column) for row in rows for column in columns), strict=True):
+        here = np.logical_and.reduce([table[name] == value for name, value in zip(by, key, strict=True)])
+        row = optima[np.logical_and.reduce([optima[name] == value for name, value in zip(by, key, strict=True)])]
+        if not here.any() or row.empty:
+            ax.set_axis_off()
+            continue
+        [fitted] = row.itertuples(index=False)
+        heatmap(table[here], fitted, ax, over=over, shared=shared)
+        ax.label_outer()
+        _heading(ax, by, key, verdict_text(fitted, over))
+    bar = figure.colorbar(ScalarMappable(shared.norm, COLORS), ax=axes, extend="max", shrink=0.6, aspect=28, pad=0.015)
+    bar.set_label(
+        "above the panel's lowest loss (nats/token)" if len(rows) > 1 else "above the lowest (nats/token)",
+        fontsize=SMALL,
+        color=INK,
+    )
+    bar.ax.tick_params(labelsize=SMALL, color=GREY, labelcolor=INK, length=2.5, width=0.6)
+    bar.outline.set_visible(False)
+    marks.legend(figure, _key(table, optima), loc="outside lower center", ncols=4 if across > 1 else 2)
+    return figure
+
+
+def _heading(ax: Axes, by: Sequence[str], key: Sequence[Any], verdict: str) -> None:
+    names = [
+        SCHEMES[value].label if name == "scheme" and value in SCHEMES else f"{name} {style.value_label(name, value)}"
+        for name, value in zip(by, key, strict=True)
+    ]
+    marks.heading(ax, ", ".join(names), verdict, 2)
+    ax.title.set_fontsize(TITLE - 0.5)
+
+
+def _key(table: pd.DataFrame, optima: pd.DataFrame) -> list[marks.Handle]:
+    """Handles that explain every symbol that is drawn, and no other."""
+    has, hollow = set(optima["status"]), {"marker": "o", "markerfacecolor": "white"}
+    statuses = optima[[name for name in optima.columns if str(name).startswith("status_")]]
+    partly = (((statuses == "ok").sum(axis=1) == 1) & ~(statuses == "edge").any(axis=1)).any()
+    assumed = " (noise assumed)" if (optima["interval"] == "assumed").any() else ""
+    key: list[tuple[bool, marks.Handle]] = [
+        ("ok" in has, marks.symbol(f"optimum, 95 % region{assumed}", marker="o", markersize=5, linestyle="-", lw=1.3)),
+        ("ok" in has, marks.symbol("within 1 % of the loss", linestyle=marks.DASHED, linewidth=0.9)),
+        ("ok" in has, marks.symbol("flattest axis", linestyle=(0, (1, 1.6)), linewidth=1.1)),
+        ("edge" in has, marks.symbol("bound: it lies beyond", **hollow, markersize=5.5)),
+        (bool(partly), marks.symbol("one is known, 95 % interval", linestyle="-", linewidth=1.2)),
+        (bool((table["n_diverged"] > 0).any()), marks.symbol("a seed diverged", marker="x", markersize=4)),
+    ]
+    return [handle for used, handle in key if used]
+
+
+def draw_surfaces(runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """The heatmaps as PNG and SVG in folder/figures; returns the paths: none unless two fields were searched together.
+
+    A row of panels per scheme, a column per density or width; where more fields vary, a figure per combination.
+    """
+    over = searched_together(runs)
+    if over is None:
+        return []
+    groups = [name for name in TRIAL_FIELDS if name not in (*over, "seed", "scheme") and runs[name].nunique() > 1]
+    if runs.groupby(["scheme", *(name for name in groups if name != "steps")])["steps"].nunique().max() == 1:
+        groups = [name for name in groups if name != "steps"]  # they follow from the size of the model
+    lines = next((name for name in ("density", "width") if name in groups), "density")
+    rest = [name for name in groups if name != lines]
+    paths = []
+    for key, part in runs.groupby(rest) if rest else [((), runs)]:
+        fixed = "_".join(f"{n}_{style.value_label(n, v).replace('/', 'over')}" for n, v in zip(rest, key, strict=True))
+        name = f"surface_{over[0]}_{over[1]}" + (f"_at_{fixed}" if fixed else "")
+        figure = surface_heatmaps(part, by=("scheme", lines), over=over)
+        paths += style.save(figure, Path(folder) / "figures" / name)
+    return paths

@@ -268,7 +268,7 @@ def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path:
 
 def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_path: Path) -> None:
     fake.experiment(tmp_path)
-    fake.order(tmp_path)
+    fake.order(tmp_path, seconds=0.6)
     first = fake.command(tmp_path, "run", "fake", "--workers", "1")
     fake.wait_for(lambda: fake.log(tmp_path))
     second = fake.command(tmp_path, "run", "fake")

@@ -67,6 +67,7 @@ _WINDOWS = (*((half_width, 2) for half_width in _PARABOLAS), (2.0, 3))  # (half 
 _NOISE_REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
 _MIN_DF = 2  # degrees of freedom of a noise that counts as measured
 _CLIFF = 2.0
+_TOLD = 2.0  # standard errors between losses that can be told apart
 _COARSE = 1.05 * WINDOW  # values further apart do not show what the curve does between them
 
 # 97.5 % quantiles of Student's t, between which 1 / degrees of freedom is interpolated.
@@ -291,7 +292,10 @@ def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator
         if fit.half_width > WINDOW and int(np.nanargmin(cells.adjusted)) in ends:
             break  # the lowest loss lies at an end: no wide window may find a minimum elsewhere
         if not _why_flat(cells, centre, fit):
-            return {**row, "refused": float(np.isnan(fit.draws.vertex).mean()), **_interior(cells, centre, fit)}
+            found = _interior(cells, centre, fit)
+            if side := _reached(cells, centre, fit, found, noise):
+                return {**row, **_edge(cells, centre, side, fit.draws, over)}
+            return {**row, "refused": float(np.isnan(fit.draws.vertex).mean()), **found}
     why, curvature = _why_flat(cells, centre, fits[0]), fits[0].curvature
     return {**row, "curvature": curvature, "interval": None, "status": "flat", "why": why}
 
@@ -340,6 +344,18 @@ def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
         "curvature": fit.curvature,
         "status": "ok",
     }
+
+
+def _reached(cells: Cells, centre: int, fit: Fit, found: dict[str, Any], noise: Floats) -> int:
+    """-1 or 1 where the interval reaches that end of the finite cells, and the loss there cannot be told from the
+    optimum's: the minimum may as well lie beyond. Else 0.
+    """
+    for side, end in zip((-1, 1), _segment(cells.finite, centre), strict=True):
+        reaches = (found["log2_high"] if side > 0 else -found["log2_low"]) >= side * cells.x[end]
+        error = math.hypot(noise[end] / math.sqrt(cells.n[end]), float(np.nanstd(fit.draws.loss)))
+        if reaches and cells.adjusted[end] - found["loss_opt"] < _TOLD * error:
+            return side
+    return 0
 
 
 def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str, float]:

@@ -1,123 +1,140 @@
 """How often the 95 % interval of an optimum holds the true one: python -m benchmarks.coverage
 
-Simulated groups whose optimum is known: loss .011 x^2 + .0014 x^3 in octaves with a cliff at +3.2 (or +1.3: near), a
-shift per seed, noise that doubles per octave to the right; with `tilt`, an optimum of its own for every seed. Points
-are octaves, half or double octaves that lie anywhere around the optimum, 18 points at random, or 18 that Optuna's TPE
-chose by the losses so far. Only optima with status ok count; the other groups are refused. Groups called flat have
-noise and no optimum: there `ok` is the rate of false ones.
+Simulated groups whose optimum is known (benchmarks/simulator.py). A row of the table is one setting:
+
+    curve     what differs from curves steep on the right with a cliff 3.2 octaves right of the optimum; tilt .2: an
+              optimum of its own for every seed, sd .2 octave; near cliff: at 1.3 octaves; diverging: a run past the
+              near cliff diverges with probability .6; missing: a fifth of the runs is not there; edge +0.5: the grid's
+              highest value lies .5 octave below the optimum, edge -0.5: its lowest .5 above it
+    ok, edge, flat   fractions of the groups by status; none is the rest
+    bias, sd  of log2_opt - truth, octaves, over the ok ones
+    coverage  of the 95 % intervals of the ok ones; for edges, of the bounds (of those called edge)
+    width     median of the ok ones, octaves
+
+Curves called flat are noise without an optimum, and of edges the optimum is at or beyond the end: there `ok` is the
+rate of false ones. --only WORD ... takes the rows in which every WORD occurs; --bootstrap prints instead how often
+intervals cover that come from resampling the seeds, cell by cell and jointly, with the same fit.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
-from collections.abc import Callable, Iterable
+import multiprocessing
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from benchmarks.simulator import CURVES, POINTS, simulated
+from hpsweep.analysis.cells import Cells, Floats, cells_of
+from hpsweep.analysis.fit import WINDOW, vertices
 from hpsweep.analysis.optimum import optima
 
-Floats = npt.NDArray[np.float64]
-Measure = Callable[[float], Floats]  # log2(lr) -> loss of every seed, nats/token
+COLUMNS = ("points", "noise", "seeds", "curve", "ok", "edge", "flat", "bias", "sd", "coverage", "width")
+SEED = 1
+GRIDS = ("octaves", "half octaves")
 
-LOW, HIGH = -5.0, 4.0
-"""Where points lie, octaves from the optimum."""
-
-
-def simulated(
-    groups: int,
-    *,
-    points: str,
-    seeds: int,
-    noise: float,
-    tilt: float = 0.0,
-    cliff: float = 3.2,
-    flat: bool = False,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Runs of groups whose optimum is lr = 1; `points` is a key of POINTS, `noise` nats/token, `tilt` octaves."""
-    generator = np.random.default_rng(seed)
-    frames = []
-    for group in range(groups):
-        optimum, shift = tilt * generator.standard_normal(seeds), 0.02 * generator.standard_normal(seeds)
-
-        def measure(x: float, optimum: Floats = optimum, shift: Floats = shift) -> Floats:
-            z = x - optimum
-            curve = 0.011 * z**2 + 0.0014 * z**3 + np.where(z > cliff, 0.3 + 0.5 * (z - cliff), 0)
-            return np.asarray(
-                2 + shift + (not flat) * curve + noise * 2 ** max(x, 0) * generator.standard_normal(seeds)
-            )
-
-        for x, losses in POINTS[points](generator, measure):
-            frames.append(pd.DataFrame({"group": group, "seed": range(seeds), "lr": 2.0**x, "val_loss": losses}))
-    return pd.concat(frames, ignore_index=True).assign(status="ok", data_hash="d")
+Case = tuple[str, dict[str, Any]]  # what is said of the curve, and the setting
 
 
-def _grid(step: float) -> Callable[[np.random.Generator, Measure], Iterable[tuple[float, Floats]]]:
-    def grid(generator: np.random.Generator, measure: Measure) -> Iterable[tuple[float, Floats]]:
-        first = LOW + step * generator.uniform()
-        return [(x, measure(x)) for x in first + step * np.arange(round((HIGH - LOW) / step))]
-
-    return grid
-
-
-def _random(generator: np.random.Generator, measure: Measure) -> Iterable[tuple[float, Floats]]:
-    return [(x, measure(x)) for x in generator.uniform(LOW, HIGH, 18)]
-
-
-def _tpe(generator: np.random.Generator, measure: Measure) -> Iterable[tuple[float, Floats]]:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=int(generator.integers(2**31))))
-    measured = []
-    for _ in range(18):
-        trial = study.ask()
-        x = trial.suggest_float("x", LOW, HIGH)
-        measured.append((x, measure(x)))
-        study.tell(trial, float(measured[-1][1].mean()))
-    return measured
+def cases() -> list[Case]:
+    """Every row of the table."""
+    found: list[Case] = [
+        ("", {"points": points, "noise": noise, "seeds": seeds})
+        for points, noise, seeds in itertools.product(POINTS, (0.003, 0.01), (1, 2, 3, 5))
+    ]
+    for points, (noise, seeds) in itertools.product(GRIDS, ((0.003, 3), (0.01, 5))):
+        setting = {"points": points, "noise": noise, "seeds": seeds}
+        found += [(curve, {**setting, "curve": curve}) for curve in CURVES if curve not in ("steep right", "flat")]
+        found.append(("near cliff", {**setting, "cliff": 1.3}))
+        found.append(("near cliff, diverging", {**setting, "cliff": 1.3, "diverging": 0.6}))
+        found.append(("missing", {**setting, "missing": 0.2}))
+    for points, seeds in itertools.product(GRIDS, (2, 3, 5)):
+        found.append(("tilt .2", {"points": points, "noise": 0.003, "seeds": seeds, "tilt": 0.2}))
+    for points, seeds in itertools.product(GRIDS, (1, 3, 5)):
+        found.append(("flat", {"points": points, "noise": 0.01, "seeds": seeds, "curve": "flat"}))
+    for points, (noise, seeds) in itertools.product(GRIDS, ((0.003, 3), (0.01, 5))):
+        for side, distance in itertools.product((1, -1), (0.0, 0.5, 1.0, 2.0)):
+            setting = {"points": points, "noise": noise, "seeds": seeds, "beyond": (side, distance)}
+            found.append((f"edge {'+' if side > 0 else '-'}{distance:g}", setting))
+    return found
 
 
-POINTS = {
-    "double octaves": _grid(2.0),
-    "octaves": _grid(1.0),
-    "half octaves": _grid(0.5),
-    "random": _random,
-    "tpe": _tpe,
-}
+def row(case: Case, groups: int) -> str:
+    """One line of the table."""
+    curve, setting = case
+    table = optima(simulated(groups, **setting, seed=SEED), by=["group"])
+    ok, edge = table[table["status"] == "ok"], table[table["status"] == "edge"]
+    shares = " | ".join(f"{(table['status'] == status).mean():.3f}" for status in ("ok", "edge", "flat"))
+    if curve == "flat":
+        fit = "- | - | -"
+    elif curve.startswith("edge"):
+        fit = f"- | - | {_covers(edge):.3f}"
+    else:
+        fit = f"{ok['log2_opt'].mean():+.3f} | {ok['log2_opt'].std():.2f} | {_covers(ok):.3f}"
+    width = (ok["log2_high"] - ok["log2_low"]).median()
+    about = f"{setting['points']} | {setting['noise']} | {setting['seeds']} | {curve}"
+    return f"| {about} | {shares} | {fit} | {'-' if np.isnan(width) else f'{width:.2f}'} |"
+
+
+def _covers(rows: pd.DataFrame) -> float:
+    """How often the true optimum, 0, lies between the ends; an open end holds everything."""
+    low, high = rows["log2_low"].fillna(-np.inf), rows["log2_high"].fillna(np.inf)
+    return float(((low <= 0) & (high >= 0)).mean())
+
+
+def bootstrap_row(case: Case, groups: int) -> str:
+    """How often percentile intervals of resampled seeds cover: each cell's seeds by themselves, and all jointly."""
+    _, setting = case
+    covered: dict[str, list[bool]] = {"cell by cell": [], "jointly": []}
+    generator = np.random.default_rng(SEED)
+    runs = simulated(groups, **setting, seed=SEED)
+    cells = [cells_of(rows, "lr") for _, rows in runs.groupby("group")]
+    for group in cells:
+        for name, means in _resampled(group, generator).items():
+            vertex = vertices(group, means, WINDOW, 2).vertex
+            low, high = np.nanquantile(vertex, [0.025, 0.975]) if np.isfinite(vertex).any() else (np.nan, np.nan)
+            covered[name].append(bool(low <= 0 <= high))
+    shares = " | ".join(f"{np.mean(values):.2f}" for values in covered.values())
+    return f"| {setting['points']} | {setting['noise']} | {setting['seeds']} | {shares} |"
+
+
+def _resampled(cells: Cells, generator: np.random.Generator, resamples: int = 500) -> dict[str, Floats]:
+    """Cell means of resampled seeds, (resamples, cells), by how they are drawn; every cell has every seed."""
+    runs = cells.runs.sort_values(["cell", "seed"])
+    losses = runs["loss"].to_numpy().reshape(len(cells.x), -1)
+    losses = losses - losses.mean(axis=0)  # what a seed does to all cells alike
+    n, seeds = losses.shape
+    alone = generator.integers(seeds, size=(resamples, n, seeds))
+    jointly = generator.integers(seeds, size=(resamples, 1, seeds))
+    every = np.arange(n)[:, None]
+    return {"cell by cell": losses[every, alone].mean(axis=2), "jointly": losses[every, jointly].mean(axis=2)}
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=400, help="simulated groups per row (default 400)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="rows in which every WORD occurs")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes (default 2)")
+    parser.add_argument("--bootstrap", action="store_true", help="coverage of resampled seeds instead")
     arguments = parser.parse_args()
-    every = itertools.product(POINTS, (0.003, 0.01), (2, 3, 5))
-    cases: list[tuple[str, dict[str, Any]]] = [
-        ("", {"points": points, "noise": noise, "seeds": seeds}) for points, noise, seeds in every
-    ]
-    grids = itertools.product(("octaves", "half octaves"), (2, 3, 5))
-    for points, seeds in grids:
-        cases.append(("tilt .2", {"points": points, "noise": 0.003, "seeds": seeds, "tilt": 0.2}))
-        cases.append(("near cliff", {"points": points, "noise": 0.01, "seeds": seeds, "cliff": 1.3}))
-        cases.append(("flat", {"points": points, "noise": 0.01, "seeds": seeds, "flat": True}))
-    print("| points | noise | seeds | curve | ok | bias | sd | coverage | median width, octaves |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for curve, case in cases:
-        table = optima(simulated(arguments.groups, **case, seed=1), by=["group"])
-        ok = table[table["status"] == "ok"]
-        width = (ok["log2_high"] - ok["log2_low"]).median()
-        covered = ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean()
-        fit = f"{ok['log2_opt'].mean():+.3f} | {ok['log2_opt'].std():.2f} | {covered:.3f}"
-        print(
-            f"| {case['points']} | {case['noise']} | {case['seeds']} | {curve} | {len(ok) / arguments.groups:.2f} "
-            f"| {'- | - | -' if curve == 'flat' else fit} | {width:.2f} |",
-            flush=True,
-        )
+    chosen = [case for case in cases() if all(word in _named(case) for word in arguments.only)]
+    line = row
+    if arguments.bootstrap:
+        chosen = [case for case in chosen if not case[0] and case[1]["seeds"] > 1 and case[1]["points"] in GRIDS]
+        line = bootstrap_row
+    columns = ("points", "noise", "seeds", "cell by cell", "jointly") if arguments.bootstrap else COLUMNS
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        for text in pool.imap(functools.partial(line, groups=arguments.groups), chosen):
+            print(text, flush=True)
+
+
+def _named(case: Case) -> str:
+    return f"{case[0]} {' '.join(f'{name}={value}' for name, value in case[1].items())}"
 
 
 if __name__ == "__main__":

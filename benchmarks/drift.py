@@ -19,7 +19,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from benchmarks.coverage import simulated
+from benchmarks.simulator import simulated
 from hpsweep.analysis.curve import difference, read, read_own
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.optimum import fit_groups

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.coverage import simulated
 from benchmarks.drift import true_loss
+from benchmarks.simulator import simulated
 from hpsweep.analysis.cells import Cells, cells_of
 from hpsweep.analysis.curve import ASSUMED_NOISE, difference, noise_of, read, read_own, t_975
 from hpsweep.analysis.optimum import fit_groups

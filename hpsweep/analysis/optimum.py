@@ -36,7 +36,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import (
@@ -50,23 +49,26 @@ from hpsweep.analysis.cells import (
     label,
     needed,
     noise_growth,
-    two_way,
 )
-
-ASSUMED_NOISE = 0.005
-"""Standard deviation of one run's loss, nats/token, where there are too few seeds to measure it."""
-
-WINDOW = 1.0
-"""Half width of the fitted window, octaves: the least biased on 145 real learning-rate slices."""
+from hpsweep.analysis.fit import (
+    WINDOW,
+    Minima,
+    centres,
+    cliff_at,
+    fieller_set,
+    operator_of,
+    segment,
+    vertices,
+    window_cells,
+)
+from hpsweep.analysis.noise import Noise, noises
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
 
 _PARABOLAS = (WINDOW, 1.5, 2.0)  # half widths in octaves; the first that tells the curvature from 0 is the fit
 _WINDOWS = (*((half_width, 2) for half_width in _PARABOLAS), (2.0, 3))  # (half width, degree) compared for the spread
-_NOISE_REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
-_MIN_DF = 2  # degrees of freedom of a noise that counts as measured
-_CLIFF = 2.0
+_SPREADS = 1.5  # standard deviations of the vertex over the windows, by which the interval is widened
 _TOLD = 2.0  # standard errors between losses that can be told apart
 _COARSE = 1.05 * WINDOW  # values further apart do not show what the curve does between them
 
@@ -129,140 +131,21 @@ def fit_groups(
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
     check_runs(runs, by, over)
-    groups = []
+    found = []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
-        cells = cells_of(rows, over)
+        found.append((key, cells_of(rows, over), counts(rows)))
+    groups = []
+    for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
         generator = np.random.default_rng([seed, fingerprint(cells)])
-        groups.append(Group(key, {**_fit(cells, over, resamples, generator), **counts(rows)}, cells))
+        groups.append(Group(key, {**_fit(cells, noise, over, resamples, generator), **count}, cells))
     return groups
 
 
 # --- the fit ---
 
 
-def _centre(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Per row of losses: the cell with the lowest running median of three; ties go to the lower loss.
-
-    A cell without a finite loss counts as infinite, as does what lies outside the grid: on a curve with one minimum
-    this is that minimum, also at the end of the grid or beside a cliff.
-    """
-    padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
-    here = padded[:, 1:-1]
-    smooth = np.where(finite, np.median(np.stack([padded[:, :-2], here, padded[:, 2:]]), axis=0), np.inf)
-    lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
-    return np.asarray(lowest.argmin(axis=1))
-
-
-def _segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:
-    """First and last cell of the unbroken run of finite cells around the centre."""
-    first = last = centre
-    while first > 0 and finite[first - 1]:
-        first -= 1
-    while last < len(finite) - 1 and finite[last + 1]:
-        last += 1
-    return first, last
-
-
-def _window(cells: Cells, centre: int, half_width: float) -> npt.NDArray[np.intp]:
-    """Cells fitted: within half_width octaves of the centre, the neighbours at least, nothing past a divergence."""
-    first, last = _segment(cells.finite, centre)
-    index = np.arange(first, last + 1)
-    offset = cells.x[index] - cells.x[centre]
-    near = np.abs(offset) <= half_width + 1e-9
-    if half_width > WINDOW:
-        near &= (cells.x[index] > _cliff(cells, centre, -1)) & (cells.x[index] < _cliff(cells, centre, 1))
-    return np.asarray(index[near | (np.abs(index - centre) <= 1)])
-
-
-def _operator(cells: Cells, centre: int, half_width: float, degree: int) -> Floats | None:
-    """(degree + 1, cells) matrix from cell means to the polynomial's coefficients in x - x_centre.
-
-    Weighted least squares, a cell by its runs. None where the centre has no neighbour on one side, or the window too
-    few cells.
-    """
-    index = _window(cells, centre, half_width)
-    if len(index) <= degree or centre in (index[0], index[-1]):
-        return None
-    weight = np.sqrt(cells.n[index])
-    powers = np.vander(cells.x[index] - cells.x[centre], degree + 1, increasing=True)
-    operator = np.zeros((degree + 1, len(cells.x)))
-    operator[:, index] = np.linalg.pinv(powers * weight[:, None]) * weight
-    return operator
-
-
-class Minima(NamedTuple):
-    """Fitted minima, one per row of losses: log2 of the place and the loss there, NaN where there is none.
-
-    side is -1 or 1 where the minimum lies at, or beyond, that end of the finite cells; else 0.
-    """
-
-    vertex: Floats
-    loss: Floats
-    side: npt.NDArray[np.intp]
-
-
-def _vertices(cells: Cells, losses: Floats, half_width: float, degree: int) -> Minima:
-    """The minima of rows of losses, from a polynomial around each row's lowest running median."""
-    centres = _centre(losses, cells.finite)
-    filled = np.where(cells.finite, losses, 0.0)
-    vertex, lowest = np.full(len(losses), np.nan), np.full(len(losses), np.nan)
-    side = np.zeros(len(losses), dtype=np.intp)
-    for centre in np.unique(centres):
-        rows = centres == centre
-        first, last = _segment(cells.finite, int(centre))
-        side[rows] = int(centre == last) - int(centre == first)
-        operator = _operator(cells, int(centre), half_width, degree)
-        if operator is None:
-            continue
-        coefficients = filled[rows] @ operator.T
-        t = _minimum(coefficients)
-        inside = cells.x[_window(cells, int(centre), half_width)] - cells.x[centre]
-        beyond_end = (t > inside[-1]) & (cells.x[last] - cells.x[centre] <= inside[-1])
-        beyond_start = (t < inside[0]) & (cells.x[first] - cells.x[centre] >= inside[0])
-        side[rows] = beyond_end.astype(np.intp) - beyond_start
-        t = np.where((t >= inside[0]) & (t <= inside[-1]), t, np.nan)
-        vertex[rows] = cells.x[centre] + t
-        lowest[rows] = np.polynomial.polynomial.polyval(t, coefficients.T, tensor=False)
-    return Minima(vertex, lowest, side)
-
-
-def _minimum(coefficients: Floats) -> Floats:
-    """Where a + b t + c t^2 (+ d t^3) has its local minimum; NaN where it has none."""
-    b, c = coefficients[:, 1], coefficients[:, 2]
-    d = coefficients[:, 3] if coefficients.shape[1] == 4 else np.zeros_like(c)
-    root = c + np.sqrt(np.clip(c * c - 3 * b * d, 0.0, None))
-    exists = (c * c > 3 * b * d) & (root > 0) & ((d != 0) | (c > 0))
-    return np.where(exists, -b / np.where(exists, root, 1.0), np.nan)
-
-
-def _noise(cells: Cells, centre: int) -> tuple[Floats, float]:
-    """(noise of one run in every cell, degrees of freedom), nats/token; infinite ones if it is ASSUMED_NOISE."""
-    growth = noise_growth(cells.x, cells.x[centre])
-    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _NOISE_REACH + 1e-9))
-    single = cells.runs[cells.runs["cell"].isin(near)]
-    _, squares, df = two_way(single, 1 / growth)
-    if df < _MIN_DF:
-        return max(ASSUMED_NOISE, math.sqrt(squares / max(df, 1))) * growth, math.inf
-    return math.sqrt(squares / df) * growth, float(df)
-
-
-def _fieller(coefficients: Floats, covariance: Floats, t: float) -> tuple[float, float] | None:
-    """Fieller's set for the vertex -b / 2c, relative to the centre: {v: (b + 2 c v)^2 <= t^2 var(b + 2 c v)}.
-
-    None where it is unbounded, which is where c is within t standard errors of 0.
-    """
-    b, c = coefficients[1], coefficients[2]
-    square = 4 * (c * c - t * t * covariance[2, 2])
-    linear = 4 * (b * c - t * t * covariance[1, 2])
-    constant = b * b - t * t * covariance[1, 1]
-    if c <= 0 or square <= 0:
-        return None
-    root = math.sqrt(max(linear * linear - 4 * square * constant, 0.0))
-    return (-linear - root) / (2 * square), (-linear + root) / (2 * square)
-
-
-def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator) -> dict[str, Any]:
+def _fit(cells: Cells, known: Noise, over: str, resamples: int, generator: np.random.Generator) -> dict[str, Any]:
     """The row of one group, without its counts."""
     row: dict[str, Any] = {**dict.fromkeys(COLUMNS, math.nan), "hyperparameter": over, "interval": None, "why": ""}
     finite = cells.finite
@@ -272,12 +155,12 @@ def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator
     if finite.sum() < 3:
         why = f"{finite.sum()} values of {over} have finite losses and at least 3 are needed: train more values"
         return {**row, "status": "none", "why": why}
-    centre = int(_centre(cells.adjusted[None], finite)[0])
-    if len(set(_segment(finite, centre))) == 1:
+    centre = int(centres(cells.adjusted[None], finite)[0])
+    if len(set(segment(finite, centre))) == 1:
         why = f"the lowest loss, at {over} {_power(cells.x[centre])}, lies alone between diverged values: add values"
         return {**row, "status": "none", "why": why}
-    noise, df = _noise(cells, centre)
-    row["interval"] = "resampled" if math.isfinite(df) else "assumed"
+    noise, df = known.size * noise_growth(cells.x, cells.x[centre]), known.df
+    row["interval"] = "assumed" if known.assumed else "resampled"
     perturbed = _perturbed(cells, noise, df, resamples, generator)
     fits = [_fitted(cells, centre, half_width, perturbed, noise, df) for half_width in _PARABOLAS]
     draws = fits[0].draws
@@ -287,7 +170,7 @@ def _fit(cells: Cells, over: str, resamples: int, generator: np.random.Generator
         side = int(np.sign(draws.side.mean()))  # too often at one end for the minimum to be told from that end
     if side:
         return {**row, **_edge(cells, centre, side, draws, over)}
-    ends = _segment(finite, centre)
+    ends = segment(finite, centre)
     for fit in fits:
         if fit.half_width > WINDOW and int(np.nanargmin(cells.adjusted)) in ends:
             break  # the lowest loss lies at an end: no wide window may find a minimum elsewhere
@@ -312,15 +195,15 @@ class Fit(NamedTuple):
 
 
 def _fitted(cells: Cells, centre: int, half_width: float, perturbed: Floats, noise: Floats, df: float) -> Fit:
-    point = _vertices(cells, cells.adjusted[None], half_width, 2)
-    draws = _vertices(cells, perturbed, half_width, 2)
-    operator = _operator(cells, centre, half_width, 2)
+    point = vertices(cells, cells.adjusted[None], half_width, 2)
+    draws = vertices(cells, perturbed, half_width, 2)
+    operator = operator_of(cells, centre, half_width, 2)
     if operator is None:
         return Fit(half_width, point, draws, math.nan, math.nan, None)
     coefficients = operator @ np.where(cells.finite, cells.adjusted, 0.0)
     covariance = (operator * (noise**2 / np.maximum(cells.n, 1))) @ operator.T
     t = float(np.interp(1 / df, 1 / np.array(_T_DF[::-1]), _T_975[::-1]))
-    fieller = _fieller(coefficients, covariance, t)
+    fieller = fieller_set(coefficients, covariance, t)
     if fieller is not None:
         fieller = (float(cells.x[centre] + fieller[0]), float(cells.x[centre] + fieller[1]))
     return Fit(half_width, point, draws, float(coefficients[2]), math.sqrt(covariance[2, 2]), fieller)
@@ -331,10 +214,10 @@ def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
     assert fit.fieller is not None
     vertex = float(fit.point.vertex[0])
     low, high = fit.fieller
-    window = cells.x[_window(cells, centre, fit.half_width)]
-    if (cliff := _cliff(cells, centre, -1)) >= window[0]:
+    window = cells.x[window_cells(cells, centre, fit.half_width)]
+    if (cliff := cliff_at(cells, centre, -1)) >= window[0]:
         low = min(low, cliff)
-    if (cliff := _cliff(cells, centre, 1)) <= window[-1]:
+    if (cliff := cliff_at(cells, centre, 1)) <= window[-1]:
         high = max(high, cliff)
     low, high = _interval(cells, centre, vertex, (low, high), fit.draws)
     return {
@@ -350,7 +233,7 @@ def _reached(cells: Cells, centre: int, fit: Fit, found: dict[str, Any], noise: 
     """-1 or 1 where the interval reaches that end of the finite cells, and the loss there cannot be told from the
     optimum's: the minimum may as well lie beyond. Else 0.
     """
-    for side, end in zip((-1, 1), _segment(cells.finite, centre), strict=True):
+    for side, end in zip((-1, 1), segment(cells.finite, centre), strict=True):
         reaches = (found["log2_high"] if side > 0 else -found["log2_low"]) >= side * cells.x[end]
         error = math.hypot(noise[end] / math.sqrt(cells.n[end]), float(np.nanstd(fit.draws.loss)))
         if reaches and cells.adjusted[end] - found["loss_opt"] < _TOLD * error:
@@ -361,29 +244,6 @@ def _reached(cells: Cells, centre: int, fit: Fit, found: dict[str, Any], noise: 
 def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str, float]:
     logs = {"opt": float(log2_opt), "low": float(log2_low), "high": float(log2_high)}
     return {**{f"log2_{name}": value for name, value in logs.items()}, **{n: 2.0**v for n, v in logs.items()}}
-
-
-def _cliff(cells: Cells, centre: int, side: int) -> float:
-    """log2 of the first cell within 2 octaves on that side that the curve on the other side cannot explain.
-
-    Infinity on that side if there is none; what is beyond WINDOW if fewer than three cells are there to judge by. The
-    cell lies above the parabola through the centre and what is within 2
-    octaves on the other side, by more than _CLIFF times the rise over these. A parabola through both sides then says
-    little of where the minimum is, only that it comes before that cell.
-    """
-    first, last = _segment(cells.finite, centre)
-    index = np.arange(first, last + 1)
-    offset = (cells.x[index] - cells.x[centre]) * side
-    calm, loss = index[(offset <= 0) & (offset >= -2 - 1e-9)], cells.adjusted
-    if len(calm) < 3:
-        far = index[offset > WINDOW + 1e-9][::side]
-        return float(cells.x[far[0]]) if len(far) else side * math.inf
-    parabola = np.polyfit(cells.x[calm] - cells.x[centre], loss[calm], 2, w=np.sqrt(cells.n[calm]))
-    rise = float(loss[calm].max() - loss[calm].min())
-    for cell in index[(offset > 0) & (offset <= 2 + 1e-9)][::side]:
-        if loss[cell] - np.polyval(parabola, cells.x[cell] - cells.x[centre]) > _CLIFF * rise:
-            return float(cells.x[cell])
-    return side * math.inf
 
 
 def _perturbed(cells: Cells, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Floats:
@@ -401,11 +261,11 @@ def _interval(
 
     A replicate whose minimum is at an end counts as that end.
     """
-    start, end = cells.x[list(_segment(cells.finite, centre))]
+    start, end = cells.x[list(segment(cells.finite, centre))]
     values = np.where(draws.side > 0, end, np.where(draws.side < 0, start, draws.vertex))
     low, high = np.nanquantile(values, [0.025, 0.975])
-    choices = [_vertices(cells, cells.adjusted[None], *choice).vertex[0] for choice in _WINDOWS]
-    window = 2 * float(np.nanstd(choices))
+    choices = [vertices(cells, cells.adjusted[None], *choice).vertex[0] for choice in _WINDOWS]
+    window = _SPREADS * float(np.nanstd(choices))
     low = vertex - math.hypot(max(vertex - min(low, fieller[0]), 0.0), window)
     high = vertex + math.hypot(max(max(high, fieller[1]) - vertex, 0.0), window)
     before, after = (cells.x[centre - 1] + cells.x[centre]) / 2, (cells.x[centre] + cells.x[centre + 1]) / 2
@@ -418,7 +278,7 @@ def _interval(
 
 def _edge(cells: Cells, centre: int, side: int, draws: Minima, over: str) -> dict[str, Any]:
     """What a minimum at an end of the finite cells says: a bound. Its closed side is the value it lies beyond."""
-    end = _segment(cells.finite, centre)[side > 0]
+    end = segment(cells.finite, centre)[side > 0]
     before = cells.x[end - side]
     known = np.where(draws.side == side, before, draws.vertex)
     known = np.append(known[np.isfinite(known)], before)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Cells, check_equal, check_runs, other_tuned
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, read, read_own
-from hpsweep.analysis.optimum import ASSUMED_NOISE, Group, fit_groups
+from hpsweep.analysis.noise import ASSUMED_NOISE
+from hpsweep.analysis.optimum import Group, fit_groups
 
 __all__ = ["COMPARISON", "MEASURED_WITHIN", "tuned_against_transferred"]
 

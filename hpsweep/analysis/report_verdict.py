@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.optimum import ASSUMED_NOISE
+from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.plot_style import SCHEMES
 from hpsweep.analysis.plot_tables import records
 from hpsweep.analysis.report_law import verdict_line

@@ -34,7 +34,8 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats, check_equal, check_runs, counts, label, two_way
-from hpsweep.analysis.optimum import ASSUMED_NOISE, REFUSED_LIMIT
+from hpsweep.analysis.noise import ASSUMED_NOISE
+from hpsweep.analysis.optimum import REFUSED_LIMIT
 from hpsweep.analysis.surface_fit import (
     POWERS,
     Found,

@@ -17,7 +17,8 @@ from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
 from hpsweep.analysis.cells import other_tuned
 from hpsweep.analysis.drift import drift
-from hpsweep.analysis.optimum import ASSUMED_NOISE, Group, fit_groups
+from hpsweep.analysis.noise import ASSUMED_NOISE
+from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_against_transferred
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes

@@ -1,0 +1,105 @@
+"""How much the loss of one run varies, nats/token, at the lowest cell of its group; it doubles per octave to the right.
+
+Measured by the seeds of a group where these leave MIN_DF degrees of freedom or more. Else pooled and called assumed:
+what the other groups of the call say, as PRIOR_DF degrees of freedom, together with what the group itself says, by its
+seeds and by its residuals from a cubic. The others' word is the median over the groups with measured noise; if none
+has any, over all groups' residuals from cubics; with fewer than FEWEST of these, ASSUMED_NOISE.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hpsweep.analysis.cells import Cells, noise_growth, two_way
+from hpsweep.analysis.fit import centres, window_cells
+
+ASSUMED_NOISE = 0.005
+"""Standard deviation of one run's loss, nats/token, where nothing measures it."""
+
+MIN_DF = 2
+"""Degrees of freedom from which on a noise counts as measured."""
+
+PRIOR_DF = 4
+"""Degrees of freedom that the pooled noise of other groups is worth in a group that cannot measure its own."""
+
+FEWEST = 3
+"""Groups whose residuals make a pooled noise; with fewer it is ASSUMED_NOISE."""
+
+_REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
+
+
+class Noise(NamedTuple):
+    """Standard deviation of one run's loss at the lowest cell, nats/token, its degrees of freedom, and its source."""
+
+    size: float
+    df: float
+    assumed: bool
+
+
+class _Squares(NamedTuple):
+    """A weighted sum of squared residuals, (nats/token)^2, and its degrees of freedom."""
+
+    sum: float
+    df: int
+
+
+def noises(groups: Sequence[Cells]) -> list[Noise]:
+    """The noise of every group, in order; only those that cannot measure their own depend on the others."""
+    seeds = [_by_seeds(cells) for cells in groups]
+    lacking = [own.df < MIN_DF for own in seeds]
+    residuals = [_by_residuals(cells) if few else _NOTHING for cells, few in zip(groups, lacking, strict=True)]
+    variance = _typical([found for found in seeds if found.df >= MIN_DF])
+    if not variance and sum(found.df > 0 for found in residuals) >= FEWEST:
+        variance = _typical(residuals)
+    prior = _Squares(PRIOR_DF * (variance or ASSUMED_NOISE**2), PRIOR_DF)
+    return [
+        _joined([prior, own, residual], assumed=True) if few else _joined([own], assumed=False)
+        for own, residual, few in zip(seeds, residuals, lacking, strict=True)
+    ]
+
+
+_NOTHING = _Squares(0.0, 0)
+
+
+def _joined(found: Sequence[_Squares], *, assumed: bool) -> Noise:
+    df = sum(squares.df for squares in found)
+    return Noise(math.sqrt(sum(squares.sum for squares in found) / df), float(df), assumed)
+
+
+def _typical(found: Sequence[_Squares]) -> float:
+    """The median variance, by degrees of freedom; 0 if there is none. A chi^2's median is below its mean."""
+    known = sorted((s.sum / s.df / (1 - 2 / (9 * s.df)) ** 3, s.df) for s in found if s.df > 0)
+    if not known:
+        return 0.0
+    variances, df = np.array(known).T
+    return float(variances[np.searchsorted(np.cumsum(df), df.sum() / 2)])
+
+
+def _by_seeds(cells: Cells) -> _Squares:
+    """What is left of the losses within _REACH octaves of the lowest cell when cells and seeds have had their say."""
+    if not cells.finite.any():
+        return _NOTHING
+    centre = int(centres(cells.adjusted[None], cells.finite)[0])
+    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _REACH + 1e-9))
+    single = cells.runs[cells.runs["cell"].isin(near)]
+    _, squares, df = two_way(single, 1 / noise_growth(cells.x, cells.x[centre]))
+    return _Squares(squares, df) if df > 0 else _NOTHING
+
+
+def _by_residuals(cells: Cells) -> _Squares:
+    """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say."""
+    if not cells.finite.any():
+        return _NOTHING
+    centre = int(centres(cells.adjusted[None], cells.finite)[0])
+    index = window_cells(cells, centre, _REACH)
+    if len(index) <= 4:
+        return _NOTHING
+    weight = np.sqrt(cells.n[index]) / noise_growth(cells.x[index], cells.x[centre])
+    powers = np.vander(cells.x[index] - cells.x[centre], 4) * weight[:, None]
+    target = cells.adjusted[index] * weight
+    residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]
+    return _Squares(float(residual @ residual), len(index) - 4)

@@ -63,8 +63,9 @@ def joint(tables: Tables) -> Section | None:
     first, second = (name.replace("_", " ") for name in tables.pair)
     text = [
         "A polynomial in log2 of both, through the mean losses around the minimum; each has its own status, and an "
-        "interval from resampled noise. ok: an optimum. edge: the minimum lies at the end of the values tried, which is only a "
-        "bound. flat: the losses do not say where in the range it is. none: too few settings with finite losses.",
+        "interval from resampled noise. ok: an optimum. edge: the minimum lies at the end of the values tried, which "
+        "is only a bound. flat: the losses do not say where in the range it is. none: too few settings with finite "
+        "losses.",
         f"The ridge is the flattest direction of the basin: how many octaves of {second} go with one octave of "
         f"{first}, and how far one can go along it within 1 % of the loss.",
     ]
@@ -199,10 +200,9 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     else:
         verdict, kind = "undetermined", KINDS["undetermined"]
         said.append("All intervals overlap, which does not show that the optimum stays put.")
-    best = rows.sort_values("loss_opt").iloc[0]
-    if math.isfinite(best["loss_opt"]):
-        at = _at(tables, next(records(rows.sort_values("loss_opt")[:1]).__iter__()))
-        said.append(f"The lowest fitted loss is {fixed(best['loss_opt'], 3)} nats/token{at}.")
+    if rows["loss_opt"].notna().any():
+        (lowest,) = records(rows.sort_values("loss_opt")[:1])
+        said.append(f"The lowest fitted loss is {fixed(lowest.loss_opt, 3)} nats/token{_at(tables, lowest)}.")
     return Line(kind=kind, lead=f"{SCHEMES[scheme].label}: {verdict}", text=" ".join(said))
 
 

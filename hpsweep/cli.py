@@ -406,7 +406,8 @@ def _report(a: argparse.Namespace) -> None:
     writable(out)
     stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()
     runs = stored if sweep is None else own_runs(stored, sweep)
-    made = report(runs, sweep, folder=a.folder, left_out=len(stored) - len(runs))
+    stages = [] if sweep is None else _refinement(sweep, Path(a.folder))
+    made = report(runs, sweep, folder=a.folder, left_out=len(stored) - len(runs), stages=stages)
     page, text = write(made, out)
     if a.json:
         print_json({"report": str(page), "markdown": str(text), "verdict": made.sentences})

@@ -90,7 +90,8 @@ def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     groups = Groups(sweep)
     if groups.ids is not None:
         return runs[runs["trial_id"].isin(groups.ids)]
-    return runs[[groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]]
+    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]
+    return runs.loc[own]  # of no rows too: runs[[]] would be no columns
 
 
 def stored_runs(folder: str | Path) -> pd.DataFrame:

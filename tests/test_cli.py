@@ -231,6 +231,8 @@ def test_a_refinement_is_planned_with_reasons_and_run_to_its_end(
         store.write_meta(there / "results" / "fake", load_experiment("fake").to_dict())
     assert main(["status", "results/fake"]) == 0
     assert "nothing stored yet; at least 16 trials in all" in capsys.readouterr().out
+    assert main(["report", "results/fake"]) == 0
+    assert "at least 16 of at least 16 planned trials are missing" in capsys.readouterr().out
     assert main(["run", "fake", "--workers", "2"], train=fake.TRAIN) == 0
     out, err = capsys.readouterr()
     assert "16 trials, 2 groups refining" in err
@@ -245,6 +247,9 @@ def test_a_refinement_is_planned_with_reasons_and_run_to_its_end(
     assert [(group["stage"], group["next"]) for group in planned["refinement"]] == [("ok", [])] * 2
     assert main(["run", "fake", "--json"], train=fake.TRAIN) == 0
     assert json.loads(capsys.readouterr().out)["refinement"] == planned["refinement"]
+    assert main(["report", "results/fake"]) == 0
+    assert "missing" not in capsys.readouterr().out
+    assert "| density 1 | ● ok | " in Path("results/fake/report.md").read_text()
     assert main(["optimum", "results/fake"]) == 0
     assert main(["plot", "results/fake"]) == 0
 

@@ -41,6 +41,7 @@ from hpsweep.analysis.report_runs import ledger
 from hpsweep.analysis.report_tables import Tables, ledger_of, tables_of
 from hpsweep.analysis.report_verdict import verdict_of
 from hpsweep.spec import Sweep, Target, Trial
+from hpsweep.sweep import refine, search
 from tests.law_cells import made as made_cells
 
 POWERS = [2.0**k for k in range(-11, -3)]
@@ -279,8 +280,8 @@ def test_one_seed_says_that_its_noise_is_assumed() -> None:
     assert "the intervals of 2 of 2 groups" in " ".join(map(str, lines))
 
 
-def test_a_sweep_over_lr_and_init_std_has_an_optimum_for_every_init_std() -> None:
-    grid = {"scheme": ["supar"], "density": [1.0, 0.25], "lr": POWERS, "init_std": [0.04, 0.08, 0.16], "seed": [0, 1]}
+def test_a_sweep_over_lr_and_two_values_of_init_std_has_an_optimum_for_either() -> None:
+    grid = {"scheme": ["supar"], "density": [1.0, 0.25], "lr": POWERS, "init_std": [0.08, 0.16], "seed": [0, 1]}
     sweep = sweep_of(grid=grid)
     found = report(runs_of(sweep), sweep)
     assert "init std" in section(found, "Optima").tables[0].header
@@ -288,12 +289,12 @@ def test_a_sweep_over_lr_and_init_std_has_an_optimum_for_every_init_std() -> Non
     Page(report_html.render(found))
 
 
-def test_points_that_share_no_value_are_refused_with_the_remedy() -> None:
-    sweep = sweep_of(grid={"seed": [0, 1]}, search="random", points=9,
-                     space={"lr": (2**-12, 2**-3), "init_std": (0.01, 1.0)})  # fmt: skip
+def test_points_of_three_that_share_no_value_are_refused_with_the_remedy() -> None:
+    space = {"lr": (2**-12, 2**-3), "init_std": (0.01, 1.0), "alpha_input": (0.1, 10.0)}
+    sweep = sweep_of(grid={"seed": [0, 1]}, search="random", points=9, space=space)
     generator = np.random.default_rng(0)
-    points = [(2 ** generator.uniform(-12, -3), 2 ** generator.uniform(-6, 0)) for _ in range(9)]
-    trials = [trial.replace(lr=lr, init_std=std) for trial in sweep.trials for lr, std in points]
+    points = [dict(zip(space, 2.0 ** generator.uniform(-6, -3, 3), strict=True)) for _ in range(9)]
+    trials = [trial.replace(**point) for trial in sweep.trials for point in points]
     assert "were searched together" in nothing(report(runs_of(sweep, trials), sweep))
 
 
@@ -311,6 +312,134 @@ def test_a_bug_in_a_library_is_not_reported_as_a_finding(monkeypatch: pytest.Mon
     monkeypatch.setattr("hpsweep.analysis.report_tables.optima", broken)
     with pytest.raises(ValueError, match="matmul"):
         report(runs_of(sweep_of()), sweep_of())
+
+
+# --- two hyperparameters searched together ---
+
+PAIR = {"density": [1.0, 1 / 4], "lr": POWERS, "init_std": [2.0**k for k in range(-6, 0)], "seed": [0, 1]}
+
+
+def pair_loss(trial: Trial) -> float:
+    """A bowl with an optimum at lr 2^-7.4, which under sp moves with density, and init std 2^-3.6."""
+    return loss_of(trial) + 0.06 * float(np.log2(trial.init_std) + 3.6) ** 2
+
+
+@pytest.fixture(scope="module")
+def pair() -> Report:
+    sweep = sweep_of(grid={"scheme": ["sp", "supar"], **PAIR}, target=Target(width=128, density=1 / 4))
+    return report(runs_of(sweep, val_loss=pair_loss), sweep, folder="results/made")
+
+
+def test_the_verdict_of_a_pair_recommends_both_with_their_intervals(pair: Report) -> None:
+    use, supar, sp = pair.verdict[:3]
+    assert use.lead == "Use"
+    found = re.findall(r"(base \S+ \S+) \S+ = 2\^−(\S+) \(95 % interval 2\^−(\S+) to 2\^−([\d.]+)", use.text)
+    assert [name for name, *_ in found] == ["base learning rate", "base init std"]
+    for name, *numbers in found:
+        best, low, high = (-float(text) for text in numbers)
+        assert low <= best <= high
+        assert best == pytest.approx({"base learning rate": -7.4, "base init std": -3.6}[name], abs=0.15)
+    assert (supar.lead, sp.lead) == ("SuPar: undetermined", "SP: moves")
+    assert "Intervals of the base learning rate exclude each other." in sp.text
+
+
+def test_the_section_of_a_pair_has_its_optima_its_ridge_and_a_panel_per_group(pair: Report) -> None:
+    assert [part.title for part in pair.sections] == ["For the target", "lr x init std", "Run ledger", "Provenance"]
+    part = section(pair, "lr x init std")
+    optima, shape = part.tables
+    assert [[*row[:3], row[5]] for row in rows_of(optima)] == [
+        ["SP", "1", "ok", "ok"], ["SP", "1/4", "ok", "ok"], ["SuPar", "1", "ok", "ok"], ["SuPar", "1/4", "ok", "ok"],
+    ]  # fmt: skip
+    exponents = [float(str(row[3]).rpartition("2^−")[2]) for row in optima.rows]
+    assert exponents == pytest.approx([7.4, 6.4, 7.4, 7.4], abs=0.1)  # under sp it is an octave higher at 1/4
+    slopes = [float(str(row[2]).replace("−", "-")) for row in shape.rows]
+    bend = np.array([[0.04, -0.02], [-0.02, 0.07]])  # (u - v / 2)^2 of loss_of, and the bowl of init std
+    flattest = np.linalg.eigh(bend)[1][:, 0]
+    assert slopes == pytest.approx([flattest[1] / flattest[0]] * 4, abs=0.2)
+    assert [panel.title for panel in part.panels] == [
+        "SP, density 1", "SP, density 1/4", "SuPar, density 1", "SuPar, density 1/4",
+    ]  # fmt: skip
+    page = Page(text := report_html.render(pair))
+    assert len(page.ids) == len(set(page.ids))
+    assert "<image" not in text
+    for panel in part.panels:
+        assert "base learning rate" in panel.text
+        assert "interval" in panel.text
+
+
+def test_of_a_pair_what_is_not_identified_is_said_and_never_offered_as_an_optimum() -> None:
+    sweep = sweep_of(grid={"scheme": ["supar"], **PAIR}, target=Target(width=128, density=1 / 4))
+
+    def flat(trial: Trial) -> float:
+        return float(2.1 + 0.04 * (np.log2(trial.lr) + 7.4) ** 2 + loss_of(trial.replace(lr=2.0**-7.4, init_std=0.08)))
+
+    found = report(runs_of(sweep, val_loss=flat), sweep)
+    assert found.verdict[0].lead == "Use with care"
+    assert "(best of the values tried; not identified within" in found.verdict[0].text
+    assert any(text.startswith("Do not trust: the base init std at SuPar, density") for text in found.sentences)
+    part = section(found, "lr x init std")
+    assert {row[6] for row in part.tables[0].rows} == {"–"}
+    assert "init std not identified within" in part.lines[0].text
+
+
+def test_of_a_pair_an_end_of_the_grid_is_a_bound() -> None:
+    sweep = sweep_of(grid={"scheme": ["supar"], **PAIR, "lr": POWERS[:4]}, target=TARGET)
+    found = concluded(runs_of(sweep, val_loss=pair_loss), sweep)
+    assert found[0].startswith("Do not use as it is: ")
+    assert "a bound, not an optimum: above 2^−" in found[0]
+
+
+def test_a_pair_on_mixed_data_is_refused() -> None:
+    sweep = sweep_of(grid={"scheme": ["supar"], **PAIR})
+    found = report(runs_of(sweep, val_loss=pair_loss, data_hash=lambda t: "aa" if t.seed else "bb"), sweep)
+    assert "2 different data sets" in nothing(found)
+
+
+# --- a refinement ---
+
+
+def refined(count: int) -> tuple[Sweep, pd.DataFrame, list[dict[str, Any]]]:
+    """A refinement of which so many trials are stored, and where each group is."""
+    sweep = sweep_of(grid={"density": [1.0, 1 / 4]}, search="refine", space={"lr": (2**-11, 2**-4)}, target=None)
+    trials: list[Trial] = []
+    runs = runs_of(sweep, [])
+    while len(trials) < count and (new := search.propose(sweep, runs.to_dict("records"), [], limit=count)):
+        trials += new[: count - len(trials)]
+        runs = runs_of(sweep, trials)
+    return sweep, runs, refine.describe(sweep, runs.to_dict("records"))
+
+
+def test_the_ledger_of_a_refinement_says_at_least_how_many_are_planned_and_where_each_group_is() -> None:
+    sweep, runs, stages = refined(12)
+    assert ledger_of(runs, sweep, stages)["missing"].sum() == search.total(sweep, runs.to_dict("records")) - 12 == 4
+    part = ledger(tables_of(runs, sweep, stages), left_out=0)
+    assert "at least 16 planned, 12 done, 0 diverged, at least 4 missing" in part.text[0]
+    assert [row[1:4] for row in rows_of(part.tables[1])] == [["coarse", "6", "at least 8"]] * 2
+    found = verdict_of(tables_of(runs, sweep, stages))
+    assert "that this is final: at least 4 of at least 16 planned trials are missing." in [line.text for line in found]
+
+
+def test_a_refinement_at_its_end_lacks_nothing() -> None:
+    sweep, runs, stages = refined(1000)
+    part = ledger(tables_of(runs, sweep, stages), left_out=0)
+    assert f"Of all trials: {len(runs)} planned, {len(runs)} done, 0 diverged." in part.text[0]
+    assert [row[1] for row in rows_of(part.tables[1])] == ["ok", "ok"]
+    assert "that this is final" not in " ".join(map(str, verdict_of(tables_of(runs, sweep, stages))))
+
+
+def test_a_failed_trial_of_a_refinement_is_not_missing_as_well() -> None:
+    sweep, runs, _ = refined(12)
+    runs.loc[runs.index[0], "status"] = "failed"
+    found = ledger_of(runs, sweep, refine.describe(sweep, runs.to_dict("records")))
+    assert found[["planned", "ok", "failed", "missing"]].sum().tolist() == [16, 11, 1, 4]
+
+
+def test_without_its_stages_a_refinement_is_not_said_to_lack_anything() -> None:
+    sweep, runs, _ = refined(12)
+    part = ledger(tables_of(runs, sweep), left_out=0)
+    assert "missing" not in part.tables[0].header
+    assert "hpsweep plan says it" in part.text[1]
+    assert "missing" not in " ".join(map(str, verdict_of(tables_of(runs, sweep))))
 
 
 # --- tables ---

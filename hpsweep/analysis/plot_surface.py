@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
@@ -257,10 +258,22 @@ def surface_heatmaps(
         fontsize=SMALL,
         color=INK,
     )
+    _bar_style(bar)
+    marks.legend(figure, heat_key(table, optima), loc="outside lower center", ncols=4 if across > 1 else 2)
+    return figure
+
+
+def colour_bar(figure: Figure, ax: Axes, norm: Normalize) -> None:
+    """The key of a single panel's colours, below it: shapes alone, so that a page needs no picture for it."""
+    colours = ScalarMappable(norm, COLORS.resampled(32))
+    bar = figure.colorbar(colours, ax=ax, extend="max", orientation="horizontal", shrink=0.9, aspect=32, pad=0.02)
+    bar.set_label("above the lowest (nats/token)", fontsize=SMALL, color=INK)
+    _bar_style(bar)
+
+
+def _bar_style(bar: Colorbar) -> None:
     bar.ax.tick_params(labelsize=SMALL, color=GREY, labelcolor=INK, length=2.5, width=0.6)
     bar.outline.set_visible(False)
-    marks.legend(figure, _key(table, optima), loc="outside lower center", ncols=4 if across > 1 else 2)
-    return figure
 
 
 def _heading(ax: Axes, by: Sequence[str], key: Sequence[Any], verdict: str) -> None:
@@ -272,7 +285,7 @@ def _heading(ax: Axes, by: Sequence[str], key: Sequence[Any], verdict: str) -> N
     ax.title.set_fontsize(TITLE - 0.5)
 
 
-def _key(table: pd.DataFrame, optima: pd.DataFrame) -> list[marks.Handle]:
+def heat_key(table: pd.DataFrame, optima: pd.DataFrame) -> list[marks.Handle]:
     """Handles that explain every symbol that is drawn, and no other."""
     has, hollow = set(optima["status"]), {"marker": "o", "markerfacecolor": "white"}
     statuses = optima[[name for name in optima.columns if str(name).startswith("status_")]]

@@ -6,12 +6,22 @@ to nothing outside, and report.md with its drawings beside it. The same runs giv
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis import report_costs, report_html, report_law, report_md, report_runs, report_sections
+from hpsweep.analysis import (
+    report_costs,
+    report_html,
+    report_joint,
+    report_law,
+    report_md,
+    report_runs,
+    report_sections,
+)
 from hpsweep.analysis.plot_style import SCHEMES
 from hpsweep.analysis.report_parts import Report, listed
 from hpsweep.analysis.report_tables import Tables, tables_of
@@ -24,18 +34,25 @@ FIGURES = "report_figures"
 
 
 def report(
-    runs: pd.DataFrame, sweep: Sweep | None = None, *, folder: str = "results/NAME", left_out: int = 0
+    runs: pd.DataFrame,
+    sweep: Sweep | None = None,
+    *,
+    folder: str = "results/NAME",
+    left_out: int = 0,
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """What the runs say, verdict first. What cannot be computed is said, with why, and never raised.
 
     The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
-    `left_out` counts stored trials that are not of the sweep.
+    `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
+    per group of a refinement: without them nothing is said of what it still lacks.
     """
-    tables = tables_of(runs, sweep)
+    tables = tables_of(runs, sweep, stages)
     sections = (
         report_sections.losses(tables),
         report_sections.target(tables),
         report_sections.optima(tables),
+        report_joint.joint(tables),
         report_sections.drifts(tables),
         report_costs.regret(tables),
         report_costs.basins(tables),

@@ -25,10 +25,10 @@ from hpsweep.analysis.report_parts import (
     typeset,
     value_of,
     within,
+    word,
     words,
 )
 from hpsweep.analysis.report_tables import Tables, in_order
-from hpsweep.analysis.report_verdict import word
 
 PLACES = 12
 """Widths and densities of a scheme up to which its regret matrix is drawn and printed."""

@@ -17,6 +17,7 @@ from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.cells import TRIAL_FIELDS
 from hpsweep.analysis.plot_regret import LEAST_TOP, matrix_key, regret_heatmap
 from hpsweep.analysis.plot_style import SCHEMES, SMALL
+from hpsweep.analysis.plot_surface import colour_bar, heat_key, heat_scale, heat_table, heatmap, verdict_text
 from hpsweep.analysis.plot_tables import curve_table, drift_text, matching, path_table, records, scale
 from hpsweep.analysis.plots import loss_curves, optimum_path, parts_of
 from hpsweep.analysis.regret_matrix import place_names
@@ -175,7 +176,43 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     return panels
 
 
+def joint_panels(runs: pd.DataFrame, joint: pd.DataFrame, by: tuple[str, ...], over: tuple[str, str]) -> list[Panel]:
+    """The loss over two hyperparameters, a panel per group of `joint`, rows of `surface`; on one scale of colours."""
+    table = heat_table(runs, by, over=over)
+    shared = heat_scale(table, over)
+    panels = []
+    for row in records(joint):
+        at = {name: getattr(row, name) for name in by}
+        here = np.logical_and.reduce([table[name] == value for name, value in at.items()])
+        only = pd.DataFrame([row])
+        figure = Figure(figsize=(SIZE[0], 4.3), layout="constrained")
+        ax = figure.subplots()
+        heatmap(table[here], row, ax, over=over, shared=shared)
+        marks.heading(ax, "", verdict_text(row, over), 2)
+        colour_bar(figure, ax, shared.norm)
+        key = heat_key(table[here], only)
+        marks.legend(figure, key, loc="outside lower left", ncols=_columns(key))
+        name = _slug(["surface", *over, *(f"{name}-{value_of(name, value)}" for name, value in at.items())])
+        said = f"Validation loss over {' and '.join(style.NAMES.get(name, name) for name in over)}. "
+        said += "; ".join(f"{name.replace('_', ' ')}: {joint_text(row, name)}" for name in over) + "."
+        panels.append(_panel(name, place(at), said, figure))
+    return panels
+
+
+def joint_text(row: Any, name: str) -> str:
+    """What is known of one field of a joint optimum, a row of `surface`, in words."""
+    word, low, high = (getattr(row, key) for key in (f"status_{name}", f"{name}_low", f"{name}_high"))
+    if word == "ok":
+        return f"{setting(getattr(row, f'{name}_opt'))} (95 % interval {powers(low, high)})"
+    if word == "edge":
+        return f"{powers(low, high)}, a bound and no optimum"
+    return f"not identified within {powers(low, high)}" if word == "flat" else "too few settings with finite losses"
+
+
 def _name(what: str, over: str, lines: str, scheme: str, at: dict[str, Any]) -> str:
     """An id that is a file's name too."""
-    words = [what, over, "by", lines, scheme, *(f"{name}-{value_of(name, value)}" for name, value in at.items())]
+    return _slug([what, over, "by", lines, scheme, *(f"{name}-{value_of(name, value)}" for name, value in at.items())])
+
+
+def _slug(words: list[str]) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "over", "-".join(filter(None, words))).replace(".", "p")

@@ -18,7 +18,7 @@ MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("ok", "stable", "done"), "good"),
-    **dict.fromkeys(("edge", "flat", "undetermined", "failed", "missing"), "caution"),
+    **dict.fromkeys(("edge", "flat", "undetermined", "failed", "missing", "limit reached"), "caution"),
     **dict.fromkeys(("none", "moves"), "bad"),
 }
 """How a status of a table is shown; each kind has a colour and a shape, and the word stands beside them."""
@@ -202,6 +202,25 @@ def typeset(text: str) -> str:
 def listed(words: list[str], last: str = "and") -> str:
     """a, b and c."""
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+WORDS = {"lr": "base learning rate", "init_std": "base init std"}
+"""Hyperparameters in sentences; any other by its name."""
+
+MOST = 4
+"""Places that a sentence names one by one."""
+
+
+def word(over: str) -> str:
+    """A hyperparameter in a sentence."""
+    return WORDS.get(over, over)
+
+
+def some(places: list[str]) -> str:
+    """The first places by name, and how many more there are."""
+    rest = len(places) - MOST
+    shown = places if rest <= 0 else [*places[:MOST], f"{rest} more"]
+    return "; ".join(shown) if any("," in place for place in shown) else listed(shown)
 
 
 # --- tables ---

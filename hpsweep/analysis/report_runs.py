@@ -11,6 +11,7 @@ import pandas as pd
 from hpsweep.analysis.cells import TRIAL_FIELDS
 from hpsweep.analysis.report_parts import (
     DASH,
+    KINDS,
     LONGEST,
     Cell,
     Section,
@@ -24,6 +25,7 @@ from hpsweep.analysis.report_parts import (
     rest_of,
     scientific,
     status,
+    typeset,
     value_of,
     words,
 )
@@ -50,15 +52,42 @@ def ledger(tables: Tables, left_out: int) -> Section:
             fixed(row["best_loss"], 3), *best,
         ))  # fmt: skip
     total = {name: int(found[name].sum()) for name in counts}
-    said = [f"{count:,} {'done' if name == 'ok' else name}" for name, count in total.items() if count or name in DONE]
+    least = {"planned", "missing"} if planned and found["open"].any() else set()
+    said = [
+        f"{'at least ' * (name in least)}{count:,} {'done' if name == 'ok' else name}"
+        for name, count in total.items()
+        if count or name in DONE
+    ]
     text = [f"Of all trials: {', '.join(said)}. A diverged trial is kept and not tried again; a failed one is."]
-    if not planned:
+    if planned and found["open"].any():
+        text.append("A refinement plans from what is stored: a group that is not at its end may ask for more trials.")
+    if not planned and tables.sweep is not None:
+        text.append("What a refinement still lacks follows from its stored rows: hpsweep plan says it.")
+    elif not planned:
         text.append("No sweep is recorded in this folder, so that nothing says what is missing.")
     if left_out:
         text.append(f"{left_out:,} stored trials are not of the recorded sweep, and are left out of this report.")
     note = rest_of(found, "hpsweep status")
     table = Table(caption="Trials of every group", header=header, rows=tuple(rows), keys=len(by), note=note)
-    return Section(title="Run ledger", text=tuple(text), tables=(table,))
+    return Section(title="Run ledger", text=tuple(text), tables=(table, *_refinement(tables)))
+
+
+def _refinement(tables: Tables) -> tuple[Table, ...]:
+    """Where each group of a refinement is, and why; none for other sweeps."""
+    if not tables.stages:
+        return ()
+    rows = []
+    for group in tables.stages[:LONGEST]:
+        stage = group["stage"]
+        kind = KINDS.get(stage, "none")
+        planned = f"{'at least ' * bool(group['next'])}{group['planned']:,}"
+        rows.append((
+            group["group"], Status(word=stage, kind=kind), f"{group['stored']:,}", planned, f"{group['limit']:,}",
+            typeset(group["why"]),
+        ))  # fmt: skip
+    header = ("group", "stage", "stored", "planned", "at most", "why")
+    note = rest_of(tables.stages, "hpsweep plan")
+    return (Table(caption="Stage of the refinement", header=header, rows=tuple(rows), note=note),)
 
 
 def _state(row: Mapping[Any, Any]) -> Status:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis import report_joint
 from hpsweep.analysis.card import Card
 from hpsweep.analysis.drift import BOUND
 from hpsweep.analysis.plot_style import SCHEMES
@@ -33,10 +34,11 @@ from hpsweep.analysis.report_parts import (
     status,
     typeset,
     value_of,
+    word,
     words,
 )
 from hpsweep.analysis.report_tables import Tables, in_order
-from hpsweep.analysis.report_verdict import drift_keys, word
+from hpsweep.analysis.report_verdict import drift_keys
 from hpsweep.spec import TUNED
 
 UNFOLDED = 6
@@ -93,6 +95,8 @@ def _plain(value: Any) -> str:
 
 def _chosen(tables: Tables, card: Card, name: str) -> str:
     """How a base value of the card came about."""
+    if tables.pair and name in tables.pair:
+        return report_joint.chosen(card, name)
     if name != tables.over:
         return "best of the values tried" if tables.runs[name].nunique() > 1 else "one value, not tuned here"
     ends = powers(*(math.nan if card.optimum[end] is None else card.optimum[end] for end in ("low", "high")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from hpsweep.analysis.card import Card
 from hpsweep.analysis.cells import TRIAL_FIELDS
 from hpsweep.analysis.drift import COLUMNS as DRIFT
 from hpsweep.analysis.drift import drift
-from hpsweep.analysis.groups import apart, over_of, searched, varying
+from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.analysis.law import Law, fit_sweep
 from hpsweep.analysis.optimum import COLUMNS as OPTIMA
 from hpsweep.analysis.optimum import optima
@@ -23,6 +23,7 @@ from hpsweep.analysis.regret import COMPARISON, tuned_against_transferred
 from hpsweep.analysis.regret_matrix import MATRIX, regret_matrix
 from hpsweep.analysis.sensitivity import COLUMNS as SENSITIVITY
 from hpsweep.analysis.sensitivity import sensitivity
+from hpsweep.analysis.surface import surface
 from hpsweep.analysis.transfer import transfer
 from hpsweep.spec import TUNED, Sweep
 from hpsweep.store import DONE
@@ -45,12 +46,20 @@ class Tables:
     matrix: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*MATRIX]))
     held_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*HELD_OUT]))
     sensitivity: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*SENSITIVITY]))
+    pair: tuple[str, str] | None = None  # the two whose joint optimum is sought, in place of that of `over`
+    joint: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of `surface`; with a pair only
+    stages: tuple[Mapping[str, Any], ...] = ()  # where each group of a refinement is
     card: Card | None = None
     law: Law | None = None
     refused: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def found(self) -> pd.DataFrame:
+        """The optima, those of a pair where two fields were searched together: status, interval and why of each."""
+        return self.joint if self.pair else self.optima
 
-def tables_of(runs: pd.DataFrame, sweep: Sweep | None) -> Tables:
+
+def tables_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[str, Any]] = ()) -> Tables:
     """All tables of a report on these runs; the recorded sweep says what was planned, and the target."""
     refused: dict[str, str] = {}
 
@@ -64,7 +73,15 @@ def tables_of(runs: pd.DataFrame, sweep: Sweep | None) -> Tables:
             return None
 
     found: dict[str, Any] = {}
-    over = attempt("optima", lambda: over_of(runs, None)) if len(runs) else None
+    target = sweep.target if sweep else None
+    pair = pair_of(runs, None) if len(runs) else None
+    over = attempt("optima", lambda: over_of(runs, None)) if len(runs) and pair is None else None
+    if pair is not None:
+        by = varying(runs, without=pair)
+        found = {"by": tuple(by), "joint": attempt("optima", lambda: surface(runs, by, over=pair))}
+        if found["joint"] is not None:
+            found["pair"] = pair
+            found["card"] = attempt("card", lambda: transfer(runs, target, over=pair)) if target else None
     if over is not None:
         by = varying(runs, without=(over,))
         found = {
@@ -78,13 +95,14 @@ def tables_of(runs: pd.DataFrame, sweep: Sweep | None) -> Tables:
         if len(runs[["width", "density"]].drop_duplicates()) > 1:
             found["matrix"] = attempt("matrix", lambda: regret_matrix(runs, over=over))
             found["held_out"] = attempt("held_out", lambda: held_out(runs, over=over))
-        target = sweep.target if sweep else None
         if target is not None and found["optima"] is not None:
             found["card"] = attempt("card", lambda: transfer(runs, target, over=over))
     if len(runs) and runs["tokens"].nunique() > 1 and runs["hidden_nonzeros"].nunique() > 1:
         found["law"] = attempt("law", lambda: fit_sweep(runs))
     found = {name: table for name, table in found.items() if table is not None}
-    return Tables(runs=runs, sweep=sweep, ledger=ledger_of(runs, sweep), refused=refused, **found)
+    return Tables(
+        runs=runs, sweep=sweep, ledger=ledger_of(runs, sweep, stages), stages=tuple(stages), refused=refused, **found
+    )
 
 
 def _is_ours(error: ValueError) -> bool:
@@ -100,14 +118,20 @@ def _drifts(runs: pd.DataFrame, by: list[str], over: str) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["scheme", *DRIFT])
 
 
-def ledger_of(runs: pd.DataFrame, sweep: Sweep | None) -> pd.DataFrame:
+def ledger_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """One row per group: planned, ok, diverged, failed, missing trials, the best loss in nats/token, and its setting.
 
-    Groups are those of the recorded sweep and of the runs; planned and missing are null without a recorded sweep.
+    Groups are those of the recorded sweep and of the runs; there is no planned and no missing without a recorded sweep,
+    nor for a refinement without its `stages`. `open`: groups of a refinement that may ask for more than is planned.
     """
-    times = sweep.points if sweep and sweep.search != "grid" else 1
-    groups = sweep.groups.values() if sweep else ()
-    planned = pd.DataFrame([{**trials[0].resolved, "planned": times * len(trials)} for trials in groups])
+    groups = list(sweep.groups.values()) if sweep else []
+    if sweep and sweep.search == "refine":
+        known = [{"lacking": s["planned"] - s["stored"], "open": bool(s["next"])} for s in stages]
+        known = known or [{"lacking": -1, "open": True}] * len(groups)
+    else:
+        times = sweep.points if sweep and sweep.search != "grid" else 1
+        known = [{"planned": times * len(trials), "open": False} for trials in groups]
+    planned = pd.DataFrame([{**own[0].resolved, **said} for own, said in zip(groups, known, strict=True)])
     fields = runs[[*TRIAL_FIELDS]]
     by = varying(pd.concat([fields, planned[[*TRIAL_FIELDS]]]) if len(planned) else fields, without=TUNED)
     counted = runs[by].assign(**{status: runs["status"] == status for status in (*DONE, "failed")})
@@ -117,12 +141,23 @@ def ledger_of(runs: pd.DataFrame, sweep: Sweep | None) -> pd.DataFrame:
     best = best.rename(columns={"val_loss": "best_loss"})
     table = table.merge(best, on=by, how="left")
     if sweep:
-        table = table.merge(planned.groupby(by, as_index=False)["planned"].sum(), on=by, how="outer")
-        table[[*DONE, "failed"]] = table[[*DONE, "failed"]].fillna(0)
-        stored = table[[*DONE, "failed"]].sum(axis=1)
-        table["planned"] = table["planned"].fillna(0).clip(lower=stored)
-        table["missing"] = table["planned"] - stored
+        counts = [name for name in ("planned", "lacking", "open") if name in planned]
+        table = table.merge(planned.groupby(by, as_index=False)[counts].sum(), on=by, how="outer")
+        table[[*DONE, "failed", *counts]] = table[[*DONE, "failed", *counts]].fillna(0)
+        table = _missing(table, known=sweep.search != "refine" or len(stages) > 0)
     return in_order(table, by)
+
+
+def _missing(table: pd.DataFrame, *, known: bool) -> pd.DataFrame:
+    """The ledger with what is planned and missing: a failed trial is failed, and not missing as well."""
+    stored = table[[*DONE, "failed"]].sum(axis=1)
+    table = table.assign(open=table["open"] > 0)
+    if "lacking" in table:
+        missing = (table["lacking"] - table["failed"]).clip(lower=0)
+        table = table.drop(columns="lacking")
+        return table.assign(planned=stored + missing, missing=missing) if known else table
+    planned = table["planned"].clip(lower=stored)
+    return table.assign(planned=planned, missing=planned - stored)
 
 
 def in_order(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis import report_joint
 from hpsweep.analysis.card import Card
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.plot_style import SCHEMES
@@ -26,18 +27,14 @@ from hpsweep.analysis.report_parts import (
     powers,
     setting,
     signed,
+    some,
     typeset,
     value_of,
     within,
+    word,
 )
 from hpsweep.analysis.report_tables import Tables
 from hpsweep.spec import TUNED
-
-WORDS = {"lr": "base learning rate", "init_std": "base init std"}
-"""Hyperparameters in sentences; any other by its name."""
-
-MOST = 4
-"""Places that a sentence names one by one."""
 
 _VERDICTS = ("stable", "undetermined", "moves")
 _OF_USE = {"drift": "drift", "comparison": "comparison of tuned and transferred"}
@@ -51,6 +48,8 @@ def verdict_of(tables: Tables) -> tuple[Line, ...]:
     if nothing := _nothing(tables):
         lead = "No optimum" if law else "Nothing can be concluded"
         return (*law, Line(kind="bad", lead=lead, text=nothing), *_do_not_trust(tables))
+    if tables.pair:
+        return (_use(tables), *report_joint.schemes(tables), *law, *_do_not_trust(tables))
     chosen = tables.card.scheme if tables.card else None
     schemes = sorted((s for s in SCHEMES if (tables.optima["scheme"] == s).any()), key=lambda s: s != chosen)
     return (
@@ -73,6 +72,8 @@ def _nothing(tables: Tables) -> str:
         return f"none of the {len(runs)} stored trials ended well: {(runs['status'] == 'diverged').sum()} diverged."
     if "optima" in tables.refused:
         return f"{typeset(tables.refused['optima'])}."
+    if tables.pair:
+        return report_joint.nothing(tables)
     if not optima["status"].isin(["ok", "edge"]).any():
         return f"none of the {len(optima)} groups has an optimum of the {word(tables.over)}; their table says why."
     return ""
@@ -85,6 +86,8 @@ def _use(tables: Tables) -> Line:
     if card is None:
         text = "the sweep names no target; what follows is about the models that were trained."
         return Line(kind="none", lead="No target", text=text)
+    if tables.pair:
+        return report_joint.use(tables, card, [*_untested(tables, card), *_outside(tables, card)])
     best, low, high = (math.nan if card.optimum[n] is None else card.optimum[n] for n in ("opt", "low", "high"))
     at = place({name: card.target[name] for name in ("width", "density")})
     there = f"under {SCHEMES[card.scheme].label} for the target of {at}"
@@ -157,7 +160,7 @@ def _moves(tables: Tables, along: Any, rows: pd.DataFrame) -> str:
     said = []
     for verdict, part in rows.groupby("verdict", sort=False):
         places = [place({n: row[n] for n in names if pd.notna(row[n])}) for row in part.to_dict("records")]
-        said.append(f"{verdict} at {_some(places)}")
+        said.append(f"{verdict} at {some(places)}")
     return f"{best} drifts by {low} to {high} {unit}: {'; '.join(said)}."
 
 
@@ -206,7 +209,7 @@ def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
         )
     if len(lost):
         places = [place({name: row[name] for name in axes}) for row in lost.to_dict("records")]
-        said.append(f"At {_some(places)} that setting has no loss: {typeset(lost['why'].iloc[0])}.")
+        said.append(f"At {some(places)} that setting has no loss: {typeset(lost['why'].iloc[0])}.")
     return " ".join(said)
 
 
@@ -233,7 +236,10 @@ def _incomplete(ledger: pd.DataFrame) -> list[str]:
     said = []
     if "missing" in ledger and ledger["missing"].sum() > 0:
         count, planned = int(ledger["missing"].sum()), int(ledger["planned"].sum())
-        said.append(f"that this is final: {count} of {planned} planned trials are missing.")
+        least = "at least " if ledger["open"].any() else ""
+        said.append(f"that this is final: {least}{count} of {least}{planned} planned trials are missing.")
+    elif "open" in ledger and ledger["open"].any():
+        said.append(f"that this is final: the refinement of {int(ledger['open'].sum())} groups is not at its end.")
     if len(ledger) and ledger["failed"].sum() > 0:
         said.append(f"that nothing is left out: {int(ledger['failed'].sum())} trials failed and count nowhere.")
     return said
@@ -241,19 +247,26 @@ def _incomplete(ledger: pd.DataFrame) -> list[str]:
 
 def _unfitted(tables: Tables) -> list[str]:
     """Groups without an optimum, and those whose noise is assumed."""
-    optima, said = tables.optima, []
+    optima, said = tables.found, list[str]()
+    if tables.pair:
+        said = report_joint.unfitted(tables)
+        return [*said, *_assumed(optima)]
     for status, meaning in (("edge", "only a bound, beyond the grid"), ("flat", "not identified"), ("none", "absent")):
         rows = optima[optima["status"] == status]
         if len(rows):
             places = [place({name: row[name] for name in tables.by}) for row in rows.to_dict("records")]
-            said.append(f"the optimum at {_some(places)}: {meaning} ({status}).")
+            said.append(f"the optimum at {some(places)}: {meaning} ({status}).")
+    return [*said, *_assumed(optima)]
+
+
+def _assumed(optima: pd.DataFrame) -> list[str]:
     assumed = int((optima["interval"] == "assumed").sum())
-    if assumed:
-        said.append(
-            f"the intervals of {assumed} of {len(optima)} groups as measured ones: with too few seeds their noise is "
-            f"assumed ({ASSUMED_NOISE} nats/token)."
-        )
-    return said
+    if not assumed:
+        return []
+    return [
+        f"the intervals of {assumed} of {len(optima)} groups as measured ones: with too few seeds their noise is "
+        f"assumed ({ASSUMED_NOISE} nats/token)."
+    ]
 
 
 def _unstable(tables: Tables, card: Card) -> pd.DataFrame:
@@ -266,6 +279,9 @@ def _unstable(tables: Tables, card: Card) -> pd.DataFrame:
 def _untested(tables: Tables, card: Card) -> list[str]:
     """Fields in which the target differs from the proxy, and along which nothing was measured."""
     known = set(tables.drift.loc[tables.drift["scheme"] == card.scheme, "along"])
+    if tables.pair:
+        own = tables.joint[tables.joint["scheme"] == card.scheme]
+        known = {along for along in ("width", "density") if along in own and own[along].nunique() > 1}
     return [a for a in ("width", "density") if card.target[a] != card.proxy[a] and a not in known]
 
 
@@ -276,6 +292,7 @@ def _beyond(tables: Tables, card: Card) -> list[str]:
         verdicts = listed([v for v in _VERDICTS if (rows["verdict"] == v).any()], "or")
         one = f"that one {word(tables.over)} serves every {along} under {SCHEMES[card.scheme].label}"
         said.append(f"{one}: {verdicts}, not stable.")
+    said += report_joint.elsewhere(tables, card) if tables.pair else []
     said += [*_outside(tables, card), *_other_bounds(tables.runs, card)]
     for along in _untested(tables, card):
         ends = [value_of(along, side[along]) for side in (card.proxy, card.target)]
@@ -289,7 +306,7 @@ def _beyond(tables: Tables, card: Card) -> list[str]:
 
 def _outside(tables: Tables, card: Card) -> list[str]:
     """Fields that were tested, and in which the target lies outside what has an optimum."""
-    own = tables.optima[(tables.optima["scheme"] == card.scheme) & (tables.optima["status"] == "ok")]
+    own = tables.found[(tables.found["scheme"] == card.scheme) & (tables.found["status"] == "ok")]
     said = []
     for along in ("width", "density"):
         if along not in own or own[along].nunique() < 2:
@@ -310,7 +327,7 @@ def _other_bounds(runs: pd.DataFrame, card: Card) -> list[str]:
     said = []
     for name in TUNED:
         tried = runs.loc[runs["scheme"] == card.scheme, name]
-        if name != card.optimum["hyperparameter"] and tried.nunique() > 1:
+        if name not in card.optimum["hyperparameter"].split(",") and tried.nunique() > 1:
             for end, word_ in ((tried.max(), "highest"), (tried.min(), "lowest")):
                 if card.base[name] == end and end > 0:
                     said.append(f"{place({name: end})} as an optimum: it is the {word_} that was tried, a bound.")
@@ -342,15 +359,3 @@ def _mixed(runs: pd.DataFrame) -> list[str]:
     """What made the rows, where that differs among them."""
     mixed = [name.replace("_", " ") for name in _MADE_BY if runs[name].nunique() > 1]
     return [f"small differences across {listed(mixed)}: the rows differ in that."] if mixed else []
-
-
-def _some(places: list[str]) -> str:
-    """The first places by name, and how many more there are."""
-    rest = len(places) - MOST
-    shown = places if rest <= 0 else [*places[:MOST], f"{rest} more"]
-    return "; ".join(shown) if any("," in place for place in shown) else listed(shown)
-
-
-def word(over: str) -> str:
-    """A hyperparameter in a sentence."""
-    return WORDS.get(over, over)

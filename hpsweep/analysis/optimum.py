@@ -4,7 +4,7 @@
     cell       (group, value): its runs differ in the seed alone
     loss       ~ loss_opt + curvature (x - log2_opt)^2 near the optimum, nats/token
 
-How it is done; what was measured to decide it is below (the simulator is in tests/test_optimum.py).
+How it is done; what was measured to decide it is below (the simulator is benchmarks/simulator.py).
 
 1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum.
 2. The lowest cell of the 3-point running median. The running mean, the usual choice, puts the minimum beside a
@@ -12,20 +12,17 @@ How it is done; what was measured to decide it is below (the simulator is in tes
 3. The vertex of a least-squares parabola through the cells within 1 octave of it, each weighted by its seeds; within
    1.5 or 2 octaves where that cannot tell the curvature from 0. The wider windows end before a cliff.
 4. Noise of single runs, pooled over cells within 2 octaves of the minimum and taken to double per octave to its
-   right. With fewer than 2 degrees of freedom it is ASSUMED_NOISE, and `interval` says "assumed".
+   right. With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says
+   "assumed": noise.py.
 5. Replicates: new cell means, drawn independently per cell with that noise and a t factor for its degrees of
    freedom; steps 2 and 3 are redone in each. The interval is the hull of the replicates' 95 % range and Fieller's
-   95 % set for the vertex, widened in quadrature by twice the spread over window choices (parabolas within 1, 1.5
+   95 % set for the vertex, widened in quadrature by 1.5 times the spread over window choices (parabolas within 1, 1.5
    and 2 octaves, a cubic within 2), and cut at the ends of the finite cells. A cliff inside the window extends it to
    the cliff; a neighbour more than an octave away, half the way to it.
+6. An optimum whose interval reaches an end of the finite cells, where the loss cannot be told from its own, is a bound.
 
-Measured on 400 simulated groups per setting (asymmetric curves with a cliff at +3.2 or +1.3 octaves; octaves, half and
-double octaves, random points and those of TPE; 2, 3 and 5 seeds of noise .003 and .01; also with an optimum of its own
-for every seed, sd 0.2 octave): the 95 % interval covers .93-1.00 of the optima that are called ok. Of groups without a
-minimum .01-.10 are called ok, with intervals of 5 to 8 octaves in the median. `python -m benchmarks.coverage` prints
-the table.
-Resampling the seeds themselves does not do: at noise .003 a plain bootstrap covers .60-.70, .73-.80 and .79-.85 with 2,
-3 and 5 seeds if done cell by cell, and .45-.49, .66-.70 and .72-.80 with seeds drawn jointly for all cells.
+What that covers, and how often it refuses, on simulated groups: docs/coverage.md, the table that `python -m
+benchmarks.coverage` prints. Resampling the seeds themselves does not do (`python -m benchmarks.coverage --bootstrap`).
 """
 
 from __future__ import annotations

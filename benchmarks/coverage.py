@@ -29,8 +29,9 @@ import pandas as pd
 
 from benchmarks.simulator import CURVES, POINTS, simulated
 from hpsweep.analysis.cells import Cells, Floats, cells_of
-from hpsweep.analysis.fit import WINDOW, vertices
-from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.fit import centres, minima
+from hpsweep.analysis.noise import noises
+from hpsweep.analysis.optimum import curve_of, optima
 
 COLUMNS = ("points", "noise", "seeds", "curve", "ok", "edge", "flat", "bias", "sd", "coverage", "width")
 SEED = 1
@@ -92,9 +93,10 @@ def bootstrap_row(case: Case, groups: int) -> str:
     generator = np.random.default_rng(SEED)
     runs = simulated(groups, **setting, seed=SEED)
     cells = [cells_of(rows, "lr") for _, rows in runs.groupby("group")]
-    for group in cells:
+    for group, noise in zip(cells, noises(cells), strict=True):
+        curve = curve_of(group, int(centres(group.adjusted[None], group.finite)[0]), noise)
         for name, means in _resampled(group, generator).items():
-            vertex = vertices(group, means, WINDOW, 2).vertex
+            vertex = minima(curve, means, np.zeros((len(means), 2))).vertex
             low, high = np.nanquantile(vertex, [0.025, 0.975]) if np.isfinite(vertex).any() else (np.nan, np.nan)
             covered[name].append(bool(low <= 0 <= high))
     shares = " | ".join(f"{np.mean(values):.2f}" for values in covered.values())

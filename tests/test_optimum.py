@@ -63,9 +63,9 @@ def test_a_parabola_gives_back_its_vertex_curvature_and_loss() -> None:
     assert (row["n_runs"], row["n_seeds"], row["n_diverged"], row["n_failed"]) == (20, 2, 0, 0)
 
 
-def test_three_octave_points_give_the_exact_parabola_through_their_means() -> None:
+def test_three_values_give_the_exact_parabola_through_their_means() -> None:
     # by hand: losses 2.5, 2.1, 2.2 at -1, 0, 1: c = (2.5 - 4.2 + 2.2) / 2 = .25, b = -.15, vertex .15 / .5 = .3
-    losses = {2.0**-8: 2.5, 2.0**-7: 2.1, 2.0**-6: 2.2, 2.0**-9: 3.5, 2.0**-5: 3.5}
+    losses = {2.0**-8: 2.5, 2.0**-7: 2.1, 2.0**-6: 2.2}
     runs = made_runs(lambda t: losses[t.lr] + 0.01 * t.seed, {"lr": list(losses), "seed": [0, 2]})
     [row] = optima(runs).to_dict("records")
     assert row["log2_opt"] == pytest.approx(-6.7)
@@ -131,8 +131,68 @@ def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
     assert len(fitted) >= (20 if noise > 0.005 else 50)
     covered = ((fitted["log2_low"] <= 0) & (fitted["log2_high"] >= 0)).mean()
     assert covered >= 0.89  # nominal .95; the standard error of 80 groups is .024
-    # the bias of a parabola on a curve steep on the right: -.04 to -.06 at noise .003, -.09 to -.13 at .01 on octaves
-    assert abs(fitted["log2_opt"].mean()) < (0.15 if noise > 0.005 else 0.1)
+    assert abs(fitted["log2_opt"].mean()) < 0.12
+
+
+@pytest.mark.parametrize(
+    ("groups", "above"),
+    [pytest.param(200, 0.03, id="200"), pytest.param(1000, 0.01, id="1000", marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), (5, 0.01)])
+def test_half_octaves_give_an_unbiased_optimum_whose_interval_covers_as_it_says(
+    seeds: int, noise: float, groups: int, above: float
+) -> None:
+    # a bias within .05 and a coverage of .90 to .98 are asked for; `above` is what so many groups may exceed by luck
+    runs = simulated(groups, points="half octaves", seeds=seeds, noise=noise, seed=4)
+    table = optima(runs, by=["group"], resamples=500)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 0.97 * groups
+    assert abs(ok["log2_opt"].mean()) <= 0.04
+    assert 0.90 + above <= ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() <= 0.98 + above
+    assert (ok["log2_high"] - ok["log2_low"]).median() < (0.35 if noise < 0.005 else 0.8)
+
+
+@pytest.mark.parametrize("curve", ["steep left", "symmetric", "exponential"])
+def test_other_shapes_are_no_more_biased(curve: str) -> None:
+    table = optima(
+        simulated(150, points="half octaves", seeds=3, noise=0.003, curve=curve), by=["group"], resamples=300
+    )
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 145
+    assert abs(ok["log2_opt"].mean()) <= 0.06
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92
+
+
+@pytest.mark.parametrize("points", ["octaves", "half octaves"])
+@pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), (5, 0.01)])
+def test_an_optimum_at_or_beyond_the_end_of_the_grid_is_none(points: str, seeds: int, noise: float) -> None:
+    wrong, bounds = 0, []
+    for number, (side, distance) in enumerate(itertools.product((1, -1), (0.0, 0.5, 1.0, 2.0))):
+        beyond = (side, distance)
+        runs = simulated(25, points=points, seeds=seeds, noise=noise, beyond=beyond, seed=number)
+        table = optima(runs, by=["group"], resamples=1000)
+        wrong += int((table["status"] == "ok").sum())
+        edge = table[table["status"] == "edge"]
+        bounds.append(((edge["log2_low"].fillna(-9) <= 0) & (edge["log2_high"].fillna(9) >= 0)).mean())
+    assert wrong <= 4  # of 200; 1 % is asked for, and twice its standard error is .014
+    assert min(bounds) >= 0.9
+
+
+def test_seeds_with_optima_of_their_own_widen_the_interval() -> None:
+    setting: dict[str, Any] = {"points": "half octaves", "seeds": 5, "noise": 0.003, "tilt": 0.2}
+    table = optima(simulated(120, **setting), by=["group"], resamples=300)
+    assert (table["status"] == "ok").mean() >= 0.95
+    assert ((table["log2_low"] <= 0) & (table["log2_high"] >= 0)).mean() >= 0.9
+
+
+def test_missing_and_diverged_runs_leave_the_interval_honest() -> None:
+    setting: dict[str, Any] = {"points": "half octaves", "seeds": 3, "noise": 0.003}
+    for change in ({"missing": 0.2}, {"cliff": 1.3, "diverging": 0.6}):
+        table = optima(simulated(80, **setting, **change), by=["group"], resamples=300)
+        ok = table[table["status"] == "ok"]
+        assert len(ok) >= 55  # where the last value before the divergence may be the best, it is an edge
+        assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92
+        assert abs(ok["log2_opt"].mean()) <= 0.06
 
 
 @pytest.mark.parametrize("cliff", [1.0, 1.3, 1.7])
@@ -155,9 +215,9 @@ def test_a_cliff_with_two_calm_cells_before_it_makes_no_optimum_below_every_loss
 
 @pytest.mark.parametrize("noise", [0.003, 0.01])
 def test_values_further_apart_than_an_octave_leave_half_the_way_to_the_neighbours_open(noise: float) -> None:
-    table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
+    table = optima(simulated(100, points="double octaves", seeds=5, noise=noise), by=["group"], resamples=200)
     ok = table[table["status"] == "ok"]
-    assert len(ok) >= 40
+    assert len(ok) >= 20  # the others lie within one step of an end
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.95
     assert ((ok["log2_high"] - ok["log2_low"]) > 1.99).all()
 
@@ -165,18 +225,22 @@ def test_values_further_apart_than_an_octave_leave_half_the_way_to_the_neighbour
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 def test_the_interval_covers_the_optimum_beside_a_cliff(points: str) -> None:
     # the parabola through the cliff is off by .4 octave
-    table = optima(simulated(40, points=points, seeds=3, noise=0.003, cliff=0.6), by=["group"], resamples=100)
+    table = optima(simulated(100, points=points, seeds=3, noise=0.003, cliff=0.6), by=["group"], resamples=500)
     fitted = table[table["status"] == "ok"]
-    assert len(fitted) >= 35
-    assert ((fitted["log2_low"] <= 0) & (fitted["log2_high"] >= 0)).mean() >= 0.95
+    assert len(fitted) >= 90
+    assert ((fitted["log2_low"] <= 0) & (fitted["log2_high"] >= 0)).mean() >= 0.91  # nominal .95, standard error .02
+    assert fitted["loss_opt"].mean() > 1.99  # the true minimum is 2
 
 
 def test_a_minimum_that_is_too_often_at_the_end_is_a_bound() -> None:
     # the optimum lies half way between the last two values: which of them is lower is a matter of luck
-    [row] = optima(made_runs(bowl(-3.5), {"lr": OCTAVES, "seed": [0, 1]}, noise=0.001, seed=3)).to_dict("records")
-    assert row["refused"] > 0.25
+    [row] = optima(made_runs(bowl(-3.5), {"lr": OCTAVES, "seed": [0, 1]}, noise=0.01, seed=3)).to_dict("records")
+    assert row["refused"] > 0.01
     assert row["best_value"] == 2.0**-4
-    assert (row["status"], row["log2_opt"], row["log2_low"]) == ("edge", -3, -4)
+    assert (row["status"], row["log2_opt"]) == ("edge", -4)
+    assert -4.5 < row["log2_low"] <= -3.5
+    assert math.isnan(row["high"])
+    assert "of resamples (limit 0.5%) the minimum is at the highest lr 2^-3: extend the grid upwards" in row["why"]
 
 
 def test_intervals_shrink_with_seeds_and_grow_with_noise() -> None:
@@ -189,13 +253,39 @@ def test_intervals_shrink_with_seeds_and_grow_with_noise() -> None:
 
 
 def test_one_seed_gets_the_assumed_noise_and_says_so() -> None:
-    runs = made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0]})
+    runs = made_runs(bowl(-7.2), {"lr": [2.0**-8, 2.0**-7, 2.0**-6], "seed": [0]})
     [row] = optima(runs).to_dict("records")
     assert row["interval"] == "assumed"
-    # by hand: slope sd = ASSUMED_NOISE sqrt(1 + 2^2) / 2 over -1, +1 (it doubles to the right), vertex sd = that / 2c
-    sd = ASSUMED_NOISE * math.sqrt(5) / 2 / (2 * 0.05)
-    assert row["log2_high"] - row["log2_low"] == pytest.approx(2 * 1.96 * sd, rel=0.25)
+    # by hand: slope sd ASSUMED_NOISE sqrt(1 + 2^2) / 2 over -1, +1 (the noise doubles to the right), vertex sd that /
+    # 2c, t with 4 degrees of freedom; and what three values say nothing of, a z^3 of 0 +- .2 c: .1 octave
+    by_noise, by_shape = ASSUMED_NOISE * math.sqrt(5) / 2 / (2 * 0.05), 0.1
+    assert row["log2_high"] - row["log2_low"] == pytest.approx(
+        2 * math.hypot(2.776 * by_noise, 1.96 * by_shape), rel=0.15
+    )
     assert optima(made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0, 1]}))["interval"].item() == "resampled"
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.01])
+def test_groups_of_one_seed_pool_their_noise(noise: float) -> None:
+    table = optima(simulated(120, points="half octaves", seeds=1, noise=noise), by=["group"], resamples=300)
+    ok = table[table["status"] == "ok"]
+    assert set(ok["interval"]) == {"assumed"}
+    assert len(ok) >= (110 if noise < 0.005 else 40)
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92  # nominal .95; standard error .02 to .03
+    if noise < 0.005:
+        assert (ok["log2_high"] - ok["log2_low"]).median() < 0.7
+
+
+def test_only_a_group_that_cannot_measure_its_noise_depends_on_the_others() -> None:
+    quiet = made_runs(bowl(-7.2), {"density": [1, 1 / 4], "lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.001)
+    single = made_runs(bowl(-7.2), {"density": [1 / 8], "lr": OCTAVES}, noise=0.001, seed=1)
+    together, alone = optima(pd.concat([quiet, single])), optima(quiet)
+    names = ["log2_opt", "log2_low", "log2_high"]
+    pd.testing.assert_frame_equal(together[names].iloc[1:].reset_index(drop=True), alone[names])
+    assert together["interval"].tolist() == ["assumed", "resampled", "resampled"]
+    width = together["log2_high"] - together["log2_low"]
+    own = optima(single)
+    assert width[0] < 0.6 * (own["log2_high"] - own["log2_low"]).item()  # alone it is ASSUMED_NOISE, which is larger
 
 
 @pytest.mark.parametrize(("optimum", "word", "side"), [(-1.0, "highest lr 2^-3: extend", 1), (-14.0, "lowest", -1)])
@@ -267,28 +357,13 @@ def test_a_flat_curve_has_no_optimum() -> None:
     assert "train more seeds" in row["why"]
 
 
-@pytest.mark.parametrize(("points", "most"), [("octaves", 0.1), ("half octaves", 0.2)])
+@pytest.mark.parametrize(("points", "most"), [("octaves", 0.05), ("half octaves", 0.05)])
 def test_noise_without_a_minimum_is_seldom_given_one_and_never_a_narrow_one(points: str, most: float) -> None:
     table = optima(simulated(100, points=points, seeds=3, noise=0.01, curve="flat"), by=["group"], resamples=200)
     ok = table[table["status"] == "ok"]
     assert len(ok) < most * len(table)
-    assert ((ok["log2_high"] - ok["log2_low"]) > 1.5).all()
-    assert (ok["log2_high"] - ok["log2_low"]).median() > 4
-
-
-@pytest.mark.parametrize("side", [-1, 1])
-@pytest.mark.parametrize("distance", [0.0, 0.5, 2.0])
-@pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), (5, 0.01)])
-def test_an_optimum_at_the_end_of_the_grid_or_past_it_is_refused(
-    side: int, distance: float, seeds: int, noise: float
-) -> None:
-    runs = simulated(100, points="half octaves", seeds=seeds, noise=noise, beyond=(side, distance))
-    table = optima(runs, by=["group"], resamples=200)
-    assert (table["status"] == "ok").sum() <= (2 if noise < 0.005 else 3)  # of 100
-    edge = table[table["status"] == "edge"]
-    assert len(edge) >= 85
-    bound = edge["log2_low"] <= 0 if side > 0 else edge["log2_high"] >= 0
-    assert bound.mean() >= 0.95
+    assert ((ok["log2_high"] - ok["log2_low"]) > 3).all()
+    assert (table["status"] == "flat").mean() > 0.85
 
 
 @pytest.mark.parametrize("points", ["random", "tpe"])
@@ -300,13 +375,11 @@ def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> 
     assert (ok["log2_high"] - ok["log2_low"]).median() < 1.5
 
 
-def test_deep_noise_is_seldom_given_an_optimum_and_then_a_wide_interval() -> None:
-    # what is called ok there is selected by luck: of 1800 groups of two or three seeds 187, whose intervals cover .91
-    table = optima(simulated(400, points="octaves", seeds=2, noise=0.05), by=["group"], resamples=100)
+def test_an_optimum_called_from_deep_noise_still_has_an_interval_that_covers_it() -> None:
+    table = optima(simulated(200, points="octaves", seeds=3, noise=0.05), by=["group"], resamples=200)
     ok = table[table["status"] == "ok"]
-    assert 0 < len(ok) < 0.2 * len(table)
-    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.8
-    assert (ok["log2_high"] - ok["log2_low"]).median() > 2
+    assert 0 < len(ok) < 60
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.85  # nominal .95; 40 of 200, standard error .04
 
 
 def test_fewer_than_three_finite_values_have_no_optimum() -> None:

@@ -136,7 +136,7 @@ def test_two_finite_octaves_between_diverged_ones_get_half_and_quarter_octaves()
 
 
 def test_a_curve_that_is_flat_or_too_uncertain_gets_a_wider_window_and_then_more_seeds() -> None:
-    steps, results = refine(noisy, limits=Refine(trials=200))
+    steps, results = refine(noisy, limits=Refine(interval=0.5, trials=200))
     assert list(dict.fromkeys(names(steps))) == ["coarse", "fine", "wider", "seeds", "ok"]
     wider = {octave for octave, _ in next(step for step in steps if step.stage == "wider").missing}
     assert max(wider) - min(wider) == 4.0

@@ -1,0 +1,71 @@
+"""The noise of one run: measured by seeds, pooled where there are too few, assumed where nothing says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpsweep.analysis.cells import Cells, Floats, cells_of
+from hpsweep.analysis.noise import ASSUMED_NOISE, PRIOR_DF, noises, tilt_of
+
+X = np.arange(-4, 2.0, 0.5)
+
+
+def group(generator: np.random.Generator, seeds: int, noise: float, slopes: Floats | None = None) -> Cells:
+    """Cells of a parabola; every seed may have a slope of its own."""
+    slope = np.zeros(seeds) if slopes is None else slopes
+    rows = [
+        {"lr": 2.0**x, "seed": seed, "status": "ok", "val_loss": loss}
+        for x in X
+        for seed in range(seeds)
+        for loss in [2 + 0.01 * x**2 + slope[seed] * x + noise * 2 ** max(x, 0) * generator.standard_normal()]
+    ]
+    return cells_of(pd.DataFrame(rows), "lr")
+
+
+def test_seeds_measure_the_noise_and_need_no_neighbours() -> None:
+    generator = np.random.default_rng(0)
+    groups = [group(generator, 4, 0.01) for _ in range(20)]
+    found = noises(groups)
+    assert np.mean([noise.size for noise in found]) == pytest.approx(0.01, rel=0.15)
+    assert not any(noise.assumed for noise in found)
+    assert noises(groups[:1]) == found[:1]
+
+
+def test_one_seed_borrows_from_groups_that_have_several() -> None:
+    generator = np.random.default_rng(0)
+    measured, single = [group(generator, 4, 0.02) for _ in range(5)], group(generator, 1, 0.02)
+    noise = noises([*measured, single])[-1]
+    assert noise.assumed
+    assert noise.df > PRIOR_DF
+    assert noise.size == pytest.approx(0.02, rel=0.4)
+    assert noises([*measured, single])[:5] == noises(measured)
+
+
+def test_groups_of_one_seed_pool_their_residuals() -> None:
+    generator = np.random.default_rng(0)
+    found = noises([group(generator, 1, 0.001) for _ in range(30)])
+    assert np.median([noise.size for noise in found]) == pytest.approx(0.001, rel=0.2)
+
+
+def test_one_group_of_one_seed_weighs_its_residuals_against_the_assumed_noise() -> None:
+    [noise] = noises([group(np.random.default_rng(0), 1, 0.0)])
+    # by hand: nine or more cells around the minimum less four coefficients, and nothing left over by the cubic
+    df = noise.df - PRIOR_DF
+    assert df >= 4
+    assert noise.size == pytest.approx(ASSUMED_NOISE * np.sqrt(PRIOR_DF / noise.df))
+
+
+def test_slopes_of_seeds_beyond_their_noise_are_a_tilt() -> None:
+    generator = np.random.default_rng(0)
+    slopes = np.array([-0.01, 0.0, 0.01])
+    cells = group(generator, 3, 1e-4, slopes)
+    [noise] = noises([cells])
+    tilt = tilt_of(cells, int(np.argmin(np.abs(X))), noise._replace(size=1e-4))
+    assert tilt.variance == pytest.approx(np.var(slopes, ddof=1) / 3, rel=0.05)
+    assert tilt.df == 3
+    even = [group(generator, 3, 0.01) for _ in range(40)]
+    found = [tilt_of(cells, 8, noise).variance for cells, noise in zip(even, noises(even), strict=True)]
+    assert np.median(found) < 0.2 * 0.01**2 / 3 / np.sum(X[4:] ** 2 / 4 ** np.maximum(X[4:], 0)) + 1e-6
+    assert tilt_of(group(generator, 1, 0.01), 8, noise).variance == 0

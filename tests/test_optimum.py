@@ -131,8 +131,8 @@ def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
     assert len(fitted) >= (20 if noise > 0.005 else 50)
     covered = ((fitted["log2_low"] <= 0) & (fitted["log2_high"] >= 0)).mean()
     assert covered >= 0.89  # nominal .95; the standard error of 80 groups is .024
-    # the bias of a parabola on a curve steep on the right: -.04 to -.06 at noise .003, -.09 to -.13 at .01 on octaves
-    assert abs(fitted["log2_opt"].mean()) < (0.15 if noise > 0.005 else 0.1)
+    # the bias of a parabola on a curve steep on the right: -.09 to -.13 at noise .01 on octaves, docs/coverage.md
+    assert abs(fitted["log2_opt"].mean()) < (0.15 if noise > 0.005 and points == "octaves" else 0.1)
 
 
 @pytest.mark.parametrize("cliff", [1.0, 1.3, 1.7])

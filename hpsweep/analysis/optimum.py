@@ -105,9 +105,9 @@ def optima(
             none  fewer than three values with finite losses: opt is null
     why     what was found and the remedy; empty if ok
 
-    A value at which any seed diverged has no finite loss. Failed runs are counted only. A group's row does not
-    depend on the other groups. Raises ValueError for unknown columns, no rows, data of different hashes, a run given
-    twice, and where rows of a group differ in any field but `over` and seed: nothing is averaged silently.
+    A value at which any seed diverged has no finite loss. Failed runs are counted only. A group's row depends on other
+    groups only where its noise is assumed. Raises ValueError for unknown columns, no rows, data of different hashes, a
+    run given twice, and where rows of a group differ in any field but `over` and seed: nothing is averaged silently.
     """
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     rows = [{**dict(zip(by, group.key, strict=True)), **group.row} for group in groups]

@@ -265,7 +265,7 @@ def _assumed(optima: pd.DataFrame) -> list[str]:
         return []
     return [
         f"the intervals of {assumed} of {len(optima)} groups as measured ones: with too few seeds their noise is "
-        f"assumed ({ASSUMED_NOISE} nats/token)."
+        "assumed, or borrowed from other groups and from what the fits leave over."
     ]
 
 

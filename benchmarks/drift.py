@@ -93,7 +93,7 @@ def print_regrets(cases: int, resamples: int) -> None:
             rows = []
             for group in groups:
                 used, own = read(group.cells, x), read_own(group)
-                gap = difference(used, group.cells, own, group.cells)
+                gap = difference(used, group, own, group)
                 truth = true_loss(math.log2(used.value), cliff) - true_loss(math.log2(own.value), cliff)
                 naive = used.loss - np.nanmin(group.cells.adjusted) - true_loss(math.log2(used.value), cliff)
                 row = (gap.value - truth, gap.low <= truth <= gap.high, gap.high - gap.low, used.source == "measured")

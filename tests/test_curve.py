@@ -10,19 +10,25 @@ import pytest
 
 from benchmarks.drift import true_loss
 from benchmarks.simulator import simulated
-from hpsweep.analysis.cells import Cells, cells_of
-from hpsweep.analysis.curve import ASSUMED_NOISE, difference, noise_of, read, read_own, t_975
-from hpsweep.analysis.optimum import fit_groups
+from hpsweep.analysis.cells import Cells
+from hpsweep.analysis.curve import difference, error_of, read, read_own
+from hpsweep.analysis.noise import t_975
+from hpsweep.analysis.optimum import Group, fit_groups
 
 
 def made_cells(x: list[float], *seeds: list[float]) -> Cells:
     """Cells at log2(lr) = x with the losses of every seed; NaN is diverged."""
+    return made_group(x, *seeds).cells
+
+
+def made_group(x: list[float], *seeds: list[float]) -> Group:
     rows = [
         {"lr": 2.0**at, "seed": seed, "val_loss": loss, "status": "diverged" if math.isnan(loss) else "ok"}
         for seed, losses in enumerate(seeds)
         for at, loss in zip(x, losses, strict=True)
     ]
-    return cells_of(pd.DataFrame(rows), "lr")
+    [group] = fit_groups(pd.DataFrame(rows).assign(group=0, data_hash="d"), ["group"], resamples=100)
+    return group
 
 
 OCTAVES = [-9.0, -8.0, -7.0, -6.0, -5.0]
@@ -32,13 +38,21 @@ def parabola(x: float) -> float:
     return 2 + 0.05 * (x + 7) ** 2
 
 
-def test_a_setting_beside_a_run_has_the_loss_of_that_run() -> None:
+def test_a_setting_that_was_run_has_the_loss_of_that_run() -> None:
     cells = made_cells(OCTAVES, [parabola(x) for x in OCTAVES], [parabola(x) + 0.02 for x in OCTAVES])
-    found = read(cells, -6.2)
+    found = read(cells, -6.015)
     assert (found.source, found.value) == ("measured", 2.0**-6)
     assert found.loss == pytest.approx(2.06)  # 2.05, and the mean of the seeds is .01 above the first
-    # the line to the neighbour at 2^-7 falls by .05 per octave: .01 over these .2
-    assert (found.below, found.above) == (pytest.approx(0.01), 0.0)
+    assert (found.below, found.above) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("x", [-8.8, -9.2, -5.8])
+def test_the_last_run_speaks_for_what_lies_beside_it_beyond_which_nothing_is_known(x: float) -> None:
+    found = read(made_cells(OCTAVES, [2.3, 2.1, 2.0, 2.1, math.nan]), x)
+    beside = {-8.8: "fitted", -9.2: "measured", -5.8: "measured"}  # -6 is the last before a divergence
+    assert found.source == beside[x]
+    if found.source == "measured":
+        assert found.value == 2.0 ** round(x)
 
 
 def test_between_runs_a_parabola_gives_itself_back() -> None:
@@ -78,28 +92,29 @@ def test_the_error_of_a_difference_is_that_of_paired_seeds() -> None:
     # seeds differ by .5 at all cells alike; what is left is +-.001 at one cell and -+.001 at the next, two seeds
     base = [parabola(x) for x in OCTAVES]
     wiggle = [0.001, -0.001, 0.001, -0.001, 0.001]
-    cells = made_cells(OCTAVES, [b + w for b, w in zip(base, wiggle, strict=True)], [b + 0.5 for b in base])
-    gap = difference(read(cells, -6.0), cells, read(cells, -7.0), cells)
+    group = made_group(OCTAVES, [b + w for b, w in zip(base, wiggle, strict=True)], [b + 0.5 for b in base])
+    here, there = read(group.cells, -6.0), read(group.cells, -7.0)
+    gap = difference(here, group, there, group)
     assert gap.value == pytest.approx(0.05 - 0.001)
-    noise = noise_of(cells)
+    noise = group.noise
     assert noise.df == 4
     assert gap.se == pytest.approx(math.hypot(noise.single[3], noise.single[2]) / math.sqrt(2))
+    assert error_of(here, group) == pytest.approx(math.hypot(noise.single[3] / math.sqrt(2), 0.25), rel=0.01)
     assert gap.high - gap.value == pytest.approx(t_975(4) * gap.se)
     assert gap.se < 0.005
 
 
 def test_one_seed_has_an_assumed_noise() -> None:
-    cells = made_cells(OCTAVES, [parabola(x) for x in OCTAVES])
-    gap = difference(read(cells, -8.0), cells, read(cells, -7.0), cells)
+    group = made_group(OCTAVES, [parabola(x) for x in OCTAVES])
+    gap = difference(read(group.cells, -8.0), group, read(group.cells, -7.0), group)
     assert gap.interval == "assumed"
-    assert gap.se == pytest.approx(ASSUMED_NOISE * math.sqrt(2))
+    assert gap.se == pytest.approx(group.noise.single[0] * math.sqrt(2))
 
 
-@pytest.mark.parametrize(
-    ("df", "expected"), [(2, 4.3027), (3, 3.1824), (5, 2.5706), (10, 2.2281), (30, 2.0423), (math.inf, 1.95996)]
-)
-def test_students_quantile_is_the_tabulated_one(df: float, expected: float) -> None:
-    assert t_975(df) == pytest.approx(expected, rel=0.01)
+def test_the_own_loss_is_the_fitted_one_not_that_of_a_cell_nearby() -> None:
+    [group] = fit_groups(simulated(1, points="half octaves", seeds=3, noise=0.01, seed=5), ["group"], resamples=100)
+    own = read_own(group)
+    assert (own.source, own.value) == ("fitted", pytest.approx(group.row["opt"]))
 
 
 @pytest.mark.parametrize(("points", "setting"), [("octaves", 0.5), ("half octaves", -1.0)])
@@ -109,7 +124,7 @@ def test_the_interval_of_a_regret_covers_the_true_one(points: str, setting: floa
     for group in fit_groups(runs, ["group"], resamples=100):
         if group.row["status"] == "ok":
             used, own = read(group.cells, setting), read_own(group)
-            gap = difference(used, group.cells, own, group.cells)
+            gap = difference(used, group, own, group)
             truth = true_loss(math.log2(used.value)) - true_loss(math.log2(own.value))
             covered.append(gap.low <= truth <= gap.high)
     assert len(covered) > 60

@@ -7,6 +7,7 @@ scales or more the last one is held out of the fit, and stands for the target.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,7 +67,7 @@ def held_out(
 
 def _placed(group: Group, here: int) -> Group:
     """The group with its place on the line as its key, as a drift has it."""
-    return Group((group.key[here],), group.row, group.cells)
+    return dataclasses.replace(group, key=(group.key[here],))
 
 
 def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
@@ -93,11 +94,11 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
     distance = octaves(along, target.key[-1]) - octaves(along, first.key[-1])
     moved = along_value(first.row, [(slope, distance)])
     constant, drifted = (read(target.cells, x) for x in (first.row["log2_opt"], moved["log2"]))
-    gain = difference(constant, target.cells, drifted, target.cells)
+    gain = difference(constant, target, drifted, target)
     found: dict[str, Any] = {"along_value": moved["value"], "along_value_low": moved["low"]}
     found |= {"along_value_high": moved["high"], "constant_value": first.row["opt"]}
     for name, reading in (("constant", constant), ("along", drifted)):
-        lost = difference(reading, target.cells, own, target.cells)
+        lost = difference(reading, target, own, target)
         found |= {f"{name}_loss": reading.loss, f"{name}_from": reading.source, f"{name}_regret": lost.value}
         found |= {f"{name}_low": lost.low, f"{name}_high": lost.high}
     better = "drift" if gain.low > 0 else "constant" if gain.high < 0 else "undetermined"

@@ -1,4 +1,4 @@
-"""The loss of one group at any setting: its cell where one was measured, a local fit between cells, nothing beyond.
+"""The loss of one group at any setting: its cell where that was run, a local fit between cells, nothing beyond.
 
     loss(x)  = weights(x) @ adjusted        x = log2 of the setting, octaves; adjusted = cell means, nats/token
 
@@ -14,30 +14,30 @@ at noise .01 with two seeds; counted from the fitted optimum .002 to .004.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from hpsweep.analysis.cells import Cells, Floats, noise_growth, two_way
-from hpsweep.analysis.noise import ASSUMED_NOISE
+from hpsweep.analysis.cells import Cells, Floats
+from hpsweep.analysis.noise import t_975
 from hpsweep.analysis.optimum import Group
 
-MEASURED_WITHIN = 0.25
-"""Octaves between a setting and a measured cell within which the cell's loss is taken for the setting's."""
+MEASURED_WITHIN = 0.02
+"""Octaves between a setting and a measured cell within which they count as the same: 1.4 % of a learning rate."""
 
 REACH = 1.0
 """Octaves on either side of a setting whose cells a local fit goes through; two cells on either side at least."""
 
-_MIN_DF = 2  # degrees of freedom of a noise that counts as measured
-_NOISE_REACH = 2.0  # octaves around the lowest cell whose runs say how large the noise is
+_BESIDE = 0.25  # octaves within which a cell speaks for a setting that no fit reaches, or whose runs diverge there
 
 
 @dataclass(frozen=True)
 class Reading:
     """The loss at one setting, nats/token, as a weighted sum of cell means.
 
-    source  measured      a cell lies within MEASURED_WITHIN octaves: `value` is that cell's, and `loss` its mean
+    source  measured      the mean of a cell, whose setting is `value`: one within MEASURED_WITHIN octaves, or the last
+                          before the end of the grid or a divergence, if it lies within a quarter of an octave
             fitted        a parabola through the cells within REACH octaves, at the setting itself
             interpolated  the straight line between the two neighbours: where that parabola misses them by more than it
                           lies below this line, as beside a cliff, or lies below what a convex curve could
@@ -59,16 +59,18 @@ def read(cells: Cells, x: float) -> Reading:
     if not len(cells.x):
         return _unknown(cells, "no run ended here")
     nearest = int(np.argmin(np.abs(cells.x - x)))
-    if abs(cells.x[nearest] - x) <= MEASURED_WITHIN:
-        if cells.finite[nearest]:
-            return _moved(cells, nearest, x)
+    distance = abs(cells.x[nearest] - x)
+    if distance <= _BESIDE and not cells.finite[nearest]:
         return _unknown(cells, f"the setting diverges here ({cells.values[nearest]:.4g})")
     right = int(np.searchsorted(cells.x, x))
+    between = 0 < right < len(cells.x) and bool(cells.finite[right - 1] and cells.finite[right])
+    if distance <= (MEASURED_WITHIN if between else _BESIDE):
+        return read_cell(cells, nearest)
+    if between:
+        return _between(cells, x, right)
     if right in (0, len(cells.x)):
         return _unknown(cells, f"the setting {2.0**x:.4g} lies outside the values tried here")
-    if not (cells.finite[right] and cells.finite[right - 1]):
-        return _unknown(cells, f"runs beside the setting {2.0**x:.4g} diverge here")
-    return _between(cells, x, right)
+    return _unknown(cells, f"runs beside the setting {2.0**x:.4g} diverge here")
 
 
 def read_cell(cells: Cells, index: int) -> Reading:
@@ -78,25 +80,15 @@ def read_cell(cells: Cells, index: int) -> Reading:
     return Reading(float(cells.values[index]), float(cells.adjusted[index]), "measured", "", weights)
 
 
-def _moved(cells: Cells, index: int, x: float) -> Reading:
-    """A measured cell's mean, and how far the line to its neighbour moves on the way to x."""
-    beside = index + int(np.sign(x - cells.x[index]))
-    rise = 0.0
-    if 0 <= beside < len(cells.x) and beside != index and cells.finite[beside]:
-        slope = (cells.adjusted[beside] - cells.adjusted[index]) / (cells.x[beside] - cells.x[index])
-        rise = float(slope * (x - cells.x[index]))
-    return replace(read_cell(cells, index), below=max(-rise, 0.0), above=max(rise, 0.0))
-
-
 def read_own(group: Group) -> Reading:
-    """The loss at the group's own optimum; at its lowest cell where it has none, or a bound only."""
-    if group.row["status"] == "ok":
-        own = read(group.cells, group.row["log2_opt"])
-        if own.source is not None:
-            return own
-    if group.cells.finite.any():
-        return read_cell(group.cells, int(np.nanargmin(group.cells.adjusted)))
-    return _unknown(group.cells, "no run ended well here")
+    """The loss at the group's own optimum; at its lowest cell where it has none, a bound only, or no fit reaches it."""
+    if not group.cells.finite.any():
+        return _unknown(group.cells, "no run ended well here")
+    lowest = read_cell(group.cells, int(np.nanargmin(group.cells.adjusted)))
+    if group.row["status"] != "ok":
+        return lowest
+    own = read(group.cells, group.row["log2_opt"])
+    return own if own.source == "fitted" or own.loss <= lowest.loss else lowest
 
 
 def _unknown(cells: Cells, why: str) -> Reading:
@@ -161,56 +153,17 @@ def _floors(cells: Cells, x: float, right: int) -> list[float]:
     return lines or [float(min(cells.adjusted[right - 1], cells.adjusted[right]))]
 
 
-# --- noise ---
+# --- differences ---
 
 
-class Noise(NamedTuple):
-    """Standard deviation of one run in every cell, nats/token, and its degrees of freedom (infinite if assumed)."""
-
-    single: Floats
-    df: float
-
-    @property
-    def interval(self) -> str:
-        """As in `optima`: "resampled" where the noise was measured, "assumed" with too few seeds."""
-        return "resampled" if math.isfinite(self.df) else "assumed"
-
-
-def noise_of(cells: Cells) -> Noise:
-    """The noise, pooled over the cells within two octaves of the lowest; it doubles per octave to the right of that.
-
-    ASSUMED_NOISE, or the spread seen if that is larger, where the seeds leave fewer than two degrees of freedom.
-    """
-    if not cells.finite.any():
-        return Noise(np.full(len(cells.x), math.nan), math.inf)
-    best = cells.x[int(np.nanargmin(cells.adjusted))]
-    growth = noise_growth(cells.x, best)
-    near = np.flatnonzero(cells.finite & (np.abs(cells.x - best) <= _NOISE_REACH + 1e-9))
-    _, squares, df = two_way(cells.runs[cells.runs["cell"].isin(near)], 1 / growth)
-    if df < _MIN_DF:
-        return Noise(max(ASSUMED_NOISE, math.sqrt(squares / max(df, 1))) * growth, math.inf)
-    return Noise(math.sqrt(squares / df) * growth, float(df))
-
-
-def variance_of(weights: Floats, cells: Cells, noise: Noise) -> float:
+def variance_of(weights: Floats, group: Group) -> float:
     """Variance of a weighted sum of cell means, (nats/token)^2, without what a seed does to all cells alike."""
-    return float(np.sum((weights * noise.single) ** 2 / np.maximum(cells.n, 1), where=weights != 0))
+    return float(np.sum((weights * group.noise.single) ** 2 / np.maximum(group.cells.n, 1), where=weights != 0))
 
 
-def t_975(df: float) -> float:
-    """The 97.5 % quantile of Student's t, within 1 % from 2 degrees of freedom on.
-
-    Cornish and Fisher's expansion about the normal's z: Abramowitz and Stegun, Handbook, 26.7.5.
-    """
-    z = 1.959964
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return sum(term / df**power for power, term in enumerate(terms))
+def error_of(reading: Reading, group: Group) -> float:
+    """Standard error of the loss that was read, nats/token, with what its seeds do to all cells alike."""
+    return math.sqrt(variance_of(reading.weights, group) + group.cells.seed_variance)
 
 
 class Difference(NamedTuple):
@@ -223,27 +176,22 @@ class Difference(NamedTuple):
     interval: str | None
 
 
-def difference(here: Reading, cells: Cells, other: Reading, others: Cells) -> Difference:
+def difference(here: Reading, group: Group, other: Reading, others: Group) -> Difference:
     """The difference of two readings of one group, or of two groups (whose common seeds are then not made use of).
 
     The interval holds noise, by Student's t, and in quadrature how far a convex curve could lie from what was fitted.
     """
     if here.source is None or other.source is None:
         return Difference(math.nan, math.nan, math.nan, math.nan, None)
-    noise = noise_of(cells)
-    interval, df = noise.interval, noise.df
     if here is other:
-        return Difference(0.0, 0.0, 0.0, 0.0, interval)
-    if cells is others:
-        variance = variance_of(here.weights - other.weights, cells, noise)
+        return Difference(0.0, 0.0, 0.0, 0.0, group.noise.interval)
+    if group is others:
+        variance = variance_of(here.weights - other.weights, group)
     else:
-        second = noise_of(others)
-        variance = variance_of(here.weights, cells, noise) + variance_of(other.weights, others, second)
-        variance += cells.seed_variance + others.seed_variance
-        interval = "assumed" if "assumed" in (interval, second.interval) else interval
-        df = min(noise.df, second.df)
+        variance = error_of(here, group) ** 2 + error_of(other, others) ** 2
+    noise = max(group.noise, others.noise, key=lambda noise: (noise.assumed, -noise.df))
     value = here.loss - other.loss
-    error = t_975(df) * math.sqrt(variance)
+    error = t_975(noise.df) * math.sqrt(variance)
     low = value - math.hypot(error, here.below, other.above)
     high = value + math.hypot(error, here.above, other.below)
-    return Difference(value, low, high, math.sqrt(variance), interval)
+    return Difference(value, low, high, math.sqrt(variance), noise.interval)

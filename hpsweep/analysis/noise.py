@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpsweep.analysis.cells import Cells, noise_growth, two_way
+from hpsweep.analysis.cells import Cells, Floats, noise_growth, two_way
 from hpsweep.analysis.fit import centres, window_cells
 
 ASSUMED_NOISE = 0.005
@@ -33,11 +33,16 @@ _REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
 
 
 class Noise(NamedTuple):
-    """Standard deviation of one run's loss at the lowest cell, nats/token, its degrees of freedom, and its source."""
+    """Standard deviation of one run's loss in every cell of a group, nats/token, and its degrees of freedom."""
 
-    size: float
+    single: Floats
     df: float
     assumed: bool
+
+    @property
+    def interval(self) -> str:
+        """As `optima` has it: "resampled" where the noise was measured, "assumed" with too few seeds."""
+        return "assumed" if self.assumed else "resampled"
 
 
 class _Squares(NamedTuple):
@@ -57,17 +62,47 @@ def noises(groups: Sequence[Cells]) -> list[Noise]:
         variance = _typical(residuals)
     prior = _Squares(PRIOR_DF * (variance or ASSUMED_NOISE**2), PRIOR_DF)
     return [
-        _joined([prior, own, residual], assumed=True) if few else _joined([own], assumed=False)
-        for own, residual, few in zip(seeds, residuals, lacking, strict=True)
+        _noise(cells, [prior, own, residual] if few else [own], assumed=few)
+        for cells, own, residual, few in zip(groups, seeds, residuals, lacking, strict=True)
     ]
+
+
+def perturbed(cells: Cells, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
+    """(resamples, cells) new means of the cells, nats/token; NaN where a cell has no loss.
+
+    Normal noise per cell, its size itself uncertain by its degrees of freedom.
+    """
+    draws = generator.standard_normal((resamples, len(cells.x)))
+    draws *= np.sqrt(noise.df / generator.chisquare(noise.df, resamples))[:, None]
+    return np.asarray(cells.adjusted + draws * noise.single / np.sqrt(np.maximum(cells.n, 1)))
+
+
+def t_975(df: float) -> float:
+    """The 97.5 % quantile of Student's t, within 1 % from 2 degrees of freedom on.
+
+    Cornish and Fisher's expansion about the normal's z: Abramowitz and Stegun, Handbook, 26.7.5.
+    """
+    z = 1.959964
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / df**power for power, term in enumerate(terms))
 
 
 _NOTHING = _Squares(0.0, 0)
 
 
-def _joined(found: Sequence[_Squares], *, assumed: bool) -> Noise:
+def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
+    if not cells.finite.any():
+        return Noise(np.full(len(cells.x), math.nan), math.inf, assumed)
     df = sum(squares.df for squares in found)
-    return Noise(math.sqrt(sum(squares.sum for squares in found) / df), float(df), assumed)
+    size = math.sqrt(sum(squares.sum for squares in found) / df)
+    centre = int(centres(cells.adjusted[None], cells.finite)[0])
+    return Noise(size * noise_growth(cells.x, cells.x[centre]), float(df), assumed)
 
 
 def _typical(found: Sequence[_Squares]) -> float:

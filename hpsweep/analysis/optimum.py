@@ -15,11 +15,13 @@ How it is done; what was measured to decide it is below (the simulator is benchm
    right. With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says
    "assumed": noise.py.
 5. Replicates: new cell means, drawn independently per cell with that noise and a t factor for its degrees of
-   freedom; steps 2 and 3 are redone in each. The interval is the hull of the replicates' 95 % range and Fieller's
-   95 % set for the vertex, widened in quadrature by 1.5 times the spread over window choices (parabolas within 1, 1.5
-   and 2 octaves, a cubic within 2), and cut at the ends of the finite cells. A cliff inside the window extends it to
-   the cliff; a neighbour more than an octave away, half the way to it.
-6. An optimum whose interval reaches an end of the finite cells, where the loss cannot be told from its own, is a bound.
+   freedom; steps 2 and 3 are redone in each. The interval is the replicates' 95 % range, widened in quadrature by 1.5
+   times the spread over window choices (parabolas within 1, 1.5 and 2 octaves, a cubic within 2), and cut at the ends
+   of the finite cells. With a cliff within 2 octaves, which pulls replicates away from it, it holds Fieller's 95 % set
+   too, and if the cliff is inside the window, all up to the cliff. A neighbour more than an octave away extends it half
+   the way.
+6. An optimum whose interval reaches an end of the finite cells, where the loss cannot be told from that of the lowest
+   cell, is a bound.
 
 What that covers, and how often it refuses, on simulated groups: docs/coverage.md, the table that `python -m
 benchmarks.coverage` prints. Resampling the seeds themselves does not do (`python -m benchmarks.coverage --bootstrap`).
@@ -45,7 +47,6 @@ from hpsweep.analysis.cells import (
     fingerprint,
     label,
     needed,
-    noise_growth,
 )
 from hpsweep.analysis.fit import (
     WINDOW,
@@ -58,7 +59,7 @@ from hpsweep.analysis.fit import (
     vertices,
     window_cells,
 )
-from hpsweep.analysis.noise import Noise, noises
+from hpsweep.analysis.noise import Noise, noises, perturbed, t_975
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
@@ -68,10 +69,6 @@ _WINDOWS = (*((half_width, 2) for half_width in _PARABOLAS), (2.0, 3))  # (half 
 _SPREADS = 1.5  # standard deviations of the vertex over the windows, by which the interval is widened
 _TOLD = 2.0  # standard errors between losses that can be told apart
 _COARSE = 1.05 * WINDOW  # values further apart do not show what the curve does between them
-
-# 97.5 % quantiles of Student's t, between which 1 / degrees of freedom is interpolated.
-_T_DF = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, math.inf)
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.306, 2.228, 2.131, 2.086, 2.042, 1.960)
 
 COLUMNS = (
     *("hyperparameter", "opt", "low", "high", "log2_opt", "log2_low", "log2_high", "loss_opt", "loss_opt_se"),
@@ -99,8 +96,8 @@ def optima(
 
     status  ok    there is an optimum
             edge  the minimum has no finite neighbour on one side, or the parabola's vertex lies beyond the last
-                  value, or in too many replicates at one end: opt is a bound, its open side null, the other the
-                  nearest value that the optimum lies beyond
+                  value, or it cannot be told from one end: there is a bound only, its open side null, the other a
+                  value that the optimum lies beyond; opt is the best value tried, and no optimum
             flat  the curvature cannot be told from 0, or too many replicates have no optimum: opt is null
             none  fewer than three values with finite losses: opt is null
     why     what was found and the remedy; empty if ok
@@ -116,11 +113,12 @@ def optima(
 
 @dataclass(frozen=True)
 class Group:
-    """One group's optimum: its row (as `optima` has it) and cells."""
+    """One group's optimum: its row (as `optima` has it), cells and noise."""
 
     key: tuple[Any, ...]
     row: dict[str, Any]
     cells: Cells
+    noise: Noise
 
 
 def fit_groups(
@@ -135,14 +133,14 @@ def fit_groups(
     groups = []
     for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
         generator = np.random.default_rng([seed, fingerprint(cells)])
-        groups.append(Group(key, {**_fit(cells, noise, over, resamples, generator), **count}, cells))
+        groups.append(Group(key, {**_fit(cells, noise, over, resamples, generator), **count}, cells, noise))
     return groups
 
 
 # --- the fit ---
 
 
-def _fit(cells: Cells, known: Noise, over: str, resamples: int, generator: np.random.Generator) -> dict[str, Any]:
+def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.random.Generator) -> dict[str, Any]:
     """The row of one group, without its counts."""
     row: dict[str, Any] = {**dict.fromkeys(COLUMNS, math.nan), "hyperparameter": over, "interval": None, "why": ""}
     finite = cells.finite
@@ -156,10 +154,11 @@ def _fit(cells: Cells, known: Noise, over: str, resamples: int, generator: np.ra
     if len(set(segment(finite, centre))) == 1:
         why = f"the lowest loss, at {over} {_power(cells.x[centre])}, lies alone between diverged values: add values"
         return {**row, "status": "none", "why": why}
-    noise, df = known.size * noise_growth(cells.x, cells.x[centre]), known.df
-    row["interval"] = "assumed" if known.assumed else "resampled"
-    perturbed = _perturbed(cells, noise, df, resamples, generator)
-    fits = [_fitted(cells, centre, half_width, perturbed, noise, df) for half_width in _PARABOLAS]
+    if np.ptp(cells.adjusted[finite]) == 0:
+        return {**row, "status": "flat", "why": f"all losses are the same: {over} has no effect, or a loss is no loss"}
+    row["interval"] = noise.interval
+    drawn = perturbed(cells, noise, resamples, generator)
+    fits = [_fitted(cells, centre, half_width, drawn, noise) for half_width in _PARABOLAS]
     draws = fits[0].draws
     row["refused"] = float(np.isnan(draws.vertex).mean())
     side = int(fits[0].point.side[0])
@@ -187,36 +186,28 @@ class Fit(NamedTuple):
     point: Minima
     draws: Minima
     curvature: float  # nats/octave^2
-    curvature_se: float
-    fieller: tuple[float, float] | None  # log2 of the ends; None where unbounded
+    least: float  # the curvature from which on it is told from 0: t standard errors
+    fieller: tuple[float, float] | None  # log2 of the ends of Fieller's 95 % set; None where unbounded
 
 
-def _fitted(cells: Cells, centre: int, half_width: float, perturbed: Floats, noise: Floats, df: float) -> Fit:
+def _fitted(cells: Cells, centre: int, half_width: float, drawn: Floats, noise: Noise) -> Fit:
     point = vertices(cells, cells.adjusted[None], half_width, 2)
-    draws = vertices(cells, perturbed, half_width, 2)
+    draws = vertices(cells, drawn, half_width, 2)
     operator = operator_of(cells, centre, half_width, 2)
     if operator is None:
         return Fit(half_width, point, draws, math.nan, math.nan, None)
     coefficients = operator @ np.where(cells.finite, cells.adjusted, 0.0)
-    covariance = (operator * (noise**2 / np.maximum(cells.n, 1))) @ operator.T
-    t = float(np.interp(1 / df, 1 / np.array(_T_DF[::-1]), _T_975[::-1]))
-    fieller = fieller_set(coefficients, covariance, t)
-    if fieller is not None:
-        fieller = (float(cells.x[centre] + fieller[0]), float(cells.x[centre] + fieller[1]))
-    return Fit(half_width, point, draws, float(coefficients[2]), math.sqrt(covariance[2, 2]), fieller)
+    covariance = (operator * (noise.single**2 / np.maximum(cells.n, 1))) @ operator.T
+    t = t_975(noise.df)
+    ends = fieller_set(coefficients, covariance, t)
+    fieller = None if ends is None else (float(cells.x[centre] + ends[0]), float(cells.x[centre] + ends[1]))
+    return Fit(half_width, point, draws, float(coefficients[2]), t * math.sqrt(covariance[2, 2]), fieller)
 
 
 def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
     """The optimum that a fit found, with its interval."""
-    assert fit.fieller is not None
     vertex = float(fit.point.vertex[0])
-    low, high = fit.fieller
-    window = cells.x[window_cells(cells, centre, fit.half_width)]
-    if (cliff := cliff_at(cells, centre, -1)) >= window[0]:
-        low = min(low, cliff)
-    if (cliff := cliff_at(cells, centre, 1)) <= window[-1]:
-        high = max(high, cliff)
-    low, high = _interval(cells, centre, vertex, (low, high), fit.draws)
+    low, high = _interval(cells, centre, fit)
     return {
         **_in_octaves(vertex, low, high),
         "loss_opt": float(fit.point.loss[0]),
@@ -226,14 +217,15 @@ def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
     }
 
 
-def _reached(cells: Cells, centre: int, fit: Fit, found: dict[str, Any], noise: Floats) -> int:
+def _reached(cells: Cells, centre: int, fit: Fit, found: dict[str, Any], noise: Noise) -> int:
     """-1 or 1 where the interval reaches that end of the finite cells, and the loss there cannot be told from the
     optimum's: the minimum may as well lie beyond. Else 0.
     """
+    best = int(np.nanargmin(cells.adjusted))
     for side, end in zip((-1, 1), segment(cells.finite, centre), strict=True):
         reaches = (found["log2_high"] if side > 0 else -found["log2_low"]) >= side * cells.x[end]
-        error = math.hypot(noise[end] / math.sqrt(cells.n[end]), float(np.nanstd(fit.draws.loss)))
-        if reaches and cells.adjusted[end] - found["loss_opt"] < _TOLD * error:
+        error = math.hypot(*(noise.single[cell] / math.sqrt(cells.n[cell]) for cell in (best, end)))
+        if reaches and cells.adjusted[end] - cells.adjusted[best] < _TOLD * error:
             return side
     return 0
 
@@ -243,28 +235,23 @@ def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str,
     return {**{f"log2_{name}": value for name, value in logs.items()}, **{n: 2.0**v for n, v in logs.items()}}
 
 
-def _perturbed(cells: Cells, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Floats:
-    """New cell means: normal noise per cell, its size itself uncertain by its degrees of freedom."""
-    draws = generator.standard_normal((resamples, len(cells.x)))
-    if math.isfinite(df):
-        draws *= np.sqrt(df / generator.chisquare(df, resamples))[:, None]
-    return np.asarray(cells.adjusted + draws * noise / np.sqrt(np.maximum(cells.n, 1)))
-
-
-def _interval(
-    cells: Cells, centre: int, vertex: float, fieller: tuple[float, float], draws: Minima
-) -> tuple[float, float]:
-    """(log2_low, log2_high): hull of replicates and Fieller, widened by the window choice, within the finite cells.
+def _interval(cells: Cells, centre: int, fit: Fit) -> tuple[float, float]:
+    """(log2_low, log2_high): the replicates' 95 % range, widened by the window choice, within the finite cells.
 
     A replicate whose minimum is at an end counts as that end.
     """
     start, end = cells.x[list(segment(cells.finite, centre))]
+    window = cells.x[window_cells(cells, centre, fit.half_width)]
+    vertex, draws = float(fit.point.vertex[0]), fit.draws
     values = np.where(draws.side > 0, end, np.where(draws.side < 0, start, draws.vertex))
     low, high = np.nanquantile(values, [0.025, 0.975])
-    choices = [vertices(cells, cells.adjusted[None], *choice).vertex[0] for choice in _WINDOWS]
-    window = _SPREADS * float(np.nanstd(choices))
-    low = vertex - math.hypot(max(vertex - min(low, fieller[0]), 0.0), window)
-    high = vertex + math.hypot(max(max(high, fieller[1]) - vertex, 0.0), window)
+    below, above = cliff_at(cells, centre, -1), cliff_at(cells, centre, 1)
+    if fit.fieller and (math.isfinite(below) or math.isfinite(above)):
+        low, high = min(low, fit.fieller[0]), max(high, fit.fieller[1])
+    low, high = (min(low, below) if below >= window[0] else low), (max(high, above) if above <= window[-1] else high)
+    spread = _SPREADS * float(np.nanstd([vertices(cells, cells.adjusted[None], *w).vertex[0] for w in _WINDOWS]))
+    low = vertex - math.hypot(max(vertex - low, 0.0), spread)
+    high = vertex + math.hypot(max(high - vertex, 0.0), spread)
     before, after = (cells.x[centre - 1] + cells.x[centre]) / 2, (cells.x[centre] + cells.x[centre + 1]) / 2
     if 2 * (cells.x[centre] - before) > _COARSE:
         low = min(low, before)
@@ -274,20 +261,21 @@ def _interval(
 
 
 def _edge(cells: Cells, centre: int, side: int, draws: Minima, over: str) -> dict[str, Any]:
-    """What a minimum at an end of the finite cells says: a bound. Its closed side is the value it lies beyond."""
+    """What a minimum at an end of the finite cells, or not to be told from it, says: a bound with one side open."""
     end = segment(cells.finite, centre)[side > 0]
     before = cells.x[end - side]
     known = np.where(draws.side == side, before, draws.vertex)
     known = np.append(known[np.isfinite(known)], before)
     low, high = (np.quantile(known, 0.025), math.nan) if side > 0 else (math.nan, np.quantile(known, 0.975))
     word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
-    at = _power(cells.x[end])
-    if 0 <= end + side < len(cells.x):
-        why = f"minimum at {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
+    at, diverged = _power(cells.x[end]), 0 <= end + side < len(cells.x)
+    found = "minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
+    if diverged:
+        why = f"{found} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
     else:
-        why = f"minimum at the {word} {over} {at}: extend the grid {way}"
-    bound = _in_octaves(cells.x[end], min(low, before) if side > 0 else low, high if side > 0 else max(high, before))
-    return {**bound, "loss_opt": float(cells.adjusted[end]), "status": "edge", "why": why}
+        why = f"{found} the {word} {over} {at}: extend the grid {way}"
+    bound = _in_octaves(cells.x[centre], min(low, before) if side > 0 else low, high if side > 0 else max(high, before))
+    return {**bound, "loss_opt": float(cells.adjusted[centre]), "status": "edge", "why": why}
 
 
 def _why_flat(cells: Cells, centre: int, fit: Fit) -> str:
@@ -299,10 +287,10 @@ def _why_flat(cells: Cells, centre: int, fit: Fit) -> str:
     refused = float(np.isnan(fit.draws.vertex).mean())
     if refused > REFUSED_LIMIT:
         return f"{refused:.0%} of resamples have no optimum {where} (limit {REFUSED_LIMIT:.0%}): {remedy}"
-    if fit.fieller is None:
+    if fit.curvature <= fit.least:
         return (
-            f"curvature {fit.curvature:.2g} +- {fit.curvature_se:.2g} nats/octave^2 {where} cannot be told from 0: "
-            f"{remedy}"
+            f"curvature {fit.curvature:.2g} nats/octave^2 {where} cannot be told from 0, as {fit.least:.2g} could "
+            f"(2.5 % by chance): {remedy}"
         )
     return ""
 

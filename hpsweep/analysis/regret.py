@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Cells, check_equal, check_runs, other_tuned
-from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, read, read_own
-from hpsweep.analysis.noise import ASSUMED_NOISE
+from hpsweep.analysis.cells import check_equal, check_runs, other_tuned
+from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, error_of, read, read_cell, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 
 __all__ = ["COMPARISON", "MEASURED_WITHIN", "tuned_against_transferred"]
@@ -138,8 +137,8 @@ def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) 
 
 def _as_good(group: Group, best: Group) -> bool:
     """Whether the lowest mean loss is within two standard errors of the best one's."""
-    errors = [np.nan_to_num(_standard_error(g.cells), nan=ASSUMED_NOISE) for g in (group, best)]
-    return bool(group.row["best_loss"] - best.row["best_loss"] <= 2 * math.hypot(*errors))
+    lowest = [read_cell(g.cells, int(np.nanargmin(g.cells.adjusted))) for g in (group, best)]
+    return difference(lowest[0], group, lowest[1], best).low <= 0
 
 
 def rows_at(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -161,7 +160,7 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
         "status": tuned.row["status"],
         "tuned_value": own.value,
         "tuned_loss": own.loss,
-        "tuned_loss_se": _standard_error(tuned.cells),
+        "tuned_loss_se": error_of(own, tuned),
         "proxy_status": None,
         "transferred_from": None,
         "interval": None,
@@ -173,7 +172,7 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
     if same is None:
         return {**row, "why": "; ".join(filter(None, [tuned.row["why"], "the proxy's setting was not tried here"]))}
     used = used_at(same, source, tuned, own)
-    gap = difference(used, same.cells, own, tuned.cells)
+    gap = difference(used, same, own, tuned)
     return {
         **row,
         "transferred_value": used.value,
@@ -192,11 +191,3 @@ def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
     if here is tuned and here.key == source.key and source.row["status"] == "ok":
         return own
     return read(here.cells, source.row["log2_opt"])
-
-
-def _standard_error(cells: Cells) -> float:
-    """Of the best cell's mean loss, from the spread of its seeds; NaN with one seed."""
-    if not cells.finite.any():
-        return math.nan
-    single = cells.runs.loc[cells.runs["cell"] == int(np.nanargmin(cells.adjusted)), "loss"]
-    return float(single.std(ddof=1) / math.sqrt(len(single))) if len(single) > 1 else math.nan

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import other_tuned
-from hpsweep.analysis.curve import Difference, difference, noise_of, read_own, variance_of
+from hpsweep.analysis.curve import Difference, difference, error_of, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
 from hpsweep.analysis.regret import best_of, lowest_of, select_proxy, used_at
@@ -152,7 +152,7 @@ def _entry(source: Group | None, here: Sequence[Group], tuned: Group, rate: Rate
     if not same:
         return {**row, "why": "the other hyperparameters of that setting were not tried here"}
     used = used_at(same[0], source, tuned, own)
-    gap = difference(used, same[0].cells, own, tuned.cells)
+    gap = difference(used, same[0], own, tuned)
     bound = f"own optimum: {tuned.row['why']}" if tuned.row["why"] else ""
     found = {
         "used_value": used.value,
@@ -190,7 +190,7 @@ def _rate(tuned: dict[Any, Group], runs: pd.DataFrame, flops: str) -> Rate:
         if group.row["status"] == "ok":
             x.append(math.log2(at[flops].mean()))
             y.append(own.loss)
-            variance.append(variance_of(own.weights, group.cells, noise_of(group.cells)) + group.cells.seed_variance)
+            variance.append(error_of(own, group) ** 2)
     if len(set(x)) < 2:
         why = "one width of this density has an optimum" if len(x) < 2 else f"all widths have the same {flops}"
         return Rate(math.nan, math.nan, f"no equivalent compute: {why}")
@@ -211,7 +211,7 @@ def _compute(gap: Difference, rate: Rate) -> tuple[dict[str, float], str]:
     names = ("compute", "compute_low", "compute_high")
     if math.isnan(gap.value):
         return dict.fromkeys(names, math.nan), ""
-    if gap.value == gap.low == gap.high:
+    if gap.value == gap.low == gap.high == 0:
         return dict.fromkeys(names, 0.0), ""
     if rate.why:
         return dict.fromkeys(names, math.nan), rate.why

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import Cells, Floats, fingerprint
-from hpsweep.analysis.curve import Reading, noise_of, read_own, t_975, variance_of
+from hpsweep.analysis.curve import Reading, read_own, variance_of
+from hpsweep.analysis.noise import perturbed, t_975
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.regret import rows_at
 
@@ -90,19 +91,20 @@ def _row(
     if own.source is None:
         return {**row, "why": own.why}
     generator = np.random.default_rng([seed, fingerprint(group.cells)])
-    excess, why = _expected(group.cells, own, rows, over, ends, initial)
+    excess, why = _expected(group, own, rows, over, ends, initial)
     width = _basin(group, own, initial, basin, resamples, generator)
     why = "; ".join(filter(None, [f"optimum: {group.row['why']}" if group.row["why"] else "", why]))
-    return {**row, **excess, **width, "interval": noise_of(group.cells).interval, "why": why}
+    return {**row, **excess, **width, "interval": group.noise.interval, "why": why}
 
 
 # --- expected excess loss ---
 
 
 def _expected(
-    cells: Cells, own: Reading, rows: pd.DataFrame, over: str, ends: tuple[float, float], initial: float
+    group: Group, own: Reading, rows: pd.DataFrame, over: str, ends: tuple[float, float], initial: float
 ) -> tuple[dict[str, float], str]:
     """sensitivity, low and high, and why they are missing."""
+    cells = group.cells
     if not ends[0] < ends[1]:
         return {}, "no range of values was tried in every group: give between"
     if cells.x[0] > ends[0] + 1e-9 or cells.x[-1] < ends[1] - 1e-9:
@@ -112,10 +114,10 @@ def _expected(
     if np.isnan(means[weights > 0]).any():
         return {}, "runs diverged and no initial_loss says what they count as"
     value = float(np.sum(weights * means, where=weights > 0)) - own.loss
-    noise, touched = noise_of(cells), np.isfinite(errors)
-    variance = variance_of(np.where(touched, 0.0, weights) - own.weights, cells, noise)
+    touched = np.isfinite(errors)
+    variance = variance_of(np.where(touched, 0.0, weights) - own.weights, group)
     variance += float(np.sum((weights * errors) ** 2, where=touched))
-    half = t_975(noise.df) * math.sqrt(variance)
+    half = t_975(group.noise.df) * math.sqrt(variance)
     return {"sensitivity": value, "low": value - half, "high": value + half}, ""
 
 
@@ -153,14 +155,10 @@ def _basin(
     group: Group, own: Reading, initial: float, part: float, resamples: int, generator: np.random.Generator
 ) -> dict[str, Any]:
     """The basin's width and ends, with an interval from resampled cell means around a centre that stays."""
-    cells, noise = group.cells, noise_of(group.cells)
+    cells = group.cells
     centre = math.log2(own.value) if group.row["status"] != "ok" else group.row["log2_opt"]
-    draws = generator.standard_normal((resamples, len(cells.x)))
-    if math.isfinite(noise.df):
-        draws *= np.sqrt(noise.df / generator.chisquare(noise.df, resamples))[:, None]
-    means = np.where(cells.finite, cells.adjusted, initial)
-    drawn = means + np.where(cells.finite, draws * noise.single / np.sqrt(np.maximum(cells.n, 1)), 0.0)
-    losses = np.vstack([means, drawn])
+    drawn = perturbed(cells, group.noise, resamples, generator)
+    losses = np.where(cells.finite, np.vstack([cells.adjusted, drawn]), initial)
     lowest = np.where(cells.finite, losses, 0.0) @ own.weights
     ends = [_crossing(cells, losses, lowest, part, centre, side) for side in (-1, 1)]
     width = ends[1][0] - ends[0][0]

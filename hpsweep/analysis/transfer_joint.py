@@ -11,6 +11,7 @@ import pandas as pd
 from hpsweep.analysis import transfer as single
 from hpsweep.analysis.card import Card, evidence_of, make_card
 from hpsweep.analysis.cells import cells_of
+from hpsweep.analysis.noise import noises
 from hpsweep.analysis.optimum import Group
 from hpsweep.analysis.regret import rows_at
 from hpsweep.analysis.surface import check_over, surface
@@ -60,12 +61,13 @@ def transfer_joint(
     if row[f"status_{first}"] == "flat":
         of_first |= {"opt": carried[first], "low": math.nan, "high": math.nan}
     tuned = {"hyperparameter": f"{first},{second}", **of_first, **row}
+    none = cells_of(source.iloc[:0], first)
     return make_card(
         base=base,
         trial=trial,
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
-        tuned=Group((scheme,), tuned, cells_of(source.iloc[:0], first)),
+        tuned=Group((scheme,), tuned, none, noises([none])[0]),
         evidence=evidence_of(source),
         drifts=[],
         along=_CONSTANT,

@@ -126,7 +126,7 @@ def _stages(
             yield "between", fit.why, _Wanted(words, _cells(more, _first(seeds, count)))
         elif fit.status == "edge" and (more := _open_octaves(fit, planned, known, ends)):
             yield "extend", fit.why, _octaves(more, few)
-        elif fit.status == "edge" and fit.at == fit.best:
+        elif fit.status == "edge" and _is_last(fit, known):
             yield "limit reached", f"{fit.why}; but {_no_further(fit, known, limits)}", _Wanted()
         elif reach < WIDE:
             stage, reach = "wider", WIDE
@@ -155,7 +155,7 @@ class _Fit(NamedTuple):
 
     @property
     def at(self) -> float:
-        """Where the half octaves belong around: the optimum to half an octave, else the end or the best cell."""
+        """Where the half octaves belong around: the optimum to half an octave, else the lowest cell."""
         if self.status == "ok":
             return round(self.opt / FINE) * FINE
         return octave_of(2.0**self.opt) if self.status == "edge" else self.best
@@ -259,6 +259,12 @@ def _open_octaves(
     """Octaves past the end at which the minimum is, unless a diverged value lies there."""
     wall = _diverged_around(fit.at, known)[fit.side > 0]
     return _next_octaves(fit.side, planned, ends) if math.isinf(wall) else []
+
+
+def _is_last(fit: _Fit, known: Mapping[Cell, float]) -> bool:
+    """Whether no finite value lies beyond the lowest on the side to which the bound is open."""
+    beyond = _diverged_around(fit.at, known)
+    return not any(beyond[0] < o < beyond[1] and (o - fit.at) * fit.side > 0 for o, _ in known)
 
 
 def _more_seeds(count: int, fit: _Fit, limits: Refine) -> int:

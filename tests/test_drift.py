@@ -56,6 +56,23 @@ def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
     assert list(drift(runs[runs["scheme"] == "sp"], by=[]).columns) == list(COLUMNS)
 
 
+def test_what_changes_along_with_it_has_optima_of_its_own_on_one_line() -> None:
+    # by hand: at depth 2 -8 and -7.5, at depth 4 -7.5 and -7: equally precise, the line rises by .5 per halving
+    def loss(trial: Trial) -> float:
+        return moving(0.5, dense=-8.25 + 0.25 * (trial.depth - 2) + 0.25)(trial)
+
+    runs = made_runs(loss, {"density": [1, 1 / 2], "depth": [2, 4], "lr": OCTAVES, "seed": [0, 1]})
+    [row] = drift(runs, along_with=["depth"]).to_dict("records")
+    assert row["drift"] == pytest.approx(0.5)
+    assert (row["n"], row["n_ok"]) == (4, 4)
+    assert math.isnan(row["curvature"])  # four optima, but two places
+    with pytest.raises(ValueError, match="differ in depth"):
+        drift(runs)
+    [one] = drift(runs[runs["density"] == 1], along_with=["depth"]).to_dict("records")
+    assert (one["verdict"], one["interval"]) == ("undetermined", None)
+    assert "1 of 1 values of density" in one["why"]
+
+
 def test_along_width_the_slope_is_per_doubling() -> None:
     def loss(trial: Trial) -> float:
         return 2 + 0.05 * (math.log2(trial.lr) + 7.3 + 0.8 * math.log2(trial.width / 128)) ** 2

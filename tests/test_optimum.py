@@ -177,6 +177,7 @@ def test_a_minimum_that_is_too_often_at_the_end_is_a_bound() -> None:
     assert row["refused"] > 0.25
     assert row["best_value"] == 2.0**-4
     assert (row["status"], row["log2_opt"], row["log2_low"]) == ("edge", -4, -4)  # the best tried, and beyond it
+    assert "minimum near 2^-4, not to be told from the highest lr 2^-3: extend" in row["why"]
 
 
 def test_intervals_shrink_with_seeds_and_grow_with_noise() -> None:
@@ -276,19 +277,25 @@ def test_noise_without_a_minimum_is_seldom_given_one_and_never_a_narrow_one(poin
     assert (ok["log2_high"] - ok["log2_low"]).median() > 4
 
 
-@pytest.mark.parametrize("side", [-1, 1])
-@pytest.mark.parametrize("distance", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), (5, 0.01)])
-def test_an_optimum_at_the_end_of_the_grid_or_past_it_is_refused(
-    side: int, distance: float, seeds: int, noise: float
-) -> None:
-    runs = simulated(100, points="half octaves", seeds=seeds, noise=noise, beyond=(side, distance))
-    table = optima(runs, by=["group"], resamples=200)
-    assert (table["status"] == "ok").sum() <= (2 if noise < 0.005 else 3)  # of 100
-    edge = table[table["status"] == "edge"]
-    assert len(edge) >= 85
-    bound = edge["log2_low"] <= 0 if side > 0 else edge["log2_high"] >= 0
-    assert bound.mean() >= 0.95
+def test_an_optimum_at_the_end_of_the_grid_or_past_it_is_refused(seeds: int, noise: float) -> None:
+    found = []
+    for side, distance in itertools.product((-1, 1), (0.0, 0.5, 2.0)):
+        runs = simulated(100, points="half octaves", seeds=seeds, noise=noise, beyond=(side, distance), seed=1)
+        table = optima(runs, by=["group"], resamples=200)
+        found.append((table["status"] == "ok").sum())
+        edge = table[table["status"] == "edge"]
+        assert len(edge) >= 85
+        bound = edge["log2_low"] <= 0 if side > 0 else edge["log2_high"] >= 0
+        assert bound.mean() >= 0.95
+    assert max(found) <= 2
+    assert sum(found) <= 6  # of 600
+
+
+def test_losses_that_are_all_the_same_have_no_optimum() -> None:
+    [row] = optima(made_runs(lambda t: 2.0, {"lr": OCTAVES, "seed": [0, 1]})).to_dict("records")
+    assert (row["status"], row["interval"]) == ("flat", None)
+    assert "all losses are the same" in row["why"]
 
 
 @pytest.mark.parametrize("points", ["random", "tpe"])

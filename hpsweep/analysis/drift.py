@@ -53,6 +53,7 @@ def drift(
     along: str = "density",
     by: Sequence[str] = ("scheme",),
     *,
+    along_with: Sequence[str] = (),
     over: str = "lr",
     bound: float = BOUND,
     resamples: int = 2000,
@@ -78,12 +79,15 @@ def drift(
                            only if the parabola's slope is within the bound at both ends, too
              undetermined  anything else; null with fewer than four optima
 
+    along_with: columns that may change together with `along`, as depth does in a family of models that grow; every
+    combination has its own optimum, and several may lie at one value of `along`.
+
     `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
 
     Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
     anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
     """
-    check_runs(runs, [*by, along] if by else [along], over)
+    check_runs(runs, [*by, *along_with, along], over)
     if not bound > 0:
         raise ValueError(f"bound is {bound!r}; give a positive number of octaves, such as 0.25.")
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
@@ -91,9 +95,9 @@ def drift(
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
-        free = (*by, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
+        free = (*by, *along_with, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
         check_equal(members, free, f"the drift of {name}")
-        groups = fit_groups(members, [*by, along], over=over, resamples=resamples, seed=seed)
+        groups = fit_groups(members, [*by, *along_with, along], over=over, resamples=resamples, seed=seed)
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
@@ -199,19 +203,24 @@ def path(bend: Bend, bound: float) -> str | None:
 
 def _interval(fitted: list[Group]) -> str | None:
     kinds = {group.row["interval"] for group in fitted}
-    return None if len(fitted) < 2 else "assumed" if "assumed" in kinds else "resampled"
+    return None if _places(fitted) < 2 else "assumed" if "assumed" in kinds else "resampled"
+
+
+def _places(fitted: list[Group]) -> int:
+    """Distinct values of the field along which the drift is sought."""
+    return len({group.key[-1] for group in fitted})
 
 
 def slope_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Slope:
-    """The weighted line through the optima; all NaN with fewer than two."""
-    if len(fitted) < 2:
+    """The weighted line through the optima; all NaN with fewer than two places."""
+    if _places(fitted) < 2:
         return Slope(math.nan, math.nan, math.nan)
     return Slope(*_coefficient(fitted, along, 1, resamples, seed))
 
 
 def bend_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
-    """Twice the coefficient of the square in the weighted parabola through the optima; NaN with fewer than four."""
-    if len(fitted) < 4:
+    """Twice the coefficient of the square in the weighted parabola through the optima; NaN with fewer than four places."""
+    if _places(fitted) < 4:
         return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
     square, low, high = _coefficient(fitted, along, 2, resamples, seed)
     x, y, _, _ = optima_along(fitted, along)
@@ -267,7 +276,7 @@ def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
     usable.sort(key=lambda group: octaves(along, group.key[-1]))
     forced: list[tuple[float, Slope]] = []
     for first, last in itertools.combinations(usable, 2):
-        if "edge" not in (first.row["status"], last.row["status"]):
+        if "edge" not in (first.row["status"], last.row["status"]) or first.key[-1] == last.key[-1]:
             continue
         distance = octaves(along, last.key[-1]) - octaves(along, first.key[-1])
         least = (last.row["log2_low"] - first.row["log2_high"]) / distance  # NaN where a side is open
@@ -283,12 +292,12 @@ def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float
     """One sentence with the numbers, then what was left out."""
     others = [f"{along} {g.key[-1]:g} {g.row['status']} ({g.row['why']})" for g in groups if g.row["status"] != "ok"]
     left_out = f"; not on the line: {'; '.join(others)}" if others else ""
-    n_ok = len(groups) - len(others)
+    n_ok = _places([group for group in groups if group.row["status"] == "ok"])
     if is_forced:
         way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
         return f"minima at the ends of grids force a drift of {way} {unit(along)}{left_out}"
     if n_ok < 2:
-        return f"{n_ok} of {len(groups)} values of {along} have an optimum and a drift needs 2{left_out}"
+        return f"{n_ok} of {_places(groups)} values of {along} have an optimum and a drift needs 2{left_out}"
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
     if _interval([group for group in groups if group.row["status"] == "ok"]) == "assumed":
         interval += " (noise assumed)"

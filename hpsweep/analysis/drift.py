@@ -219,7 +219,7 @@ def slope_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Slop
 
 
 def bend_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
-    """Twice the coefficient of the square in the weighted parabola through the optima; NaN with fewer than four places."""
+    """Twice the square's coefficient in the weighted parabola through the optima; NaN with fewer than four places."""
     if _places(fitted) < 4:
         return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
     square, low, high = _coefficient(fitted, along, 2, resamples, seed)

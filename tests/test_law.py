@@ -14,7 +14,7 @@ import pytest
 from scipy.optimize import minimize, nnls
 
 from hpsweep.analysis import law as law_module
-from hpsweep.analysis import law_fit, law_uncertainty
+from hpsweep.analysis import law_fit, law_profile, law_uncertainty
 from hpsweep.analysis.law import PUBLISHED, Law, fit_law, fit_sweep
 from hpsweep.analysis.law_at import evaluate, fit_of, predict, score, theta_of
 from hpsweep.analysis.law_fit import Design, Tie, huber, linear_rest, polish, predicted, raw, starts
@@ -213,7 +213,7 @@ def test_the_interval_has_the_value_and_the_profile_its_minimum_there(noisy: Law
 
 def test_a_profile_holds_its_number_and_fits_the_rest(noisy: Law) -> None:
     fit = fit_of(noisy)
-    table = law_uncertainty.profile(fit, np.array(noisy.replicates), law_uncertainty.RAW.index("a_S"))
+    table = law_profile.profile(fit, np.array(noisy.replicates), law_uncertainty.RAW.index("a_S"))
     held = table.iloc[0]
     theta = starts(fit.design, fit.loss, fit.delta, 20)
 

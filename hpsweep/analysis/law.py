@@ -40,7 +40,7 @@ from hpsweep.analysis.law_fit import (
     starts,
 )
 from hpsweep.analysis.law_profile import profile, profile_interval
-from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, Cells, cells_of_table, distinct, tuned_losses
+from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import RAW, Fit
 from hpsweep.store import replacing
 
@@ -317,7 +317,10 @@ def _residuals(table: pd.DataFrame, fit: Fit) -> pd.DataFrame:
 
 def _warnings(cells: Cells) -> list[str]:
     """What a reader must know about the cells."""
-    notes = [f"{row['rows']} rows with status {row['status']} are left out: {row['which']}." for row in cells.left_out]
+    notes = []
+    for row in cells.left_out:
+        odd = "" if row["status"] in STATUSES else f" (known are {', '.join(STATUSES)}; only ok is fitted)"
+        notes.append(f"{row['rows']} rows with status {row['status']} are left out: {row['which']}{odd}.")
     columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}
     for name, (what, numbers) in columns.items():
         if distinct(cells.table[name].to_numpy(float)) == 3:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpsweep.analysis.cells import Floats, cells_of, check_equal
+from hpsweep.schema import DONE
 from hpsweep.spec import TUNED, Scheme
 from hpsweep.store import one_data_hash
 
@@ -23,6 +24,9 @@ NONZEROS = {
     "all": "all nonzero parameters, embeddings included",
 }
 """What N counts in a sweep of ours."""
+
+STATUSES = (*DONE, "failed")
+"""What a status can be; of the rows only those that are ok are fitted."""
 
 FEWEST = 3
 """Distinct sizes, data amounts and sparsities that a law needs: a coefficient, an exponent and a constant each."""

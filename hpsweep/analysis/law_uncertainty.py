@@ -89,14 +89,14 @@ def _draw(design: Design, cell: npt.NDArray[np.intp], generator: np.random.Gener
 
 
 def noise_rows(fit: Fit) -> npt.NDArray[np.bool_]:
-    """Rows whose log residuals are of the size of the noise: those of the cells that the fit does not pass through.
+    """Rows whose log residuals are of the size of the noise: without those that the fit passes through.
 
-    A least-absolute-deviations fit passes through as many cells as it has numbers.
+    A least-absolute-deviations fit passes through as many runs as it has numbers; a row that repeats one goes with it.
     """
-    cell, free = fit.design.cell, int(fit.design.free.sum())
-    nearest = np.full(cell.max() + 1, np.inf)
-    np.minimum.at(nearest, cell, np.abs(fit.residual))
-    return np.asarray(np.isin(cell, np.argsort(nearest, kind="stable")[free:]))
+    size, free = np.abs(fit.residual), int(fit.design.free.sum())
+    runs = np.column_stack([fit.design.cell, fit.residual.round(9)])
+    first, run = np.unique(runs, axis=0, return_index=True, return_inverse=True)[1:]
+    return np.asarray(np.isin(run.ravel(), np.argsort(size[first], kind="stable")[free:]))
 
 
 def noise_of(fit: Fit) -> Floats:

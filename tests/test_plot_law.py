@@ -93,7 +93,7 @@ def test_no_legend_lies_on_the_points_and_no_tick_labels_touch(law: Law) -> None
     figure.draw_without_rendering()
     assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
     for sizes in ([1.5e3, 1.6e6], [1e6, 3e8], [1e6, 9e7], [1e5, 1.4e6], [2e6, 8e6]):
-        figure = Figure(figsize=(3.5, 3.9), layout="constrained")
+        figure = Figure(figsize=(3.1, 3.9), layout="constrained")
         ax = figure.subplots()
         table = pd.DataFrame({"params": sizes, "tokens": [1e9, 3e9], "loss": 2.0, "reach": "inside"})
         plot_law.contours(table.assign(low=1e9, high=3e9), table, ax, level="loss", tokens_label="D")

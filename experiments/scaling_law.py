@@ -2,7 +2,8 @@
 
 Expected: the loss falls with nonzero weights at every density and with data at every size; over a 16-fold range of data
 and widths that two cores can train, the exponents are told apart badly, the floor c not at all.
-Cost: 316 trials of widths 32 to 256 and 100 to 1600 steps, about 30 minutes on two cores.
+Cost: 316 trials of widths 32 to 256 and 100 to 1600 steps. It took 2 h 7 min on two cores that did other work as well;
+`hpsweep plan scaling_law` times this machine, and says minutes where cores are fast and free.
 Run: make sweep EXPERIMENT=scaling_law, then: hpsweep law results/scaling_law
 Result: results/reference/scaling_law, and experiments/LOG.md
 """

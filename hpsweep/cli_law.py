@@ -137,7 +137,7 @@ def _figures(found: Law, folder: str | None) -> list[str]:
 
 
 def _print(found: Law, answers: dict[str, Any]) -> None:
-    from hpsweep.analysis.law_text import compared, judged, scope, verdict
+    from hpsweep.analysis.law_text import compared, judged, scope, terms, verdict
 
     for warning in found.warnings:
         say(f"warning: {warning}")
@@ -147,6 +147,7 @@ def _print(found: Law, answers: dict[str, Any]) -> None:
     print("\n" + "\n".join(scope(found)) + "\n")
     columns = ["coefficient", "value", "low", "high", "profile_low", "profile_high"]
     print_table(frame_of(found.intervals)[columns].fillna({"high": float("inf")}))
+    print(terms(found))
     for row in found.weak:
         print(f"- {row['coefficient']} is weak: {row['reason']}")
     for title, name, left in (

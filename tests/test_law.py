@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import pytest
 from scipy.optimize import minimize, nnls
 
 from hpsweep.analysis import law as law_module
-from hpsweep.analysis import law_fit, law_uncertainty
+from hpsweep.analysis import law_fit, law_profile, law_uncertainty
 from hpsweep.analysis.law import PUBLISHED, Law, fit_law, fit_sweep
 from hpsweep.analysis.law_at import evaluate, fit_of, predict, score, theta_of
 from hpsweep.analysis.law_fit import Design, Tie, huber, linear_rest, polish, predicted, raw, starts
 from hpsweep.analysis.law_tables import cells_of_table, distinct, read_table, tuned_losses
-from hpsweep.analysis.law_text import formula, scope, verdict
+from hpsweep.analysis.law_text import formula, scope, state, terms, verdict
 from tests import law_cells as cells
 from tests.test_plots import frame, row
 
@@ -213,7 +214,7 @@ def test_the_interval_has_the_value_and_the_profile_its_minimum_there(noisy: Law
 
 def test_a_profile_holds_its_number_and_fits_the_rest(noisy: Law) -> None:
     fit = fit_of(noisy)
-    table = law_uncertainty.profile(fit, np.array(noisy.replicates), law_uncertainty.RAW.index("a_S"))
+    table = law_profile.profile(fit, np.array(noisy.replicates), law_uncertainty.RAW.index("a_S"))
     held = table.iloc[0]
     theta = starts(fit.design, fit.loss, fit.delta, 20)
 
@@ -247,6 +248,87 @@ def test_the_intervals_cover_what_was_put_in() -> None:
         inside.append((low <= truth[0, where.free]) & (truth[0, where.free] <= high))
     assert np.mean(inside) >= 0.9
     assert np.min(np.mean(inside, axis=0)) >= 0.8
+
+
+def ends(law: Law) -> dict[str, list[float]]:
+    keys = ("low", "high", "profile_low", "profile_high")
+    return {row["coefficient"]: [row[key] for key in keys] for row in law.intervals}
+
+
+def test_repeated_rows_are_no_further_cells() -> None:
+    table = cells.made(noise=0.003, seed=1).drop_duplicates().sample(60, random_state=0)
+    once = fit_law(table, **FEW)
+    twice = fit_law(pd.concat([table, table], ignore_index=True), **FEW)
+    assert twice.objective == pytest.approx(once.objective, rel=1e-9)
+    for name, values in ends(once).items():
+        assert ends(twice)[name] == pytest.approx(values, rel=1e-3), name
+
+
+def test_a_second_independent_run_of_every_cell_still_narrows_the_profiles() -> None:
+    first, second = (cells.made(noise=0.004, seed=seed) for seed in (1, 2))
+    once = fit_law(first, **FEW)
+    both = fit_law(pd.concat([first, second], ignore_index=True), **FEW)
+    narrower = [(v[3] - v[2]) / (ends(once)[name][3] - ends(once)[name][2]) for name, v in ends(both).items()]
+    assert 0.6 < np.median(narrower) < 0.9  # 1 / sqrt(2), as far as the noise of a hundred cells can be told
+
+
+def test_the_interval_of_a_number_at_0_ends_where_its_profile_does() -> None:
+    law = fit_law(cells.made({**cells.SPARSE, "c": 0.0, "b_D": 0.15}, noise=0.01, seed=4), **FEW)
+    (row,) = [row for row in law.intervals if row["coefficient"] == "c"]
+    (why,) = [entry["reason"] for entry in law.weak if entry["coefficient"] == "c"]
+    own = pd.DataFrame([point for point in law.profiles if point["coefficient"] == "c"])
+    assert row["value"] == row["low"] == 0
+    assert row["profile_high"] is not None
+    assert row["high"] >= row["profile_high"] > 0.01
+    assert own["value"].max() == pytest.approx(
+        cells.made({**cells.SPARSE, "c": 0.0, "b_D": 0.15}, noise=0.01, seed=4)["loss"].min()
+    )
+    assert why == f"it is at its bound 0, and values up to {row['high']:.3g} are not ruled out"
+
+
+def interval(name: str, **values: float) -> pd.DataFrame:
+    known = {"value": 1.0, "low": 8.0, "high": 12.0, "profile_low": 8.0, "profile_high": 12.0}
+    return pd.DataFrame([{"coefficient": name, **known, "part": 1.0, "part_low": 0.9, "part_high": 1.1, **values}])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("a_D", {}, None),
+        ("a_D", {"low": 3.0, "high": 29.0}, None),
+        ("a_D", {"low": 3.0, "high": 41.1}, "its interval spans a factor of 13.7"),
+        ("a_D", {"profile_low": 3.0, "profile_high": 123.0}, "its profile spans a factor of 41"),
+        ("a_S", {"part_low": 0.4}, "its part of the loss at the centre of the data spans a factor of 2.75"),
+        ("b_N", {"part_low": 0.4}, "its interval spans a factor of 2.75"),
+    ],
+)
+def test_a_scale_is_weak_if_its_order_of_magnitude_is_not_known(
+    name: str, change: dict[str, float], why: str | None
+) -> None:
+    no_pairs = pd.DataFrame(columns=["first", "second", "correlation"])
+    found = law_uncertainty.weak(interval(name, **change), no_pairs, law_fit.LARGEST_EXPONENT)
+    assert found == ([{"coefficient": name, "reason": why}] if why else [])
+
+
+def test_held_out_cells_outside_the_band_take_back_what_is_said_beyond_the_data(noisy: Law) -> None:
+    strong = dataclasses.replace(noisy, status="ok", weak=[])
+    lost = [{**row, "high": row["low"]} if row["largest"] == "tokens" else row for row in strong.held_out]
+    short = dataclasses.replace(strong, held_out=lost)
+    assert verdict(strong)[0] == "ok: every number of the law is identified."
+    said = "ok: every number of the law is identified within the data; the law does not extrapolate in D."
+    assert verdict(short)[0] == said
+    assert [state(short, name) for name in ("b_N", "b_D", "c")] == ["identified", "within the data", "within the data"]
+    some = dataclasses.replace(short, status="weak", weak=[{"coefficient": "c", "reason": ""}])
+    assert verdict(some)[0].endswith(
+        "identified within the data are a_S, b_S, c_S, b_N, a_D and b_D; the law does not extrapolate in D."
+    )
+    assert state(some, "c") == "weak"
+
+
+def test_the_terms_at_the_centre_add_up_to_the_loss_there(noisy: Law) -> None:
+    loss = evaluate(noisy.coefficients, 0.0, noisy.centre["params"], noisy.centre["tokens"])  # type: ignore[arg-type]
+    size, data = (float(text) for text in re.findall(r"term of \w[a-z ]* ([\d.]+) \(", terms(noisy)))
+    assert size + data == pytest.approx(float(loss), rel=0.01)
 
 
 def test_the_held_out_scale_is_predicted_by_a_law_of_the_rest(noisy: Law) -> None:
@@ -350,6 +432,50 @@ def test_diverged_rows_are_left_out_counted_and_named() -> None:
         {"status": "failed", "rows": 1, "which": "9"},
     ]
     assert law.warnings[0] == "2 rows with status diverged are left out: 3, 8."
+
+
+def test_a_status_that_is_ok_nowhere_is_refused_with_what_was_seen_and_what_is_allowed() -> None:
+    table = cells.made().assign(status="completed")
+    table.loc[0, "status"] = "failed"
+    with pytest.raises(
+        ValueError,
+        match=r"all 100 rows are left out: column 'status' has 'completed' \(99 rows\), "
+        r"'failed' \(1 rows\), and only 'ok' is fitted",
+    ):
+        fit_law(table)
+    table.loc[table["params"] < 1e7, "status"] = "ok"
+    with pytest.raises(ValueError, match=r"2 distinct sizes.*Left out: column 'status' has 'completed' \(60 rows\)"):
+        fit_law(table)
+
+
+def test_blanks_around_ok_do_not_matter_and_an_unknown_status_is_said_to_be_one() -> None:
+    table = cells.made(noise=0.003).assign(status="OK ")
+    assert not any("left out" in note for note in fit_law(table, **FEW).warnings)
+    table.loc[5, "status"] = "done"
+    assert fit_law(table, **FEW).warnings[0] == (
+        "1 rows with status done are left out: 5 (known are ok, diverged, failed; only ok is fitted)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("S", r"column 'S', 0 to 0.875, looks like the sparsity .*name it with --sparsity S \(sparsity='S'\)"),
+        ("Sparsity", "name it with --sparsity Sparsity"),
+        ("density", "column 'density', 0.125 to 1, looks like the density .*add a column of 1 - density"),
+    ],
+)
+def test_a_sparsity_that_was_not_named_is_refused_rather_than_ignored(column: str, message: str) -> None:
+    table = cells.made()
+    sparsity = table.pop("sparsity")
+    table[column] = 1 - sparsity if column == "density" else sparsity
+    with pytest.raises(ValueError, match=message):
+        fit_law(table)
+
+
+def test_a_column_s_of_something_else_is_no_sparsity() -> None:
+    for other in (7.0, [1000.0 * k for k in range(25)], "word"):
+        assert fit_law(cells.made(cells.DENSE).assign(S=other), **FEW).form == "dense"
 
 
 def test_a_missing_loss_with_status_ok_is_refused() -> None:
@@ -551,6 +677,30 @@ def test_t5_reaches_the_known_minimum_from_default_settings_within_ten_seconds()
     assert law.starts["agreeing"] >= 20
     # 7.604e-6 is known for them; the coefficients as printed, to three digits, give 7.637e-6.
     assert score(law, PUBLISHED["t5_c4"]) == pytest.approx(7.604e-6, rel=0.005)
+
+
+@pytest.mark.external
+def test_the_objective_known_for_t5s_published_law_lies_within_the_rounding_of_its_printed_numbers() -> None:
+    table, printed = cells.t5(), PUBLISHED["t5_c4"]
+    half = np.array([0.05, 0.0005, 0.05, 0.0005, 0.005e8, 0.0005, 0.0005])  # of the last digit printed
+
+    def objective_of(part: Any) -> float:
+        k = dict(zip(printed, np.array(list(printed.values())) + half * part, strict=True))
+        losses = evaluate(k, table["sparsity"], table["params"], table["tokens"])
+        return 1e6 * float(huber(np.log(losses / table["loss"].to_numpy()), 1e-3).mean())
+
+    found = minimize(objective_of, np.zeros(7), method="Nelder-Mead", bounds=[(-1, 1)] * 7, options={"maxfev": 4000})
+    assert objective_of(np.zeros(7)) == pytest.approx(7.637, abs=1e-3)
+    assert found.fun == pytest.approx(7.592, abs=1e-3)
+    assert found.fun < 7.604
+
+
+@pytest.mark.external
+def test_t5_with_every_row_twice_has_the_intervals_of_t5(t5_law: Law) -> None:
+    twice = fit_law(pd.concat([cells.t5()] * 2, ignore_index=True))
+    for name, values in ends(t5_law).items():
+        for value, again in zip(values, ends(twice)[name], strict=True):
+            assert again == (None if value is None else pytest.approx(value, rel=1e-3)), name
 
 
 @pytest.mark.external

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,41 @@ def test_many_sizes_are_drawn_in_few_colours() -> None:
     ax = plot_law.residuals_by_sparsity(table, axes())
     assert points(ax) == len(table)
     assert len(ax.get_legend().get_texts()) <= 9
+
+
+def test_sizes_up_to_the_number_of_markers_are_all_in_the_legend_and_more_as_ranges() -> None:
+    ten = cells.made(params=[1e6 * 2**k for k in range(10)]).assign(residual=0.01)
+    ax = plot_law.residuals_by_sparsity(ten, axes())
+    assert legend(ax) == ["N", *(plot_law.amount(1e6 * 2**k) for k in range(10))]
+    many = cells.made(params=[1e6 * 1.1**k for k in range(30)]).assign(residual=0.01)
+    words = legend(plot_law.residuals_by_sparsity(many, axes()))
+    assert words[1].startswith("1M to ")
+    assert words[-1].endswith(f" to {plot_law.amount(1e6 * 1.1**29)}")
+
+
+def legend(ax: Axes) -> list[str]:
+    found = ax.get_legend()
+    assert found is not None
+    return [text.get_text() for text in found.get_texts()]
+
+
+def test_no_legend_lies_on_the_points_and_no_tick_labels_touch(law: Law) -> None:
+    residuals, held = pd.DataFrame(law.residuals), pd.DataFrame(law.held_out)
+    figure = Figure(figsize=(3.5, 3.9), layout="constrained")
+    ax = figure.subplots()
+    plot_law.predicted_against_measured(residuals, ax, held_out=held[held["largest"] == "params"])
+    figure.draw_without_rendering()
+    assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
+    for sizes in ([1.5e3, 1.6e6], [1e6, 3e8], [1e6, 9e7], [1e5, 1.4e6], [2e6, 8e6]):
+        figure = Figure(figsize=(3.1, 3.9), layout="constrained")
+        ax = figure.subplots()
+        table = pd.DataFrame({"params": sizes, "tokens": [1e9, 3e9], "loss": 2.0, "reach": "inside"})
+        plot_law.contours(table.assign(low=1e9, high=3e9), table, ax, level="loss", tokens_label="D")
+        figure.draw_without_rendering()
+        labels = [text.get_window_extent() for text in ax.get_xticklabels() if text.get_text()]
+        inside = [box for box in labels if ax.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= ax.bbox.x1 + 1]
+        assert len(inside) >= 2
+        assert not any(a.padded(2).overlaps(b) for a, b in itertools.pairwise(inside))
 
 
 def test_the_best_sparsity_is_dashed_beyond_the_fit_and_has_its_band(law: Law) -> None:

@@ -39,7 +39,8 @@ from hpsweep.analysis.law_fit import (
     predicted,
     starts,
 )
-from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, Cells, cells_of_table, distinct, tuned_losses
+from hpsweep.analysis.law_profile import profile, profile_interval
+from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import RAW, Fit
 from hpsweep.store import replacing
 
@@ -77,8 +78,9 @@ class Law:
             not_converged  fewer than three starts end at the lowest objective found
     `coefficients` are unrounded, in raw units (N and D as in the table); `centred` are the same at the geometric mean
     of N and D (`centre`), where sparse, dense, data and c are parts of the loss. `intervals` has a row per coefficient:
-    value, low and high (95 %, resampled cells), profile_low and profile_high (95 %, null where the profile does not
-    end), and part, part_low, part_high: its part of the loss at the centre, or the exponent itself. `objective` is the
+    value, low and high (95 %, resampled cells; of a number at 0 up to its profile's end), profile_low and profile_high
+    (95 %, null where the profile does not end), and part, part_low, part_high: its part of the loss at the centre, or
+    the exponent itself. `objective` is the
     mean Huber loss. `replicates` are centred numbers of the resamples, from which every band is made. Missing is null.
     """
 
@@ -264,28 +266,31 @@ def names(dense: bool) -> list[str]:
 def _intervals(fit: Fit, replicates: Floats) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(a row per number with its two intervals, the profiles).
 
-    An amplitude of 0 has no profile: it has no logarithm to hold.
+    Of a number fitted at 0 resamples say little: they may all end there too, whatever else the cells allow. Its
+    interval reaches to where its profile ends, if that is further.
     """
     index = [2, 3, 4, 5, 6] if fit.design.dense else list(range(7))
     values, drawn = fit.raw(fit.theta[None])[0], fit.raw(replicates)
     profiles, rows = [], []
     for i, name in zip(index, names(fit.design.dense), strict=True):
         part = THETA.index(uncertainty.PARTS.get(name, name))
-        row = {"coefficient": name, **_with_ends("", values[i], drawn[:, i])}
-        row |= {"profile_low": math.nan, "profile_high": math.nan}
-        if values[i] > 0 or name not in uncertainty.PARTS:
-            table = uncertainty.profile(fit, replicates, i).assign(coefficient=name)
-            row["profile_low"], row["profile_high"] = uncertainty.profile_interval(table)
-            profiles.append(table)
-        rows.append(row | _with_ends("part", float(fit.theta[part]), replicates[:, part]))
+        table = profile(fit, replicates, i).assign(coefficient=name)
+        profiles.append(table)
+        below, above = profile_interval(table)
+        least = 0.0 if values[i] > 0 else math.inf if math.isnan(above) else above
+        own = _with_ends("", values[i], drawn[:, i], least)
+        term = _with_ends(
+            "part", float(fit.theta[part]), replicates[:, part], 0.0 if name in uncertainty.PARTS else least
+        )
+        rows.append({"coefficient": name, **own, "profile_low": below, "profile_high": above, **term})
     return pd.DataFrame(rows), pd.concat(profiles, ignore_index=True)
 
 
-def _with_ends(name: str, value: float, drawn: Floats) -> dict[str, float]:
-    """The value and its 95 % range over the resamples, which has the value in it."""
+def _with_ends(name: str, value: float, drawn: Floats, least: float) -> dict[str, float]:
+    """The value and its 95 % range over the resamples, which has the value in it and ends at `least` or above."""
     low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
     joint = f"{name}_" if name else ""
-    return {name or "value": value, f"{joint}low": min(low, value), f"{joint}high": max(high, value)}
+    return {name or "value": value, f"{joint}low": min(low, value), f"{joint}high": max(high, value, least)}
 
 
 def _held_out(
@@ -312,7 +317,10 @@ def _residuals(table: pd.DataFrame, fit: Fit) -> pd.DataFrame:
 
 def _warnings(cells: Cells) -> list[str]:
     """What a reader must know about the cells."""
-    notes = [f"{row['rows']} rows with status {row['status']} are left out: {row['which']}." for row in cells.left_out]
+    notes = []
+    for row in cells.left_out:
+        odd = "" if row["status"] in STATUSES else f" (known are {', '.join(STATUSES)}; only ok is fitted)"
+        notes.append(f"{row['rows']} rows with status {row['status']} are left out: {row['which']}{odd}.")
     columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}
     for name, (what, numbers) in columns.items():
         if distinct(cells.table[name].to_numpy(float)) == 3:

@@ -50,6 +50,12 @@ class Design(NamedTuple):
         return Design(self.x[rows], self.n[rows], self.d[rows], self.dense)
 
     @property
+    def cell(self) -> npt.NDArray[np.intp]:
+        """The number of the distinct cell (S, N, D) that each row is a run of, from 0."""
+        rows = np.column_stack([self.x, self.n, self.d]).round(9)
+        return np.asarray(np.unique(rows, axis=0, return_inverse=True)[1]).ravel()
+
+    @property
     def free(self) -> npt.NDArray[np.bool_]:
         """Which of THETA are fitted."""
         return np.array([not self.dense, True, True, True, not self.dense, True, True])

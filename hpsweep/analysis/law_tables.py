@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpsweep.analysis.cells import Floats, cells_of, check_equal
+from hpsweep.schema import DONE
 from hpsweep.spec import TUNED, Scheme
 from hpsweep.store import one_data_hash
 
@@ -23,6 +24,9 @@ NONZEROS = {
     "all": "all nonzero parameters, embeddings included",
 }
 """What N counts in a sweep of ours."""
+
+STATUSES = (*DONE, "failed")
+"""What a status can be; of the rows only those that are ok are fitted."""
 
 FEWEST = 3
 """Distinct sizes, data amounts and sparsities that a law needs: a coefficient, an exponent and a constant each."""
@@ -61,23 +65,28 @@ def cells_of_table(
     """The cells of a tidy table, one row per trained model, in its order; rows whose status is not ok are left out.
 
     `sparsity` and `status` None mean the columns of these names where the table has them. Raises ValueError for
-    absent columns, values out of range, a loss that is missing with nothing that says why, and for a table with fewer
-    distinct values, or fewer cells, than the law has numbers to identify.
+    absent columns, values out of range, a loss that is missing with nothing that says why, a status that is ok nowhere,
+    a column that looks like sparsity or density and was not named, and for a table with fewer distinct values, or
+    fewer cells, than the law has numbers to identify.
     """
     sparsity = "sparsity" if sparsity is None and "sparsity" in table else sparsity
     status = "status" if status is None and "status" in table else status
     for name in (loss, params, tokens, sparsity, status):
         if name is not None and name not in table:
             raise ValueError(f"the table has no column {name!r}; it has {', '.join(map(str, table.columns))}.")
+    if sparsity is None:
+        _check_no_sparsity(table, {loss, params, tokens, status})
     named = {"sparsity": sparsity, "params": params, "tokens": tokens, "loss": loss}
-    ok = pd.Series(True, table.index) if status is None else table[status].astype(str).str.lower() == "ok"
+    ok = pd.Series(True, table.index) if status is None else table[status].astype(str).str.strip().str.lower() == "ok"
     left_out = [] if status is None else _left_out(table.index, table[status], ok)
+    if not ok.any():
+        raise ValueError(f"all {len(table)} rows are left out: {_statuses(str(status), left_out)}.")
     values = {name: _numbers(table, column)[ok] for name, column in named.items() if column is not None}
     cells = pd.DataFrame(values, columns=list(COLUMNS))
     cells["sparsity"] = cells["sparsity"].fillna(0.0) if sparsity is None else cells["sparsity"]
     _check_ranges(cells, named, status)
     dense = bool((cells["sparsity"] == 0).all())
-    _check_identified(cells, dense)
+    _check_identified(cells, dense, f" Left out: {_statuses(str(status), left_out)}." if left_out else "")
     return Cells(cells, dense, left_out)
 
 
@@ -86,6 +95,33 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
         return table[column].astype(float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"column {column!r} is not numeric ({error}); a law needs numbers in it.") from None
+
+
+def _check_no_sparsity(table: pd.DataFrame, used: set[str | None]) -> None:
+    """Raise ValueError for a column that looks like what a dense fit would silently leave out."""
+    for column in table.columns:
+        word = str(column).strip().lower()
+        if (
+            column in used
+            or word not in ("s", "sparsity", "density")
+            or not pd.api.types.is_numeric_dtype(table[column])
+        ):
+            continue
+        low, high = float(table[column].min()), float(table[column].max())
+        if 0 <= low < high <= 1:
+            means, remedy = "sparsity", f"name it with --sparsity {column} (sparsity={str(column)!r})"
+            if word == "density":
+                means, remedy = "density", "add a column of 1 - density and name it with --sparsity (sparsity=...)"
+            raise ValueError(
+                f"column {column!r}, {low:g} to {high:g}, looks like the {means} of the models, and a law that ignores "
+                f"it would be wrong: {remedy}, or take the column out to fit the dense form to all rows."
+            )
+
+
+def _statuses(column: str, left_out: list[dict[str, Any]]) -> str:
+    """What rows were left out for, with the remedy."""
+    seen = ", ".join(f"{row['status']!r} ({row['rows']} rows)" for row in left_out)
+    return f"column {column!r} has {seen}, and only 'ok' is fitted; write ok for the runs that ended well"
 
 
 def _left_out(index: pd.Index[Any], status: pd.Series[Any], ok: pd.Series[bool]) -> list[dict[str, Any]]:
@@ -133,8 +169,8 @@ def distinct(values: Floats) -> int:
     return int(1 + (np.diff(ordered) > _APART).sum()) if len(ordered) else 0
 
 
-def _check_identified(cells: pd.DataFrame, dense: bool) -> None:
-    """Raise ValueError where the cells cannot identify the law, whatever their losses are."""
+def _check_identified(cells: pd.DataFrame, dense: bool, left_out: str) -> None:
+    """Raise ValueError where the cells cannot identify the law, whatever their losses are; `left_out` is said then."""
     axes = {"sizes": cells["params"], "data amounts": cells["tokens"]}
     if not dense:
         axes["sparsities"] = 1 - cells["sparsity"]
@@ -143,21 +179,21 @@ def _check_identified(cells: pd.DataFrame, dense: bool) -> None:
             hint = ", or fit the dense form to each sparsity on its own" if what == "sparsities" else ""
             raise ValueError(
                 f"the cells have {n} distinct {what}, and the law needs at least {FEWEST} (a coefficient, an exponent "
-                f"and a constant): train more{hint}."
+                f"and a constant): train more{hint}.{left_out}"
             )
     free = 5 if dense else 7
     different = len(cells.drop_duplicates(["sparsity", "params", "tokens"]))
     if different <= free:
         raise ValueError(
             f"there are {different} different cells, and the law has {free} numbers: {free + 1} at least, better "
-            f"{3 * free}, say how well it fits."
+            f"{3 * free}, say how well it fits.{left_out}"
         )
     logs = np.log(np.column_stack([values.to_numpy(float) for values in axes.values()]))
     logs = (logs - logs.mean(axis=0)) / logs.std(axis=0)
     if np.linalg.svd(logs, compute_uv=False)[-1] < 1e-4 * np.sqrt(len(logs)):
         raise ValueError(
             f"{', '.join(axes)} vary together in all cells (one follows from the others): their terms cannot be told "
-            "apart. Add cells that vary one of them alone."
+            f"apart. Add cells that vary one of them alone.{left_out}"
         )
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.law import Law
+from hpsweep.analysis.law_at import replicates_of, theta_of
 
-_ENOUGH = 0.8  # of held-out cells inside the band, below which it is said to be too narrow
+_ENOUGH = 0.8  # of held-out cells inside the band, below which the law is said not to extrapolate
+
+_ALONG = {"params": ("sizes", "in N"), "tokens": ("data amounts", "in D")}
+
+_DATA_TERM = ("a_D", "b_D", "c")
 
 
 def formula(law: Law) -> str:
@@ -20,22 +26,15 @@ def formula(law: Law) -> str:
 
 def verdict(law: Law) -> list[str]:
     """What may be said, and what not, in sentences; the first is the status."""
-    weak = [row["coefficient"] for row in law.weak]
-    good = [name for name in law.coefficients if name not in weak]
     residual = pd.DataFrame(law.residuals)["residual"].abs()
     lines = [
-        {
-            "ok": "ok: every number of the law is identified.",
-            "weak": f"weak: the fit stands; do not trust {_and(weak)} on their own"
-            + (f"; identified are {_and(good)}." if good else "; nothing is identified."),
-            "not_converged": f"not converged: {law.why}.",
-        }[law.status],
+        _status(law),
         formula(law),
         f"objective {law.objective:.3e} over {law.cells} cells (mean Huber of log residuals, delta {law.delta:g}); "
         f"median residual {100 * residual.median():.2g} %, largest {100 * residual.max():.2g} %; "
         f"{law.starts['agreeing']} of {law.starts['polished']} starts agree.",
     ]
-    for axis, what in (("params", "sizes"), ("tokens", "data amounts")):
+    for axis, (what, _) in _ALONG.items():
         rows = [row for row in law.held_out if row["largest"] == axis]
         if rows:
             inside = sum(row["low"] <= row["loss"] <= row["high"] for row in rows)
@@ -43,13 +42,56 @@ def verdict(law: Law) -> list[str]:
             lines.append(
                 f"held out, the largest {what} ({len(rows)} cells): error {100 * errors.mean():+.2g} % on average, "
                 f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run"
-                + (
-                    "."
-                    if inside >= _ENOUGH * len(rows)
-                    else ": bands beyond the fit are too narrow, by the form's error."
-                )
+                + (": bands beyond the fit are too narrow, by the form's error." if axis in fails(law) else ".")
             )
     return lines
+
+
+def _status(law: Law) -> str:
+    """The status, what is weak and what is identified, and along what the law does not extrapolate."""
+    weak, failing = [row["coefficient"] for row in law.weak], fails(law)
+    good = [name for name in law.coefficients if name not in weak]
+    beyond = f"; the law does not extrapolate {_and([_ALONG[axis][1] for axis in failing])}" if failing else ""
+    within = " within the data" if failing else ""
+    if law.status == "not_converged":
+        return f"not converged: {law.why}."
+    if not weak:
+        return f"ok: every number of the law is identified{within}{beyond}."
+    known = f"identified{within} {'is' if len(good) == 1 else 'are'} {_and(good)}" if good else "nothing is identified"
+    own = "its own" if len(weak) == 1 else "their own"
+    return f"weak: the fit stands; do not trust {_and(weak)} on {own}; {known}{beyond}."
+
+
+def fails(law: Law) -> list[str]:
+    """Of params and tokens, along which the law does not extrapolate: fewer than 0.8 of the held-out cells inside."""
+    found = []
+    for axis in _ALONG:
+        inside = [row["low"] <= row["loss"] <= row["high"] for row in law.held_out if row["largest"] == axis]
+        if inside and sum(inside) < _ENOUGH * len(inside):
+            found.append(axis)
+    return found
+
+
+def state(law: Law, name: str) -> str:
+    """weak, identified, or within the data: a number of a term that does not hold beyond it."""
+    if name in [row["coefficient"] for row in law.weak]:
+        return "weak"
+    return "within the data" if ("tokens" if name in _DATA_TERM else "params") in fails(law) else "identified"
+
+
+def terms(law: Law) -> str:
+    """The two terms of a dense model at the centre of the data, with 95 % bands: what the numbers say together.
+
+    Scale and exponent of a term trade off, as do data term and c; these sums are what the cells determine best.
+    """
+    theta, drawn = theta_of(law)[0], replicates_of(law)
+    said = []
+    for what, columns in (("term of N", [0, 1]), ("term of D with c", [2, 3])):
+        low, high = np.quantile(drawn[:, columns].sum(axis=1), [0.025, 0.975])
+        value = theta[columns].sum()
+        said.append(f"{what} {value:.3g} ({min(low, value):.3g} to {max(high, value):.3g})")
+    where = f"N {law.centre['params']:.3g}, D {law.centre['tokens']:.3g}"
+    return f"at the centre of the data ({where}{', S 0' if law.form == 'sparse' else ''}): {', '.join(said)}"
 
 
 def scope(law: Law) -> list[str]:

@@ -1,20 +1,23 @@
-"""How well the numbers of a law are known: resamples, profiles, correlations, the held-out scale, what is weak.
+"""How well the numbers of a law are known: resamples, correlations, the held-out scale, what is weak.
 
-The intervals are percentiles of refits to cells drawn with replacement (pairs). Residuals drawn in the place of pairs
-cover too little: the polish is close to a least-absolute-deviations fit, which leaves as many residuals at zero as it
-has numbers. `python -m benchmarks.law` prints the coverage of both.
+The intervals are percentiles of refits to cells drawn with replacement (pairs). A cell is a distinct (S, N, D), drawn
+with all of its rows: runs of one cell share the misfit of the law there, and more of them are no further cells.
+Residuals drawn in the place of pairs cover too little: the polish is close to a least-absolute-deviations fit, which
+leaves as many residuals at zero as it has numbers. `python -m benchmarks.law` prints the coverage of both.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law_fit import THETA, Design, Tie, huber, objective, polish, predicted, raw, starts
+from hpsweep.analysis.law_fit import THETA, Design, polish, predicted, raw, starts
 from hpsweep.analysis.law_tables import FEWEST, distinct
 
 RAW = ("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c")
@@ -24,17 +27,19 @@ PARTS = {"a_S": "sparse", "c_S": "dense", "A": "dense", "a_D": "data"}
 """The part of the loss at the centre of the data that stands for a coefficient."""
 
 WIDE = 2.0
-"""Factor between the ends of an interval above which a number is called weak."""
+"""Factor between the ends of an interval above which an exponent, c, or a part of the loss is called weak."""
+
+WIDE_SCALE = 10.0
+"""The same for a_S, c_S, A and a_D themselves: beyond it not even their order of magnitude is known.
+
+They are extrapolations, to N = 1 and to a part of 1, and move with their exponents: a factor of 2 is too much to ask.
+"""
 
 HELD_OUT = 1 / 8
 """Part of the cells that is held out at least: those of the largest sizes or data amounts."""
 
 TRADED = 0.95
 """Rank correlation above which two weak numbers are said to trade off."""
-
-_CHI2_95 = 3.841458820694124
-_PROFILE_POINTS = (17, 6)  # inside the resampled range, and on either side of it
-_PROFILE_STARTS = 100  # resamples tried as starts
 
 
 class Fit(NamedTuple):
@@ -65,138 +70,39 @@ def resample(fit: Fit, count: int, generator: np.random.Generator) -> Floats:
 
     Draws with fewer distinct cells, sizes, data amounts or sparsities than the law needs are drawn again.
     """
-    weight = np.stack([_draw(fit.design, generator) for _ in range(count)])
+    cell = fit.design.cell
+    weight = np.stack([_draw(fit.design, cell, generator) for _ in range(count)])
     start = np.repeat(fit.theta[None], count, axis=0)
     return polish(start, fit.design, fit.loss, fit.delta, weight=weight).theta
 
 
-def _draw(design: Design, generator: np.random.Generator) -> Floats:
-    cells, free = len(design.n), int(design.free.sum())
+def _draw(design: Design, cell: npt.NDArray[np.intp], generator: np.random.Generator) -> Floats:
+    """How often each row is drawn: as often as its cell."""
+    cells, free = int(cell.max()) + 1, int(design.free.sum())
     axes = [np.exp(axis) for axis in ((design.n, design.d) if design.dense else (design.x, design.n, design.d))]
     for _ in range(1000):
-        weight = generator.multinomial(cells, np.full(cells, 1 / cells)).astype(float)
-        there = weight > 0
-        if there.sum() > free and all(distinct(axis[there]) >= FEWEST for axis in axes):
+        times = generator.multinomial(cells, np.full(cells, 1 / cells)).astype(float)
+        there = times[cell] > 0
+        if (times > 0).sum() > free and all(distinct(axis[there]) >= FEWEST for axis in axes):
             break
-    return weight
+    return np.asarray(times[cell])
+
+
+def noise_rows(fit: Fit) -> npt.NDArray[np.bool_]:
+    """Rows whose log residuals are of the size of the noise: without those that the fit passes through.
+
+    A least-absolute-deviations fit passes through as many runs as it has numbers; a row that repeats one goes with it.
+    """
+    size, free = np.abs(fit.residual), int(fit.design.free.sum())
+    runs = np.column_stack([fit.design.cell, fit.residual.round(9)])
+    first, run = np.unique(runs, axis=0, return_index=True, return_inverse=True)[1:]
+    return np.asarray(np.isin(run.ravel(), np.argsort(size[first], kind="stable")[free:]))
 
 
 def noise_of(fit: Fit) -> Floats:
-    """Log residuals of the size of the noise: without those a fit with so many numbers brings to zero, if any are left.
-
-    A least-absolute-deviations fit passes through as many cells as it has numbers.
-    """
-    free = int(fit.design.free.sum())
-    kept = np.sort(np.abs(fit.residual))[free:]
+    """Log residuals of the size of the noise, with both signs."""
+    kept = np.sort(np.abs(fit.residual[noise_rows(fit)]))
     return np.concatenate([-kept, kept])
-
-
-# --- profiles ---
-
-
-def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
-    """One row per value of RAW[index]: the least objective with that number held there, and its deviance.
-
-    Columns: coefficient, value, objective (mean Huber), deviance. Values reach over the resampled range and beyond. The
-    deviance is 2 x the summed difference of the objective from its minimum, over the robust scale of its noise: about
-    chi-square with 1 degree of freedom; above 3.84 a value is ruled out at 95 %.
-    """
-    values = _profile_values(fit, replicates, index)
-    theta, tie, fixed = _held_at(fit, replicates, index, values)
-    least, best = np.full(len(values), np.inf), np.repeat(fit.theta[None], len(values), axis=0)
-    for _ in range(2):
-        found = polish(theta, fit.design, fit.loss, fit.delta, fixed=fixed, tie=_repeated(tie, len(theta)), most=100)
-        for solved, value in zip(found.theta.reshape(-1, *best.shape), found.value.reshape(-1, len(best)), strict=True):
-            better = value < least
-            least[better], best[better] = value[better], solved[better]
-        theta = np.concatenate([best[np.r_[1 : len(best), -1]], best[np.r_[0, : len(best) - 1]]])  # the neighbours'
-        if tie is None:
-            theta[:, THETA.index(RAW[index])] = np.tile(values, 2)
-    lowest = huber(fit.residual, fit.delta).mean() / fit.delta
-    scale = _deviance_scale(fit)
-    return pd.DataFrame(
-        {
-            "coefficient": RAW[index],
-            "value": values,
-            "objective": least * fit.delta,
-            "deviance": 2 * len(fit.loss) * np.maximum(least - lowest, 0.0) * fit.delta / scale,
-        }
-    )
-
-
-def _deviance_scale(fit: Fit) -> float:
-    """E[psi^2] / E[psi'] of Huber's loss at the noise of the cells.
-
-    E[psi'] is the density of the residuals about 0, taken from the half of the cells with the smaller ones: within
-    delta itself there are too few, and those are the ones the fit passes through.
-    """
-    size = np.sort(np.abs(noise_of(fit)))
-    half = max(fit.delta, float(np.median(size)))
-    slope = float((size <= half).mean()) * fit.delta / half
-    return float(np.mean(np.minimum(size, fit.delta) ** 2)) / slope + 1e-300
-
-
-def _profile_values(fit: Fit, replicates: Floats, index: int) -> Floats:
-    own, drawn = fit.raw(fit.theta[None])[0, index], fit.raw(replicates)[:, index]
-    if RAW[index] in PARTS:
-        drawn = np.log(drawn[np.isfinite(drawn) & (drawn > own * 1e-6) & (drawn < own * 1e6)])
-        values = np.exp(_spread(np.log(own), drawn, 0.02))
-    else:
-        values = np.maximum(_spread(own, drawn, 0.01 * own + 1e-6), 0.0)
-    return np.unique(np.append(values, own))
-
-
-def _spread(own: float, drawn: Floats, narrowest: float) -> Floats:
-    """Values over the middle 95 % of what was drawn, and as far again on either side."""
-    low, high = np.quantile(np.append(drawn, own), [0.025, 0.975])
-    width = max(high - low, narrowest)
-    inner, outer = _PROFILE_POINTS
-    sides = np.linspace(0, width, outer + 1)[1:]
-    return np.concatenate([low - sides, np.linspace(low, max(high, low + narrowest), inner), high + sides])
-
-
-def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[Floats, Tie | None, Any]:
-    """(starts for all values: the fit, then the resamples that do best there; how the number is held)."""
-    fixed, name, tie = np.zeros(7, bool), RAW[index], None
-    fixed[THETA.index(PARTS.get(name, name))] = True
-    if name == "a_D":
-        tie = Tie(THETA.index("data"), THETA.index("b_D"), 0 * values, np.log(values / fit.tokens))
-    elif name in PARTS:
-        slope = np.full(len(values), -np.log(fit.params))
-        tie = Tie(THETA.index(PARTS[name]), THETA.index("b_N"), np.log(values), slope)
-    several = np.concatenate([fit.theta[None], replicates[:_PROFILE_STARTS]])
-    theta = np.repeat(several, len(values), axis=0)
-    if tie is None:
-        theta[:, THETA.index(name)] = np.tile(values, len(several))
-    value = objective(theta, fit.design, fit.loss, fit.delta, tie=_repeated(tie, len(theta)))
-    order = np.argsort(value.reshape(len(several), len(values))[1:], axis=0)[:2] + 1
-    chosen = (np.vstack([np.zeros(len(values), int), order]) * len(values) + np.arange(len(values))).ravel()
-    return theta[chosen], tie, fixed
-
-
-def _repeated(tie: Tie | None, problems: int) -> Tie | None:
-    """The tie of all values, for as many starts of each."""
-    if tie is None:
-        return None
-    times = problems // len(tie.offset)
-    return Tie(tie.amplitude, tie.exponent, np.tile(tie.offset, times), np.tile(tie.slope, times))
-
-
-def profile_interval(table: pd.DataFrame) -> tuple[float, float]:
-    """Where the deviance of a profile crosses 3.84 on either side of its minimum; NaN for a side where it does not."""
-    value, deviance = table["value"].to_numpy(float), table["deviance"].to_numpy(float)
-    at = int(np.argmin(deviance))
-    ends = []
-    for side in (range(at, 0, -1), range(at, len(value) - 1)):
-        step = -1 if side.step < 0 else 1
-        end = np.nan
-        for i in side:
-            a, b = deviance[i], deviance[i + step]
-            if a <= _CHI2_95 < b:
-                end = value[i] + (value[i + step] - value[i]) * (_CHI2_95 - a) / (b - a)
-                break
-        ends.append(float(end))
-    return ends[0], ends[1]
 
 
 # --- what trades off, and what is weak ---
@@ -219,14 +125,14 @@ def correlations(replicates: Floats, design: Design) -> pd.DataFrame:
 def weak(table: pd.DataFrame, pairs: pd.DataFrame, largest_exponent: float) -> list[dict[str, str]]:
     """One entry per weakly identified number: coefficient, and the reasons in words.
 
-    `table` has a row per number: coefficient, value, part_low, part_high, profile_low, profile_high. A coefficient is
-    judged by its part of the loss at the centre of the data: its value at N = 1, orders of magnitude away, always
-    trades off against the exponent.
+    `table` has a row per number, as `Law.intervals`. A scale (a_S, c_S, A, a_D) must be known to its order of magnitude
+    (WIDE_SCALE, by the resampled interval and by the profile), and its part of the loss at the centre of the data to
+    a factor of WIDE, as must exponents and c.
     """
     found = []
     for row in table.to_dict("records"):
         name = row["coefficient"]
-        reasons = _bounds(name, row["value"], row["part_low"], row["part_high"], largest_exponent)
+        reasons = _bounds(name, row, largest_exponent)
         below, above = np.isnan(row["profile_low"]), np.isnan(row["profile_high"])
         if row["value"] > 0 and (below or above):
             side = "smaller nor larger" if below and above else "smaller" if below else "larger"
@@ -236,18 +142,24 @@ def weak(table: pd.DataFrame, pairs: pd.DataFrame, largest_exponent: float) -> l
     return found
 
 
-def _bounds(name: str, value: float, low: float, high: float, largest_exponent: float) -> list[str]:
+def _bounds(name: str, row: Mapping[Any, Any], largest_exponent: float) -> list[str]:
     """What a number at a bound, or a wide interval, says."""
-    reasons = []
-    if value <= 0:
-        reasons.append("it is at its bound 0")
-    elif name.startswith("b_") and value >= largest_exponent:
+    if row["value"] <= 0:
+        end = f"values up to {row['high']:.3g} are" if row["high"] < np.inf else "larger values are"
+        return [f"it is at its bound 0, and {end} not ruled out"]
+    reasons, low, high = [], row["part_low"], row["part_high"]
+    if name.startswith("b_") and row["value"] >= largest_exponent:
         reasons.append(f"it is at its bound {largest_exponent:g}")
     if not low > 0:
         reasons.append("its interval reaches 0")
     elif high / low > WIDE:
-        of = " at the centre of the data" if name in PARTS else ""
-        reasons.append(f"its interval{of} spans a factor of {high / low:.3g}")
+        what = "part of the loss at the centre of the data" if name in PARTS else "interval"
+        reasons.append(f"its {what} spans a factor of {high / low:.3g}")
+    if name in PARTS:
+        for what, ends in (("interval", "{}"), ("profile", "profile_{}")):
+            low, high = (row[ends.format(end)] for end in ("low", "high"))
+            if low > 0 and high / low > WIDE_SCALE:
+                reasons.append(f"its {what} spans a factor of {high / low:.3g}")
     return reasons
 
 
@@ -276,11 +188,9 @@ def held_out(fit: Fit, axis: str, resamples: int, generator: np.random.Generator
     rest = fit.design.at(~out)
     left = distinct(np.exp(rest.n if axis == "params" else rest.d)) if (~out).any() else 0
     free, what = int(fit.design.free.sum()), {"params": "sizes", "tokens": "data amounts"}[axis]
-    if left < FEWEST or (~out).sum() <= free:
-        return (
-            pd.DataFrame(),
-            f"without the largest {what} there are {left} left ({(~out).sum()} cells), too few to fit",
-        )
+    cells = int(rest.cell.max()) + 1 if (~out).any() else 0
+    if left < FEWEST or cells <= free:
+        return pd.DataFrame(), f"without the largest {what} there are {left} left ({cells} cells), too few to fit"
     part = _refit(fit, rest, ~out)
     predictions, bands = prediction(part, resample(part, resamples, generator), fit.design.at(out), generator)
     table = pd.DataFrame({"cell": np.flatnonzero(out), "predicted": predictions})

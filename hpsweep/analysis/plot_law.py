@@ -49,12 +49,12 @@ def amount(value: float) -> str:
 
 
 def _count_axis(ax: Axes, which: str) -> None:
-    """Log axis of counts, with ticks such as 1M, 10M."""
+    """Log axis of counts, with ticks such as 1M, 10M: as many as have room, of which there is less along x."""
     axis = ax.xaxis if which == "x" else ax.yaxis
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     wide = math.log10(high / low)
-    subs = (1.0,) if wide > 3.2 else (1.0, 3.0) if wide > 1.2 else (1.0, 2.0, 5.0)
+    subs = (1.0,) if wide > (2.0 if which == "x" else 3.2) else (1.0, 3.0) if wide > 1.2 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
     axis.set_minor_formatter(NullFormatter())
@@ -98,6 +98,7 @@ def predicted_against_measured(residuals: pd.DataFrame, ax: Axes, *, held_out: p
     ax.set_ylim(low, high)
     for axis in (ax.xaxis, ax.yaxis):
         step = 10 ** math.floor(math.log10(high - low)) / 2
+        step = step / 2.5 if high - low < 4 * step else step
         ticks = np.arange(math.ceil(low / step) * step, high, step)
         ticks = ticks[:: math.ceil(len(ticks) / 6)]
         axis.set_major_locator(FixedLocator([float(tick) for tick in ticks]))
@@ -105,16 +106,18 @@ def predicted_against_measured(residuals: pd.DataFrame, ax: Axes, *, held_out: p
         _no_values(axis)
     _labels(ax, "measured loss", "predicted loss")
     ax.set_aspect("equal")
-    handles = [
-        *marks_of(looks, "sparsity"),
-        marks.symbol("predicted = measured", linestyle="-", color=GREY, linewidth=0.8),
-    ]
+    left, right = (
+        marks_of(looks, "sparsity"),
+        [marks.symbol("predicted = measured", linestyle="-", color=GREY, linewidth=0.8)],
+    )
     if held_out is not None and len(held_out):
         text = "largest N by a law of the rest,\n95 % of one more run"
-        handles.append(
+        right.append(
             marks.symbol(text, linestyle="-", linewidth=0.9, marker="o", markersize=4, markerfacecolor="white")
         )
-    marks.legend(ax, handles, loc="lower right")
+    right += [marks.symbol("")] * (len(left) - len(right))  # two columns of equal length, filled one after the other
+    below = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.16), "borderaxespad": 0.0, "ncols": 2}
+    marks.legend(ax, [*left, *right], **below)
     return ax
 
 
@@ -137,11 +140,16 @@ def marks_of(looks: dict[float, Look], title: str) -> list[Any]:
 def residuals_by_sparsity(residuals: pd.DataFrame, ax: Axes) -> Axes:
     """log(measured / predicted) of every cell in percent, by sparsity, a colour per size N; small to large N, D.
 
-    Columns sparsity, params, tokens, residual. What is not noise shows as order within a column.
+    More sizes than there are markers are drawn in groups, labelled from the smallest to the largest in it. Columns
+    sparsity, params, tokens, residual. What is not noise shows as order within a column.
     """
     style.frame(ax)
-    sizes = _bins(residuals["params"])
-    looks = {size: look._replace(label=amount(size)) for size, look in looks_of(sizes).items()}
+    sizes = _groups(residuals["params"])
+    looks = looks_of(sizes)
+    for size, look in looks.items():
+        own = residuals["params"][sizes == size]
+        ends = dict.fromkeys(amount(value) for value in (own.min(), own.max()))
+        looks[size] = look._replace(label=" to ".join(ends))
     levels = sorted(residuals["sparsity"].unique())
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     for at, level in enumerate(levels):
@@ -161,19 +169,18 @@ def residuals_by_sparsity(residuals: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def _bins(values: pd.Series[float], most: int = 8) -> pd.Series[float]:
-    """The values themselves where there are few distinct ones; else the middle of each of `most` equal bins in log."""
-    if values.nunique() <= most:
+def _groups(values: pd.Series[float]) -> pd.Series[float]:
+    """The values where there is a marker for each; else the smallest of the eighth of the log range that holds it."""
+    if values.nunique() <= len(_MARKERS):
         return values
-    edges = np.geomspace(values.min(), values.max() * (1 + 1e-9), most + 1)
-    middles = np.sqrt(edges[1:] * edges[:-1])
-    return pd.Series(middles[np.searchsorted(edges, values, side="right").clip(1, most) - 1], index=values.index)
+    edges = np.geomspace(values.min(), values.max() * (1 + 1e-9), 9)
+    return values.groupby(np.searchsorted(edges, values, side="right")).transform("min")
 
 
 def profile_curve(profile: pd.DataFrame, interval: pd.Series[Any], ax: Axes) -> Axes:
     """The deviance of one number over its values (columns value, deviance), with the 95 % line and both intervals.
 
-    `interval` has coefficient, value, low, high. The bar below the line is the resampled interval.
+    `interval` has coefficient, value, low, high. The bar below the line is that from low to high.
     """
     style.frame(ax)
     name = str(interval["coefficient"])
@@ -187,7 +194,7 @@ def profile_curve(profile: pd.DataFrame, interval: pd.Series[Any], ax: Axes) -> 
     ax.plot(bar, [-0.5, -0.5], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=3)
     if name in ("a_S", "c_S", "A", "a_D") and high > 4 * low > 0:
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 3.0), numticks=6))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 3.0), numticks=4))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
         _no_values(ax.xaxis)
     elif name == "a_D":
@@ -312,7 +319,7 @@ def draw_all(law: Law, folder: Path) -> list[Path]:
     residuals, held = pd.DataFrame(law.residuals), pd.DataFrame(law.held_out)
     largest = held[held["largest"] == "params"] if len(held) else None
     paths: list[Path] = []
-    figure = Figure(figsize=(4.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(3.9, 4.7), layout="constrained")
     predicted_against_measured(residuals, figure.subplots(), held_out=largest)
     paths += style.save(figure, Path(folder) / "law_predicted_against_measured")
     figure = Figure(figsize=(4.4, 2.9), layout="constrained")
@@ -345,7 +352,7 @@ def _profiles(law: Law) -> Figure:
         marks.symbol("profile", linestyle="-", color="#0072b2", linewidth=1.3),
         marks.symbol("95 % line", linestyle=_DASHES, color=GREY, linewidth=0.8),
         marks.symbol("fit", linestyle="-", linewidth=0.8),
-        marks.symbol("resampled 95 % interval", linestyle="-", linewidth=2.2),
+        marks.symbol("95 % interval", linestyle="-", linewidth=2.2),
     ]
     marks.legend(figure, handles, loc="outside lower center", ncols=4)
     return figure

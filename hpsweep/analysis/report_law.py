@@ -60,21 +60,26 @@ def law(tables: Tables) -> Section | None:
     notes = [*(f"{name} is weak: {why}." for name, why in weak.items()), *found.warnings]
     return Section(
         title="Scaling law",
-        text=(typeset(" ".join(said[2:3])), *map(typeset, law_text.scope(found))),
+        text=(
+            typeset(said[2]),
+            typeset(f"{law_text.terms(found).capitalize()}."),
+            *map(typeset, law_text.scope(found)),
+        ),
         code=(said[1],),
         lines=tuple(Line(kind="caution", lead="Do not trust", text=typeset(text)) for text in notes),
         panels=tuple(_panels(found)),
-        tables=(_numbers(found, weak), *_held_out(found), *_budgets(found)),
+        tables=(_numbers(found), *_held_out(found), *_budgets(found)),
     )
 
 
-def _numbers(found: Law, weak: dict[str, str]) -> Table:
-    """The coefficients, whether each is identified, and both its intervals."""
+def _numbers(found: Law) -> Table:
+    """The coefficients, whether each is identified, beyond the data or within it only, and both its intervals."""
     rows = []
     for row in found.intervals:
         name = row["coefficient"]
         ends = [DASH if row[end] is None else scientific(row[end]) for end in _ENDS]
-        state = Status(word="weak", kind="caution") if name in weak else Status(word="identified", kind="good")
+        word = law_text.state(found, name)
+        state = Status(word=word, kind="good" if word == "identified" else "caution")
         value = found.coefficients.get(name, row["value"])
         rows.append((name, state, "infinite" if value is None else scientific(value), *ends))
     header = ("coefficient", "", "value", "low (95 %)", "high (95 %)", "profile low (95 %)", "profile high (95 %)")

@@ -40,6 +40,7 @@ from hpsweep.analysis.cells import (
     Floats,
     cells_of,
     check_equal,
+    check_resamples,
     check_runs,
     counts,
     fingerprint,
@@ -128,6 +129,7 @@ def fit_groups(
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
     check_runs(runs, by, over)
+    check_resamples(resamples)
     found = []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")

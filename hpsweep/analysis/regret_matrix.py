@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import other_tuned
+from hpsweep.analysis.cells import check_base, other_tuned
 from hpsweep.analysis.curve import Difference, difference, noise_of, read_own, variance_of
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
@@ -70,6 +70,7 @@ def regret_matrix(
         raise ValueError(f"per_doubling is {per_doubling!r}; give the nats/token that a doubling of compute buys, > 0.")
     if flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
+    check_base(runs)
     runs, _ = select_proxy(runs, {}, over)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)

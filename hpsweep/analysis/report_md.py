@@ -28,7 +28,7 @@ def _lines(lines: tuple[Line, ...]) -> str:
     """A list; what stands under one lead is indented below it."""
     said = []
     for (kind, lead), same in itertools.groupby(lines, key=lambda line: (line.kind, line.lead)):
-        texts = [_text(line.text) for line in same]
+        texts = [_text(line.whole) for line in same]
         first = f"- {SHAPES[kind]} **{_text(lead)}**: "
         said += [first + texts[0]] if len(texts) == 1 else [first.rstrip(), *(f"  - {text}" for text in texts)]
     return "\n".join(said)

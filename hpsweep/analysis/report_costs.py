@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.cells import cells_of, other_tuned
+from hpsweep.analysis.curve import noise_of as noise_in
+from hpsweep.analysis.curve import read, variance_of
 from hpsweep.analysis.plot_style import SCHEMES
+from hpsweep.analysis.regret import rows_at
 from hpsweep.analysis.regret_matrix import matrix_text
 from hpsweep.analysis.report_figures import matrix_panels
 from hpsweep.analysis.report_parts import (
@@ -59,11 +64,12 @@ def regret(tables: Tables) -> Section | None:
         "else from a local fit, or interpolated on the straight line between two values tried. A regret below 0 is "
         "noise. Equal to more compute: what share of it would make good the regret, by what wider models gain here."
     )
-    note = rest_of(found, "hpsweep optimum") or "±: the standard error over seeds."
+    note = "±: the standard error of that loss, by the noise of the runs it is read from and by what seeds share."
+    note = " ".join(filter(None, [note, rest_of(found, "hpsweep optimum")]))
     made = Table(
         caption="Tuned there, or carried from the proxy",
         header=header,
-        rows=tuple(_regret_row(row, compute) for row in ordered),
+        rows=tuple(_regret_row(row, compute, _own_error(tables, row)) for row in ordered),
         keys=3,
         note=note,
     )
@@ -96,8 +102,22 @@ def _percents(row: Mapping[Any, Any]) -> str:
     return within(100 * row["compute_low"], 100 * row["compute_high"], 0) if row["compute"] != 0 else ""
 
 
-def _regret_row(row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str]) -> tuple[Cell, ...]:
-    error = f" ± {fixed(row['tuned_loss_se'], 3)}" if pd.notna(row["tuned_loss_se"]) else ""
+def _own_error(tables: Tables, row: Mapping[Any, Any]) -> float:
+    """The standard error of a tuned loss as it was read, nats/token; NaN where seeds did not measure the noise."""
+    runs = rows_at(tables.runs, {name: row[name] for name in ("scheme", "width", "density")})
+    others = other_tuned(tables.runs, tables.over)
+    for _, group in runs.groupby(others) if others else [((), runs)]:
+        cells = cells_of(group, tables.over)
+        own = read(cells, math.log2(row["tuned_value"])) if row["tuned_value"] > 0 else None
+        if own is not None and math.isclose(own.loss, row["tuned_loss"], rel_tol=1e-9):
+            noise = noise_in(cells)
+            variance = variance_of(own.weights, cells, noise) + cells.seed_variance
+            return math.sqrt(variance) if noise.interval == "resampled" else math.nan
+    return math.nan
+
+
+def _regret_row(row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str], own_error: float) -> tuple[Cell, ...]:
+    error = f" ± {fixed(own_error, 3)}" if math.isfinite(own_error) else ""
     known = pd.notna(row["regret"])
     return (
         *(value_of(name, row[name]) for name in ("width", "density", "scheme")),

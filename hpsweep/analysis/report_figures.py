@@ -173,7 +173,8 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
                 f"{SCHEMES[row.scheme].label} {' '.join(filter(None, drift_text(row)))}" for row in records(moves)
             )
             count = int(np.isfinite(path_table(own, lines, over)["opt"]).sum())
-            said = f"Best {style.NAMES.get(over, over)} against {lines}, {count} {'optimum or bound' if count == 1 else 'optima or bounds'}. {said}."
+            found = f"{count} {'optimum or bound' if count == 1 else 'optima or bounds'}"
+            said = f"Best {style.NAMES.get(over, over)} against {lines}, {found}. {said}."
             panels.append(_panel(name, title, said, figure))
     return panels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from hpsweep.analysis.report_html import SHAPES
-from hpsweep.analysis.report_parts import Cell, Line, Panel, Report, Section, Status, Table
+from hpsweep.analysis.report_parts import LINK, Cell, Line, Panel, Report, Section, Status, Table, anchor
 
 
 def render(report: Report, figures: str) -> str:
@@ -53,4 +53,4 @@ def _text(text: str) -> str:
     """With the characters escaped that Markdown would take for its own, and would need closing."""
     for character in ("\\", "`", "*", "<", ">"):
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return LINK.sub(lambda found: f"[{found[1]}](#{anchor(found[1])})", " ".join(text.split()))

@@ -1,6 +1,7 @@
 """What a report is made of: plain records that know nothing of HTML or Markdown, and numbers as people read them.
 
-Text is plain, but for powers: 2^−7.55 is set as one where the page can.
+Text is plain, but for powers, 2^−7.55, which are set as such where the page can, and for links to a section of the
+report, [[Optima]].
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Section:
     @property
     def name(self) -> str:
         """The title as an anchor."""
-        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+        return anchor(self.title)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,15 @@ class Report:
     def panels(self) -> list[Panel]:
         """Every drawing, in order."""
         return [panel for section in self.sections for panel in (*section.panels, *section.more)]
+
+
+LINK = re.compile(r"\[\[(.*?)\]\]")
+"""A link to the section of that title."""
+
+
+def anchor(title: str) -> str:
+    """The name under which a section is linked."""
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
 
 
 # --- numbers ---

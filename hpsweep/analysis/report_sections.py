@@ -74,12 +74,20 @@ def target(tables: Tables) -> Section | None:
             f"{label} carries the base values to every kind of tensor of the target. hpsweep transfer writes the same "
             "as a card, with the shape of every tensor.",
         ),
-        lines=tuple(Line(kind="caution", lead="Warnings", text=typeset(text)) for text in card.warnings),
+        lines=tuple(
+            Line(kind="caution", lead="Warnings", text=_linked(tables, typeset(text))) for text in card.warnings
+        ),
         tables=tuple(
             Table(caption=caption, header=header, rows=tuple(rows))
             for caption, header, rows in zip(captions, headers, (base, kinds, shape), strict=True)
         ),
     )
+
+
+def _linked(tables: Tables, warning: str) -> str:
+    """A warning of the card, which names a table of its own, with the section that has this table here."""
+    there = "see [[Tuned against transferred]]" if len(tables.comparison) else "hpsweep optimum has the comparison"
+    return warning.replace("see comparison", there)
 
 
 def _base(name: str, value: float) -> str:

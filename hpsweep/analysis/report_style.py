@@ -37,6 +37,9 @@ dd li { margin: .15rem 0; }
   background-repeat: no-repeat; background-attachment: local, local, scroll, scroll;
   overflow-x: auto; width: fit-content; min-width: min(22rem, 100%); max-width: 100%; margin: 1rem 0 .25rem;
   border: 1px solid var(--rule); border-radius: .4rem; }
+@media (min-width: 64rem) { .wide { margin-inline: calc(50% - min(50vw - 1.5rem, 42rem)); }
+  .wide .scroll { margin-inline: auto; min-width: min(59.5rem, 100%); }
+  .wide .note { max-width: 59.5rem; margin-inline: auto; } }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .6rem; color: var(--ink); }
 th, td { padding: .38rem .6rem; text-align: left; vertical-align: top; border-top: 1px solid var(--rule); }

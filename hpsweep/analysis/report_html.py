@@ -95,7 +95,7 @@ def _table(table: Table, name: str) -> str:
     made = (
         f'<div class="{"wide" if len(table.header) > WIDE else "narrow"}">\n'
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">\n<table>\n'
-        f'<caption id="{name}">{_text(table.caption)}</caption>\n<thead>\n<tr>{head}</tr>\n</thead>\n'
+        f'<caption id="{name}"><span>{_text(table.caption)}</span></caption>\n<thead>\n<tr>{head}</tr>\n</thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table>\n</div>{note}\n</div>"
     )
     return f"<details>\n<summary>{_text(caption)}</summary>\n{made}\n</details>" if folded else made

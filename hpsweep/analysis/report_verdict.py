@@ -180,9 +180,9 @@ def _without(rows: pd.DataFrame, of: int, names: list[str]) -> str:
     if of == 1:
         return f": {typeset(rows['why'].iloc[0].split(';')[0])}"
     what = f"{'combinations' if len(names) > 1 else 'values'} of {listed([name.replace('_', ' ') for name in names])}"
-    counts = [((rows["n_ok"] == n).sum(), words) for n, words in ((0, "no optimum"), (1, "one optimum"))]
-    found = listed([f"{count} of them {'has' if count == 1 else 'have'} {words}" for count, words in counts if count])
-    return f" at {'all' if len(rows) == of else 'the other'} {len(rows)} {what}: {found}, and a drift needs two"
+    counts = [(int((rows["n_ok"] == n).sum()), found) for n, found in ((0, "no optimum"), (1, "a single optimum"))]
+    said = listed([f"{count} {'has' if count == 1 else 'have'} {found}" for count, found in counts if count])
+    return f" at {'all' if len(rows) == of else 'the other'} {len(rows)} {what}: {said}, and a drift needs two"
 
 
 def _amount(row: Any) -> str:

@@ -161,9 +161,13 @@ def _vertices(rows: pd.DataFrame, lines: str) -> str:
 
 
 def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, over: str) -> list[Panel]:
-    """The path of the optimum along density and width, where they vary, a panel per value of what else varies."""
+    """The path of the optimum along density and width, where they vary, a panel per value of what else varies.
+
+    Those with a drift come first.
+    """
     panels = []
-    for lines, at, part in combinations(runs, over)[:DRAWN]:
+    drawn = sorted(combinations(runs, over), key=lambda found: _drifts(drift, found[2], found[0])["drift"].isna().all())
+    for lines, at, part in drawn[:DRAWN]:
         if part[lines].nunique() > 1:
             own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
             figure = Figure(figsize=(SIZE[0], 3.3), layout="constrained")

@@ -204,7 +204,8 @@ def drifts(tables: Tables) -> Section | None:
     caption, note = f"Drift of the best {word(tables.over)}", rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(names), note=note)
     panels = _panels(path_panels, tables)
-    shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
+    count = min(UNFOLDED, max(1, int(found["drift"].notna().sum())))  # at most; those without a drift come last
+    shown, more = tuple(panels[:count]), tuple(panels[count:])
     made = (table, *carried(tables))
     return Section(
         title="Drift", text=(text,), lines=explained("Why undetermined", whys), panels=shown, more=more, tables=made

@@ -182,7 +182,8 @@ def test_of_several_drifts_the_only_known_one_is_said_once_and_the_others_are_co
     assert re.match(r"At width 64 the best base learning rate drifts by [+−]0\.\d\d octave per halving", said)
     assert said.count("drifts by") == 1
     assert said.endswith(
-        " It is unknown at the other 2 values of width: 1 has no optimum and 1 has a single optimum, and a drift needs two."
+        " It is unknown at the other 2 values of width: 1 has no optimum and 1 has a single optimum, "
+        "and a drift needs two."
     )
 
 

@@ -2,7 +2,7 @@
 
 Expected: lr is, within half an octave; init std is not under supar, where the basin is flat, and rises as density
 falls under sp; the two are nearly independent.
-Cost: 648 trials of width 32, about seven minutes on two cores.
+Cost: 840 trials of width 32, about nine minutes on two cores.
 Run: make sweep EXPERIMENT=lr_by_init_std
 Result: none yet.
 """
@@ -26,8 +26,8 @@ SWEEP = Sweep(
     grid={
         "scheme": ["sp", "supar"],
         "density": [1, 1 / 8],
-        "lr": [2.0**k for k in range(-9, 0)],
-        "init_std": [2.0**k for k in range(-6, 0)],
+        "lr": [2.0**k for k in range(-10, 0)],
+        "init_std": [2.0**k for k in range(-7, 0)],
         "seed": [0, 1, 2],
     },
     target=Target(width=256, density=1 / 16, depth=4, head_size=64),

@@ -184,7 +184,7 @@ def _optimum(a: argparse.Namespace) -> None:
     from hpsweep.analysis.optimum import optima
     from hpsweep.analysis.sensitivity import sensitivity
 
-    runs = stored_runs(a.folder)
+    runs = stored_runs(a.folder, a.where)
     if pair := pair_of(runs, a.over):
         _joint_optimum(a, runs, pair)
         return
@@ -196,7 +196,7 @@ def _optimum(a: argparse.Namespace) -> None:
     wrong = sensitivity(runs, by, over=over)
     regret, why = _tuned_against_transferred(runs, over)
     tables = {"optima": table, "drift": drifts, "sensitivity": wrong}
-    _keep(a, tables, own=not (a.by or a.over))  # the sweep's own tables, not those of a look at it
+    _keep(a, tables, own=not (a.by or a.over or a.where))  # the sweep's own tables, not those of a look at it
     if a.json:
         print_json({name: records(frame) for name, frame in (tables | {"tuned_against_transferred": regret}).items()})
         return
@@ -243,11 +243,11 @@ def _regret(a: argparse.Namespace) -> None:
     from hpsweep.analysis.along import held_out
     from hpsweep.analysis.regret_matrix import matrix_text, regret_matrix
 
-    runs = stored_runs(a.folder)
+    runs = stored_runs(a.folder, a.where)
     over = over_of(runs, a.over)
     matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops)
     tests = held_out(runs, over=over)
-    changed = a.over or a.per_doubling or a.flops != "flops_dense"
+    changed = a.over or a.where or a.per_doubling or a.flops != "flops_dense"
     _keep(a, {"regret": matrix, "held_out": tests}, own=not changed)
     if a.json:
         print_json({"regret": records(matrix), "held_out": records(tests)})
@@ -272,7 +272,10 @@ def _held_out_text(tests: pd.DataFrame) -> pd.DataFrame:
     def span(name: str) -> list[str]:
         ends = zip(tests[name], tests[f"{name.removesuffix('_regret')}_low"], strict=True)
         highs = tests[f"{name.removesuffix('_regret')}_high"]
-        return [f"{at:.4f} [{low:.4f}, {high:.4f}]" for (at, low), high in zip(ends, highs, strict=True)]
+        return [
+            "-" if at != at else f"{at:.4f} [{low:.4f}, {high:.4f}]"
+            for (at, low), high in zip(ends, highs, strict=True)
+        ]
 
     short = tests[["scheme", "along", "width", "density", "drift", "verdict", "constant_value", "along_value"]]
     lost = {name: span(name) for name in ("constant_regret", "along_regret")}
@@ -284,7 +287,7 @@ def _joint_optimum(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, s
 
     by = a.by or varying(runs, without=over)
     table = surface(runs, by, over=over)
-    if not (a.by or a.over) and os.access(a.folder, os.W_OK):
+    if not (a.by or a.over or a.where) and os.access(a.folder, os.W_OK):
         with store.replacing(Path(a.folder) / "surface.csv") as path:
             table.to_csv(path, index=False)
     if a.json:
@@ -310,12 +313,12 @@ def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFr
 def _transfer(a: argparse.Namespace) -> None:
     from hpsweep.analysis.transfer import transfer
 
+    runs = stored_runs(a.folder, a.where)
     target = _target(a)
     out = Path(a.out or Path(a.folder) / _card_name(a, target))
     writable(out.parent)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the name of a file with --out.")
-    runs = stored_runs(a.folder)
     said = {"width": a.proxy_width, "density": a.proxy_density}
     proxy = {name: value for name, value in said.items() if value is not None}
     over = pair_of(runs, a.over) or over_of(runs, a.over)
@@ -344,7 +347,7 @@ def _transfer(a: argparse.Namespace) -> None:
 def _card_name(a: argparse.Namespace, target: Target) -> str:
     """card.json is that of the recorded target and proxy; another one's name has what was said instead."""
     said = {name: getattr(a, name) for name in ("scheme", "over", "proxy_width", "proxy_density")}
-    said |= {"along": "drift" if a.along_drift else None}
+    said |= {"along": "drift" if a.along_drift else None, **{f"where_{name}": text for name, text in a.where or ()}}
     if dataclasses.asdict(target) == store.read_meta(a.folder).get("target") and not any(said.values()):
         return "card.json"
     names = [f.name for f in dataclasses.fields(Target) if f.name not in ("width", "density")]

@@ -62,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
             help="the hyperparameter, or two for their joint optimum; default: two that were searched together, else "
             "that with most values",
         )
+    for name in ("optimum", "regret", "transfer"):
+        verbs.choices[name].add_argument(
+            "--where",
+            type=_field,
+            action="append",
+            metavar="FIELD=VALUE",
+            help="only the runs with this value, such as steps=800; may be given more than once",
+        )
     verbs.choices["optimum"].add_argument(
         "--by",
         type=lambda text: text.split(","),
@@ -111,6 +119,14 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
     to.add_argument("--figures", metavar="DIR", help="draw the figures there")
     to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
+
+
+def _field(text: str) -> tuple[str, str]:
+    """The name and the value of FIELD=VALUE."""
+    name, _, value = text.partition("=")
+    if not (name and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIELD=VALUE, such as steps=800")
+    return name, value
 
 
 def _over(text: str) -> str:

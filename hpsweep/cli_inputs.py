@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import runpy
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
+from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.cli_arguments import number
 from hpsweep.cli_output import say
 from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.progress import Groups
@@ -94,12 +98,43 @@ def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     return runs.loc[own]  # of no rows too: runs[[]] would be no columns
 
 
-def stored_runs(folder: str | Path) -> pd.DataFrame:
-    """The stored runs of the recorded sweep; all runs where none is recorded. What is left out is said."""
+def stored_runs(folder: str | Path, where: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
+    """The stored runs of the recorded sweep; all runs where none is recorded. What is left out is said.
+
+    Of `where`, field and value, only the runs that have all these values.
+    """
     runs = store.load(folder)
     sweep = stored_sweep(str(folder))
-    if sweep is None:
-        return runs
+    return selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ())
+
+
+def selected(runs: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """The runs that have these values. Raises ValueError for an unknown field, and for a value that no run has."""
+    for name, text in where:
+        if name not in runs or name not in TRIAL_FIELDS:
+            check_names([name], Trial)
+            raise ValueError(f"nothing can be selected by {name!r}: the runs are stored without it.")
+        column, wanted = runs[name], _as(runs[name], text)
+        found = runs[column == wanted if isinstance(wanted, str) else (column - wanted).abs() <= 1e-9 * abs(wanted)]
+        if found.empty:
+            known = ", ".join(map(str, column.drop_duplicates().sort_values()[:8]))
+            raise ValueError(f"no run has {name} {text}, as --where asks; there are {known}.")
+        runs = found
+    return runs
+
+
+def _as(column: pd.Series[Any], text: str) -> float | str:
+    """The text as a value of the column."""
+    if column.dtype.kind not in "iuf":
+        return text
+    try:
+        return number(text)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--where {column.name}={text}: {error}.") from None
+
+
+def _recorded(runs: pd.DataFrame, sweep: Sweep, folder: str | Path) -> pd.DataFrame:
+    """The runs of the sweep; what is left out is said."""
     own = own_runs(runs, sweep)
     if len(own) < len(runs):
         say(f"{len(runs) - len(own)} trials in {folder} are not of the sweep as it is now, and are left out.")

@@ -58,6 +58,8 @@ def load(*folders: str | Path) -> pd.DataFrame:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")
     tables = []
     for folder in folders:
+        if not Path(folder).exists():
+            raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
         if not (Path(folder) / "runs").is_dir():
             raise ValueError(f"{folder} is no results folder: it has no runs/. Give the folder of one experiment.")
         tables.append(read_runs(folder))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,22 @@ import pytest
 
 from benchmarks.scale import BY, made, write
 from hpsweep import store
-from hpsweep.analysis.cells import TRIAL_FIELDS, Cells, cells_of, check_equal, needed, two_way
+from hpsweep.analysis.cells import (
+    TRIAL_FIELDS,
+    Cells,
+    cells_of,
+    check_equal,
+    check_resamples,
+    check_runs,
+    needed,
+    two_way,
+)
+from hpsweep.analysis.drift import drift
 from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.regret import tuned_against_transferred
+from hpsweep.analysis.regret_matrix import regret_matrix
+from hpsweep.analysis.sensitivity import sensitivity
+from hpsweep.analysis.surface import surface
 
 
 def singles(cell: Any, seed: Any, loss: Any) -> pd.DataFrame:
@@ -166,3 +181,59 @@ def test_no_function_is_called_row_by_row(tmp_path: Path) -> None:
         numbers.append(calls(lambda folder=folder: store.status_counts(folder)))
     for few, many in zip(numbers[:3], numbers[3:], strict=True):
         assert many < few + 5_000, (few, many)
+
+
+# --- what is refused ---
+
+
+def changed(runs: pd.DataFrame, name: str, value: object) -> pd.DataFrame:
+    """The runs with this value in the first two of them."""
+    column = runs[name].astype(object if isinstance(value, str) else float)
+    column.iloc[:2] = value
+    return runs.assign(**{name: column})
+
+
+@pytest.mark.parametrize("name", ["lr", "density", "width"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("high", "{name} holds 'high' and must hold numbers: runs.astype({{'{name}': float}})"),
+        (
+            np.nan,
+            "{name} is nan in 2 of 8 runs and has no log2; it must be finite and above 0: select runs[(runs.{name}",
+        ),
+        (np.inf, "{name} is inf in 2 of 8 runs"),
+        (0.0, "{name} is 0 in 2 of 8 runs"),
+        (-2.0, "{name} is -2 in 2 of 8 runs"),
+    ],
+)
+def test_a_value_without_a_log2_is_refused_with_where_it_is_and_the_remedy(name: str, value: object, said: str) -> None:
+    runs = pd.DataFrame({"scheme": "sp", "density": 1.0, "width": 64, "lr": [2.0**k for k in range(8)], "seed": 0})
+    runs = runs.assign(status="ok", val_loss=2.0, data_hash="d")
+    check_runs(runs, ["scheme", "density"], "lr")
+    with pytest.raises(ValueError, match=re.escape(said.format(name=name))):
+        check_runs(changed(runs, name, value), ["scheme", "density"], "lr")
+    with pytest.raises(ValueError, match="seed is missing in 2 of 8 runs"):
+        check_runs(changed(runs, "seed", np.nan), ["scheme", "density"], "lr")
+
+
+@pytest.mark.parametrize("resamples", [0, -3, 1.5, "many", True, None])
+def test_resamples_are_a_whole_number(resamples: Any) -> None:
+    with pytest.raises(ValueError, match=r"resamples is .*; it must be a whole number, 1 or more"):
+        check_resamples(resamples)
+    check_resamples(1)
+    check_resamples(np.int64(7))
+
+
+def test_every_fit_checks_its_resamples(runs: pd.DataFrame) -> None:
+    for fit in (optima, drift, surface, sensitivity, regret_matrix, tuned_against_transferred):
+        with pytest.raises(ValueError, match="resamples is 0"):
+            fit(runs, resamples=0)
+
+
+@pytest.mark.parametrize("name", ["base_width", "base_density"])
+def test_a_matrix_of_regrets_asks_where_the_proxy_is(runs: pd.DataFrame, name: str) -> None:
+    with pytest.raises(ValueError, match=f"no column '{name}', which says where the proxy is; give it, such as"):
+        regret_matrix(runs.drop(columns=name))
+    with pytest.raises(ValueError, match=f"{name} is missing in {len(runs)} of {len(runs)} runs"):
+        regret_matrix(runs.assign(**{name: np.nan}))

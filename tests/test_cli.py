@@ -363,6 +363,38 @@ def test_groups_and_the_hyperparameter_can_be_said(folder: str, capsys: pytest.C
     assert list(table[0])[:2] == ["density", "scheme"]
 
 
+def test_only_the_runs_with_a_value_are_looked_at_and_the_sweep_s_own_tables_stay(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["optimum", folder]) == 0
+    assert main(["regret", folder]) == 0
+    own = {name: (Path(folder) / name).read_bytes() for name in ("optima.csv", "regret.csv")}
+    capsys.readouterr()
+    assert main(["optimum", folder, "--where", "density=1/4", "--where", "scheme=mup", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["optima"]
+    assert (row["scheme"], row["n_runs"]) == ("mup", 24)  # 8 learning rates, 3 seeds
+    assert main(["regret", folder, "--where", "scheme=mup", "--json"]) == 0
+    assert {row["scheme"] for row in json.loads(capsys.readouterr().out)["regret"]} == {"mup"}
+    assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--where", "scheme=mup"]) == 0
+    assert (Path(folder) / "card_width_512_density_1over16_where_scheme_mup.json").exists()
+    assert own == {name: (Path(folder) / name).read_bytes() for name in own}
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("density=1/3", "no run has density 1/3, as --where asks; there are "),
+        ("density=thin", "--where density=thin: 'thin' is no number or fraction"),
+        ("densty=1", "unknown field 'densty' of a trial. Did you mean 'density'?"),
+        ("tokens=5", "nothing can be selected by 'tokens'"),
+    ],
+)
+def test_what_no_run_has_cannot_be_selected(
+    folder: str, capsys: pytest.CaptureFixture[str], where: str, said: str
+) -> None:
+    assert said in refused(capsys, "regret", folder, "--where", where)
+
+
 def test_a_card_is_written_for_the_target_that_is_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--scheme", "supar"]) == 0
     out, err = capsys.readouterr()
@@ -639,6 +671,10 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
     for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "law"):
         more = target if verb == "transfer" else []
         assert "gone" in refused(capsys, verb, "gone", *more)
+    for verb in ("optimum", "regret", "transfer"):
+        assert "gone does not exist" in refused(capsys, verb, "gone")
+    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "law"):
+        more = target if verb == "transfer" else []
         if verb != "compact":
             assert "no stored trials in empty" in refused(capsys, verb, "empty", *more)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 from hpsweep import store
-from hpsweep.analysis import report_html, report_md
+from hpsweep.analysis import report_html, report_joint, report_md
 from hpsweep.analysis.law import fit_law
+from hpsweep.analysis.regret import tuned_against_transferred
 from hpsweep.analysis.report import FIGURES, report, write
 from hpsweep.analysis.report_law import law, verdict_line
 from hpsweep.analysis.report_parts import (
@@ -26,6 +29,7 @@ from hpsweep.analysis.report_parts import (
     Section,
     Status,
     Table,
+    alike,
     between,
     duration,
     fixed,
@@ -39,7 +43,7 @@ from hpsweep.analysis.report_parts import (
 )
 from hpsweep.analysis.report_runs import ledger
 from hpsweep.analysis.report_tables import Tables, ledger_of, tables_of
-from hpsweep.analysis.report_verdict import verdict_of
+from hpsweep.analysis.report_verdict import _cost, _moves, verdict_of
 from hpsweep.spec import Sweep, Target, Trial
 from hpsweep.sweep import refine, search
 from tests.law_cells import made as made_cells
@@ -162,6 +166,67 @@ def test_a_target_beyond_the_tuned_models_is_used_with_care_and_the_distance_is_
     sentences = concluded(runs_of(sweep), sweep)
     assert sentences[0].startswith("Use with care: ")
     assert any("beyond density 1/4" in text and "a factor of 4 further" in text for text in sentences)
+
+
+def test_of_several_drifts_the_only_known_one_is_said_once_and_the_others_are_counted() -> None:
+    grid = {"scheme": ["supar"], "density": [1.0, 1 / 4], "width": [64, 128, 256], "lr": POWERS, "seed": [0, 1, 2]}
+    sweep = sweep_of(grid=grid, target=None)
+
+    tables = tables_of(runs_of(sweep), sweep)
+    rows = tables.drift[tables.drift["along"] == "density"].sort_values("width")
+    first = rows["width"] == 64
+    rows = rows.assign(drift=rows["drift"].where(first), n_ok=[2, 0, 1])
+    said = _moves(tables, "density", rows)
+    assert re.match(r"At width 64 the best base learning rate drifts by [+−]0\.\d\d octave per halving", said)
+    assert said.count("drifts by") == 1
+    assert said.endswith(
+        " It is unknown at the other 2 values of width: 1 has no optimum and 1 has a single optimum, "
+        "and a drift needs two."
+    )
+
+
+def test_where_no_drift_is_known_all_are_counted() -> None:
+    grid = {"scheme": ["supar"], "density": [1.0, 1 / 4], "width": [64, 128], "lr": POWERS, "seed": [0, 1, 2]}
+    sweep = sweep_of(grid=grid, target=None)
+    runs = runs_of(sweep, val_loss=lambda trial: 2.1 - 0.05 * float(np.log2(trial.lr)) + 0.01 * trial.seed)
+    tables = tables_of(runs, sweep)
+    moves = _moves(tables, "width", tables.drift[tables.drift["along"] == "width"].assign(drift=np.nan, n_ok=0))
+    assert moves == (
+        "How the best base learning rate moves with width is unknown at all 2 values of density: 2 have no optimum, "
+        "and a drift needs two."
+    )
+
+
+def costs_of(*rows: tuple[float, float, float, str]) -> str:
+    """What the verdict says of regrets with their intervals, at widths 64, 128, ... of these statuses."""
+    made = [
+        {
+            "width": 64 * 2**i,
+            "density": 1.0,
+            "regret": value,
+            "regret_low": low,
+            "regret_high": high,
+            "status": status,
+            "tuned_loss": 2.0,
+            "proxy_value": 0.1,
+            "transferred_loss": 2.0,
+            "interval": "resampled",
+        }
+        for i, (value, low, high, status) in enumerate(rows)
+    ]
+    sweep = sweep_of(grid={"width": [64, 128]})
+    return _cost(pd.DataFrame(made), Tables(runs=runs_of(sweep), sweep=None, ledger=pd.DataFrame()))
+
+
+def test_the_largest_regret_is_an_estimate_and_the_largest_upper_end_is_what_it_may_reach() -> None:
+    said = costs_of((0.0, 0.0, 0.0, "ok"), (0.005, -0.01, 0.012, "ok"), (0.001, -0.013, 0.019, "ok"))
+    assert "costs 0.005 nats/token [−0.010, 0.012] or 0.2 % at width 128, the largest estimate of 2 places" in said
+    assert said.endswith("Its 95 % intervals reach up to 0.019, at width 256.")
+    assert "at most" not in said
+    said = costs_of((0.005, -0.01, 0.02, "ok"), (0.001, -0.013, 0.019, "ok"))
+    assert "reach up to" not in said  # the interval beside the estimate has that end
+    said = costs_of((0.005, -0.01, 0.02, "edge"), (0.001, -0.013, 0.03, "ok"))
+    assert said.endswith("At width 64 it is at least what was found, as no optimum of its own is known there.")
 
 
 def test_every_drift_in_the_verdict_stands_with_its_interval(made: Report) -> None:
@@ -382,6 +447,28 @@ def test_of_a_pair_what_is_not_identified_is_said_and_never_offered_as_an_optimu
     assert "init std not identified within" in part.lines[0].text
 
 
+def test_of_a_pair_a_range_that_is_left_open_may_exclude_what_is_recommended() -> None:
+    sweep = sweep_of(grid={"scheme": ["supar"], **PAIR}, target=Target(width=128, density=1 / 4))
+    tables = tables_of(runs_of(sweep, val_loss=pair_loss), sweep)
+    assert "overlap, which does not show" in str(report_joint.schemes(tables)[0])
+    sparse = tables.joint["density"] == 0.25
+    low = {"init_std_low": 2.0**-6, "init_std_high": 2.0**-4.5, "status_init_std": "flat", "init_std_opt": np.nan}
+    joint = tables.joint.assign(**{name: tables.joint[name].mask(sparse, value) for name, value in low.items()})
+    tables = replace(tables, joint=joint)
+    said = str(report_joint.schemes(tables)[0])
+    assert "Intervals of the base learning rate overlap, which does not show that the optimum stays put." in said
+    assert "The base init std is identified in one of 2 groups: nothing says whether it moves." in said
+    assert "All intervals overlap" not in said
+    assert tables.card is not None
+    (doubt,) = report_joint.elsewhere(tables, tables.card)
+    assert re.fullmatch(
+        r"that the base init std 2\^−3\.\d+ serves everywhere under SuPar: it lies outside the range left open, "
+        r"2\^−6 to 2\^−4\.50 at density 1/4\.",
+        doubt,
+    )
+    assert report_joint.use(tables, tables.card, []).lead == "Use with care"
+
+
 def test_of_a_pair_an_end_of_the_grid_is_a_bound() -> None:
     sweep = sweep_of(grid={"scheme": ["supar"], **PAIR, "lr": POWERS[:4]}, target=TARGET)
     found = concluded(runs_of(sweep, val_loss=pair_loss), sweep)
@@ -468,6 +555,18 @@ def test_the_best_tuned_loss_of_every_scheme_stands_beside_the_transferred_one(m
     for row in rows:
         tuned, moved, regret = float(row[3].split()[0]), float(row[5]), float(row[7].removeprefix("at least "))
         assert moved - tuned == pytest.approx(regret, abs=1.1e-3)
+
+
+def test_the_error_beside_a_tuned_loss_is_that_of_this_loss() -> None:
+    sweep = sweep_of()
+    runs = runs_of(sweep)
+    (table, *_) = section(report(runs, sweep), "Tuned against transferred").tables
+    comparison = tuned_against_transferred(runs)
+    errors = {(row["scheme"], row["density"]): row for row in comparison.to_dict("records")}
+    for row in rows_of(table):
+        own = errors[row[2].lower(), float(Fraction(row[1]))]
+        assert row[3] == f"{own['tuned_loss']:.3f} ± {own['tuned_loss_se']:.3f}"
+    assert "±: the standard error of that loss" in table.note
 
 
 def test_every_table_has_as_many_cells_as_headings(made: Report) -> None:
@@ -566,7 +665,62 @@ def test_numbers_are_set_as_people_read_them() -> None:
     )
 
 
+def test_sentences_that_differ_in_numbers_are_one_with_their_ranges() -> None:
+    whys = [
+        ("a", "curvature 0.02 ± 0.004 nats/octave^2 within 1 octave of 2^-7 (limit 25%)"),
+        ("b", "minimum at the lowest lr 2^−8"),
+        ("c", "curvature 0.005 ± 0.004 nats/octave^2 within 2 octaves of 2^-6 (limit 25%)"),
+        ("d", "curvature 0.011 ± 0.001 nats/octave^2 within 1 octave of 2^-7 (limit 25%)"),
+    ]
+    assert alike(whys) == [
+        ("curvature 0.011 to 0.02 ± 0.001 to 0.004 nats/octave^2 within 1 octave of 2^-7 (limit 25%)", ["a", "d"]),
+        ("minimum at the lowest lr 2^−8", ["b"]),
+        ("curvature 0.005 ± 0.004 nats/octave^2 within 2 octaves of 2^-6 (limit 25%)", ["c"]),
+    ]
+    assert alike([("a", "2^-7 within 30%"), ("b", "2^-6.5 within 4%")]) == [
+        ("2^-7 to 2^-6.5 within 4% to 30%", ["a", "b"])
+    ]
+    assert typeset("1 octaves of 2^-7, 1.1 octaves, init_std flat") == "1 octave of 2^-7, 1.1 octaves, init std flat"
+    assert (
+        typeset("runs[runs.init_std == 1], 'init_std', lr,init_std")
+        == "runs[runs.init_std == 1], 'init_std', lr,init_std"
+    )
+
+
 # --- the page ---
+
+
+def test_many_places_and_long_tables_are_folded_wide_ones_use_the_window_and_links_lead_somewhere() -> None:
+    places = [f"width {64 + i}" for i in range(9)]
+    few = Line(kind="caution", lead="Why", text="1 nats/octave^2 at 2^-7", places=tuple(places[:2]))
+    long = Table(caption="T", header=("a",) * 8, rows=(("1",) * 8,) * 25)
+    tables = (long, replace(long, rows=long.rows[:24]))
+    lines = (few, replace(few, places=tuple(places)))
+    part = Section(title="All of it", text=("see [[All of it]]",), lines=lines, tables=tables)
+    of = Report(title="t", about="", verdict=(), sections=(part,))
+    text = report_html.render(of)
+    page = Page(text)
+    assert page.open == []
+    assert text.count("<details>") == 2
+    assert "<li>width 64; width 65: 1 nats/octave<sup>2</sup> at 2<sup>−7</sup>.</li>" in text
+    assert "1 nats/octave<sup>2</sup> at 2<sup>−7</sup>:\n<details>\n<summary>9 places</summary>" in text
+    assert all(f"<li>{where}</li>" in text for where in places)
+    assert "<summary>T (25 rows)</summary>" in text
+    assert text.count('<div class="wide">') == 2
+    assert '<a href="#all-of-it">All of it</a>' in text
+    markdown = report_md.render(of, FIGURES)
+    assert "see [All of it](#all-of-it)" in markdown
+    assert f"1 nats/octave^2 at 2^-7 (9 places: {'; '.join(places)})." in markdown
+
+
+def test_every_link_of_the_page_leads_to_a_place_on_it() -> None:
+    sweep = sweep_of(grid={**SMALL, "scheme": ["sp", "supar"]})
+    runs = runs_of(sweep, val_loss=lambda trial: loss_of(trial) - 0.1 * (trial.scheme == "sp" and trial.density == 1))
+    text = report_html.render(report(runs, sweep))
+    assert 'see <a href="#tuned-against-transferred">Tuned against transferred</a>' in text
+    assert "see comparison" not in text
+    page = Page(text)
+    assert {name.removeprefix("#") for name in page.refers if name.startswith("#")} <= set(page.ids)
 
 
 def test_the_page_is_whole_and_refers_to_nothing_outside(made: Report) -> None:

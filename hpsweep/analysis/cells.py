@@ -48,14 +48,50 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     trained = runs.loc[runs["status"] != "failed", ["data_hash"]]
     if len(trained):
         one_data_hash(trained["data_hash"].unique())
-    if (runs[over] <= 0).any():
-        raise ValueError(f"{over} has values that are not positive and have no log2; select runs[runs.{over} > 0].")
+    for name in dict.fromkeys((over, "width", "density")):
+        if name in runs.columns:
+            _check_positive(runs[name])
+    if runs["seed"].isna().any():
+        raise ValueError(f"seed is missing in {runs['seed'].isna().sum()} of {len(runs)} runs; leave those out.")
     broken = int(((runs["status"] == "ok") & ~np.isfinite(runs["val_loss"].astype(float))).sum())
     if broken:
         raise ValueError(f"{broken} runs have status ok and no finite val_loss; leave them out or train again.")
     if "trial_id" in runs and not runs["trial_id"].is_unique:
         twice = runs.loc[runs["trial_id"].duplicated(), "trial_id"].iloc[0]
         raise ValueError(f"trial {twice} is in the runs twice; load folders together, hp.load(a, b), which joins them.")
+
+
+def _check_positive(column: pd.Series[Any]) -> None:
+    """Raise ValueError unless every value is a finite number above 0, which has a log2."""
+    name = column.name
+    if not pd.api.types.is_numeric_dtype(column):
+        odd = next((repr(value) for value in column if isinstance(value, str)), f"values of type {column.dtype}")
+        raise ValueError(f"{name} holds {odd} and must hold numbers: runs.astype({{{name!r}: float}}) makes them so.")
+    values = column.to_numpy(float, na_value=np.nan)
+    bad = ~(np.isfinite(values) & (values > 0))
+    if bad.any():
+        raise ValueError(
+            f"{name} is {values[bad][0]:g} in {bad.sum()} of {len(values)} runs and has no log2; it must be finite and "
+            f"above 0: select runs[(runs.{name} > 0) & (runs.{name} < float('inf'))]."
+        )
+
+
+def check_base(runs: pd.DataFrame) -> None:
+    """Raise ValueError unless the runs say where their proxy is: its width and density."""
+    for name in ("base_width", "base_density"):
+        if name not in runs.columns:
+            raise ValueError(
+                f"the runs have no column {name!r}, which says where the proxy is; give it, such as "
+                f"runs.assign({name}={'128' if name == 'base_width' else '1.0'})."
+            )
+        if runs[name].isna().any():
+            raise ValueError(f"{name} is missing in {runs[name].isna().sum()} of {len(runs)} runs; leave those out.")
+
+
+def check_resamples(resamples: Any) -> None:
+    """Raise ValueError unless it is a whole number, 1 or more."""
+    if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer) or resamples < 1:
+        raise ValueError(f"resamples is {resamples!r}; it must be a whole number, 1 or more: the default is 2000.")
 
 
 def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
@@ -66,7 +102,8 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
             first = plain(rows[name].iloc[0])
             raise ValueError(
                 f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
-                f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}]."
+                f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
+                f"{name}={first} on the command line."
             )
 
 

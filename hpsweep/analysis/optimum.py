@@ -42,6 +42,7 @@ from hpsweep.analysis.cells import (
     Floats,
     cells_of,
     check_equal,
+    check_resamples,
     check_runs,
     counts,
     fingerprint,
@@ -126,6 +127,7 @@ def fit_groups(
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
     check_runs(runs, by, over)
+    check_resamples(resamples)
     found = []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
@@ -280,7 +282,7 @@ def _edge(cells: Cells, centre: int, side: int, draws: Minima, over: str) -> dic
 
 def _why_flat(cells: Cells, centre: int, fit: Fit) -> str:
     """Why a fit shows no optimum; empty if it shows one."""
-    where = f"within {fit.half_width:g} octaves of {_power(cells.x[centre])}"
+    where = f"within {fit.half_width:g} octave{'s' * (fit.half_width != 1)} of {_power(cells.x[centre])}"
     remedy = "train more seeds, or values further apart"
     if not fit.curvature > 0 or math.isnan(fit.point.vertex[0]):
         return f"the losses {where} have no minimum between them: {remedy}"

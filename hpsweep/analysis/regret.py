@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import check_equal, check_runs, other_tuned
+from hpsweep.analysis.cells import check_base, check_equal, check_runs, other_tuned
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, error_of, read, read_cell, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 
@@ -35,8 +35,9 @@ def tuned_against_transferred(
 
     tuned_value, tuned_loss: the group's own optimum, over all hyperparameters tried, and the loss there; where it has
     none or a bound only (`status` as in `optima`) the lowest measured mean, and the regret is then at least what is
-    given. tuned_loss_se: standard error of the lowest cell's mean over seeds. proxy_value: the optimum of the same
-    scheme's proxy (mup's and supar's stand in for each other at base density, where the two are the same).
+    given. tuned_loss_se: its standard error, of noise and of what its seeds do to all runs alike. proxy_value: the
+    optimum of the same scheme's proxy (mup's and supar's stand in for each other at base density, where the two are the
+    same), taken as given: what re-using that number costs, not what another sweep of the proxy would have found.
     transferred_loss: the loss at that setting. Both losses are read off the group's cells in one way: the mean of the
     cell within MEASURED_WITHIN octaves ("measured", at transferred_value), else a local fit ("fitted"), or the straight
     line between the neighbours where that fit leaves what a convex curve could be ("interpolated"); null where the
@@ -83,6 +84,7 @@ def _with_best(table: pd.DataFrame) -> pd.DataFrame:
 def select_proxy(runs: pd.DataFrame, proxy: Mapping[str, Any], over: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The runs with the proxy's fields, all widths and densities of them, and where the proxy is."""
     check_runs(runs, ["scheme", "width", "density", *(name for name in proxy if name != over)], over)
+    check_base(runs)
     for name, value in proxy.items():
         if name in ("width", "density"):
             continue

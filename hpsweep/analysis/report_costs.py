@@ -59,7 +59,8 @@ def regret(tables: Tables) -> Section | None:
         "else from a local fit, or interpolated on the straight line between two values tried. A regret below 0 is "
         "noise. Equal to more compute: what share of it would make good the regret, by what wider models gain here."
     )
-    note = rest_of(found, "hpsweep optimum") or "±: the standard error over seeds."
+    note = "±: the standard error of that loss, by the noise of the runs it is read from and by what seeds share."
+    note = " ".join(filter(None, [note, rest_of(found, "hpsweep optimum")]))
     made = Table(
         caption="Tuned there, or carried from the proxy",
         header=header,
@@ -97,7 +98,8 @@ def _percents(row: Mapping[Any, Any]) -> str:
 
 
 def _regret_row(row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str]) -> tuple[Cell, ...]:
-    error = f" ± {fixed(row['tuned_loss_se'], 3)}" if pd.notna(row["tuned_loss_se"]) else ""
+    assumed = " (assumed)" * (row["interval"] == "assumed")
+    error = f" ± {fixed(row['tuned_loss_se'], 3)}{assumed}" if pd.notna(row["tuned_loss_se"]) else ""
     known = pd.notna(row["regret"])
     return (
         *(value_of(name, row[name]) for name in ("width", "density", "scheme")),

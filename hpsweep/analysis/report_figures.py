@@ -136,7 +136,7 @@ def matrix_panels(matrix: pd.DataFrame) -> list[Panel]:
         for row in records(known.sort_values("regret").iloc[-1:]):
             name = place_names(rows)
             at = name(row.tuned_width, row.tuned_density), name(row.used_width, row.used_density)
-            said += f"At most {row.regret:.4f} nats/token, tuned at {at[0]} and used at {at[1]}; "
+            said += f"The largest estimate is {row.regret:.4f} nats/token, tuned at {at[0]} and used at {at[1]}; "
         said += "the tables have every number."
         title = f"{SCHEMES[scheme].label}: regret in 10^\N{MINUS SIGN}3 nats/token"
         panels.append(_panel(f"regret-{over}-{scheme}", title, said, figure))
@@ -161,17 +161,24 @@ def _vertices(rows: pd.DataFrame, lines: str) -> str:
 
 
 def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, over: str) -> list[Panel]:
-    """The path of the optimum along density and width, where they vary, a panel per value of what else varies."""
+    """The path of the optimum along density and width, where they vary, a panel per value of what else varies.
+
+    Those with a drift come first.
+    """
     panels = []
-    for lines, at, part in combinations(runs, over)[:DRAWN]:
+    drawn = sorted(combinations(runs, over), key=lambda found: _drifts(drift, found[2], found[0])["drift"].isna().all())
+    for lines, at, part in drawn[:DRAWN]:
         if part[lines].nunique() > 1:
             own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
             figure = Figure(figsize=(SIZE[0], 3.3), layout="constrained")
             optimum_path(own, moves, figure.subplots(), along=lines, over=over)
             name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", place(at)]))
-            said = "; ".join(f"{SCHEMES[row.scheme].label} {' '.join(drift_text(row))}" for row in records(moves))
+            said = "; ".join(
+                f"{SCHEMES[row.scheme].label} {' '.join(filter(None, drift_text(row)))}" for row in records(moves)
+            )
             count = int(np.isfinite(path_table(own, lines, over)["opt"]).sum())
-            said = f"Best {style.NAMES.get(over, over)} against {lines}, {count} optima or bounds. {said}."
+            found = f"{count} {'optimum or bound' if count == 1 else 'optima or bounds'}"
+            said = f"Best {style.NAMES.get(over, over)} against {lines}, {found}. {said}."
             panels.append(_panel(name, title, said, figure))
     return panels
 

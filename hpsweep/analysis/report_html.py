@@ -6,13 +6,19 @@ import itertools
 import re
 from html import escape
 
-from hpsweep.analysis.report_parts import Cell, Line, Panel, Report, Section, Status, Table
+from hpsweep.analysis.report_parts import LINK, MINUS, MOST, Cell, Line, Panel, Report, Section, Status, Table, anchor
 from hpsweep.analysis.report_style import STYLE
 
 SHAPES = {"good": "●", "caution": "▲", "bad": "■", "none": "○"}
 """A shape for every kind, so that colour is never alone."""
 
-_POWER = re.compile(r"\b(2|10)\^(−?[0-9.]*[0-9])")
+FOLDED = 24
+"""Rows of a table beyond which it is folded."""
+
+WIDE = 7
+"""Columns of a table beyond which it may be wider than the text, where the window is."""
+
+_POWER = re.compile(r"\b(2|10|octaves?)\^([−-]?[0-9.]*[0-9])")
 _NUMBER = re.compile(r"[\[(+−<>]?\s?\d")
 
 
@@ -51,11 +57,20 @@ def _lines(lines: tuple[Line, ...]) -> str:
     """Marked sentences; those that follow each other under the same lead stand together."""
     items = []
     for (kind, lead), same in itertools.groupby(lines, key=lambda line: (line.kind, line.lead)):
-        texts = [_text(line.text) for line in same]
+        texts = [_said(line) for line in same]
         several = "<ul>\n" + "\n".join(f"<li>{text}</li>" for text in texts) + "\n</ul>"
-        said = texts[0][0].upper() + texts[0][1:] if len(texts) == 1 else several
+        said = texts[0][:1].upper() + texts[0][1:] if len(texts) == 1 else several
         items.append(f'<dt class="{kind}">{_mark(kind)}{_text(lead)}</dt>\n<dd>{said}</dd>')
     return "<dl>\n" + "\n".join(items) + "\n</dl>\n"
+
+
+def _said(line: Line) -> str:
+    """A marked sentence; many places where it holds are folded."""
+    if len(line.places) <= MOST:
+        return _text(line.whole)
+    items = "\n".join(f"<li>{_text(where)}</li>" for where in line.places)
+    where = f"<details>\n<summary>{len(line.places)} places</summary>\n<ul>\n{items}\n</ul>\n</details>"
+    return f"{_text(line.text)}:\n{where}"
 
 
 def _panels(panels: tuple[Panel, ...]) -> str:
@@ -75,12 +90,15 @@ def _table(table: Table, name: str) -> str:
         rows.append(f"<tr>{''.join(cells)}</tr>")
     body = "\n".join(rows)
     note = f'\n<p class="note">{_text(table.note)}</p>' if table.note else ""
+    folded = table.folded or len(table.rows) > FOLDED
+    caption = f"{table.caption} ({len(table.rows)} rows)" if len(table.rows) > FOLDED else table.caption
     made = (
+        f'<div class="{"wide" if len(table.header) > WIDE else "narrow"}">\n'
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">\n<table>\n'
-        f'<caption id="{name}">{_text(table.caption)}</caption>\n<thead>\n<tr>{head}</tr>\n</thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>{note}"
+        f'<caption id="{name}"><span>{_text(table.caption)}</span></caption>\n<thead>\n<tr>{head}</tr>\n</thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>{note}\n</div>"
     )
-    return f"<details>\n<summary>{_text(table.caption)}</summary>\n{made}\n</details>" if table.folded else made
+    return f"<details>\n<summary>{_text(caption)}</summary>\n{made}\n</details>" if folded else made
 
 
 def _header(title: str) -> str:
@@ -110,5 +128,6 @@ def _mark(kind: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, with powers set as such."""
-    return _POWER.sub(r"\1<sup>\2</sup>", escape(text))
+    """Escaped, with powers set as such, and links."""
+    text = _POWER.sub(lambda found: f"{found[1]}<sup>{found[2].replace('-', MINUS)}</sup>", escape(text))
+    return LINK.sub(lambda found: f'<a href="#{anchor(found[1])}">{found[1]}</a>', text)

@@ -21,6 +21,7 @@ from hpsweep.analysis.report_parts import (
     Line,
     Section,
     Table,
+    explained,
     fixed,
     noise_of,
     number,
@@ -51,12 +52,8 @@ def joint(tables: Tables) -> Section | None:
     if tables.pair is None:
         return None
     by, found = list(tables.by), in_order(tables.joint, list(tables.by))
-    lines = [
-        Line(
-            kind="caution",
-            lead="Why not ok",
-            text=f"{place({name: row[name] for name in by})}: {_typeset(row['why'])}.",
-        )
+    whys = [
+        (place({name: row[name] for name in by}), typeset(row["why"]))
         for row in found[:LONGEST].to_dict("records")
         if row["why"]
     ]
@@ -75,7 +72,7 @@ def joint(tables: Tables) -> Section | None:
     return Section(
         title=f"{first} x {second}",
         text=tuple(text),
-        lines=tuple(lines),
+        lines=explained("Why not ok", whys),
         panels=tuple(panels[:6]),
         more=tuple(panels[6:]),
         tables=(_optima(found, by, tables.pair), _ridges(found, by, tables.pair)),
@@ -124,11 +121,6 @@ def _ridges(found: pd.DataFrame, by: list[str], pair: tuple[str, str]) -> Table:
         rows.append((*(value_of(name, row[name]) for name in by), signed(row["ridge_slope"]), *shape, *bends, *best))
     note = "Lengths are cut at the ends of what was tried. A cost below 0: no basin in that direction."
     return Table(caption="Shape of the basin", header=header, rows=tuple(rows), keys=len(by), note=note)
-
-
-def _typeset(why: str) -> str:
-    """A reason of `surface` with true signs and names as they are read."""
-    return typeset(why).replace("init_std", "init std").replace("^-", "^\N{MINUS SIGN}")
 
 
 def chosen(card: Card, name: str) -> str:
@@ -191,6 +183,8 @@ def _scheme(tables: Tables, scheme: str) -> Line:
         lines = [f"{joint_text(row, name)}{_at(tables, row)}" for row in records(rows)]
         said.append(f"{_capital(word(name))}: {some(lines)}.")
     moved = [name for name in tables.pair if _disjoint(rows, name)]
+    compared = [name for name in tables.pair if name not in moved and len(_known(rows, name)) > 1]
+    single = [name for name in tables.pair if len(_known(rows, name)) < 2]
     kind: Kind
     if len(rows) == 1:
         verdict, kind = "drift not measured", "none"
@@ -199,7 +193,15 @@ def _scheme(tables: Tables, scheme: str) -> Line:
         said.append(f"Intervals of the {' and of the '.join(word(name) for name in moved)} exclude each other.")
     else:
         verdict, kind = "undetermined", KINDS["undetermined"]
-        said.append("All intervals overlap, which does not show that the optimum stays put.")
+    if len(rows) > 1 and compared:
+        names = " and of the ".join(word(name) for name in compared)
+        said.append(f"Intervals of the {names} overlap, which does not show that the optimum stays put.")
+    if len(rows) > 1 and single:
+        names = " and the ".join(word(name) for name in single)
+        known = {len(_known(rows, name)) for name in single}
+        count = "at most one" if len(known) > 1 else "one" if known == {1} else "none"
+        verb = "is" if len(single) == 1 else "are"
+        said.append(f"The {names} {verb} identified in {count} of {len(rows)} groups: nothing says whether it moves.")
     if rows["loss_opt"].notna().any():
         (lowest,) = records(rows.sort_values("loss_opt")[:1])
         said.append(f"The lowest fitted loss is {fixed(lowest.loss_opt, 3)} nats/token{_at(tables, lowest)}.")
@@ -218,14 +220,25 @@ def _at(tables: Tables, row: Any) -> str:
 
 def _disjoint(rows: pd.DataFrame, name: str) -> bool:
     """Whether two groups have intervals, or bounds, of a field that share no value."""
-    known = rows[rows[f"status_{name}"].isin(["ok", "edge"])]
+    known = _known(rows, name)
     lows = known[f"{name}_low"].where(known[f"{name}_low"].notna(), -math.inf)
     highs = known[f"{name}_high"].where(known[f"{name}_high"].notna(), math.inf)
     return len(known) > 1 and bool(lows.max() > highs.min())
 
 
+def _known(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The groups that have an optimum, or a bound, of a field."""
+    return rows[rows[f"status_{name}"].isin(["ok", "edge"])]
+
+
+_EXCLUDING = {"ok": "the 95 % interval", "edge": "the bound", "flat": "the range left open,"}
+
+
 def elsewhere(tables: Tables, card: Card) -> list[str]:
-    """Groups of the card's scheme whose own interval excludes what the card carries, a sentence per field."""
+    """Groups of the card's scheme that exclude what the card carries, a sentence per field.
+
+    By their interval or bound; where a field is not identified, by the range that the losses leave open.
+    """
     assert tables.pair is not None
     own = in_order(tables.joint[tables.joint["scheme"] == card.scheme], list(tables.by))
     said = []
@@ -233,11 +246,13 @@ def elsewhere(tables: Tables, card: Card) -> list[str]:
         places = []
         for row in records(own):
             low, high, value = getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), card.base[name]
-            if getattr(row, f"status_{name}") in ("ok", "edge") and (value < low or value > high):
-                places.append(f"{joint_text(row, name)}{_at(tables, row)}")
+            if getattr(row, f"status_{name}") != "none" and (value < low or value > high):
+                places.append(f"{_EXCLUDING[getattr(row, f'status_{name}')]} {powers(low, high)}{_at(tables, row)}")
         if places:
-            label = SCHEMES[card.scheme].label
-            said.append(f"that one {word(name)} serves everywhere under {label}: it is {some(places)}.")
+            label, used = SCHEMES[card.scheme].label, power_of(card.base[name])
+            said.append(
+                f"that the {word(name)} {used} serves everywhere under {label}: it lies outside {some(places)}."
+            )
     return said
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from hpsweep.analysis.report_html import SHAPES
-from hpsweep.analysis.report_parts import Cell, Line, Panel, Report, Section, Status, Table
+from hpsweep.analysis.report_parts import LINK, Cell, Line, Panel, Report, Section, Status, Table, anchor
 
 
 def render(report: Report, figures: str) -> str:
@@ -28,7 +28,7 @@ def _lines(lines: tuple[Line, ...]) -> str:
     """A list; what stands under one lead is indented below it."""
     said = []
     for (kind, lead), same in itertools.groupby(lines, key=lambda line: (line.kind, line.lead)):
-        texts = [_text(line.text) for line in same]
+        texts = [_text(line.whole) for line in same]
         first = f"- {SHAPES[kind]} **{_text(lead)}**: "
         said += [first + texts[0]] if len(texts) == 1 else [first.rstrip(), *(f"  - {text}" for text in texts)]
     return "\n".join(said)
@@ -53,4 +53,4 @@ def _text(text: str) -> str:
     """With the characters escaped that Markdown would take for its own, and would need closing."""
     for character in ("\\", "`", "*", "<", ">"):
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return LINK.sub(lambda found: f"[{found[1]}](#{anchor(found[1])})", " ".join(text.split()))

@@ -1,13 +1,15 @@
 """What a report is made of: plain records that know nothing of HTML or Markdown, and numbers as people read them.
 
-Text is plain, but for powers: 2^−7.55 is set as one where the page can.
+Text is plain, but for powers, 2^−7.55, which are set as such where the page can, and for links to a section of the
+report, [[Optima]].
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,9 +41,17 @@ class Line:
     kind: Kind
     lead: str
     text: str
+    places: tuple[str, ...] = ()  # where it holds, listed after the text, and folded where they are many
+
+    @property
+    def whole(self) -> str:
+        """The sentence with the places where it holds."""
+        if len(self.places) > MOST:
+            return f"{self.text} ({len(self.places)} places: {'; '.join(self.places)})."
+        return f"{'; '.join(self.places)}: {self.text}." if self.places else self.text
 
     def __str__(self) -> str:
-        return f"{self.lead}: {self.text}"
+        return f"{self.lead}: {self.whole}"
 
 
 Cell = str | Status
@@ -84,7 +94,7 @@ class Section:
     @property
     def name(self) -> str:
         """The title as an anchor."""
-        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+        return anchor(self.title)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +115,15 @@ class Report:
     def panels(self) -> list[Panel]:
         """Every drawing, in order."""
         return [panel for section in self.sections for panel in (*section.panels, *section.more)]
+
+
+LINK = re.compile(r"\[\[(.*?)\]\]")
+"""A link to the section of that title."""
+
+
+def anchor(title: str) -> str:
+    """The name under which a section is linked."""
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
 
 
 # --- numbers ---
@@ -194,9 +213,13 @@ def place(fields: dict[str, Any]) -> str:
     return ", ".join(before + value_of(name, fields[name]) for before, name in named)
 
 
+_NAME = re.compile(r"(?<![\w.,'=-])init_std\b(?![=',])")  # but not in code
+
+
 def typeset(text: str) -> str:
-    """A sentence of the analysis, which is ASCII, with true signs."""
-    return re.sub(r"(?<![\w^])-(?=[\d.])", MINUS, text.replace("+-", "±"))
+    """A sentence of the analysis, which is ASCII, with true signs, names as they are read, and one octave."""
+    text = re.sub(r"(?<![\w^])-(?=[\d.])", MINUS, _NAME.sub("init std", text.replace("+-", "±")))
+    return re.sub(r"(?<![\d.])1 octaves\b", "1 octave", text)
 
 
 def listed(words: list[str], last: str = "and") -> str:
@@ -211,9 +234,44 @@ MOST = 4
 """Places that a sentence names one by one."""
 
 
+def explained(lead: str, whys: Iterable[tuple[str, str]]) -> tuple[Line, ...]:
+    """Why so, of (place, reason): a line per reason, with the places it holds for."""
+    return tuple(Line(kind="caution", lead=lead, text=text, places=tuple(places)) for text, places in alike(whys))
+
+
 def word(over: str) -> str:
     """A hyperparameter in a sentence."""
     return WORDS.get(over, over)
+
+
+def alike(sentences: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Sentences that differ in numbers alone as one, a number that differs as its range, with the places of each.
+
+    Of (place, sentence); the sentence with most places first.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
+    for where, sentence in sentences:
+        groups.setdefault(tuple(_QUANTITY.split(sentence)), []).append((where, _QUANTITY.findall(sentence)))
+    said = []
+    for words_, members in groups.items():
+        ranges = [_range_of(column) for column in zip(*(found for _, found in members), strict=True)]
+        text = "".join(part for pair in itertools.zip_longest(words_, ranges, fillvalue="") for part in pair)
+        said.append((text, [where for where, _ in members]))
+    return sorted(said, key=lambda group: -len(group[1]))
+
+
+_QUANTITY = re.compile(rf"(?<![\w^])(?:2\^)?[{MINUS}-]?\d+(?:\.\d+)?(?:e[+-]\d+)?%?(?![\w^])")
+
+
+def _range_of(quantities: Sequence[str]) -> str:
+    """0.0048 to 0.038: the lowest and the highest, or the only one."""
+    ends = [end(quantities, key=_size) for end in (min, max)]
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _size(quantity: str) -> float:
+    plain = quantity.replace(MINUS, "-").rstrip("%")
+    return 2.0 ** float(plain.removeprefix("2^")) if plain.startswith("2^") else float(plain)
 
 
 def some(places: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from hpsweep.analysis.report_parts import (
     Section,
     Table,
     between,
+    explained,
     fixed,
     noise_of,
     number,
@@ -43,9 +45,6 @@ from hpsweep.spec import TUNED
 
 UNFOLDED = 6
 """Drawings of a section that are shown at once; the others fold out."""
-
-EXPLAINED = 20
-"""Reasons that are listed below a table."""
 
 _OF_A_KIND = {
     "init std": "init_std",
@@ -75,12 +74,20 @@ def target(tables: Tables) -> Section | None:
             f"{label} carries the base values to every kind of tensor of the target. hpsweep transfer writes the same "
             "as a card, with the shape of every tensor.",
         ),
-        lines=tuple(Line(kind="caution", lead="Warnings", text=typeset(text)) for text in card.warnings),
+        lines=tuple(
+            Line(kind="caution", lead="Warnings", text=_linked(tables, typeset(text))) for text in card.warnings
+        ),
         tables=tuple(
             Table(caption=caption, header=header, rows=tuple(rows))
             for caption, header, rows in zip(captions, headers, (base, kinds, shape), strict=True)
         ),
     )
+
+
+def _linked(tables: Tables, warning: str) -> str:
+    """A warning of the card, which names a table of its own, with the section that has this table here."""
+    there = "see [[Tuned against transferred]]" if len(tables.comparison) else "hpsweep optimum has the comparison"
+    return warning.replace("see comparison", there)
 
 
 def _base(name: str, value: float) -> str:
@@ -133,7 +140,7 @@ def optima(tables: Tables) -> Section | None:
         *("lowest mean loss (nats/token)", "runs", "seeds", "diverged"),
     )
     rows: list[tuple[Cell, ...]] = []
-    lines = []
+    whys = []
     for row in in_order(found, by)[:LONGEST].to_dict("records"):
         known, ok = row["status"] in ("ok", "edge"), row["status"] == "ok"
         ends = powers(row["low"], row["high"]) if known else DASH
@@ -149,8 +156,7 @@ def optima(tables: Tables) -> Section | None:
             )
         )
         if row["why"]:
-            text = f"{place({name: row[name] for name in by})}: {typeset(row['why'])}."
-            lines.append(Line(kind="caution", lead="Why not ok", text=text))
+            whys.append((place({name: row[name] for name in by}), typeset(row["why"])))
     text = (
         "The vertex of a parabola in log2 through the mean losses around the minimum. The interval comes from "
         "resampled noise, and the choice of the window is in it. ok: an optimum. edge: the minimum lies at the end of "
@@ -159,7 +165,7 @@ def optima(tables: Tables) -> Section | None:
     caption = f"Best {word(tables.over)} of every group"
     note = rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(by), note=note)
-    return Section(title="Optima", text=(text,), lines=tuple(lines[:EXPLAINED]), tables=(table,))
+    return Section(title="Optima", text=(text,), lines=explained("Why not ok", whys), tables=(table,))
 
 
 def drifts(tables: Tables) -> Section | None:
@@ -173,7 +179,7 @@ def drifts(tables: Tables) -> Section | None:
         *("from", "to", "optima"),
     )
     rows: list[tuple[Cell, ...]] = []
-    lines = []
+    whys = []
     for row in found[:LONGEST].to_dict("records"):
         along = row["along"]
         rows.append(
@@ -190,9 +196,7 @@ def drifts(tables: Tables) -> Section | None:
         )
         if row["verdict"] == "undetermined":
             at = place({name: row[name] for name in names if pd.notna(row[name])})
-            lines.append(
-                Line(kind="caution", lead="Why undetermined", text=f"{at}, along {along}: {typeset(row['why'])}.")
-            )
+            whys.append((f"{at}, along {along}", typeset(_short(row["why"]))))
     text = (
         f"stable: every value along the axis has an optimum, and the whole interval lies within ±{BOUND:g} octave. "
         "moves: the whole interval lies beyond that. undetermined: neither could be shown."
@@ -200,6 +204,16 @@ def drifts(tables: Tables) -> Section | None:
     caption, note = f"Drift of the best {word(tables.over)}", rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(names), note=note)
     panels = _panels(path_panels, tables)
-    shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
+    count = min(UNFOLDED, max(1, int(found["drift"].notna().sum())))  # at most; those without a drift come last
+    shown, more = tuple(panels[:count]), tuple(panels[count:])
     made = (table, *carried(tables))
-    return Section(title="Drift", text=(text,), lines=tuple(lines[:EXPLAINED]), panels=shown, more=more, tables=made)
+    return Section(
+        title="Drift", text=(text,), lines=explained("Why undetermined", whys), panels=shown, more=more, tables=made
+    )
+
+
+def _short(why: str) -> str:
+    """Why a drift is undetermined, without the reasons of the single optima, which have a section of their own."""
+    first, _, rest = why.partition("; not on the line: ")
+    left_out = re.sub(r" \((?:[^()]|\([^()]*\))*\)", "", rest)
+    return first if not rest or "a drift needs" in first else f"{first}; not on the line: {left_out}"

@@ -21,12 +21,12 @@ nav ul { list-style: none; margin: 1rem 0 0; padding: 0; display: flex; flex-wra
   margin-top: 1.25rem; }
 .verdict h2 { border: 0; margin: 0; padding: .6rem 0 0; font-size: 1.1rem; }
 dl { margin: 0; }
-dt { font-weight: 650; margin-top: .75rem; }
+dt { font-weight: 650; margin-top: .75rem; padding-left: 1.35rem; text-indent: -1.35rem; }
 dd { margin: .1rem 0 .2rem 1.35rem; max-width: 46rem; }
 dd ul { margin: 0; padding-left: 1.1rem; }
 dd li { margin: .15rem 0; }
 .verdict dt:first-child + dd { font-size: 1.1rem; }
-.mark { display: inline-block; width: 1.35rem; font-size: .85em; }
+.mark { display: inline-block; width: 1.35rem; text-indent: 0; font-size: .85em; }
 .good .mark, .good.status { color: var(--good); } .caution .mark, .caution.status { color: var(--caution); }
 .bad .mark, .bad.status { color: var(--bad); } .none .mark, .none.status { color: var(--soft); }
 .status { white-space: nowrap; font-weight: 600; } .status .mark { width: 1.2em; }
@@ -39,7 +39,9 @@ dd li { margin: .15rem 0; }
   border: 1px solid var(--rule); border-radius: .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .6rem; color: var(--ink); }
+caption span { display: inline-block; position: sticky; left: .6rem; max-width: calc(100vw - 4.5rem); }
 th, td { padding: .38rem .6rem; text-align: left; vertical-align: top; border-top: 1px solid var(--rule); }
+.wide th, .wide td { padding-inline: .42rem; } .wide table { font-size: .86rem; }
 thead th { min-width: 3.5rem; font-weight: 600; color: var(--soft); vertical-align: bottom; background: var(--panel); }
 thead th small { display: block; font-weight: 400; white-space: nowrap; }
 tbody th { font-weight: 400; }
@@ -53,7 +55,11 @@ figure svg { display: block; width: 100%; height: auto; background: #fff; border
   border-radius: .4rem; padding: .35rem; }
 figure svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 figure h3 { font-size: 1rem; margin: 0 0 .35rem; }
-details { margin: 1rem 0; } summary { cursor: pointer; color: var(--link); }
+@media (min-width: 64rem) {
+  .wide { margin-inline: calc(50% - min(50vw - 1.5rem, 42rem)); }
+  .wide .scroll { margin-inline: auto; min-width: min(59.5rem, 100%); }
+  .wide .note { max-width: 59.5rem; margin-inline: auto; } }
+details { margin: 1rem 0; } dd details { margin: .1rem 0 .3rem; } summary { cursor: pointer; color: var(--link); }
 pre { background: var(--panel); border: 1px solid var(--rule); border-radius: .4rem; padding: .7rem .9rem;
   overflow-x: auto; font-size: .88rem; }
 sup { font-size: .72em; line-height: 0; }

@@ -17,6 +17,7 @@ from hpsweep.analysis.plot_tables import records
 from hpsweep.analysis.report_law import verdict_line
 from hpsweep.analysis.report_parts import (
     KINDS,
+    MOST,
     Kind,
     Line,
     between,
@@ -141,27 +142,47 @@ def _worst(verdicts: Iterable[str]) -> Kind:
 
 
 def _moves(tables: Tables, along: Any, rows: pd.DataFrame) -> str:
-    """The drifts along a field, in one sentence: a single one, or the lowest and the highest of several."""
+    """The drifts along a field: a single one, or the lowest and the highest of several; and how many have none."""
     best, unit = f"The best {word(tables.over)}", rows["unit"].iloc[0].replace("octaves", "octave")
+    names = [name for name in drift_keys(tables.drift) if name not in ("scheme", along) and rows[name].notna().any()]
     known = rows[rows["drift"].notna()].sort_values("drift")
+    lacking = _without(rows[rows["drift"].isna()], len(rows), names)
     if known.empty:
-        return f"How the {best[4:]} moves with {along} is unknown: {typeset(rows['why'].iloc[0].split(';')[0])}."
-    if len(rows) == 1:
+        return f"How the {best[4:]} moves with {along} is unknown{lacking}."
+    if len(known) == 1:
         (row,) = records(known)
-        ends = [value_of(along, end) for end in (row.first, row.last)]
-        way = f", from {along} {ends[0]} to {ends[1]}" if row.n_ok > 1 else ""
-        if not np.isfinite([row.low, row.high]).all():
-            return f"{best} drifts by {_amount(row)}, {unit}{way}."
-        noise = ", noise assumed" * (row.interval == "assumed")
-        interval = f"95 % interval {between(row.low, row.high)}{noise}"
-        return f"{best} drifts by {signed(row.drift)} {unit}, {interval}{way}."
+        where = place({name: getattr(row, name) for name in names}) if len(rows) > 1 else ""
+        at = f"At {where} the {best[4:]}" if where else best
+        return f"{at} drifts by {_single(row, along, unit)}.{f' It is unknown{lacking}.' * bool(lacking)}"
     low, high = (_amount(row) for row in records(known.iloc[[0, -1]]))
-    names = [name for name in drift_keys(tables.drift) if name not in ("scheme", along)]
     said = []
-    for verdict, part in rows.groupby("verdict", sort=False):
-        places = [place({n: row[n] for n in names if pd.notna(row[n])}) for row in part.to_dict("records")]
+    for verdict, part in known.sort_index().groupby("verdict", sort=False):
+        places = [place({name: row[name] for name in names}) for row in part.to_dict("records")]
         said.append(f"{verdict} at {some(places)}")
-    return f"{best} drifts by {low} to {high} {unit}: {'; '.join(said)}."
+    unknown = f" It is unknown{lacking}." * bool(lacking)
+    return f"{best} drifts by {low} to {high} {unit}: {'; '.join(said)}.{unknown}"
+
+
+def _single(row: Any, along: str, unit: str) -> str:
+    """A drift with its unit, its interval, and from where to where."""
+    ends = [value_of(along, end) for end in (row.first, row.last)]
+    way = f", from {along} {ends[0]} to {ends[1]}" if row.n_ok > 1 else ""
+    if not np.isfinite([row.low, row.high]).all():
+        return f"{_amount(row)}, {unit}{way}"
+    noise = ", noise assumed" * (row.interval == "assumed")
+    return f"{signed(row.drift)} {unit}, 95 % interval {between(row.low, row.high)}{noise}{way}"
+
+
+def _without(rows: pd.DataFrame, of: int, names: list[str]) -> str:
+    """For how many of the lines there is no drift, and why, to be put after "unknown"; empty where all have one."""
+    if rows.empty:
+        return ""
+    if of == 1:
+        return f": {typeset(rows['why'].iloc[0].split(';')[0])}"
+    what = f"{'combinations' if len(names) > 1 else 'values'} of {listed([name.replace('_', ' ') for name in names])}"
+    counts = [(int((rows["n_ok"] == n).sum()), found) for n, found in ((0, "no optimum"), (1, "a single optimum"))]
+    said = listed([f"{count} {'has' if count == 1 else 'have'} {found}" for count, found in counts if count])
+    return f" at {'all' if len(rows) == of else 'the other'} {len(rows)} {what}: {said}, and a drift needs two"
 
 
 def _amount(row: Any) -> str:
@@ -196,21 +217,37 @@ def _lone(own: pd.DataFrame, tables: Tables) -> str:
 def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
     """What re-using the proxy's setting costs, at worst, where that is known."""
     axes = _axes(tables)
-    known = comparison[comparison["regret"].notna()]
+    known = comparison[comparison["regret"].notna() & (comparison["regret_low"] != comparison["regret_high"])]
     lost = comparison[comparison["proxy_value"].notna() & comparison["transferred_loss"].isna()]
     said = []
     if len(known) and axes:
         row = known.sort_values("regret").iloc[-1]
         percent = 100 * row["regret"] / row["tuned_loss"]
         at = place({name: row[name] for name in axes})
+        noise = " (noise assumed)" * (row["interval"] == "assumed")
+        most = f", the largest estimate of {len(known)} places where it was tried" * (len(known) > 1)
         said.append(
-            f"Re-using the proxy's setting costs at most {fixed(row['regret'], 3)} nats/token "
-            f"{within(row['regret_low'], row['regret_high'], 3)} or {fixed(percent, 1)} % where it was tried, at {at}."
+            f"Re-using the proxy's setting costs {fixed(row['regret'], 3)} nats/token "
+            f"{within(row['regret_low'], row['regret_high'], 3)}{noise} or {fixed(percent, 1)} % at {at}{most}."
         )
+        said.append(_reach(known, axes))
     if len(lost):
         places = [place({name: row[name] for name in axes}) for row in lost.to_dict("records")]
         said.append(f"At {some(places)} that setting has no loss: {typeset(lost['why'].iloc[0])}.")
-    return " ".join(said)
+    return " ".join(filter(None, said))
+
+
+def _reach(known: pd.DataFrame, axes: list[str]) -> str:
+    """The largest upper end of the intervals, if not that of the largest regret; or that there is none."""
+    bounds = known[known["status"] != "ok"]
+    if len(bounds):
+        places = [place({name: row[name] for name in axes}) for row in bounds.to_dict("records")]
+        return f"At {some(places)} it is at least what was found, as no optimum of its own is known there."
+    top = known.sort_values("regret_high").iloc[-1]
+    if top["regret"] == known["regret"].max():
+        return ""
+    at = place({name: top[name] for name in axes})
+    return f"Its 95 % intervals reach up to {fixed(top['regret_high'], 3)}, at {at}."
 
 
 # --- what not to trust ---
@@ -255,7 +292,8 @@ def _unfitted(tables: Tables) -> list[str]:
         rows = optima[optima["status"] == status]
         if len(rows):
             places = [place({name: row[name] for name in tables.by}) for row in rows.to_dict("records")]
-            said.append(f"the optimum at {some(places)}: {meaning} ({status}).")
+            where = f"in {len(rows)} of {len(optima)} groups" if len(places) > MOST else f"at {some(places)}"
+            said.append(f"the optimum {where}: {meaning} ({status}).")
     return [*said, *_assumed(optima)]
 
 

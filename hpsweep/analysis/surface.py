@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats, check_equal, check_runs, counts, label, two_way
+from hpsweep.analysis.cells import Floats, check_equal, check_resamples, check_runs, counts, label, two_way
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import REFUSED_LIMIT
 from hpsweep.analysis.surface_fit import (
@@ -123,6 +123,7 @@ def surface(
     does.
     """
     over = check_over(runs, by, over)
+    check_resamples(resamples)
     rows = []
     for key, own in runs.groupby(list(by), sort=True, dropna=False):
         check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")

@@ -126,6 +126,11 @@ def _warn_elsewhere(
         for name in names:
             low, high = row[f"{name}_low"], row[f"{name}_high"]
             inside = not (carried[name] < low or carried[name] > high)
+            if row[f"status_{name}"] == "flat" and not inside:
+                notes.append(
+                    f"{at} {name} is not identified within [{low:.4g}, {high:.4g}], a range that excludes the carried "
+                    f"{carried[name]:.4g}."
+                )
             if row[f"status_{name}"] == "ok" and not inside:
                 apart = math.log2(row[f"{name}_opt"] / carried[name])
                 notes.append(

@@ -4,7 +4,8 @@ Expected: lr is, within half an octave; init std is not under supar, where the b
 falls under sp; the two are nearly independent.
 Cost: 840 trials of width 32, about nine minutes on two cores.
 Run: make sweep EXPERIMENT=lr_by_init_std
-Result: none yet.
+Result: lr moves by 3.2 octaves under sp and by 0.2 under supar; init std stays under supar (2^-2.6, 2^-3.2) and is not
+told under sp at 1/8. LOG.md, 2026-11-24.
 """
 
 from hpsweep.spec import Sweep, Target, Trial

@@ -73,7 +73,7 @@ _COARSE = 1.05 * WINDOW  # values further apart do not show what the curve does 
 
 COLUMNS = (
     *("hyperparameter", "opt", "low", "high", "log2_opt", "log2_low", "log2_high", "loss_opt", "loss_opt_se"),
-    *("best_value", "best_loss", "curvature", "n_runs", "n_seeds", "n_diverged", "n_failed", "refused"),
+    *("best_value", "best_loss", "curvature", "window", "n_runs", "n_seeds", "n_diverged", "n_failed", "refused"),
     *("interval", "status", "why"),
 )
 """Columns of `optima` after the grouping ones."""
@@ -90,7 +90,8 @@ def optima(
     """One row per group: the fitted minimum of val_loss over `over`, with a 95 % interval.
 
     opt, low, high are values of `over`; log2_* the same in octaves; loss_opt, loss_opt_se, best_loss in
-    nats/token; curvature in nats/octave^2 (what 1 octave beside the optimum costs); best_value is the best
+    nats/token; curvature in nats/octave^2 (what 1 octave beside the optimum costs); window the half width of what was
+    fitted, octaves; best_value is the best
     measured cell, best_loss its mean over seeds as if every seed had been run everywhere. n_runs counts all rows,
     n_diverged and n_failed among them. `refused` is the fraction of replicates without an optimum. `interval` is
     "resampled", "assumed" (too few seeds to measure the noise) or null.
@@ -215,6 +216,7 @@ def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
         "loss_opt": float(fit.point.loss[0]),
         "loss_opt_se": math.sqrt(float(np.nanvar(fit.draws.loss)) + cells.seed_variance),
         "curvature": fit.curvature,
+        "window": fit.half_width,
         "status": "ok",
     }
 

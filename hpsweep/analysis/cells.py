@@ -70,9 +70,10 @@ def _check_positive(column: pd.Series[Any]) -> None:
     values = column.to_numpy(float, na_value=np.nan)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
+        good = f"(runs.{name} > 0) & (runs.{name} < float('inf'))" if np.isposinf(values).any() else f"runs.{name} > 0"
         raise ValueError(
             f"{name} is {values[bad][0]:g} in {bad.sum()} of {len(values)} runs and has no log2; it must be finite and "
-            f"above 0: select runs[(runs.{name} > 0) & (runs.{name} < float('inf'))]."
+            f"above 0: select runs[{good}]."
         )
 
 

@@ -200,9 +200,13 @@ def changed(runs: pd.DataFrame, name: str, value: object) -> pd.DataFrame:
         ("high", "{name} holds 'high' and must hold numbers: runs.astype({{'{name}': float}})"),
         (
             np.nan,
-            "{name} is nan in 2 of 8 runs and has no log2; it must be finite and above 0: select runs[(runs.{name}",
+            "{name} is nan in 2 of 8 runs and has no log2; it must be finite and above 0: select runs[runs.{name} > 0].",
         ),
-        (np.inf, "{name} is inf in 2 of 8 runs"),
+        (
+            np.inf,
+            "{name} is inf in 2 of 8 runs and has no log2; it must be finite and above 0: "
+            "select runs[(runs.{name} > 0) & (runs.{name} < float('inf'))].",
+        ),
         (0.0, "{name} is 0 in 2 of 8 runs"),
         (-2.0, "{name} is -2 in 2 of 8 runs"),
     ],

@@ -200,7 +200,8 @@ def changed(runs: pd.DataFrame, name: str, value: object) -> pd.DataFrame:
         ("high", "{name} holds 'high' and must hold numbers: runs.astype({{'{name}': float}})"),
         (
             np.nan,
-            "{name} is nan in 2 of 8 runs and has no log2; it must be finite and above 0: select runs[runs.{name} > 0].",
+            "{name} is nan in 2 of 8 runs and has no log2; it must be finite and above 0: "
+            "select runs[runs.{name} > 0].",
         ),
         (
             np.inf,

@@ -4,8 +4,8 @@ Stability is a claim with a bound, not the absence of evidence: an interval that
 neither. A minimum at the end of a grid is no point of the line; it can only prove that the optimum moved.
 
 Measured on simulated paths of 3 to 5 scales (`python -m benchmarks.drift --cases 100 --resamples 300`; octaves and half
-octaves, 2 and 3 seeds, noise .003 and .01): the interval covers .93 to 1.00 of the true drifts; a drift of .35 was never
-called stable, none of 0 or .15 said to move in more than 1 % of the paths.
+octaves, 2 and 3 seeds, noise .003 and .01): the interval covers .93 to 1.00 of the true drifts; a drift of .35 was
+never called stable, none of 0 or .15 said to move in more than 1 % of the paths.
 """
 
 from __future__ import annotations

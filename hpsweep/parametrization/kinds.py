@@ -34,14 +34,14 @@ class Use(NamedTuple):
 class Derived(NamedTuple):
     """What the rules need to know of a tensor. Its first name is the parameter's, the others are tied to it.
 
-    `readout` says that a tied embedding is the readout too. `init_mean` is the constant around which norms and biases
-    begin. `m_d` is fan_in / base fan_in; for a tensor with one width or none, that width's ratio.
+    `readouts` are those of the names by which a tied embedding is the readout. `init_mean` is the constant around which
+    norms and biases begin. `m_d` is fan_in / base fan_in; for a tensor with one width or none, that width's ratio.
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     kind: Kind
-    readout: bool
+    readouts: tuple[str, ...]
     fan_in: int | None
     m_d: float
     m_out: float
@@ -147,14 +147,26 @@ def match(
     for pattern, value in table.items():
         matched = [places[0].name for places in uses if any(fnmatchcase(use.name, pattern) for use in places)]
         if not matched:
-            close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-            raise ValueError(f"{word} has {pattern!r}, which matches no tensor; the nearest name is {close[0]!r}.")
+            raise ValueError(
+                f"{word} has {pattern!r}, which matches no tensor; the nearest name is {_nearest(pattern, names)!r}."
+            )
         for name in matched:
             if result.setdefault(name, value) != value:
                 raise ValueError(
                     f"{word} gives {name!r} both {result[name]!r} and {value!r}; make its patterns exclude each other."
                 )
     return result
+
+
+def _nearest(pattern: str, names: list[str]) -> str:
+    """The name that begins or ends most like the pattern's words."""
+    words = pattern.replace("*", "")
+
+    def likeness(name: str) -> float:
+        ends = (name[: len(words)], name[-len(words) :])
+        return max(difflib.SequenceMatcher(None, words, end).ratio() for end in ends)
+
+    return max(names, key=likeness)
 
 
 def _shapes_of(other: nn.Module, uses: list[tuple[Use, ...]], word: str) -> dict[str, tuple[int, ...]]:
@@ -195,6 +207,7 @@ class _Guess(NamedTuple):
     """What module types and widths say of one tensor."""
 
     kinds: frozenset[str]  # of its uses: kinds, 'input' (a linear layer from outside), '' (unknown)
+    readouts: tuple[str, ...]  # the names of its uses as a readout
     axis: int | None  # of the fan-in
     why: str  # and the line that settles it
 
@@ -207,11 +220,13 @@ class _Guess(NamedTuple):
                 f"{len(shape) - 1}."
             )
         axes = [_fan_in_axis(use) if given_axis is None else given_axis for use in places]
-        kinds = frozenset(_kind(use, len(shape), axis, widths) for use, axis in zip(places, axes, strict=True))
+        kinds = [_kind(use, len(shape), axis, widths) for use, axis in zip(places, axes, strict=True)]
+        readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
         known = {axis for axis in axes if axis is not None}
         if not known and len(shape) > 1 and len(widths) == 1:
             known = {widths[0]}  # all that a readout could sum over
-        return cls(kinds, known.pop() if len(known) == 1 else None, _why(places[0], shape, widths))
+        axis = known.pop() if len(known) == 1 else None
+        return cls(frozenset(kinds), readouts, axis, _why(places[0], shape, widths))
 
 
 def _kind(use: Use, dimensions: int, axis: int | None, widths: list[int]) -> str:
@@ -323,7 +338,7 @@ def _derived(
         names=tuple(use.name for use in places),
         shape=shape,
         kind=kind,
-        readout=kind == "embedding" and "readout" in guess.kinds,
+        readouts=guess.readouts if kind == "embedding" else (),
         fan_in=fan_in,
         m_d=m_d,
         m_out=m_out,

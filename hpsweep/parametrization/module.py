@@ -70,9 +70,10 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
     nonzeros = numel if density is None else kept(numel, density)
     m_rho = 1.0 if density is None else nonzeros / numel / unit.base_density
     n = numbers(unit, tensor.kind, m_d=tensor.m_d, m_rho=m_rho, m_out=tensor.m_out, optimizer=optimizer)
-    readout = numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward if tensor.readout else None
+    readout = numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward if tensor.readouts else None
     return TensorPlan(
         tied=tensor.names[1:],
+        readouts=tensor.readouts,
         shape=tensor.shape,
         kind=tensor.kind,
         fan_in=tensor.fan_in,

@@ -37,12 +37,14 @@ PLAN_VERSION = 1
 class TensorPlan:
     """One tensor: what it is, and what its base values are multiplied by. Missing is None.
 
-    `tied` are the other names of the same tensor. `density` is `nonzeros` over its size, and m_rho is counted from it.
-    `init_mean` is the constant around which norms and biases begin. `forward` multiplies the tensor's product,
-    `readout_forward` that of a tied embedding in its second use: they are stated here, and the model must apply them.
+    `tied` are the other names of the same tensor, `readouts` those by which a tied embedding is the readout. `density`
+    is `nonzeros` over its size, and m_rho is counted from it. `init_mean` is the constant around which norms and biases
+    begin. `forward` multiplies what the tensor gives, `readout_forward` what a tied embedding gives in its second use:
+    both are stated here, and the model must apply them.
     """
 
     tied: tuple[str, ...]
+    readouts: tuple[str, ...]
     shape: tuple[int, ...]
     kind: Kind
     fan_in: int | None
@@ -106,14 +108,12 @@ class Plan:
     @property
     def forward_multipliers(self) -> dict[str, float]:
         """Name of a tensor's use -> the factor of its output, where it is not 1; a tied readout has its own name."""
-        factors = {name: tensor.forward for name, tensor in self.tensors.items()}
-        factors |= {
-            name: tensor.readout_forward
-            for tensor in self.tensors.values()
-            for name in tensor.tied
-            if tensor.readout_forward is not None
+        factors = {
+            name: tensor.readout_forward if name in tensor.readouts else tensor.forward
+            for first, tensor in self.tensors.items()
+            for name in (first, *tensor.tied)
         }
-        return {name: factor for name, factor in factors.items() if factor != 1.0}
+        return {name: factor for name, factor in factors.items() if factor is not None and factor != 1.0}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: dictionaries, lists, strings and numbers."""
@@ -131,7 +131,7 @@ class Plan:
             raise ValueError(f"the plan is of version {version}; this hpsweep reads {PLAN_VERSION}: make it anew.")
         fields = {name: value for name, value in values.items() if name != "version"}
         tensors = {
-            name: TensorPlan(**{**tensor, "tied": tuple(tensor["tied"]), "shape": tuple(tensor["shape"])})
+            name: TensorPlan(**{**tensor, **{field: tuple(tensor[field]) for field in ("tied", "readouts", "shape")}})
             for name, tensor in values["tensors"].items()
         }
         return cls(**{**fields, "tensors": tensors, "warnings": tuple(values["warnings"])})

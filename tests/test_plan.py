@@ -195,6 +195,8 @@ def test_what_cannot_be_decided_is_named_with_the_line_that_settles_it(case: str
 def test_settled_tensors_have_the_fan_in_that_was_said() -> None:
     tensors = plan(*UNDECIDED["a matrix of no known layer"][:2], fan_in_axis={"extra": 0}).tensors
     assert (tensors["extra"].kind, tensors["extra"].fan_in, tensors["extra"].m_d) == ("hidden", 64, 2)
+    tensors = plan(*UNDECIDED["positions"][:2], kinds={"extra": "readout"}).tensors
+    assert (tensors["extra"].fan_in, tensors["extra"].forward) == (64, 0.5)  # its one width is all it can sum over
     tensors = plan(*UNDECIDED["keys of fixed size"][:2], kinds={"key.*": "hidden", "value.*": "hidden"}).tensors
     assert (tensors["key.weight"].kind, tensors["key.weight"].lr) == ("hidden", 0.5)
     assert tensors["readout.weight"].kind == "readout"  # now the only one

@@ -15,19 +15,24 @@ import hpsweep
 from hpsweep.parametrization.kinds import derive
 
 
+class Block(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(self.up(self.norm(x)).relu())
+
+
 class Toy(nn.Module):
-    """Token embedding, one residual block with fused experts, a norm, a readout that may be tied."""
+    """Token embedding with padding, residual blocks, a readout that may be tied."""
 
     def __init__(
         self, width: int, *, inner: int | None = None, vocabulary: int = 50, depth: int = 1, tied: bool = False
     ):
         super().__init__()
-        inner = inner or 2 * width
         self.token = nn.Embedding(vocabulary, width, padding_idx=0)
-        self.blocks = nn.ModuleList(
-            nn.ModuleDict({"norm": nn.LayerNorm(width), "up": nn.Linear(width, inner), "down": nn.Linear(inner, width)})
-            for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, inner or 2 * width) for _ in range(depth))
         self.readout = nn.Linear(width, vocabulary, bias=False)
         if tied:
             self.readout.weight = self.token.weight
@@ -35,7 +40,7 @@ class Toy(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         x = self.token(ids)
         for block in self.blocks:
-            x = x + block["down"](block["up"](block["norm"](x)).relu())
+            x = block(x)
         return self.readout(x)
 
 
@@ -258,23 +263,23 @@ def test_initial_weights_follow_the_plan() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(7.0)
-        model.blocks[0]["norm"].weight.fill_(0.0)  # a gain around zero, as some models have
+        model.blocks[0].norm.weight.fill_(0.0)  # a gain around zero, as some models have
     made = plan(model, Toy(32), "mup")
     made.init_(model, init_std=0.1, seed=0)
     model.requires_grad_(False)
-    up = model.blocks[0]["up"]
+    up = model.blocks[0].up
     assert float(up.weight.std()) == pytest.approx(0.1 * 8**-0.5, rel=0.02)
     assert abs(float(up.weight.mean())) < 1e-3
     assert float(model.readout.weight.std()) == pytest.approx(0.1, rel=0.02)
     assert (up.bias == 0).all()
-    assert (model.blocks[0]["norm"].weight == 0).all()
+    assert (model.blocks[0].norm.weight == 0).all()
     assert (model.token.weight[0] == 0).all()  # padding
     assert float(model.token.weight[1:].std()) == pytest.approx(0.1, rel=0.02)
     again = Toy(256)
     made.init_(again, init_std=0.1, seed=0)
     assert all((a == b).all() for a, b in zip(model.parameters(), again.parameters(), strict=True))
     made.init_(again, init_std=0.1, seed=1)
-    assert (up.weight != again.blocks[0]["up"].weight).any()
+    assert (up.weight != again.blocks[0].up.weight).any()
 
 
 def test_a_model_that_left_the_meta_device_untied_is_noticed() -> None:

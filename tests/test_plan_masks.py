@@ -195,7 +195,7 @@ def test_attaching_refuses_what_it_cannot_hold() -> None:
         plan.attach(model, torch.optim.AdamW(sparse_toy()[0].parameters()))
     optimizer = torch.optim.AdamW(plan.param_groups(model, lr=0.01))
     with torch.no_grad():
-        model.blocks[1]["up"].weight.fill_(1.0)
+        model.blocks[1].up.weight.fill_(1.0)
     with pytest.raises(
         ValueError, match=r"blocks.1.up.weight has 28672 nonzero weights outside of its mask; begin with"
     ):

@@ -125,7 +125,7 @@ def test_a_tied_readout_is_the_embedding_with_a_second_multiplier() -> None:
 
 def test_a_plan_is_plain_data_with_a_hash_and_a_table() -> None:
     made = plan(Toy(128, tied=True), Toy(32, tied=True), density={"*.up.*": 1 / 4}, seed=3)
-    assert hpsweep.Plan.from_dict(json.loads(made.to_json())) == made
+    assert {made, hpsweep.Plan.from_dict(json.loads(made.to_json()))} == {made}
     assert hpsweep.Plan.from_dict(made.to_dict()).hash == made.hash
     assert plan(Toy(128, tied=True), Toy(32, tied=True), density={"*.up.*": 1 / 4}, seed=4).hash != made.hash
     lines = str(made).splitlines()
@@ -141,7 +141,7 @@ def test_densities_are_by_layer_and_the_rest_stays_dense() -> None:
         "blocks.0.up.weight": 1 / 4, "blocks.0.down.weight": 1 / 4, "blocks.1.up.weight": 1 / 2,
     }  # fmt: skip
     assert (layers["blocks.0.up.weight"].lr, layers["blocks.1.down.weight"].lr) == (1, 1 / 4)
-    chosen = plan(model, base, density=1 / 4, base_density=1 / 2, include=["*.up.*"], exclude=["blocks.0.*"]).tensors
+    chosen = plan(model, base, density=1 / 4, base_density=1 / 2, include="*.up.*", exclude=["blocks.0.*"]).tensors
     assert [name for name, tensor in chosen.items() if tensor.density < 1] == ["blocks.1.up.weight"]
     assert (chosen["blocks.1.up.weight"].m_rho, chosen["blocks.0.up.weight"].m_rho) == (1 / 2, 1)
 
@@ -247,6 +247,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"density has 'token.\*', which matches no hidden matrix; token.weight is of kind embedding, which stays dense",
     ),
     "an unknown exclusion": (lambda: plan(Toy(64), Toy(32), exclude=["*.mid.*"]), "exclude has .* matches no tensor"),
+    "a density of nothing": (
+        lambda: plan(nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 2)), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)),
+                     density=1 / 2),
+        "density is 0.5, and no hidden matrix is made sparse by it: there are 0",
+    ),
+    "all excluded": (lambda: plan(Toy(64), Toy(32), density=1 / 2, exclude="*"), r"are 2, less .* exclude=\['\*'\]"),
     "an unknown plan": (lambda: hpsweep.Plan.from_dict({"version": 99}), "the plan is of version 99; this hpsweep rea"),
 }  # fmt: skip
 

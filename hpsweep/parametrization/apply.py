@@ -183,16 +183,15 @@ def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> At
 
 def _check_ratios(optimizer: torch.optim.Optimizer, lr_multipliers: dict[int, float]) -> None:
     """Raise ValueError if learning rates are no longer one base rate times the plan's multipliers."""
-    rates = [
-        (float(group["lr"]) / lr_multipliers[id(parameter)], group["lr"], lr_multipliers[id(parameter)])
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if id(parameter) in lr_multipliers
-    ]
+    rates = []
+    for group in optimizer.param_groups:
+        rate = float(group["lr"])
+        multipliers = {lr_multipliers[id(p)] for p in group["params"] if id(p) in lr_multipliers}
+        rates += [(rate / multiplier, rate, multiplier) for multiplier in multipliers]
     low, high = min(rates), max(rates)
     if not math.isclose(low[0], high[0], rel_tol=RATIO_TOLERANCE):
         raise ValueError(
-            f"the optimizer's learning rates {float(low[1]):g} and {float(high[1]):g} belong to multipliers "
+            f"the optimizer's learning rates {low[1]:g} and {high[1]:g} belong to multipliers "
             f"{low[2]:g} and {high[2]:g} of the plan: something has re-written the groups. Use a scheduler that "
             "multiplies the rates (LambdaLR, or others without an absolute lowest or highest rate)."
         )

@@ -23,8 +23,8 @@ def parametrize(
     *,
     base: object,
     density: float | Mapping[str, float] = 1.0,
-    include: Iterable[str] = ("*",),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = "*",
+    exclude: str | Iterable[str] = (),
     base_density: float = 1.0,
     delta: object = None,
     kinds: Mapping[str, Kind] | None = None,
@@ -53,7 +53,7 @@ def parametrize(
     )  # fmt: skip
     derived = derive(model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis)
     unit = unit.replace(depth=_depth(derived, depth))
-    densities = _densities(model, derived, density, list(include), list(exclude))
+    densities = _densities(model, derived, density, _patterns(include), _patterns(exclude))
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
     warnings = _warnings(tensors)
     for warning in warnings:
@@ -101,6 +101,10 @@ def _depth(derived: Mapping[str, Derived], depth: int | None) -> int:
     return depth if depth is not None else max(1, writers // 2)
 
 
+def _patterns(given: str | Iterable[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
 def _densities(
     model: nn.Module,
     derived: Mapping[str, Derived],
@@ -145,6 +149,11 @@ def _densities(
                 f"{1 / fan_in:g}, by density={{pattern: ...}}, or leave it out by exclude={[name]!r}."
             )
         result[name] = float(value)
+    if not result and any(value < 1 for value in by_pattern.values()):
+        raise ValueError(
+            f"density is {density!r}, and no hidden matrix is made sparse by it: there are {len(hidden)}, less what "
+            f"include={include} leaves out and exclude={exclude} takes away. Give density 1, or other patterns."
+        )
     return result
 
 

@@ -74,6 +74,9 @@ class Plan:
     tensors: dict[str, TensorPlan]
     warnings: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
     def __str__(self) -> str:
         """A table with one line per tensor; multipliers of the base values."""
         columns = (

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from tests.test_plan import Toy
 from tests.test_plan_masks import loss, sparse_toy
 
 STEPS, PARTS = 4, 2
@@ -38,9 +39,12 @@ def main(way: str, folder: Path) -> None:
     if way == "ddp":
         run = nn.parallel.DistributedDataParallel(model)
     else:
+        with torch.device("meta"):
+            model = Toy(128, depth=2)
         for block in model.blocks:
             fully_shard(block, mesh=init_device_mesh("cpu", (2,)))
         fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        run = model.to_empty(device="cpu")
         plan.init_(run, init_std=0.1, seed=0)  # sharded weights are the same as whole ones
     optimizer = torch.optim.AdamW(plan.param_groups(run, lr=0.01, weight_decay=0.1), eps=1e-6)
     plan.attach(run, optimizer)

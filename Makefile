@@ -45,6 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(if $(OTHER),$(BIN)/python -m pip uninstall -q -y torch)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[run,notebooks,dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps mup
 	@echo '$(strip $(TORCH) $(TORCH_INDEX))' > $@
 
 sweep: install  ## run an experiment, then its optima, figures, card and report

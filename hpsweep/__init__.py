@@ -15,6 +15,13 @@ The reading half, which needs neither torch nor ray nor optuna:
     law = hp.fit_law(table, loss="loss", params="N", tokens="D", sparsity="S")     # or hp.fit_sweep(runs)
     hp.optimal_sparsity(law, budgets)                    # with a band, under a named cost of a sparse step
 
+Your own model, which needs torch:
+
+    plan = hp.parametrize(model, "supar", base=narrow_model, density=1/16)         # plain data, a line per tensor
+    plan.init_(model, init_std=0.08, seed=0)
+    optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
+    plan.attach(model, optimizer)                        # pruned weights stay exactly zero
+
 Names are loaded when they are first used.
 """
 
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
     from hpsweep.analysis.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.surface import surface as surface
     from hpsweep.analysis.transfer import transfer as transfer
+    from hpsweep.parametrization.module import parametrize as parametrize
+    from hpsweep.parametrization.plan import Plan as Plan
     from hpsweep.spec import Refine as Refine
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
@@ -74,6 +83,8 @@ _HOME = {
     "optimal_sparsity": "hpsweep.analysis.budget",
     "dense_equivalent": "hpsweep.analysis.budget",
     "plots": "hpsweep.analysis.plots",
+    "Plan": "hpsweep.parametrization.plan",
+    "parametrize": "hpsweep.parametrization.module",
 }
 __all__ = sorted([*_HOME, "__version__"])
 

@@ -7,7 +7,9 @@ import pytest
 
 from hpsweep.parametrization.rules import (
     DECAYED,
+    EPS,
     RULES,
+    SGD_LR,
     SPARSE,
     Kind,
     attention_scale,
@@ -65,6 +67,8 @@ EXPECTED = {
 
 def test_every_scheme_has_a_rule_for_every_kind() -> None:
     assert set(RULES) == set(product(get_args(Scheme), get_args(Kind)))
+    assert set(SGD_LR) == set(RULES)
+    assert set(EPS) == set(get_args(Scheme))
     assert set(DECAYED) == set(get_args(Kind))
 
 

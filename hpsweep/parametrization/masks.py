@@ -1,4 +1,4 @@
-"""Which weights exist: a function of (seed, tensor name, density) and the tensor's shape alone.
+"""Which weights exist and how they begin: functions of seed, tensor name, density and the tensor's shape alone.
 
 The same on every device, rank and machine, and after every resume: the random numbers are raw output of
 numpy's Philox generator, which numpy keeps stable across versions. For one seed and name a sparser mask is a
@@ -31,3 +31,8 @@ def mask(seed: int, name: str, shape: tuple[int, ...], density: float) -> npt.ND
     result = np.zeros(numel, dtype=bool)
     result[np.argpartition(draws, keep - 1)[:keep]] = True
     return result.reshape(shape)
+
+
+def normals(seed: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The unit normals that a tensor begins with, before its init std and its mask."""
+    return np.random.Generator(generator("init", seed, name)).standard_normal(shape, dtype=np.float32)

@@ -2,8 +2,11 @@
 
     m_d    width multiplier, fan_in / base fan_in of the tensor
     m_rho  density multiplier, density / base density of the tensor; 1 for a dense tensor
+    m_out  fan_out / base fan_out; only SGD's rules depend on it
 
-For Adam; arXiv 2405.15743, Table 1. Base hyperparameters are the values at m_d = m_rho = 1.
+For Adam: arXiv 2405.15743, Table 1; for SGD: arXiv 2203.03466, Table 8, with m_rho beside the fan-in. A tensor with
+one width or none (embedding, norm, bias) has that width's multiplier as m_d. Base hyperparameters are the values at
+m_d = m_rho = m_out = 1.
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ from typing import Literal, NamedTuple, get_args
 from hpsweep.spec import Scheme, Trial, hidden_shapes
 
 Kind = Literal["embedding", "hidden", "residual_out", "norm", "bias", "readout"]
+OptimizerRule = Literal["adam", "sgd"]
 
 
 class Exponents(NamedTuple):
-    """A quantity is multiplied by m_d ** m_d_exponent * m_rho ** m_rho_exponent."""
+    """A quantity is multiplied by the product of each multiplier raised to its exponent."""
 
     m_d: float = 0.0
     m_rho: float = 0.0
+    m_out: float = 0.0
 
 
 ONE = Exponents()
@@ -54,6 +59,33 @@ RULES: dict[tuple[Scheme, Kind], Rule] = {
     ("supar", "bias"): Rule(),
     ("supar", "readout"): Rule(forward=Exponents(m_d=-1)),
 }
+
+SGD_LR: dict[tuple[Scheme, Kind], Exponents] = {
+    ("sp", "embedding"): ONE,
+    ("sp", "hidden"): ONE,
+    ("sp", "residual_out"): ONE,
+    ("sp", "norm"): ONE,
+    ("sp", "bias"): ONE,
+    ("sp", "readout"): ONE,
+    ("mup", "embedding"): Exponents(m_d=1),
+    ("mup", "hidden"): Exponents(m_d=-1, m_out=1),
+    ("mup", "residual_out"): Exponents(m_d=-1, m_out=1),
+    ("mup", "norm"): Exponents(m_d=1),
+    ("mup", "bias"): Exponents(m_d=1),
+    ("mup", "readout"): Exponents(m_d=1),
+    ("supar", "embedding"): Exponents(m_d=1),
+    ("supar", "hidden"): Exponents(m_d=-1, m_rho=-1, m_out=1),
+    ("supar", "residual_out"): Exponents(m_d=-1, m_rho=-1, m_out=1),
+    ("supar", "norm"): Exponents(m_d=1),
+    ("supar", "bias"): Exponents(m_d=1),
+    ("supar", "readout"): Exponents(m_d=1),
+}
+"""Learning rates under SGD; the readout's with its forward multiplier alpha_output / m_d, as under Adam."""
+
+EPS: dict[Scheme, Exponents] = {"sp": ONE, "mup": Exponents(m_d=-1), "supar": Exponents(m_d=-1)}
+"""Adam's eps follows the gradients, which are proportional to 1 / m_d whatever the density: those of kept weights do
+not depend on it. The proxies leave it at a value so small that it does not matter.
+"""
 
 ATTENTION_SCALE_EXPONENT: dict[Scheme, float] = {"sp": -0.5, "mup": -1.0, "supar": -1.0}
 """Attention logits are multiplied by head_size to this power."""
@@ -89,33 +121,41 @@ class Numbers:
     forward: float
 
 
-def numbers(trial: Trial, kind: Kind, *, m_d: float, m_rho: float) -> Numbers:
+def numbers(
+    trial: Trial, kind: Kind, *, m_d: float, m_rho: float, m_out: float = 1.0, optimizer: OptimizerRule = "adam"
+) -> Numbers:
     """The numbers of one tensor of `kind` for the trial's base hyperparameters.
 
-    `m_d` and `m_rho` are the tensor's own; a dense tensor of a sparse model has m_rho = 1. A tied readout is the
-    embedding's tensor: ask for kind "embedding", and take `readout_multiplier` for its second use. Raises
-    ValueError for an unknown kind.
+    `m_d`, `m_rho` and `m_out` (only SGD's rules need it) are the tensor's own; a dense tensor of a sparse model has
+    m_rho = 1. A tied readout is the embedding's tensor: ask for kind "embedding", and take `readout_multiplier` for
+    its second use. Raises ValueError for an unknown kind or optimizer.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"unknown kind of tensor {kind!r}; allowed: {', '.join(get_args(Kind))}.")
+    if optimizer not in get_args(OptimizerRule):
+        raise ValueError(
+            f"optimizer is {optimizer!r}; allowed: {', '.join(get_args(OptimizerRule))}. Adam's rules hold for AdamW "
+            "and others that divide by the size of the gradient, SGD's for those that do not."
+        )
     rule = RULES[trial.scheme, kind]
+    lr_exponents = rule.lr if optimizer == "adam" else SGD_LR[trial.scheme, kind]
 
     def scale(exponents: Exponents) -> float:
-        return float(m_d**exponents.m_d * m_rho**exponents.m_rho)
+        return float(m_d**exponents.m_d * m_rho**exponents.m_rho * m_out**exponents.m_out)
 
     init_std = trial.init_std * scale(rule.init_std)
     if kind == "residual_out":
         init_std *= (2 * trial.depth) ** -0.5
     if kind in ("norm", "bias"):
         init_std = 0.0
-    lr = trial.lr * scale(rule.lr)
+    lr = trial.lr * scale(lr_exponents)
     if kind == "embedding":
         lr *= trial.embedding_lr_mult
     weight_decay = trial.weight_decay
     if trial.weight_decay_rule == "independent":
         # lr x weight_decay is then the same at every width and density; "coupled" lets it scale with the lr,
         # as the published code does.
-        weight_decay /= scale(rule.lr)
+        weight_decay /= scale(lr_exponents)
     forward = scale(rule.forward)
     if USES_ALPHAS[trial.scheme]:
         forward *= {"embedding": trial.alpha_input, "readout": trial.alpha_output}.get(kind, 1.0)
@@ -128,6 +168,11 @@ def numbers(trial: Trial, kind: Kind, *, m_d: float, m_rho: float) -> Numbers:
         weight_decay=weight_decay if DECAYED[kind] else 0.0,
         forward=forward,
     )
+
+
+def eps_multiplier(scheme: Scheme, *, m_d: float) -> float:
+    """The factor of Adam's eps for a tensor, by `EPS`."""
+    return float(m_d ** EPS[scheme].m_d)
 
 
 def attention_scale(trial: Trial) -> float:

@@ -65,16 +65,11 @@ def initial_parameters(trials: Sequence[Trial], vocabulary: int) -> Parameters:
         if kind == "norm":
             result[name] = torch.ones(len(trials), *shape)
             continue
-        drawn = {seed: _normals(seed, name, shape) for seed in {t.seed for t in trials}}
+        drawn = {seed: torch.from_numpy(mask_rules.normals(seed, name, shape)) for seed in {t.seed for t in trials}}
         result[name] = torch.stack([drawn[t.seed] * n[name].init_std for t, n in zip(trials, numbers, strict=True)])
         if name in kept:
             result[name] *= kept[name]
     return result
-
-
-def _normals(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
-    draws = np.random.Generator(mask_rules.generator("init", seed, name)).standard_normal(shape, dtype=np.float32)
-    return torch.from_numpy(draws)
 
 
 def logits(

@@ -1,0 +1,172 @@
+"""From a torch module, a base and a scheme to a plan: the same rules as the proxy's, on any model."""
+
+from __future__ import annotations
+
+import math
+import warnings as python_warnings
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from hpsweep.parametrization.kinds import Derived, derive, match, tensor_uses
+from hpsweep.parametrization.plan import Plan, TensorPlan
+from hpsweep.parametrization.rules import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
+from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
+
+FEW_INPUTS = 8
+"""Nonzeros per neuron below which the rules, which average over them, become doubtful."""
+
+
+def parametrize(
+    model: nn.Module,
+    scheme: Scheme,
+    *,
+    base: object,
+    density: float | Mapping[str, float] = 1.0,
+    include: str | Iterable[str] = "*",
+    exclude: str | Iterable[str] = (),
+    base_density: float = 1.0,
+    delta: object = None,
+    kinds: Mapping[str, Kind] | None = None,
+    fan_in_axis: Mapping[str, int] | None = None,
+    depth: int | None = None,
+    optimizer: OptimizerRule = "adam",
+    seed: int = 0,
+    alpha_input: float = 1.0,
+    alpha_output: float = 1.0,
+    embedding_lr_mult: float = 1.0,
+    weight_decay_rule: WeightDecayRule = "coupled",
+) -> Plan:
+    """The plan of a torch module under a scheme; the model is not changed.
+
+    `base` is the model that was tuned: a module, a function that returns one, or a configuration for the model's class.
+    `density` is one number for all hidden matrices, or one by pattern (such as "*.mlp.*") with the others dense;
+    `include` and `exclude` are patterns of hidden matrices too. `delta` is the model at any other width, needed where
+    model and base have the same. `kinds` and `fan_in_axis` settle by pattern what cannot be derived; mark matrices
+    that write into the residual stream as "residual_out" to have their init std divided by sqrt(2 depth), where depth
+    is half their number unless given. `seed` draws the masks. Raises ValueError with what is wrong and the remedy.
+    """
+    unit = Trial(
+        steps=1, scheme=scheme, lr=1.0, init_std=1.0, weight_decay=1.0, weight_decay_rule=weight_decay_rule, seed=seed,
+        base_density=base_density, alpha_input=alpha_input, alpha_output=alpha_output,
+        embedding_lr_mult=embedding_lr_mult,
+    )  # fmt: skip
+    derived = derive(model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis)
+    unit = unit.replace(depth=_depth(derived, depth))
+    densities = _densities(model, derived, density, _patterns(include), _patterns(exclude))
+    tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
+    warnings = _warnings(tensors)
+    for warning in warnings:
+        python_warnings.warn(warning, stacklevel=2)
+    return Plan(
+        scheme=unit.scheme, optimizer=optimizer, weight_decay_rule=unit.weight_decay_rule,
+        base_density=unit.base_density, seed=unit.seed, tensors=tensors, warnings=warnings,
+    )  # fmt: skip
+
+
+def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer: OptimizerRule) -> TensorPlan:
+    """`density` is None for a tensor that is dense in the base model too."""
+    numel = math.prod(tensor.shape)
+    nonzeros = numel if density is None else kept(numel, density)
+    m_rho = 1.0 if density is None else nonzeros / numel / unit.base_density
+    n = numbers(unit, tensor.kind, m_d=tensor.m_d, m_rho=m_rho, m_out=tensor.m_out, optimizer=optimizer)
+    readout = numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward if tensor.readouts else None
+    return TensorPlan(
+        tied=tensor.names[1:],
+        readouts=tensor.readouts,
+        shape=tensor.shape,
+        kind=tensor.kind,
+        fan_in=tensor.fan_in,
+        nonzero_fan_in=None if tensor.fan_in is None else tensor.fan_in * nonzeros / numel,
+        nonzeros=nonzeros,
+        density=nonzeros / numel,
+        m_d=tensor.m_d,
+        m_rho=m_rho,
+        init_mean=tensor.init_mean,
+        init_std=n.init_std,
+        lr=n.lr,
+        weight_decay=n.weight_decay,
+        eps=eps_multiplier(unit.scheme, m_d=tensor.m_d) if optimizer == "adam" else 1.0,
+        forward=n.forward,
+        readout_forward=readout,
+    )
+
+
+def _depth(derived: Mapping[str, Derived], depth: int | None) -> int:
+    writers = sum(tensor.kind == "residual_out" for tensor in derived.values())
+    if depth is None and writers % 2:
+        raise ValueError(
+            f"{writers} tensors are residual_out, from which no number of blocks with two each follows; give depth=..."
+        )
+    return depth if depth is not None else max(1, writers // 2)
+
+
+def _patterns(given: str | Iterable[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _densities(
+    model: nn.Module,
+    derived: Mapping[str, Derived],
+    density: float | Mapping[str, float],
+    include: list[str],
+    exclude: list[str],
+) -> dict[str, float]:
+    """Density by name, of every tensor that is made sparse."""
+    uses = tensor_uses(model)
+    hidden = [name for name, tensor in derived.items() if tensor.kind in SPARSE]
+
+    def chosen(patterns: Mapping[str, float] | list[str], word: str) -> dict[str, float | None]:
+        for pattern in patterns:
+            if not (found := match([pattern], uses, word)).keys() & set(hidden) and pattern != "*":
+                name = next(iter(found))
+                raise ValueError(
+                    f"{word} has {pattern!r}, which matches no hidden matrix; {name} is of kind "
+                    f"{derived[name].kind}, which stays dense."
+                )
+        return match(patterns, uses, word)
+
+    by_pattern = density if isinstance(density, Mapping) else {"*": density}
+    for pattern, given in by_pattern.items():
+        try:
+            Trial(steps=1, density=given)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (density of {pattern!r})" if isinstance(density, Mapping) else str(error)
+            ) from None
+    values = chosen(by_pattern, "density")
+    included, excluded = chosen(include, "include"), chosen(exclude, "exclude")
+    result = {}
+    for name in hidden:
+        value = values.get(name)
+        if value is None or name not in included or name in excluded:
+            continue
+        fan_in = derived[name].fan_in
+        assert fan_in is not None
+        if fan_in * value < 1:
+            raise ValueError(
+                f"density {value:g} leaves neurons of {name} without inputs: its fan-in is {fan_in}. Give it at least "
+                f"{1 / fan_in:g}, by density={{pattern: ...}}, or leave it out by exclude={[name]!r}."
+            )
+        result[name] = float(value)
+    if not result and any(value < 1 for value in by_pattern.values()):
+        raise ValueError(
+            f"density is {density!r}, and no hidden matrix is made sparse by it: there are {len(hidden)}, less what "
+            f"include={include} leaves out and exclude={exclude} takes away. Give density 1, or other patterns."
+        )
+    return result
+
+
+def _warnings(tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
+    few = {
+        name: tensor.nonzero_fan_in
+        for name, tensor in tensors.items()
+        if tensor.density < 1 and tensor.nonzero_fan_in is not None and tensor.nonzero_fan_in < FEW_INPUTS
+    }
+    if not few:
+        return ()
+    least = min(few, key=lambda name: few[name])
+    return (
+        f"{len(few)} tensor{'s' * (len(few) > 1)} with fewer than {FEW_INPUTS} nonzeros per neuron, {few[least]:.3g} "
+        f"in {least}: the rules average over them, and may not hold.",
+    )

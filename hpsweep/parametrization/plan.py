@@ -1,0 +1,239 @@
+"""A plan: what every tensor of a torch module is to the rules, and its multipliers, as plain data.
+
+    plan = hpsweep.parametrize(model, "supar", base=narrow_model, density=1 / 16)
+    print(plan)
+    plan.init_(model, init_std=0.08, seed=0)
+    optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
+    plan.attach(model, optimizer)
+
+The numbers are those of `rules` for base values of 1, so that a plan multiplies whatever base learning rate, init std
+and weight decay are given later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hpsweep.parametrization import apply
+from hpsweep.parametrization.rules import ATTENTION_SCALE_EXPONENT, Kind, OptimizerRule
+from hpsweep.spec import Scheme, WeightDecayRule
+
+PLAN_VERSION = 1
+"""Raised when a field of the plan changes its meaning or is added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPlan:
+    """One tensor: what it is, and what its base values are multiplied by. Missing is None.
+
+    `tied` are the other names of the same tensor, `readouts` those by which a tied embedding is the readout. `density`
+    is `nonzeros` over its size, and m_rho is counted from it. `init_mean` is the constant around which norms and biases
+    begin. `forward` multiplies what the tensor gives, `readout_forward` what a tied embedding gives in its second use:
+    both are stated here, and the model must apply them.
+    """
+
+    tied: tuple[str, ...]
+    readouts: tuple[str, ...]
+    shape: tuple[int, ...]
+    kind: Kind
+    fan_in: int | None
+    nonzero_fan_in: float | None
+    nonzeros: int
+    density: float
+    m_d: float
+    m_rho: float
+    init_mean: float
+    init_std: float
+    lr: float
+    weight_decay: float
+    eps: float
+    forward: float
+    readout_forward: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The tensors of a model by name, under one scheme. `seed` is that of the masks."""
+
+    scheme: Scheme
+    optimizer: OptimizerRule
+    weight_decay_rule: WeightDecayRule
+    base_density: float
+    seed: int
+    tensors: dict[str, TensorPlan]
+    warnings: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __str__(self) -> str:
+        """A table with one line per tensor; multipliers of the base values."""
+        columns = (
+            "kind",
+            "fan_in",
+            "nonzero_fan_in",
+            "m_d",
+            "m_rho",
+            "init_std",
+            "lr",
+            "weight_decay",
+            "eps",
+            "forward",
+        )
+        rows: list[tuple[str, ...]] = [("tensor", *columns)]
+        for name, tensor in self.tensors.items():
+            cells = [_cell(getattr(tensor, column)) for column in columns]
+            if tensor.readout_forward is not None:
+                cells[-1] += f", {tensor.readout_forward:.4g}"
+            rows.append((" = ".join((name, *tensor.tied)), *cells))
+        wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
+        title = f"{self.scheme} for {self.optimizer}, weight decay {self.weight_decay_rule}, plan {self.hash}"
+        notes = [f"warning: {warning}" for warning in self.warnings]
+        if forward := self.forward_multipliers:
+            told = ", ".join(f"{name} {factor:.4g}" for name, factor in forward.items())
+            notes.append(f"the model must multiply, in training and evaluation: the outputs of {told}")
+        if (exponent := ATTENTION_SCALE_EXPONENT[self.scheme]) != -0.5:
+            notes.append(f"the model must scale attention logits, if it has any, by head size ** {exponent:g}")
+        return "\n".join([title, *table, *notes])
+
+    @property
+    def forward_multipliers(self) -> dict[str, float]:
+        """Name of a tensor's use -> the factor of its output, where it is not 1; a tied readout has its own name."""
+        factors = {
+            name: tensor.readout_forward if name in tensor.readouts else tensor.forward
+            for first, tensor in self.tensors.items()
+            for name in (first, *tensor.tied)
+        }
+        return {name: factor for name, factor in factors.items() if factor is not None and factor != 1.0}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: dictionaries, lists, strings and numbers."""
+        return dict(json.loads(self.to_json()))
+
+    def to_json(self) -> str:
+        """The plan as JSON text; floats in their shortest exact form."""
+        return json.dumps({"version": PLAN_VERSION, **dataclasses.asdict(self)}, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan that `to_dict` gave; raises ValueError for one of another version."""
+        version = values.get("version")
+        if version != PLAN_VERSION:
+            raise ValueError(f"the plan is of version {version}; this hpsweep reads {PLAN_VERSION}: make it anew.")
+        fields = {name: value for name, value in values.items() if name != "version"}
+        tensors = {
+            name: TensorPlan(**{**tensor, **{field: tuple(tensor[field]) for field in ("tied", "readouts", "shape")}})
+            for name, tensor in values["tensors"].items()
+        }
+        return cls(**{**fields, "tensors": tensors, "warnings": tuple(values["warnings"])})
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits, equal for equal plans on any machine."""
+        text = json.dumps({**self.to_dict(), "warnings": []}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def mask_hash(self) -> str:
+        """16 hexadecimal digits of the bits of all masks."""
+        digest = hashlib.sha256()
+        for name, tensor in self.tensors.items():
+            if tensor.nonzeros < math.prod(tensor.shape):
+                digest.update(name.encode())
+                digest.update(np.packbits(apply.mask(self, name)).tobytes())
+        return digest.hexdigest()[:16]
+
+    def init_(self, model: nn.Module, *, init_std: float, seed: int) -> None:
+        """Fill every parameter: unit normals by (seed, tensor name) times init_std, its multiplier and its mask.
+
+        Norms and biases are filled with `init_mean`, the rows of padding tokens with zero. `init_std` is the base
+        value. Works on whole and on sharded (FSDP2) parameters; each rank fills its own part with the same numbers.
+        """
+        apply.init_(self, model, init_std=init_std, seed=seed)
+
+    def param_groups(
+        self, model: nn.Module, *, lr: float, weight_decay: float = 0.0, eps: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Parameter groups for a torch optimizer: tensors that share their multipliers, with lr, weight_decay and eps.
+
+        The arguments are base values. Weight decay is meant as AdamW and SGD apply it, times the learning rate. Without
+        `eps` groups have none, and the optimizer's own holds for all. Schedulers that multiply keep the ratios.
+        """
+        return apply.param_groups(self, model, lr=lr, weight_decay=weight_decay, eps=eps)
+
+    def masks(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """True where a weight exists, for every sparse tensor, on its device and sharded as it is."""
+        return {
+            name: apply.like(torch.from_numpy(apply.mask(self, name)), parameter)
+            for name, parameter in apply.parameters(self, model).items()
+            if self.is_sparse(name)
+        }
+
+    def is_sparse(self, name: str) -> bool:
+        """Whether the tensor has a mask."""
+        return self.tensors[name].nonzeros < math.prod(self.tensors[name].shape)
+
+    def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> apply.Attached:
+        """Keep pruned weights exactly zero from now on, and the ratios of the learning rates checked at every step.
+
+        Call it after wrapping, sharding and moving the model, and after a checkpoint is loaded. Gradients of pruned
+        weights are zeroed where they arrive, before they are clipped, and pruned weights after every step of the
+        optimizer. Raises ValueError if the optimizer lacks a tensor, or a pruned weight is not zero.
+        """
+        return apply.attach(self, model, optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the plan, its hash, and the hash of its masks."""
+        return {"plan": self.to_dict(), "hash": self.hash, "mask_hash": self.mask_hash}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Verify that a checkpoint was made under this plan; raises ValueError with the first difference."""
+        if state["hash"] != self.hash:
+            raise ValueError(
+                f"the checkpoint was made under plan {state['hash']}, this is {self.hash}: {self._difference(state)}. "
+                "Go on with Plan.from_state_dict(state), or with the settings that it was made with."
+            )
+        if state["mask_hash"] != self.mask_hash:
+            raise ValueError(
+                f"the checkpoint's masks have hash {state['mask_hash']}, those of this plan {self.mask_hash}, though "
+                "the plans are equal: the checkpoint was changed, or made by another version of hpsweep."
+            )
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Plan:
+        """The plan in a checkpoint, verified; no base model is needed."""
+        plan = cls.from_dict(state["plan"])
+        plan.load_state_dict(state)
+        return plan
+
+    def _difference(self, state: Mapping[str, Any]) -> str:
+        ours, theirs = self.to_dict(), state["plan"]
+        for name in ours:
+            if name not in ("tensors", "warnings") and ours[name] != theirs.get(name):
+                return f"its {name} is {theirs.get(name)!r}, here {ours[name]!r}"
+        for name in {**ours["tensors"], **theirs["tensors"]}:
+            here, there = ours["tensors"].get(name), theirs["tensors"].get(name)
+            if here is None or there is None:
+                return f"only one of them has {name}"
+            for field in here:
+                if here[field] != there.get(field):
+                    return f"{name} has {field} {there.get(field)!r}, here {here[field]!r}"
+        return "its tensors come in another order"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,62 @@
+"""A plan under DistributedDataParallel and FSDP2, in two processes on the CPU, against one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hpsweep.spec import kept
+from tests.test_plan_masks import loss, sparse_toy
+from tests.two_processes import PARTS, STEPS, batch
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    """One process that sees the batches of both."""
+    model, plan = sparse_toy()
+    optimizer = torch.optim.AdamW(plan.param_groups(model, lr=0.01, weight_decay=0.1), eps=1e-6)
+    plan.attach(model, optimizer)
+    losses, norms = [], []
+    for step in range(STEPS):
+        for part in range(PARTS):
+            both = [loss(model, batch(step, part, rank)) for rank in (0, 1)]
+            losses.append([value.item() for value in both])
+            (sum(both, torch.zeros(())) / (2 * PARTS)).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"losses": losses, "norms": norms, "weights": dict(model.named_parameters()), "masks": plan.masks(model)}
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_two_processes_have_the_masks_losses_norms_and_weights_of_one(
+    way: str, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tests.two_processes", way, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for rank, result in enumerate(ranks):
+        assert result["losses"] == pytest.approx([pair[rank] for pair in alone["losses"]], abs=1e-4)
+        assert result["norms"] == pytest.approx(alone["norms"], rel=1e-4)
+        for name, exists in alone["masks"].items():
+            assert (result["masks"][name] == exists).all()
+            assert ((result["weights"][name] != 0) == exists).all()
+            assert int(exists.sum()) == kept(exists.numel(), 1 / 8)
+    first, second = (result["weights"] for result in ranks)
+    weights: dict[str, Tensor] = alone["weights"]
+    assert first.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert (first[name] == second[name]).all()
+        torch.testing.assert_close(first[name], weight.detach(), rtol=0, atol=2e-3)

@@ -60,8 +60,8 @@ def _trial(card: Card, data: str | None, batch: int | None, given: Mapping[str, 
             **{n: card.proxy[n] for n in ("base_width", "base_density")},
             **{n: card.optimizer[n] for n in ("weight_decay_rule", "beta1", "beta2", "eps", "clip")},
             **{n: card.schedule[n] for n in ("warmup_fraction", "final_lr_fraction")},
-            "data": data or card.proxy["data"],
-            "batch": batch or card.proxy["batch"],
+            "data": card.proxy["data"] if data is None else data,
+            "batch": card.proxy["batch"] if batch is None else batch,
             "seed": card.mask["seed"],
         }
     except (KeyError, TypeError) as error:

@@ -37,14 +37,14 @@ Progress = Callable[[int, int, float], None]
 class ReferenceGPT(nn.Module):
     """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `rules.tensors`."""
 
-    def __init__(self, trial: Trial, vocabulary: int) -> None:
+    def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
         super().__init__()
         initial = model.initial_parameters([trial], vocabulary)
         self.names = tuple(initial)  # a module's own parameter names cannot have dots
-        self.weights = nn.ParameterList(initial.values())
+        self.weights = nn.ParameterList(tensor.to(device) for tensor in initial.values())
         self.head_size = trial.head_size
-        for name, value in model.multipliers([trial], vocabulary)._asdict().items():
-            self.register_buffer(f"{name}_multiplier", value)
+        # no buffers, which DistributedDataParallel would send around in every step
+        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers([trial], vocabulary)))
 
     def parameters_by_name(self) -> model.Parameters:
         """The tensors without autograd, by name: the same memory."""
@@ -54,9 +54,8 @@ class ReferenceGPT(nn.Module):
         self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]
     ) -> Float[Tensor, "1 batch"]:
         """Mean cross-entropy of every sequence, nats/token."""
-        multipliers = model.Multipliers(*(getattr(self, f"{name}_multiplier") for name in model.Multipliers._fields))
         weights = dict(zip(self.names, self.weights, strict=True))
-        return model.losses(weights, multipliers, inputs[None], targets[None], head_size=self.head_size)
+        return model.losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
 
 
 def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> None:
@@ -141,7 +140,7 @@ class Run:
 
     def __init__(self, trial: Trial, data: Dataset, here: Ranks, *, compiled: bool, accumulate: int) -> None:
         self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
-        self.module = ReferenceGPT(trial, data.vocabulary).to(here.device)
+        self.module = ReferenceGPT(trial, data.vocabulary, here.device)
         self.parameters = self.module.parameters_by_name()
         self.masks = {n: m.to(here.device) for n, m in model.masks([trial], data.vocabulary).items()}
         self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
@@ -154,7 +153,7 @@ class Run:
         self.call: nn.Module = self.module
         if here.size > 1:
             devices = [here.device] if here.device.type == "cuda" else None
-            self.call = DistributedDataParallel(self.call, device_ids=devices, broadcast_buffers=False)
+            self.call = DistributedDataParallel(self.call, device_ids=devices)
         parts = [f"{here.size} processes"] * (here.size > 1) + [f"{accumulate} parts"] * (accumulate > 1)
         self.engine = ", ".join(["torch target", *parts, *["compiled"] * compiled])
         self.train_losses = torch.full((trial.total_steps, 1), torch.nan, device=here.device)
@@ -253,8 +252,9 @@ class Run:
         for number, start in enumerate(range(0, trial.eval_sequences, size)):
             if number % here.size == here.rank:
                 some = slice(start, start + size)
-                with precision(trial, here.device):
-                    each[some] = self.module(inputs[some].to(here.device), targets[some].to(here.device))[0].double()
+                with precision(trial, here.device):  # not compiled: other sizes would be compiled anew
+                    losses = self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))
+                each[some] = losses[0].double()
         return here.sum(each).cpu().numpy()
 
     def check_zeros(self) -> None:

@@ -80,6 +80,7 @@ def resumed(folder: Path) -> None:
 def compiled(folder: Path) -> None:
     """A compiled run; compiling takes no functions whose shapes are checked, as in the tests' own process."""
     run.train_target(SHORT, load_dataset("stdlib"), folder, device="cpu", compiled=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
 if __name__ == "__main__":

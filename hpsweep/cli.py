@@ -437,6 +437,12 @@ def _compact(a: argparse.Namespace) -> None:
     print(f"{a.folder}: {trials} trials, in {before} files before")
 
 
+def _train(a: argparse.Namespace) -> None:
+    from hpsweep.cli_train import train
+
+    train(a)
+
+
 def _law(a: argparse.Namespace) -> None:
     from hpsweep.cli_law import law
 
@@ -453,6 +459,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plot": _plot,
     "report": _report,
     "compact": _compact,
+    "train": _train,
     "law": _law,
 }
 """What every verb does; it returns the exit status, None for 0."""

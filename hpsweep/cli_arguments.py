@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import NoReturn, get_args
 
 from hpsweep import __version__
-from hpsweep.spec import TUNED, Scheme
+from hpsweep.spec import TUNED, Precision, Scheme
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,8 +91,25 @@ def parser() -> argparse.ArgumentParser:
         help="which FLOPs that is measured in: zeros multiplied, or free",
     )
     _add_target(verbs.choices["transfer"])
+    _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
     return whole
+
+
+def _add_train(to: argparse.ArgumentParser) -> None:
+    to.add_argument("card", metavar="CARD", help="the card, a JSON file that transfer wrote")
+    to.add_argument("--data", metavar="SOURCE", help="what to train on; default: the proxy's data")
+    length = to.add_mutually_exclusive_group()
+    length.add_argument("--tokens", type=int, metavar="N", help="tokens to train on; default: those of the card")
+    length.add_argument("--steps", type=int, metavar="N", help="optimizer steps, instead of tokens")
+    to.add_argument("--batch", type=int, metavar="N", help="sequences per step, of all processes; default: the proxy's")
+    to.add_argument("--eval-sequences", type=int, metavar="N", help="held-out sequences behind val_loss; default: 1024")
+    to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="what to train on")
+    to.add_argument("--dtype", default="float32", choices=get_args(Precision), help="of products; weights are float32")
+    to.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    to.add_argument("--accumulate", type=int, default=1, metavar="K", help="parts a process splits its batch into")
+    to.add_argument("--checkpoint-every", type=int, metavar="N", help="steps; default: a twentieth of all")
+    to.add_argument("--out", metavar="FOLDER", help="results folder; default: target/ beside the card")
 
 
 def _add_law(to: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from hpsweep import store
 from hpsweep.cli import load_experiment, main, parser
 from tests import fake_training as fake
 
-VERBS = ("plan", "run", "status", "optimum", "regret", "transfer", "plot", "report", "compact", "law")
+VERBS = ("plan", "run", "status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law")
 
 
 @pytest.fixture
@@ -668,15 +668,15 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
 ) -> None:
     (there / "empty" / "runs").mkdir(parents=True)
     target = ["--width", "512", "--density", "1/16"]
-    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "law"):
+    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law"):
         more = target if verb == "transfer" else []
         assert "gone" in refused(capsys, verb, "gone", *more)
     for verb in ("optimum", "regret", "transfer"):
         assert "gone does not exist" in refused(capsys, verb, "gone")
-    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "law"):
+    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "law"):
         more = target if verb == "transfer" else []
-        if verb != "compact":
-            assert "no stored trials in empty" in refused(capsys, verb, "empty", *more)
+        assert "no stored trials in empty" in refused(capsys, verb, "empty", *more)
+    assert "give the file of a card" in refused(capsys, "train", "empty")
 
 
 def test_results_of_mixed_data_are_refused(folder: str, capsys: pytest.CaptureFixture[str]) -> None:

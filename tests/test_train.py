@@ -140,7 +140,7 @@ def test_the_training_loss_of_a_row_is_that_of_the_last_twentieth_of_the_steps()
 def test_looking_for_diverged_trials_less_often_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [BASE, BASE.replace(lr=1e6), BASE.replace(lr=2.0**-9)]
     often = train.train(trials)
-    monkeypatch.setitem(train._CHECK_EVERY, "cpu", 7)
+    monkeypatch.setitem(train.CHECK_EVERY, "cpu", 7)
     seldom = train.train(trials)
     for a, b in zip(often.rows, seldom.rows, strict=True):
         assert (a["status"], a.get("val_loss"), a.get("diverged_step")) == (

@@ -76,6 +76,8 @@ class Card:
         try:
             values = json.loads(Path(path).read_text())
             version = values["schema_version"]
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror}); give the file of a card.") from None
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no card; write one with Card.write or the transfer command.") from None
         if version != CARD_VERSION:
@@ -105,7 +107,6 @@ def make_card(
     shape = ("width", "density", "depth", "head_size", "context", "tied")
     duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens, "data": base.data}
     base_shape = {"base_width": base.base_width, "base_density": base.base_density}
-    alphas = rules.USES_ALPHAS[trial.scheme]
     row = _plain(tuned.row)
     ends = [row["low"], row["high"]] if along["carried"] == "constant" else [along["low"], along["high"]]
     carried = row["opt"] if along["carried"] == "constant" else along["value"]
@@ -116,11 +117,7 @@ def make_card(
         base={name: getattr(base, name) for name in TUNED},
         optimum=row,
         uncertainty=None if None in ends else max(abs(math.log2(end / carried)) for end in ends),
-        kinds=_kinds(trial),
-        attention_scale=rules.attention_scale(trial),
-        readout_multiplier=rules.readout_multiplier(trial),
-        alpha_input=trial.alpha_input if alphas else 1.0,
-        alpha_output=trial.alpha_output if alphas else 1.0,
+        **target_numbers(trial, vocabulary[1]),
         embedding_lr_mult=trial.embedding_lr_mult,
         optimizer={
             "name": "AdamW",
@@ -129,17 +126,29 @@ def make_card(
         },
         schedule={name: getattr(trial, name) for name in ("warmup_fraction", "final_lr_fraction")},
         mask={"seed": target.mask_seed, "density": trial.density, "kinds": list(rules.SPARSE)},
-        tensors=[
-            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": _nonzeros(shape, kind, trial.density)}
-            for name, (shape, kind) in rules.tensors(trial, vocabulary[1]).items()
-        ],
-        sizes=sizes(trial, vocabulary[1])._asdict(),
         evidence=evidence,
         drift=drifts,
         along_drift=along,
         comparison=comparison,
         warnings=notes,
     )
+
+
+def target_numbers(trial: Trial, vocabulary: int) -> dict[str, Any]:
+    """The fields of a card that the rules derive from the target's trial."""
+    alphas = rules.USES_ALPHAS[trial.scheme]
+    return {
+        "kinds": _kinds(trial),
+        "attention_scale": rules.attention_scale(trial),
+        "readout_multiplier": rules.readout_multiplier(trial),
+        "alpha_input": trial.alpha_input if alphas else 1.0,
+        "alpha_output": trial.alpha_output if alphas else 1.0,
+        "tensors": [
+            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": _nonzeros(shape, kind, trial.density)}
+            for name, (shape, kind) in rules.tensors(trial, vocabulary).items()
+        ],
+        "sizes": sizes(trial, vocabulary)._asdict(),
+    }
 
 
 def _kinds(trial: Trial) -> dict[str, dict[str, float]]:

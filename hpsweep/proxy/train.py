@@ -7,7 +7,7 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hpsweep.parametrization import count
@@ -31,7 +31,7 @@ DIVERGED_FACTOR = 2.0
 """A trial is given up when its training loss is not finite, or above this many times the larger of its first
 loss and the loss of uniform guessing."""
 
-_CHECK_EVERY = {"cpu": 1, "cuda": 16}
+CHECK_EVERY = {"cpu": 1, "cuda": 16}
 """Steps between looks at which trials have diverged; a look makes the GPU wait. No result depends on it."""
 
 Progress = Callable[[int, int], None]
@@ -57,7 +57,7 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | 
     try:
         return _train(trials, data, torch.device(device), progress)
     except RuntimeError as error:
-        if not _out_of_memory(error) or len(trials) == 1:
+        if not out_of_memory(error) or len(trials) == 1:
             raise
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -69,16 +69,17 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | 
     )
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether the error says that memory ran out, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress | None) -> Outcome:
     started = time.perf_counter()
-    first, vocabulary = trials[0], data.vocabulary
+    first = trials[0]
     ensemble = Ensemble(trials, data, device)
     history = torch.full((first.total_steps, len(trials)), torch.nan, device=device)
-    every = _CHECK_EVERY.get(device.type, 16)
+    every = CHECK_EVERY.get(device.type, 16)
     looked = 0
     for step in range(first.total_steps):
         ensemble.step(step, history)
@@ -89,24 +90,42 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
                 break
             if progress is not None:
                 progress(looked, first.total_steps)
-    validation = ensemble.evaluate()
-    train_losses = history.double().cpu().numpy()
-    seconds = (time.perf_counter() - started) / len(trials)
+    return outcome(
+        trials,
+        data,
+        history.double().cpu().numpy(),
+        ensemble.evaluate(),
+        ensemble.diverged,
+        device=device_name(device),
+        engine="torch",
+        ensemble_size=len(trials),
+        seconds=(time.perf_counter() - started) / len(trials),
+    )
+
+
+def outcome(
+    trials: Sequence[Trial],
+    data: Dataset,
+    train_losses: Float[np.ndarray, "step trial"],
+    validation: Mapping[int, Float[np.ndarray, " sequence"]],
+    diverged: Mapping[int, int],
+    **made_by: Any,
+) -> Outcome:
+    """Rows and curves of trained trials: losses of every step, and by place among the trials the loss of every
+    held-out sequence or the step of divergence. `made_by`: columns that say what trained them.
+    """
     common = {
-        "vocabulary": vocabulary,
+        "vocabulary": data.vocabulary,
         "data_hash": data.data_hash,
-        "device": device_name(device),
-        "engine": "torch",
-        "ensemble_size": len(trials),
-        "seconds": seconds,
+        **made_by,
         "finished_at": datetime.now(UTC),
         "torch_version": str(torch.__version__),
         "python_version": platform.python_version(),
     }
     rows = [
         {
-            **_described(t, vocabulary),
-            **_result(train_losses[:, i], validation.get(i), ensemble.diverged.get(i)),
+            **_described(t, data.vocabulary),
+            **_result(train_losses[:, i], validation.get(i), diverged.get(i)),
             **common,
         }
         for i, t in enumerate(trials)
@@ -155,8 +174,7 @@ class Ensemble:
 
     def drop_diverged(self, history: Float[Tensor, "step trial"], *, since: int) -> None:
         """Let go of members whose losses from step `since` on say that they diverged, noting the step."""
-        limit = DIVERGED_FACTOR * history[0, self.members].clamp(min=math.log(self.data.vocabulary))
-        bad = ~(history[since:, self.members] <= limit)  # not a number is bad too
+        bad = beyond_limit(history[:, self.members], since, self.data.vocabulary)
         if not bool(bad.any()):
             return
         steps = (since + bad.int().argmax(0)).tolist()
@@ -195,12 +213,17 @@ class Ensemble:
         self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
     ) -> Float[Tensor, "trial batch"]:
         first = self.trials[0]
-        with _precision(first, self.device):
+        with precision(first, self.device):
             return model.losses(self.parameters, self.multipliers, inputs, targets, head_size=first.head_size)
 
 
+def beyond_limit(history: Float[Tensor, "step trial"], since: int, vocabulary: int) -> Bool[Tensor, "later trial"]:
+    """Whether the loss of each step from `since` on says that the trial has diverged; not a number does too."""
+    return ~(history[since:] <= DIVERGED_FACTOR * history[0].clamp(min=math.log(vocabulary)))
+
+
 @contextlib.contextmanager
-def _precision(trial: Trial, device: torch.device) -> Iterator[None]:
+def precision(trial: Trial, device: torch.device) -> Iterator[None]:
     """bfloat16: products in bfloat16; weights, norms, losses and the optimizer in float32."""
     with torch.autocast(device.type, torch.bfloat16, enabled=trial.precision == "bfloat16"):
         yield

@@ -1,0 +1,264 @@
+"""The target run: one trial on one device or several, with checkpoints, into a results folder.
+
+The model is the proxies' own, an ensemble of one inside a torch.nn.Module: then a target differs from a proxy in size
+only. A module is what torch.compile and DistributedDataParallel take; optimizer, schedule, clipping, batches, masks and
+evaluation are the proxies' functions, called from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hpsweep import store
+from hpsweep.proxy import model
+from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windows
+from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients, schedule
+from hpsweep.proxy.train import CHECK_EVERY, Outcome, beyond_limit, device_name, out_of_memory, outcome, precision
+from hpsweep.spec import Trial
+from hpsweep.sweep.run import check_hashes, provenance
+from hpsweep.target.checkpoint import Identity, State, checkpoint_path, load, mask_hash, moments, restore_moments, save
+from hpsweep.target.ranks import Ranks, processes, ranks
+
+Progress = Callable[[int, int, float], None]
+"""Told steps taken, steps in all, and the last training loss (nats/token)."""
+
+
+class ReferenceGPT(nn.Module):
+    """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `rules.tensors`."""
+
+    def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
+        super().__init__()
+        initial = model.initial_parameters([trial], vocabulary)
+        self.names = tuple(initial)  # a module's own parameter names cannot have dots
+        self.weights = nn.ParameterList(tensor.to(device) for tensor in initial.values())
+        self.head_size = trial.head_size
+        # no buffers, which DistributedDataParallel would send around in every step
+        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers([trial], vocabulary)))
+
+    def parameters_by_name(self) -> model.Parameters:
+        """The tensors without autograd, by name: the same memory."""
+        return {name: weight.detach() for name, weight in zip(self.names, self.weights, strict=True)}
+
+    def forward(
+        self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]
+    ) -> Float[Tensor, "1 batch"]:
+        """Mean cross-entropy of every sequence, nats/token."""
+        weights = dict(zip(self.names, self.weights, strict=True))
+        return model.losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
+
+
+def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> None:
+    """Raise ValueError where the batch cannot be split over the processes and parts, or a number is below 1."""
+    for name, given in (("accumulate", accumulate), ("checkpoint-every", checkpoint_every)):
+        if given is not None and given < 1:
+            raise ValueError(f"--{name} is {given}; give a whole number of at least 1.")
+    if trial.batch % (processes() * accumulate):
+        raise ValueError(
+            f"batch {trial.batch} cannot be split over {processes()} processes x {accumulate} parts (--accumulate); "
+            "their product has to divide it."
+        )
+
+
+def train_target(
+    trial: Trial,
+    data: Dataset,
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    compiled: bool = False,
+    accumulate: int = 1,
+    checkpoint_every: int | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Train the trial, going on from its checkpoint in `folder` if there is one; returns the row that is stored there.
+
+    Under torchrun every process takes its part of each batch; the first one writes. A trial that is stored already is
+    not trained again. `accumulate`: parts that a process takes one after another; `checkpoint_every`: steps, by default
+    a twentieth of all. Raises ValueError for a folder in use or unusable, rows of other data, a checkpoint that is not
+    this run's, and when memory runs out.
+    """
+    check_split(trial, accumulate, checkpoint_every)
+    folder = Path(folder)
+    with ranks(device) as here, contextlib.ExitStack() as held:
+        problem, row = _begin(trial, data, folder, held) if here.first else (None, None)
+        problem, row = here.from_first((problem, row))
+        if problem:
+            raise ValueError(problem)
+        if row:
+            say(f"{folder} has this run already ({row['status']}).")
+            return dict(row)
+        try:
+            run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
+            path = checkpoint_path(folder, trial)
+            if saved := load(path, run.identity):
+                run.restore(saved)
+                say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
+            here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
+            result = run.train(path, checkpoint_every or max(1, trial.total_steps // 20), progress)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise ValueError(
+                f"memory ran out with {trial.batch // (here.size * accumulate)} sequences at a time in a process; "
+                "raise --accumulate, or use more processes."
+            ) from error
+        row = {**provenance(optuna=False), "attempts": 1, **result.rows[0]}
+        if here.first:
+            store.append(folder, [row], result.curves)
+        return row
+
+
+def _begin(
+    trial: Trial, data: Dataset, folder: Path, held: contextlib.ExitStack
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Hold the folder; returns what is wrong with it, in one line, or the row of this trial if it has been trained."""
+    try:
+        store.check_folder(folder, folder.name)
+        if stale := held.enter_context(store.lock(folder)):
+            warnings.warn(f"taking over from {stale}, which died.", stacklevel=2)
+        stored = store.read_runs(folder).to_pylist()
+        check_hashes(folder, stored, {trial.data: data})
+    except ValueError as error:
+        return str(error).replace("--results", "--out"), None
+    return None, next((r for r in stored if r["trial_id"] == trial.trial_id and r["status"] in store.DONE), None)
+
+
+class Run:
+    """The model, optimizer and losses of a run between its steps, in one of its processes."""
+
+    def __init__(self, trial: Trial, data: Dataset, here: Ranks, *, compiled: bool, accumulate: int) -> None:
+        self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
+        self.module = ReferenceGPT(trial, data.vocabulary, here.device)
+        self.parameters = self.module.parameters_by_name()
+        self.masks = {n: m.to(here.device) for n, m in model.masks([trial], data.vocabulary).items()}
+        self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
+        self.optimizer = Optimizer([trial], self.parameters, data.vocabulary)
+        self.offsets = train_offsets(
+            data, seed=trial.seed, steps=trial.total_steps, batch=trial.batch, context=trial.context
+        )
+        if compiled:
+            self.module.compile()
+        self.call: nn.Module = self.module
+        if here.size > 1:
+            devices = [here.device] if here.device.type == "cuda" else None
+            self.call = DistributedDataParallel(self.call, device_ids=devices)
+        parts = [f"{here.size} processes"] * (here.size > 1) + [f"{accumulate} parts"] * (accumulate > 1)
+        self.engine = ", ".join(["torch target", *parts, *["compiled"] * compiled])
+        self.train_losses = torch.full((trial.total_steps, 1), torch.nan, device=here.device)
+        self.steps_taken, self.seconds = 0, 0.0
+
+    def state(self) -> State:
+        """All that the next step depends on, beside the trial, on the CPU."""
+        weights = {name: tensor[0].cpu() for name, tensor in self.parameters.items()}
+        losses = self.train_losses[: self.steps_taken, 0].cpu()
+        return State(self.steps_taken, weights, moments(self.optimizer), losses, self.seconds)
+
+    def restore(self, saved: State) -> None:
+        """Go on from `saved`."""
+        for name, tensor in self.parameters.items():
+            tensor[0].copy_(saved.weights[name])
+        restore_moments(self.optimizer, saved.moments)
+        self.train_losses[: saved.step, 0] = saved.train_losses.to(self.here.device)
+        self.steps_taken, self.seconds = saved.step, saved.seconds
+
+    def train(self, path: Path, checkpoint_every: int, progress: Progress | None) -> Outcome:
+        """Take the steps that are left, with a checkpoint now and then and after the last one; then evaluate."""
+        started, before = time.perf_counter(), self.seconds
+        trial, device = self.trial, self.here.device
+        look_every, looked = CHECK_EVERY.get(device.type, 16), self.steps_taken
+        diverged: dict[int, int] = {}
+        while self.steps_taken < trial.total_steps and not diverged:
+            self.step()
+            taken = self.steps_taken
+            keep = taken % checkpoint_every == 0 or taken == trial.total_steps
+            if not (keep or taken % look_every == 0):
+                continue
+            bad = beyond_limit(self.train_losses[:taken], looked, self.data.vocabulary)
+            if bool(bad.any()):
+                diverged[0] = looked + int(bad.int().argmax())
+                break
+            looked = taken
+            self.seconds = before + time.perf_counter() - started
+            if keep and self.here.first:
+                self.check_zeros()
+                save(path, self.identity, self.state())
+            if progress is not None:
+                progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))
+        return outcome(
+            [trial],
+            self.data,
+            self.train_losses.double().cpu().numpy(),
+            {} if diverged else {0: self.evaluate()},
+            diverged,
+            device=device_name(device),
+            engine=self.engine,
+            ensemble_size=1,
+            seconds=before + time.perf_counter() - started,
+        )
+
+    def step(self) -> None:
+        """One optimizer step. Every process takes its part of the batch; gradients are the mean over all of it."""
+        step, trial = self.steps_taken, self.trial
+        parts = self.offsets[step].reshape(self.here.size, self.accumulate, -1)[self.here.rank]
+        total = torch.zeros(1, device=self.here.device)
+        for number, offsets in enumerate(parts, 1):
+            inputs, targets = (
+                torch.from_numpy(ids).to(self.here.device, non_blocking=True)
+                for ids in windows(self.data.train, offsets, trial.context)
+            )
+            with self._reduced(last=number == len(parts)):
+                with precision(trial, self.here.device):
+                    losses = self.call(inputs, targets).mean(1) / len(parts)
+                losses.sum().backward()
+            total += losses.detach()
+        gradients = {}
+        for name, weight in zip(self.module.names, self.module.weights, strict=True):
+            assert weight.grad is not None
+            gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.train on why contiguous
+        mask_gradients(gradients, self.masks)
+        norms = clip_gradients(gradients, trial.clip)
+        self.optimizer.step(gradients, schedule(trial, step))
+        known = torch.where(norms.isfinite(), total, torch.nan)
+        self.train_losses[step] = self.here.sum(known) / self.here.size
+        self.steps_taken += 1
+
+    def _reduced(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are averaged over the processes once a step, with its last part."""
+        if isinstance(self.call, DistributedDataParallel) and not last:
+            return self.call.no_sync()
+        return contextlib.nullcontext()
+
+    @torch.no_grad()
+    def evaluate(self) -> Float[np.ndarray, " sequence"]:
+        """Loss of every held-out sequence, nats/token: those of the proxies' evaluation, spread over the processes."""
+        trial, here = self.trial, self.here
+        inputs, targets = (
+            torch.from_numpy(ids) for ids in validation_windows(self.data, trial.eval_sequences, trial.context)
+        )
+        each = torch.zeros(trial.eval_sequences, dtype=torch.float64, device=here.device)
+        size = 2 * trial.batch // (here.size * self.accumulate)
+        for number, start in enumerate(range(0, trial.eval_sequences, size)):
+            if number % here.size == here.rank:
+                some = slice(start, start + size)
+                with precision(trial, here.device):  # not compiled: other sizes would be compiled anew
+                    losses = self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))
+                each[some] = losses[0].double()
+        return here.sum(each).cpu().numpy()
+
+    def check_zeros(self) -> None:
+        """Raise RuntimeError where a weight that does not exist is not exactly zero."""
+        for name, kept in self.masks.items():
+            if bool(self.parameters[name].masked_fill(kept, 0.0).any()):
+                raise RuntimeError(f"masked weights of {name} are not zero after step {self.steps_taken}.")

@@ -7,7 +7,7 @@ scheme: weights already initialized by the rules, and three multipliers per tria
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,12 @@ from hpsweep.spec import Trial
 
 Parameters = dict[str, Tensor]
 """Name -> (trial, *shape); names and shapes as in `parametrization.rules.tensors`."""
+
+Watch = Callable[[str, Tensor, Tensor | None], None]
+"""Is given every activation, trial axis first, by the name of the tensor that makes it, in the order of the pass.
+
+Last is what a hidden matrix was multiplied with; of other activations None.
+"""
 
 
 class Multipliers(NamedTuple):
@@ -77,28 +83,74 @@ def _normals(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(draws)
 
 
+def _unwatched(name: str, x: Tensor, made_from: Tensor | None) -> None:
+    pass
+
+
 def logits(
-    parameters: Parameters, multiply: Multipliers, inputs: Int[Tensor, "trial batch context"], *, head_size: int
+    parameters: Parameters,
+    multiply: Multipliers,
+    inputs: Int[Tensor, "trial batch context"],
+    *,
+    head_size: int,
+    watch: Watch = _unwatched,
 ) -> Float[Tensor, "trial batch context vocabulary"]:
-    """Next-token logits. Nothing here mixes trials: every product is batched over the trial axis."""
+    """Next-token logits. Nothing here mixes trials: every product is batched over the trial axis.
+
+    `watch` also sees the residual stream ("embedding", "block0", ...) and the attention logits
+    ("block0.attention.logits"; trial, causal pairs).
+    """
     trial, batch, context = inputs.shape
     token = parameters["embedding.token"]
     x = _look_up(token, inputs) + parameters["embedding.position"][:, None, :context]
     x = x * _over(x, multiply.embedding)
     x = x.view(trial, batch * context, -1)  # (trial, batch x context, width) from here on
+    watch("embedding", x, None)
     block = 0
     while f"block{block}.norm1" in parameters:
         p = {name: parameters[f"block{block}.{name}"] for name in _BLOCK}
-        x = x + _attention(p, multiply, _norm(x, p["norm1"]), batch=batch, head_size=head_size)
-        hidden = F.gelu(_linear(_norm(x, p["norm2"]), p["mlp.in"]))  # (trial, batch x context, 4 width)
-        x = x + _linear(hidden, p["mlp.out"])
+        x = _block(p, multiply, x, batch=batch, head_size=head_size, watch=_within(f"block{block}", watch))
         block += 1
     x = _norm(x, parameters["norm"])
+    watch("norm", x, None)
     x = x * _over(x, multiply.readout)
-    return _linear(x, parameters.get("readout", token)).view(trial, batch, context, -1)
+    scores = _linear(x, parameters.get("readout", token)).view(trial, batch, context, -1)
+    watch("readout", scores, None)
+    return scores
+
+
+def _within(block: str, watch: Watch) -> Watch:
+    """The watch that is told a tensor's whole name; of no watch, the same."""
+    if watch is _unwatched:
+        return watch
+    return lambda name, x, made_from: watch(f"{block}.{name}".removesuffix("."), x, made_from)
 
 
 _BLOCK = ("norm1", "attention.qkv", "attention.out", "norm2", "mlp.in", "mlp.out")
+
+
+def _block(
+    p: Parameters,
+    multiply: Multipliers,
+    x: Float[Tensor, "trial tokens width"],
+    *,
+    batch: int,
+    head_size: int,
+    watch: Watch,
+) -> Float[Tensor, "trial tokens width"]:
+    normed = _norm(x, p["norm1"])
+    watch("norm1", normed, None)
+    x = x + _attention(p, multiply, normed, batch=batch, head_size=head_size, watch=watch)
+    normed = _norm(x, p["norm2"])
+    watch("norm2", normed, None)
+    hidden = _linear(normed, p["mlp.in"])  # (trial, batch x context, 4 width)
+    watch("mlp.in", hidden, normed)
+    hidden = F.gelu(hidden)
+    out = _linear(hidden, p["mlp.out"])
+    watch("mlp.out", out, hidden)
+    x = x + out
+    watch("", x, None)
+    return x
 
 
 def losses(
@@ -116,20 +168,32 @@ def losses(
 
 
 def _attention(
-    p: Parameters, multiply: Multipliers, x: Float[Tensor, "trial tokens width"], *, batch: int, head_size: int
+    p: Parameters,
+    multiply: Multipliers,
+    x: Float[Tensor, "trial tokens width"],
+    *,
+    batch: int,
+    head_size: int,
+    watch: Watch,
 ) -> Float[Tensor, "trial tokens width"]:
     trial, tokens, width = x.shape
     context = tokens // batch
     qkv = _linear(x, p["attention.qkv"])  # (trial, tokens, 3 width)
+    watch("attention.qkv", qkv, x)
     qkv = qkv.view(trial * batch, context, 3, width // head_size, head_size)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (trial x batch, heads, context, head_size)
     q = (q.view(trial, batch, *q.shape[1:]) * _over(q[None], multiply.attention, dims=5)).flatten(0, 1)
+    if watch is not _unwatched:
+        past = torch.ones(context, context, dtype=torch.bool, device=q.device).tril()
+        watch("attention.logits", (q @ k.transpose(-2, -1))[..., past].view(trial, -1, int(past.sum())), None)
     if q.dtype == torch.bfloat16 and q.device.type == "cpu":
         y = _plain_attention(q, k, v)
     else:
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
     y = y.transpose(1, 2).reshape(trial, tokens, width)
-    return _linear(y, p["attention.out"])
+    out = _linear(y, p["attention.out"])
+    watch("attention.out", out, y)
+    return out
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

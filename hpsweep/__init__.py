@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from hpsweep.analysis.budget import dense_equivalent as dense_equivalent
     from hpsweep.analysis.budget import optimal_sparsity as optimal_sparsity
     from hpsweep.analysis.card import Card as Card
+    from hpsweep.analysis.coords import coordinate_slopes as coordinate_slopes
+    from hpsweep.analysis.coords import coordinate_verdicts as coordinate_verdicts
     from hpsweep.analysis.drift import drift as drift
     from hpsweep.analysis.law import Law as Law
     from hpsweep.analysis.law import fit_law as fit_law
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.surface import surface as surface
     from hpsweep.analysis.transfer import transfer as transfer
+    from hpsweep.coords import coordinate_check as coordinate_check
     from hpsweep.spec import Refine as Refine
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
@@ -73,6 +76,9 @@ _HOME = {
     "predict": "hpsweep.analysis.law_at",
     "optimal_sparsity": "hpsweep.analysis.budget",
     "dense_equivalent": "hpsweep.analysis.budget",
+    "coordinate_check": "hpsweep.coords",
+    "coordinate_slopes": "hpsweep.analysis.coords",
+    "coordinate_verdicts": "hpsweep.analysis.coords",
     "plots": "hpsweep.analysis.plots",
 }
 __all__ = sorted([*_HOME, "__version__"])

@@ -443,6 +443,12 @@ def _law(a: argparse.Namespace) -> None:
     law(a)
 
 
+def _coords(a: argparse.Namespace) -> int | None:
+    from hpsweep.cli_coords import coords
+
+    return coords(a)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "run": _run,
@@ -454,6 +460,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "report": _report,
     "compact": _compact,
     "law": _law,
+    "coords": _coords,
 }
 """What every verb does; it returns the exit status, None for 0."""
 

@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_target(verbs.choices["transfer"])
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
+    _add_coords(verb("coords", "check that no activation of the proxies grows or shrinks with width or density"))
     return whole
 
 
@@ -119,6 +120,29 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
     to.add_argument("--figures", metavar="DIR", help="draw the figures there")
     to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
+
+
+def _add_coords(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--scheme", choices=get_args(Scheme), default="supar", help="the rules; default: supar")
+    to.add_argument("--widths", type=_numbers, default=[256.0], metavar="N,N", help="default: 256")
+    to.add_argument(
+        "--densities",
+        type=_numbers,
+        default=[2.0**-k for k in range(7)],
+        metavar="D,D",
+        help="such as 1,1/4,1/16; default: 1 to 1/64 in halvings",
+    )
+    to.add_argument("--steps", type=int, default=4, metavar="N", help="training steps; default: 4")
+    to.add_argument("--seeds", type=int, default=4, metavar="N", help="how many seeds; default: 4")
+    to.add_argument("--lr", type=number, default=2.0**-9, metavar="LR", help="base learning rate; default: 2^-9")
+    to.add_argument("--base-width", type=int, metavar="N", help="default: the narrowest of the widths")
+    to.add_argument("--heads", type=int, metavar="N", help="attention heads at every width; default: head size 32")
+    to.add_argument("--out", metavar="DIR", help="write the tables and the figure there")
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [number(part) for part in text.split(",")]
 
 
 def _field(text: str) -> tuple[str, str]:

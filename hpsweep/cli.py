@@ -253,7 +253,7 @@ def _regret(a: argparse.Namespace) -> None:
         print_json({"regret": records(matrix), "held_out": records(tests)})
         return
     print(f"regret of {over}, nats/token: tuned at the row, used at the column")
-    print("~ fitted, no run is near; > at least, as the optimum there is a bound or none\n")
+    print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
     for scheme, table in matrix.groupby("scheme"):
         print(f"{scheme}:\n{matrix_text(table, intervals=len(table) <= 16).to_string()}\n")
     worst = matrix.dropna(subset="regret").sort_values("regret").groupby("scheme").tail(1)

@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Loaded when first used: a worker that trains imports no pandas, a notebook that plots imports no torch.
+# Loaded when first used: a worker that trains imports no pandas, a notebook that plots imports no torch. What lies
+# above sweep is here alone, and not among the imports for type checkers, since sweep imports this file.
 _HOME = {
     "Refine": "hpsweep.spec",
     "Sweep": "hpsweep.spec",
@@ -85,6 +86,7 @@ _HOME = {
     "plots": "hpsweep.analysis.plots",
     "Plan": "hpsweep.parametrization.plan",
     "parametrize": "hpsweep.parametrization.module",
+    "plan_from_card": "hpsweep.export.own_module",
 }
 __all__ = sorted([*_HOME, "__version__"])
 

@@ -449,6 +449,12 @@ def _law(a: argparse.Namespace) -> None:
     law(a)
 
 
+def _export(a: argparse.Namespace) -> None:
+    from hpsweep.cli_export import export
+
+    export(a)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "run": _run,
@@ -461,6 +467,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "compact": _compact,
     "train": _train,
     "law": _law,
+    "export": _export,
 }
 """What every verb does; it returns the exit status, None for 0."""
 

@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
+    _add_export(verb("export", "write a card as parameter groups, or as the file of another trainer"))
     return whole
 
 
@@ -110,6 +111,18 @@ def _add_train(to: argparse.ArgumentParser) -> None:
     to.add_argument("--accumulate", type=int, default=1, metavar="K", help="parts a process splits its batch into")
     to.add_argument("--checkpoint-every", type=int, metavar="N", help="steps; default: a twentieth of all")
     to.add_argument("--out", metavar="FOLDER", help="results folder; default: target/ beside the card")
+
+
+def _add_export(to: argparse.ArgumentParser) -> None:
+    to.add_argument("card", metavar="CARD", help="the card, a JSON file that transfer wrote")
+    to.add_argument(
+        "--to",
+        required=True,
+        choices=("torch", "hf", "nanogpt"),
+        help="torch: parameter groups of a module of yours; hf: a script for transformers.Trainer; nanogpt: a config "
+        "of nanoGPT-mup's supar branch",
+    )
+    to.add_argument("--out", metavar="FILE", help="where it goes; default: printed")
 
 
 def _add_law(to: argparse.ArgumentParser) -> None:

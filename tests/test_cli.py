@@ -22,7 +22,20 @@ from hpsweep import store
 from hpsweep.cli import load_experiment, main, parser
 from tests import fake_training as fake
 
-VERBS = ("plan", "run", "status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law")
+VERBS = (
+    "plan",
+    "run",
+    "status",
+    "optimum",
+    "regret",
+    "transfer",
+    "plot",
+    "report",
+    "compact",
+    "train",
+    "law",
+    "export",
+)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""From a card to other trainers: parameter groups, a Hugging Face script, a nanoGPT config."""

@@ -1,0 +1,74 @@
+"""A card on a torch module of one's own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from hpsweep.analysis.card import Card
+from hpsweep.parametrization.module import parametrize
+from hpsweep.parametrization.plan import Plan
+from hpsweep.parametrization.rules import SPARSE
+from hpsweep.spec import kept
+
+_SAME = 1e-9  # relative
+
+
+def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = True, **options: Any) -> Plan:
+    """The plan of a module under the card's scheme, density, multipliers, decay rule and mask seed.
+
+    `base` is the same architecture at the card's base width: a module, a function that returns one, or a configuration.
+    `options` are those of `parametrize` that say what tensors are, such as kinds={"*.c_proj.weight": "residual_out"}.
+    The card's other numbers are given where they are used: plan.init_(model, init_std=card.base["init_std"],
+    seed=card.mask["seed"]), and so on. Raises ValueError for a module whose widths, depth or density are not the
+    card's; with check=False it gets the rules at its own.
+    """
+    plan = parametrize(
+        model,
+        card.scheme,
+        base=base,
+        density=card.target["density"],
+        base_density=card.proxy["base_density"],
+        seed=card.mask["seed"],
+        alpha_input=card.alpha_input,
+        alpha_output=card.alpha_output,
+        embedding_lr_mult=card.embedding_lr_mult,
+        weight_decay_rule=card.optimizer["weight_decay_rule"],
+        **options,
+    )
+    if check:
+        target, readout = card.target, card.readout_multiplier
+        check_plan(
+            plan, m_d=card.kinds["hidden"]["m_d"], density=target["density"], depth=target["depth"], readout=readout
+        )
+    return plan
+
+
+def check_plan(plan: Plan, *, m_d: float, density: float, depth: int, readout: float) -> None:
+    """Raise ValueError where a plan's tensors have other widths, density, depth or readout multiplier than a card's."""
+    otherwise = "Or take check=False, for the rules at the module's own sizes."
+    for name, tensor in plan.tensors.items():
+        if tensor.kind in SPARSE and not math.isclose(tensor.m_d, m_d, rel_tol=_SAME):
+            raise ValueError(
+                f"{name} has m_d {tensor.m_d:g} (fan-in {tensor.fan_in}), and the card's hidden matrices {m_d:g}; give "
+                f"a model of the card's target width and a base of its base width. {otherwise}"
+            )
+        if tensor.kind in SPARSE and tensor.nonzeros != kept(math.prod(tensor.shape), density):
+            raise ValueError(
+                f"{name} has density {tensor.density:g}, and the card's hidden matrices {density:g}; leave density, "
+                f"include and exclude to the card. {otherwise}"
+            )
+        factor = tensor.forward if tensor.kind == "readout" else tensor.readout_forward
+        if factor is not None and not math.isclose(factor, readout, rel_tol=_SAME):
+            raise ValueError(
+                f"{name} as the readout has multiplier {factor:g}, and the card {readout:g}; give "
+                f"a model of the card's target width and a base of its base width. {otherwise}"
+            )
+    writers = sum(tensor.kind == "residual_out" for tensor in plan.tensors.values())
+    if writers != 2 * depth:
+        raise ValueError(
+            f"{writers} tensors are residual_out, and the card's {depth} blocks have {2 * depth}: name the matrices "
+            f"that write into the residual stream, such as kinds={{'*.c_proj.weight': 'residual_out'}}. {otherwise}"
+        )

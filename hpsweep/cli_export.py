@@ -15,12 +15,13 @@ def export(a: argparse.Namespace) -> None:
     from hpsweep.export.write import export as text_of
     from hpsweep.export.write import exported
 
-    card = Card.read(a.card)
+    card, out = Card.read(a.card), _out(a.out)
     data = exported(card, a.to)
     for warning in data["warnings"]:
         say(f"warning: {warning}")
-    if a.out:
-        _write(Path(a.out), text_of(card, a.to))
+    if out:
+        with replacing(out) as temporary:
+            temporary.write_text(text_of(card, a.to))
     if a.json:
         print_json({"written": a.out, **data})
     elif a.out:
@@ -29,9 +30,12 @@ def export(a: argparse.Namespace) -> None:
         print(text_of(card, a.to), end="")
 
 
-def _write(path: Path, text: str) -> None:
+def _out(name: str | None) -> Path | None:
+    """Where the file goes; raises ValueError where it cannot be written."""
+    if name is None:
+        return None
+    path = Path(name)
     if path.is_dir() or not path.parent.is_dir():
         state = "is a folder" if path.is_dir() else f"cannot be written: {path.parent} does not exist"
         raise ValueError(f"{path} {state}; give the name of a file with --out.")
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    return path

@@ -49,23 +49,22 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
 def check_plan(plan: Plan, *, m_d: float, density: float, depth: int, readout: float) -> None:
     """Raise ValueError where a plan's tensors have other widths, density, depth or readout multiplier than a card's."""
     otherwise = "Or take check=False, for the rules at the module's own sizes."
+    sizes = f"give a model of the card's target width and a base of its base width. {otherwise}"
     for name, tensor in plan.tensors.items():
         if tensor.kind in SPARSE and not math.isclose(tensor.m_d, m_d, rel_tol=_SAME):
             raise ValueError(
-                f"{name} has m_d {tensor.m_d:g} (fan-in {tensor.fan_in}), and the card's hidden matrices {m_d:g}; give "
-                f"a model of the card's target width and a base of its base width. {otherwise}"
+                f"{name} has m_d {tensor.m_d:g} (fan-in {tensor.fan_in}), and the card's hidden matrices {m_d:g}; "
+                f"{sizes}"
             )
         if tensor.kind in SPARSE and tensor.nonzeros != kept(math.prod(tensor.shape), density):
             raise ValueError(
                 f"{name} has density {tensor.density:g}, and the card's hidden matrices {density:g}; leave density, "
                 f"include and exclude to the card. {otherwise}"
             )
+    for name, tensor in plan.tensors.items():
         factor = tensor.forward if tensor.kind == "readout" else tensor.readout_forward
         if factor is not None and not math.isclose(factor, readout, rel_tol=_SAME):
-            raise ValueError(
-                f"{name} as the readout has multiplier {factor:g}, and the card {readout:g}; give "
-                f"a model of the card's target width and a base of its base width. {otherwise}"
-            )
+            raise ValueError(f"{name} as the readout has multiplier {factor:g}, and the card {readout:g}; {sizes}")
     writers = sum(tensor.kind == "residual_out" for tensor in plan.tensors.values())
     if writers != 2 * depth:
         raise ValueError(

@@ -1,0 +1,253 @@
+"""GPT-2 and Llama of transformers under its Trainer: rates, masks, saving, resuming, and the exported script."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import hpsweep
+from hpsweep.export.write import export
+from tests.test_export import TARGET, made
+
+pytest.importorskip("accelerate")
+transformers = pytest.importorskip("transformers")
+
+STEPS, RATE, DECAY = 50, 2.0**-7, 0.1
+RESIDUAL = {"gpt2": ("*.c_proj.weight",), "llama": ("*.o_proj.weight", "*.down_proj.weight")}
+
+
+def configuration(name: str, width: int) -> Any:
+    """Two blocks; dropout is 0."""
+    if name == "gpt2":
+        return transformers.GPT2Config(
+            n_embd=width, n_head=width // 16, n_layer=2, n_positions=16, vocab_size=64, resid_pdrop=0.0,
+            embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+    return transformers.LlamaConfig(
+        hidden_size=width, intermediate_size=3 * width, num_attention_heads=width // 16, num_hidden_layers=2,
+        max_position_embeddings=16, vocab_size=64, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+
+
+def start(name: str, width: int = 64) -> tuple[Any, hpsweep.Plan, torch.optim.AdamW]:
+    """A model at density 1/3 with its plan, wired, and its optimizer; biases and all are trained."""
+    model = {"gpt2": transformers.GPT2LMHeadModel, "llama": transformers.LlamaForCausalLM}[name](
+        configuration(name, width)
+    )
+    kinds: Any = dict.fromkeys(RESIDUAL[name], "residual_out")
+    options: dict[str, Any] = {"kinds": kinds, "density": 1 / 3, "seed": 3, "alpha_output": 2.0, "alpha_input": 1.5}
+    base = configuration(name, 16)
+    plan = hpsweep.parametrize(model, "supar", base=base, embedding_lr_mult=4.0, **options)
+    plan.init_(model, init_std=0.1, seed=0)
+    plan.wire_(model, example())
+    groups = plan.param_groups(model, lr=RATE, weight_decay=DECAY)
+    return model, plan, torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-12)
+
+
+def example() -> dict[str, Tensor]:
+    return {"input_ids": torch.arange(32).view(2, 16)}
+
+
+class Rows(Dataset[dict[str, Tensor]]):
+    """Sequences that can be learned: token ids that go up by a step each."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        ids = (torch.arange(16) * (i % 3 + 1) + i) % 64
+        return {"input_ids": ids, "labels": ids}
+
+
+class Watch(transformers.TrainerCallback):  # type: ignore[misc]
+    """Attaches the plan, and keeps what the optimizer took at every step, and where weights were not zero."""
+
+    def __init__(self, model: nn.Module, plan: hpsweep.Plan, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.plan, self.optimizer = model, plan, optimizer
+        self.rates: list[list[float]] = []  # of every group, per step
+        self.stray: list[int] = []
+        self.losses: dict[int, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.attached = self.plan.attach(self.model, self.optimizer)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+        assert all(group["weight_decay"] in (0.0, DECAY) for group in self.optimizer.param_groups)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        weights = dict(self.model.named_parameters())
+        masks = self.plan.masks(self.model)
+        assert len(masks) == {"GPT2LMHeadModel": 8, "LlamaForCausalLM": 14}[type(self.model).__name__]
+        self.stray.append(sum(int((weights[name][~exists] != 0).sum()) for name, exists in masks.items()))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        if "loss" in logs:
+            self.losses[state.global_step] = float(logs["loss"])
+
+
+def trainer_of(folder: Path, model: nn.Module, watch: Watch, schedule: str = "cosine", **settings: Any) -> Any:
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=4, lr_scheduler_type=schedule,
+        warmup_steps=5, max_grad_norm=1.0, logging_steps=1, save_steps=20, seed=1, use_cpu=True,
+        dataloader_pin_memory=False, disable_tqdm=True, report_to="none", **settings,
+    )  # fmt: skip
+    return transformers.Trainer(
+        model=model, args=arguments, train_dataset=Rows(), optimizers=(watch.optimizer, None), callbacks=[watch]
+    )
+
+
+def factor(schedule: str, step: int) -> float:
+    """Trainer's own factor of every rate."""
+    if step < 5:
+        return step / 5
+    done = (step - 5) / (STEPS - 5)
+    return 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+@pytest.mark.parametrize(("name", "schedule"), [("gpt2", "cosine"), ("llama", "linear")])
+def test_ratios_are_exact_and_masked_weights_zero_at_every_step(name: str, schedule: str, tmp_path: Path) -> None:
+    model, plan, optimizer = start(name)
+    watch = Watch(model, plan, optimizer)
+    trainer_of(tmp_path, model, watch, schedule, save_strategy="no").train()
+    multipliers = [plan.tensors[group["names"][0]].lr for group in optimizer.param_groups]
+    assert set(multipliers) == {
+        4.0,
+        1.0,
+        *(t.lr for t in plan.tensors.values() if t.kind in ("hidden", "residual_out")),
+    }
+    assert len(watch.rates) == len(watch.stray) == STEPS
+    for step, rates in enumerate(watch.rates):
+        for rate, multiplier in zip(rates, multipliers, strict=True):
+            assert rate / multiplier == pytest.approx(RATE * factor(schedule, step), rel=1e-12)
+    assert watch.stray == [0] * STEPS
+    assert watch.losses[STEPS] < watch.losses[1] - 1
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_saving_and_loading_keep_the_masks_bit_for_bit_and_the_outputs(name: str, tmp_path: Path) -> None:
+    model, plan, optimizer = start(name)
+    trainer_of(tmp_path, model, Watch(model, plan, optimizer), save_strategy="no").train()
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "plan.json").write_text(json.dumps(plan.state_dict()))
+    loaded = type(model).from_pretrained(tmp_path / "model")
+    again = hpsweep.Plan.from_state_dict(json.loads((tmp_path / "plan.json").read_text()))
+    assert (again, again.mask_hash) == (plan, plan.mask_hash)
+    weights = dict(loaded.named_parameters())
+    for tensor, exists in plan.masks(model).items():
+        assert ((weights[tensor] != 0) == (model.get_parameter(tensor) != 0)).all()
+        assert (weights[tensor][~exists] == 0).all()
+        assert (weights[tensor][exists] != 0).float().mean() > 0.99
+        assert (again.masks(loaded)[tensor] == exists).all()
+    again.wire_(loaded, example())
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(**example()).logits, model.eval()(**example()).logits)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_resumed_run_has_the_masks_and_the_losses_of_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    model, plan, optimizer = start(name)
+    whole = Watch(model, plan, optimizer)
+    trainer_of(tmp_path / "whole", model, whole).train()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-20", tmp_path / "part" / "checkpoint-20")
+
+    resumed, _, optimizer = start(name)
+    part = Watch(resumed, plan, optimizer)
+    trainer_of(tmp_path / "part", resumed, part).train(resume_from_checkpoint=str(tmp_path / "part" / "checkpoint-20"))
+    assert part.rates == whole.rates[20:]
+    assert part.stray == [0] * (STEPS - 20)
+    assert part.losses == {step: loss for step, loss in whole.losses.items() if step > 20}
+    for ours, theirs in zip(resumed.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+# --- the exported script ---
+
+SMALL = "--width 64 --base-width 32 --depth 2 --head-size 16 --vocabulary 256 --steps 12 --batch 2 --save-every 6 --cpu"
+
+
+def script(folder: Path) -> Path:
+    path = folder / "train.py"
+    path.write_text(export(made(embedding_lr_mult=4.0), "hf"))
+    return path
+
+
+def loaded_script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("exported_hf", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(path: Path, *words: str) -> str:
+    command = [sys.executable, "-W", "error", str(path), *SMALL.split(), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_the_exported_script_trains_saves_and_resumes_to_the_same_model(name: str, tmp_path: Path) -> None:
+    path = script(tmp_path)
+    said = run(path, "--model", name, "--out", str(tmp_path / "whole"))
+    last = said.strip().splitlines()[-1]
+    trained, loaded = last.removeprefix("loss of a held-out sequence: trained ").split(", loaded ")
+    assert trained == loaded
+    assert "supar for adam" in said
+    shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "part" / "checkpoint-6")
+    assert run(path, "--model", name, "--out", str(tmp_path / "part"), "--resume").strip().splitlines()[-1] == last
+    exported = loaded_script(path)
+    models = [exported.load(tmp_path / folder / "model", name) for folder in ("whole", "part")]
+    (model, plan), (resumed, again) = models
+    assert plan == again
+    for tensor, exists in plan.masks(model).items():
+        weights = model.get_parameter(tensor)
+        assert (weights[~exists] == 0).all()
+        assert int(exists.sum()) == round(exists.numel() / 4)
+        assert torch.equal(weights, resumed.get_parameter(tensor))
+
+
+@pytest.mark.slow
+def test_the_exported_script_refuses_to_go_on_from_another_plan_or_from_nothing(tmp_path: Path) -> None:
+    path = script(tmp_path)
+    command = [sys.executable, str(path), *SMALL.split(), "--out", str(tmp_path), "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "has no checkpoint; leave --resume out" in done.stderr
+    folder = tmp_path / "checkpoint-6"
+    folder.mkdir()
+    (folder / "plan.json").write_text(json.dumps(start("gpt2")[1].state_dict()))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "ValueError: the checkpoint was made under plan" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_the_exported_script_at_the_cards_size_has_the_cards_numbers(name: str, tmp_path: Path) -> None:
+    card = made(embedding_lr_mult=4.0)
+    exported = loaded_script(script(tmp_path))
+    sizes: dict[str, Any] = {key: card.target[key] for key in ("width", "depth", "head_size", "context", "vocabulary")}
+    arguments = SimpleNamespace(model=name, base_width=exported.BASE_WIDTH, **sizes)
+    with torch.device("meta"):
+        model = exported.MODELS[name](exported.configuration(arguments, TARGET.width))
+    plan = exported.plan_of(model, arguments)
+    for tensor, planned in plan.tensors.items():
+        n = card.kinds[planned.kind]
+        ours = (card.base["lr"] * planned.lr, DECAY * planned.weight_decay, card.base["init_std"] * planned.init_std)
+        assert ours == pytest.approx((n["lr"], n["weight_decay"], n["init_std"]), rel=1e-12), tensor
+    assert exported.plan_of(model, SimpleNamespace(**vars(arguments) | {"base_width": 64})).tensors

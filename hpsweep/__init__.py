@@ -19,6 +19,7 @@ Your own model, which needs torch:
 
     plan = hp.parametrize(model, "supar", base=narrow_model, density=1/16)         # plain data, a line per tensor
     plan.init_(model, init_std=0.08, seed=0)
+    plan.wire_(model, inputs)                            # forward multipliers and attention scales, set and measured
     optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
     plan.attach(model, optimizer)                        # pruned weights stay exactly zero
 

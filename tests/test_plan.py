@@ -130,8 +130,9 @@ def test_a_plan_is_plain_data_with_a_hash_and_a_table() -> None:
     assert plan(Toy(128, tied=True), Toy(32, tied=True), density={"*.up.*": 1 / 4}, seed=4).hash != made.hash
     lines = str(made).splitlines()
     assert " ".join(lines[2].split()) == "token.weight = readout.weight embedding 128 128 4 1 1 1 1 0.25 1, 0.25"
-    assert len(lines) == 2 + len(made.tensors) + 2
-    assert "readout.weight 0.25" in lines[-2]
+    assert len(lines) == 2 + len(made.tensors) + 3
+    assert "readout.weight 0.25" in lines[-3]
+    assert "no tensor is residual_out" in lines[-1]
 
 
 def test_densities_are_by_layer_and_the_rest_stays_dense() -> None:

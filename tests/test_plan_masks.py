@@ -21,10 +21,14 @@ from tests.test_plan import Toy
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
+IDS = torch.arange(1, 25).view(3, 8)
+
+
 def sparse_toy(*, seed: int = 0, density: float = 1 / 8) -> tuple[Toy, hpsweep.Plan]:
     model = Toy(128, depth=2)
     plan = hpsweep.parametrize(model, "supar", base=lambda: Toy(32, depth=2), density=density, seed=seed)
     plan.init_(model, init_std=0.1, seed=0)
+    plan.wire_(model, IDS)
     return model, plan
 
 

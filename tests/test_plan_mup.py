@@ -196,19 +196,16 @@ def test_gradients_are_proportional_to_the_multipliers_of_eps_at_every_width_and
 def test_the_page_on_own_models_does_what_it_says() -> None:
     page = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
     blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
-    assert len(blocks) == 3
+    assert len(blocks) == 2
     scope: dict[str, Any] = {}
     small = {"vocab_size": 96, "n_positions": 40, "bos_token_id": 0, "eos_token_id": 0}
     exec(blocks[0].replace("n_layer=4", f"n_layer=2, **{small}"), scope)
     model, plan = scope["model"].eval(), scope["plan"]
     ids = torch.randint(0, 96, (2, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        unscaled = model.transformer(ids).last_hidden_state @ model.lm_head.weight.T
-        exec(blocks[1], scope)
-        scaled = model(ids).logits
-        final = model.transformer(ids).last_hidden_state
-    assert (scaled - unscaled / 4).abs().max() > 1e-4  # attention logits are scaled by 1 / 32 and no longer by its root
-    torch.testing.assert_close(scaled, final @ model.lm_head.weight.T / 4)
+        logits, final = model(ids).logits, model.transformer(ids).last_hidden_state
+    torch.testing.assert_close(logits, final @ model.lm_head.weight.T / 4)
+    assert {block.attn.scaling for block in model.transformer.h} == {1 / 32}
     model.train()
     losses = []
     for _ in range(5):
@@ -221,5 +218,5 @@ def test_the_page_on_own_models_does_what_it_says() -> None:
     assert losses[-1] < losses[0]
     for name, exists in plan.masks(model).items():
         assert ((model.get_parameter(name) != 0) == exists).all()
-    exec(blocks[2], scope)
+    exec(blocks[1], scope)
     assert scope["plan"] == plan

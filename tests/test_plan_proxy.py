@@ -62,6 +62,8 @@ def parametrized(trial: Trial, vocabulary: int) -> tuple[ProxyModule, hpsweep.Pl
             weight_decay_rule=trial.weight_decay_rule,
         )
     plan.init_(module, init_std=trial.init_std, seed=trial.seed)
+    wiring = plan.wire_(module, torch.arange(2 * trial.context).view(2, -1))
+    assert {row.how for row in wiring.rows} == {"as it was"}  # PlainGPT multiplies by itself
     return module, plan
 
 

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from tests.test_plan import Toy
-from tests.test_plan_masks import loss, sparse_toy
+from tests.test_plan_masks import IDS, loss, sparse_toy
 
 STEPS, PARTS = 4, 2
 
@@ -46,6 +46,7 @@ def main(way: str, folder: Path) -> None:
         fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
         run = model.to_empty(device="cpu")
         plan.init_(run, init_std=0.1, seed=0)  # sharded weights are the same as whole ones
+        plan.wire_(run, IDS)
     optimizer = torch.optim.AdamW(plan.param_groups(run, lr=0.01, weight_decay=0.1), eps=1e-6)
     plan.attach(run, optimizer)
     losses, norms = [], []

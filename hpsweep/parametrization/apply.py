@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hpsweep.parametrization import masks
-from hpsweep.parametrization.kinds import tensor_uses
+from hpsweep.parametrization.kinds import reshard, tensor_uses
+from hpsweep.parametrization.wiring import check_wired
 from hpsweep.spec import Trial
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ RATIO_TOLERANCE = 1e-5
 
 def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters by the plan's names; raises ValueError if they are not those of the plan."""
+    reshard(model)
     places = {
         use.name: (use, names) for uses in tensor_uses(model) for use in uses for names in [{u.name for u in uses}]
     }
@@ -144,6 +146,7 @@ class Attached:
 def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> Attached:
     """See Plan.attach."""
     named = parameters(plan, model)
+    check_wired(plan, model)
     lr_multipliers = {id(parameter): plan.tensors[name].lr for name, parameter in named.items()}
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in named.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -104,6 +105,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def reshard(model: nn.Module) -> None:
+    """Put the parameters of FSDP2's modules in their sharded state: after a forward pass alone some are left whole, and
+    an optimizer made from those would train copies.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    for module in model.modules():
+        if fsdp is not None and isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def build(source: object, model: nn.Module, word: str) -> nn.Module:
@@ -255,12 +266,12 @@ def _fan_in_axis(use: Use) -> int | None:
         return 1  # (out, in, ...)
     if isinstance(use.module, nn.MultiheadAttention) and use.local.endswith("proj_weight"):
         return 1
-    if _is_transposed(use.module) and use.local == "weight":
+    if is_transposed(use.module) and use.local == "weight":
         return 0  # (in, out)
     return None
 
 
-def _is_transposed(module: nn.Module) -> bool:
+def is_transposed(module: nn.Module) -> bool:
     """Whether it is the linear layer of transformers' GPT-2, known without importing transformers."""
     return any(c.__name__ == "Conv1D" and c.__module__.startswith("transformers.") for c in type(module).__mro__)
 

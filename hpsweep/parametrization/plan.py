@@ -3,6 +3,7 @@
     plan = hpsweep.parametrize(model, "supar", base=narrow_model, density=1 / 16)
     print(plan)
     plan.init_(model, init_std=0.08, seed=0)
+    print(plan.wire_(model, inputs))
     optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
     plan.attach(model, optimizer)
 
@@ -16,7 +17,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpsweep.parametrization import apply
+from hpsweep.parametrization import apply, wiring
 from hpsweep.parametrization.rules import ATTENTION_SCALE_EXPONENT, Kind, OptimizerRule
 from hpsweep.spec import Scheme, WeightDecayRule
 
@@ -40,7 +41,7 @@ class TensorPlan:
     `tied` are the other names of the same tensor, `readouts` those by which a tied embedding is the readout. `density`
     is `nonzeros` over its size, and m_rho is counted from it. `init_mean` is the constant around which norms and biases
     begin. `forward` multiplies what the tensor gives, `readout_forward` what a tied embedding gives in its second use:
-    both are stated here, and the model must apply them.
+    `Plan.wire_` has a model apply them.
     """
 
     tied: tuple[str, ...]
@@ -103,9 +104,11 @@ class Plan:
         notes = [f"warning: {warning}" for warning in self.warnings]
         if forward := self.forward_multipliers:
             told = ", ".join(f"{name} {factor:.4g}" for name, factor in forward.items())
-            notes.append(f"the model must multiply, in training and evaluation: the outputs of {told}")
+            notes.append(f"wire_ has the model multiply, in training and evaluation: {told}")
         if (exponent := ATTENTION_SCALE_EXPONENT[self.scheme]) != -0.5:
-            notes.append(f"the model must scale attention logits, if it has any, by head size ** {exponent:g}")
+            notes.append(f"wire_ has the model scale attention logits, if it has any, by head size ** {exponent:g}")
+        if not any(tensor.kind == "residual_out" for tensor in self.tensors.values()):
+            notes.append("no tensor is residual_out: all hidden matrices begin at one init std (see kinds=)")
         return "\n".join([title, *table, *notes])
 
     @property
@@ -163,6 +166,29 @@ class Plan:
         """
         apply.init_(self, model, init_std=init_std, seed=seed)
 
+    def wire_(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        *,
+        queries: str | Iterable[str] | Mapping[str, slice] = (),
+        leave: str | Iterable[str] = (),
+    ) -> wiring.Wiring:
+        """Put forward multipliers and attention scales in force, verify them on a batch of inputs, and say how.
+
+        `inputs` is what the model is called with: a tensor, a tuple, or a mapping of keywords; a few sequences do.
+        Every factor is measured, not assumed: see `probe`. Call it after `init_`, and again after a model was loaded or
+        copied; `attach` asks for it under mup and supar. What the model has right already stays as it is.
+
+        queries  pattern of layers that return an attention's queries, or pattern -> slice of their output's features,
+                 where the scale cannot be set otherwise: queries are then multiplied
+        leave    patterns of factors that are left as they are, by the names in the returned table: those that the
+                 model's own code sees to where it cannot be measured
+
+        Raises ValueError, and changes nothing, for factors that cannot be measured or set.
+        """
+        return wiring.wire_(self, model, inputs, queries=queries, leave=leave)
+
     def param_groups(
         self, model: nn.Module, *, lr: float, weight_decay: float = 0.0, eps: float | None = None
     ) -> list[dict[str, Any]]:
@@ -190,7 +216,8 @@ class Plan:
 
         Call it after wrapping, sharding and moving the model, and after a checkpoint is loaded. Gradients of pruned
         weights are zeroed where they arrive, before they are clipped, and pruned weights after every step of the
-        optimizer. Raises ValueError if the optimizer lacks a tensor, or a pruned weight is not zero.
+        optimizer. Raises ValueError if the optimizer lacks a tensor, a pruned weight is not zero, or `wire_` was not
+        called.
         """
         return apply.attach(self, model, optimizer)
 

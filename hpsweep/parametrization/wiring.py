@@ -1,0 +1,303 @@
+"""Forward multipliers and attention scales put in force on a module, and verified by what `probe` then reads.
+
+In turn: what is right already stays; a setting of the model's configuration, where it has one; a number that the
+attention keeps as an attribute; a hook on the layer. Whatever does not read as the rules ask for afterwards is undone,
+and the next way tried; if none is left nothing is changed, and the error names the place and the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from hpsweep.parametrization.kinds import tensor_uses, unwrapped
+from hpsweep.parametrization.probe import Reading, read, within
+from hpsweep.parametrization.record import Queries, own_factor
+
+if TYPE_CHECKING:
+    from hpsweep.parametrization.plan import Plan
+
+CONFIGURATION = {
+    "embedding": {"embedding_multiplier": 1},
+    "attention": {"attention_multiplier": 1},
+    "readout": {"logits_scaling": -1, "logit_scale": 1, "lm_head_multiplier": 1},
+}
+"""Settings of transformers' configurations (Granite, Cohere, Falcon) by what they multiply (1) or divide (-1)."""
+
+Undo = Callable[[], None]
+_wired: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+class Wired(NamedTuple):
+    """One factor: what the rules ask for, what the model had, what was read afterwards, and how it came to be.
+
+    `before` and `after` are None where nothing could be read, in what was left as it is.
+    """
+
+    name: str
+    kind: str
+    expected: float
+    before: float | None
+    after: float | None
+    how: str
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What `Plan.wire_` found and did, a row per factor."""
+
+    rows: tuple[Wired, ...]
+
+    def __str__(self) -> str:
+        """A table with one line per factor."""
+        cells = [Wired._fields, *((*row[:2], *map(_cell, row[2:5]), row.how) for row in self.rows)]
+        wide = [max(len(str(row[i])) for row in cells) for i in range(len(Wired._fields))]
+        lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, wide, strict=True)).rstrip() for row in cells]
+        return "\n".join(lines)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Plain data: one dictionary per factor."""
+        return [row._asdict() for row in self.rows]
+
+
+def wire_(
+    plan: Plan,
+    model: nn.Module,
+    inputs: Any,
+    *,
+    queries: str | Iterable[str] | Mapping[str, slice] = (),
+    leave: str | Iterable[str] = (),
+) -> Wiring:
+    """See Plan.wire_."""
+    _wired.pop(unwrapped(model), None)
+    named = _queries(model, queries)
+    first = read(plan, model, inputs, named)
+    left = _left(first, leave)
+    done = {reading.name: "as it was" for reading in first if reading.right}
+    latest, undos = {reading.name: reading for reading in first}, []
+    for way in (_by_configuration, _by_attribute, _by_hook):
+        pending = [r for r in latest.values() if not r.right and r.name not in left and r.factor is not None]
+        changes = {reading.name: change for reading in pending if (change := way(model, reading, named)) is not None}
+        if not changes:
+            continue
+        latest = {reading.name: reading for reading in read(plan, model, inputs, named)}
+        for name, (how, undo) in reversed(changes.items()):
+            if latest[name].right:
+                done[name] = how
+                undos.append(undo)
+            else:
+                undo()
+    latest = {reading.name: reading for reading in read(plan, model, inputs, named)}
+    wrong = [reading for reading in latest.values() if not reading.right and reading.name not in left]
+    if wrong:
+        for undo in reversed(undos):
+            undo()
+        raise ValueError(_complaint(wrong))
+    _wired[unwrapped(model)] = plan.hash
+    return Wiring(
+        tuple(
+            Wired(r.name, r.kind, r.expected, r.factor, latest[r.name].factor, done.get(r.name, "left as it is"))
+            for r in first
+        )
+    )
+
+
+def check_wired(plan: Plan, model: nn.Module) -> None:
+    """Raise ValueError unless `wire_` has verified this module under this plan; sp asks for nothing."""
+    if plan.scheme == "sp":
+        return
+    wired = _wired.get(unwrapped(model))
+    if wired is None:
+        raise ValueError(
+            "the forward multipliers and attention scales of this model were not verified: call plan.wire_(model, "
+            "inputs) before, also after a model was loaded or copied."
+        )
+    if wired != plan.hash:
+        raise ValueError(
+            f"the model was wired under plan {wired}, this is {plan.hash}: call plan.wire_(model, inputs)."
+        )
+
+
+def _queries(model: nn.Module, given: str | Iterable[str] | Mapping[str, slice]) -> Queries:
+    """The modules that a pattern matches, by name."""
+    table = (
+        given
+        if isinstance(given, Mapping)
+        else dict.fromkeys([given] if isinstance(given, str) else given, slice(None))
+    )
+    result: dict[str, slice] = {}
+    for pattern, features in table.items():
+        found = [name for name, _ in unwrapped(model).named_modules() if name and fnmatchcase(name, pattern)]
+        if not found:
+            raise ValueError(f"queries has {pattern!r}, which matches no module of the model.")
+        if not isinstance(features, slice):
+            raise ValueError(
+                f"queries has {pattern!r}: {features!r}; give a slice of the layer's outputs: slice(0, 64)."
+            )
+        result |= dict.fromkeys(found, features)
+    return result
+
+
+def _left(readings: Sequence[Reading], leave: str | Iterable[str]) -> set[str]:
+    """The names that a pattern says to leave as they are."""
+    left: set[str] = set()
+    for pattern in [leave] if isinstance(leave, str) else leave:
+        found = {reading.name for reading in readings if fnmatchcase(reading.name, pattern)}
+        if not found:
+            names = ", ".join(reading.name for reading in readings)
+            raise ValueError(f"leave has {pattern!r}, which matches none of the factors; there are {names}.")
+        left |= found
+    return left
+
+
+# --- the ways to set a factor; each gives how, and what undoes it, or None where it does not apply ---
+
+
+def _by_configuration(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
+    """A setting of the model's configuration, which save_pretrained keeps; modules that copied it are told too."""
+    config = getattr(unwrapped(model), "config", None)
+    assert reading.factor is not None
+    for key, power in CONFIGURATION[reading.kind].items():
+        old = getattr(config, key, None)
+        if not isinstance(old, int | float):
+            continue
+        keys, modules = [key], [module for _, module in unwrapped(model).named_modules()]
+        if reading.kind == "attention":  # one setting, and every layer has its own copy
+            keys, old, new = [key, "scaling"], reading.factor, reading.expected
+            modules = [m for name, m in unwrapped(model).named_modules() if within(reading.name, name)]
+        else:
+            new = old * (reading.expected / reading.factor) ** power
+        places = [(module, k) for module in modules for k in keys if _is_number(vars(module).get(k), old)]
+        return f"config.{key} = {new:.6g}", _set([(config, key), *places], new)
+    return None
+
+
+def _by_attribute(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
+    """The one number that the attention, or a module around it, keeps and that is its scale, or divides by it."""
+    if reading.kind != "attention" or reading.why:
+        return None
+    assert reading.factor is not None
+    parts = reading.name.split(".")
+    for outer in (".".join(parts[:n]) for n in range(len(parts), 0, -1)):
+        module = unwrapped(model).get_submodule(outer)
+        for power in (1, -1):
+            old = reading.factor**power
+            found = [key for key, value in vars(module).items() if _is_number(value, old, reading.tolerance)]
+            if len(found) == 1:
+                new = reading.expected**power
+                return f"{outer}.{found[0]} = {new:.6g}", _set([(module, found[0])], new)
+    return None
+
+
+def _is_number(value: object, expected: float, tolerance: float = 1e-4) -> bool:
+    return isinstance(value, float) and math.isclose(value, expected, rel_tol=tolerance)
+
+
+def _set(places: Sequence[tuple[Any, str]], value: float) -> Undo:
+    """Set every attribute; gives what sets the old values again."""
+    before = [(place, key, getattr(place, key)) for place, key in places]
+    for place, key in places:
+        setattr(place, key, value)
+
+    def undo() -> None:
+        for place, key, old in before:
+            setattr(place, key, old)
+
+    return undo
+
+
+def _by_hook(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
+    """A hook on the layer: what an embedding looks up, what a linear layer is given, what a query layer returns."""
+    assert reading.factor is not None
+    ratio = reading.expected / reading.factor
+    made: _MultipliedOutput | _MultipliedInput
+    if reading.kind == "attention":
+        inside = [name for name in queries if within(reading.name, name)]
+        if reading.why or len(inside) != 1:
+            return None
+        name, made = inside[0], _MultipliedOutput(ratio, queries[inside[0]])
+        module = unwrapped(model).get_submodule(name)
+    else:
+        use = next(use for places in tensor_uses(model) for use in places if use.name == reading.name)
+        name, module = reading.name.rpartition(".")[0], use.module
+        made = _MultipliedOutput(ratio) if isinstance(module, nn.Embedding) else _MultipliedInput(ratio)
+    return f"{made.told} of {name} x {own_factor(module) * ratio:.6g}", _hook(module, made)
+
+
+def _hook(module: nn.Module, hook: _MultipliedOutput | _MultipliedInput) -> Undo:
+    """Put a hook on a module, in the place of one that is there; gives what restores that."""
+    hooks: dict[int, Any] = module._forward_pre_hooks if isinstance(hook, _MultipliedInput) else module._forward_hooks
+    for key, other in hooks.items():
+        if type(other) is type(hook) and other.features == hook.features:
+            hook.hpsweep_factor *= other.hpsweep_factor
+            hooks[key] = hook
+
+            def restore(key: int = key, other: Any = other) -> None:
+                hooks[key] = other
+
+            return restore
+    register: Callable[..., RemovableHandle] = (
+        module.register_forward_pre_hook if isinstance(hook, _MultipliedInput) else module.register_forward_hook
+    )
+    return register(hook).remove
+
+
+class _MultipliedOutput:
+    """A forward hook that multiplies the module's output, or some of its features."""
+
+    told = "output"
+
+    def __init__(self, factor: float, features: slice = slice(None)) -> None:
+        self.hpsweep_factor, self.features = factor, features
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        if self.features == slice(None):
+            return output * self.hpsweep_factor
+        output = output.clone()
+        output[..., self.features] *= self.hpsweep_factor
+        return output
+
+
+class _MultipliedInput:
+    """A forward pre-hook that multiplies the module's input, so that its bias keeps its size."""
+
+    told = "input"
+    features = slice(None)
+
+    def __init__(self, factor: float) -> None:
+        self.hpsweep_factor = factor
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0] * self.hpsweep_factor, *inputs[1:])
+
+
+def _complaint(wrong: Sequence[Reading]) -> str:
+    lines = []
+    for reading in wrong[:8]:
+        had = reading.why or f"{reading.factor:.6g} is there, and could not be changed" + _REMEDY[reading.kind]
+        asked = "" if math.isnan(reading.expected) else f", which has to be {reading.expected:.6g}"
+        lines.append(f"  the {reading.kind} factor of {reading.name}{asked}: {had}")
+    more = f"\n  and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+    return (
+        "these factors of the forward pass are not as the rules ask, or cannot be read:\n" + "\n".join(lines) + more
+        + f"\nSet them in the model's own code, or leave them as they are by leave={[wrong[0].name]!r}."
+    )  # fmt: skip
+
+
+_REMEDY = {
+    "embedding": "",
+    "readout": "",
+    "attention": "; name the layers that return the queries, which are multiplied then: queries='*.q_proj', or "
+    "queries={'*.qkv': slice(0, width)}",
+}
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.6g}"

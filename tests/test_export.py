@@ -25,6 +25,8 @@ from hpsweep.cli import main
 from hpsweep.export.write import TRAINERS, checked_trial, export, parameter_groups
 from hpsweep.parametrization.rules import tensor_numbers
 from hpsweep.proxy import optimizer
+from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.train import train
 from hpsweep.spec import Scheme, Target, Trial
 from tests.test_plan_proxy import ProxyModule
 from tests.test_transfer import BASE, sweep
@@ -163,46 +165,58 @@ def module_of(card: Card, width: int | None = None, **changes: Any) -> ProxyModu
 NAMES: Any = {"*attention.out.weight": "residual_out", "*mlp.out.weight": "residual_out"}
 
 
-@pytest.mark.parametrize("scheme", ["sp", "mup", "supar"])
-def test_the_torch_file_gives_a_module_the_cards_numbers_and_trains_it(scheme: Scheme, tmp_path: Path) -> None:
-    card = made(scheme, embedding_lr_mult=4.0, tied=False)
-    script = loaded(export(card, "torch"), tmp_path, f"torch_{scheme}")
+def built(card: Card, folder: Path) -> tuple[ProxyModule, Any, Any, Any, ModuleType]:
+    """The reference GPT without multipliers of its own, made ready by the exported torch file."""
+    script = loaded(export(card, "torch"), folder, f"torch_{card.scheme}")
     model = module_of(card)
-    model.plain[0].input_multiplier = model.plain[0].output_multiplier = 1.0  # the file wires them
-    ids = torch.randint(61, (6, 16), generator=torch.Generator().manual_seed(0))
-    plan, adamw, scheduler = script.build(model, base=lambda: module_of(card, 128), kinds=NAMES, inputs=ids)
-    found = {}
+    model.plain[0].input_multiplier = model.plain[0].output_multiplier = 1.0
+    ids = torch.arange(2 * 16).view(2, 16)
+    return (model, *script.build(model, base=lambda: module_of(card, 128), kinds=NAMES, inputs=ids), script)
+
+
+@pytest.mark.parametrize("scheme", ["sp", "mup", "supar"])
+def test_the_torch_file_gives_a_module_the_cards_numbers(scheme: Scheme, tmp_path: Path) -> None:
+    card = made(scheme, embedding_lr_mult=4.0, tied=False)
+    model, plan, adamw, _, _ = built(card, tmp_path)
+    std, found = card.base["init_std"], {}
     for group in adamw.param_groups:
         assert (group["eps"], group["betas"]) == (1e-12, (0.9, 0.95))
         for name in group["names"]:
-            found[name] = (
-                group["initial_lr"],
-                group["weight_decay"],
-                card.base["init_std"] * plan.tensors[name].init_std,
-            )
+            found[name] = (group["initial_lr"], group["weight_decay"], std * plan.tensors[name].init_std)
     assert len(found) == len(card.tensors)
     for tensor in card.tensors:
         n = card.kinds[tensor["kind"]]
-        assert found[f"{tensor['name']}.weight"] == pytest.approx(
-            (n["lr"], n["weight_decay"], n["init_std"]), rel=1e-12
-        )
-        weight = model.get_parameter(f"{tensor['name']}.weight")
+        ours = found[f"{tensor['name']}.weight"]
+        assert ours == pytest.approx((n["lr"], n["weight_decay"], n["init_std"]), rel=1e-12)
+        weight = model.get_parameter(f"{tensor['name']}.weight").detach()
         assert int((weight != 0).sum()) == tensor["nonzeros"]
         if n["init_std"]:
-            assert float(weight.detach()[weight != 0].std()) == pytest.approx(n["init_std"], rel=0.1)
+            assert float(weight[weight != 0].std()) == pytest.approx(n["init_std"], rel=0.1)
+    assert hpsweep.plan_from_card(card, model, base=lambda: module_of(card, 128), kinds=NAMES) == plan
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["sp", "supar"])
+def test_the_torch_file_trains_the_reference_gpt_to_the_losses_of_hpsweep(scheme: Scheme, tmp_path: Path) -> None:
+    card = made(scheme, dataclasses.replace(TARGET, vocabulary=256, depth=1, tokens=1920), embedding_lr_mult=4.0)
+    trial, data = checked_trial(card), load_dataset("stdlib")
+    model, plan, adamw, scheduler, script = built(card, tmp_path)
     losses = []
-    for _ in range(20):
-        loss = nn.functional.cross_entropy(model(ids).flatten(0, 1), ids.flatten())
+    for row in train_offsets(data, seed=0, steps=script.STEPS, batch=script.BATCH, context=16):
+        inputs, targets = map(torch.from_numpy, windows(data.train, row, 16))
+        loss = nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
         losses.append(loss.item())
         adamw.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), script.CLIP)
         adamw.step()
         scheduler.step()
-    assert losses[-1] < losses[0] - 0.5
-    for tensor in card.tensors:
-        assert int((model.get_parameter(f"{tensor['name']}.weight") != 0).sum()) <= tensor["nonzeros"]
-    assert hpsweep.plan_from_card(card, model, base=lambda: module_of(card, 128), kinds=NAMES) == plan
+    curve = list(train([trial.replace(eval_sequences=2)]).curves["train_loss"])
+    assert len(losses) == 20
+    assert losses == pytest.approx(curve, abs=2e-4)
+    weights = dict(model.named_parameters())
+    for name, exists in plan.masks(model).items():
+        assert (weights[name][~exists] == 0).all()
 
 
 def test_a_module_of_other_sizes_than_the_cards_is_refused_unless_told() -> None:
@@ -319,6 +333,7 @@ def test_init_std_reaches_the_model_though_train_py_does_not_hand_it_over() -> N
 
 def test_what_nanogpt_does_otherwise_stands_in_its_config() -> None:
     short = dataclasses.replace(TARGET, tokens=None)
+    assert "duration unknown, the proxy's 100 steps stand in for it" in unwrapped(export(made("mup", short), "torch"))
     said = unwrapped(export(made("supar", short, base_density=1 / 2), "nanogpt"))
     for part in (
         "warning: here, after warm-up the rate falls by a cosine",

@@ -16,7 +16,8 @@ _DECAY = {
 def statement(card: Card, trial: Trial) -> list[str]:
     """Scheme, base, target, multipliers, numbers per kind, decay rule, optimizer, schedule, interval and warnings."""
     optimizer, schedule = card.optimizer, card.schedule
-    duration = "unknown" if card.target["tokens"] is None else f"{trial.total_steps} steps"
+    unknown = f"unknown, the proxy's {trial.total_steps} steps stand in for it"
+    duration = unknown if card.target["tokens"] is None else f"{trial.total_steps} steps"
     proxy = {name: card.proxy[name] for name in ("width", "density", "depth", "head_size", "context", "vocabulary")}
     return [
         f"scheme: {card.scheme}",

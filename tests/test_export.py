@@ -362,7 +362,7 @@ def test_what_nanogpt_does_otherwise_stands_in_its_config() -> None:
         (
             "supar",
             {"embedding_lr_mult": 4.0},
-            r"embedding_lr_mult is 4.0, and it has one rate.* gains.* 16 x the card's",
+            r"embedding_lr_mult is 4.0, and it has one rate.* gains, whose rate would be 16 x the card's",
         ),
         ("sp", {"embedding_lr_mult": 0.5}, r"embedding_lr_mult is 0.5"),
         ("mup", {"tied": False}, r"the readout is not tied.*Make a card of tied models"),
@@ -382,6 +382,26 @@ def test_what_nanogpt_cannot_express_is_refused_with_the_reason(
         export(card, "nanogpt")
     for to in ("torch", "hf"):
         assert export(card, to)
+
+
+def test_what_could_make_up_for_embedding_lr_mult_in_nanogpt_would_change_the_rate_of_gains() -> None:
+    """The reason that the refusal gives: under Adam only forward x init std and forward x rate matter."""
+    factor = 4.0
+    card = made(embedding_lr_mult=factor)
+    config = run_config(export(made(), "nanogpt"))
+    config["learning_rate"] = card.base["lr"] * factor**2
+    config["mup_width_multiplier"] *= factor**2
+    config["init_std"] *= factor
+    config["mup_input_alpha"] /= factor
+    config["mup_output_alpha"] *= factor
+    for kind, ours in as_nanogpt_trains(config).items():
+        theirs = card.kinds[kind]
+        rates = [n["forward"] * n["lr"] for n in (ours, theirs)]
+        if kind in ("norm", "bias"):
+            assert rates[0] / rates[1] == pytest.approx(factor**2)
+        else:
+            stds = [n["forward"] * n["init_std"] for n in (ours, theirs)]
+            assert (rates[0], stds[0]) == pytest.approx((rates[1], stds[1]), rel=1e-12)
 
 
 # --- wrong input, and the command ---

@@ -182,7 +182,7 @@ SMALL = "--width 64 --base-width 32 --depth 2 --head-size 16 --vocabulary 256 --
 
 def script(folder: Path) -> Path:
     path = folder / "train.py"
-    path.write_text(export(made(embedding_lr_mult=4.0), "hf"))
+    path.write_text(export(made(embedding_lr_mult=4.0, clip=0.5), "hf"))
     return path
 
 
@@ -225,9 +225,14 @@ def test_the_exported_script_trains_saves_and_resumes_to_the_same_model(tmp_path
         assert torch.equal(weights, resumed.get_parameter(tensor))
 
 
-def in_process(path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+def in_process(path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
+    """The settings that the script gave Trainer."""
     monkeypatch.setattr(sys, "argv", [str(path), *SMALL.split(), *words])
-    loaded_script(path).main()
+    exported, seen = loaded_script(path), dict[str, Any]()
+    make = exported.TrainingArguments
+    exported.TrainingArguments = lambda **settings: (seen.update(settings), make(**settings))[1]
+    exported.main()
+    return seen
 
 
 def test_the_exported_script_trains_a_llama_on_files_of_ones_own(
@@ -235,7 +240,8 @@ def test_the_exported_script_trains_a_llama_on_files_of_ones_own(
 ) -> None:
     path, data = script(tmp_path), tmp_path / "data.txt"
     data.write_bytes(b"abcd" * 1000)
-    in_process(path, monkeypatch, "--model", "llama", "--data", str(data), "--out", str(tmp_path / "out"))
+    seen = in_process(path, monkeypatch, "--model", "llama", "--data", str(data), "--out", str(tmp_path / "out"))
+    assert (seen["max_grad_norm"], seen["max_steps"], seen["per_device_train_batch_size"]) == (0.5, 12, 2)
     trained, loaded = capsys.readouterr().out.strip().splitlines()[-1].split("trained ")[1].split(", loaded ")
     assert trained == loaded
     assert float(trained) < math.log(256) - 1
@@ -270,4 +276,11 @@ def test_the_exported_script_at_the_cards_size_has_the_cards_numbers(name: str, 
         n = card.kinds[planned.kind]
         ours = (card.base["lr"] * planned.lr, DECAY * planned.weight_decay, card.base["init_std"] * planned.init_std)
         assert ours == pytest.approx((n["lr"], n["weight_decay"], n["init_std"]), rel=1e-12), tensor
+    config = exported.configuration(arguments, 128)  # the proxy's, where the architecture has it
+    for key, value in {
+        "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0, "attention_dropout": 0, "layer_norm_epsilon": 1e-5,
+        "rms_norm_eps": 1e-5, "activation_function": "gelu", "tie_word_embeddings": True, "num_attention_heads": 4,
+        "max_position_embeddings": 16, "vocab_size": 61,
+    }.items():  # fmt: skip
+        assert getattr(config, key, value) == value, key
     assert exported.plan_of(model, SimpleNamespace(**vars(arguments) | {"base_width": 64})).tensors

@@ -72,10 +72,10 @@ def refusals(card: Card, trial: Trial) -> list[str]:
     reasons = []
     if (factor := trial.embedding_lr_mult) != 1:
         reasons.append(
-            f"embedding_lr_mult is {factor!r}, and it has one rate for embeddings and norm gains. A factor t of the "
-            "forward multiplier, 1/t of the init std and t of the rate trains alike, which could make up for it in all "
-            f"matrices, but not in the gains, whose rate would be {factor * factor:g} x the card's. Tune with "
-            "embedding_lr_mult 1, or export --to torch or --to hf."
+            f"embedding_lr_mult is {factor!r}, and it has one rate for embeddings and norm gains. A forward "
+            "multiplier x t with init std and rate / t trains alike, which could make up for it in all matrices, but "
+            f"not in the gains, whose rate would be {factor * factor:g} x the card's. Tune with embedding_lr_mult 1 or "
+            "export --to torch or --to hf."
         )
     if not trial.tied:
         reasons.append(

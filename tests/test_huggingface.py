@@ -213,16 +213,18 @@ def test_the_exported_script_trains_saves_and_resumes_to_the_same_model(tmp_path
     for part in ("supar for adam", "lm_head.weight", "transformer.h.1.attn.scaling = 0.0625"):
         assert part in said
     shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "part" / "checkpoint-6")
-    assert run(path, "--out", str(tmp_path / "part"), "--resume").strip().splitlines()[-1] == last
+    resumed = run(path, "--out", str(tmp_path / "part"), "--resume")
+    assert resumed.strip().splitlines()[-1] == last
+    assert (said.count("{'loss'"), resumed.count("{'loss'")) == (12, 6)
     exported = loaded_script(path)
     model, plan = exported.load(tmp_path / "whole" / "model", "gpt2")
-    resumed, again = exported.load(tmp_path / "part" / "model", "gpt2")
+    other, again = exported.load(tmp_path / "part" / "model", "gpt2")
     assert plan == again
     for tensor, exists in plan.masks(model).items():
         weights = model.get_parameter(tensor)
         assert (weights[~exists] == 0).all()
         assert int(exists.sum()) == exists.numel() // 4
-        assert torch.equal(weights, resumed.get_parameter(tensor))
+        assert torch.equal(weights, other.get_parameter(tensor))
 
 
 def in_process(path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:

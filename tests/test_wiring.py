@@ -339,6 +339,18 @@ def test_a_copy_a_loaded_model_and_another_plan_have_to_be_wired_again(tmp_path:
         mup.attach(model, torch.optim.AdamW(mup.param_groups(model, lr=0.01)))
 
 
+def test_a_number_that_looks_like_the_scale_and_is_not_is_put_back() -> None:
+    def make(width: int) -> nn.Module:
+        model = Own(width)
+        for block in model.blocks:
+            block.dropout = HEAD**-0.5
+        return model
+
+    model, plan = planned(make)
+    assert how(plan.wire_(model, IDS, queries=QUERIES))["blocks.0"] == "output of blocks.0.qkv x 0.25"
+    assert [block.dropout for block in model.blocks] == [0.25, 0.25]
+
+
 def test_hooks_are_replaced_and_not_piled_up_when_a_plan_follows_another() -> None:
     model, plan = planned(Own)
     plan.wire_(model, IDS, queries=QUERIES)

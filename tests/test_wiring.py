@@ -203,6 +203,16 @@ def test_a_model_that_multiplies_by_itself_stays_as_it_is(way: str, place: str) 
     torch.testing.assert_close(logits, by_hand(model, IDS))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("way", ["sdpa", "in place"])
+def test_half_precision_is_read_to_its_rounding_and_set_exactly(dtype: torch.dtype, way: str) -> None:
+    model, plan = planned(lambda width: Own(width, way).to(dtype))
+    wiring = plan.wire_(model, IDS, queries=QUERIES)
+    assert how(wiring)["readout.weight"] == "input of readout x 0.4"
+    assert [hook.hpsweep_factor for hook in model.readout._forward_pre_hooks.values()] == [0.4]
+    assert set(how(plan.wire_(model, IDS, queries=QUERIES)).values()) == {"as it was"}
+
+
 def test_sp_asks_for_factors_of_1_and_the_root_of_the_head_size() -> None:
     model, plan = planned(like_llama("Gemma"), scheme="sp")
     wiring = plan.wire_(model, IDS)

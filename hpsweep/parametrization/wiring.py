@@ -290,7 +290,7 @@ def _complaint(wrong: Sequence[Reading]) -> str:
     more = f"\n  and {len(wrong) - 8} more" if len(wrong) > 8 else ""
     return (
         "these factors of the forward pass are not as the rules ask, or cannot be read:\n" + "\n".join(lines) + more
-        + f"\nSet them in the model's own code, or leave them as they are by leave={[wrong[0].name]!r}."
+        + f"\nSet them in the model's own code, or leave them as they are by leave={[r.name for r in wrong[:8]]!r}."
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def alone() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_two_processes_have_the_masks_losses_norms_and_weights_of_one(
+def test_two_processes_have_the_masks_losses_norms_and_weights_of_one_and_resume_to_the_same(
     way: str, alone: dict[str, Any], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -54,6 +54,9 @@ def test_two_processes_have_the_masks_losses_norms_and_weights_of_one(
             assert (result["masks"][name] == exists).all()
             assert ((result["weights"][name] != 0) == exists).all()
             assert int(exists.sum()) == kept(exists.numel(), 1 / 8)
+        assert result["resumed_losses"] == result["losses"]
+        for name, weight in result["weights"].items():
+            assert (result["resumed_weights"][name] == weight).all(), name
     first, second = (result["weights"] for result in ranks)
     weights: dict[str, Tensor] = alone["weights"]
     assert first.keys() == weights.keys()

@@ -203,6 +203,16 @@ def test_a_model_that_multiplies_by_itself_stays_as_it_is(way: str, place: str) 
     torch.testing.assert_close(logits, by_hand(model, IDS))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("way", ["sdpa", "in place"])
+def test_half_precision_is_read_to_its_rounding_and_set_exactly(dtype: torch.dtype, way: str) -> None:
+    model, plan = planned(lambda width: Own(width, way).to(dtype))
+    wiring = plan.wire_(model, IDS, queries=QUERIES)
+    assert how(wiring)["readout.weight"] == "input of readout x 0.4"
+    assert [hook.hpsweep_factor for hook in model.readout._forward_pre_hooks.values()] == [0.4]
+    assert set(how(plan.wire_(model, IDS, queries=QUERIES)).values()) == {"as it was"}
+
+
 def test_sp_asks_for_factors_of_1_and_the_root_of_the_head_size() -> None:
     model, plan = planned(like_llama("Gemma"), scheme="sp")
     wiring = plan.wire_(model, IDS)
@@ -337,6 +347,18 @@ def test_a_copy_a_loaded_model_and_another_plan_have_to_be_wired_again(tmp_path:
     _, mup = planned(like_llama("Granite"), scheme="mup")
     with pytest.raises(ValueError, match=rf"was wired under plan {plan.hash}, this is {mup.hash}"):
         mup.attach(model, torch.optim.AdamW(mup.param_groups(model, lr=0.01)))
+
+
+def test_a_number_that_looks_like_the_scale_and_is_not_is_put_back() -> None:
+    def make(width: int) -> nn.Module:
+        model = Own(width)
+        for block in model.blocks:
+            block.dropout = HEAD**-0.5
+        return model
+
+    model, plan = planned(make)
+    assert how(plan.wire_(model, IDS, queries=QUERIES))["blocks.0"] == "output of blocks.0.qkv x 0.25"
+    assert [block.dropout for block in model.blocks] == [0.25, 0.25]
 
 
 def test_hooks_are_replaced_and_not_piled_up_when_a_plan_follows_another() -> None:

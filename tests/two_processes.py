@@ -1,4 +1,4 @@
-"""What each of two processes does in test_plan_parallel: trains a sparse model in parallel on the CPU.
+"""What each of two processes does in test_plan_parallel: trains a sparse model in parallel on the CPU, and resumes it.
 
 Run: torchrun --nproc-per-node 2 -m tests.two_processes ddp|fsdp FOLDER
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+import hpsweep
 from tests.test_plan import Toy
 from tests.test_plan_masks import IDS, loss, sparse_toy
 
@@ -31,9 +34,16 @@ def whole(tensor: Any) -> torch.Tensor:
     return value.detach().clone()
 
 
-def main(way: str, folder: Path) -> None:
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
+class Started(NamedTuple):
+    """A model that has been wrapped or sharded, before its optimizer holds a mask."""
+
+    model: nn.Module
+    run: nn.Module
+    plan: hpsweep.Plan
+    optimizer: torch.optim.Optimizer
+
+
+def start(way: str) -> Started:
     model, plan = sparse_toy()
     run: nn.Module = model
     if way == "ddp":
@@ -48,9 +58,12 @@ def main(way: str, folder: Path) -> None:
         plan.init_(run, init_std=0.1, seed=0)  # sharded weights are the same as whole ones
         plan.wire_(run, IDS)
     optimizer = torch.optim.AdamW(plan.param_groups(run, lr=0.01, weight_decay=0.1), eps=1e-6)
-    plan.attach(run, optimizer)
+    return Started(model, run, plan, optimizer)
+
+
+def train(run: nn.Module, optimizer: torch.optim.Optimizer, steps: range, rank: int) -> tuple[list[float], list[float]]:
     losses, norms = [], []
-    for step in range(STEPS):
+    for step in steps:
         for part in range(PARTS):
             mean = loss(run, batch(step, part, rank))
             losses.append(mean.item())
@@ -58,13 +71,37 @@ def main(way: str, folder: Path) -> None:
         norms.append(float(whole(nn.utils.clip_grad_norm_(run.parameters(), 0.5))))
         optimizer.step()
         optimizer.zero_grad()
-    state = {
-        "losses": losses,
-        "norms": norms,
+    return losses, norms
+
+
+def main(way: str, folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    model, run, plan, optimizer = start(way)
+    plan.attach(run, optimizer)
+    first = train(run, optimizer, range(STEPS // 2), rank)
+    state = dict(zip(("model", "optimizer"), get_state_dict(run, optimizer), strict=True))
+    dcp.save(state | {"plan": plan.state_dict()}, checkpoint_id=folder / "checkpoint")
+    second = train(run, optimizer, range(STEPS // 2, STEPS), rank)
+
+    again = start(way)
+    state = dict(zip(("model", "optimizer"), get_state_dict(again.run, again.optimizer), strict=True))
+    loaded = {**state, "plan": again.plan.state_dict()}
+    dcp.load(loaded, checkpoint_id=folder / "checkpoint")
+    set_state_dict(again.run, again.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    again.plan.load_state_dict(loaded["plan"])
+    again.plan.attach(again.run, again.optimizer)
+    resumed = train(again.run, again.optimizer, range(STEPS // 2, STEPS), rank)
+
+    result = {
+        "losses": first[0] + second[0],
+        "norms": first[1] + second[1],
+        "resumed_losses": first[0] + resumed[0],
         "masks": {name: whole(mask) for name, mask in plan.masks(run).items()},
         "weights": {name: whole(weight) for name, weight in model.named_parameters()},
+        "resumed_weights": {name: whole(weight) for name, weight in again.model.named_parameters()},
     }
-    torch.save(state, folder / f"{rank}.pt")
+    torch.save(result, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -159,14 +159,18 @@ def _densities(
 
 def _warnings(tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
     few = {
-        name: tensor.nonzero_fan_in
+        name: tensor
         for name, tensor in tensors.items()
         if tensor.density < 1 and tensor.nonzero_fan_in is not None and tensor.nonzero_fan_in < FEW_INPUTS
     }
     if not few:
         return ()
-    least = min(few, key=lambda name: few[name])
+    least = min(few, key=lambda name: few[name].nonzero_fan_in or 0.0)
+    tensor = few[least]
+    assert tensor.fan_in is not None
+    empty = (1 - tensor.density) ** tensor.fan_in
     return (
-        f"{len(few)} tensor{'s' * (len(few) > 1)} with fewer than {FEW_INPUTS} nonzeros per neuron, {few[least]:.3g} "
-        f"in {least}: the rules average over them, and may not hold.",
+        f"{len(few)} tensor{'s' * (len(few) > 1)} with fewer than {FEW_INPUTS} nonzeros per neuron, "
+        f"{tensor.nonzero_fan_in:.3g} in {least}, where {empty:.1%} of the neurons have no input at all: the rules "
+        "average over inputs, and may not hold.",
     )

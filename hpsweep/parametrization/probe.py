@@ -143,7 +143,7 @@ def _same_positions(given: Tensor, normed: Tensor) -> tuple[Tensor, list[Tensor]
     """Some positions of what a readout is given, and the likeliest of the norm's output: only some may be read out."""
     if given.shape == normed.shape:
         return given, [normed]
-    some, all_of_them = given.flatten(0, -2)[:64].double(), normed.flatten(0, -2).double()
+    some, all_of_them = given.flatten(0, -2)[:64].cpu().double(), normed.flatten(0, -2).cpu().double()
     likeness = F.normalize(some, dim=-1) @ F.normalize(all_of_them, dim=-1).T
     return some.to(given.dtype), [all_of_them[likeness.argmax(1)]]
 

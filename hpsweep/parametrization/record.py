@@ -231,8 +231,8 @@ def _is_weight(x: Any) -> bool:
 def multiple(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:
     """The factors of the columns whose sum is x, by least squares; None where x is no such sum."""
     every = max(1, x.numel() // _ENTRIES)
-    y = x.flatten()[::every].double()
-    table = torch.stack([column.flatten()[::every].double() for column in columns], 1)
+    y = x.flatten()[::every].cpu().double()
+    table = torch.stack([column.flatten()[::every].cpu().double() for column in columns], 1)
     if not len(y) or not bool(y.isfinite().all()):
         return None
     norms = table.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
@@ -245,4 +245,4 @@ def multiple(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:
 
 def norm_of(x: Tensor) -> float:
     """The root of the sum of squares."""
-    return float(x.detach().double().norm())
+    return float(x.detach().cpu().double().norm())

@@ -173,7 +173,8 @@ def _by_configuration(model: nn.Module, reading: Reading, queries: Queries) -> t
             keys, old, new = [key, "scaling"], reading.factor, reading.expected
             modules = [m for name, m in unwrapped(model).named_modules() if within(reading.name, name)]
         else:
-            new = old * (reading.expected / reading.factor) ** power
+            is_factor = math.isclose(old, reading.factor**power, rel_tol=reading.tolerance)
+            new = reading.expected**power if is_factor else old * (reading.expected / reading.factor) ** power
         places = [(module, k) for module in modules for k in keys if _is_number(vars(module).get(k), old)]
         return f"config.{key} = {new:.6g}", _set([(config, key), *places], new)
     return None
@@ -215,20 +216,23 @@ def _set(places: Sequence[tuple[Any, str]], value: float) -> Undo:
 
 def _by_hook(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
     """A hook on the layer: what an embedding looks up, what a linear layer is given, what a query layer returns."""
-    assert reading.factor is not None
-    ratio = reading.expected / reading.factor
-    made: _MultipliedOutput | _MultipliedInput
+    made: type[_MultipliedOutput | _MultipliedInput]
     if reading.kind == "attention":
         inside = [name for name in queries if within(reading.name, name)]
         if reading.why or len(inside) != 1:
             return None
-        name, made = inside[0], _MultipliedOutput(ratio, queries[inside[0]])
-        module = unwrapped(model).get_submodule(name)
+        name, features = inside[0], queries[inside[0]]
+        module, made = unwrapped(model).get_submodule(name), _MultipliedOutput
     else:
         use = next(use for places in tensor_uses(model) for use in places if use.name == reading.name)
-        name, module = reading.name.rpartition(".")[0], use.module
-        made = _MultipliedOutput(ratio) if isinstance(module, nn.Embedding) else _MultipliedInput(ratio)
-    return f"{made.told} of {name} x {own_factor(module) * ratio:.6g}", _hook(module, made)
+        name, features, module = reading.name.rpartition(".")[0], slice(None), use.module
+        made = _MultipliedOutput if isinstance(module, nn.Embedding) else _MultipliedInput
+    assert reading.factor is not None
+    there = own_factor(module)  # exact, where what was read is close to it
+    before = there if math.isclose(reading.factor, there, rel_tol=reading.tolerance) else reading.factor
+    ratio = reading.expected / before
+    hook = made(ratio, features)
+    return f"{made.told} of {name} x {there * ratio:.6g}", _hook(module, hook)
 
 
 def _hook(module: nn.Module, hook: _MultipliedOutput | _MultipliedInput) -> Undo:
@@ -269,10 +273,9 @@ class _MultipliedInput:
     """A forward pre-hook that multiplies the module's input, so that its bias keeps its size."""
 
     told = "input"
-    features = slice(None)
 
-    def __init__(self, factor: float) -> None:
-        self.hpsweep_factor = factor
+    def __init__(self, factor: float, features: slice = slice(None)) -> None:
+        self.hpsweep_factor, self.features = factor, features
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0] * self.hpsweep_factor, *inputs[1:])
@@ -287,7 +290,7 @@ def _complaint(wrong: Sequence[Reading]) -> str:
     more = f"\n  and {len(wrong) - 8} more" if len(wrong) > 8 else ""
     return (
         "these factors of the forward pass are not as the rules ask, or cannot be read:\n" + "\n".join(lines) + more
-        + f"\nSet them in the model's own code, or leave them as they are by leave={[wrong[0].name]!r}."
+        + f"\nSet them in the model's own code, or leave them as they are by leave={[r.name for r in wrong[:8]]!r}."
     )  # fmt: skip
 
 

@@ -228,6 +228,8 @@ def test_a_module_of_other_sizes_than_the_cards_is_refused_unless_told() -> None
 
     with pytest.raises(ValueError, match=r"block0.attention.qkv.weight has m_d 4 \(fan-in 256\), and the card's.* 2; "):
         plan(module_of(card), 64, kinds=NAMES)
+    with pytest.raises(ValueError, match=r"no hidden matrix has fan-in 256, the card's width; there are \[512, 2048\]"):
+        plan(module_of(card, 512), 256, kinds=NAMES)
     with pytest.raises(ValueError, match=r"0 tensors are residual_out, and the card's 3 blocks have 6: name the"):
         plan(module_of(card))
     with pytest.raises(ValueError, match=r"block0.\w+.\w+.weight has density 1, and the card's hidden matrices 0.25;"):

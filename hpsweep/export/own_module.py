@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -39,17 +40,21 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
         **options,
     )
     if check:
-        target, readout = card.target, card.readout_multiplier
-        check_plan(
-            plan, m_d=card.kinds["hidden"]["m_d"], density=target["density"], depth=target["depth"], readout=readout
-        )
+        check_plan(plan, card.target, m_d=card.kinds["hidden"]["m_d"], readout=card.readout_multiplier)
     return plan
 
 
-def check_plan(plan: Plan, *, m_d: float, density: float, depth: int, readout: float) -> None:
-    """Raise ValueError where a plan's tensors have other widths, density, depth or readout multiplier than a card's."""
+def check_plan(plan: Plan, target: Mapping[str, Any], *, m_d: float, readout: float) -> None:
+    """Raise ValueError where a plan's tensors have other widths, density, depth or readout multiplier than a card's.
+
+    `target` is the card's. The width is that of the module if any hidden matrix has it as its fan-in.
+    """
+    width, density, depth = target["width"], target["density"], target["depth"]
     otherwise = "Or take check=False, for the rules at the module's own sizes."
     sizes = f"give a model of the card's target width and a base of its base width. {otherwise}"
+    fan_ins = {tensor.fan_in for tensor in plan.tensors.values() if tensor.kind in SPARSE and tensor.fan_in}
+    if width not in fan_ins:
+        raise ValueError(f"no hidden matrix has fan-in {width}, the card's width; there are {sorted(fan_ins)}: {sizes}")
     for name, tensor in plan.tensors.items():
         if tensor.kind in SPARSE and not math.isclose(tensor.m_d, m_d, rel_tol=_SAME):
             raise ValueError(

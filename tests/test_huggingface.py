@@ -252,6 +252,8 @@ def test_the_exported_script_trains_a_llama_on_files_of_ones_own(
 def test_the_exported_script_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = script(tmp_path), ["--out", str(tmp_path)]
     with pytest.raises(SystemExit, match="has no checkpoint; leave --resume out"):
+        in_process(path, monkeypatch, "--out", str(tmp_path / "none"), "--resume")
+    with pytest.raises(SystemExit, match="has no checkpoint; leave --resume out"):
         in_process(path, monkeypatch, *out, "--resume")
     folder = tmp_path / "checkpoint-6"
     folder.mkdir()

@@ -8,8 +8,8 @@ By the names of tensors, with m = mup_width_multiplier, and r = 1 - sparsity if 
     gains          rate learning_rate
     lm_head        is wte; its input is multiplied by mup_output_alpha / m
 
-Weight decay is one number for all matrices. Without mup_enabled there are no multipliers. Read in model.py and train.py of
-the fork cat-state/nanoGPT-mup, commit 40c3904.
+Weight decay is one number for all matrices. Without mup_enabled there are no multipliers. Read in model.py and train.py
+of the fork cat-state/nanoGPT-mup, commit 40c3904.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def train(a: argparse.Namespace) -> None:
     """Train the target of a card, and say what came out; of several processes the first one speaks."""
     if importlib.util.find_spec("torch") is None:
         raise ValueError("training needs torch, which is not installed: pip install 'hpsweep[run]'.")
-    from hpsweep.target.plan import target_trial
+    from hpsweep.target.trial import target_trial
     from hpsweep.target.ranks import own_rank
     from hpsweep.target.run import check_split, train_target
 

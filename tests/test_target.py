@@ -22,7 +22,7 @@ from hpsweep.proxy.train import train
 from hpsweep.spec import Target, Trial, trial_from_row
 from hpsweep.store import RUNS
 from hpsweep.target.checkpoint import checkpoint_path
-from hpsweep.target.plan import target_trial
+from hpsweep.target.trial import target_trial
 from hpsweep.target.run import Run, train_target
 from tests.target_process import SHORT, TRIAL
 

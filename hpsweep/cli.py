@@ -449,6 +449,12 @@ def _law(a: argparse.Namespace) -> None:
     law(a)
 
 
+def _coords(a: argparse.Namespace) -> int:
+    from hpsweep.cli_coords import coords
+
+    return coords(a)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "run": _run,
@@ -461,6 +467,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "compact": _compact,
     "train": _train,
     "law": _law,
+    "coords": _coords,
 }
 """What every verb does; it returns the exit status, None for 0."""
 

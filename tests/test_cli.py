@@ -22,7 +22,20 @@ from hpsweep import store
 from hpsweep.cli import load_experiment, main, parser
 from tests import fake_training as fake
 
-VERBS = ("plan", "run", "status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law")
+VERBS = (
+    "plan",
+    "run",
+    "status",
+    "optimum",
+    "regret",
+    "transfer",
+    "plot",
+    "report",
+    "compact",
+    "train",
+    "law",
+    "coords",
+)
 
 
 @pytest.fixture
@@ -668,7 +681,7 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
 ) -> None:
     (there / "empty" / "runs").mkdir(parents=True)
     target = ["--width", "512", "--density", "1/16"]
-    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law"):
+    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law", "coords"):
         more = target if verb == "transfer" else []
         assert "gone" in refused(capsys, verb, "gone", *more)
     for verb in ("optimum", "regret", "transfer"):

@@ -22,7 +22,7 @@ from hpsweep.coords.subject import Activation, Subject
 from hpsweep.spec import Trial
 
 Build = Callable[[int, float, int], tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]]
-"""(width, density, seed) -> a newly initialized model, its optimizer, and its mean loss on one batch, always the same."""
+"""(width, density, seed) -> a new model, its optimizer, and its mean loss on one batch, always the same."""
 
 COLUMNS = ("module", "place", "features", "width", "density", "seed", "step", "size", "change", "own")
 """Columns of `coordinate_check`."""

@@ -32,20 +32,21 @@ def trials(trial: Trial, cells: Sequence[tuple[int, float, int]], *, steps: int,
     """The trial at every (width, density, seed), without warm-up and decay; with as many `heads`, if given."""
     if heads is not None and (odd := [width for width, _, _ in cells if heads < 1 or width % heads]):
         raise ValueError(f"heads is {heads}, which does not divide the width {odd[0]}; give a divisor of every width.")
-    width, density = max(cell[0] for cell in cells), min(cell[1] for cell in cells)
-    if width * density < FEW_INPUTS:
-        warnings.warn(
-            f"{width * density:.3g} nonzeros per neuron at width {width} and density {density:g}: the rules average "
-            f"over them, and changes may grow as density falls. Take widths of {math.ceil(FEW_INPUTS / density)} and more.",
-            stacklevel=3,
-        )
     constant = trial.replace(steps=steps, warmup_fraction=0.0, final_lr_fraction=1.0)
-    return [
+    made = [
         constant.replace(
             width=width, head_size=width // heads if heads else trial.head_size, density=density, seed=seed
         )
         for width, density, seed in cells
     ]
+    few = min(made, key=lambda t: t.density)
+    if few.density < 1 and (inputs := few.width * few.density) < FEW_INPUTS:
+        warnings.warn(
+            f"{inputs:.3g} nonzeros per neuron at width {few.width} and density {few.density:g}: the rules average "
+            f"over them, and changes may grow as density falls. Take a width of {math.ceil(FEW_INPUTS / few.density)}.",
+            stacklevel=3,
+        )
+    return made
 
 
 def subject(trial: Trial, device: str) -> Subject:

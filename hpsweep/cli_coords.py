@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 from pathlib import Path
 
+from hpsweep.cli_inputs import writable
 from hpsweep.cli_output import print_json, print_table, records, say
 from hpsweep.spec import Trial
 
@@ -24,8 +25,8 @@ def coords(a: argparse.Namespace) -> int:
         scheme=a.scheme, lr=a.lr, init_std=a.init_std, base_width=a.base_width, steps=1, batch=1, context=TOKENS,
         head_size=16,
     )  # fmt: skip
-    if a.out and Path(a.out).exists() and not Path(a.out).is_dir():
-        raise ValueError(f"--out {a.out} is a file; give a folder, which is made if it does not exist.")
+    if a.out:
+        _make(Path(a.out))
     sizes = coordinate_check(
         trial, widths=a.widths, densities=a.densities, steps=a.steps, seeds=range(a.seeds), heads=a.heads,
         device=a.device, progress=_progress,
@@ -53,6 +54,15 @@ def coords(a: argparse.Namespace) -> int:
             print(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}")
         print(*(["", *written] if written else []), sep="\n", end="\n" if written else "")
     return int(found is not None)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder. Raises ValueError where that cannot be, or nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another folder with --out.") from None
+    writable(folder)
 
 
 def _progress(done: int, models: int) -> None:

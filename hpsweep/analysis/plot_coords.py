@@ -71,7 +71,8 @@ def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str) -> Figure:
         start = line["value"].iloc[0]
         row[0].set_ylabel(f"relative to {field} {start:g}", fontsize=LABEL, color=INK)
     figure.legend(
-        handles=_named(verdicts, looks), loc="outside right center", fontsize=SMALL, frameon=False, labelcolor=INK,
+        handles=[*_named(verdicts, looks), *_marks("width" in fields)], loc="outside right center",
+        fontsize=SMALL, frameon=False, labelcolor=INK,
         handlelength=1.6, labelspacing=0.45,
     )  # fmt: skip
     figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=TITLE, color=INK, x=0.01, ha="left")
@@ -90,14 +91,18 @@ def _named(verdicts: pd.DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         look = looks[row["module"]]
         label = row["module"] if row["verdict"] == "ok" else f"{row['module']}: {row['verdict']}"
         handles.append(Line2D([], [], color=look.color, marker=look.marker, linewidth=1, markersize=3.2, label=label))
+    return handles
+
+
+def _marks(along_width: bool) -> list[Line2D]:
+    """Entries of the band and, along width, of the line down to which logits may shrink."""
     band = Line2D([], [], color=FAINT, linewidth=6, label=f"slopes within ±{BOUND:g}")
     half = Line2D([], [], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="logits: from flat to here")
-    return [*handles, band, half]
+    return [band, half] if along_width else [band]
 
 
 def write(sizes: pd.DataFrame, slopes: pd.DataFrame, verdicts: pd.DataFrame, folder: Path, title: str) -> list[Path]:
-    """Write sizes.csv, slopes.csv, verdicts.csv and coords.png and .svg into the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write sizes.csv, slopes.csv, verdicts.csv and coords.png and .svg into the folder, which there is."""
     written = []
     for name, table in (("sizes", sizes), ("slopes", slopes), ("verdicts", verdicts)):
         path = folder / f"{name}.csv"

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import hpsweep
+from hpsweep.analysis.coords import culprit
 from hpsweep.analysis.plot_coords import draw
 from hpsweep.cli import main
 from tests.test_cli import refused
@@ -86,3 +87,52 @@ def test_of_many_modules_the_legend_names_the_ends_and_what_is_wrong() -> None:
     figure = draw(sizes, hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes)), "title")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["m0", "m20: grows", "m39", "slopes within ±0.1"]
+
+
+# --- the page and the committed results ---
+
+
+def committed(scheme: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    folder = ROOT / "results" / "reference" / "coords" / scheme
+    return pd.read_csv(folder / "slopes.csv"), pd.read_csv(folder / "verdicts.csv")
+
+
+def test_the_published_result_of_supar_is_flat_over_density_1_to_a_64th_with_its_intervals() -> None:
+    slopes, verdicts = committed("supar")
+    assert set(verdicts["verdict"]) == {"ok"}
+    assert set(slopes["seeds"]) == {12}
+    over = slopes[slopes["along"] == "density"]
+    assert len(over) == 14 * 2 + 9
+    assert over["low"].min() > -0.1
+    assert over["high"].max() < 0.1
+
+
+@pytest.mark.parametrize("scheme", ["supar", "mup", "sp"])
+def test_the_page_has_the_numbers_of_the_published_results(scheme: str) -> None:
+    page = (ROOT / "docs" / "coords.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith(f"| {scheme} |")).split("|")
+    slopes, verdicts = committed(scheme)
+    hidden = slopes[slopes["module"].str.startswith("block")].groupby(["along", "quantity"])["slope"]
+
+    def ranges(along: str) -> str:
+        of = [hidden.get_group((along, quantity)) for quantity in ("size", "own", "change")]
+        return "; ".join(f"{slope.min():.2f} to {slope.max():.2f}" for slope in of)
+
+    assert line[2].strip() == f"{(verdicts['verdict'] == 'ok').sum()} of {len(verdicts)}"
+    assert line[3].strip() == ranges("density")
+    if scheme == "mup":  # dense models: those of supar
+        pd.testing.assert_frame_equal(
+            slopes[slopes["along"] == "width"], committed("supar")[0].query("along == 'width'"), rtol=1e-4
+        )
+    else:
+        assert line[4].strip() == ranges("width")
+    named = culprit(verdicts)
+    assert line[5].strip() == ("" if named is None else f"{named['module']}, along {named['along']}")
+
+
+def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [part.split("```")[0] for part in (ROOT / "docs" / "coords.md").read_text().split("```python\n")[1:]]
+    scope: dict[str, Any] = {}
+    exec(block.replace("[64, 128, 256]", "[64, 256]").replace("range(6)", "range(3)"), scope)
+    assert culprit(hpsweep.coordinate_verdicts(scope["slopes"])) is None
+    assert "transformer.h.0.attn.attention_logits" in capsys.readouterr().out

@@ -247,6 +247,7 @@ def test_a_proxy_has_the_sizes_that_a_plain_module_has_under_hooks(tied: bool) -
     for column in ("size", "change", "own"):
         both = ours.loc[shared, column].notna() & theirs.loc[shared, column].notna()
         np.testing.assert_allclose(ours.loc[shared, column][both], theirs.loc[shared, column][both], rtol=1e-3)
+    assert (ours.loc["readout"]["own"].drop(0, level="step") > 0).all()  # of a tied one too
     both_logits = theirs.loc["attention_logits"]["size"] ** 2  # of both blocks, one after the other
     mean = (ours.loc["block0.attention_logits"]["size"] ** 2 + ours.loc["block1.attention_logits"]["size"] ** 2) / 2
     np.testing.assert_allclose(mean, both_logits, rtol=1e-3)

@@ -22,6 +22,8 @@ Your own model, which needs torch:
     plan.wire_(model, inputs)                            # forward multipliers and attention scales, set and measured
     optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
     plan.attach(model, optimizer)                        # pruned weights stay exactly zero
+    sizes = hp.coordinate_check(build, widths=[64, 256], densities=[1, 1/16])      # does it scale? docs/coords.md
+    hp.coordinate_verdicts(hp.coordinate_slopes(sizes))  # a line per module, by forward order
 
 Names are loaded when they are first used.
 """
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from hpsweep.analysis.budget import dense_equivalent as dense_equivalent
     from hpsweep.analysis.budget import optimal_sparsity as optimal_sparsity
     from hpsweep.analysis.card import Card as Card
+    from hpsweep.analysis.coords import coordinate_slopes as coordinate_slopes
+    from hpsweep.analysis.coords import coordinate_verdicts as coordinate_verdicts
     from hpsweep.analysis.drift import drift as drift
     from hpsweep.analysis.law import Law as Law
     from hpsweep.analysis.law import fit_law as fit_law
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.surface import surface as surface
     from hpsweep.analysis.transfer import transfer as transfer
+    from hpsweep.coords.check import coordinate_check as coordinate_check
     from hpsweep.parametrization.module import parametrize as parametrize
     from hpsweep.parametrization.plan import Plan as Plan
     from hpsweep.spec import Refine as Refine
@@ -88,6 +93,9 @@ _HOME = {
     "Plan": "hpsweep.parametrization.plan",
     "parametrize": "hpsweep.parametrization.module",
     "plan_from_card": "hpsweep.export.own_module",
+    "coordinate_check": "hpsweep.coords.check",
+    "coordinate_slopes": "hpsweep.analysis.coords",
+    "coordinate_verdicts": "hpsweep.analysis.coords",
 }
 __all__ = sorted([*_HOME, "__version__"])
 

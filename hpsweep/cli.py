@@ -455,6 +455,12 @@ def _export(a: argparse.Namespace) -> None:
     export(a)
 
 
+def _coords(a: argparse.Namespace) -> int:
+    from hpsweep.cli_coords import coords
+
+    return coords(a)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "run": _run,
@@ -468,6 +474,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "law": _law,
     "export": _export,
+    "coords": _coords,
 }
 """What every verb does; it returns the exit status, None for 0."""
 

@@ -94,7 +94,39 @@ def parser() -> argparse.ArgumentParser:
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
     _add_export(verb("export", "write a card as parameter groups, or as the file of another trainer"))
+    _add_coords(verb("coords", "check that no activation of the proxies grows or shrinks with width or density"))
     return whole
+
+
+def _add_coords(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--scheme", choices=get_args(Scheme), default="supar", help="the rules; default: supar")
+    to.add_argument(
+        "--widths", type=_wholes, default=[64, 128, 256, 512], metavar="N,N", help="default: 64,128,256,512"
+    )
+    to.add_argument(
+        "--densities", type=_numbers, default=[1, 1 / 4, 1 / 16, 1 / 64], metavar="D,D", help="default: 1,1/4,1/16,1/64"
+    )
+    to.add_argument("--seeds", type=int, default=12, metavar="K", help="models of each; default: 12")
+    to.add_argument("--steps", type=int, default=4, metavar="N", help="training steps, on one batch; default: 4")
+    to.add_argument("--lr", type=number, default=2**-9, metavar="LR", help="base learning rate; default: 1/512")
+    to.add_argument("--init-std", type=number, default=0.08, metavar="S", help="base init std; default: 0.08")
+    to.add_argument("--base-width", type=int, default=128, metavar="N", help="where m_d is 1; default: 128")
+    to.add_argument("--heads", type=int, metavar="N", help="attention heads at every width; default: of size 16")
+    to.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="what to train on; default: cpu")
+    to.add_argument("--out", metavar="DIR", help="write the tables and the figure there")
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [number(part) for part in text.split(",")]
+
+
+def _wholes(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, such as 64,128,256") from None
 
 
 def _add_train(to: argparse.ArgumentParser) -> None:

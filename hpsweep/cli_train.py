@@ -21,9 +21,9 @@ def train(a: argparse.Namespace) -> None:
     """Train the target of a card, and say what came out; of several processes the first one speaks."""
     if importlib.util.find_spec("torch") is None:
         raise ValueError("training needs torch, which is not installed: pip install 'hpsweep[run]'.")
-    from hpsweep.target.trial import target_trial
     from hpsweep.target.ranks import own_rank
     from hpsweep.target.run import check_split, train_target
+    from hpsweep.target.trial import target_trial
 
     card, first = Card.read(a.card), own_rank() == 0
     given = {"data": a.data, "steps": a.steps, "tokens": a.tokens, "batch": a.batch, "eval_sequences": a.eval_sequences}

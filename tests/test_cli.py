@@ -35,6 +35,7 @@ VERBS = (
     "train",
     "law",
     "export",
+    "coords",
 )
 
 
@@ -681,7 +682,7 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
 ) -> None:
     (there / "empty" / "runs").mkdir(parents=True)
     target = ["--width", "512", "--density", "1/16"]
-    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law"):
+    for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law", "coords"):
         more = target if verb == "transfer" else []
         assert "gone" in refused(capsys, verb, "gone", *more)
     for verb in ("optimum", "regret", "transfer"):

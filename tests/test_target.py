@@ -22,8 +22,8 @@ from hpsweep.proxy.train import train
 from hpsweep.spec import Target, Trial, trial_from_row
 from hpsweep.store import RUNS
 from hpsweep.target.checkpoint import checkpoint_path
-from hpsweep.target.trial import target_trial
 from hpsweep.target.run import Run, train_target
+from hpsweep.target.trial import target_trial
 from tests.target_process import SHORT, TRIAL
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

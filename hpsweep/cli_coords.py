@@ -1,0 +1,70 @@
+"""The verb coords: the coordinate check of the proxies, with its verdict first."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from hpsweep.cli_inputs import writable
+from hpsweep.cli_output import print_json, print_table, records, say
+from hpsweep.spec import Trial
+
+TOKENS = 6
+"""In one sequence: with many tokens for few nonzeros per neuron, changes grow as density falls (docs/coords.md)."""
+
+
+def coords(a: argparse.Namespace) -> int:
+    """Print the verdict on every module; the exit status is 1 if one of them grows or shrinks."""
+    if importlib.util.find_spec("torch") is None:
+        raise ValueError("the coordinate check needs torch, which is not installed: pip install 'hpsweep[run]'.")
+    from hpsweep.analysis.coords import coordinate_slopes, coordinate_table, coordinate_verdicts, culprit, in_words
+    from hpsweep.coords.check import coordinate_check
+
+    trial = Trial(
+        scheme=a.scheme, lr=a.lr, init_std=a.init_std, base_width=a.base_width, steps=1, batch=1, context=TOKENS,
+        head_size=16,
+    )  # fmt: skip
+    if a.out:
+        _make(Path(a.out))
+    sizes = coordinate_check(
+        trial, widths=a.widths, densities=a.densities, steps=a.steps, seeds=range(a.seeds), heads=a.heads,
+        device=a.device, progress=_progress,
+    )  # fmt: skip
+    slopes = coordinate_slopes(sizes)
+    verdicts = coordinate_verdicts(slopes)
+    sentence = f"{a.scheme}: {in_words(verdicts)}"
+    written = []
+    if a.out:
+        from hpsweep.analysis.plot_coords import write
+
+        written = [str(path) for path in write(sizes, slopes, verdicts, Path(a.out), sentence)]
+    found = culprit(verdicts)
+    if a.json:
+        tables = {"verdicts": records(verdicts), "slopes": records(slopes)}
+        print_json({"verdict": sentence, "culprit": found and found["module"], **tables, "written": written})
+    else:
+        print(sentence + "\n")
+        print(
+            "slopes, octaves per doubling of width or halving of density: of the size before training, of the change by"
+        )
+        print("its own weights, and of the change by training, with 95 % intervals over seeds:\n")
+        print_table(coordinate_table(slopes, verdicts))
+        for row in verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records"):
+            print(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}")
+        print(*(["", *written] if written else []), sep="\n", end="\n" if written else "")
+    return int(found is not None)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder. Raises ValueError where that cannot be, or nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another folder with --out.") from None
+    writable(folder)
+
+
+def _progress(done: int, models: int) -> None:
+    if done % 24 == 0:
+        say(f"{done} of {models} models measured")

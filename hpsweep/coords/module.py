@@ -1,0 +1,208 @@
+"""The activations of any torch module, by forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from hpsweep.coords.attention import NAME, Attention
+from hpsweep.coords.subject import Activation, Subject
+
+
+def subject(built: Any, exclude: Sequence[str]) -> Subject:
+    """The model, optimizer and loss that a build function returned. Raises ValueError if they are not these three."""
+    parts = tuple(built) if isinstance(built, tuple | list) else ()
+    if (
+        len(parts) != 3
+        or not isinstance(parts[0], nn.Module)
+        or not hasattr(parts[1], "step")
+        or not callable(parts[2])
+    ):
+        got = ", ".join(type(part).__name__ for part in parts) or type(built).__name__
+        raise ValueError(
+            f"the build function returned {got}; return (model, optimizer, loss), where loss() runs the model on one "
+            "batch, always the same, and returns its mean loss."
+        )
+    model, optimizer, loss = parts
+    watched = _watched(model, exclude)
+    first: list[_Record] = []
+    initial: dict[str, Tensor] = {}
+
+    def activations() -> dict[str, Activation]:
+        with _evaluating(model), _recording(watched, exclude) as record:
+            loss()
+        outputs = _outputs(record, watched)
+        if not first:
+            first.append(record)
+            initial.update(_called(model, record))
+        return outputs
+
+    def own() -> dict[str, Tensor]:
+        return {name: x - initial[name] for name, x in _called(model, first[0]).items()}
+
+    def step() -> None:
+        optimizer.zero_grad()
+        value = loss()
+        if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
+            raise ValueError(
+                f"loss() returned {value!r:.80}; return the mean loss, a tensor of one number with a graph."
+            )
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return Subject(activations, own, step)
+
+
+class _Record:
+    """What one run of the model showed: outputs by name, one after the other, and what modules were called with."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, list[Tensor]] = {}
+        self.calls: dict[str, tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = {}  # of modules with weights
+        self.head_sizes: dict[str, int] = {}  # of attention logits
+        self.ran: set[str] = set()
+        self.last: Tensor | None = None  # what the module before returned
+
+    def add(self, name: str, output: Any) -> None:
+        """Note the first tensor of numbers in an output, unless a module only passes on what another one made."""
+        x = _numbers_in(output)
+        if x is None:
+            return
+        self.ran.add(name)
+        if self.last is None or (x.data_ptr(), x.shape) != (self.last.data_ptr(), self.last.shape):
+            self.last = x
+            self.outputs.setdefault(name, []).append(x.detach().clone())
+
+
+def _watched(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules to record, by name; raises ValueError for a pattern that leaves out nothing."""
+    modules = {name: module for name, module in model.named_modules() if "parametrizations" not in name.split(".")}
+    names = [*modules, *(_of(name, NAME) for name in modules)]
+    for pattern in exclude:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"exclude has {pattern!r}, which matches no module; the last one is {[*modules][-1]!r}.")
+    return {name: module for name, module in modules.items() if not _matches(name, exclude)}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _of(module: str, what: str) -> str:
+    return f"{module}.{what}" if module else what
+
+
+def _outputs(record: _Record, watched: Mapping[str, nn.Module]) -> dict[str, Activation]:
+    """The outputs by name. The model's own stands for that of its last module of the same shape, so that a multiplier
+    that comes after the module is seen.
+
+    Raises ValueError naming a module with weights of its own that recorded nothing.
+    """
+    never_called = {id(m.out_proj) for m in watched.values() if isinstance(m, nn.MultiheadAttention)}
+    for name, module in watched.items():
+        if name and name not in record.ran and _has_weights(module) and id(module) not in never_called:
+            raise ValueError(
+                f"{name} ({type(module).__name__}) recorded nothing: it was not called in the forward pass, or returns "
+                f"no numbers. Let loss() run the whole model, uncompiled, or leave it out: exclude={(name,)!r}."
+            )
+    outputs = dict(record.outputs)
+    whole = outputs.pop("", None)
+    if whole is not None:
+        alike = [name for name, seen in outputs.items() if seen[-1].shape == whole[-1].shape]
+        name = alike[-1] if alike else "output"
+        outputs[name] = whole
+        record.calls.pop(name, None)
+    if not outputs:
+        raise ValueError("no module of the model recorded anything; let loss() run the model that build() returns.")
+    return {
+        name: Activation(torch.cat([x.flatten() for x in seen]), record.head_sizes.get(name, seen[0].shape[-1]))
+        for name, seen in outputs.items()
+    }
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))
+
+
+def _numbers_in(output: Any) -> Tensor | None:
+    """The first tensor of floating-point numbers that is no scalar, in what a module returned."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() and output.dim() else None
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return next((x for x in map(_numbers_in, values) if x is not None), None)
+
+
+@torch.no_grad()
+def _called(model: nn.Module, record: _Record) -> dict[str, Tensor]:
+    """What modules with weights give now for what they were called with when they were recorded."""
+    with _evaluating(model):
+        outputs = {name: _numbers_in(module(*args, **kwargs)) for name, (module, args, kwargs) in record.calls.items()}
+    return {name: x for name, x in outputs.items() if x is not None}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout is off while it lasts."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _recording(watched: Mapping[str, nn.Module], exclude: Sequence[str]) -> Iterator[_Record]:
+    """While it lasts, modules and attention are recorded, and no gradients."""
+    record = _Record()
+    running: list[str] = []
+
+    def before(name: str) -> Callable[..., None]:
+        return lambda module, inputs: running.append(name)
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            running.pop()
+            if name and name not in record.calls and _has_weights(module):
+                record.calls[name] = (module, *tree_map_only(Tensor, lambda x: x.detach().clone(), (args, kwargs)))
+            record.add(name, output)
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(before(name)) for name, module in watched.items()]
+    handles += [module.register_forward_hook(after(name), with_kwargs=True) for name, module in watched.items()]
+    try:
+        with torch.no_grad(), _Attention(record, running, exclude):
+            yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Attention(TorchFunctionMode):
+    """While it is on, attention logits are recorded, by the name of the module that is running."""
+
+    def __init__(self, record: _Record, running: list[str], exclude: Sequence[str]) -> None:
+        super().__init__()
+        self.record, self.running, self.exclude = record, running, exclude
+        self.attention = Attention()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        logits = self.attention.seen(func, args, kwargs, output)
+        name = _of(self.running[-1] if self.running else "", NAME)
+        if logits is not None and not _matches(name, self.exclude):
+            self.record.add(name, logits.values)
+            self.record.head_sizes[name] = logits.head_size
+        return output

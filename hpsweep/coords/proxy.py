@@ -1,0 +1,110 @@
+"""The activations of a proxy, seen in the very code that is trained.
+
+Every product with a tensor goes through torch.bmm, attention through torch's function or a softmax, and the residual
+stream into layer_norm: a torch function mode sees them all, so that the model needs no word of it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from hpsweep.coords.attention import NAME, Attention
+from hpsweep.coords.subject import Activation, Subject
+from hpsweep.parametrization.rules import tensors
+from hpsweep.proxy import model
+from hpsweep.proxy.data import load_dataset, windows
+from hpsweep.proxy.train import Ensemble, precision
+from hpsweep.spec import Trial
+
+FEW_INPUTS = 8
+"""Nonzeros per neuron at the largest width below which the check of a proxy warns."""
+
+
+def trials(trial: Trial, cells: Sequence[tuple[int, float, int]], *, steps: int, heads: int | None) -> list[Trial]:
+    """The trial at every (width, density, seed), without warm-up and decay; with as many `heads`, if given."""
+    if heads is not None and (odd := [width for width, _, _ in cells if heads < 1 or width % heads]):
+        raise ValueError(f"heads is {heads}, which does not divide the width {odd[0]}; give a divisor of every width.")
+    constant = trial.replace(steps=steps, warmup_fraction=0.0, final_lr_fraction=1.0)
+    made = [
+        constant.replace(
+            width=width, head_size=width // heads if heads else trial.head_size, density=density, seed=seed
+        )
+        for width, density, seed in cells
+    ]
+    few = min(made, key=lambda t: t.density)
+    if few.density < 1 and (inputs := few.width * few.density) < FEW_INPUTS:
+        warnings.warn(
+            f"{inputs:.3g} nonzeros per neuron at width {few.width} and density {few.density:g}: the rules average "
+            f"over them, and changes may grow as density falls. Take a width of {math.ceil(FEW_INPUTS / few.density)}.",
+            stacklevel=3,
+        )
+    return made
+
+
+def subject(trial: Trial, device: str) -> Subject:
+    """The trial's model and its training, on its first batch again and again."""
+    data = load_dataset(trial.data)
+    ensemble = Ensemble([trial], data, torch.device(device))
+    ids = torch.from_numpy(windows(data.train, ensemble.offsets[trial.seed][0], trial.context)[0])[None].to(device)
+    history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
+    initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
+    inputs: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def activations() -> dict[str, Activation]:
+        seen = _Products(ensemble.parameters)
+        with seen, precision(trial, ensemble.device):
+            model.logits(ensemble.parameters, ensemble.multipliers, ids, head_size=trial.head_size)
+        for name, (_, kind) in tensors(trial, data.vocabulary).items():
+            if kind not in ("embedding", "norm") and name not in seen.outputs:
+                raise ValueError(
+                    f"{name} recorded nothing: the model multiplies with it otherwise than by torch.bmm; let the "
+                    "coordinate check see that too."
+                )
+        if not inputs:
+            inputs.update(seen.inputs)
+        return dict(seen.outputs)
+
+    def own() -> dict[str, Tensor]:
+        change = {name: ensemble.parameters[name] - then for name, then in initial.items()}
+        change.setdefault("readout", change["embedding.token"])
+        return {name: x @ change[name].mT for name, x in inputs.items()}
+
+    return Subject(activations, own, lambda: ensemble.step(0, history))
+
+
+class _Products(TorchFunctionMode):
+    """While it is on: what every matrix is multiplied with, the products, attention logits, and the residual stream."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.names = {tensor.data_ptr(): name for name, tensor in parameters.items()}
+        self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Activation] = {}
+        self.attention = Attention()
+        self.norms = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if func is torch.bmm:
+            name = self.names[args[1].data_ptr()].replace("embedding.token", "readout")
+            self.inputs[name], self.outputs[name] = args[0], Activation(output, output.shape[-1])
+        elif func is F.layer_norm:
+            if self.norms % 2 == 0:  # a block has two norms, one before its attention
+                stream = f"block{self.norms // 2 - 1}" if self.norms else "embedding"
+                self.outputs[stream] = Activation(args[0], args[0].shape[-1])
+            self.norms += 1
+        elif (logits := self.attention.seen(func, args, kwargs, output)) is not None:
+            self.outputs[f"block{self.norms // 2}.{NAME}"] = Activation(*logits)
+        return output

@@ -1,0 +1,138 @@
+"""The verb coords, the figure, the page and the committed results of the coordinate check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import hpsweep
+from hpsweep.analysis.coords import culprit
+from hpsweep.analysis.plot_coords import draw
+from hpsweep.cli import main
+from tests.test_cli import refused
+from tests.test_coords import made
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("coords", "--widths", "64", "--densities", "1,1/8", "--seeds", "3", "--steps", "2")
+
+
+def test_the_verdict_comes_first_and_tables_and_figure_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made" / "here"
+    assert main([*SMALL, "--out", str(out)]) == 0
+    text, err = capsys.readouterr()
+    assert text.startswith("supar: ")
+    assert "density: size density: own density: change" in text
+    assert "block0.attention.qkv" in text
+    assert err == "hpsweep: 0 of 6 models measured\n"
+    names = ["sizes.csv", "slopes.csv", "verdicts.csv", "coords.png", "coords.svg"]
+    assert text.splitlines()[-5:] == [str(out / name) for name in names]
+    assert all((out / name).stat().st_size for name in names)
+    again = hpsweep.coordinate_slopes(pd.read_csv(out / "sizes.csv"))
+    kept = pd.read_csv(out / "slopes.csv")
+    assert again["slope"].to_numpy() == pytest.approx(kept["slope"].to_numpy(), abs=1e-3, nan_ok=True)
+
+
+def test_what_shrinks_is_named_in_json_and_by_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--scheme", "mup", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["culprit"] == "block0.attention.qkv"
+    assert said["verdict"].startswith("mup: block0.attention.qkv shrinks along density: its size before training has")
+    assert {row["module"] for row in said["verdicts"]} == {row["module"] for row in said["slopes"]}
+    assert said["written"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--widths", "64,1.5"), "argument --widths: '64,1.5' is no list of whole numbers, such as 64,128,256"),
+        (("--widths", "64", "--densities", "1"), "there is one width (64) and one density (1), and nothing to compare"),
+        (("--densities", "1,2"), "densities is [1.0, 2.0]; give one or more numbers in (0, 1], each once."),
+        (("--seeds", "0"), "seeds is []; give one or more whole numbers"),
+        (("--steps", "0"), "steps is 0; give a whole number of at least 1"),
+        (("--lr", "-1"), "lr is -1.0"),
+        (("--heads", "3"), "heads is 3, which does not divide the width 64; give a divisor of every width."),
+        (("--widths", "64,100"), "width 100 is not divisible by head_size 16"),
+        (("--out", __file__), "cannot be made (File exists); give another folder with --out."),
+    ],
+)
+def test_wrong_words_are_one_line(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(capsys, "coords", *words)
+
+
+def test_the_figure_has_a_panel_per_field_and_quantity_and_names_what_is_wrong() -> None:
+    slopes: Any = {"a": (0, 0.5, 0.2), "b": (0, 0, 0)}
+    sizes = pd.concat([made(slopes), made(slopes, along="width")]).drop_duplicates(
+        ["module", "width", "density", "seed", "step"]
+    )
+    verdicts = hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes))
+    figure = draw(sizes, verdicts, "title")
+    assert [ax.get_title() for ax in figure.axes[:3]] == [
+        "size before training", "change by its own weights", "change by training",
+    ]  # fmt: skip
+    assert [ax.get_xlabel() for ax in figure.axes] == ["width"] * 3 + ["density"] * 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["a: grows", "b"]
+    line = next(line for line in figure.axes[4].lines if line.get_marker() == "o")  # a's own change along density
+    assert line.get_ydata()[-1] == pytest.approx(2**3, rel=0.05)  # half an octave per halving, six of them
+
+
+def test_of_many_modules_the_legend_names_the_ends_and_what_is_wrong() -> None:
+    slopes: Any = {f"m{i}": (0, 0, 0.5 * (i == 20)) for i in range(40)}
+    sizes = made(slopes)
+    figure = draw(sizes, hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes)), "title")
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["m0", "m20: grows", "m39", "slopes within ±0.1"]
+
+
+# --- the page and the committed results ---
+
+
+def committed(scheme: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    folder = ROOT / "results" / "reference" / "coords" / scheme
+    return pd.read_csv(folder / "slopes.csv"), pd.read_csv(folder / "verdicts.csv")
+
+
+def test_the_published_result_of_supar_is_flat_over_density_1_to_a_64th_with_its_intervals() -> None:
+    slopes, verdicts = committed("supar")
+    assert set(verdicts["verdict"]) == {"ok"}
+    assert set(slopes["seeds"]) == {12}
+    over = slopes[slopes["along"] == "density"]
+    assert len(over) == 14 * 2 + 9
+    assert over["low"].min() > -0.1
+    assert over["high"].max() < 0.1
+
+
+@pytest.mark.parametrize("scheme", ["supar", "mup", "sp"])
+def test_the_page_has_the_numbers_of_the_published_results(scheme: str) -> None:
+    page = (ROOT / "docs" / "coords.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith(f"| {scheme} |")).split("|")
+    slopes, verdicts = committed(scheme)
+    hidden = slopes[slopes["module"].str.startswith("block")].groupby(["along", "quantity"])["slope"]
+
+    def ranges(along: str) -> str:
+        of = [hidden.get_group((along, quantity)) for quantity in ("size", "own", "change")]
+        return "; ".join(f"{slope.min():.2f} to {slope.max():.2f}" for slope in of)
+
+    assert line[2].strip() == f"{(verdicts['verdict'] == 'ok').sum()} of {len(verdicts)}"
+    assert line[3].strip() == ranges("density")
+    if scheme == "mup":  # dense models: those of supar
+        pd.testing.assert_frame_equal(
+            slopes[slopes["along"] == "width"], committed("supar")[0].query("along == 'width'"), rtol=1e-4
+        )
+    else:
+        assert line[4].strip() == ranges("width")
+    named = culprit(verdicts)
+    assert line[5].strip() == ("" if named is None else f"{named['module']}, along {named['along']}")
+
+
+def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [part.split("```")[0] for part in (ROOT / "docs" / "coords.md").read_text().split("```python\n")[1:]]
+    scope: dict[str, Any] = {}
+    exec(block.replace("[64, 128, 256]", "[64, 256]").replace("range(6)", "range(3)"), scope)
+    assert culprit(hpsweep.coordinate_verdicts(scope["slopes"])) is None
+    assert "transformer.h.0.attn.attention_logits" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
+from hpsweep.parametrization.record import evaluating
 
 
 def subject(built: Any, exclude: Sequence[str]) -> Subject:
@@ -36,7 +37,7 @@ def subject(built: Any, exclude: Sequence[str]) -> Subject:
     initial: dict[str, Tensor] = {}
 
     def activations() -> dict[str, Activation]:
-        with _evaluating(model), _recording(watched, exclude) as record:
+        with evaluating(model), _recording(watched, exclude) as record:
             loss()
         outputs = _outputs(record, watched)
         if not first:
@@ -142,21 +143,9 @@ def _numbers_in(output: Any) -> Tensor | None:
 @torch.no_grad()
 def _called(model: nn.Module, record: _Record) -> dict[str, Tensor]:
     """What modules with weights give now for what they were called with when they were recorded."""
-    with _evaluating(model):
+    with evaluating(model):
         outputs = {name: _numbers_in(module(*args, **kwargs)) for name, (module, args, kwargs) in record.calls.items()}
     return {name: x for name, x in outputs.items() if x is not None}
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout is off while it lasts."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager
@@ -166,19 +155,26 @@ def _recording(watched: Mapping[str, nn.Module], exclude: Sequence[str]) -> Iter
     running: list[str] = []
 
     def before(name: str) -> Callable[..., None]:
-        return lambda module, inputs: running.append(name)
-
-    def after(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            running.pop()
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            running.append(name)
             if name and name not in record.calls and _has_weights(module):
                 record.calls[name] = (module, *tree_map_only(Tensor, lambda x: x.detach().clone(), (args, kwargs)))
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            running.pop()
             record.add(name, output)
 
         return hook
 
-    handles = [module.register_forward_pre_hook(before(name)) for name, module in watched.items()]
-    handles += [module.register_forward_hook(after(name), with_kwargs=True) for name, module in watched.items()]
+    # First, so that other hooks on the input act once, when the module is called again with what is noted.
+    handles = [
+        module.register_forward_pre_hook(before(name), prepend=True, with_kwargs=True)
+        for name, module in watched.items()
+    ]
+    handles += [module.register_forward_hook(after(name)) for name, module in watched.items()]
     try:
         with torch.no_grad(), _Attention(record, running, exclude):
             yield record

@@ -13,6 +13,7 @@ from hpsweep.analysis.law_uncertainty import PARTS, RAW, Fit, noise_rows
 
 _CHI2_95 = 3.841458820694124
 _POINTS = (17, 6)  # inside the resampled range, and on either side of it
+_ROUNDING = 1e-12  # relative; no loss is known better, and below it a minimum is not told from what lies beside it
 _FROM_ZERO = 28  # values of a number that was fitted at 0
 _STARTS = 100  # resamples tried as starts
 
@@ -62,7 +63,7 @@ def _deviance_scale(fit: Fit) -> float:
     slope = float((size <= half).mean()) * fit.delta / half
     psi = np.clip(residual, -fit.delta, fit.delta)
     together = np.bincount(fit.design.cell[rows], psi)
-    return float(max((together**2).sum(), (psi**2).sum())) / len(psi) / slope + 1e-300
+    return max(float(max((together**2).sum(), (psi**2).sum())) / len(psi) / slope, _ROUNDING**2)
 
 
 def _profile_values(fit: Fit, replicates: Floats, index: int) -> Floats:

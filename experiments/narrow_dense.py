@@ -1,7 +1,8 @@
 """The proxy of a demonstration: which learning rate is best for a narrow dense model?
 
 First half of a transfer from a model of width 64, dense, to one of width 384 at density 1/16; the second half is
-wide_sparse. At density 1 supar is mup, tensor by tensor, so that one group of runs is the proxy of both; sp has its own.
+wide_sparse. At density 1 supar is mup, tensor by tensor, so that one group of runs is the proxy of both; sp has its
+own.
 
 Expected: 2^-7.8 under sp and 2^-6.7 under supar, as lr_by_width has it at this width.
 Cost: at most 96 trials of width 64, about 2 minutes on two cores.

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
@@ -21,6 +22,8 @@ from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES
 from hpsweep.analysis.plot_tables import curve_table
 
 PROXY = style.Look("#8a8a8a", "v", "proxy")
+
+CROSS: dict[str, Any] = {"marker": "x", "markersize": 4, "markeredgewidth": 1.0}
 
 Curves = list[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]
 """Per panel a row of `card_regret`, and tables of the target's curve and the proxy's, which may be empty."""
@@ -59,8 +62,9 @@ def _names(card: Card) -> dict[str, Any]:
 def transfer_figure(panels: Curves) -> Figure:
     """Loss against the hyperparameter, a panel per card on one loss axis.
 
-    Grey: the proxy, and its optimum, from which a dashed line leads to the target at the same setting. In colour: the
-    target, its own optimum with the interval, and, red, what the transfer loses to it: the regret.
+    Grey: the proxy, and its optimum, through which a dashed line leads to the target at the same setting. In colour:
+    the target, its own optimum with the interval, and as a bar what the setting loses to it: the regret. Crosses on
+    top: values at which a seed diverged.
     """
     figure = Figure(figsize=(max(2.45 * len(panels), 4.2), 3.7), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
@@ -72,7 +76,7 @@ def transfer_figure(panels: Curves) -> Figure:
         ax.set_xlabel(style.NAMES.get(row["hyperparameter"], row["hyperparameter"]), fontsize=LABEL, color=INK)
         _panel(ax, row, own, proxy)
     axes[0].set_ylabel("validation loss (nats/token)", fontsize=LABEL, color=INK)
-    marks.legend(figure, _key(panels), loc="outside lower center", ncols=2 if len(panels) < 3 else 4)
+    marks.legend(figure, _key(panels), loc="outside lower center", ncols=min(len(panels), 3))
     return figure
 
 
@@ -93,7 +97,12 @@ def _panel(ax: Axes, row: dict[str, Any], own: pd.DataFrame, proxy: pd.DataFrame
     over, look = row["hyperparameter"], SCHEMES[row["scheme"]]
     for table, of in ((proxy, PROXY), (own, look)):
         ax.fill_between(table[over], table["low"], table["high"], color=of.color, alpha=0.18, linewidth=0, zorder=2)
-        ax.plot(table[over], table["loss"], color=of.color, linewidth=1.2, marker=of.marker, markersize=2.8, zorder=3)
+        whole = table["loss"].where(table["n_diverged"] == 0)
+        ax.plot(table[over], whole, color=of.color, linewidth=1.2, marker=of.marker, markersize=2.8, zorder=3)
+        lost = table.loc[table["n_diverged"] > 0, over]
+        ax.plot(
+            lost, [0.975] * len(lost), linestyle="none", color=of.color, transform=ax.get_xaxis_transform(), **CROSS
+        )
     setting, used, least = row["setting"], row["used_loss"], row["own_loss"]
     if len(proxy):
         ax.plot(setting, row["proxy_loss"], marker=PROXY.marker, markersize=6.5, color=PROXY.color,
@@ -104,7 +113,7 @@ def _panel(ax: Axes, row: dict[str, Any], own: pd.DataFrame, proxy: pd.DataFrame
     if np.isfinite(used):
         ax.plot([setting, row["own_value"]], [least] * 2, color=look.color, linewidth=0.7, linestyle=":", zorder=4)
         ax.plot(
-            [setting] * 2, [least, used], color=look.color, linewidth=4.0, alpha=0.45, solid_capstyle="butt", zorder=4
+            [setting] * 2, [least, used], color=look.color, linewidth=4.0, alpha=0.45, solid_capstyle="butt", zorder=5
         )
         ax.plot(setting, used, marker="*", markersize=11, color=look.color, markeredgecolor="white",
                 markeredgewidth=0.8, zorder=8)  # fmt: skip
@@ -123,14 +132,18 @@ def _sentence(row: dict[str, Any]) -> str:
 
 def _key(panels: Curves) -> list[marks.Handle]:
     """Handles of what is drawn, and no other."""
-    row, _, proxy = panels[0]
-    return [
-        *[Line2D([], [], color=PROXY.color, marker=PROXY.marker, markersize=4, label=f"proxy: {row['proxy']}")]
-        * (len(proxy) > 0),
-        marks.symbol(f"target: {row['target']}", linestyle="-", linewidth=1.4),
-        marks.symbol("target's own optimum, 95 % interval", marker="o", markersize=5.5, linestyle="-", linewidth=1.5),
-        marks.symbol("the proxy's setting used at the target", marker="*", markersize=9),
+    row = panels[0][0]
+    ends: dict[str, Any] = {"marker": "o", "markersize": 5.5, "linestyle": "-", "linewidth": 1.5}
+    grey: dict[str, Any] = {"marker": PROXY.marker, "color": PROXY.color, "markersize": 4}
+    key: list[tuple[bool, marks.Handle]] = [
+        (any(len(proxy) for *_, proxy in panels), Line2D([], [], label=f"proxy: {row['proxy']}", **grey)),
+        (True, marks.symbol(f"target: {row['target']}", linestyle="-", linewidth=1.2, marker="o", markersize=2.8)),
+        (True, marks.symbol("target's own optimum, 95 % interval", **ends)),
+        (True, marks.symbol("target at the proxy's setting", marker="*", markersize=9)),
+        (True, Patch(facecolor=INK, alpha=0.4, label="regret")),
+        (any(table["n_diverged"].any() for _, *both in panels for table in both), marks.symbol("diverged", **CROSS)),
     ]
+    return [handle for used, handle in key if used]
 
 
 def draw_transfer(

@@ -26,9 +26,11 @@ SWEEP = Sweep(
         batch=8,
         steps=400,
         warmup_fraction=0.3,
-        embedding_lr_mult=8.0,
     ),
-    grid={"scheme": ["sp", "mup", "supar"]},
+    grid=[
+        {"scheme": ["mup", "supar"], "embedding_lr_mult": [8.0]},
+        {"scheme": ["sp"], "embedding_lr_mult": [2.0, 8.0]},
+    ],
     search="refine",
     space={"lr": (2.0**-8, 2.0**-2)},
     refine=Refine(interval=1.0, trials=24),

@@ -143,7 +143,7 @@ def test_a_setting_that_diverges_or_lies_outside_has_no_regret_and_says_why() ->
         ({"head_size": 64}, "has head_size 32"),
         ({"base_width": 128}, "has base_width 64"),
         ({"warmup_fraction": 0.3}, "has warmup_fraction 0.1"),
-        ({"embedding_lr_mult": 8.0}, "has embedding_lr_mult 1.0"),
+        ({"embedding_lr_mult": 8.0}, "the card has embedding_lr_mult 1, and the runs of its target have 8: train it"),
         (
             {"scheme": "mup"},
             "no run is of the card's target (supar, width 256, density 1/16); there are: mup, width 256",
@@ -167,6 +167,17 @@ def test_of_mixed_runs_those_that_do_not_fit_are_counted_and_can_be_left_out() -
     ):
         card_regret(card, mixed)
     assert only(card_regret(card, mixed[mixed["steps"] == 100]))["regret"] == pytest.approx(0.2)
+
+
+def test_the_targets_own_optimum_is_sought_over_its_other_hyperparameters_too() -> None:
+    def loss(trial: Trial) -> float:
+        return LOSS(trial) - 0.1 * (trial.embedding_lr_mult == 4)
+
+    row = only(card_regret(carded(), tuned(loss, embedding_lr_mult=[1.0, 2.0, 4.0])))
+    # the card's lr and its multiplier of 1: .2 from the lr, .1 from the multiplier, above 1.8
+    assert row["used_loss"] == pytest.approx(2.1)
+    assert row["own_loss"] == pytest.approx(1.8)
+    assert row["regret"] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("values", [[2.0**-7], [2.0**-7, 2.0**-5]])

@@ -357,21 +357,21 @@ def test_the_regret_of_cards_is_printed_written_and_drawn(folder: str, capsys: p
     assert (Path(folder) / "card_regret.csv").read_bytes() == written  # a look at some of the runs is not kept
 
 
+@pytest.mark.parametrize("place", ["results/fake", "results/fake/target", "results/elsewhere"])
 def test_a_run_that_train_made_of_the_card_is_used_wherever_it_lies(
-    folder: str, capsys: pytest.CaptureFixture[str]
+    folder: str, there: Path, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     card = carded(folder, "mup")
     row = store.read_runs(folder).to_pylist()[0]
     setting = json.loads(Path(card).read_text())["base"]["lr"]
-    of_card = {**row, "scheme": "mup", "density": 0.25, "lr": setting, "val_loss": 5.0}
-    elsewhere = Path(folder).parent / "elsewhere"
-    for place in (Path(folder), Path(folder) / "target", elsewhere):
-        with store.lock(place):
-            store.append(place, [{**of_card, "trial_id": f"{place.name:0>16}"[:16]}])
-        capsys.readouterr()
-        assert main(["regret", folder, *[str(elsewhere)] * elsewhere.exists(), "--card", card, "--json"]) == 0
-        (found,) = json.loads(capsys.readouterr().out)["card_regret"]
-        assert (found["used_from"], found["used_loss"]) == ("measured", pytest.approx(5.0, abs=0.02))
+    of_card = {**row, "trial_id": "0" * 16, "scheme": "mup", "density": 0.25, "lr": setting, "val_loss": 5.0}
+    with store.lock(there / place):
+        store.append(there / place, [of_card])
+    capsys.readouterr()
+    more = [place] if place.endswith("elsewhere") else []  # target/ is beside the card, where train puts it by default
+    assert main(["regret", folder, *more, "--card", card, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["card_regret"]
+    assert (found["used_from"], found["used_loss"]) == ("measured", pytest.approx(5.0, abs=0.02))
 
 
 @pytest.mark.parametrize(

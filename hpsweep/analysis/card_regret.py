@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.card import Card
+from hpsweep.analysis.cells import other_tuned
 from hpsweep.analysis.curve import MEASURED_WITHIN, difference, read, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
-from hpsweep.analysis.regret import rows_at
+from hpsweep.analysis.regret import lowest_of, rows_at
 from hpsweep.spec import TUNED
 
 CARD_REGRET = (
@@ -41,15 +43,17 @@ def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: 
     used_loss   the loss at the setting. used_from is "measured": the mean of used_runs runs at it; or, without any,
                 "fitted" or "interpolated" from the target's own curve (see `curve.Reading`); null where it diverged
                 or lies outside what was tried, and `why` says which
-    own_loss    the loss at the target's own optimum own_value, with its 95 % interval; at the lowest measured value
-                where `status` is not ok: then own_value is a bound and the regret at least what is given
+    own_loss    the loss at the target's own optimum own_value, with its 95 % interval, over all hyperparameters that
+                were tried there; at the lowest measured value where `status` is not ok: then own_value is a bound and
+                the regret at least what is given
     octaves     log2(setting / own_value)
     regret      used_loss - own_loss, nats/token; low, high: 95 % interval of the noise that paired seeds leave, the
                 two settings taken as given; percent of own_loss. Below 0 it is noise.
 
     Losses are means as if every seed had been run everywhere. Raises ValueError where there are no runs of the target,
-    where some are of another model, batch, duration or data than the card's target, where fewer than FEWEST_VALUES
-    values were tried, and for a card of two hyperparameters that were tuned together.
+    or none with the other hyperparameters of the card, where some are of another model, batch, duration or data than
+    the card's target, where fewer than FEWEST_VALUES values were tried, and for a card of two hyperparameters that were
+    tuned together.
     """
     over = str(card.optimum["hyperparameter"])
     if over not in TUNED:
@@ -57,9 +61,9 @@ def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: 
             f"the card carries {over.replace(',', ' and ')}, tuned together: the regret of a card is along one "
             f"hyperparameter. Make the card of one, such as transfer --over {over.split(',')[0]}."
         )
-    group = _own_group(card, target_runs(card, runs), over, resamples, seed)
-    own, used = read_own(group), read(group.cells, math.log2(card.base[over]))
-    gap = difference(used, group, own, group)
+    same, group = _own_groups(card, runs, over, resamples, seed)
+    own, used = read_own(group), read(same.cells, math.log2(card.base[over]))
+    gap = difference(used, same, own, group)
     status, known = group.row["status"], group.row["status"] == "ok"
     bound = "" if known else f"own optimum: {group.row['why']}"
     row = {
@@ -71,7 +75,7 @@ def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: 
         "setting_status": card.optimum["status"],
         "used_loss": used.loss,
         "used_from": used.source,
-        "used_runs": _runs_at(group, card.base[over]),
+        "used_runs": _runs_at(same, card.base[over]),
         "own_value": own.value,
         "own_low": group.row["low"],
         "own_high": group.row["high"],
@@ -101,41 +105,73 @@ def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
             "it, or give the card of these runs."
         )
     for name, wanted in _wanted(card).items():
-        same = own[name] == wanted if isinstance(wanted, str) else np.isclose(own[name], wanted, rtol=1e-9, atol=0)
-        if not same.all():
-            odd = own.loc[~same, name].iloc[0]
-            others = "none of them has that" if not same.any() else f"{int((~same).sum())} of them do not have that"
-            remedy = f"Leave those out with --where {name}={wanted}" if same.any() else "Train it as the card says"
-            raise ValueError(
-                f"the card's target has {name} {wanted}, and of the {len(own)} runs of {where} {others}, but {odd}: "
-                f"losses that differ in it say nothing of the transfer. {remedy}."
-            )
+        _check(own, name, wanted, where)
     return own
 
 
+def _check(own: pd.DataFrame, name: str, wanted: Any, where: str) -> None:
+    """Raise ValueError unless the column of the runs has the value that the card's target has."""
+    same = _equal(own[name], wanted)
+    if same.all():
+        return
+    others = f"{int((~same).sum())} of them do not have that" if same.any() else "none of them has that"
+    remedy = f"Leave those out with --where {name}={wanted}" if same.any() else "Train it as the card says"
+    raise ValueError(
+        f"the card's target has {name} {wanted}, and of the {len(own)} runs of {where} {others}, but "
+        f"{own.loc[~same, name].iloc[0]}: losses that differ in it say nothing of the transfer. {remedy}."
+    )
+
+
+def _equal(column: pd.Series[Any], wanted: Any) -> npt.NDArray[np.bool_]:
+    """Which values are that one, numbers to rounding."""
+    if isinstance(wanted, str):
+        return np.asarray(column == wanted, dtype=bool)
+    return np.asarray(np.isclose(column.to_numpy(float), wanted, rtol=1e-9, atol=0))
+
+
 def _wanted(card: Card) -> dict[str, Any]:
-    """Column -> value that runs of the card's target have: all but the hyperparameter, the seed and the precision."""
+    """Column -> value that runs of the card's target have: all but the hyperparameters, the seed and the precision."""
     wanted = {name: card.target[name] for name in ("depth", "head_size", "context", "tied", "vocabulary")}
     wanted |= {name: card.proxy[name] for name in ("base_width", "base_density", "batch")}
     if card.target["tokens"]:
         wanted["steps"] = math.ceil(card.target["tokens"] / (card.proxy["batch"] * card.target["context"]))
-    wanted |= {name: value for name, value in card.base.items() if name != card.optimum["hyperparameter"]}
     wanted |= {name: value for name, value in card.optimizer.items() if name not in ("name", *TUNED)}
     return {**wanted, **card.schedule, "data_hash": card.evidence["data_hash"]}
 
 
-def _own_group(card: Card, runs: pd.DataFrame, over: str, resamples: int, seed: int) -> Group:
-    """The target's curve and optimum. Raises ValueError where too few values were tried to speak of one."""
-    (group,) = fit_groups(runs, ["scheme", "width", "density"], over=over, resamples=resamples, seed=seed)
-    tried = group.cells.values
+def curve_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the target's runs those with the card's other hyperparameters: its curve over the one that is carried."""
+    over = card.optimum["hyperparameter"]
+    chosen = target_runs(card, runs)
+    for name, wanted in card.base.items():
+        found = np.unique(chosen[name])
+        chosen = chosen if name == over else chosen[_equal(chosen[name], wanted)]
+        if chosen.empty:
+            raise ValueError(
+                f"the card has {name} {wanted:g}, and the runs of its target have "
+                f"{', '.join(f'{value:g}' for value in found)}: train it as the card says."
+            )
+    return chosen
+
+
+def _own_groups(card: Card, runs: pd.DataFrame, over: str, resamples: int, seed: int) -> tuple[Group, Group]:
+    """The target's curve with the card's other hyperparameters, and that with its best ones.
+
+    Raises ValueError where the former was tried at too few values.
+    """
+    own, curve = target_runs(card, runs), curve_runs(card, runs)
+    tried = np.unique(curve.loc[curve["status"] != "failed", over])
     if len(tried) < FEWEST_VALUES:
         raise ValueError(
-            f"the target was trained at {len(tried)} value{'s' * (len(tried) > 1)} of {over} "
+            f"the target was trained at {len(tried)} value{'s' * (len(tried) != 1)} of {over} "
             f"({', '.join(f'{value:.4g}' for value in tried)}): at least {FEWEST_VALUES} are needed to know its own "
-            f"optimum. Sweep {over} at width {card.target['width']} and density {card.target['density']:g}, and "
-            "give that folder too."
+            f"optimum. Sweep {over} at width {card.target['width']} and density {card.target['density']:g}, and give "
+            "that folder too."
         )
-    return group
+    others = other_tuned(own, over)
+    groups = fit_groups(own, ["scheme", *others], over=over, resamples=resamples, seed=seed)
+    key = (card.scheme, *(curve[name].iloc[0] for name in others))
+    return next(group for group in groups if group.key == key), lowest_of(groups)
 
 
 def _runs_at(group: Group, setting: float) -> int:

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.card_regret import card_regret, target_runs
+from hpsweep.analysis.card_regret import card_regret, curve_runs
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES
 from hpsweep.analysis.plot_tables import curve_table
 
@@ -38,7 +38,7 @@ def curves(cards: Sequence[Card], runs: pd.DataFrame, proxies: pd.DataFrame | No
     found = []
     for card in sorted(cards, key=lambda card: list(SCHEMES).index(card.scheme)):
         row = card_regret(card, runs).to_dict("records")[0]
-        own = curve_table(target_runs(card, runs), row["hyperparameter"])
+        own = curve_table(curve_runs(card, runs), row["hyperparameter"])
         rests_on = set(card.evidence["trial_ids"])
         used = runs.iloc[:0] if proxies is None else proxies[proxies["trial_id"].isin(rests_on)]
         found.append(

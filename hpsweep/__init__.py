@@ -11,7 +11,8 @@ The reading half, which needs neither torch nor ray nor optuna:
     hp.regret_matrix(runs)                               # tuned here, used there: nats, percent, equivalent compute
     hp.sensitivity(runs, by=["scheme", "density"])       # what a wrong learning rate costs, and the 1 % basin
     hp.held_out(runs)                                    # transfer by constant and along the drift, where measured
-    hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
+    card = hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
+    hp.card_regret(card, target_runs)                    # what the transfer cost, where the target was tuned itself
     law = hp.fit_law(table, loss="loss", params="N", tokens="D", sparsity="S")     # or hp.fit_sweep(runs)
     hp.optimal_sparsity(law, budgets)                    # with a band, under a named cost of a sparse step
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.budget import dense_equivalent as dense_equivalent
     from hpsweep.analysis.budget import optimal_sparsity as optimal_sparsity
     from hpsweep.analysis.card import Card as Card
+    from hpsweep.analysis.card_regret import card_regret as card_regret
     from hpsweep.analysis.coords import coordinate_slopes as coordinate_slopes
     from hpsweep.analysis.coords import coordinate_verdicts as coordinate_verdicts
     from hpsweep.analysis.drift import drift as drift
@@ -81,6 +83,7 @@ _HOME = {
     "held_out": "hpsweep.analysis.along",
     "sensitivity": "hpsweep.analysis.sensitivity",
     "Card": "hpsweep.analysis.card",
+    "card_regret": "hpsweep.analysis.card_regret",
     "transfer": "hpsweep.analysis.transfer",
     "report": "hpsweep.analysis.report",
     "Law": "hpsweep.analysis.law",

@@ -23,7 +23,7 @@ from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
-from hpsweep.cli_output import concat, frame_of, print_json, print_table, records, say
+from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import TRAIN
@@ -196,7 +196,7 @@ def _optimum(a: argparse.Namespace) -> None:
     wrong = sensitivity(runs, by, over=over)
     regret, why = _tuned_against_transferred(runs, over)
     tables = {"optima": table, "drift": drifts, "sensitivity": wrong}
-    _keep(a, tables, own=not (a.by or a.over or a.where))  # the sweep's own tables, not those of a look at it
+    keep(a.folder, tables, own=not (a.by or a.over or a.where))  # the sweep's own tables, not those of a look at it
     if a.json:
         print_json({name: records(frame) for name, frame in (tables | {"tuned_against_transferred": regret}).items()})
         return
@@ -228,58 +228,10 @@ def _range(wrong: pd.DataFrame) -> str:
     return f"{wrong['from_value'].iloc[0]:.4g} to {wrong['to_value'].iloc[0]:.4g}"
 
 
-def _keep(a: argparse.Namespace, tables: dict[str, pd.DataFrame], *, own: bool) -> None:
-    """Write the tables that are not empty beside the runs, if they are the sweep's own."""
-    if own and not os.access(a.folder, os.W_OK):
-        say(f"{a.folder} cannot be written: the tables are printed, and not kept there.")
-        return
-    for name, frame in tables.items():
-        if len(frame) and own:
-            with store.replacing(Path(a.folder) / f"{name}.csv") as path:
-                frame.to_csv(path, index=False)
-
-
 def _regret(a: argparse.Namespace) -> None:
-    from hpsweep.analysis.along import held_out
-    from hpsweep.analysis.regret_matrix import matrix_text, regret_matrix
+    from hpsweep.cli_regret import regret
 
-    runs = stored_runs(a.folder, a.where)
-    over = over_of(runs, a.over)
-    matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops)
-    tests = held_out(runs, over=over)
-    changed = a.over or a.where or a.per_doubling or a.flops != "flops_dense"
-    _keep(a, {"regret": matrix, "held_out": tests}, own=not changed)
-    if a.json:
-        print_json({"regret": records(matrix), "held_out": records(tests)})
-        return
-    print(f"regret of {over}, nats/token: tuned at the row, used at the column")
-    print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
-    for scheme, table in matrix.groupby("scheme"):
-        print(f"{scheme}:\n{matrix_text(table, intervals=len(table) <= 16).to_string()}\n")
-    worst = matrix.dropna(subset="regret").sort_values("regret").groupby("scheme").tail(1)
-    names = ("scheme", "tuned_width", "tuned_density", "used_width", "used_density")
-    shown = ("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why")
-    print("the largest of each scheme; compute is the part of it to be added to make good the regret:\n")
-    print_table(worst[[*names, *shown]], names[:1])
-    if len(tests):
-        print("\nheld out, the last scale of each line: by constant, and along the drift of the others:\n")
-        print_table(_held_out_text(tests), ["scheme", "along"])
-
-
-def _held_out_text(tests: pd.DataFrame) -> pd.DataFrame:
-    """The held-out scales in short: settings, what they lost with their intervals, and which was better."""
-
-    def span(name: str) -> list[str]:
-        ends = zip(tests[name], tests[f"{name.removesuffix('_regret')}_low"], strict=True)
-        highs = tests[f"{name.removesuffix('_regret')}_high"]
-        return [
-            "-" if at != at else f"{at:.4f} [{low:.4f}, {high:.4f}]"
-            for (at, low), high in zip(ends, highs, strict=True)
-        ]
-
-    short = tests[["scheme", "along", "width", "density", "drift", "verdict", "constant_value", "along_value"]]
-    lost = {name: span(name) for name in ("constant_regret", "along_regret")}
-    return short.assign(**lost, better=tests["better"], why=tests["why"])
+    regret(a)
 
 
 def _joint_optimum(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str]) -> None:

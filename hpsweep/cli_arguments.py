@@ -44,16 +44,16 @@ def parser() -> argparse.ArgumentParser:
     for name, text in (
         ("status", "say what a results folder holds"),
         ("optimum", "find the best value of a hyperparameter per group, and how it moves"),
-        ("regret", "say what a setting costs where it was not tuned, and what transferring along a drift would"),
+        ("regret", "say what a setting costs where it was not tuned, or what the transfer of a card cost"),
         ("transfer", "write the card that carries the tuned result to a target"),
         ("plot", "draw the figures"),
         ("report", "write the report: verdict first, as one HTML page and as Markdown"),
         ("compact", "join the many small files of a results folder"),
     ):
-        verb(name, text).add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
-    verbs.choices["regret"].add_argument(
-        "--over", choices=TUNED, help="the hyperparameter; default: that with most values"
-    )
+        added = verb(name, text)
+        if name != "regret":
+            added.add_argument("folder", metavar="FOLDER", help="the results folder of one experiment")
+    _add_regret(verbs.choices["regret"])
     for name in ("optimum", "transfer"):
         verbs.choices[name].add_argument(
             "--over",
@@ -77,25 +77,37 @@ def parser() -> argparse.ArgumentParser:
         help="fields that make a group; default: all that vary",
     )
     verbs.choices["report"].add_argument("--out", metavar="DIR", help="where it goes; default: the results folder")
-    regret = verbs.choices["regret"]
-    regret.add_argument(
-        "--per-doubling",
-        type=number,
-        metavar="NATS",
-        help="nats/token that doubling the compute buys, for the equivalent compute; default: from the widths",
-    )
-    regret.add_argument(
-        "--flops",
-        choices=("flops_dense", "flops_sparse"),
-        default="flops_dense",
-        help="which FLOPs that is measured in: zeros multiplied, or free",
-    )
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
     _add_export(verb("export", "write a card as parameter groups, or as the file of another trainer"))
     _add_coords(verb("coords", "check that no activation of the proxies grows or shrinks with width or density"))
     return whole
+
+
+def _add_regret(to: argparse.ArgumentParser) -> None:
+    to.add_argument("folders", metavar="FOLDER", nargs="+", help="the results folder; with --card those of the target")
+    to.add_argument(
+        "--card",
+        metavar="CARD",
+        nargs="+",
+        help="say what the transfer of these cards cost: FOLDER has the target's own sweep, and it or target/ beside "
+        "the card what train made of it",
+    )
+    to.add_argument("--figures", metavar="DIR", help="draw the regret of the cards there")
+    to.add_argument("--over", choices=TUNED, help="the hyperparameter; default: that with most values")
+    to.add_argument(
+        "--per-doubling",
+        type=number,
+        metavar="NATS",
+        help="nats/token that doubling the compute buys, for the equivalent compute; default: from the widths",
+    )
+    to.add_argument(
+        "--flops",
+        choices=("flops_dense", "flops_sparse"),
+        default="flops_dense",
+        help="which FLOPs that is measured in: zeros multiplied, or free",
+    )
 
 
 def _add_coords(to: argparse.ArgumentParser) -> None:
@@ -137,6 +149,7 @@ def _add_train(to: argparse.ArgumentParser) -> None:
     length.add_argument("--steps", type=int, metavar="N", help="optimizer steps, instead of tokens")
     to.add_argument("--batch", type=int, metavar="N", help="sequences per step, of all processes; default: the proxy's")
     to.add_argument("--eval-sequences", type=int, metavar="N", help="held-out sequences behind val_loss; default: 1024")
+    to.add_argument("--seed", type=int, metavar="N", help="of masks, initial weights and batches; default: the card's")
     to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="what to train on")
     to.add_argument("--dtype", default="float32", choices=get_args(Precision), help="of products; weights are float32")
     to.add_argument("--compile", action="store_true", help="compile the model with torch.compile")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpsweep import store
 from hpsweep.sweep.progress import value
 
 if TYPE_CHECKING:
@@ -46,6 +49,17 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """One dict per row; missing and not-a-number as None."""
     rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
     return rows
+
+
+def keep(folder: str | Path, tables: dict[str, pd.DataFrame], *, own: bool) -> None:
+    """Write the tables that are not empty beside the runs, if they are the sweep's own."""
+    if own and not os.access(folder, os.W_OK):
+        say(f"{folder} cannot be written: the tables are printed, and not kept there.")
+        return
+    for name, frame in tables.items():
+        if len(frame) and own:
+            with store.replacing(Path(folder) / f"{name}.csv") as path:
+                frame.to_csv(path, index=False)
 
 
 def print_json(what: Any) -> None:

@@ -26,7 +26,8 @@ def train(a: argparse.Namespace) -> None:
     from hpsweep.target.trial import target_trial
 
     card, first = Card.read(a.card), own_rank() == 0
-    given = {"data": a.data, "steps": a.steps, "tokens": a.tokens, "batch": a.batch, "eval_sequences": a.eval_sequences}
+    names = ("data", "steps", "tokens", "batch", "eval_sequences", "seed")
+    given = {name: getattr(a, name) for name in names}
     trial, data = target_trial(card, precision=a.dtype, **{n: v for n, v in given.items() if v is not None})
     check_split(trial, a.accumulate, a.checkpoint_every)
     folder = Path(a.out or Path(a.card).parent / "target")

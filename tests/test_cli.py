@@ -344,6 +344,72 @@ def test_the_regret_matrix_is_printed_and_written(folder: str, capsys: pytest.Ca
     assert (Path(folder) / "regret.csv").read_bytes() == written  # a look with another rate is not kept
 
 
+def carded(folder: str, scheme: str) -> str:
+    """The card of the scheme's dense model for the sparse one of the same sweep."""
+    out = str(Path(folder) / f"card_{scheme}.json")
+    words = ["--width", "32", "--density", "1/4", "--tokens", "2560", "--scheme", scheme, "--out", out]
+    assert main(["transfer", folder, *words]) == 0
+    return out
+
+
+def test_the_regret_of_cards_is_printed_written_and_drawn(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cards = [carded(folder, scheme) for scheme in ("mup", "supar")]
+    capsys.readouterr()
+    assert main(["regret", folder, "--card", *cards, "--figures", f"{folder}/figures"]) == 0
+    out = capsys.readouterr().out
+    assert "loss at the card's setting - loss at the target's own optimum" in out
+    assert out.endswith(f"\n{folder}/figures/transfer.png\n{folder}/figures/transfer.svg\n")
+    import pandas as pd
+
+    table = pd.read_csv(Path(folder) / "card_regret.csv")
+    assert list(table["scheme"]) == ["mup", "supar"]
+    assert list(table["regret"]) == pytest.approx([0.05, 0], abs=0.015)  # an octave off, and none
+    written = (Path(folder) / "card_regret.csv").read_bytes()
+    assert main(["regret", folder, "--card", *cards, "--where", "seed=0", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["card_regret"]
+    assert [row["interval"] for row in printed] == ["assumed"] * 2
+    assert (Path(folder) / "card_regret.csv").read_bytes() == written  # a look at some of the runs is not kept
+
+
+@pytest.mark.parametrize("place", ["results/fake", "results/fake/target", "results/elsewhere"])
+def test_a_run_that_train_made_of_the_card_is_used_wherever_it_lies(
+    folder: str, there: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    card = carded(folder, "mup")
+    row = store.read_runs(folder).to_pylist()[0]
+    setting = json.loads(Path(card).read_text())["base"]["lr"]
+    of_card = {**row, "trial_id": "0" * 16, "scheme": "mup", "density": 0.25, "lr": setting, "val_loss": 5.0}
+    with store.lock(there / place):
+        store.append(there / place, [of_card])
+    capsys.readouterr()
+    more = [place] if place.endswith("elsewhere") else []  # target/ is beside the card, where train puts it by default
+    assert main(["regret", folder, *more, "--card", card, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["card_regret"]
+    assert (found["used_from"], found["used_loss"]) == ("measured", pytest.approx(5.0, abs=0.02))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["FOLDER", "FOLDER"], "several folders are for --card"),
+        (["FOLDER", "--figures", "there"], "--figures draws the regret of a transfer, and needs --card"),
+        (["FOLDER", "--card", "CARD", "--over", "lr"], "leave them out with --card"),
+        (["FOLDER", "--card", "CARD", "--per-doubling", "0.1"], "leave them out with --card"),
+        (["FOLDER", "--card", "FOLDER"], "give the file of a card"),
+        (["gone", "--card", "CARD"], "gone does not exist"),
+        (["FOLDER", "--card", "CARD", "--where", "scheme=supar"], "no run is of the card's target (mup, width 32"),
+        (["FOLDER", "--card", "CARD", "--where", "lr=2**-9"], "no number"),
+        (["FOLDER", "--card", "CARD", "--where", "lr=0.00390625"], "trained at 1 value of lr (0.003906)"),
+    ],
+)
+def test_regrets_of_cards_that_cannot_be_are_refused_in_one_line(
+    folder: str, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    names = {"FOLDER": folder, "CARD": carded(folder, "mup")}
+    capsys.readouterr()
+    assert said in refused(capsys, "regret", *[names.get(word, word) for word in words])
+
+
 def test_a_scale_held_out_is_printed_in_short(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = {"density": [1.0, 0.5, 0.25], "lr": [2.0**k for k in range(-12, -4)], "seed": [0, 1]}
     fake.experiment(there, grid=grid)

@@ -226,6 +226,25 @@ def test_a_card_is_trained_with_its_own_settings_and_its_row_stands_beside_the_s
     assert "has this run already" in capsys.readouterr().err
 
 
+def test_runs_of_a_card_with_seeds_of_their_own_are_what_its_regret_is_measured_by(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = Card.read(swept / "card.json")
+    words = ["train", str(swept / "card.json"), "--eval-sequences", "32", "--device", "cpu", "--out", str(tmp_path)]
+    for seed in ("0", "1"):
+        assert main([*words, "--seed", seed]) == 0
+    runs = store.load(tmp_path).sort_values("seed")
+    assert runs["trial_id"].tolist() == [
+        target_trial(card, eval_sequences=32, seed=seed)[0].trial_id for seed in (0, 1)
+    ]
+    capsys.readouterr()
+    assert main(["regret", str(swept), str(tmp_path), "--card", str(swept / "card.json"), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["card_regret"]
+    assert (found["used_from"], found["used_runs"]) == ("measured", 2)
+    assert found["used_loss"] == pytest.approx(runs["val_loss"].mean())
+    assert found["regret"] == pytest.approx(found["used_loss"] - found["own_loss"])
+
+
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [

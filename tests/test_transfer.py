@@ -441,6 +441,12 @@ def test_one_seed_is_named() -> None:
     assert "rests on an assumed noise" in warnings_of(seed=[0])
 
 
+def test_a_dense_supar_proxy_alone_carries_to_mup() -> None:
+    card = transfer(sweep(scheme=["supar"]), TARGET, scheme="mup")
+    assert card.scheme == "mup"
+    assert card.kinds == transfer(sweep(scheme=["mup"]), TARGET, scheme="mup").kinds
+
+
 def test_runs_on_different_data_are_refused() -> None:
     runs = sweep()
     runs.loc[0, "data_hash"] = "other"
@@ -449,8 +455,10 @@ def test_runs_on_different_data_are_refused() -> None:
 
 
 def test_a_scheme_without_runs_is_refused() -> None:
+    with pytest.raises(ValueError, match="no run has scheme 'sp'; the runs have supar"):
+        transfer(sweep(scheme=["supar"]), TARGET, scheme="sp")
     with pytest.raises(ValueError, match="no run has scheme 'mup'; the runs have supar"):
-        transfer(sweep(scheme=["supar"]), TARGET, scheme="mup")
+        transfer(sweep(scheme=["supar"], density=[1 / 4, 1 / 8]), TARGET, scheme="mup")  # mup's only where dense
     with pytest.raises(ValueError, match="allowed: sp, mup, supar"):
         transfer(sweep(), TARGET, scheme="mutransfer")  # type: ignore[arg-type]
 

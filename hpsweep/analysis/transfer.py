@@ -132,14 +132,14 @@ def transfer(
 
 def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd.DataFrame:
     own = rows_at(runs, {"scheme": scheme})
-    if own.empty:
-        known = ", ".join(sorted(runs["scheme"].unique()))
-        raise ValueError(f"no run has scheme {scheme!r}; the runs have {known}. Train it, or give another scheme.")
     at = {name: place[name] for name in ("width", "density")}
     chosen = rows_at(own, at)
     at_base = place["density"] == place["base_density"]  # where mup and supar are one
     if chosen.empty and at_base and scheme in ("mup", "supar"):
         chosen = rows_at(runs, {"scheme": "mup" if scheme == "supar" else "supar", **at}).assign(scheme=scheme)
+    if chosen.empty and own.empty:
+        known = ", ".join(sorted(runs["scheme"].unique()))
+        raise ValueError(f"no run has scheme {scheme!r}; the runs have {known}. Train it, or give another scheme.")
     if chosen.empty:
         tried = sorted({(int(w), float(d)) for w, d in zip(own["width"], own["density"], strict=True)})
         listed = "; ".join(f"width {w}, density {d:g}" for w, d in tried)

@@ -21,9 +21,9 @@ def target_trial(
 ) -> tuple[Trial, Dataset]:
     """The trial that trains the card's target, and its data.
 
-    Data and batch are the proxy's and the duration is the card's, unless given; `changes` are other fields of the
-    trial, such as precision and eval_sequences. Its seed, of masks, initial weights and batches, is that of the card's
-    masks. Raises ValueError where the duration is not known, the data is unfit or has another vocabulary than the
+    Data and batch are the proxy's, the duration is the card's and the seed, of masks, initial weights and batches, that
+    of the card's masks, unless given; `changes` are other fields of the trial, such as precision and eval_sequences.
+    Raises ValueError where the duration is not known, the data is unfit or has another vocabulary than the
     target, and where the card's numbers are not those of the rules: these are what is trained.
     """
     if steps is not None and tokens is not None:

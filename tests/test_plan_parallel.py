@@ -36,16 +36,20 @@ def alone() -> dict[str, Any]:
     return {"losses": losses, "norms": norms, "weights": dict(model.named_parameters()), "masks": plan.masks(model)}
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_two_processes_have_the_masks_losses_norms_and_weights_of_one_and_resume_to_the_same(
-    way: str, alone: dict[str, Any], tmp_path: Path
-) -> None:
+def in_two_processes(way: str, folder: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.two_processes", way, str(tmp_path)]
+    command += ["-m", "tests.two_processes", way, str(folder)]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_two_processes_have_the_masks_losses_norms_and_weights_of_one_and_resume_to_the_same(
+    way: str, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    in_two_processes(way, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for rank, result in enumerate(ranks):
         assert result["losses"] == pytest.approx([pair[rank] for pair in alone["losses"]], abs=1e-4)
@@ -63,3 +67,7 @@ def test_two_processes_have_the_masks_losses_norms_and_weights_of_one_and_resume
     for name, weight in weights.items():
         assert (first[name] == second[name]).all()
         torch.testing.assert_close(first[name], weight.detach(), rtol=0, atol=2e-3)
+
+
+def test_a_model_that_fsdp2_runs_in_bfloat16_is_wired(tmp_path: Path) -> None:
+    in_two_processes("half", tmp_path)

@@ -88,8 +88,25 @@ class Block(nn.Module):
             y = torch.softmax(scores + torch.where(future, -1e9, 0.0), -1) @ v
         elif self.way == "queries before":
             y = F.scaled_dot_product_attention(q * factor, k, v, is_causal=True, scale=1.0)
+        elif self.way == "keys":
+            y = F.scaled_dot_product_attention(q, k * HEAD, v, is_causal=True, scale=1 / HEAD)
+        elif self.way == "twice":
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / HEAD)
+            y = y + F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        elif self.way == "training":
+            scale = HEAD**-0.5 if self.training else 1 / HEAD
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         else:
-            raise NotImplementedError(self.way)
+            bias = torch.arange(context) / context if self.way == "biased" else 0.0
+            if self.way == "elementwise":
+                scores = (q.unsqueeze(-2) * k.unsqueeze(-3)).sum(-1) / HEAD
+            else:
+                scores = q @ k.transpose(-2, -1) / HEAD + bias
+            if self.way == "capped":
+                scores = 50 * torch.tanh(scores / 50)
+            scores = scores.masked_fill(future, -math.inf)
+            e = scores.exp()
+            y = (e / e.sum(-1, keepdim=True) if self.way == "exp" else scores.softmax(-1)) @ v
         return x + self.out(y.transpose(1, 2).reshape(x.shape))
 
 
@@ -241,14 +258,10 @@ def test_an_alibi_that_is_added_does_not_hide_the_scale() -> None:
     assert how(plan.wire_(model, IDS))["transformer.h.0.self_attention"].endswith("inv_norm_factor = 0.0625")
 
 
-def test_queries_that_are_multiplied_before_are_read_when_they_are_named() -> None:
+@pytest.mark.parametrize("named", [{}, {"queries": "*.q_proj"}])
+def test_queries_that_are_multiplied_before_are_read(named: Any) -> None:
     model, plan = planned(opt)
-    with pytest.raises(
-        ValueError,
-        match=r"attention factor of model.decoder.layers.0.self_attn, which has to be 0.0625: no factor is seen",
-    ):
-        plan.wire_(model, IDS)
-    wiring = plan.wire_(model, IDS, queries="*.q_proj")
+    wiring = plan.wire_(model, IDS, **named)
     assert [row.before for row in wiring.rows[-2:]] == pytest.approx([0.25, 0.25])
     assert {row.how.split(".", 4)[-1] for row in wiring.rows[-2:]} == {"self_attn.scaling = 0.0625"}
 
@@ -267,7 +280,15 @@ def state(model: nn.Module) -> Any:
             lambda width: Own(width, softcap=True, attention=1 / HEAD),
             r"readout factor of readout.weight, which has to be 0.4: the model returns no multiple",
         ),
-        (lambda width: Own(width, "queries before"), r"no factor is seen between queries times keys and the softmax"),
+        (lambda width: Own(width, "queries before"), r"blocks.0, which has to be 0.0625: 0.25 is there"),
+        (lambda width: Own(width, attention=1.0), r"no factor is seen between queries times keys and the softmax"),
+        (lambda width: Own(width, "exp"), r"blocks.0: no softmax of a multiple of queries times keys is seen"),
+        (lambda width: Own(width, "elementwise"), r"blocks.0: no softmax of a multiple of queries times keys is seen"),
+        (lambda width: Own(width, "biased"), r"blocks.0: no softmax of a multiple of queries times keys is seen"),
+        (lambda width: Own(width, "capped"), r"blocks.0, which has to be 0.0625: it is not one number|no softmax"),
+        (lambda width: Own(width, "twice"), r"blocks.0, which .*: it has several attentions, 0.0625, 0.25"),
+        (lambda width: Own(width, "training"), r"it is not one number: 0.0625 in evaluation, 0.25 in training, 0.0625"),
+        (lambda width: Own(width, "keys"), r"blocks.0, which has to be 0.0625: 1 is there|no factor is seen"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_or_set_is_refused_and_nothing_is_changed(make: Make, told: str) -> None:
@@ -359,6 +380,103 @@ def test_a_number_that_looks_like_the_scale_and_is_not_is_put_back() -> None:
     model, plan = planned(make)
     assert how(plan.wire_(model, IDS, queries=QUERIES))["blocks.0"] == "output of blocks.0.qkv x 0.25"
     assert [block.dropout for block in model.blocks] == [0.25, 0.25]
+
+
+class Functional(nn.Module):
+    """The final norm as a function, or none; the readout multiplied in the code; what is another in training."""
+
+    def __init__(self, width: int, norm: bool = True, *, other: str = "") -> None:
+        super().__init__()
+        self.token, self.layer = nn.Embedding(96, width), nn.Linear(width, width)
+        self.head, self.norm, self.other, self.dropout = nn.Linear(width, 96), norm, other, nn.Dropout(0.5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = F.dropout(self.dropout(self.token(ids) * 3), 0.5, self.training)
+        if self.training and self.other == "embedding":
+            x = x * 8
+        x = x + self.layer(x)
+        if self.norm:
+            x = F.layer_norm(x, x.shape[-1:])
+        return self.head(x * (0.4 if self.training or self.other != "readout" else 1.0))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_readout_behind_a_norm_without_a_module_is_read_and_not_multiplied_twice(norm: bool) -> None:
+    model, plan = planned(lambda width: Functional(width, norm))
+    assert set(how(plan.wire_(model, IDS)).values()) == {"as it was"}  # and dropout is off in training
+
+
+@pytest.mark.parametrize("other", ["embedding", "readout"])
+def test_what_is_another_factor_in_training_than_in_evaluation_is_refused(other: str) -> None:
+    model, plan = planned(lambda width: Functional(width, other=other))
+    with pytest.raises(ValueError, match=r"it is not one number: \S+ in evaluation, \S+ in training"):
+        plan.wire_(model, IDS)
+
+
+def test_a_softcap_that_is_nearly_a_multiple_is_refused() -> None:
+    class Capped(Own):
+        def forward(self, ids: Tensor) -> Tensor:
+            return 30 * torch.tanh(super().forward(ids) / 30)
+
+    model, plan = planned(lambda width: Capped(width, attention=1 / HEAD))
+    plan.init_(model, init_std=0.02, seed=0)
+    with pytest.raises(
+        ValueError, match=r"readout factor of readout.weight, which has to be 0.4: the model returns no"
+    ):
+        plan.wire_(model, IDS)
+
+
+def test_the_callers_configuration_is_not_changed() -> None:
+    made = like_llama("Granite")
+    model, plan = planned(made)
+    given, before = model.config, model.config.to_dict()
+    plan.wire_(model, IDS)
+    assert given.to_dict() == before
+    assert model.config.attention_multiplier == model.model.layers[0].self_attn.config.attention_multiplier == 1 / HEAD
+
+
+def broken(what: str, model: nn.Module) -> None:
+    if what == "hook":
+        model.readout._forward_pre_hooks.clear()
+    elif what == "module":
+        model.readout = nn.Linear(64, 96, bias=False)
+        model.readout.weight = model.token.weight
+    else:
+        model.blocks[1].scale = 0.25
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("hook", r"the factor of hooks of readout was 0.4 when the model was wired, and is None"),
+        ("module", r"the factor of hooks of a module that is gone was 0.4"),
+        ("scale", r"scale of blocks.1 was 0.0625 when the model was wired, and is 0.25: call plan.wire_"),
+    ],
+)
+def test_wiring_that_was_undone_since_is_refused(what: str, told: str) -> None:
+    model, plan = planned(Own)
+    for block in model.blocks:
+        block.scale = 1 / HEAD
+    plan.wire_(model, IDS, queries=QUERIES)
+    broken(what, model)
+    with pytest.raises(ValueError, match=told):
+        plan.attach(model, torch.optim.AdamW(plan.param_groups(model, lr=0.01)))
+
+
+def test_a_wiring_that_fails_takes_back_the_one_before() -> None:
+    model, plan = planned(Own)
+    plan.wire_(model, IDS, queries=QUERIES)
+    model.softcap = True
+    with pytest.raises(ValueError, match="the model returns no multiple"):
+        plan.wire_(model, IDS, queries=QUERIES)
+    with pytest.raises(ValueError, match="were not verified"):
+        plan.attach(model, torch.optim.AdamW(plan.param_groups(model, lr=0.01)))
+
+
+def test_inputs_that_are_none_are_refused() -> None:
+    model, plan = planned(Own)
+    with pytest.raises(ValueError, match="inputs are str; give what the model is called with"):
+        plan.wire_(model, "ids")
 
 
 def test_hooks_are_replaced_and_not_piled_up_when_a_plan_follows_another() -> None:

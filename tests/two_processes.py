@@ -1,6 +1,6 @@
 """What each of two processes does in test_plan_parallel: trains a sparse model in parallel on the CPU, and resumes it.
 
-Run: torchrun --nproc-per-node 2 -m tests.two_processes ddp|fsdp FOLDER
+Run: torchrun --nproc-per-node 2 -m tests.two_processes ddp|fsdp|half FOLDER; half only begins, in bfloat16
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 import hpsweep
 from tests.test_plan import Toy
@@ -51,9 +51,9 @@ def start(way: str) -> Started:
     else:
         with torch.device("meta"):
             model = Toy(128, depth=2)
-        for block in model.blocks:
-            fully_shard(block, mesh=init_device_mesh("cpu", (2,)))
-        fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if way == "half" else None)
+        for block in (*model.blocks, model):
+            fully_shard(block, mesh=init_device_mesh("cpu", (2,)), mp_policy=policy)
         run = model.to_empty(device="cpu")
         plan.init_(run, init_std=0.1, seed=0)  # sharded weights are the same as whole ones
         plan.wire_(run, IDS)
@@ -79,6 +79,9 @@ def main(way: str, folder: Path) -> None:
     rank = dist.get_rank()
     model, run, plan, optimizer = start(way)
     plan.attach(run, optimizer)
+    if way == "half":
+        dist.destroy_process_group()
+        return
     first = train(run, optimizer, range(STEPS // 2), rank)
     state = dict(zip(("model", "optimizer"), get_state_dict(run, optimizer), strict=True))
     dcp.save(state | {"plan": plan.state_dict()}, checkpoint_id=folder / "checkpoint")

@@ -1,4 +1,4 @@
-"""What a model really multiplies with: forward multipliers and attention scales, read off one forward pass.
+"""What a model really multiplies with: forward multipliers and attention scales, read off forward passes.
 
 Nothing is taken from names or documentation. A readout's factor is that between what the model returns and the layer's
 weights applied to the output of the final norm; an embedding's that between the first block's input and the rows looked
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hpsweep.parametrization.calls import Watched
 from hpsweep.parametrization.kinds import Use, is_transposed, reshard, tensor_uses, unwrapped
 from hpsweep.parametrization.record import (
     TOLERANCE,
     Places,
     Queries,
     Record,
-    WatchedAttention,
     evaluating,
     hooked,
     multiple,
@@ -50,22 +50,59 @@ class Reading(NamedTuple):
         return seen and math.isclose(self.factor or 0.0, self.expected, rel_tol=self.tolerance)
 
 
+AMPLIFY = 64.0
+"""What logits and attention logits are multiplied with once, which shows a softcap that is nearly a multiple before."""
+
+
 def read(plan: Plan, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
     """The factor of every use of an embedding or readout, and of every attention, on one batch of inputs.
 
     `inputs` is what the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. The
-    model is run in evaluation mode, without gradients, and is left as it was.
+    model is run three times, without gradients and dropout, and is left as it was: in evaluation, in training, and
+    with larger logits. A factor that is not the same in all three is None.
     """
     model = unwrapped(model)
+    if not isinstance(inputs, Tensor | tuple | list | Mapping):
+        raise ValueError(
+            f"inputs are {type(inputs).__name__}; give what the model is called with: a tensor, a tuple of arguments, "
+            "or a mapping of keyword arguments."
+        )
+    ways = {"in evaluation": (False, 1.0), "in training": (True, 1.0), "with larger logits": (False, AMPLIFY)}
+    found = {way: _read(plan, model, inputs, queries, *how) for way, how in ways.items()}
+    names = dict.fromkeys(name for readings in found.values() for name in readings)
+    return [_agreed({way: readings.get(name) for way, readings in found.items()}) for name in names]
+
+
+def _agreed(found: Mapping[str, Reading | None]) -> Reading:
+    """The reading that all runs agree on; where they do not, one without a factor that says so."""
+    seen = {way: reading for way, reading in found.items() if reading is not None}
+    one = next(iter(seen.values()))
+    for reading in seen.values():
+        if reading.factor is None:
+            return reading
+    factors = {way: reading.factor or 0.0 for way, reading in seen.items()}
+    if len(seen) < len(found) or not all(
+        math.isclose(f, one.factor or 0.0, rel_tol=one.tolerance) for f in factors.values()
+    ):
+        told = ", ".join(f"{factors[way]:.6g} {way}" if way in factors else f"not there {way}" for way in found)
+        return one._replace(factor=None, why=f"it is not one number: {told}")
+    return next((reading for reading in seen.values() if reading.why), one)
+
+
+def _read(
+    plan: Plan, model: nn.Module, inputs: Any, queries: Queries, training: bool, amplify: float
+) -> dict[str, Reading]:
+    """The readings of one run, by name."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
     ends = {name: uses[name] for name in _factors(plan)}
-    record = Record(ends, Places.of(plan, uses, ends), queries)
-    with torch.no_grad(), evaluating(model), hooked(model, record), WatchedAttention(record):
+    record = Record(ends, Places.of(plan, uses, ends), queries, amplify)
+    with torch.no_grad(), evaluating(model, training=training), hooked(model, record), Watched(record):
         returned = call(model, inputs)
     reshard(model)
     readings = [_embedding(record, name, factor) for name, factor in _factors(plan, "embedding").items()]
     readings += [_readout(record, returned, name, factor) for name, factor in _factors(plan, "readout").items()]
-    return readings + _attentions(record, ATTENTION_SCALE_EXPONENT[plan.scheme])
+    readings += _attentions(record, ATTENTION_SCALE_EXPONENT[plan.scheme])
+    return {reading.name: reading for reading in readings}
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -129,10 +166,11 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
         return reading(None, f"what {type(use.module).__name__} does with its weights is not known")
     if not product.any():
         return reading(None, "its output is zero: call plan.init_ before")
-    before, normed = 1.0, record.before_readout.get(name)
+    normed, before = record.before_readout[name]
     if normed is not None and normed.shape[-1] == given.shape[-1]:
         found = multiple(*_same_positions(given, normed))
-        before = 1.0 if found is None else found[0]
+        before = before if found is None else found[0]
+    product = product * record.amplify
     for output in _numbers_in(returned):
         if output.shape == product.shape and (found := multiple(output, _with_bias(use, product))):
             return reading(before * found[0], dtype=output.dtype)
@@ -151,13 +189,27 @@ def _same_positions(given: Tensor, normed: Tensor) -> tuple[Tensor, list[Tensor]
 def _attentions(record: Record, exponent: float) -> list[Reading]:
     readings = []
     for name, module in record.called.items():
-        if (seen := record.attention.get(name)) is not None:
-            expected, tolerance = float(seen.head_size**exponent), TOLERANCE.get(seen.dtype, 1e-4)
-            why = "" if seen.by_queries or not math.isclose(seen.scale, 1.0, rel_tol=tolerance) else _UNSCALED
-            readings.append(Reading(name, "attention", expected, seen.scale, why, tolerance))
-        elif "Attention" in type(module).__name__ and not any(within(name, other) for other in record.attention):
+        if scales := record.attention.get(name):
+            first = scales[0]
+            expected, tolerance = float(first.head_size**exponent), TOLERANCE.get(first.dtype, 1e-4)
+            in_doubt = not first.by_queries and math.isclose(first.scale, 1.0, rel_tol=tolerance)
+            factor: float | None = first.scale
+            why = _UNSCALED if in_doubt else ""
+            if not all(math.isclose(one.scale, first.scale, rel_tol=tolerance) for one in scales):
+                factor, why = None, "it has several attentions, " + ", ".join(f"{one.scale:.6g}" for one in scales[:4])
+            if name in record.unread:
+                factor, why = None, _UNSEEN
+            readings.append(Reading(name, "attention", expected, factor, why, tolerance))
+        elif _may_attend(record, name, module):
             readings.append(Reading(name, "attention", math.nan, None, _UNSEEN, 0.0))
     return readings
+
+
+def _may_attend(record: Record, name: str, module: nn.Module) -> bool:
+    """Whether a module may have an attention that was not read: a softmax, or a product of activations, or its name."""
+    if name in record.unread or name in record.multiplying:
+        return True
+    return "Attention" in type(module).__name__ and not any(within(name, other) for other in record.attention)
 
 
 _UNSCALED = (
@@ -181,7 +233,7 @@ def _known(reading: Callable[..., Reading], found: Sequence[float] | None, x: Te
 
 def _applied(use: Use, given: Tensor) -> Tensor | None:
     """The layer's weights applied to its input, without bias; None for a layer that is not known."""
-    module, weight = use.module, whole(getattr(use.module, use.local))
+    module, weight = use.module, whole(getattr(use.module, use.local)).to(given.dtype)
     if isinstance(module, nn.Linear):
         return F.linear(given, weight)
     if is_transposed(module):
@@ -199,9 +251,10 @@ def _with_bias(use: Use, product: Tensor) -> list[Tensor]:
     bias = getattr(use.module, "bias", None)
     if bias is None or not whole(bias).any():
         return [product]
+    bias = whole(bias).to(product.dtype)
     is_convolution = isinstance(use.module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     shape = (-1, *[1] * (product.dim() - 2)) if is_convolution else (-1,)
-    return [product, whole(bias).view(shape).broadcast_to(product.shape)]
+    return [product, bias.view(shape).broadcast_to(product.shape)]
 
 
 def whole(tensor: Any) -> Tensor:

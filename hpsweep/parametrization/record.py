@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hpsweep.parametrization.kinds import Use
 
@@ -24,7 +22,6 @@ Queries = Mapping[str, slice]
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
 """Relative; of a factor, and of what is left where one tensor is a multiple of another."""
 
-_MASKED = -1e4  # an attention logit below this was masked away
 _ENTRIES = 1_000_000  # of a tensor, at most so many are compared
 
 
@@ -32,22 +29,26 @@ class Places(NamedTuple):
     """Modules by what they hold."""
 
     ends: dict[nn.Module, list[str]]  # embeddings and readouts -> the names of their uses
+    readouts: set[nn.Module]
     within: set[nn.Module]  # hidden matrices and norms
     norms: set[nn.Module]
 
     @classmethod
     def of(cls, plan: Plan, uses: Mapping[str, Use], ends_of: Iterable[str]) -> Places:
         """The places of a plan's tensors; `ends_of` are the names of embeddings and readouts."""
+        readouts = {name for first, t in plan.tensors.items() for name in (first, *t.readouts) if t.kind == "readout"}
+        readouts |= {name for tensor in plan.tensors.values() for name in tensor.readouts}
         ends: dict[nn.Module, list[str]] = {}
         for name in ends_of:
             ends.setdefault(uses[name].module, []).append(name)
         kinds = {uses[name].module: tensor.kind for name, tensor in plan.tensors.items() if tensor.kind != "bias"}
         within = {module for module, kind in kinds.items() if module not in ends}
-        return cls(ends, within, {module for module, kind in kinds.items() if kind == "norm"})
+        norms = {module for module, kind in kinds.items() if kind == "norm"}
+        return cls(ends, {uses[name].module for name in readouts}, within, norms)
 
 
 class Scaled(NamedTuple):
-    """An attention: the factor between the products of queries and keys and the softmax."""
+    """An attention: the factor between queries times keys and the softmax, and those of the two that were seen."""
 
     scale: float
     head_size: int
@@ -59,17 +60,22 @@ class Product(NamedTuple):
     """Queries times keys, if it is that, and what was added to it in the same call."""
 
     columns: list[Tensor]
-    query_norm: float
+    operands: tuple[Tensor, Tensor]
     head_size: int
 
 
 @dataclass
 class Record:
-    """What one forward pass leaves, for `probe` to read; `uses` are those of embeddings and readouts."""
+    """What one forward pass leaves, for `probe` to read; `uses` are those of embeddings and readouts.
+
+    What readouts are given, and queries times keys, are multiplied by `amplify`: what is no multiple, as behind a
+    softcap, is told by that even where it is close to one.
+    """
 
     uses: dict[str, Use]
     places: Places
     queries: Queries
+    amplify: float = 1.0
     running: list[str] = field(default_factory=list)
     called: dict[str, nn.Module] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)  # of embeddings and readouts, by use; the first call's
@@ -77,24 +83,32 @@ class Record:
     rows: dict[str, Tensor] = field(default_factory=dict)  # what was looked up, without any factor, by use
     stream: Tensor | None = None  # what the first block is given
     normed: Tensor | None = None  # what the last norm returned
-    before_readout: dict[str, Tensor] = field(default_factory=dict)  # `normed` when a readout was called
+    before_readout: dict[str, tuple[Tensor | None, float]] = field(default_factory=dict)  # see `before`
     query: tuple[float, float] | None = None  # norm of the last query module's output, and its own factor
+    multiplied: list[tuple[Tensor, float]] = field(default_factory=list)  # products with one number, the last ones
     products: list[Product] = field(default_factory=list)
-    attention: dict[str, Scaled] = field(default_factory=dict)
+    multiplying: set[str] = field(default_factory=set)  # modules that multiply activations with each other
+    attention: dict[str, list[Scaled]] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)  # modules with a softmax that is not of a multiple of a product
 
-    def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note what a module is called with."""
+    def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Note what a module is called with; gives what it is called with instead, or None.
+
+        Of a readout, also the output of the last norm, and the number that its input was just multiplied with.
+        """
         self.running.append(name)
         self.called[name] = module
         given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
         if given is None:
-            return
+            return None
         for use in self.places.ends.get(module, ()):
+            self.before_readout.setdefault(use, (self.normed, self.factor_of(given)))
             self.inputs.setdefault(use, given.detach().clone())
-            if self.normed is not None:
-                self.before_readout.setdefault(use, self.normed)
         if module in self.places.within and self.stream is None and self.outputs:
             self.stream = given.detach().clone()
+        if module in self.places.readouts and not isinstance(module, nn.Embedding) and args and self.amplify != 1:
+            return (args[0] * self.amplify, *args[1:]), kwargs
+        return None
 
     def after(self, name: str, module: nn.Module, output: Any) -> None:
         """Note what a module returns."""
@@ -113,12 +127,31 @@ class Record:
         for use in self.places.ends.get(self.called[self.running[-1]], ()):
             self.rows.setdefault(use, rows.detach().clone())
 
-    def attended(self, scale: float, query_norm: float, head_size: int, dtype: torch.dtype) -> None:
-        """Note the scale of an attention in the module that is running; through named queries, theirs with it."""
-        if self.query is not None:
-            norm, factor = self.query
-            scale *= query_norm / norm * factor if norm > 0 else math.nan
-        self.attention.setdefault(self.running[-1], Scaled(scale, head_size, dtype, self.query is not None))
+    def times(self, x: Tensor, factor: float, result: Tensor) -> None:
+        """Note that `result` is x times a number."""
+        self.multiplied = [*self.multiplied[-15:], (result, factor * self.factor_of(x))]
+
+    def factor_of(self, x: Tensor) -> float:
+        """The number that a tensor, or what it is a view of, was last multiplied with; 1 if it was not."""
+        for result, factor in reversed(self.multiplied):
+            if result.data_ptr() == x.data_ptr() and result.numel() >= x.numel():
+                return factor
+        return 1.0
+
+    def attended(
+        self, scale: float, operands: tuple[Tensor, Tensor] | None, head_size: int, dtype: torch.dtype
+    ) -> None:
+        """Note an attention in the module that is running, with the factors of its queries and keys."""
+        by_queries = self.query is not None and operands is not None
+        if operands is not None:
+            query, key = operands
+            scale *= self.factor_of(key)
+            if self.query is None:
+                scale *= self.factor_of(query)
+            else:
+                norm, factor = self.query
+                scale *= norm_of(query) / norm * factor if norm > 0 else math.nan
+        self.attention.setdefault(self.running[-1], []).append(Scaled(scale, head_size, dtype, by_queries))
         self.query = None
 
 
@@ -128,11 +161,15 @@ def own_factor(module: nn.Module) -> float:
     return math.prod(getattr(hook, "hpsweep_factor", 1.0) for hook in hooks)
 
 
+_CHANGED_BY_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+
+
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout is off while it lasts."""
+def evaluating(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Dropout is off while it lasts, and statistics of batches stay; `training`: all else is as in training."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    for module in modes:
+        module.training = training and not isinstance(module, _CHANGED_BY_TRAINING)
     try:
         yield
     finally:
@@ -156,76 +193,6 @@ def hooked(model: nn.Module, record: Record) -> Iterator[None]:
             stack.callback(handle.remove)
             stack.callback(module.register_forward_hook(after(name)).remove)
         yield
-
-
-class WatchedAttention(TorchFunctionMode):
-    """While it lasts, the scales of attentions are recorded, whichever way they are computed."""
-
-    def __init__(self, record: Record) -> None:
-        super().__init__()
-        self.record = record
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.embedding:
-            rows = func(*args, **kwargs)
-            self.record.looked_up(rows)
-            return rows
-        if func is F.scaled_dot_product_attention:
-            query = args[0] if args else kwargs["query"]
-            scale, size = kwargs.get("scale"), query.shape[-1]
-            self.record.attended(size**-0.5 if scale is None else scale, norm_of(query), size, query.dtype)
-        elif func is F.multi_head_attention_forward:
-            size = args[3] // args[4]
-            self.record.attended(size**-0.5, 1.0, size, args[0].dtype)
-        elif func in (F.softmax, torch.softmax, Tensor.softmax):
-            self._softmax(args[0] if args else kwargs["input"])
-        result = func(*args, **kwargs)
-        if func in _PRODUCTS:
-            self._product(func, args, kwargs, result)
-        return result
-
-    def _product(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor
-    ) -> None:
-        """Note a product of two activations, which may be queries times keys."""
-        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        left, *others = given[-2:] if func in _WITH_SUMMAND else given[:2]
-        if result.dim() < 3 or len(others) != 1 or _is_weight(left) or _is_weight(others[0]):
-            return
-        size = left.shape[-1]
-        columns = [result.detach().clone()]
-        if func in _WITH_SUMMAND:
-            columns = [product := torch.bmm(left, *others), given[0].broadcast_to(product.shape).clone()]
-        elif isinstance(args[0], str):
-            terms, _, kept = args[0].replace(" ", "").partition("->")
-            summed = set.intersection(*map(set, terms.split(","))) - set(kept)
-            size = math.prod(left.shape[terms.index(letter)] for letter in summed)
-        self.record.products = [*self.record.products[-3:], Product(columns, norm_of(left), size)]
-
-    def _softmax(self, x: Tensor) -> None:
-        seen = x.detach().flatten() > _MASKED
-        for columns, query_norm, size in reversed(self.record.products):
-            if columns[0].numel() != x.numel():
-                continue
-            scale = multiple(x.detach().flatten()[seen], [column.flatten()[seen] for column in columns])
-            if scale is None:
-                continue
-            self.record.attended(scale[0], query_norm, size, x.dtype)
-            self.record.products = []
-            return
-
-
-_WITH_SUMMAND = {torch.baddbmm, Tensor.baddbmm}
-_PRODUCTS = {
-    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.einsum, *_WITH_SUMMAND,
-}  # fmt: skip
-
-
-def _is_weight(x: Any) -> bool:
-    return isinstance(x, nn.Parameter) or isinstance(getattr(x, "_base", None), nn.Parameter)
 
 
 def multiple(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:

@@ -7,6 +7,7 @@ and the next way tried; if none is left nothing is changed, and the error names 
 
 from __future__ import annotations
 
+import copy
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +33,10 @@ CONFIGURATION = {
 """Settings of transformers' configurations (Granite, Cohere, Falcon) by what they multiply (1) or divide (-1)."""
 
 Undo = Callable[[], None]
-_wired: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+State = dict[tuple[int, str], Any]
+"""(id of a module, what) -> the number there on which a factor may depend."""
+
+_wired: weakref.WeakKeyDictionary[nn.Module, tuple[str, State]] = weakref.WeakKeyDictionary()
 
 
 class Wired(NamedTuple):
@@ -100,7 +104,7 @@ def wire_(
         for undo in reversed(undos):
             undo()
         raise ValueError(_complaint(wrong))
-    _wired[unwrapped(model)] = plan.hash
+    _wired[unwrapped(model)] = plan.hash, _state(model)
     return Wiring(
         tuple(
             Wired(r.name, r.kind, r.expected, r.factor, latest[r.name].factor, done.get(r.name, "left as it is"))
@@ -113,16 +117,43 @@ def check_wired(plan: Plan, model: nn.Module) -> None:
     """Raise ValueError unless `wire_` has verified this module under this plan; sp asks for nothing."""
     if plan.scheme == "sp":
         return
-    wired = _wired.get(unwrapped(model))
-    if wired is None:
+    found = _wired.get(unwrapped(model))
+    if found is None:
         raise ValueError(
             "the forward multipliers and attention scales of this model were not verified: call plan.wire_(model, "
             "inputs) before, also after a model was loaded or copied."
         )
+    wired, then = found
     if wired != plan.hash:
         raise ValueError(
             f"the model was wired under plan {wired}, this is {plan.hash}: call plan.wire_(model, inputs)."
         )
+    now = _state(model)
+    watched = [*then, *(key for key in now if key[1] == _HOOKS)]  # modules may have got other numbers since
+    if changed := next((key for key in watched if then.get(key) != now.get(key)), None):
+        names = {id(module): name for name, module in unwrapped(model).named_modules()}
+        raise ValueError(
+            f"{changed[1]} of {names.get(changed[0], 'a module that is gone')} was {then.get(changed)} when the model "
+            f"was wired, and is {now.get(changed)}: call plan.wire_(model, inputs) again."
+        )
+
+
+def _state(model: nn.Module) -> State:
+    """The factors of hooks, the numbers that modules keep, and those of the configuration."""
+    state: State = {}
+    for module in unwrapped(model).modules():
+        if (factor := own_factor(module)) != 1.0:
+            state[id(module), _HOOKS] = factor
+        numbers = {key: value for key, value in vars(module).items() if isinstance(value, float)}
+        state |= {(id(module), key): value for key, value in numbers.items() if not isinstance(module, _DROPOUT)}
+    config = getattr(unwrapped(model), "config", None)
+    for key in (key for keys in CONFIGURATION.values() for key in keys if hasattr(config, key)):
+        state[id(unwrapped(model)), f"config.{key}"] = getattr(config, key)
+    return state
+
+
+_HOOKS = "the factor of hooks"
+_DROPOUT = nn.modules.dropout._DropoutNd
 
 
 def _queries(model: nn.Module, given: str | Iterable[str] | Mapping[str, slice]) -> Queries:
@@ -168,15 +199,19 @@ def _by_configuration(model: nn.Module, reading: Reading, queries: Queries) -> t
         old = getattr(config, key, None)
         if not isinstance(old, int | float):
             continue
-        keys, modules = [key], [module for _, module in unwrapped(model).named_modules()]
+        keys, modules = [key], dict(unwrapped(model).named_modules())
         if reading.kind == "attention":  # one setting, and every layer has its own copy
             keys, old, new = [key, "scaling"], reading.factor, reading.expected
-            modules = [m for name, m in unwrapped(model).named_modules() if within(reading.name, name)]
         else:
             is_factor = math.isclose(old, reading.factor**power, rel_tol=reading.tolerance)
             new = reading.expected**power if is_factor else old * (reading.expected / reading.factor) ** power
-        places = [(module, k) for module in modules for k in keys if _is_number(vars(module).get(k), old)]
-        return f"config.{key} = {new:.6g}", _set([(config, key), *places], new)
+        changed = copy.deepcopy(config)  # it is the caller's, who may build other models from it
+        setattr(changed, key, new)
+        places = [(module, "config", changed) for module in modules.values() if vars(module).get("config") is config]
+        for name, module in modules.items():
+            if reading.kind != "attention" or within(reading.name, name):
+                places += [(module, k, new) for k in keys if _is_number(vars(module).get(k), old)]
+        return f"config.{key} = {new:.6g}", _set(places)
     return None
 
 
@@ -193,7 +228,7 @@ def _by_attribute(model: nn.Module, reading: Reading, queries: Queries) -> tuple
             found = [key for key, value in vars(module).items() if _is_number(value, old, reading.tolerance)]
             if len(found) == 1:
                 new = reading.expected**power
-                return f"{outer}.{found[0]} = {new:.6g}", _set([(module, found[0])], new)
+                return f"{outer}.{found[0]} = {new:.6g}", _set([(module, found[0], new)])
     return None
 
 
@@ -201,10 +236,10 @@ def _is_number(value: object, expected: float, tolerance: float = 1e-4) -> bool:
     return isinstance(value, float) and math.isclose(value, expected, rel_tol=tolerance)
 
 
-def _set(places: Sequence[tuple[Any, str]], value: float) -> Undo:
-    """Set every attribute; gives what sets the old values again."""
-    before = [(place, key, getattr(place, key)) for place, key in places]
-    for place, key in places:
+def _set(places: Sequence[tuple[Any, str, Any]]) -> Undo:
+    """Set every attribute to its value; gives what sets the old values again."""
+    before = [(place, key, getattr(place, key)) for place, key, _ in places]
+    for place, key, value in places:
         setattr(place, key, value)
 
     def undo() -> None:

@@ -106,7 +106,8 @@ class Block(nn.Module):
                 scores = 50 * torch.tanh(scores / 50)
             scores = scores.masked_fill(future, -math.inf)
             e = scores.exp()
-            y = (e / e.sum(-1, keepdim=True) if self.way == "exp" else scores.softmax(-1)) @ v
+            weights = e / e.sum(-1, keepdim=True) if self.way == "exp" else scores.softmax(-1)
+            y = (weights.unsqueeze(-1) * v.unsqueeze(-3)).sum(-2) if self.way == "elementwise" else weights @ v
         return x + self.out(y.transpose(1, 2).reshape(x.shape))
 
 
@@ -383,27 +384,41 @@ def test_a_number_that_looks_like_the_scale_and_is_not_is_put_back() -> None:
 
 
 class Functional(nn.Module):
-    """The final norm as a function, or none; the readout multiplied in the code; what is another in training."""
+    """Norms as functions; the readout multiplied in the code; what is another in training."""
 
-    def __init__(self, width: int, norm: bool = True, *, other: str = "") -> None:
+    def __init__(self, width: int, way: str = "norm", *, other: str = "") -> None:
         super().__init__()
         self.token, self.layer = nn.Embedding(96, width), nn.Linear(width, width)
-        self.head, self.norm, self.other, self.dropout = nn.Linear(width, 96), norm, other, nn.Dropout(0.5)
+        self.head, self.way, self.other, self.dropout = nn.Linear(width, 96), way, other, nn.Dropout(0.5)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = F.dropout(self.dropout(self.token(ids) * 3), 0.5, self.training)
         if self.training and self.other == "embedding":
             x = x * 8
-        x = x + self.layer(x)
-        if self.norm:
+        angles = torch.ones(2, 12, 1) @ torch.arange(5.0).view(1, 1, 5).expand(2, 1, 5)  # sums over one number
+        x = x + self.layer(F.layer_norm(x, x.shape[-1:]) if self.way == "norm within" else x) + 0 * angles.sum()
+        if self.way in ("norm", "sliced"):
             x = F.layer_norm(x, x.shape[-1:])
-        return self.head(x * (0.4 if self.training or self.other != "readout" else 1.0))
+        x = x * (0.4 if self.training or self.other != "readout" else 1.0)
+        return self.head(x[:, [2, 5]] if self.way == "sliced" else x)
 
 
-@pytest.mark.parametrize("norm", [True, False])
-def test_a_readout_behind_a_norm_without_a_module_is_read_and_not_multiplied_twice(norm: bool) -> None:
-    model, plan = planned(lambda width: Functional(width, norm))
+@pytest.mark.parametrize("way", ["norm", "sliced", "norm within", "none"])
+def test_a_readout_behind_a_norm_without_a_module_is_read_and_not_multiplied_twice(way: str) -> None:
+    model, plan = planned(lambda width: Functional(width, way))
     assert set(how(plan.wire_(model, IDS)).values()) == {"as it was"}  # and dropout is off in training
+
+
+def test_statistics_of_batches_stay() -> None:
+    def make(width: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(5, width), nn.BatchNorm1d(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
+        )
+
+    model, plan = planned(make)
+    plan.wire_(model, torch.randn(7, 5))
+    assert (model[1].running_mean == 0).all()
+    assert model[1].training
 
 
 @pytest.mark.parametrize("other", ["embedding", "readout"])

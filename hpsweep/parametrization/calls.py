@@ -55,6 +55,7 @@ class Watched(TorchFunctionMode):
         elif factor is not None:
             self.record.times(args[0], factor, result)
         elif func in (F.layer_norm, F.rms_norm):
+            self.record.began(args[0])
             self.record.normed = result.detach().clone()
         elif func in _PRODUCTS:
             return self._product(func, args, kwargs, result)

@@ -104,8 +104,8 @@ class Record:
         for use in self.places.ends.get(module, ()):
             self.before_readout.setdefault(use, (self.normed, self.factor_of(given)))
             self.inputs.setdefault(use, given.detach().clone())
-        if module in self.places.within and self.stream is None and self.outputs:
-            self.stream = given.detach().clone()
+        if module in self.places.within:
+            self.began(given)
         if module in self.places.readouts and not isinstance(module, nn.Embedding) and args and self.amplify != 1:
             return (args[0] * self.amplify, *args[1:]), kwargs
         return None
@@ -121,6 +121,11 @@ class Record:
             self.normed = output.detach().clone()
         if name in self.queries:
             self.query = (norm_of(output[..., self.queries[name]]), own_factor(module))
+
+    def began(self, x: Tensor) -> None:
+        """Note what the first norm or hidden matrix after the embeddings is given."""
+        if self.stream is None and self.outputs:
+            self.stream = x.detach().clone()
 
     def looked_up(self, rows: Tensor) -> None:
         """Note what the embedding that is running looks up."""

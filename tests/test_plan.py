@@ -65,7 +65,9 @@ def plan(model: nn.Module, base: Any, scheme: Any = "supar", **settings: Any) ->
 
 
 def test_numbers_of_every_tensor_are_those_worked_out_by_hand() -> None:
-    """Width 32 to 128, inner 64 to 128: m_d 4 for up, 2 for down; density 1/4 of base density 1/2: m_rho 1/2."""
+    """Width 32 to 128, inner 64 to 128: m_d 4 for up, 2 for down; density 1/4 of base density 1/2: m_rho 1/2. Eps goes
+    by the fan-out, as that of the layer's bias.
+    """
     made = plan(
         Toy(128, inner=128), Toy(32), density=1 / 4, base_density=1 / 2, kinds={"*.down.weight": "residual_out"},
         depth=8, alpha_input=3.0, alpha_output=2.0, embedding_lr_mult=5.0, weight_decay_rule="independent",
@@ -75,9 +77,9 @@ def test_numbers_of_every_tensor_are_those_worked_out_by_hand() -> None:
         "token.weight": ("embedding", None, None, 4, 1, 1, 5, 1, 1 / 4, 3),
         "blocks.0.norm.weight": ("norm", None, None, 4, 1, 0, 1, 0, 1 / 4, 1),
         "blocks.0.norm.bias": ("bias", None, None, 4, 1, 0, 1, 0, 1 / 4, 1),
-        "blocks.0.up.weight": ("hidden", 128, 32, 4, 1 / 2, 2**-0.5, 1 / 2, 2, 1 / 4, 1),
+        "blocks.0.up.weight": ("hidden", 128, 32, 4, 1 / 2, 2**-0.5, 1 / 2, 2, 1 / 2, 1),
         "blocks.0.up.bias": ("bias", None, None, 2, 1, 0, 1, 0, 1 / 2, 1),
-        "blocks.0.down.weight": ("residual_out", 128, 32, 2, 1 / 2, 1 / 4, 1, 1, 1 / 2, 1),
+        "blocks.0.down.weight": ("residual_out", 128, 32, 2, 1 / 2, 1 / 4, 1, 1, 1 / 4, 1),
         "blocks.0.down.bias": ("bias", None, None, 4, 1, 0, 1, 0, 1 / 4, 1),
         "readout.weight": ("readout", 128, 128, 4, 1, 1, 1, 1, 1 / 4, 2 / 4),
     }

@@ -86,7 +86,9 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
         init_std=n.init_std,
         lr=n.lr,
         weight_decay=n.weight_decay,
-        eps=eps_multiplier(unit.scheme, m_d=tensor.m_d) if optimizer == "adam" else 1.0,
+        eps=eps_multiplier(unit.scheme, tensor.kind, m_d=tensor.m_d, m_out=tensor.m_out)
+        if optimizer == "adam"
+        else 1.0,
         forward=n.forward,
         readout_forward=readout,
     )

@@ -212,12 +212,12 @@ class Plan:
         return self.tensors[name].nonzeros < math.prod(self.tensors[name].shape)
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> apply.Attached:
-        """Keep pruned weights exactly zero from now on, and the ratios of the learning rates checked at every step.
+        """Keep pruned weights exactly zero, and the ratios of rates, decays and eps checked, now and at every step.
 
         Call it after wrapping, sharding and moving the model, and after a checkpoint is loaded. Gradients of pruned
         weights are zeroed where they arrive, before they are clipped, and pruned weights after every step of the
-        optimizer. Raises ValueError if the optimizer lacks a tensor, a pruned weight is not zero, or `wire_` was not
-        called.
+        optimizer. Raises ValueError if the optimizer lacks a tensor or is known to follow other rules than the plan, a
+        pruned weight is not zero, or `wire_` was not called.
         """
         return apply.attach(self, model, optimizer)
 

@@ -338,3 +338,14 @@ def test_a_checkpoint_of_another_plan_is_refused_with_the_difference() -> None:
         plan.load_state_dict(sparse_toy(density=1 / 4)[1].state_dict())
     with pytest.raises(ValueError, match=r"the checkpoint's masks have hash 0123, those of this plan \w+, though"):
         plan.load_state_dict(plan.state_dict() | {"mask_hash": "0123"})
+
+
+def test_a_plan_that_was_edited_inside_of_a_checkpoint_is_refused_as_that() -> None:
+    _, plan = sparse_toy()
+    state = plan.state_dict()
+    state["plan"]["tensors"]["blocks.0.up.weight"]["lr"] *= 2
+    for load in (plan.load_state_dict, hpsweep.Plan.from_state_dict):
+        with pytest.raises(
+            ValueError, match=r"the checkpoint's plan has hash \w+, and was saved as \w+: it was changed"
+        ):
+            load(state)

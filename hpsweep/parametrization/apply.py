@@ -212,7 +212,8 @@ def _check_optimizer(rule: OptimizerRule, optimizer: torch.optim.Optimizer) -> N
         if other != rule and isinstance(optimizer, classes):
             raise ValueError(
                 f"the plan is for {rule}, and {type(optimizer).__name__} is not: its rates follow other rules. Make "
-                f"the plan by parametrize(..., optimizer={other!r}), or train with {'AdamW' if rule == 'adam' else 'SGD'}."
+                f"the plan by parametrize(..., optimizer={other!r}), or train with "
+                f"{'AdamW' if rule == 'adam' else 'SGD'}."
             )
 
 

@@ -43,8 +43,8 @@ def parametrize(
     `base` is the model that was tuned: a module, a function that returns one, or a configuration for the model's class.
     `density` is one number for all hidden matrices, or one by pattern (such as "*.mlp.*") with the others dense;
     `include` and `exclude` are patterns of hidden matrices too. `delta` is the model at any other width, needed where
-    model and base have the same. `kinds` and `fan_in_axis` settle by pattern what cannot be derived; `partial` says that
-    the module is a part of a model, which may lack an embedding or a readout. Mark matrices that write into the
+    model and base have the same. `kinds` and `fan_in_axis` settle by pattern what cannot be derived; `partial` says
+    that the module is a part of a model, which may lack an embedding or a readout. Mark matrices that write into the
     residual stream as "residual_out" to have their init std divided by sqrt(2 depth), where depth is half their number
     unless given. `seed` draws the masks. Raises ValueError with what is wrong and the remedy.
     """

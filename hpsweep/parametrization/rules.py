@@ -104,9 +104,9 @@ EPS: dict[tuple[Scheme, Kind], Exponents] = {
 }
 """Adam's eps follows the gradients. A matrix's gradient is that of its output times its input, which keeps its size:
 it shrinks with its output's width, as its bias's does, and the readout's with its forward multiplier. Kept weights have
-gradients of one size whatever the density. Exact where all widths grow alike; with several ratios the gradient of a
-layer before a wider one goes by their geometric mean at first, and eps by its own width. The proxies leave eps at a
-value so small that it does not matter.
+gradients of one size whatever the density. Exact where all widths grow alike; with several ratios a layer's
+gradient at initialization goes by the geometric mean of its own ratio and the readout's, and eps by its own. The
+proxies leave eps at a value so small that it does not matter.
 """
 
 ATTENTION_SCALE_EXPONENT: dict[Scheme, float] = {"sp": -0.5, "mup": -1.0, "supar": -1.0}

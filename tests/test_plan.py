@@ -60,12 +60,31 @@ class FixedHeads(Toy):
         self.key, self.value = nn.Linear(width, 8, bias=False), nn.Linear(width, 8, bias=False)
 
 
+class Functional(Toy):
+    """Toy whose readout is the embedding's weight, written into forward."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        del self.readout
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return nn.functional.linear(self.blocks[0](self.token(ids)), self.token.weight)
+
+
+def perceptron(width: int, *, inputs: int = 20, outputs: int = 10) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)
+    )
+
+
 def plan(model: nn.Module, base: Any, scheme: Any = "supar", **settings: Any) -> hpsweep.Plan:
     return hpsweep.parametrize(model, scheme, base=base, **settings)
 
 
 def test_numbers_of_every_tensor_are_those_worked_out_by_hand() -> None:
-    """Width 32 to 128, inner 64 to 128: m_d 4 for up, 2 for down; density 1/4 of base density 1/2: m_rho 1/2."""
+    """Width 32 to 128, inner 64 to 128: m_d 4 for up, 2 for down; density 1/4 of base density 1/2: m_rho 1/2. Eps goes
+    by the fan-out, as that of the layer's bias.
+    """
     made = plan(
         Toy(128, inner=128), Toy(32), density=1 / 4, base_density=1 / 2, kinds={"*.down.weight": "residual_out"},
         depth=8, alpha_input=3.0, alpha_output=2.0, embedding_lr_mult=5.0, weight_decay_rule="independent",
@@ -75,9 +94,9 @@ def test_numbers_of_every_tensor_are_those_worked_out_by_hand() -> None:
         "token.weight": ("embedding", None, None, 4, 1, 1, 5, 1, 1 / 4, 3),
         "blocks.0.norm.weight": ("norm", None, None, 4, 1, 0, 1, 0, 1 / 4, 1),
         "blocks.0.norm.bias": ("bias", None, None, 4, 1, 0, 1, 0, 1 / 4, 1),
-        "blocks.0.up.weight": ("hidden", 128, 32, 4, 1 / 2, 2**-0.5, 1 / 2, 2, 1 / 4, 1),
+        "blocks.0.up.weight": ("hidden", 128, 32, 4, 1 / 2, 2**-0.5, 1 / 2, 2, 1 / 2, 1),
         "blocks.0.up.bias": ("bias", None, None, 2, 1, 0, 1, 0, 1 / 2, 1),
-        "blocks.0.down.weight": ("residual_out", 128, 32, 2, 1 / 2, 1 / 4, 1, 1, 1 / 2, 1),
+        "blocks.0.down.weight": ("residual_out", 128, 32, 2, 1 / 2, 1 / 4, 1, 1, 1 / 4, 1),
         "blocks.0.down.bias": ("bias", None, None, 4, 1, 0, 1, 0, 1 / 4, 1),
         "readout.weight": ("readout", 128, 128, 4, 1, 1, 1, 1, 1 / 4, 2 / 4),
     }
@@ -173,6 +192,12 @@ UNDECIDED: dict[str, tuple[nn.Module, nn.Module, str, dict[str, Any]]] = {
         r"extra \(1, 7, 64\) in Raw has 1 width: kinds=\{'extra': 'embedding'\} or 'readout'",
         {"kinds": {"extra": "embedding"}},
     ),
+    "a router": (
+        Raw(64, lambda w: (8, w)), Raw(32, lambda w: (8, w)),
+        r"extra \(8, 64\) in Raw has 1 width: kinds=\{'extra': 'embedding'\} or 'readout' if it is an end of the "
+        "model, or 'hidden' if it lies within",
+        {"kinds": {"extra": "hidden"}},
+    ),
     "a vector": (
         Raw(64, lambda w: (w,)), Raw(32, lambda w: (w,)),
         r"extra \(64,\) in Raw is a gain or a bias: kinds=\{'extra': 'norm'\} or 'bias'",
@@ -203,6 +228,8 @@ def test_what_cannot_be_decided_is_named_with_the_line_that_settles_it(case: str
 def test_settled_tensors_have_the_fan_in_that_was_said() -> None:
     tensors = plan(*UNDECIDED["a matrix of no known layer"][:2], fan_in_axis={"extra": 0}).tensors
     assert (tensors["extra"].kind, tensors["extra"].fan_in, tensors["extra"].m_d) == ("hidden", 64, 2)
+    router = plan(*UNDECIDED["a router"][:2], kinds={"extra": "hidden"}).tensors["extra"]
+    assert (router.fan_in, router.m_d, router.lr, router.eps) == (64, 2, 0.5, 1)
     tensors = plan(*UNDECIDED["positions"][:2], kinds={"extra": "readout"}).tensors
     assert (tensors["extra"].fan_in, tensors["extra"].forward) == (64, 0.5)  # its one width is all it can sum over
     tensors = plan(*UNDECIDED["keys of fixed size"][:2], kinds={"key.*": "hidden", "value.*": "hidden"}).tensors
@@ -256,8 +283,53 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "density is 0.5, and no hidden matrix is made sparse by it: there are 0",
     ),
     "all excluded": (lambda: plan(Toy(64), Toy(32), density=1 / 2, exclude="*"), r"are 2, less .* exclude=\['\*'\]"),
+    "no module": (lambda: plan("gpt2", 32), r"the model is 'gpt2'; it must be a torch.nn.Module"),  # type: ignore[arg-type]
+    "kinds that are no mapping": (
+        lambda: plan(Toy(64), Toy(32), kinds=["*.down.weight"]),
+        r"kinds is \['\*.down.weight'\]; it must map patterns to kinds, as in \{'\*.down.weight': 'residual_out'\}",
+    ),
+    "axes that are no mapping": (
+        lambda: plan(Toy(64), Toy(32), fan_in_axis=1), r"fan_in_axis is 1; it must map patterns to axes, as in \{'"
+    ),
+    "an empty state": (
+        lambda: plan(Toy(64), Toy(32)).load_state_dict({}),
+        r"the state has no plan, hash, mask_hash; give what plan.state_dict\(\) returned",
+    ),
+    "a plan out of an empty state": (lambda: hpsweep.Plan.from_state_dict({}), "the state has no plan, hash, m"),
+    "a state that is a plan": (
+        lambda: hpsweep.Plan.from_state_dict(plan(Toy(64), Toy(32)).to_dict()), "the state has no plan, hash, mask_hash"
+    ),
+    "half a plan": (
+        lambda: hpsweep.Plan.from_dict({**plan(Toy(64), Toy(32)).to_dict(), "tensors": {"token.weight": {}}}),
+        r"the plan is not one that Plan.to_dict\(\) gave",
+    ),
+    "another number of classes": (
+        lambda: plan(perceptron(64, outputs=100), perceptron(16)),
+        r"the plan would have no readout: no tensor maps from a width to a fixed size. The base has another number of "
+        r"outputs \(classes\) than the model; or .* F.linear\(x, token.weight\).* nn.Linear whose weight is tied; or "
+        "the model is a part .*: say so by partial=True",
+    ),
+    "another number of features": (
+        lambda: plan(perceptron(64, inputs=30), perceptron(16)),
+        r"the plan would have no embedding: no tensor maps from a fixed size to a width. The base has another number "
+        r"of inputs \(features\) than the model; or the model is a part .*: say so by partial=True",
+    ),
+    "blocks alone": (lambda: plan(Toy(64).blocks, Toy(32).blocks), "the plan would have no embedding"),
+    "a tied readout that is no layer": (lambda: plan(Functional(64), Functional(32)), "the plan would have no readout"),
     "an unknown plan": (lambda: hpsweep.Plan.from_dict({"version": 99}), "the plan is of version 99; this hpsweep rea"),
 }  # fmt: skip
+
+
+def test_a_part_of_a_model_is_planned_where_it_is_said_to_be_one() -> None:
+    """The blocks alone, then those with their embedding: as in the whole model."""
+    whole = plan(Toy(64), Toy(32)).tensors
+    alone = plan(Toy(64).blocks, Toy(32).blocks, partial=True).tensors
+    assert {f"blocks.{name}": tensor for name, tensor in alone.items()} == {
+        name: tensor for name, tensor in whole.items() if name.startswith("blocks")
+    }
+    headless = plan(Functional(64), Functional(32), partial=True).tensors
+    assert headless == {name: tensor for name, tensor in whole.items() if name != "readout.weight"}
+    assert plan(Toy(64), Toy(32), partial=True) == plan(Toy(64), Toy(32))
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -350,13 +422,26 @@ def test_attention_and_convolutions_of_torch_are_known() -> None:
             super().__init__()
             self.patch = nn.Conv2d(3, width, 4)
             self.mixing = nn.Conv2d(width, width, 3)
+            self.rising = nn.ConvTranspose2d(width, 2 * width, 2, groups=4)
             self.attention = nn.MultiheadAttention(width, 4)
             self.head = nn.Linear(width, 10)
 
+    class Decoder(nn.Module):
+        def __init__(self, width: int, inner: int) -> None:
+            super().__init__()
+            self.first, self.second = nn.ConvTranspose1d(5, width, 4), nn.ConvTranspose3d(width, inner, 2)
+            self.last = nn.ConvTranspose2d(inner, 3, 4)
+
+    decoder = derive(Decoder(64, 96), Decoder(16, 48))
+    assert {name: tuple(t)[3:7] for name, t in decoder.items() if name.endswith("weight")} == {
+        "first.weight": ((), 20, 4, 1), "second.weight": ((), 512, 4, 2), "last.weight": ((), 1536, 2, 1),
+    }  # fmt: skip
+    assert [tensor.kind for tensor in decoder.values()][::2] == ["embedding", "hidden", "readout"]
     derived = derive(Vision(64), Vision(16))
     assert {name: (tensor.kind, tensor.fan_in) for name, tensor in derived.items() if tensor.fan_in} == {
         "patch.weight": ("embedding", 48),
         "mixing.weight": ("hidden", 576),
+        "rising.weight": ("hidden", 64),  # 64 / 4 channels x 2 x 2
         "attention.in_proj_weight": ("hidden", 64),
         "attention.out_proj.weight": ("hidden", 64),
         "head.weight": ("readout", 64),

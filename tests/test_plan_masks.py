@@ -24,9 +24,9 @@ Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 IDS = torch.arange(1, 25).view(3, 8)
 
 
-def sparse_toy(*, seed: int = 0, density: float = 1 / 8) -> tuple[Toy, hpsweep.Plan]:
+def sparse_toy(*, seed: int = 0, density: float = 1 / 8, **options: Any) -> tuple[Toy, hpsweep.Plan]:
     model = Toy(128, depth=2)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Toy(32, depth=2), density=density, seed=seed)
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Toy(32, depth=2), density=density, seed=seed, **options)
     plan.init_(model, init_std=0.1, seed=0)
     plan.wire_(model, IDS)
     return model, plan
@@ -80,7 +80,7 @@ OPTIMIZERS: dict[str, Make] = {
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_pruned_weights_are_zero_at_every_step_with_accumulated_gradients(make: str) -> None:
-    model, plan = sparse_toy()
+    model, plan = sparse_toy(optimizer="sgd" if make == "SGD" else "adam")
     optimizer = OPTIMIZERS[make](plan.param_groups(model, lr=0.01, weight_decay=0.1))
     plan.attach(model, optimizer)
     masks = plan.masks(model)
@@ -140,7 +140,7 @@ def test_pruned_weights_are_zero_under_compile_and_it_trains_alike() -> None:
 
 
 def test_hooks_hold_after_stray_gradients_and_dense_momentum_and_until_removed() -> None:
-    model, plan = sparse_toy()
+    model, plan = sparse_toy(optimizer="sgd")
     optimizer = torch.optim.SGD(plan.param_groups(model, lr=0.01), momentum=0.9)
     attached = plan.attach(model, optimizer)
     loss(model, 0).backward()
@@ -206,6 +206,97 @@ def test_attaching_refuses_what_it_cannot_hold() -> None:
         plan.attach(model, optimizer)
 
 
+class Own(torch.optim.Optimizer):
+    """An optimizer that no list knows."""
+
+    def __init__(self, groups: Any) -> None:
+        super().__init__(groups, {"lr": 0.1})
+
+    def step(self, closure: Any = None) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(
+    "name", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "SGD", "ASGD"]
+)
+def test_an_optimizer_of_the_other_rules_is_refused(name: str) -> None:
+    right, wrong = ("sgd", "adam") if "SGD" in name else ("adam", "sgd")
+    model, plan = sparse_toy(optimizer=wrong)
+    with pytest.raises(
+        ValueError, match=rf"is for {wrong}, and {name} is not.*parametrize\(\.\.\., optimizer='{right}'\)"
+    ):
+        plan.attach(model, getattr(torch.optim, name)(plan.param_groups(model, lr=0.01)))
+    for rule in ("adam", "sgd"):
+        model, plan = sparse_toy(optimizer=rule)
+        plan.attach(model, Own(plan.param_groups(model, lr=0.01)))
+
+
+REWRITTEN: dict[str, tuple[str, Callable[[dict[str, Any]], Any], str]] = {
+    "decay of gains": ("weight_decay", lambda group: 0.1, "weight decays 0.1 and 0.1 belong to multipliers 1 and 0 of"),
+    "one decay left": (
+        "weight_decay",
+        lambda group: group["weight_decay"] if "token.weight" in group["names"] else 0.0,
+        r"weight decays 0 and 0.1 belong to multipliers 1 and 1 of the plan.*re-written the groups.*param_groups",
+    ),
+    "eps": (
+        "eps",
+        lambda group: 1e-8 if "token.weight" in group["names"] else 1e-6,
+        "eps 1e-08 and 1e-06 belong to multipliers 0.25 and",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REWRITTEN)
+def test_decays_and_eps_that_were_re_written_are_noticed_when_attached_and_at_a_step(case: str) -> None:
+    field, value, message = REWRITTEN[case]
+    for attach_first in (False, True):
+        model, plan = sparse_toy()
+        optimizer = torch.optim.AdamW(plan.param_groups(model, lr=0.01, weight_decay=0.1, eps=1e-8))
+        if attach_first:
+            plan.attach(model, optimizer)
+        for group in optimizer.param_groups:
+            group[field] = value(group)
+        with pytest.raises(ValueError, match=message):
+            optimizer.step() if attach_first else plan.attach(model, optimizer)
+
+
+@pytest.mark.parametrize("rule", ["coupled", "independent"])
+def test_decays_and_eps_that_are_multiplied_all_zero_or_all_one_value_are_not(rule: str) -> None:
+    for decay, eps in ((0.1, 1e-8), (0.0, 1e-8), (0.1, None)):
+        model, plan = sparse_toy(weight_decay_rule=rule)
+        optimizer = torch.optim.AdamW(plan.param_groups(model, lr=0.01, weight_decay=decay, eps=eps))
+        plan.attach(model, optimizer)
+        loss(model, 0).backward()
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["weight_decay"] *= 1 / 3
+            group["eps"] *= 1 / 3
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["weight_decay"] = 0.0
+            group["eps"] = 1e-6
+        optimizer.step()
+
+
+def test_what_is_set_by_hand_or_was_there_before_does_not_enter_the_state_of_pruned_weights() -> None:
+    for by_hand in (False, True):
+        model, plan = sparse_toy()
+        optimizer = torch.optim.AdamW(plan.param_groups(model, lr=0.01))
+        if by_hand:
+            plan.attach(model, optimizer)
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+        else:
+            loss(model, 0).backward()
+            plan.attach(model, optimizer)
+        optimizer.step()
+        for name, exists in plan.masks(model).items():
+            state = optimizer.state[model.get_parameter(name)]
+            assert (state["exp_avg"][~exists] == 0).all()
+            assert (state["exp_avg_sq"][~exists] == 0).all()
+            assert (state["exp_avg"][exists] != 0).any()
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one() -> None:
     def start() -> tuple[Toy, hpsweep.Plan, torch.optim.Optimizer]:
         model, plan = sparse_toy(seed=4)
@@ -247,3 +338,14 @@ def test_a_checkpoint_of_another_plan_is_refused_with_the_difference() -> None:
         plan.load_state_dict(sparse_toy(density=1 / 4)[1].state_dict())
     with pytest.raises(ValueError, match=r"the checkpoint's masks have hash 0123, those of this plan \w+, though"):
         plan.load_state_dict(plan.state_dict() | {"mask_hash": "0123"})
+
+
+def test_a_plan_that_was_edited_inside_of_a_checkpoint_is_refused_as_that() -> None:
+    _, plan = sparse_toy()
+    state = plan.state_dict()
+    state["plan"]["tensors"]["blocks.0.up.weight"]["lr"] *= 2
+    for load in (plan.load_state_dict, hpsweep.Plan.from_state_dict):
+        with pytest.raises(
+            ValueError, match=r"the checkpoint's plan has hash \w+, and was saved as \w+: it was changed"
+        ):
+            load(state)

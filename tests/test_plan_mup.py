@@ -193,6 +193,46 @@ def test_gradients_are_proportional_to_the_multipliers_of_eps_at_every_width_and
             assert sizes[2][name] == pytest.approx(sizes[1][name], rel=0.35), name
 
 
+class TwoWidths(nn.Module):
+    """10 to d to h to 3, with a multiplied output."""
+
+    def __init__(self, d: int, h: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(10, d), nn.ReLU(), nn.Linear(d, h), nn.ReLU(), nn.Linear(h, 3)
+        )  # fmt: skip
+        self.factor = 64 / h
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x) * self.factor
+
+
+def test_gradients_follow_the_multipliers_of_eps_where_two_widths_grow_unlike() -> None:
+    """Exact from the last hidden matrix on. Before it a gradient goes by both widths: that of the first layer by their
+    geometric mean at the beginning, 1/4 where h alone is 16 times as wide, and its eps by its own width alone.
+    """
+    sizes: dict[tuple[int, int], dict[str, float]] = {}
+    eps: dict[tuple[int, int], dict[str, float]] = {}
+    for m_d, m_h in ((1, 1), (1, 16), (16, 1), (16, 16)):
+        model = TwoWidths(64 * m_d, 64 * m_h)
+        plan = hpsweep.parametrize(model, "mup", base=lambda: TwoWidths(64, 64), delta=lambda: TwoWidths(32, 32))
+        plan.init_(model, init_std=0.2, seed=0)
+        x = torch.randn(4096, 10, generator=torch.Generator().manual_seed(0))
+        (model(x) * x[:, :3]).sum().backward()
+        eps[m_d, m_h] = {name: plan.tensors[name].eps for name, _ in model.named_parameters()}
+        sizes[m_d, m_h] = {
+            name: float(parameter.grad.square().mean().sqrt()) for name, parameter in model.named_parameters()
+        }
+    for widths in sizes:
+        shrunk = {name: size / sizes[1, 1][name] for name, size in sizes[widths].items()}
+        for name in ("layers.2.weight", "layers.2.bias", "layers.4.weight"):
+            assert shrunk[name] == pytest.approx(eps[widths][name], rel=0.35), (widths, name)
+        assert eps[widths]["layers.2.weight"] == eps[widths]["layers.2.bias"] == 1 / widths[1]
+        for name in ("layers.0.weight", "layers.0.bias"):
+            assert eps[widths][name] == 1 / widths[0]
+            assert shrunk[name] == pytest.approx((widths[0] * widths[1]) ** -0.5, rel=0.35), (widths, name)
+
+
 def test_the_page_on_own_models_does_what_it_says() -> None:
     page = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
     blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]

@@ -13,6 +13,7 @@ from hpsweep.parametrization.rules import (
     SPARSE,
     Kind,
     attention_scale,
+    eps_multiplier,
     numbers,
     readout_multiplier,
     tensor_numbers,
@@ -68,7 +69,7 @@ EXPECTED = {
 def test_every_scheme_has_a_rule_for_every_kind() -> None:
     assert set(RULES) == set(product(get_args(Scheme), get_args(Kind)))
     assert set(SGD_LR) == set(RULES)
-    assert set(EPS) == set(get_args(Scheme))
+    assert set(EPS) == set(RULES)
     assert set(DECAYED) == set(get_args(Kind))
 
 
@@ -86,6 +87,16 @@ def test_supar_corrects_a_sparse_tensor_and_not_a_dense_one() -> None:
     assert n["block0.mlp.out"].init_std == pytest.approx(0.08)
     assert (n["embedding.token"].m_rho, n["norm"].m_rho) == (1.0, 1.0)
     assert n["embedding.token"].lr == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("scheme", ["mup", "supar"])
+def test_adams_eps_follows_the_width_that_a_gradient_comes_from(scheme: Scheme) -> None:
+    """A matrix's gradient is its output's times its input, which does not shrink; the readout's is 1 / m_d times it."""
+    eps = {kind: eps_multiplier(scheme, kind, m_d=4.0, m_out=2.0) for kind in get_args(Kind)}
+    assert eps == {
+        "embedding": 1 / 4, "hidden": 1 / 2, "residual_out": 1 / 2, "norm": 1 / 4, "bias": 1 / 4, "readout": 1 / 4,
+    }  # fmt: skip
+    assert {eps_multiplier("sp", kind, m_d=4.0, m_out=2.0) for kind in get_args(Kind)} == {1.0}
 
 
 @pytest.mark.parametrize(("scheme", "scale"), [("sp", 0.125), ("mup", 1 / 64), ("supar", 1 / 64)])

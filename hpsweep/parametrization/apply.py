@@ -14,14 +14,34 @@ from torch.utils.hooks import RemovableHandle
 
 from hpsweep.parametrization import masks
 from hpsweep.parametrization.kinds import reshard, tensor_uses
+from hpsweep.parametrization.rules import OptimizerRule
 from hpsweep.parametrization.wiring import check_wired
 from hpsweep.spec import Trial
 
 if TYPE_CHECKING:
-    from hpsweep.parametrization.plan import Plan
+    from hpsweep.parametrization.plan import Plan, TensorPlan
 
 RATIO_TOLERANCE = 1e-5
 """Relative; rates that are kept as float32 tensors differ by less."""
+
+FIELDS: dict[str, tuple[str, str]] = {
+    "lr": (
+        "learning rates",
+        "Use a scheduler that multiplies the rates (LambdaLR, or others without an absolute lowest or highest rate).",
+    ),
+    "weight_decay": ("weight decays", "Give the base value to plan.param_groups, and only multiply it afterwards."),
+    "eps": ("eps", "Give the base value to plan.param_groups, or none there and one for all to the optimizer."),
+}
+"""Of parameter groups that a plan multiplies: what they are called, and what keeps their ratios."""
+
+OPTIMIZERS: dict[OptimizerRule, tuple[type[torch.optim.Optimizer], ...]] = {
+    "adam": (
+        torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax,
+        torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
+    ),
+    "sgd": (torch.optim.SGD, torch.optim.ASGD),
+}  # fmt: skip
+"""torch's optimizers that divide by the size of the gradient, and that do not; of others nothing is known."""
 
 
 def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
@@ -147,7 +167,8 @@ def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> At
     """See Plan.attach."""
     named = parameters(plan, model)
     check_wired(plan, model)
-    lr_multipliers = {id(parameter): plan.tensors[name].lr for name, parameter in named.items()}
+    _check_optimizer(plan.optimizer, optimizer)
+    tensors = {id(parameter): plan.tensors[name] for name, parameter in named.items()}
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in named.items():
         if parameter.requires_grad and id(parameter) not in held:
@@ -155,6 +176,7 @@ def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> At
                 f"the optimizer does not hold {name}; make it from plan.param_groups(model, ...) after the model is "
                 "wrapped, sharded and moved."
             )
+    _check_ratios(optimizer, tensors)
     pruned: dict[Tensor, Tensor] = {named[name]: local(kept).logical_not() for name, kept in plan.masks(model).items()}
     for name, parameter in named.items():
         if parameter in pruned and (stray := int((local(parameter.detach())[pruned[parameter]] != 0).sum())):
@@ -164,7 +186,7 @@ def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> At
             )
 
     def before(*_: object) -> None:
-        _check_ratios(optimizer, lr_multipliers)
+        _check_ratios(optimizer, tensors)
         for parameter in pruned:
             zero_gradient(parameter)
 
@@ -184,17 +206,36 @@ def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> At
     return Attached(tuple(handles))
 
 
-def _check_ratios(optimizer: torch.optim.Optimizer, lr_multipliers: dict[int, float]) -> None:
-    """Raise ValueError if learning rates are no longer one base rate times the plan's multipliers."""
-    rates = []
-    for group in optimizer.param_groups:
-        rate = float(group["lr"])
-        multipliers = {lr_multipliers[id(p)] for p in group["params"] if id(p) in lr_multipliers}
-        rates += [(rate / multiplier, rate, multiplier) for multiplier in multipliers]
-    low, high = min(rates), max(rates)
-    if not math.isclose(low[0], high[0], rel_tol=RATIO_TOLERANCE):
-        raise ValueError(
-            f"the optimizer's learning rates {low[1]:g} and {high[1]:g} belong to multipliers "
-            f"{low[2]:g} and {high[2]:g} of the plan: something has re-written the groups. Use a scheduler that "
-            "multiplies the rates (LambdaLR, or others without an absolute lowest or highest rate)."
-        )
+def _check_optimizer(rule: OptimizerRule, optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if the optimizer is known to follow the other rules."""
+    for other, classes in OPTIMIZERS.items():
+        if other != rule and isinstance(optimizer, classes):
+            raise ValueError(
+                f"the plan is for {rule}, and {type(optimizer).__name__} is not: its rates follow other rules. Make "
+                f"the plan by parametrize(..., optimizer={other!r}), or train with "
+                f"{'AdamW' if rule == 'adam' else 'SGD'}."
+            )
+
+
+def _check_ratios(optimizer: torch.optim.Optimizer, tensors: dict[int, TensorPlan]) -> None:
+    """Raise ValueError if a field of the groups is no longer one base value times the plan's multipliers."""
+    for field, (word, remedy) in FIELDS.items():
+        given = [group.get(field) for group in optimizer.param_groups]
+        values = [float(value) for value in given if isinstance(value, int | float | Tensor)]
+        if len(values) < len(given):
+            continue  # an optimizer that has none, or something else by that name
+        if field == "eps" and len(set(values)) == 1:
+            continue  # the optimizer's own, for all
+        found = []
+        for group, value in zip(optimizer.param_groups, values, strict=True):
+            for multiplier in {getattr(tensors[id(p)], field) for p in group["params"] if id(p) in tensors}:
+                if multiplier or value:
+                    found.append((value / multiplier if multiplier else math.inf, value, multiplier))
+        if not found:
+            continue
+        low, high = min(found), max(found)
+        if math.isinf(high[0]) or not math.isclose(low[0], high[0], rel_tol=RATIO_TOLERANCE):
+            raise ValueError(
+                f"the optimizer's {word} {low[1]:g} and {high[1]:g} belong to multipliers {low[2]:g} and {high[2]:g} "
+                f"of the plan: something has re-written the groups. {remedy}"
+            )

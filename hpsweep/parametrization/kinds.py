@@ -21,6 +21,8 @@ from hpsweep.parametrization.rules import SPARSE, Kind
 Value = TypeVar("Value")
 _WITH_FAN_IN: tuple[Kind, ...] = (*SPARSE, "readout")
 _WRAPPERS = ("", "_orig_mod", "_checkpoint_wrapped_module")
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_UPWARDS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _VECTORS: tuple[Kind, ...] = ("norm", "bias")
 
 
@@ -63,6 +65,10 @@ def derive(
     two are built without memory, on the meta device. `delta` is only needed where base and model have equal widths.
     Raises ValueError for a base of another architecture, and for tensors that cannot be decided.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is {model!r}; it must be a torch.nn.Module.")
+    _check_mapping(kinds, "kinds", "patterns to kinds", "residual_out")
+    _check_mapping(fan_in_axis, "fan_in_axis", "patterns to axes", 1)
     model = unwrapped(model)
     uses = tensor_uses(model)
     shapes = {names[0].name: tuple(_parameter(names[0]).shape) for names in uses}
@@ -94,6 +100,11 @@ def derive(
         places[0].name: _derived(places, shapes, narrow, widths, guesses[places[0].name], chosen[places[0].name])
         for places in uses
     }
+
+
+def _check_mapping(given: object, word: str, what: str, example: object) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"{word} is {given!r}; it must map {what}, as in {{'*.down.weight': {example!r}}}.")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -262,12 +273,12 @@ def _kind(use: Use, dimensions: int, axis: int | None, widths: list[int]) -> str
 
 def _fan_in_axis(use: Use) -> int | None:
     """The dimension that a known module sums over."""
-    if isinstance(use.module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and use.local == "weight":
+    if isinstance(use.module, (nn.Linear, *_CONVOLUTIONS)) and use.local == "weight":
         return 1  # (out, in, ...)
     if isinstance(use.module, nn.MultiheadAttention) and use.local.endswith("proj_weight"):
         return 1
-    if is_transposed(use.module) and use.local == "weight":
-        return 0  # (in, out)
+    if (is_transposed(use.module) or isinstance(use.module, _UPWARDS)) and use.local == "weight":
+        return 0  # (in, out, ...)
     return None
 
 
@@ -315,7 +326,10 @@ def _why(use: Use, shape: tuple[int, ...], widths: list[int]) -> str:
         return f"{told} is a gain or a bias: kinds={{{use.name!r}: 'norm'}} or 'bias'"
     if len(widths) > 1:
         return f"{told} sums over an unknown dimension: fan_in_axis={{{use.name!r}: {len(shape) - 1}}}, or another"
-    return f"{told} has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{{use.name!r}: 'embedding'}} or 'readout'"
+    return (
+        f"{told} has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{{use.name!r}: 'embedding'}} or 'readout' "
+        "if it is an end of the model, or 'hidden' if it lies within"
+    )
 
 
 def _no_fan_in(name: str, shape: tuple[int, ...], kind: Kind) -> str:
@@ -338,8 +352,11 @@ def _derived(
     ratios = {i: shape[i] / base[i] for i in widths[name]}
     fan_in = None
     if axis is not None and kind not in _VECTORS and (kind != "embedding" or guess.kinds & {"input", "readout"}):
-        is_convolution = isinstance(places[0].module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        fan_in = shape[axis] * (math.prod(shape[2:]) if is_convolution else 1)
+        fan_in = shape[axis]
+        if isinstance(module := places[0].module, (*_CONVOLUTIONS, *_UPWARDS)):
+            fan_in *= math.prod(shape[2:])  # weights of one channel that is given, over all of the kernel
+        if isinstance(module, _UPWARDS):
+            fan_in //= module.groups  # (in, out / groups, ...)
     if kind in _WITH_FAN_IN:
         assert axis is not None
         m_d, m_out = ratios.pop(axis, 1.0), math.prod(ratios.values())

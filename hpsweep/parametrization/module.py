@@ -29,6 +29,7 @@ def parametrize(
     delta: object = None,
     kinds: Mapping[str, Kind] | None = None,
     fan_in_axis: Mapping[str, int] | None = None,
+    partial: bool = False,
     depth: int | None = None,
     optimizer: OptimizerRule = "adam",
     seed: int = 0,
@@ -42,9 +43,10 @@ def parametrize(
     `base` is the model that was tuned: a module, a function that returns one, or a configuration for the model's class.
     `density` is one number for all hidden matrices, or one by pattern (such as "*.mlp.*") with the others dense;
     `include` and `exclude` are patterns of hidden matrices too. `delta` is the model at any other width, needed where
-    model and base have the same. `kinds` and `fan_in_axis` settle by pattern what cannot be derived; mark matrices
-    that write into the residual stream as "residual_out" to have their init std divided by sqrt(2 depth), where depth
-    is half their number unless given. `seed` draws the masks. Raises ValueError with what is wrong and the remedy.
+    model and base have the same. `kinds` and `fan_in_axis` settle by pattern what cannot be derived; `partial` says
+    that the module is a part of a model, which may lack an embedding or a readout. Mark matrices that write into the
+    residual stream as "residual_out" to have their init std divided by sqrt(2 depth), where depth is half their number
+    unless given. `seed` draws the masks. Raises ValueError with what is wrong and the remedy.
     """
     unit = Trial(
         steps=1, scheme=scheme, lr=1.0, init_std=1.0, weight_decay=1.0, weight_decay_rule=weight_decay_rule, seed=seed,
@@ -52,6 +54,8 @@ def parametrize(
         embedding_lr_mult=embedding_lr_mult,
     )  # fmt: skip
     derived = derive(model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis)
+    if not partial:
+        _check_ends(derived)
     unit = unit.replace(depth=_depth(derived, depth))
     densities = _densities(model, derived, density, _patterns(include), _patterns(exclude))
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
@@ -86,10 +90,33 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
         init_std=n.init_std,
         lr=n.lr,
         weight_decay=n.weight_decay,
-        eps=eps_multiplier(unit.scheme, m_d=tensor.m_d) if optimizer == "adam" else 1.0,
+        eps=eps_multiplier(unit.scheme, tensor.kind, m_d=tensor.m_d, m_out=tensor.m_out)
+        if optimizer == "adam"
+        else 1.0,
         forward=n.forward,
         readout_forward=readout,
     )
+
+
+def _check_ends(derived: Mapping[str, Derived]) -> None:
+    """Raise ValueError for hidden matrices without an embedding before them or a readout behind: where model and base
+    differ in an end's fixed size too, it looks like a width, and the end like a hidden matrix.
+    """
+    kinds = {tensor.kind for tensor in derived.values()}
+    if not kinds & set(SPARSE):
+        return
+    part = "or the model is a part of another, without that end: say so by partial=True."
+    if "embedding" not in kinds:
+        raise ValueError(
+            "the plan would have no embedding: no tensor maps from a fixed size to a width. The base has another "
+            f"number of inputs (features) than the model; {part}"
+        )
+    if "readout" not in kinds and not any(tensor.readouts for tensor in derived.values()):
+        raise ValueError(
+            "the plan would have no readout: no tensor maps from a width to a fixed size. The base has another number "
+            "of outputs (classes) than the model; or a tied readout is written as F.linear(x, token.weight), for which "
+            f"define an nn.Linear whose weight is tied; {part}"
+        )
 
 
 def _depth(derived: Mapping[str, Derived], depth: int | None) -> int:

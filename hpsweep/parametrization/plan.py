@@ -136,11 +136,15 @@ class Plan:
         if version != PLAN_VERSION:
             raise ValueError(f"the plan is of version {version}; this hpsweep reads {PLAN_VERSION}: make it anew.")
         fields = {name: value for name, value in values.items() if name != "version"}
-        tensors = {
-            name: TensorPlan(**{**tensor, **{field: tuple(tensor[field]) for field in ("tied", "readouts", "shape")}})
-            for name, tensor in values["tensors"].items()
-        }
-        return cls(**{**fields, "tensors": tensors, "warnings": tuple(values["warnings"])})
+        lists = ("tied", "readouts", "shape")
+        try:
+            tensors = {
+                name: TensorPlan(**{**tensor, **{field: tuple(tensor[field]) for field in lists}})
+                for name, tensor in values["tensors"].items()
+            }
+            return cls(**{**fields, "tensors": tensors, "warnings": tuple(values["warnings"])})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"the plan is not one that Plan.to_dict() gave ({error!r}); make it anew.") from None
 
     @cached_property
     def hash(self) -> str:
@@ -212,12 +216,12 @@ class Plan:
         return self.tensors[name].nonzeros < math.prod(self.tensors[name].shape)
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> apply.Attached:
-        """Keep pruned weights exactly zero from now on, and the ratios of the learning rates checked at every step.
+        """Keep pruned weights exactly zero, and the ratios of rates, decays and eps checked, now and at every step.
 
         Call it after wrapping, sharding and moving the model, and after a checkpoint is loaded. Gradients of pruned
         weights are zeroed where they arrive, before they are clipped, and pruned weights after every step of the
-        optimizer. Raises ValueError if the optimizer lacks a tensor, a pruned weight is not zero, or `wire_` was not
-        called.
+        optimizer. Raises ValueError if the optimizer lacks a tensor or is known to follow other rules than the plan, a
+        pruned weight is not zero, or `wire_` was not called.
         """
         return apply.attach(self, model, optimizer)
 
@@ -227,9 +231,10 @@ class Plan:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Verify that a checkpoint was made under this plan; raises ValueError with the first difference."""
-        if state["hash"] != self.hash:
+        stored = self._stored(state)
+        if stored.hash != self.hash:
             raise ValueError(
-                f"the checkpoint was made under plan {state['hash']}, this is {self.hash}: {self._difference(state)}. "
+                f"the checkpoint was made under plan {state['hash']}, this is {self.hash}: {self._difference(stored)}. "
                 "Go on with Plan.from_state_dict(state), or with the settings that it was made with."
             )
         if state["mask_hash"] != self.mask_hash:
@@ -241,23 +246,38 @@ class Plan:
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Plan:
         """The plan in a checkpoint, verified; no base model is needed."""
-        plan = cls.from_dict(state["plan"])
+        plan = cls._stored(state)
         plan.load_state_dict(state)
         return plan
 
-    def _difference(self, state: Mapping[str, Any]) -> str:
-        ours, theirs = self.to_dict(), state["plan"]
+    @classmethod
+    def _stored(cls, state: Mapping[str, Any]) -> Plan:
+        """The plan in a checkpoint, as it was saved."""
+        if not isinstance(state, Mapping) or (missing := [n for n in ("plan", "hash", "mask_hash") if n not in state]):
+            told = f"has no {', '.join(missing)}" if isinstance(state, Mapping) else f"is {type(state).__name__}"
+            raise ValueError(f"the state {told}; give what plan.state_dict() returned.")
+        stored = cls.from_dict(state["plan"])
+        if stored.hash != state["hash"]:
+            raise ValueError(
+                f"the checkpoint's plan has hash {stored.hash}, and was saved as {state['hash']}: it was changed in "
+                "the checkpoint. Go on from one that was not."
+            )
+        return stored
+
+    def _difference(self, stored: Plan) -> str:
+        """The first of two plans of unlike hashes."""
+        ours, theirs = self.to_dict(), stored.to_dict()
         for name in ours:
-            if name not in ("tensors", "warnings") and ours[name] != theirs.get(name):
-                return f"its {name} is {theirs.get(name)!r}, here {ours[name]!r}"
+            if name not in ("tensors", "warnings") and ours[name] != theirs[name]:
+                return f"its {name} is {theirs[name]!r}, here {ours[name]!r}"
         for name in {**ours["tensors"], **theirs["tensors"]}:
             here, there = ours["tensors"].get(name), theirs["tensors"].get(name)
             if here is None or there is None:
                 return f"only one of them has {name}"
             for field in here:
-                if here[field] != there.get(field):
-                    return f"{name} has {field} {there.get(field)!r}, here {here[field]!r}"
-        return "its tensors come in another order"
+                if here[field] != there[field]:
+                    return f"{name} has {field} {there[field]!r}, here {here[field]!r}"
+        return "the same numbers are written in another way"
 
 
 def _cell(value: object) -> str:

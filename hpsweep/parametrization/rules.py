@@ -2,7 +2,7 @@
 
     m_d    width multiplier, fan_in / base fan_in of the tensor
     m_rho  density multiplier, density / base density of the tensor; 1 for a dense tensor
-    m_out  fan_out / base fan_out; only SGD's rules depend on it
+    m_out  fan_out / base fan_out; only SGD's learning rates and Adam's eps depend on it
 
 For Adam: arXiv 2405.15743, Table 1; for SGD: arXiv 2203.03466, Table 8, with m_rho beside the fan-in. A tensor with
 one width or none (embedding, norm, bias) has that width's multiplier as m_d. Base hyperparameters are the values at
@@ -82,9 +82,31 @@ SGD_LR: dict[tuple[Scheme, Kind], Exponents] = {
 }
 """Learning rates under SGD; the readout's with its forward multiplier alpha_output / m_d, as under Adam."""
 
-EPS: dict[Scheme, Exponents] = {"sp": ONE, "mup": Exponents(m_d=-1), "supar": Exponents(m_d=-1)}
-"""Adam's eps follows the gradients, which are proportional to 1 / m_d whatever the density: those of kept weights do
-not depend on it. The proxies leave it at a value so small that it does not matter.
+EPS: dict[tuple[Scheme, Kind], Exponents] = {
+    ("sp", "embedding"): ONE,
+    ("sp", "hidden"): ONE,
+    ("sp", "residual_out"): ONE,
+    ("sp", "norm"): ONE,
+    ("sp", "bias"): ONE,
+    ("sp", "readout"): ONE,
+    ("mup", "embedding"): Exponents(m_d=-1),
+    ("mup", "hidden"): Exponents(m_out=-1),
+    ("mup", "residual_out"): Exponents(m_out=-1),
+    ("mup", "norm"): Exponents(m_d=-1),
+    ("mup", "bias"): Exponents(m_d=-1),
+    ("mup", "readout"): Exponents(m_d=-1),
+    ("supar", "embedding"): Exponents(m_d=-1),
+    ("supar", "hidden"): Exponents(m_out=-1),
+    ("supar", "residual_out"): Exponents(m_out=-1),
+    ("supar", "norm"): Exponents(m_d=-1),
+    ("supar", "bias"): Exponents(m_d=-1),
+    ("supar", "readout"): Exponents(m_d=-1),
+}
+"""Adam's eps follows the gradients. A matrix's gradient is that of its output times its input, which keeps its size:
+it shrinks with its output's width, as its bias's does, and the readout's with its forward multiplier. Kept weights have
+gradients of one size whatever the density. Exact where all widths grow alike; with several ratios a layer's
+gradient at initialization goes by the geometric mean of its own ratio and the readout's, and eps by its own. The
+proxies leave eps at a value so small that it does not matter.
 """
 
 ATTENTION_SCALE_EXPONENT: dict[Scheme, float] = {"sp": -0.5, "mup": -1.0, "supar": -1.0}
@@ -170,9 +192,10 @@ def numbers(
     )
 
 
-def eps_multiplier(scheme: Scheme, *, m_d: float) -> float:
+def eps_multiplier(scheme: Scheme, kind: Kind, *, m_d: float, m_out: float) -> float:
     """The factor of Adam's eps for a tensor, by `EPS`."""
-    return float(m_d ** EPS[scheme].m_d)
+    exponents = EPS[scheme, kind]
+    return float(m_d**exponents.m_d * m_out**exponents.m_out)
 
 
 def attention_scale(trial: Trial) -> float:

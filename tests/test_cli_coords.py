@@ -38,6 +38,18 @@ def test_the_verdict_comes_first_and_tables_and_figure_are_written(
     assert again["slope"].to_numpy() == pytest.approx(kept["slope"].to_numpy(), abs=1e-3, nan_ok=True)
 
 
+def test_the_text_of_slopes_is_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--out", str(tmp_path)]) == 0
+    slopes = hpsweep.coordinate_slopes(pd.read_csv(tmp_path / "sizes.csv"))
+    printed = capsys.readouterr().out
+    text = hpsweep.coordinate_text(slopes)
+    assert [line.split() for line in printed.splitlines()[:-6]] == [
+        line.split() for line in f"supar: {text}".splitlines()
+    ]
+    assert text.splitlines()[0].endswith(".")
+    assert "\n- block1.mlp.out, own along density: interval" in text
+
+
 def test_what_shrinks_is_named_in_json_and_by_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--scheme", "mup", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
@@ -133,6 +145,15 @@ def test_the_page_has_the_numbers_of_the_published_results(scheme: str) -> None:
 def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [part.split("```")[0] for part in (ROOT / "docs" / "coords.md").read_text().split("```python\n")[1:]]
     scope: dict[str, Any] = {}
-    exec(block.replace("[64, 128, 256]", "[64, 256]").replace("range(6)", "range(3)"), scope)
-    assert culprit(hpsweep.coordinate_verdicts(scope["slopes"])) is None
-    assert "transformer.h.0.attn.attention_logits" in capsys.readouterr().out
+    shorter = block.replace("range(10)", "range(3)")
+    assert shorter.count("range(3)") == 1
+    exec(shorter, scope)
+    verdicts = hpsweep.coordinate_verdicts(scope["slopes"])
+    assert culprit(verdicts) is None
+    said = capsys.readouterr().out
+    assert said.startswith(("ok: none of 23 modules", "no module is known to grow or shrink ("))
+    for row in verdicts.to_dict("records"):
+        line = next(line for line in said.splitlines() if line.split()[:1] == [row["module"]])
+        assert line.split()[1] == row["verdict"]
+        assert len(line.split()) == 8  # and three slopes along width and density each
+    assert "..." not in said

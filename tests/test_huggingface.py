@@ -305,7 +305,7 @@ def test_a_finished_run_of_the_exported_script_is_not_resumed(tmp_path: Path, mo
             in_process(path, monkeypatch, "--steps", steps, "--out", str(out), "--resume")
     assert sorted(folder.name for folder in out.iterdir()) == ["checkpoint-2", "model"]
     (out / "checkpoint-2" / "plan.json").unlink()
-    with pytest.raises(SystemExit, match="checkpoint-2 has no plan.json; remove that folder"):
+    with pytest.raises(SystemExit, match=r"checkpoint-2 has no plan\.json; remove that folder"):
         in_process(path, monkeypatch, "--steps", "4", "--out", str(out), "--resume")
 
 

@@ -235,8 +235,8 @@ def coordinate_text(slopes: pd.DataFrame) -> str:
     return "\n".join(
         [
             f"{in_words(verdicts)}\n",
-            "slopes, octaves per doubling of width or halving of density: of the size before training, of the change by",
-            "its own weights, and of the change by training, with 95 % intervals over seeds:\n",
+            "slopes, octaves per doubling of width or halving of density: of the size before training, of the change",
+            "by its own weights, and of the change by training, with 95 % intervals over seeds:\n",
             coordinate_table(slopes, verdicts).to_string(index=False),
             *(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}" for row in open_),
         ]

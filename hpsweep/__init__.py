@@ -24,7 +24,7 @@ Your own model, which needs torch:
     optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
     plan.attach(model, optimizer)                        # pruned weights stay exactly zero
     sizes = hp.coordinate_check(build, widths=[64, 256], densities=[1, 1/16])      # does it scale? docs/coords.md
-    hp.coordinate_verdicts(hp.coordinate_slopes(sizes))  # a line per module, by forward order
+    print(hp.coordinate_text(hp.coordinate_slopes(sizes)))                         # the verdict, a line per module
 
 Names are loaded when they are first used.
 """
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.card import Card as Card
     from hpsweep.analysis.card_regret import card_regret as card_regret
     from hpsweep.analysis.coords import coordinate_slopes as coordinate_slopes
+    from hpsweep.analysis.coords import coordinate_text as coordinate_text
     from hpsweep.analysis.coords import coordinate_verdicts as coordinate_verdicts
     from hpsweep.analysis.drift import drift as drift
     from hpsweep.analysis.law import Law as Law
@@ -98,6 +99,7 @@ _HOME = {
     "plan_from_card": "hpsweep.export.own_module",
     "coordinate_check": "hpsweep.coords.check",
     "coordinate_slopes": "hpsweep.analysis.coords",
+    "coordinate_text": "hpsweep.analysis.coords",
     "coordinate_verdicts": "hpsweep.analysis.coords",
 }
 __all__ = sorted([*_HOME, "__version__"])

@@ -23,7 +23,7 @@ from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
-from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say
+from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, write
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import TRAIN
@@ -275,7 +275,7 @@ def _transfer(a: argparse.Namespace) -> None:
     proxy = {name: value for name, value in said.items() if value is not None}
     over = pair_of(runs, a.over) or over_of(runs, a.over)
     card = transfer(runs, target, scheme=a.scheme, over=over, proxy=proxy, along_drift=a.along_drift)
-    card.write(out)
+    write(out, card.to_json())
     for warning in card.warnings:
         say(f"warning: {warning}")
     if a.json:

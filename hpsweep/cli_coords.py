@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from hpsweep.cli_inputs import writable
-from hpsweep.cli_output import print_json, print_table, records, say
+from hpsweep.cli_output import print_json, records, say
 from hpsweep.spec import Trial
 
 TOKENS = 6
@@ -18,7 +18,7 @@ def coords(a: argparse.Namespace) -> int:
     """Print the verdict on every module; the exit status is 1 if one of them grows or shrinks."""
     if importlib.util.find_spec("torch") is None:
         raise ValueError("the coordinate check needs torch, which is not installed: pip install 'hpsweep[run]'.")
-    from hpsweep.analysis.coords import coordinate_slopes, coordinate_table, coordinate_verdicts, culprit, in_words
+    from hpsweep.analysis.coords import coordinate_slopes, coordinate_text, coordinate_verdicts, culprit, in_words
     from hpsweep.coords.check import coordinate_check
 
     trial = Trial(
@@ -44,14 +44,7 @@ def coords(a: argparse.Namespace) -> int:
         tables = {"verdicts": records(verdicts), "slopes": records(slopes)}
         print_json({"verdict": sentence, "culprit": found and found["module"], **tables, "written": written})
     else:
-        print(sentence + "\n")
-        print(
-            "slopes, octaves per doubling of width or halving of density: of the size before training, of the change by"
-        )
-        print("its own weights, and of the change by training, with 95 % intervals over seeds:\n")
-        print_table(coordinate_table(slopes, verdicts))
-        for row in verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records"):
-            print(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}")
+        print(f"{a.scheme}: {coordinate_text(slopes)}")
         print(*(["", *written] if written else []), sep="\n", end="\n" if written else "")
     return int(found is not None)
 

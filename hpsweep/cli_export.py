@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpsweep.analysis.card import Card
-from hpsweep.cli_output import print_json, say
-from hpsweep.store import replacing
+from hpsweep.cli_output import print_json, say, write
 
 
 def export(a: argparse.Namespace) -> None:
@@ -17,11 +16,10 @@ def export(a: argparse.Namespace) -> None:
 
     card, out = Card.read(a.card), _out(a.out)
     data = exported(card, a.to)
+    if out:
+        write(out, text_of(card, a.to))
     for warning in data["warnings"]:
         say(f"warning: {warning}")
-    if out:
-        with replacing(out) as temporary:
-            temporary.write_text(text_of(card, a.to))
     if a.json:
         print_json({"written": a.out, **data})
     elif a.out:

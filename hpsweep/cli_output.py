@@ -62,6 +62,15 @@ def keep(folder: str | Path, tables: dict[str, pd.DataFrame], *, own: bool) -> N
                 frame.to_csv(path, index=False)
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all. Raises ValueError where the system does not let it be written there."""
+    try:
+        with store.replacing(path) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}); give another file with --out.") from None
+
+
 def print_json(what: Any) -> None:
     """JSON on stdout; a number that is not finite is a bug."""
     print(json.dumps(what, indent=1, allow_nan=False))

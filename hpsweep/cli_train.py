@@ -54,7 +54,9 @@ def train(a: argparse.Namespace) -> None:
 
 def _described(trial: Trial, folder: Path) -> str:
     shape = f"width {trial.width}, depth {trial.depth}, density {value(trial.density)}"
-    length = f"{trial.total_steps} steps of {trial.batch} x {trial.context} tokens"
+    length = f"{trial.total_steps} step{'s' * (trial.total_steps > 1)} of {trial.batch} x {trial.context} tokens"
+    if trial.tokens is not None and trial.tokens != trial.total_tokens:
+        length += f" ({trial.total_tokens} tokens, where {trial.tokens} were asked for: steps are whole)"
     return f"trains {trial.scheme} at {shape} for {length} on {trial.data}, into {folder}"
 
 

@@ -38,6 +38,20 @@ def test_the_verdict_comes_first_and_tables_and_figure_are_written(
     assert again["slope"].to_numpy() == pytest.approx(kept["slope"].to_numpy(), abs=1e-3, nan_ok=True)
 
 
+def test_the_text_of_slopes_is_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = made({"a": (0, 0.5, 0.2), "b": (0, 0, 0)})
+    monkeypatch.setattr("hpsweep.coords.check.coordinate_check", lambda *_, **__: sizes)
+    assert main(["coords"]) == 1
+    text = hpsweep.coordinate_text(hpsweep.coordinate_slopes(sizes))
+    assert capsys.readouterr().out == f"supar: {text}\n"
+    assert text.startswith("a grows along density: its change by its own weights has slope +0.50")
+    assert [line.split()[:2] for line in text.splitlines()[-2:]] == [["a", "grows"], ["b", "ok"]]
+    one = hpsweep.coordinate_text(hpsweep.coordinate_slopes(sizes[sizes["seed"] == 0]))
+    assert one.splitlines()[-1] == "- b, size along density: one seed has no interval: take two or more"
+
+
 def test_what_shrinks_is_named_in_json_and_by_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--scheme", "mup", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
@@ -133,6 +147,15 @@ def test_the_page_has_the_numbers_of_the_published_results(scheme: str) -> None:
 def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [part.split("```")[0] for part in (ROOT / "docs" / "coords.md").read_text().split("```python\n")[1:]]
     scope: dict[str, Any] = {}
-    exec(block.replace("[64, 128, 256]", "[64, 256]").replace("range(6)", "range(3)"), scope)
-    assert culprit(hpsweep.coordinate_verdicts(scope["slopes"])) is None
-    assert "transformer.h.0.attn.attention_logits" in capsys.readouterr().out
+    shorter = block.replace("range(12)", "range(3)")
+    assert shorter.count("range(3)") == 1
+    exec(shorter, scope)
+    verdicts = hpsweep.coordinate_verdicts(scope["slopes"])
+    assert culprit(verdicts) is None
+    said = capsys.readouterr().out
+    assert said.startswith(("ok: none of 23 modules", "no module is known to grow or shrink ("))
+    for row in verdicts.to_dict("records"):
+        line = next(line for line in said.splitlines() if line.split()[:1] == [row["module"]])
+        assert line.split()[1] == row["verdict"]
+        assert len(line.split()) == 8  # and three slopes along width and density each
+    assert "..." not in said

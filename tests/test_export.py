@@ -415,10 +415,40 @@ def test_a_card_that_was_changed_is_refused_by_every_export() -> None:
     for to in TRAINERS:
         with pytest.raises(ValueError, match=r"the card says kinds.hidden.lr is 0.5, and the rules make it .*Make the"):
             export(dataclasses.replace(card, kinds=kinds), to)
-        with pytest.raises(ValueError, match=r"the card is not whole \('warmup_fraction'\); make it anew"):
+        with pytest.raises(ValueError, match=r"the card is not whole \(schedule has no warmup_fraction, .*\); make it"):
             export(dataclasses.replace(card, schedule={}), to)
         with pytest.raises(ValueError, match=r"lr is -1.0; allowed: \(0, inf\)"):
             export(dataclasses.replace(card, base=card.base | {"lr": -1.0}), to)
+
+
+@pytest.mark.parametrize("part", ["evidence", "proxy", "optimum", "along_drift", "optimizer", "mask", "base", "target"])
+def test_a_card_that_lacks_a_part_is_refused_in_one_line(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for empty in ({}, None):
+        path = dataclasses.replace(made(), **{part: empty}).write(tmp_path / "card.json")
+        for to in TRAINERS:
+            said = one_line(capsys, "export", str(path), "--to", to)
+            assert "the card is not whole (" in said
+            assert f"{part}" in said
+            assert said.endswith("; make it anew.\n")
+        assert "the card is not whole (" in one_line(capsys, "train", str(path), "--steps", "2")
+
+
+def test_the_card_for_nanogpt_on_the_page_is_made_and_exported_by_its_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path("docs/exports.md").read_text()
+    (block,) = [part for part in re.findall(r"(?:^    .+\n)+", page, re.M) if "hpsweep transfer" in part]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(Path(__file__).parents[1] / "results")
+    for line in block.replace("\\\n", " ").splitlines():
+        program, *words = line.split("#")[0].split()
+        assert program == "hpsweep"
+        assert main(words) == 0
+    capsys.readouterr()
+    config = run_config((tmp_path / "config.py").read_text())
+    assert (config["sparsity"], config["n_embd"], config["learning_rate"]) == (0.9375, 1024, 0.005231755069485496)
 
 
 def test_an_unknown_trainer_is_refused_with_those_there_are() -> None:
@@ -463,6 +493,8 @@ def test_wrong_input_of_the_command_is_one_line(tmp_path: Path, capsys: pytest.C
     assert "does not exist; give the" in one_line(
         capsys, "export", str(path), "--to", "hf", "--out", str(tmp_path / "a" / "b.py")
     )
+    said = one_line(capsys, "export", str(path), "--to", "hf", "--out", "/proc/a.py")
+    assert re.search(r"/proc/a\.py cannot be written \(.+\); give another file with --out\.$", said)
     assert "is a folder" in one_line(capsys, "export", str(path), "--to", "hf", "--out", str(tmp_path))
     values = json.loads(path.read_text()) | {"schema_version": CARD_VERSION + 1}
     path.write_text(json.dumps(values))

@@ -258,13 +258,64 @@ def test_the_exported_script_says_what_is_wrong(tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "checkpoint-6"
     folder.mkdir()
     (folder / "plan.json").write_text(json.dumps(start("gpt2")[1].state_dict()))
-    with pytest.raises(ValueError, match="the checkpoint was made under plan"):
+    with pytest.raises(SystemExit, match="--resume: the checkpoint was made under plan"):
         in_process(path, monkeypatch, *out, "--resume")
     (tmp_path / "short.txt").write_text("short")
     with pytest.raises(SystemExit, match="--data has 5 bytes; sequences of 16 need 320 at least"):
         in_process(path, monkeypatch, *out, "--data", str(tmp_path / "short.txt"))
     with pytest.raises(SystemExit, match="--vocabulary 64: bytes are token ids from 0 to 255"):
         in_process(path, monkeypatch, *out, "--vocabulary", "64")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--head-size", "24"), "--head-size 24 is no head of gpt2 at --width 64; give one of 1, 2, 4, 8, 16, 32, 64."),
+        (("--width", "63"), "--head-size 16 is no head of gpt2 at --width 63; give one of 1, 3, 7, 9, 21, 63."),
+        (("--steps", "0"), "--steps 0: give a whole number of at least 1."),
+        (("--save-every", "0"), "--save-every 0: give a whole number of at least 1."),
+        (("--depth", "-1"), "--depth -1: give a whole number of at least 1."),
+        (("--context", "1"), "--context 1: give a whole number of at least 2."),
+        (("--head-size", "1", "--model", "llama"), "no head of llama at --width 64; give one of 2, 4, 8, 16,"),
+        (("--width", "63", "--model", "llama"), "no head of llama at --width 63; give an even width, for llama."),
+        (("--base-width", "128"), "--base-width 128 is wider than --width 64; give at most the width."),
+        (("--data", "nosuch"), "--data nosuch is no file that can be read; give files whose bytes are the tokens."),
+        (("--data", str(Path(__file__).parent)), "is no file that can be read"),
+        (("--out", __file__), "test_huggingface.py is no folder; give one for checkpoints and the model."),
+        (("--resume", "--out", "nosuch"), "--resume: nosuch has no checkpoint; leave --resume out"),
+    ],
+)
+def test_the_exported_script_checks_sizes_and_paths_before_it_builds_a_model(
+    words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = script(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transformers.PreTrainedModel, "__init__", lambda *_, **__: pytest.fail("a model was built"))
+    with pytest.raises(SystemExit) as end:
+        in_process(path, monkeypatch, *words)
+    assert said in str(end.value.code)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_finished_run_of_the_exported_script_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = script(tmp_path), tmp_path / "out"
+    in_process(path, monkeypatch, "--steps", "2", "--out", str(out))
+    for steps in ("2", "1"):
+        with pytest.raises(SystemExit, match=f"checkpoint-2 was saved after step 2 of --steps {steps}, and nothing"):
+            in_process(path, monkeypatch, "--steps", steps, "--out", str(out), "--resume")
+    assert sorted(folder.name for folder in out.iterdir()) == ["checkpoint-2", "model"]
+    (out / "checkpoint-2" / "plan.json").unlink()
+    with pytest.raises(SystemExit, match=r"checkpoint-2 has no plan\.json; remove that folder"):
+        in_process(path, monkeypatch, "--steps", "4", "--out", str(out), "--resume")
+
+
+def test_the_exported_script_says_which_heads_its_base_has_and_takes_short_sequences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--base-width", "24", "--context", "4", "--steps", "1", "--out", str(tmp_path / "out"))
+    in_process(script(tmp_path), monkeypatch, *words)
+    said = capsys.readouterr().out
+    assert said.startswith("heads of 16 do not divide the base width 24: the base has heads of 8\n")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

@@ -252,8 +252,9 @@ def test_runs_of_a_card_with_seeds_of_their_own_are_what_its_regret_is_measured_
         (
             {"target": {"vocabulary": 50257}},
             [],
-            "target has vocabulary 50257, and the data 'stdlib' has 256: give data",
+            "the card says tensors[0].shape[0] is 256, and the rules make it 50257",
         ),
+        ({"kinds": {"hidden": {"lr": 1.0}}}, ["--data", "text:README.md"], "the card says kinds.hidden.lr is 1.0, and"),
         ({}, ["--data", "text:/no/such"], "/no/such does not exist"),
         ({}, ["--accumulate", "3"], "batch 8 cannot be split over 1 processes x 3 parts"),
         ({}, ["--accumulate", "0"], "--accumulate is 0; give a whole number of at least 1"),
@@ -278,6 +279,26 @@ def test_a_card_that_cannot_be_trained_is_refused_in_one_line_before_any_work(
     assert said.count("\n") == 1
     assert words in said
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_data_of_another_vocabulary_than_the_cards_is_refused(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = Target(width=32, density=1 / 2, tokens=2560, vocabulary=50257)
+    path = transfer(store.load(swept), target).write(tmp_path / "card.json")
+    assert main(["train", str(path)]) == 2
+    assert "target has vocabulary 50257, and the data 'stdlib' has 256: give data" in capsys.readouterr().err
+
+
+def test_tokens_that_are_no_whole_steps_are_said_with_those_that_are_trained(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(swept / "card.json"), "--eval-sequences", "32", "--device", "cpu", "--out"]
+    assert main([*words, str(tmp_path / "a"), "--tokens", "10"]) == 0
+    text = capsys.readouterr().err
+    assert "for 1 step of 8 x 16 tokens (128 tokens, where 10 were asked for: steps are whole) on stdlib" in text
+    assert main([*words, str(tmp_path / "b"), "--tokens", "256"]) == 0
+    assert "for 2 steps of 8 x 16 tokens on stdlib" in capsys.readouterr().err
 
 
 def test_a_card_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:

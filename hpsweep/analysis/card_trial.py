@@ -12,24 +12,55 @@ from hpsweep.spec import TUNED, Trial
 _SAME = 1e-9  # relative; a card's numbers passed through JSON in their shortest exact form
 
 
+_PARTS = {
+    "target": ("width", "density", "depth", "head_size", "context", "tied", "vocabulary", "tokens"),
+    "proxy": (
+        "width", "density", "depth", "head_size", "context", "vocabulary", "base_width", "base_density", "data",
+        "batch", "steps",
+    ),
+    "base": TUNED,
+    "optimum": ("hyperparameter", "low", "high", "status", "interval"),
+    "optimizer": ("name", "weight_decay", "weight_decay_rule", "beta1", "beta2", "eps", "clip"),
+    "schedule": ("warmup_fraction", "final_lr_fraction"),
+    "mask": ("seed", "density", "kinds"),
+    "evidence": ("trial_ids", "seeds", "data_hash", "hpsweep_versions"),
+    "along_drift": ("carried", "low", "high"),
+}  # fmt: skip
+"""What training and exports read of a card's parts."""
+
+
+def check_whole(card: Card) -> None:
+    """Raise ValueError for a card that lacks something that training or an export reads."""
+    for part, names in _PARTS.items():
+        values = getattr(card, part)
+        missing = [name for name in names if name not in values] if isinstance(values, dict) else [*names]
+        if missing:
+            raise ValueError(f"the card is not whole ({part} has no {', '.join(missing)}); make it anew.")
+
+
+def tokens_of(card: Card) -> int | None:
+    """How many tokens the card's target is trained on; None where it does not say. Raises ValueError as check_whole."""
+    check_whole(card)
+    tokens: int | None = card.target["tokens"]
+    return tokens
+
+
 def card_trial(card: Card, **given: Any) -> Trial:
     """The trial of the card's target: its scheme, shape, base values, optimizer and schedule.
 
     Its seed is that of the card's masks; data and batch are the proxy's. `given` are other fields, among them the
     duration. Raises ValueError for a card that lacks something, or has a value out of range.
     """
-    try:
-        fields = {
-            "scheme": card.scheme,
-            **{n: card.target[n] for n in ("width", "density", "depth", "head_size", "context", "tied")},
-            **{n: card.base[n] for n in TUNED},
-            **{n: card.proxy[n] for n in ("base_width", "base_density", "data", "batch")},
-            **{n: card.optimizer[n] for n in ("weight_decay_rule", "beta1", "beta2", "eps", "clip")},
-            **{n: card.schedule[n] for n in ("warmup_fraction", "final_lr_fraction")},
-            "seed": card.mask["seed"],
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the card is not whole ({error}); make it anew.") from None
+    check_whole(card)
+    fields = {
+        "scheme": card.scheme,
+        **{n: card.target[n] for n in ("width", "density", "depth", "head_size", "context", "tied")},
+        **{n: card.base[n] for n in TUNED},
+        **{n: card.proxy[n] for n in ("base_width", "base_density", "data", "batch")},
+        **{n: card.optimizer[n] for n in ("weight_decay_rule", "beta1", "beta2", "eps", "clip")},
+        **{n: card.schedule[n] for n in ("warmup_fraction", "final_lr_fraction")},
+        "seed": card.mask["seed"],
+    }
     return Trial(**fields | given)
 
 

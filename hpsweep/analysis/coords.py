@@ -225,6 +225,24 @@ def in_words(verdicts: pd.DataFrame) -> str:
     return f"ok: none of {len(verdicts)} modules grows or shrinks along {axes}, before or by training."
 
 
+def coordinate_text(slopes: pd.DataFrame) -> str:
+    """What `hpsweep coords` prints: the verdict in words, a line per module with its slopes, and what is not settled.
+
+    `slopes` is the table of `coordinate_slopes`.
+    """
+    verdicts = coordinate_verdicts(slopes)
+    open_ = verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records")
+    return "\n".join(
+        [
+            f"{in_words(verdicts)}\n",
+            "slopes, octaves per doubling of width or halving of density: of the size before training, of the change",
+            "by its own weights, and of the change by training, with 95 % intervals over seeds:\n",
+            coordinate_table(slopes, verdicts).to_string(index=False),
+            *(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}" for row in open_),
+        ]
+    )
+
+
 def coordinate_table(slopes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """One row per module as text: its verdict, and every slope with the half width of its interval."""
     cells = slopes.assign(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.card_trial import card_trial, check_card
+from hpsweep.analysis.card_trial import card_trial, check_card, tokens_of
 from hpsweep.export.nanogpt import nanogpt_config, nanogpt_keys, nanogpt_warnings
 from hpsweep.export.statement import statement
 from hpsweep.parametrization.rules import SPARSE, tensor_numbers, tensors
@@ -41,7 +41,7 @@ def exported(card: Card, to: str) -> dict[str, Any]:
 
 def checked_trial(card: Card) -> Trial:
     """The trial of the card's target; the duration is the proxy's steps where the card does not say."""
-    tokens = card.target.get("tokens")
+    tokens = tokens_of(card)
     trial = card_trial(card, **({"steps": card.proxy["steps"]} if tokens is None else {"tokens": tokens}))
     check_card(card, trial)
     return trial

@@ -5,7 +5,7 @@ wide_sparse. At density 1 supar is mup, tensor by tensor, so that one group of r
 own.
 
 Expected: 2^-7.8 under sp and 2^-6.7 under supar, as lr_by_width has it at this width.
-Cost: 88 trials of width 64 when it was written, at most 144; about 3 minutes on two cores.
+Cost: at most 192 trials of width 64; about 3 minutes on two cores.
 Run: make sweep EXPERIMENT=narrow_dense; LOG.md has the cards and the runs that follow
 Result: results/reference/narrow_dense, and experiments/LOG.md
 """
@@ -24,9 +24,9 @@ SWEEP = Sweep(
         steps=400,
         warmup_fraction=0.3,  # with 0.1 losses beside the optimum differ more between seeds: warmup.py
     ),
-    # 8 is what embedding_lr_mult found under supar at width 128. 2 was added for sp after embedding_lr_mult_narrow had
-    # found it better at this width; it is better under supar too, which has not been run with it.
-    grid=[{"scheme": ["supar"], "embedding_lr_mult": [8.0]}, {"scheme": ["sp"], "embedding_lr_mult": [2.0, 8.0]}],
+    # 8 is what embedding_lr_mult found under supar at width 128. 2 was added after embedding_lr_mult_narrow had found it
+    # better at this width, under sp and under supar.
+    grid={"scheme": ["supar", "sp"], "embedding_lr_mult": [2.0, 8.0]},
     search="refine",
     space={"lr": (2.0**-10, 2.0**-3)},
     refine=Refine(interval=0.5, trials=48),

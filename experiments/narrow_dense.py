@@ -24,8 +24,8 @@ SWEEP = Sweep(
         steps=400,
         warmup_fraction=0.3,  # with 0.1 losses beside the optimum differ more between seeds: warmup.py
     ),
-    # 8 is what embedding_lr_mult found under supar at width 128. 2 was added after embedding_lr_mult_narrow had found it
-    # better at this width, under sp and under supar.
+    # 8 is what embedding_lr_mult found under supar at width 128. 2 was added after embedding_lr_mult_narrow had found
+    # it better at this width, under sp and under supar.
     grid={"scheme": ["supar", "sp"], "embedding_lr_mult": [2.0, 8.0]},
     search="refine",
     space={"lr": (2.0**-10, 2.0**-3)},

@@ -113,7 +113,7 @@ class Plan:
 
     @property
     def forward_multipliers(self) -> dict[str, float]:
-        """Name of a tensor's use -> the factor of its output, where it is not 1; a tied readout has its own name."""
+        """Name of a tensor's use -> its forward multiplier, where that is not 1; a tied readout has its own name."""
         factors = {
             name: tensor.readout_forward if name in tensor.readouts else tensor.forward
             for first, tensor in self.tensors.items()

@@ -58,7 +58,7 @@ def _ensemble_steps(trials: list[Trial]) -> Callable[[], int]:
     import torch
 
     from hpsweep.proxy.data import load_dataset
-    from hpsweep.proxy.train import Ensemble
+    from hpsweep.proxy.ensemble import Ensemble
 
     ensemble = Ensemble(trials, load_dataset("stdlib"), torch.device("cpu"))
     history = torch.full((trials[0].total_steps, len(trials)), torch.nan)

@@ -14,10 +14,10 @@ import hpsweep
 from hpsweep.parametrization.rules import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.proxy import model, train
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
-from hpsweep.proxy.optimizer import schedule
+from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from tests.plain_gpt import PlainGPT
-from tests.test_train import MIXED
+from tests.test_ensemble import MIXED
 
 TRIALS = [*MIXED, MIXED[1].replace(tied=False)]
 

@@ -21,7 +21,7 @@ from hpsweep.coords.subject import Activation, Subject
 from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset, windows
-from hpsweep.proxy.train import Ensemble, precision
+from hpsweep.proxy.ensemble import Ensemble, precision
 from hpsweep.spec import Trial
 
 FEW_INPUTS = 8

@@ -1,4 +1,4 @@
-"""AdamW and its schedule, with learning rates and weight decays per trial and per tensor.
+"""AdamW with learning rates and weight decays per trial and per tensor.
 
 The update itself is torch.optim.AdamW's: every trial's slice of a tensor is a parameter of its own, and the
 slices of one trial that share a learning rate and a decay are one parameter group.
@@ -15,18 +15,6 @@ from torch import Tensor
 from hpsweep.parametrization.rules import tensor_numbers
 from hpsweep.proxy.model import Parameters
 from hpsweep.spec import Trial
-
-
-def schedule(trial: Trial, step: int) -> float:
-    """The factor of every learning rate at `step` (0-based): linear warm-up, then linear decay.
-
-    Warm-up reaches 1 at its last step; decay reaches final_lr_fraction at the last step.
-    """
-    warmup, last = trial.warmup_steps, trial.total_steps - 1
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, last - warmup)
-    return 1 - (1 - trial.final_lr_fraction) * done
 
 
 def mask_gradients(gradients: Parameters, masks: Mapping[str, Bool[Tensor, "trial fan_out fan_in"]]) -> None:

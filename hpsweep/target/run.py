@@ -23,8 +23,10 @@ from torch.nn.parallel import DistributedDataParallel
 from hpsweep import store
 from hpsweep.proxy import model
 from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windows
-from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients, schedule
-from hpsweep.proxy.train import CHECK_EVERY, Outcome, beyond_limit, device_name, out_of_memory, outcome, precision
+from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit, device_name, out_of_memory, precision
+from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
+from hpsweep.proxy.outcome import Outcome, outcome
+from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
 from hpsweep.target.checkpoint import Identity, State, checkpoint_path, load, mask_hash, moments, restore_moments, save
@@ -204,6 +206,7 @@ class Run:
             diverged,
             device=device_name(device),
             engine=self.engine,
+            torch_version=str(torch.__version__),
             ensemble_size=1,
             seconds=before + time.perf_counter() - started,
         )
@@ -226,7 +229,7 @@ class Run:
         gradients = {}
         for name, weight in zip(self.module.names, self.module.weights, strict=True):
             assert weight.grad is not None
-            gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.train on why contiguous
+            gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.ensemble on why contiguous
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)
         self.optimizer.step(gradients, schedule(trial, step))

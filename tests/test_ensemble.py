@@ -9,9 +9,10 @@ import torch
 
 from hpsweep.parametrization.masks import mask
 from hpsweep.parametrization.rules import tensors
-from hpsweep.proxy import model, train
+from hpsweep.proxy import ensemble as torch_engine
+from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
-from hpsweep.proxy.train import CURVE_POINTS, Outcome
+from hpsweep.proxy.outcome import CURVE_POINTS, Outcome, _result
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
 from tests.plain_gpt import train_plain
@@ -62,12 +63,12 @@ def _held_out(plain: Any, trial: Trial) -> float:
 
 @pytest.fixture(scope="module")
 def together() -> Outcome:
-    return train.train(MIXED)
+    return torch_engine.train(MIXED)
 
 
 @pytest.mark.parametrize("place", range(len(MIXED)))
 def test_an_ensemble_member_equals_the_same_trial_alone(together: Outcome, place: int) -> None:
-    alone = train.train([MIXED[place]])
+    alone = torch_engine.train([MIXED[place]])
     np.testing.assert_allclose(_curve(together, MIXED[place]), _curve(alone, MIXED[place]), atol=1e-4)
     assert together.rows[place]["val_loss"] == pytest.approx(alone.rows[0]["val_loss"], abs=1e-4)
 
@@ -82,14 +83,14 @@ def test_an_ensemble_member_equals_a_plain_module_trained_with_torch_adamw(toget
 def test_an_untied_readout_equals_a_plain_module_too() -> None:
     trial = MIXED[2].replace(tied=False)
     losses, _ = _plain(trial)
-    np.testing.assert_allclose(_curve(train.train([trial]), trial), losses, atol=1e-4)
+    np.testing.assert_allclose(_curve(torch_engine.train([trial]), trial), losses, atol=1e-4)
 
 
 def test_a_trial_that_diverges_leaves_its_neighbours_bit_identical() -> None:
     calm = [BASE.replace(lr=2.0**-8), BASE.replace(lr=2.0**-9, scheme="sp", density=1 / 4)]
     wild = BASE.replace(init_std=1e30)  # its first loss is not a number
-    outcome = train.train([calm[0], wild, calm[1]])
-    reference = train.train(calm)
+    outcome = torch_engine.train([calm[0], wild, calm[1]])
+    reference = torch_engine.train(calm)
     assert [row["status"] for row in outcome.rows] == ["ok", "diverged", "ok"]
     assert outcome.rows[1]["diverged_step"] == 0
     assert "val_loss" not in outcome.rows[1]
@@ -108,20 +109,20 @@ def test_a_trial_that_diverges_midway_is_recorded_with_its_step_and_leaves(monke
 
     monkeypatch.setattr(model, "losses", spying)
     calm = BASE.replace(lr=2.0**-8)
-    outcome = train.train([calm, BASE.replace(lr=1e6)])
+    outcome = torch_engine.train([calm, BASE.replace(lr=1e6)])
     step = outcome.rows[1]["diverged_step"]
     assert outcome.rows[1]["status"] == "diverged"
     assert 0 < step < 30
     assert sizes[: step + 1] == [2] * (step + 1)
     assert set(sizes[step + 1 :]) == {1}
-    alone = train.train([calm])
+    alone = torch_engine.train([calm])
     assert outcome.rows[0]["val_loss"] == alone.rows[0]["val_loss"]
     assert (_curve(outcome, calm) == _curve(alone, calm)).all()
 
 
 def test_a_loss_that_is_finite_and_twice_too_high_is_divergence() -> None:
     uniform = math.log(256)
-    ensemble = train.Ensemble(
+    ensemble = torch_engine.Ensemble(
         [BASE.replace(seed=seed) for seed in range(4)], load_dataset("stdlib"), torch.device("cpu")
     )
     # twice uniform guessing is the limit, whatever smaller loss a trial began with; or twice a larger first loss
@@ -132,16 +133,16 @@ def test_a_loss_that_is_finite_and_twice_too_high_is_divergence() -> None:
 
 
 def test_the_training_loss_of_a_row_is_that_of_the_last_twentieth_of_the_steps() -> None:
-    row = train._result(np.arange(100.0), np.array([1.0, 2.0]), None)
+    row = _result(np.arange(100.0), np.array([1.0, 2.0]), None)
     assert row["train_loss"] == pytest.approx((95 + 96 + 97 + 98 + 99) / 5)
     assert row["initial_loss"] == 0
 
 
 def test_looking_for_diverged_trials_less_often_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [BASE, BASE.replace(lr=1e6), BASE.replace(lr=2.0**-9)]
-    often = train.train(trials)
-    monkeypatch.setitem(train.CHECK_EVERY, "cpu", 7)
-    seldom = train.train(trials)
+    often = torch_engine.train(trials)
+    monkeypatch.setitem(torch_engine.CHECK_EVERY, "cpu", 7)
+    seldom = torch_engine.train(trials)
     for a, b in zip(often.rows, seldom.rows, strict=True):
         assert (a["status"], a.get("val_loss"), a.get("diverged_step")) == (
             b["status"],
@@ -157,7 +158,7 @@ def test_masked_weights_are_exactly_zero_after_100_steps_with_decay(rule: str) -
         for density, scheme in [(1.0, "supar"), (1 / 4, "supar"), (1 / 64, "sp")]
     ]
     data = load_dataset("stdlib")
-    ensemble = train.Ensemble(trials, data, torch.device("cpu"))
+    ensemble = torch_engine.Ensemble(trials, data, torch.device("cpu"))
     history = torch.full((100, 3), torch.nan)
     for step in range(100):
         ensemble.step(step, history)
@@ -176,7 +177,7 @@ def test_rows_and_curves_have_the_columns_of_the_store(together: Outcome) -> Non
 
 def test_a_curve_has_at_most_200_points_and_ends_at_the_last_step() -> None:
     trial = Trial(width=16, head_size=16, depth=1, context=8, batch=1, steps=451, eval_sequences=4)
-    curves = train.train([trial]).curves
+    curves = torch_engine.train([trial]).curves
     assert len(curves["step"]) == CURVE_POINTS
     assert curves["step"][-1] == 451
     assert curves["tokens"][-1] == 451 * 8
@@ -187,9 +188,9 @@ def test_a_curve_has_at_most_200_points_and_ends_at_the_last_step() -> None:
 def test_the_standard_error_of_the_held_out_loss_is_the_spread_over_sequences(together: Outcome) -> None:
     trial = BASE.replace(eval_sequences=64, steps=5)
     data = load_dataset("stdlib")
-    ensemble = train.Ensemble([trial], data, torch.device("cpu"))
+    ensemble = torch_engine.Ensemble([trial], data, torch.device("cpu"))
     each = ensemble.evaluate()[0]
-    row = train._result(np.ones(5), each, None)
+    row = _result(np.ones(5), each, None)
     assert len(each) == 64
     assert row["val_loss_se"] == pytest.approx(np.std(each, ddof=1) / 8)
     # an untrained tied model with small weights is near uniform guessing
@@ -197,7 +198,7 @@ def test_the_standard_error_of_the_held_out_loss_is_the_spread_over_sequences(to
 
 
 def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = train._train
+    inner = torch_engine._train
     tried = []
 
     def crowded(trials: Any, *rest: Any) -> Outcome:
@@ -207,9 +208,9 @@ def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.M
         return inner(trials, *rest)
 
     trials = [BASE.replace(steps=3, lr=2.0**-k) for k in range(5, 10)]
-    reference = train.train(trials)
-    monkeypatch.setattr(train, "_train", crowded)
-    outcome = train.train(trials)
+    reference = torch_engine.train(trials)
+    monkeypatch.setattr(torch_engine, "_train", crowded)
+    outcome = torch_engine.train(trials)
     assert tried == [5, 2, 3, 1, 2]
     assert [row["trial_id"] for row in outcome.rows] == [trial.trial_id for trial in trials]
     np.testing.assert_allclose(
@@ -219,12 +220,12 @@ def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.M
 
 def test_trials_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        train.train([BASE, BASE.replace(depth=3)])
+        torch_engine.train([BASE, BASE.replace(depth=3)])
 
 
 def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
     single, half = BASE, BASE.replace(precision="bfloat16")
-    a, b = train.train([single]).rows[0]["val_loss"], train.train([half]).rows[0]["val_loss"]
+    a, b = torch_engine.train([single]).rows[0]["val_loss"], torch_engine.train([half]).rows[0]["val_loss"]
     assert a != b
     assert a == pytest.approx(b, abs=0.02)
 
@@ -233,7 +234,7 @@ def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_device_trains_to_the_losses_of_the_cpu() -> None:
     trials = [*MIXED, BASE.replace(lr=1e6)]  # the last diverges between two looks
-    cpu, gpu = train.train(trials), train.train(trials, device="cuda")
+    cpu, gpu = torch_engine.train(trials), torch_engine.train(trials, device="cuda")
     assert [row["status"] for row in gpu.rows] == [row["status"] for row in cpu.rows] == ["ok"] * 5 + ["diverged"]
     for trial in MIXED:
         np.testing.assert_allclose(_curve(cpu, trial), _curve(gpu, trial), atol=1e-3)

@@ -1,0 +1,129 @@
+"""What training gives: a row per trial and points of its training curve, whatever engine trained it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from hpsweep.parametrization import count
+from hpsweep.proxy.data import Dataset
+from hpsweep.spec import Trial
+
+CURVE_POINTS = 200
+"""A training curve has at most this many points."""
+
+DIVERGED_FACTOR = 2.0
+"""A trial is given up when its training loss is not finite, or above this many times the larger of its first
+loss and the loss of uniform guessing."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training an ensemble gives: a row per trial (columns of store.RUNS) and curves (of store.CURVES)."""
+
+    rows: list[dict[str, Any]]
+    curves: dict[str, list[Any]]
+
+
+def outcome(
+    trials: Sequence[Trial],
+    data: Dataset,
+    train_losses: Float[np.ndarray, "step trial"],
+    validation: Mapping[int, Float[np.ndarray, " sequence"]],
+    diverged: Mapping[int, int],
+    **made_by: Any,
+) -> Outcome:
+    """Rows and curves of trained trials: losses of every step, and by place among the trials the loss of every
+    held-out sequence or the step of divergence. `made_by`: columns that say what trained them.
+    """
+    common = {
+        "vocabulary": data.vocabulary,
+        "data_hash": data.data_hash,
+        **made_by,
+        "finished_at": datetime.now(UTC),
+        "python_version": platform.python_version(),
+    }
+    rows = [
+        {
+            **_described(t, data.vocabulary),
+            **_result(train_losses[:, i], validation.get(i), diverged.get(i)),
+            **common,
+        }
+        for i, t in enumerate(trials)
+    ]
+    return Outcome(rows=rows, curves=_curves(trials, train_losses, rows))
+
+
+def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        **trial.resolved,
+        "tokens": trial.total_tokens,
+        **count.sizes(trial, vocabulary)._asdict(),
+        "flops_dense": count.flops_dense(trial, vocabulary),
+        "flops_sparse": count.flops_sparse(trial, vocabulary),
+    }
+
+
+def _result(
+    train_losses: Float[np.ndarray, " step"], validation: Float[np.ndarray, " sequence"] | None, diverged: int | None
+) -> dict[str, Any]:
+    initial = _finite(train_losses[0])
+    if validation is not None and not np.isfinite(validation).all():
+        validation, diverged = None, len(train_losses)
+    if validation is None:
+        return {"status": "diverged", "diverged_step": diverged, "initial_loss": initial}
+    return {
+        "status": "ok",
+        "val_loss": float(validation.mean()),
+        "val_loss_se": float(validation.std(ddof=1) / math.sqrt(len(validation))),
+        "train_loss": float(train_losses[-max(1, len(train_losses) // 20) :].mean()),
+        "initial_loss": initial,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _curves(
+    trials: Sequence[Trial], train_losses: Float[np.ndarray, "step trial"], rows: list[dict[str, Any]]
+) -> dict[str, list[Any]]:
+    """At most CURVE_POINTS points a trial, each the mean training loss since the point before."""
+    steps, per_step = trials[0].total_steps, trials[0].batch * trials[0].context
+    ends = np.unique(np.linspace(0, steps, min(steps, CURVE_POINTS) + 1).round().astype(int))
+    curves: dict[str, list[Any]] = {name: [] for name in ("trial_id", "step", "tokens", "train_loss", "val_loss")}
+    for i, row in enumerate(rows):
+        for start, end in itertools.pairwise(ends):
+            loss = _finite(train_losses[start:end, i].mean())
+            if loss is None:
+                break  # from here on the trial had diverged
+            curves["trial_id"].append(row["trial_id"])
+            curves["step"].append(int(end))
+            curves["tokens"].append(int(end) * per_step)
+            curves["train_loss"].append(loss)
+            curves["val_loss"].append(row.get("val_loss") if end == steps else None)
+    return curves
+
+
+def cpu_name() -> str:
+    """The processor as its maker names it."""
+    with contextlib.suppress(OSError):  # only Linux has this file
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

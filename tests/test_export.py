@@ -24,7 +24,7 @@ from hpsweep.analysis.transfer import transfer
 from hpsweep.cli import main
 from hpsweep.export.write import TRAINERS, checked_trial, export, parameter_groups
 from hpsweep.parametrization.rules import tensor_numbers
-from hpsweep.proxy import optimizer
+from hpsweep.proxy import schedule
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
 from hpsweep.proxy.train import train
 from hpsweep.spec import Scheme, Target, Trial
@@ -127,7 +127,7 @@ def test_the_schedule_of_the_scripts_is_the_proxys(to: str, tmp_path: Path) -> N
     for trial in (BASE, BASE.replace(warmup_fraction=0.3, final_lr_fraction=0.1), BASE.replace(warmup_fraction=0.0)):
         card = made(warmup_fraction=trial.warmup_fraction, final_lr_fraction=trial.final_lr_fraction)
         script = loaded(export(card, to), tmp_path, f"schedule_{to}")
-        assert [script.schedule(i, 100) for i in range(100)] == [optimizer.schedule(trial, i) for i in range(100)]
+        assert [script.schedule(i, 100) for i in range(100)] == [schedule.schedule(trial, i) for i in range(100)]
 
 
 # --- parameter groups of the reference GPT ---

@@ -4,8 +4,6 @@
 #pragma once
 #include "tensors.h"
 
-#define PANEL 8 // vectors of a sparse row's sums kept in registers
-
 INLINE void sparse_rows(const int columns, int rows, const int32_t *start, const int32_t *index, const float *value,
                         const float *x, float *y, long row, int add) {
     for (int i = 0; i < rows; i++) {
@@ -23,43 +21,37 @@ INLINE void sparse_rows(const int columns, int rows, const int32_t *start, const
 // y (+)= the rows' nonzeros times the rows of x that they name.
 static void sparse_product(int rows, int n, const int32_t *start, const int32_t *index, const float *value,
                            const float *x, float *y, int add) {
-    for (int j = 0; j < n; j += PANEL * LANES) {
-        const float *from = x + j;
-        float *to = y + j;
-        switch (smaller(PANEL, (n - j) / LANES)) {
-            case 1: sparse_rows(1, rows, start, index, value, from, to, n, add); break;
-            case 2: sparse_rows(2, rows, start, index, value, from, to, n, add); break;
-            case 3: sparse_rows(3, rows, start, index, value, from, to, n, add); break;
-            case 4: sparse_rows(4, rows, start, index, value, from, to, n, add); break;
-            case 5: sparse_rows(5, rows, start, index, value, from, to, n, add); break;
-            case 6: sparse_rows(6, rows, start, index, value, from, to, n, add); break;
-            case 7: sparse_rows(7, rows, start, index, value, from, to, n, add); break;
-            case 8: sparse_rows(8, rows, start, index, value, from, to, n, add); break;
+    for (int j = 0; j < n; j += PANEL * LANES)
+        BY_COLUMNS(sparse_rows, smaller(PANEL, (n - j) / LANES), rows, start, index, value, x + j, y + j, n, add)
+}
+
+INLINE void sampled_sums(const int columns, long count, const int32_t *row, const int32_t *column, const float *dy,
+                         const float *x, float *gradient, long stride) {
+    vec d[PANEL];
+    int here = -1; // the row of dy in d
+    for (long p = 0; p < count; p += LANES) {
+        int some = smaller(LANES, count - p);
+        vec sum[LANES];
+        for (int l = 0; l < LANES; l++) {
+            sum[l] = (vec){0};
+            if (l >= some) continue;
+            if (row[p + l] != here) {
+                here = row[p + l];
+                for (int j = 0; j < columns; j++) d[j] = load(dy + here * stride + j * LANES);
+            }
+            const float *from = x + column[p + l] * stride;
+            for (int j = 0; j < columns; j++) sum[l] += d[j] * load(from + j * LANES);
         }
+        vec total = lane_sums(sum);
+        for (int l = 0; l < some; l++) gradient[p + l] += total[l];
     }
 }
 
 // gradient[p] += dy[row[p]] . x[column[p]] over the n tokens: the product of two dense matrices, where a weight exists.
 static void sampled_product(long count, int n, const int32_t *row, const int32_t *column, const float *dy, const float *x,
                             float *gradient) {
-    for (long p = 0; p < count; p += LANES) {
-        int some = smaller(LANES, count - p);
-        vec sum[LANES];
-        for (int l = 0; l < LANES; l++) sum[l] = (vec){0};
-        for (int l = 0; l < some; l++) {
-            const float *a = dy + (long)row[p + l] * n, *b = x + (long)column[p + l] * n;
-            vec even = load(a) * load(b), odd = {0};
-            int j = LANES;
-            for (; j + LANES < n; j += 2 * LANES) {
-                odd += load(a + j) * load(b + j);
-                even += load(a + j + LANES) * load(b + j + LANES);
-            }
-            if (j < n) odd += load(a + j) * load(b + j);
-            sum[l] = even + odd;
-        }
-        vec total = lane_sums(sum);
-        for (int l = 0; l < some; l++) gradient[p + l] += total[l];
-    }
+    for (int j = 0; j < n; j += PANEL * LANES)
+        BY_COLUMNS(sampled_sums, smaller(PANEL, (n - j) / LANES), count, row, column, dy + j, x + j, gradient, n)
 }
 
 // What is derived from the values, once per step: they have changed.

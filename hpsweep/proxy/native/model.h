@@ -104,24 +104,35 @@ static void look_up_backward(model *m, const chunk *c) {
     }
 }
 
+INLINE void norm_columns(const int columns, int width, long n, const float *x, const float *gain, float factor,
+                         float *normed, float *rstd, float *y) {
+    vec mean[PANEL], square[PANEL], r[PANEL];
+    for (int j = 0; j < columns; j++) mean[j] = square[j] = (vec){0};
+    for (int f = 0; f < width; f++)
+        for (int j = 0; j < columns; j++) mean[j] += load(x + f * n + j * LANES);
+    for (int j = 0; j < columns; j++) mean[j] /= (float)width;
+    for (int f = 0; f < width; f++)
+        for (int j = 0; j < columns; j++) {
+            vec d = load(x + f * n + j * LANES) - mean[j];
+            square[j] += d * d;
+        }
+    for (int j = 0; j < columns; j++) {
+        r[j] = 1.0f / square_root(square[j] / (float)width + 1e-5f);
+        store(rstd + j * LANES, r[j]);
+    }
+    for (int f = 0; f < width; f++)
+        for (int j = 0; j < columns; j++) {
+            vec z = (load(x + f * n + j * LANES) - mean[j]) * r[j];
+            store(normed + f * n + j * LANES, z);
+            store(y + f * n + j * LANES, z * (gain[f] * factor));
+        }
+}
+
 // y = normed x gain x factor; normed has mean 0 and variance 1 over the features of every token (eps 1e-5).
 static void norm(int width, int n, const float *x, const float *gain, float factor, float *normed, float *rstd, float *y) {
-    for (int i = 0; i < n; i += LANES) {
-        vec sum = {0}, square = {0};
-        for (int f = 0; f < width; f++) sum += load(x + f * n + i);
-        vec mean = sum / (float)width;
-        for (int f = 0; f < width; f++) {
-            vec d = load(x + f * n + i) - mean;
-            square += d * d;
-        }
-        vec r = 1.0f / square_root(square / (float)width + 1e-5f);
-        store(rstd + i, r);
-        for (int f = 0; f < width; f++) {
-            vec z = (load(x + f * n + i) - mean) * r;
-            store(normed + f * n + i, z);
-            store(y + f * n + i, z * (gain[f] * factor));
-        }
-    }
+    for (int i = 0; i < n; i += PANEL * LANES)
+        BY_COLUMNS(norm_columns, smaller(PANEL, (n - i) / LANES), width, n, x + i, gain, factor, normed + i, rstd + i,
+                   y + i)
 }
 
 // y = normed x gain x factor, again.
@@ -130,27 +141,39 @@ static void scaled(int width, int n, const float *normed, const float *gain, flo
         for (int i = 0; i < n; i += LANES) store(y + f * n + i, load(normed + f * n + i) * (gain[f] * factor));
 }
 
+INLINE void norm_backward_columns(const int columns, int width, long n, const float *dy, const float *gain, float factor,
+                                  const float *normed, const float *rstd, float *dgain, float *dx) {
+    vec mean[PANEL], slope[PANEL], r[PANEL];
+    for (int j = 0; j < columns; j++) mean[j] = slope[j] = (vec){0};
+    for (int f = 0; f < width; f++) {
+        vec along = {0};
+        for (int j = 0; j < columns; j++) {
+            vec d = load(dy + f * n + j * LANES), product = d * load(normed + f * n + j * LANES);
+            along += product;
+            mean[j] += d * (gain[f] * factor);
+            slope[j] += product * (gain[f] * factor);
+        }
+        dgain[f] += lane_sum(along) * factor;
+    }
+    for (int j = 0; j < columns; j++) {
+        mean[j] /= (float)width;
+        slope[j] /= (float)width;
+        r[j] = load(rstd + j * LANES);
+    }
+    for (int f = 0; f < width; f++)
+        for (int j = 0; j < columns; j++) {
+            vec d = load(dy + f * n + j * LANES) * (gain[f] * factor) - mean[j];
+            d -= load(normed + f * n + j * LANES) * slope[j];
+            store(dx + f * n + j * LANES, load(dx + f * n + j * LANES) + d * r[j]);
+        }
+}
+
 // dx += what dy asks of x; the gain's gradient += what it asks of the gain.
 static void norm_backward(int width, int n, const float *dy, const float *gain, float factor, const float *normed,
                           const float *rstd, float *dgain, float *dx) {
-    for (int f = 0; f < width; f++) {
-        vec sum = {0};
-        for (int i = 0; i < n; i += LANES) sum += load(dy + f * n + i) * load(normed + f * n + i);
-        dgain[f] += lane_sum(sum) * factor;
-    }
-    for (int i = 0; i < n; i += LANES) {
-        vec sum = {0}, along = {0};
-        for (int f = 0; f < width; f++) {
-            vec d = load(dy + f * n + i) * (gain[f] * factor);
-            sum += d;
-            along += d * load(normed + f * n + i);
-        }
-        vec mean = sum / (float)width, slope = along / (float)width, r = load(rstd + i);
-        for (int f = 0; f < width; f++) {
-            vec d = load(dy + f * n + i) * (gain[f] * factor) - mean - load(normed + f * n + i) * slope;
-            store(dx + f * n + i, load(dx + f * n + i) + d * r);
-        }
-    }
+    for (int i = 0; i < n; i += PANEL * LANES)
+        BY_COLUMNS(norm_backward_columns, smaller(PANEL, (n - i) / LANES), width, n, dy + i, gain, factor, normed + i,
+                   rstd + i, dgain, dx + i)
 }
 
 #define QUERIES (2 * LANES) // treated together in the causal products: keys beyond them are left out

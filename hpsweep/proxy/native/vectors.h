@@ -122,3 +122,18 @@ INLINE float lane_sum(vec x) {
     for (int i = 0; i < LANES; i++) total += x[i];
     return total;
 }
+
+#define PANEL 8 // vectors of tokens that are treated together, where each has a sum in a register
+
+// f with a constant number of columns (1 to PANEL) as its first argument, so that its loops over them are unrolled.
+#define BY_COLUMNS(f, columns, ...)             \
+    switch (columns) {                          \
+        case 1: f(1, __VA_ARGS__); break;       \
+        case 2: f(2, __VA_ARGS__); break;       \
+        case 3: f(3, __VA_ARGS__); break;       \
+        case 4: f(4, __VA_ARGS__); break;       \
+        case 5: f(5, __VA_ARGS__); break;       \
+        case 6: f(6, __VA_ARGS__); break;       \
+        case 7: f(7, __VA_ARGS__); break;       \
+        case 8: f(8, __VA_ARGS__); break;       \
+    }

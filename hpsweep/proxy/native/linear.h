@@ -27,7 +27,7 @@ static void sparse_product(int rows, int n, const int32_t *start, const int32_t 
 
 INLINE void sampled_sums(const int columns, long count, const int32_t *row, const int32_t *column, const float *dy,
                          const float *x, float *gradient, long stride) {
-    vec d[PANEL];
+    vec d[PANEL] = {{0}};
     int here = -1; // the row of dy in d
     for (long p = 0; p < count; p += LANES) {
         int some = smaller(LANES, count - p);

@@ -69,7 +69,10 @@ INLINE void pair_tile(const int rows, const int columns, int k, const pair *a, l
                       float *c, long c_row, int add) {
     vec sum[ROWS][COLUMNS];
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) sum[i][j] = add ? load(c + i * c_row + j * LANES) : (vec){0};
+        for (int j = 0; j < columns; j++) {
+            if (add) __builtin_prefetch(c + i * c_row + j * LANES, 1);
+            sum[i][j] = (vec){0};
+        }
 #pragma GCC unroll 4
     for (int l = 0; l < k; l++) {
         vec x[COLUMNS];
@@ -78,7 +81,11 @@ INLINE void pair_tile(const int rows, const int columns, int k, const pair *a, l
             for (int j = 0; j < columns; j++) sum[i][j] = pair_product(sum[i][j], a[i * a_row + l], x[j]);
     }
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) store(c + i * c_row + j * LANES, sum[i][j]);
+        for (int j = 0; j < columns; j++) {
+            float *to = c + i * c_row + j * LANES;
+            if (add) sum[i][j] += load(to);
+            store(to, sum[i][j]);
+        }
 }
 
 #define PAIR_TILE(r, c) case 8 * r + c: pair_tile(r, c, k, a, a_row, b, b_row, out, out_row, add); break;

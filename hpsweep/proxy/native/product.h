@@ -13,11 +13,15 @@
 #endif
 #define DEPTH 256 // rows of b between which sums go back to memory
 
+// What is added to is fetched while the sums are made: waiting for it first costs an eighth of a step at width 256.
 INLINE void tile(const int rows, const int columns, int k, const float *a, long a_row, long a_step, const float *b,
                  long b_row, float *c, long c_row, int add) {
     vec sum[ROWS][COLUMNS];
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) sum[i][j] = add ? load(c + i * c_row + j * LANES) : (vec){0};
+        for (int j = 0; j < columns; j++) {
+            if (add) __builtin_prefetch(c + i * c_row + j * LANES, 1);
+            sum[i][j] = (vec){0};
+        }
 #pragma GCC unroll 4
     for (int l = 0; l < k; l++) {
         vec x[COLUMNS];
@@ -28,7 +32,11 @@ INLINE void tile(const int rows, const int columns, int k, const float *a, long 
         }
     }
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) store(c + i * c_row + j * LANES, sum[i][j]);
+        for (int j = 0; j < columns; j++) {
+            float *to = c + i * c_row + j * LANES;
+            if (add) sum[i][j] += load(to);
+            store(to, sum[i][j]);
+        }
 }
 
 #define TILE(r, c) case 8 * r + c: tile(r, c, k, a, a_row, a_step, b, b_row, out, out_row, add); break;

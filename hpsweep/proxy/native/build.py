@@ -51,19 +51,24 @@ def unavailable() -> str | None:
     return None
 
 
-def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None = None) -> Path:
-    """The library for these flags, from the cache or freshly made. Raises RuntimeError with the first error."""
-    sources = sorted(SOURCES.glob("*.[ch]"))
+def compile_library(
+    flags: Sequence[str], *, compiler: str, folder: Path | None = None, source: Path = SOURCES / "engine.c"
+) -> Path:
+    """The library for these flags, from the cache or freshly made. Raises RuntimeError with the first error.
+
+    `source`: what is compiled; the tests' own file includes engine.c.
+    """
+    sources = sorted({*SOURCES.glob("*.[ch]"), source})
     digest = hashlib.sha256("\0".join([compiler, *flags, _processor()]).encode())
-    for source in sources:
-        digest.update(source.read_bytes())
+    for file in sources:
+        digest.update(file.read_bytes())
     folder = folder or _cache()
     path = folder / f"native-{digest.hexdigest()[:16]}.so"
     if path.exists():
         return path
     with tempfile.TemporaryDirectory(dir=folder) as made:
         made_file = Path(made, path.name)
-        command = [compiler, *flags, str(SOURCES / "engine.c"), "-o", str(made_file), "-lm"]
+        command = [compiler, *flags, f"-I{SOURCES}", str(source), "-o", str(made_file), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()

@@ -82,10 +82,10 @@ INLINE vec exponential(vec x) {
             x[i] = low;                                         \
         }
 
-// b[j][i] = a[i][j] for i < rows and j < columns. Rows of b are written as whole vectors, zero beyond `rows`; rows
-// of a are read as whole vectors.
+// b[j][i] = a[i][j] for i < rows and j < columns. Rows of b are written up to padded(rows), zero beyond `rows`: it is
+// what gradients are padded with, and they are summed whole. Rows of a are read as whole vectors.
 static void transpose(int rows, int columns, const float *a, long a_row, float *b, long b_row) {
-    for (int i = 0; i < rows; i += LANES)
+    for (int i = 0; i < padded(rows); i += LANES)
         for (int j = 0; j < columns; j += LANES) {
             vec x[LANES];
             for (int l = 0; l < LANES; l++) x[l] = i + l < rows ? load(a + (i + l) * a_row + j) : (vec){0};

@@ -122,7 +122,8 @@ INLINE void norm_columns(const int columns, int width, long n, const float *x, c
             square[j] += d * d;
         }
     for (int j = 0; j < columns; j++) {
-        r[j] = 1.0f / square_root(square[j] / (float)width + 1e-5f);
+        vec variance = square[j] / (float)width;
+        r[j] = (variance * 0.0f + 1.0f) / square_root(variance + 1e-5f); // beyond all numbers: no number
         store(rstd + j * LANES, r[j]);
     }
     for (int f = 0; f < width; f++)

@@ -108,12 +108,12 @@ def _processor() -> str:
 
 def _cache() -> Path:
     """A folder of this user's that can be written to; one that only lasts for this process if there is no other."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # no home at all is a RuntimeError
         return Path(_temporary().name)
 
 

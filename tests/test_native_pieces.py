@@ -105,11 +105,11 @@ def test_square_root_is_exact(native: ctypes.CDLL) -> None:
 @pytest.mark.parametrize(("rows_", "columns"), [(1, 1), (3, 17), (16, 16), (17, 5), (33, 50)])
 def test_transpose_leaves_zeros_beyond_the_rows(native: ctypes.CDLL, rows_: int, columns: int) -> None:
     a = _normals(rows_, columns)
-    whole = rows(np.full((columns, rows_), 7.0))
+    whole = rows(np.zeros((columns, rows_)))
+    whole[:] = 7
     call(native.piece_transpose, rows_, columns, rows(a), -(-columns // 16) * 16, whole, whole.shape[1])
-    lanes = native.native_lanes()
     np.testing.assert_array_equal(whole[:, :rows_], a.T)
-    assert (whole[:, rows_ : -(-rows_ // lanes) * lanes] == 0).all()
+    assert (whole[:, rows_:] == 0).all()
 
 
 def test_lane_sums_gives_every_row_its_sum(native: ctypes.CDLL) -> None:
@@ -294,6 +294,15 @@ def test_attention_and_its_gradients_are_torchs(
     assert (dqkv[..., context:] == 0).all()
 
 
+@pytest.mark.parametrize("large", [1e20, 1e38, np.inf, np.nan])
+def test_a_norm_of_what_is_beyond_all_numbers_is_not_a_number(native: ctypes.CDLL, large: float) -> None:
+    x, normed, rstd, y = _normals(16, 16), *(floats(np.zeros(shape)) for shape in ((16, 16), 16, (16, 16)))
+    x[3, 5] = large  # its square overflows
+    call(native.piece_norm, 16, 16, floats(x), floats(np.ones(16)), 1.0, normed, rstd, y)
+    assert np.isnan(y[:, 5]).all()
+    assert np.isfinite(np.delete(y, 5, 1)).all()
+
+
 def test_attention_keeps_its_head_over_large_scores_and_shows_what_is_not_a_number(native: ctypes.CDLL) -> None:
     qkv = 300 * _normals(3, 1, 16, 1, 16)
     mixed, dqkv, dmixed = floats(np.zeros((16, 16))), floats(np.zeros((48, 16))), floats(np.zeros((16, 16)))
@@ -384,6 +393,8 @@ def test_a_look_up_and_its_gradient_are_torchs(native: ctypes.CDLL) -> None:
     call(native.piece_look_up_backward, ctypes.byref(training._model), 3, tokens, floats(dx))
     _close(training.tensor("embedding.token", "gradient"), token.grad)
     _close(training.tensor("embedding.position", "gradient"), position.grad)
+    for name in ("token", "position"):
+        assert (training._arrays[f"embedding.{name}"]["gradient"].reshape(-1, 48)[:, 40:] == 0).all()
 
 
 @pytest.mark.parametrize("add", [0, 1])
@@ -421,6 +432,8 @@ def test_a_matrix_and_its_gradients_are_torchs_whichever_way_it_multiplies(
     rounded = _half if precision == "bfloat16" else np.float64
     _close(forth, rounded(weight) @ rounded(x) + add * y)
     _close(back, rounded(weight).T @ rounded(dy) + add * dx)
+    if full not in training._sparse:
+        assert (training._arrays[full]["gradient"].reshape(out, -1)[:, fan_in:] == 0).all()
     kept = training._mask(full) if name != "token" and density < 1 else 1
     _close(training.tensor(full, "gradient"), rounded(dy) @ rounded(x).T * kept)
     assert training._model.blocks[0].qkv.way == {1.0: 0, 0.5: 0, 0.1: 1}[density] + 2 * (precision == "bfloat16")

@@ -1,0 +1,234 @@
+"""How the native engine is built, kept, and done without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpsweep.proxy import native
+from hpsweep.proxy.native import build
+from hpsweep.proxy.train import train
+from hpsweep.spec import Trial
+from tests.native_library import TARGETS, X86
+
+TINY = Trial(width=16, head_size=8, depth=1, context=8, batch=2, steps=2, eval_sequences=3)
+QUICK = ("-std=gnu11", "-O0", "-fPIC", "-shared")
+COMPILER = build._compiler()
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing built, an empty cache, and the process's own library back afterwards."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "FLAGS", QUICK)
+    monkeypatch.delenv("CC", raising=False)
+    build.library.cache_clear()
+    yield
+    build.library.cache_clear()
+
+
+def _built(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _compiler_script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def _sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the engine's sources that a test may change; its engine.c."""
+    shutil.copytree(build.SOURCES, folder)
+    monkeypatch.setattr(build, "SOURCES", folder)
+    return folder / "engine.c"
+
+
+def test_without_a_compiler_torch_trains_and_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert native.unavailable() == "no C compiler (cc, gcc or clang) was found"
+    assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        native.train([TINY])
+
+
+@needs_compiler
+def test_with_a_compiler_the_native_engine_trains() -> None:
+    assert native.unavailable() is None
+    assert {row["engine"] for row in train([TINY]).rows} == {"native"}
+
+
+@needs_compiler
+def test_what_the_engine_leaves_to_torch_goes_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = TINY.replace(context=1040, batch=1, steps=1)
+    assert {row["engine"] for row in train([long]).rows} == {"torch"}
+
+
+def test_a_compiler_that_fails_gives_its_first_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = _compiler_script(
+        tmp_path / "broken", "echo note: hm >&2\necho fatal error: no stdint.h >&2\necho more >&2\nexit 3"
+    )
+    monkeypatch.setenv("CC", broken)
+    assert native.unavailable() == f"{broken} could not build it: fatal error: no stdint.h"
+    assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
+    _compiler_script(tmp_path / "broken", "exit 3")
+    build.library.cache_clear()
+    assert native.unavailable() == f"{broken} could not build it: {broken} failed with exit status 3"
+    assert _built(tmp_path / "cache/hpsweep") == []
+
+
+@needs_compiler
+def test_what_is_no_library_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A compiler that says it succeeded and wrote something else."""
+    script = 'for word; do case "$last" in -o) echo nonsense > "$word";; esac; last="$word"; done'
+    monkeypatch.setenv("CC", _compiler_script(tmp_path / "lying", script))
+    reason = native.unavailable()
+    assert reason is not None
+    assert "\n" not in reason
+
+
+@needs_compiler
+def test_cc_names_the_compiler_and_targets_are_tried_until_one_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a machine whose compiler does not know -march=native."""
+    unknown = 'case "$*" in *=native*) echo error: unknown >&2; exit 1;; esac'
+    script = f'echo "$*" >> {tmp_path}/log\n{unknown}\nexec {COMPILER} "$@"'
+    monkeypatch.setenv("CC", _compiler_script(tmp_path / "old", script))
+    assert native.unavailable() is None
+    asked = (tmp_path / "log").read_text().splitlines()
+    assert len(asked) == len(build.TARGETS)
+    assert [" ".join(target) in line for target, line in zip(build.TARGETS, asked, strict=True)] == [True] * len(asked)
+    assert build.library().native_lanes() == (4 if X86 else build.library().native_lanes())
+
+
+def test_a_cc_that_does_not_exist_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "/no/such/cc")
+    assert "no C compiler" in str(native.unavailable())
+
+
+@needs_compiler
+def test_a_system_that_refuses_tiles_gets_a_library_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = build.load
+    asked: list[int] = []
+
+    def refusing(path: Path) -> object:
+        library = loaded(path)
+        asked.append(1)
+        if len(asked) == 1:
+            library.native_prepare_machine = lambda: 0
+        return library
+
+    monkeypatch.setattr(build, "load", refusing)
+    monkeypatch.setattr(build, "TARGETS", ((), ("-DSECOND",)))
+    assert native.unavailable() is None
+    assert len(asked) == 2
+    build.library.cache_clear()
+    asked.clear()
+    monkeypatch.setattr(build, "TARGETS", (("-DONLY",),))
+    assert str(native.unavailable()).endswith("the system does not let this process use -DONLY")
+
+
+@needs_compiler
+def test_a_library_is_kept_and_made_anew_when_a_source_the_flags_or_the_processor_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine, folder = _sources(tmp_path / "sources", monkeypatch), tmp_path / "made"
+    folder.mkdir()
+    assert COMPILER is not None
+
+    def made(*flags: str) -> Path:
+        return build.compile_library([*QUICK, *flags], compiler=COMPILER, folder=folder, source=engine)
+
+    first = made()
+    stamp = first.stat().st_mtime_ns
+    assert made() == first
+    assert first.stat().st_mtime_ns == stamp
+    header = engine.parent / "vectors.h"
+    header.write_text(header.read_text() + "// changed\n")
+    second = made()
+    third = made("-DOTHER")
+    monkeypatch.setattr(build, "_processor", lambda: "another")
+    fourth = made("-DOTHER")
+    assert len({first, second, third, fourth}) == 4
+    assert _built(folder) == sorted(path.name for path in (first, second, third, fourth))
+
+
+@needs_compiler
+@pytest.mark.parametrize("home", ["file", "proc", "none"])
+def test_without_a_folder_to_write_to_the_library_lasts_for_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if home == "file":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    elif home == "proc":
+        if not Path("/proc/self").exists():
+            pytest.skip("a folder nobody can write to")
+        monkeypatch.setenv("XDG_CACHE_HOME", "/proc")
+    else:
+
+        def homeless() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", homeless)
+    assert native.unavailable() is None
+    assert len(_built(Path(build._temporary().name))) >= 1
+
+
+@needs_compiler
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_is_read_only_is_not_needed(tmp_path: Path) -> None:
+    (tmp_path / "cache/hpsweep").mkdir(parents=True)
+    (tmp_path / "cache/hpsweep").chmod(0o500)
+    assert native.unavailable() is None
+
+
+@needs_compiler
+def test_the_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert native.unavailable() is None
+    (name,) = _built(tmp_path / ".cache/hpsweep")
+    assert name.startswith("native-")
+
+
+@needs_compiler
+def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from hpsweep.proxy.native import build\n"
+        "sys.stdin.read(1)\n"
+        f"path = build.compile_library({QUICK!r}, compiler={COMPILER!r}, folder=Path({str(tmp_path)!r}))\n"
+        "print(build.load(path).native_lanes(), path)"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:  # each waits for its letter, so that all begin together
+        assert process.stdin is not None
+        process.stdin.write("x")
+        process.stdin.flush()
+    answers = {process.communicate()[0] for process in processes}
+    assert len(answers) == 1
+    assert len(_built(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_sources_compile_without_a_warning(compiler: str, target: str, tmp_path: Path) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"needs {compiler}")
+    flags = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
+    flags += ["-Wall", "-Wextra", "-Werror", *TARGETS[target]]
+    build.compile_library(flags, compiler=compiler, folder=tmp_path)

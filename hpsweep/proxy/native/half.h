@@ -19,14 +19,13 @@ INLINE long pairs_of(long n) { return padded((n + 1) / 2); }
 #endif
 
 // The bfloat16 nearest to x, ties to even, in the low half of each lane; a NaN stays one.
-INLINE ivec rounded(vec x) {
-    ivec bits = (ivec)x;
-    ivec up = bits + 0x7fff + ((bits >> 16) & 1);
-    ivec nan = x != x;
-    return (((nan & (bits | 0x400000)) | (~nan & up)) >> 16) & 0xffff;
+INLINE uvec rounded(vec x) {
+    uvec bits = (uvec)x, nan = (uvec)(x != x);
+    uvec up = bits + 0x7fff + ((bits >> 16) & 1);
+    return ((nan & (bits | 0x400000)) | (~nan & up)) >> 16;
 }
 
-INLINE ivec packed(vec first, vec second) { return rounded(first) | (rounded(second) << 16); }
+INLINE uvec packed(vec first, vec second) { return rounded(first) | (rounded(second) << 16); }
 
 // b[i / 2][j] = the pair a[i][j], a[i + 1][j]: what is summed over the rows of a. An odd last row is paired with 0.
 static void pair_rows(int rows, int columns, const float *a, long a_row, pair *b, long b_row) {
@@ -60,7 +59,7 @@ INLINE vec pair_product(vec sum, pair a, vec b) {
     pair low_bits = a << 16, high_bits = a & 0xffff0000u;
     memcpy(&low, &low_bits, 4);
     memcpy(&high, &high_bits, 4);
-    sum += low * (vec)((ivec)b << 16);
+    sum += low * (vec)((uvec)b << 16);
     return sum + high * (vec)((ivec)b & (int32_t)0xffff0000);
 #endif
 }

@@ -27,6 +27,7 @@
 
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), may_alias)); // whose sums may overflow
 
 INLINE int smaller(int a, int b) { return a < b ? a : b; }
 INLINE long padded(long n) { return (n + 15) / 16 * 16; } // whole vectors of any length, and whole cache lines

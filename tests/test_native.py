@@ -23,7 +23,7 @@ from hpsweep.proxy.outcome import Outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
-from tests.native_library import TARGETS, pieces, use
+from tests.native_library import SANITIZER, TARGETS, pieces, use
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs a C compiler")
 
@@ -47,6 +47,13 @@ TRIALS = {
     "batch 5": AWKWARD.replace(width=24, head_size=4, batch=5, depth=3, context=17),
     "one head, context 1": AWKWARD.replace(width=16, head_size=16, context=1, batch=1, depth=1),
 }
+
+
+@pytest.fixture(autouse=True)
+def sanitized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a sanitizer every test trains by its library."""
+    if SANITIZER:
+        use("this processor", monkeypatch)
 
 
 def _bin_source(folder: Path, vocabulary: int) -> str:
@@ -165,9 +172,7 @@ HALF = {
 
 @pytest.mark.parametrize("name", HALF)
 @pytest.mark.parametrize("target", TARGETS)
-def test_bfloat16_trains_close_to_torchs_and_to_float32(
-    target: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_in_bfloat16_are_close_to_torchs(target: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     use(target, monkeypatch)
     trial, data = HALF[name], load_dataset("stdlib")
     training, reference = NativeTrial(trial, data), torch_engine.Ensemble([trial], data, torch.device("cpu"))
@@ -178,6 +183,15 @@ def test_bfloat16_trains_close_to_torchs_and_to_float32(
         np.testing.assert_allclose(
             training.tensor(tensor, "gradient"), gradient[0], rtol=0, atol=0.03 * largest, err_msg=tensor
         )
+
+
+@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("target", TARGETS)
+def test_bfloat16_trains_close_to_torchs_and_to_float32(
+    target: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(target, monkeypatch)
+    trial = HALF[name]
     half, single = (_held_out(native.train([t])) for t in (trial, trial.replace(precision="float32")))
     assert half == pytest.approx(_held_out(torch_engine.train([trial])), abs=0.02)
     assert half != single

@@ -162,10 +162,19 @@ def _look_up(
     table: Float[Tensor, "trial vocabulary width"], ids: Int[Tensor, "trial batch context"]
 ) -> Float[Tensor, "trial batch context width"]:
     trial, vocabulary, width = table.shape
-    if table.is_cuda:  # the backward pass of torch's embedding waits for the GPU, which a CUDA graph cannot hold
-        return table.gather(1, ids.view(trial, -1, 1).expand(-1, -1, width)).view(*ids.shape, width)
+    if table.is_cuda:
+        return _gathered(table, ids)
     first = torch.arange(trial, device=ids.device).view(-1, 1, 1) * vocabulary
     return F.embedding(ids + first, table.reshape(trial * vocabulary, width))
+
+
+def _gathered(
+    table: Float[Tensor, "trial vocabulary width"], ids: Int[Tensor, "trial batch context"]
+) -> Float[Tensor, "trial batch context width"]:
+    # The backward pass of torch's embedding sorts many ids and may wait for the GPU, which no CUDA graph can hold
+    # (pytorch issue 82886); on a CPU it is the faster one.
+    places = ids.flatten(1)[..., None].expand(-1, -1, table.shape[-1])
+    return table.gather(1, places).view(*ids.shape, -1)
 
 
 def _over(x: Tensor, per_trial: Float[Tensor, " trial"], dims: int | None = None) -> Tensor:

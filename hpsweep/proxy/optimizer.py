@@ -32,7 +32,7 @@ def mask_gradients(gradients: Parameters, masks: Mapping[str, Shaped[Tensor, "tr
 def clip_gradients(gradients: Parameters, limit: float) -> Float[Tensor, " trial"]:
     """Scale each trial's gradient down to norm `limit`; returns the norms before (torch.nn.utils' formula)."""
     norms = [torch.linalg.vector_norm(g, dim=tuple(range(1, g.dim()))) for g in gradients.values()]
-    total: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
     factor = (limit / (total + 1e-6)).clamp(max=1.0)
     for gradient in gradients.values():
         gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import math
+import platform
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpsweep.parametrization.masks import mask
 from hpsweep.parametrization.rules import tensors
+from hpsweep.proxy import batches, model, optimizer
 from hpsweep.proxy import ensemble as torch_engine
-from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.device import WARM_UP, Captured
 from hpsweep.proxy.outcome import CURVE_POINTS, Outcome, _result
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
@@ -228,6 +231,133 @@ def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
     a, b = torch_engine.train([single]).rows[0]["val_loss"], torch_engine.train([half]).rows[0]["val_loss"]
     assert a != b
     assert a == pytest.approx(b, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"width": 128}, {"width": 96, "context": 300, "batch": 3}, {"context": 33, "batch": 5, "depth": 4}]
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_with_one_thread_a_trial_alone_and_among_others_is_the_same_bit_for_bit(change: Any, precision: Any) -> None:
+    trials = [trial.replace(steps=6, precision=precision, **change) for trial in MIXED]
+    together = torch_engine.train(trials)
+    for place in (0, 3):
+        alone = torch_engine.train([trials[place]])
+        assert (_curve(alone, trials[place]) == _curve(together, trials[place])).all()
+        assert alone.rows[0]["val_loss"] == together.rows[place]["val_loss"]
+
+
+def test_a_step_as_a_gpu_takes_it_has_the_losses_of_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [*MIXED, BASE.replace(lr=1e6), BASE.replace(init_std=1e30)]  # two diverge, and stay
+    reference = torch_engine.train(trials)
+    monkeypatch.setitem(torch_engine.CHECK_EVERY, "cpu", torch_engine.CHECK_EVERY["cuda"])
+    monkeypatch.setitem(torch_engine.SHRINK_AT, "cpu", torch_engine.SHRINK_AT["cuda"])
+    monkeypatch.setitem(batches.AHEAD, "cpu", 7)
+    monkeypatch.setattr(model, "_look_up", model._gathered)
+    kept = []
+    monkeypatch.setattr(torch_engine.Ensemble, "_keep", lambda self, remaining: kept.append(remaining))
+    outcome = torch_engine.train(trials)
+    assert kept == []
+    for row, expected in zip(outcome.rows, reference.rows, strict=True):
+        assert (row["status"], row.get("diverged_step")) == (expected["status"], expected.get("diverged_step"))
+        if row["status"] == "ok":
+            assert row["val_loss"] == pytest.approx(expected["val_loss"], abs=1e-4)
+    assert _curve(outcome, MIXED[0])[0] == pytest.approx(_curve(reference, MIXED[0])[0], abs=1e-6)
+
+
+def test_an_ensemble_gets_smaller_once_no_more_than_its_share_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(torch_engine.SHRINK_AT, "cpu", 0.5)
+    ensemble = torch_engine.Ensemble(MIXED[:4], load_dataset("stdlib"), torch.device("cpu"))
+    fine, high = 5.0, 100.0
+    ensemble.drop_diverged(torch.tensor([[fine, fine, fine, fine], [fine, high, fine, fine]]), since=1)
+    assert (ensemble.members, ensemble.diverged) == ([0, 1, 2, 3], {1: 1})
+    assert set(ensemble.evaluate()) == {0, 2, 3}
+    ensemble.drop_diverged(torch.tensor([[fine] * 4, [fine] * 4, [high, high, fine, fine]]), since=2)
+    assert (ensemble.members, ensemble.diverged) == ([2, 3], {1: 1, 0: 2})
+    assert [len(p) for p in ensemble.parameters.values()] == [2] * len(ensemble.parameters)
+
+
+def test_gradients_come_in_the_memory_order_of_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = []
+
+    def laid_out(gradient: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        result = optimizer.laid_out(gradient, parameter)
+        assert result.stride() == parameter.stride()
+        copied.append(result is not gradient)
+        return result
+
+    monkeypatch.setattr(torch_engine, "laid_out", laid_out)
+    ensemble = torch_engine.Ensemble(MIXED, load_dataset("stdlib"), torch.device("cpu"))
+    ensemble.step(0, torch.full((1, 5), torch.nan))
+    ensemble.drop_diverged(torch.tensor([[1.0, math.nan, 1.0, 1.0, 1.0]]), since=0)
+    ensemble.step(1, torch.full((2, 5), torch.nan))
+    names = list(ensemble.parameters) * 2
+    assert {name for name, copy in zip(names, copied, strict=True) if copy} <= {"embedding.token"}
+
+
+def test_the_step_asks_no_tensor_for_its_value() -> None:
+    asked = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
+                asked.append(func)
+            return func(*args, **(kwargs or {}))
+
+    ensemble = torch_engine.Ensemble(MIXED, load_dataset("stdlib"), torch.device("cpu"))
+    ensemble.step(0, torch.full((2, 5), torch.nan))
+    ensemble.number.fill_(1)
+    with Watch():
+        ensemble._update()
+        assert asked == []
+        ensemble.number.item()
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_a_step_finds_the_memory_of_the_step_before() -> None:
+    resource = pytest.importorskip("resource")
+    ensemble = torch_engine.Ensemble(
+        [BASE.replace(context=64, batch=8, seed=i) for i in range(4)], load_dataset("stdlib"), torch.device("cpu")
+    )
+    history = torch.full((20, 4), torch.nan)
+    faults = []
+    for step in range(20):
+        ensemble.step(step, history)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    assert faults[-1] - faults[9] < 10 * 1000  # 7000 in every step otherwise
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_of_a_captured_graph_are_those_of_the_function_and_never_wait(precision: Any) -> None:
+    trials = [t.replace(precision=precision) for t in MIXED]
+    histories = []
+    for captured in (True, False):
+        ensemble = torch_engine.Ensemble(trials, load_dataset("stdlib"), torch.device("cuda"))
+        history = torch.full((30, 5), torch.nan, device="cuda")
+        for step in range(30):
+            ensemble.batches.hold(step)
+            torch.cuda.set_sync_debug_mode("error" if step > WARM_UP else "default")
+            ensemble.step(step, history)
+            if not captured:
+                ensemble.update = ensemble._update
+        torch.cuda.set_sync_debug_mode("default")
+        assert isinstance(ensemble.update, Captured) == captured
+        assert not captured or ensemble.update.graph is not None
+        histories.append(history.cpu().numpy())
+    np.testing.assert_allclose(*histories, atol=1e-3 if precision == "float32" else 0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_is_measured_to_fit_into_the_memory_fits() -> None:
+    trials = [BASE.replace(seed=i) for i in range(64)]
+    free = torch.cuda.mem_get_info()[0]
+    size = torch_engine.trials_that_fit(trials, load_dataset("stdlib"), torch.device("cuda"))
+    assert 8 < size <= 64
+    torch_engine._bytes(trials[:size], load_dataset("stdlib"), torch.device("cuda"))
+    assert torch.cuda.mem_get_info()[0] > 0.1 * free
 
 
 @pytest.mark.gpu

@@ -20,8 +20,9 @@ from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
 from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy import model
-from hpsweep.proxy.data import load_dataset, windows
-from hpsweep.proxy.ensemble import Ensemble, precision
+from hpsweep.proxy.data import load_dataset
+from hpsweep.proxy.device import precision, products
+from hpsweep.proxy.ensemble import Ensemble
 from hpsweep.spec import Trial
 
 FEW_INPUTS = 8
@@ -53,7 +54,8 @@ def subject(trial: Trial, device: str) -> Subject:
     """The trial's model and its training, on its first batch again and again."""
     data = load_dataset(trial.data)
     ensemble = Ensemble([trial], data, torch.device(device))
-    ids = torch.from_numpy(windows(data.train, ensemble.offsets[trial.seed][0], trial.context)[0])[None].to(device)
+    ensemble.batches.hold(0)
+    ids, _ = ensemble.batches.current()
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
@@ -61,7 +63,7 @@ def subject(trial: Trial, device: str) -> Subject:
     @torch.no_grad()
     def activations() -> dict[str, Activation]:
         seen = _Products(ensemble.parameters)
-        with seen, precision(trial, ensemble.device):
+        with seen, products(ensemble.device), precision(trial, ensemble.device):
             model.logits(ensemble.parameters, ensemble.multipliers, ids, head_size=trial.head_size)
         for name, (_, kind) in tensors(trial, data.vocabulary).items():
             if kind not in ("embedding", "norm") and name not in seen.outputs:

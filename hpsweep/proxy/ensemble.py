@@ -1,11 +1,16 @@
-"""The torch engine: an ensemble trained together on a CPU or a GPU, each trial as if it were alone."""
+"""The torch engine: an ensemble trained together on a CPU or a GPU, each trial as if it were alone.
+
+A step is one function of tensors on the device: batches, learning rates, the schedule's factor and the place in the
+history are tensors too. A CPU runs it; a GPU replays it as one CUDA graph and is waited for only every CHECK_EVERY
+steps.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,42 +18,93 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hpsweep.proxy import model
-from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, validation_windows, windows
-from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, cpu_name, outcome
+from hpsweep.proxy.batches import Batches
+from hpsweep.proxy.data import Dataset, load_dataset, validation_windows
+from hpsweep.proxy.device import (
+    WARM_UP,
+    Captured,
+    device_name,
+    fitting,
+    keep_memory,
+    out_of_memory,
+    precision,
+    products,
+)
+from hpsweep.proxy.optimizer import Optimizer, clip_gradients, laid_out, mask_gradients, rows
+from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 
 CHECK_EVERY = {"cpu": 1, "cuda": 16}
 """Steps between looks at which trials have diverged; a look makes the GPU wait. No result depends on it."""
 
+SHRINK_AT = {"cpu": 1.0, "cuda": 0.5}
+"""An ensemble is made smaller when trials have diverged and no more than this share of it is left: a GPU has to
+capture its step anew. Until then they stay, which no neighbour notices. No result depends on it."""
+
+MEASURED = 8
+"""Trials whose memory on a GPU is measured, where more are to be trained together."""
+
 
 def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
     """Train the trials, which share one shape, together; rows in their order.
 
-    No trial's result depends on its neighbours. When memory runs out the ensemble is halved. `progress` is
-    called with (steps done, steps in all). Raises ValueError if the shapes differ or the data is unfit.
+    No trial's result depends on its neighbours. On a GPU no more are trained at a time than its free memory holds;
+    when memory runs out the ensemble is halved. `progress` is called with (steps done, steps in all). Raises
+    ValueError if the shapes differ or the data is unfit.
     """
     check_shapes(trials)
-    data = load_dataset(trials[0].data)
+    data, where = load_dataset(trials[0].data), torch.device(device)
+    parts = 1 if where.type == "cpu" else math.ceil(len(trials) / trials_that_fit(trials, data, where))
+    return _joined([_train_or_halve(part, data, where, progress) for part in _split(trials, parts)])
+
+
+def _train_or_halve(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress | None) -> Outcome:
     try:
-        return _train(trials, data, torch.device(device), progress)
+        return _train(trials, data, device, progress)
     except RuntimeError as error:
         if not out_of_memory(error) or len(trials) == 1:
             raise
-    if device == "cuda":
+    if device.type == "cuda":
         torch.cuda.empty_cache()
-    middle = len(trials) // 2
-    halves = [train(part, device=device, progress=progress) for part in (trials[:middle], trials[middle:])]
+    return _joined([_train_or_halve(half, data, device, progress) for half in _split(trials, 2)])
+
+
+def _split(trials: Sequence[Trial], parts: int) -> list[Sequence[Trial]]:
+    ends = [len(trials) * i // parts for i in range(parts + 1)]
+    return [trials[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _joined(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(
-        rows=[row for half in halves for row in half.rows],
-        curves={name: [*halves[0].curves[name], *halves[1].curves[name]] for name in halves[0].curves},
+        rows=[row for part in outcomes for row in part.rows],
+        curves={name: [value for part in outcomes for value in part.curves[name]] for name in outcomes[0].curves},
     )
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether the error says that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+def trials_that_fit(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
+    """How many of the trials the GPU's free memory holds, by what the first steps of one and of MEASURED take.
+
+    So many are simply tried: what does not fit is halved.
+    """
+    if len(trials) <= MEASURED:
+        return len(trials)
+    free, one, several = (_bytes(trials[:count], data, device) for count in (0, 1, MEASURED))
+    return min(len(trials), fitting(free, one, several, MEASURED))
+
+
+def _bytes(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
+    """Bytes of the GPU's memory that training the trials takes; without trials, those that are free."""
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info(device)[0]
+    if not trials:
+        return free
+    ensemble = Ensemble(trials, data, device)
+    history = torch.full((trials[0].total_steps, len(trials)), torch.nan, device=device)
+    for step in range(min(WARM_UP + 1, trials[0].total_steps)):
+        ensemble.step(step, history)
+    torch.cuda.synchronize(device)
+    return free - torch.cuda.mem_get_info(device)[0]
 
 
 def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress | None) -> Outcome:
@@ -85,61 +141,79 @@ class Ensemble:
     """The tensors of the trials that are still training; `members` are their places among all trials."""
 
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_memory()
         self.trials, self.data, self.device = list(trials), data, device
         self.members = list(range(len(trials)))
         self.diverged: dict[int, int] = {}  # place among all trials -> step
-        first = trials[0]
-        self.parameters = {n: p.to(device) for n, p in model.initial_parameters(trials, data.vocabulary).items()}
+        initial = model.in_gradient_order(model.initial_parameters(trials, data.vocabulary))
+        kept = model.in_gradient_order(model.masks(trials, data.vocabulary))
+        self.parameters = {name: p.to(device) for name, p in initial.items()}
+        self.masks = {name: m.to(device, torch.float32) for name, m in kept.items()}  # a product of booleans is slow
         self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers(trials, data.vocabulary)))
-        self.masks = {n: m.to(device) for n, m in model.masks(trials, data.vocabulary).items()}
         self.optimizer = Optimizer(trials, self.parameters, data.vocabulary)
-        self.offsets = {
-            seed: train_offsets(data, seed=seed, steps=first.total_steps, batch=first.batch, context=first.context)
-            for seed in {t.seed for t in trials}
-        }
+        self.batches = Batches(trials, data, device)
+        self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
+        self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
+        self.history = torch.empty(0)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.columns = torch.tensor(self.members, device=self.device)
+        self.update: Callable[[], None] = Captured(self._update) if self.device.type == "cuda" else self._update
 
     def step(self, step: int, history: Float[Tensor, "step trial"]) -> None:
         """One optimizer step of every member; its training losses go into `history[step]`."""
-        trials, first = [self.trials[i] for i in self.members], self.trials[0]
-        drawn = {seed: windows(self.data.train, rows[step], first.context) for seed, rows in self.offsets.items()}
-        inputs, targets = (
-            torch.from_numpy(np.stack([drawn[t.seed][which] for t in trials])).to(self.device, non_blocking=True)
-            for which in (0, 1)
-        )
+        if history is not self.history:
+            self.history = history
+            self._begin()
+        self.batches.hold(step)
+        self.number.fill_(step)
+        self.factor.fill_(schedule(self.trials[0], step))
+        with products(self.device):
+            self.update()
+
+    def _update(self) -> None:
+        """The step whose number the device knows: nothing here asks the device for a value."""
+        inputs, targets = self.batches.current()
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
         losses = self._losses(inputs, targets).mean(1)
-        gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
+        found = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         for parameter in self.parameters.values():
             parameter.requires_grad_(False)
-        # torch's fused AdamW reads a gradient as if it were laid out like its parameter, whatever its strides
-        # (seen in torch 2.13 on CPU), and the gradient of a transposed weight is not.
-        by_name = {name: g.contiguous() for name, g in zip(self.parameters, gradients, strict=True)}
-        mask_gradients(by_name, self.masks)
-        norms = clip_gradients(by_name, first.clip)
-        self.optimizer.step(by_name, schedule(first, step))
-        history[step, self.members] = torch.where(norms.isfinite(), losses.detach(), torch.nan)
+        gradients = {n: laid_out(g, p) for (n, p), g in zip(self.parameters.items(), found, strict=True)}
+        mask_gradients(gradients, self.masks)
+        norms = clip_gradients(gradients, self.trials[0].clip)
+        self.optimizer.step(gradients, self.factor)
+        known = torch.where(norms.isfinite(), losses.detach(), torch.nan)
+        self.history.index_put_((self.number, self.columns), known)
 
     def drop_diverged(self, history: Float[Tensor, "step trial"], *, since: int) -> None:
-        """Let go of members whose losses from step `since` on say that they diverged, noting the step."""
+        """Note the step of members whose losses from step `since` on say that they diverged; let go of them."""
         bad = beyond_limit(history[:, self.members], since, self.data.vocabulary)
         if not bool(bad.any()):
             return
         steps = (since + bad.int().argmax(0)).tolist()
-        lost = bad.any(0).tolist()
-        for member, step, gone in zip(self.members, steps, lost, strict=True):
+        for member, step, gone in zip(self.members, steps, bad.any(0).tolist(), strict=True):
             if gone:
-                self.diverged[member] = step
-        remaining = [i for i, gone in enumerate(lost) if not gone]
+                self.diverged.setdefault(member, step)
+        remaining = [i for i, member in enumerate(self.members) if member not in self.diverged]
+        if len(remaining) <= SHRINK_AT.get(self.device.type, 0.5) * len(self.members):
+            self._keep(remaining)
+
+    def _keep(self, remaining: Sequence[int]) -> None:
         self.members = [self.members[i] for i in remaining]
-        self.parameters = {n: p[remaining] for n, p in self.parameters.items()}
-        self.multipliers = model.Multipliers(*(m[remaining] for m in self.multipliers))
-        self.masks = {n: m[remaining] for n, m in self.masks.items()}
+        self._begin()
+        self.parameters = {n: rows(p, remaining) for n, p in self.parameters.items()}
+        self.multipliers = model.Multipliers(*(rows(m, remaining) for m in self.multipliers))
+        self.masks = {n: rows(m, remaining) for n, m in self.masks.items()}
         self.optimizer.keep(remaining, self.parameters)
+        self.batches.keep(remaining)
 
     @torch.no_grad()
     def evaluate(self) -> dict[int, Float[np.ndarray, " sequence"]]:
-        """Loss of every held-out sequence, nats/token, by the members' places among all trials."""
+        """Loss of every held-out sequence, nats/token, by the places of those that train among all trials."""
         if not self.members:
             return {}
         first = self.trials[0]
@@ -147,12 +221,13 @@ class Ensemble:
             torch.from_numpy(x) for x in validation_windows(self.data, first.eval_sequences, first.context)
         )
         size = 2 * first.batch
-        chunks = [
-            self._losses(self._for_all(inputs[i : i + size]), self._for_all(targets[i : i + size]))
-            for i in range(0, first.eval_sequences, size)
-        ]
+        with products(self.device):
+            chunks = [
+                self._losses(self._for_all(inputs[i : i + size]), self._for_all(targets[i : i + size]))
+                for i in range(0, first.eval_sequences, size)
+            ]
         each = torch.cat(chunks, 1).double().cpu().numpy()
-        return dict(zip(self.members, each, strict=True))
+        return {m: losses for m, losses in zip(self.members, each, strict=True) if m not in self.diverged}
 
     def _for_all(self, ids: Int[Tensor, "batch context"]) -> Int[Tensor, "trial batch context"]:
         return ids.to(self.device).expand(len(self.members), *ids.shape)
@@ -168,15 +243,3 @@ class Ensemble:
 def beyond_limit(history: Float[Tensor, "step trial"], since: int, vocabulary: int) -> Bool[Tensor, "later trial"]:
     """Whether the loss of each step from `since` on says that the trial has diverged; not a number does too."""
     return ~(history[since:] <= DIVERGED_FACTOR * history[0].clamp(min=math.log(vocabulary)))
-
-
-@contextlib.contextmanager
-def precision(trial: Trial, device: torch.device) -> Iterator[None]:
-    """bfloat16: products in bfloat16; weights, norms, losses and the optimizer in float32."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=trial.precision == "bfloat16"):
-        yield
-
-
-def device_name(device: torch.device) -> str:
-    """The device as its maker names it."""
-    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu_name()

@@ -18,10 +18,14 @@ from torch import Tensor
 
 from hpsweep.parametrization import masks as mask_rules
 from hpsweep.parametrization.rules import SPARSE, attention_scale, readout_multiplier, tensor_numbers, tensors
+from hpsweep.proxy.device import by_onednn
 from hpsweep.spec import Trial
 
 Parameters = dict[str, Tensor]
 """Name -> (trial, *shape); names and shapes as in `parametrization.rules.tensors`."""
+
+PLAIN_CONTEXT = 256
+"""Tokens up to which attention as product, softmax, product is the faster one on a CPU whose products oneDNN does."""
 
 
 class Multipliers(NamedTuple):
@@ -72,6 +76,11 @@ def initial_parameters(trials: Sequence[Trial], vocabulary: int) -> Parameters:
     return result
 
 
+def in_gradient_order(tensors: Parameters) -> Parameters:
+    """The same tensors, matrices of `_linear` in the memory order in which their gradients come: transposed."""
+    return {n: t.mT.contiguous().mT if t.dim() == 3 and "embedding" not in n else t for n, t in tensors.items()}
+
+
 def logits(
     parameters: Parameters, multiply: Multipliers, inputs: Int[Tensor, "trial batch context"], *, head_size: int
 ) -> Float[Tensor, "trial batch context vocabulary"]:
@@ -119,7 +128,7 @@ def _attention(
     qkv = qkv.view(trial * batch, context, 3, width // head_size, head_size)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (trial x batch, heads, context, head_size)
     q = (q.view(trial, batch, *q.shape[1:]) * _over(q[None], multiply.attention, dims=5)).flatten(0, 1)
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+    if q.device.type == "cpu" and (q.dtype == torch.bfloat16 or (by_onednn() and context <= PLAIN_CONTEXT)):
         y = _plain_attention(q, k, v)
     else:
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
@@ -128,11 +137,13 @@ def _attention(
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # The backward pass of torch's fused bfloat16 attention is several times slower than this on CPU.
-    context = q.shape[-2]
-    future = torch.ones(context, context, dtype=torch.bool, device=q.device).triu(1)
-    scores = (q @ k.transpose(-2, -1)).masked_fill(future, -torch.inf)
-    return scores.softmax(-1) @ v
+    # Faster on CPU than torch's fused attention: several times where its backward pass is in bfloat16, and where its
+    # many small products go to oneDNN, twice up to the context at which the scores outgrow the cache.
+    shape, context = q.shape, q.shape[-2]
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    future = torch.full((context, context), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
+    scores = (q @ k.mT).add_(future)  # (trial x batch x heads, context, context)
+    return (scores.softmax(-1) @ v).view(shape)
 
 
 def _linear(
@@ -151,8 +162,19 @@ def _look_up(
     table: Float[Tensor, "trial vocabulary width"], ids: Int[Tensor, "trial batch context"]
 ) -> Float[Tensor, "trial batch context width"]:
     trial, vocabulary, width = table.shape
+    if table.is_cuda:
+        return _gathered(table, ids)
     first = torch.arange(trial, device=ids.device).view(-1, 1, 1) * vocabulary
     return F.embedding(ids + first, table.reshape(trial * vocabulary, width))
+
+
+def _gathered(
+    table: Float[Tensor, "trial vocabulary width"], ids: Int[Tensor, "trial batch context"]
+) -> Float[Tensor, "trial batch context width"]:
+    # The backward pass of torch's embedding sorts many ids and may wait for the GPU, which no CUDA graph can hold
+    # (pytorch issue 82886); on a CPU it is the faster one.
+    places = ids.flatten(1)[..., None].expand(-1, -1, table.shape[-1])
+    return table.gather(1, places).view(*ids.shape, -1)
 
 
 def _over(x: Tensor, per_trial: Float[Tensor, " trial"], dims: int | None = None) -> Tensor:

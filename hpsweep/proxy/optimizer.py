@@ -1,23 +1,29 @@
 """AdamW with learning rates and weight decays per trial and per tensor.
 
-The update itself is torch.optim.AdamW's: every trial's slice of a tensor is a parameter of its own, and the
-slices of one trial that share a learning rate and a decay are one parameter group.
+The update itself is torch's AdamW: every trial's slice of a tensor is a parameter of its own, and the slices of one
+trial that share a learning rate and a decay are updated in one call, by torch's function rather than its class, whose
+import and bookkeeping cost more than the update of a small model. Rates are tensors, so that a step can be captured in
+a CUDA graph.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hpsweep.parametrization.rules import tensor_numbers
 from hpsweep.proxy.model import Parameters
 from hpsweep.spec import Trial
 
+_adamw = importlib.import_module("torch.optim.adamw").adamw  # torch.optim hides the module of this name
 
-def mask_gradients(gradients: Parameters, masks: Mapping[str, Bool[Tensor, "trial fan_out fan_in"]]) -> None:
+
+def mask_gradients(gradients: Parameters, masks: Mapping[str, Shaped[Tensor, "trial fan_out fan_in"]]) -> None:
     """Zero the gradient of weights that do not exist, so that they take no part in norms, clipping or steps."""
     for name, kept in masks.items():
         gradients[name].mul_(kept)
@@ -25,67 +31,121 @@ def mask_gradients(gradients: Parameters, masks: Mapping[str, Bool[Tensor, "tria
 
 def clip_gradients(gradients: Parameters, limit: float) -> Float[Tensor, " trial"]:
     """Scale each trial's gradient down to norm `limit`; returns the norms before (torch.nn.utils' formula)."""
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()])
-    total: Tensor = torch.linalg.vector_norm(norms, dim=0)
+    norms = [torch.linalg.vector_norm(g, dim=tuple(range(1, g.dim()))) for g in gradients.values()]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
     factor = (limit / (total + 1e-6)).clamp(max=1.0)
     for gradient in gradients.values():
         gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
     return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """What AdamW keeps of a tensor."""
+
+    step: Float[Tensor, " trial"]
+    exp_avg: Float[Tensor, "trial ..."]
+    exp_avg_sq: Float[Tensor, "trial ..."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """The tensors of one trial that share a learning rate and a decay."""
+
+    trial: int
+    names: Sequence[str]
+    lr: float  # before the schedule
+    weight_decay: float
+
+
 class Optimizer:
     """AdamW over the tensors of an ensemble; trials can leave it between steps."""
 
     def __init__(self, trials: Sequence[Trial], parameters: Parameters, vocabulary: int) -> None:
-        first = trials[0]
-        self.adamw = torch.optim.AdamW(
-            [group for i, t in enumerate(trials) for group in _groups(t, i, parameters, vocabulary)],
-            lr=first.lr,
-            betas=(first.beta1, first.beta2),
-            eps=first.eps,
-            fused=True,
-        )
+        self.first = trials[0]
+        self.device = next(iter(parameters.values())).device
+        self.moments = {
+            name: Moments(
+                step=torch.zeros(len(trials), device=p.device),
+                exp_avg=torch.zeros_like(p),  # in the memory order of the parameter, as of its gradient
+                exp_avg_sq=torch.zeros_like(p),
+            )
+            for name, p in parameters.items()
+        }
+        self._work_on([group for i, trial in enumerate(trials) for group in _groups(trial, i, vocabulary)], parameters)
 
-    def step(self, gradients: Parameters, factor: float) -> None:
-        """One AdamW step of every trial, all learning rates multiplied by `factor`."""
-        for group in self.adamw.param_groups:
-            group["lr"] = group["base_lr"] * factor
-            for name, parameter in zip(group["names"], group["params"], strict=True):
-                parameter.grad = gradients[name][group["trial"]]
-        self.adamw.step()
+    def _work_on(self, groups: Sequence[_Group], parameters: Parameters) -> None:
+        self.groups = groups
+        self.base_rates = torch.tensor([group.lr for group in groups], device=self.device)
+        self.rates = torch.empty_like(self.base_rates)
+        self.slices = [
+            [
+                [parameters[name][group.trial] for name in group.names],
+                *([getattr(self.moments[name], what)[group.trial] for name in group.names] for what in _MOMENTS),
+            ]
+            for group in groups
+        ]
+
+    def step(self, gradients: Parameters, factor: Float[Tensor, ""]) -> None:
+        """One AdamW step of every trial, all learning rates multiplied by `factor`; gradients as of `laid_out`."""
+        torch.mul(self.base_rates, factor, out=self.rates)
+        by_trial = {name: gradient.unbind() for name, gradient in gradients.items()}
+        for group, rate, (weights, exp_avg, exp_avg_sq, steps) in zip(
+            self.groups, self.rates.unbind(), self.slices, strict=True
+        ):
+            _adamw(
+                weights,
+                [by_trial[name][group.trial] for name in group.names],
+                exp_avg,
+                exp_avg_sq,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                lr=rate,
+                weight_decay=group.weight_decay,
+                beta1=self.first.beta1,
+                beta2=self.first.beta2,
+                eps=self.first.eps,
+            )
 
     def keep(self, remaining: Sequence[int], parameters: Parameters) -> None:
         """Let the other trials go: `remaining` are their old indices, `parameters` their tensors from now on."""
-        groups = []
-        for group in self.adamw.param_groups:
-            if group["trial"] not in remaining:
-                for parameter in group["params"]:
-                    self.adamw.state.pop(parameter, None)
-                continue
-            group["trial"] = remaining.index(group["trial"])
-            moved = [parameters[name][group["trial"]] for name in group["names"]]
-            for old, new in zip(group["params"], moved, strict=True):
-                if old in self.adamw.state:
-                    self.adamw.state[new] = self.adamw.state.pop(old)
-            group["params"] = moved
-            groups.append(group)
-        self.adamw.param_groups = groups
+        self.moments = {
+            name: Moments(**{what: rows(getattr(moments, what), remaining) for what in _MOMENTS})
+            for name, moments in self.moments.items()
+        }
+        kept = [replace(g, trial=remaining.index(g.trial)) for g in self.groups if g.trial in remaining]
+        self._work_on(kept, parameters)
 
 
-def _groups(trial: Trial, index: int, parameters: Parameters, vocabulary: int) -> list[dict[str, object]]:
-    """Parameter groups of one trial: its slices, by learning rate and decay; together they hold every tensor."""
-    numbers = tensor_numbers(trial, vocabulary)
-    assert numbers.keys() == parameters.keys()
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the memory order of its parameter; a copy where it came in another.
+
+    torch's fused AdamW reads a gradient as if its memory were in the order of its parameter's, whatever its strides
+    (seen in torch 2.13).
+    """
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+
+
+def rows(tensor: Tensor, places: Sequence[int]) -> Tensor:
+    """Those entries along the first axis, in the memory order of the tensor."""
+    kept = torch.empty_strided(
+        (len(places), *tensor.shape[1:]), tensor.stride(), dtype=tensor.dtype, device=tensor.device
+    )
+    return kept.copy_(tensor[list(places)])
+
+
+def _groups(trial: Trial, index: int, vocabulary: int) -> list[_Group]:
+    """The tensors of one trial by learning rate and decay; together they are all of them."""
     by_rate: dict[tuple[float, float], list[str]] = {}
-    for name, n in numbers.items():
+    for name, n in tensor_numbers(trial, vocabulary).items():
         by_rate.setdefault((n.lr, n.weight_decay), []).append(name)
     return [
-        {
-            "params": [parameters[name][index] for name in names],
-            "names": names,
-            "trial": index,
-            "base_lr": lr,
-            "weight_decay": weight_decay,
-        }
+        _Group(trial=index, names=names, lr=lr, weight_decay=weight_decay)
         for (lr, weight_decay), names in by_rate.items()
     ]

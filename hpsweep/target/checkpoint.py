@@ -108,19 +108,15 @@ def load(path: Path, identity: Identity) -> State | None:
 
 
 def moments(optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
-    """AdamW's moments and step of every tensor, by name, on the CPU; {} before the first step."""
+    """AdamW's moments and step of every tensor, by name, on the CPU."""
     return {
-        name: {key: value.cpu() for key, value in optimizer.adamw.state[parameter].items()}
-        for group in optimizer.adamw.param_groups
-        for name, parameter in zip(group["names"], group["params"], strict=True)
-        if parameter in optimizer.adamw.state
+        name: {key: value[0].cpu() for key, value in vars(moments).items()}
+        for name, moments in optimizer.moments.items()
     }
 
 
 def restore_moments(optimizer: Optimizer, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Put the moments of `moments` back."""
-    for group in optimizer.adamw.param_groups:
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            if name in saved:
-                found = {key: value.to(parameter.device).clone() for key, value in saved[name].items()}
-                optimizer.adamw.state[parameter] = found
+    for name, moments in optimizer.moments.items():
+        for key, value in vars(moments).items():
+            value[0] = saved[name][key]

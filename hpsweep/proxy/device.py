@@ -1,0 +1,134 @@
+"""What training does otherwise from device to device: precision, products, memory, and capture in a CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from hpsweep.proxy.outcome import cpu_name
+from hpsweep.spec import Trial
+
+WARM_UP = 3
+"""Calls before a capture, in which libraries choose their kernels and take their memory."""
+
+
+@contextlib.contextmanager
+def precision(trial: Trial, device: torch.device) -> Iterator[None]:
+    """bfloat16: products in bfloat16; weights, norms, losses and the optimizer in float32."""
+    enabled = trial.precision == "bfloat16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def products(device: torch.device) -> Iterator[None]:
+    """float32 products by oneDNN where MKL is slow: to be held around forward and backward pass.
+
+    torch gives float32 products to MKL, which runs AVX2 code on processors of other makers than Intel. Matmul
+    precision "medium" gives them to oneDNN, which may then use bfloat16, and does so only on processors with AMX.
+    """
+    if device.type != "cpu" or not onednn_is_better():
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def by_onednn() -> bool:
+    """Whether float32 products on the CPU go to oneDNN at the moment."""
+    return torch.get_float32_matmul_precision() == "medium"
+
+
+@functools.cache
+def onednn_is_better() -> bool:
+    """Whether MKL is slow on this processor, and products under "medium" are float32's all the same."""
+    if "Intel" in cpu_name() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        return exact(torch.matmul)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def exact(product: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Whether a product of float32 matrices is as good as float32; bfloat16's is wrong by 1e-4 and more."""
+    a, b = torch.linspace(1, 2, 256 * 384).view(2, 128, 384).unbind()
+    found, expected = product(a, b.T).double(), a.double() @ b.double().T
+    return bool(((found - expected).abs() <= 1e-5 * expected).all())
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Let this process keep the memory that it frees, which a step takes again.
+
+    The C library hands large blocks back to the system, and every step then waits for them to be mapped and zeroed
+    anew: a third of the time of a step at width 64, half of it at width 256. Where it is not glibc's, nothing happens.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_MMAP_THRESHOLD, 2**30)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h; in bytes
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker names it."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu_name()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether the error says that memory ran out, on a GPU, also while a graph was captured, or on a CPU."""
+    on_gpu = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__))
+    return on_gpu or "DefaultCPUAllocator" in str(error)
+
+
+def fitting(free: int, one: int, several: int, count: int) -> int:
+    """How many trials fit into `free` bytes, where one takes `one` bytes and `count` of them together `several`.
+
+    A tenth of the memory stays free; at least 1.
+    """
+    each = max(1.0, (several - one) / (count - 1))
+    return max(1, int((0.9 * free - (one - each)) / each))
+
+
+class Captured:
+    """A function of no arguments, captured in a CUDA graph after WARM_UP calls: then a call is one launch.
+
+    It has to work on the same memory in every call and must not make the CPU wait for the GPU. The calls before the
+    capture are calls like any other; as torch asks (CUDA graphs, "whole network capture"), on a stream of their own.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function, self.calls = function, 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """Do what the function does."""
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.calls < WARM_UP:
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.function()
+            torch.cuda.current_stream().wait_stream(stream)
+            self.calls += 1
+        else:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):  # runs nothing
+                self.function()
+            graph.replay()
+            self.graph = graph

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hpsweep.proxy import batches
+from hpsweep.proxy.batches import Batches
+from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.spec import Trial
+
+TRIAL = Trial(width=16, head_size=16, depth=1, context=8, batch=3, steps=10)
+
+
+def test_every_trial_finds_the_windows_of_its_seed_and_step_in_a_memory_map_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(batches.AHEAD, "cpu", 4)
+    np.arange(5000, dtype="<u2").tofile(tmp_path / "tokens.bin")
+    data = load_dataset(f"bin:{tmp_path / 'tokens.bin'}?dtype=uint16&vocabulary=5000")
+    seeds = [3, 0, 3]
+    held = Batches([TRIAL.replace(seed=seed) for seed in seeds], data, torch.device("cpu"))
+    offsets = [train_offsets(data, seed=seed, steps=10, batch=3, context=8) for seed in seeds]
+    for step in (0, 1, 2, 3, 4, 8, 9, 2):  # onwards over the end of what is held, and back
+        held.hold(step)
+        for place, expected in enumerate(zip(*(windows(data.train, o[step], 8) for o in offsets), strict=True)):
+            np.testing.assert_array_equal(held.current()[place], np.stack(expected))
+    held.keep([1, 2])
+    inputs, _ = held.current()
+    np.testing.assert_array_equal(inputs, np.stack([windows(data.train, o[2], 8)[0] for o in offsets[1:]]))

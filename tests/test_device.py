@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hpsweep.proxy.device import by_onednn, exact, fitting, onednn_is_better, out_of_memory, products
+
+
+def test_a_product_in_bfloat16_is_told_from_one_in_float32() -> None:
+    assert exact(torch.matmul)
+    assert not exact(lambda a, b: (a.bfloat16() @ b.bfloat16()).float())
+    assert not exact(lambda a, b: a.bfloat16().float() @ b.bfloat16().float())
+
+
+def test_products_are_exact_to_float32_and_the_setting_comes_back() -> None:
+    def fail() -> None:
+        assert by_onednn() == onednn_is_better()
+        assert exact(torch.matmul)
+        assert exact(lambda a, b: torch.bmm(a[None], b[None])[0])
+        raise KeyError
+
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(KeyError), products(torch.device("cpu")):
+        fail()
+    assert torch.get_float32_matmul_precision() == before
+    with products(torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(
+    ("free", "one", "several", "count", "size"),
+    [
+        (1000, 150, 500, 8, 16),  # 50 each and 100 once: 900 = 100 + 16 x 50
+        (1000, 50, 400, 8, 18),
+        (100, 150, 500, 8, 1),  # at least one is tried
+        (1000, 20, 20, 8, 881),  # within what memory is counted in
+    ],
+)
+def test_the_trials_that_fit_leave_a_tenth_of_the_memory_free(
+    free: int, one: int, several: int, count: int, size: int
+) -> None:
+    assert fitting(free, one, several, count) == size
+
+
+def test_memory_that_runs_out_is_told_also_where_it_ended_a_capture() -> None:
+    assert out_of_memory(torch.OutOfMemoryError("made up"))
+    assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert not out_of_memory(RuntimeError("another"))
+    ended = RuntimeError("operation failed due to a previous error during capture")
+    ended.__context__ = torch.OutOfMemoryError("made up")
+    assert out_of_memory(ended)

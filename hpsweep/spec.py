@@ -203,7 +203,7 @@ class Trial:
     @cached_property
     def shape(self) -> tuple[Any, ...]:
         """What trials of one ensemble share; everything else differs freely among them."""
-        return _shared(self.resolved)
+        return shape_of(self.resolved)
 
     def replace(self, **changes: Any) -> Trial:
         """A trial with some fields changed; a new duration takes the place of the old one."""
@@ -218,6 +218,7 @@ class Trial:
         return made
 
 
+_RESOLVED = tuple(name for name in Trial.__annotations__ if name not in ("tokens", "tokens_per_parameter"))
 # Fields that may differ within an ensemble.
 _FREE = frozenset(
     {
@@ -225,6 +226,15 @@ _FREE = frozenset(
         *("weight_decay", "weight_decay_rule", "base_width", "base_density"),
     }
 )
+
+
+_shared = itemgetter(*(name for name in _RESOLVED if name not in _FREE))
+
+
+def shape_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The shape of the Trial that a stored row came from."""
+    shape: tuple[Any, ...] = _shared(row)
+    return shape
 
 
 def trial_from_row(row: Mapping[str, Any]) -> Trial:
@@ -448,24 +458,6 @@ def _seeds(number: int) -> str:
     return f"{number} seed{'s' * (number != 1)}"
 
 
-def pack(trials: Iterable[Trial], size: int, multiple: int = 1) -> list[tuple[Trial, ...]]:
-    """Ensembles of at most `size` trials of equal shape, in the order of the trials.
-
-    Each shape's trials are spread evenly, over a number of ensembles that is a multiple of `multiple` (the
-    number of workers) where there are trials enough, so that workers finish together.
-    """
-    shapes: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in trials:
-        shapes.setdefault(trial.shape, []).append(trial)
-    ensembles = []
-    for members in shapes.values():
-        count = math.ceil(len(members) / size)
-        count = min(len(members), math.ceil(count / multiple) * multiple)
-        cuts = [round(i * len(members) / count) for i in range(count + 1)]
-        ensembles += [tuple(members[a:b]) for a, b in itertools.pairwise(cuts)]
-    return ensembles
-
-
 def _coarse_first(name: str, values: list[Any]) -> list[tuple[int, Any]]:
     """(level, value) pairs: for searched numbers level 0 is a coarse subset, each next level halves the step.
 
@@ -542,8 +534,6 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
 
 
 _DECLARED: dict[str, str] = dict(Trial.__annotations__)
-_RESOLVED = tuple(name for name in _DECLARED if name not in ("tokens", "tokens_per_parameter"))
-_shared = itemgetter(*(name for name in _RESOLVED if name not in _FREE))
 _as_json = json.JSONEncoder(sort_keys=True).encode
 
 

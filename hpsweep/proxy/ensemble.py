@@ -15,7 +15,7 @@ from torch import Tensor
 from hpsweep.proxy import model
 from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, validation_windows, windows
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, cpu_name, outcome
+from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, cpu_name, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 
@@ -29,8 +29,7 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | 
     No trial's result depends on its neighbours. When memory runs out the ensemble is halved. `progress` is
     called with (steps done, steps in all). Raises ValueError if the shapes differ or the data is unfit.
     """
-    if len({trial.shape for trial in trials}) != 1:
-        raise ValueError(f"an ensemble needs trials of one shape; got {len({t.shape for t in trials})} shapes.")
+    check_shapes(trials)
     data = load_dataset(trials[0].data)
     try:
         return _train(trials, data, torch.device(device), progress)

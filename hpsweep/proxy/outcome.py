@@ -39,6 +39,12 @@ class Outcome:
     curves: dict[str, list[Any]]
 
 
+def check_shapes(trials: Sequence[Trial]) -> None:
+    """Nothing, when the trials share one shape; ValueError otherwise."""
+    if len({trial.shape for trial in trials}) != 1:
+        raise ValueError(f"an ensemble needs trials of one shape; got {len({t.shape for t in trials})} shapes.")
+
+
 def outcome(
     trials: Sequence[Trial],
     data: Dataset,

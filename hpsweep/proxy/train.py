@@ -9,11 +9,16 @@ from hpsweep.spec import Trial
 
 
 def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
-    """Train the trials, which share one shape, together; rows in their order.
+    """Train the trials, which share one shape: on a CPU by the native engine where it can serve, else by torch.
 
-    No trial's result depends on its neighbours. `progress` is called with (steps done, steps in all). Raises
-    ValueError if the shapes differ or the data is unfit.
+    Rows are in the trials' order, and no trial's result depends on its neighbours. `progress` is called with (steps
+    done, steps in all). Raises ValueError if the shapes differ or the data is unfit.
     """
+    if device == "cpu":
+        from hpsweep.proxy import native
+
+        if native.unavailable() is None and not any(map(native.unsupported, trials)):
+            return native.train(trials, device=device, progress=progress)
     from hpsweep.proxy import ensemble
 
     return ensemble.train(trials, device=device, progress=progress)

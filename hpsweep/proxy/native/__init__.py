@@ -1,0 +1,10 @@
+"""The native engine: whole steps of training in C, one trial per thread, multiplying nonzeros only where that pays.
+
+engine.c and its headers follow model.py function by function; build.py compiles them on first use; engine.py is the
+same interface as the torch engine's.
+"""
+
+from hpsweep.proxy.native.build import unavailable
+from hpsweep.proxy.native.engine import NativeTrial, train, unsupported
+
+__all__ = ["NativeTrial", "train", "unavailable", "unsupported"]

@@ -1,0 +1,117 @@
+"""The native engine's shared library, compiled on first use by the machine's own C compiler and kept in a cache.
+
+Plain C in the compiler's vector extensions: one translation unit, about two seconds of `cc`. The file's name is a hash
+of sources, command and processor, so that a home folder shared by different machines holds one library for each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+SOURCES = Path(__file__).parent
+FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=native",), ())
+"""Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none."""
+    compiler = _compiler()
+    if compiler is None:
+        raise RuntimeError("no C compiler (cc, gcc or clang) was found")
+    reasons = []
+    for target in TARGETS:
+        try:
+            built = load(compile_library([*FLAGS, *target], compiler=compiler))
+        except (OSError, RuntimeError) as error:
+            reasons.append(str(error))
+            continue
+        if built.native_prepare_machine():
+            return built
+        reasons.append(f"the system does not let this process use {' '.join(target)}")
+    raise RuntimeError(f"{compiler} could not build it: {reasons[0]}")
+
+
+def unavailable() -> str | None:
+    """Why the native engine cannot serve on this machine, in one line; None if it can. Builds it if need be."""
+    try:
+        library()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None = None) -> Path:
+    """The library for these flags, from the cache or freshly made. Raises RuntimeError with the first error."""
+    sources = sorted(SOURCES.glob("*.[ch]"))
+    digest = hashlib.sha256("\0".join([compiler, *flags, _processor()]).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    folder = folder or _cache()
+    path = folder / f"native-{digest.hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        made_file = Path(made, path.name)
+        command = [compiler, *flags, str(SOURCES / "engine.c"), "-o", str(made_file), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+            raise RuntimeError(lines[0] if lines else f"{compiler} failed with exit status {done.returncode}")
+        made_file.replace(path)  # whole or not at all, whoever else builds it
+    return path
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """A compiled engine with the types of its functions."""
+    engine = ctypes.CDLL(str(path))
+    pointer, whole, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
+    engine.native_half_unit.restype = ctypes.c_char_p
+    engine.native_scratch_floats.argtypes, engine.native_scratch_floats.restype = [pointer], whole
+    engine.native_size_of_model.restype = engine.native_size_of_block.restype = whole
+    engine.native_evaluate.argtypes, engine.native_evaluate.restype = [pointer, pointer, ctypes.c_int, pointer], None
+    engine.native_gradients.argtypes, engine.native_gradients.restype = [pointer, pointer, pointer], real
+    engine.native_update.argtypes, engine.native_update.restype = [pointer, whole, ctypes.c_float], real
+    engine.native_train.argtypes = [pointer, pointer, ctypes.c_int, whole, pointer, real, pointer]
+    return engine
+
+
+def _compiler() -> str | None:
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def _processor() -> str:
+    """What a library made for this processor depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # only Linux has this file
+        lines = []
+    features = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
+    return " ".join([platform.machine(), platform.processor(), *features])
+
+
+def _cache() -> Path:
+    """A folder of this user's that can be written to; one that only lasts for this process if there is no other."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(_temporary().name)
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="hpsweep-")

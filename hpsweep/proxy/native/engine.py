@@ -1,0 +1,349 @@
+"""Trials as the native engine sees them: structures that mirror tensors.h, and training by them.
+
+All memory is numpy's; the library only reads and writes it, and lets go of the interpreter's lock meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hpsweep.parametrization import masks
+from hpsweep.parametrization.rules import (
+    SPARSE,
+    attention_scale,
+    readout_multiplier,
+    tensor_numbers,
+    tensors,
+)
+from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, validation_windows, windows
+from hpsweep.proxy.native.build import library
+from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, cpu_name, outcome
+from hpsweep.proxy.schedule import schedule
+from hpsweep.spec import Trial
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int32]
+
+SPARSE_BELOW = {"float32": 0.3, "amx": 0.05, "avx512_bf16": 0.15, "widened": 0.3}
+"""Density below which a matrix is multiplied by its nonzeros alone, for float32 and for every unit of bfloat16."""
+
+MAX_CONTEXT = 1024
+"""Attention probabilities of whole sequences are kept: longer ones are left to the torch engine."""
+
+_WAYS = {"dense": 0, "sparse": 1, "half": 2}
+_SLICE_SECONDS = 0.2  # of training between two looks at the clock
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [
+        ("count", ctypes.c_long),
+        *[(name, ctypes.c_void_p) for name in ("value", "gradient", "first", "second")],
+        ("lr", ctypes.c_double),
+        ("decay", ctypes.c_double),
+    ]
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = [
+        ("weight", _Tensor),
+        *[(name, ctypes.c_int) for name in ("out", "in_", "way")],
+        *[(name, ctypes.c_void_p) for name in ("mask", "start", "row", "column")],
+        *[(name, ctypes.c_void_p) for name in ("start_transposed", "row_transposed", "place", "transposed")],
+        *[(name, ctypes.c_void_p) for name in ("pairs", "pairs_transposed")],
+    ]
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [
+        *[(name, _Tensor) for name in ("norm1", "norm2")],
+        *[(name, _Matrix) for name in ("qkv", "out", "mlp_in", "mlp_out")],
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *[
+            (n, ctypes.c_int)
+            for n in ("width", "depth", "heads", "head_size", "context", "batch", "vocabulary", "tied")
+        ],
+        *[(name, ctypes.c_float) for name in ("embedding", "attention", "readout")],
+        *[(name, ctypes.c_double) for name in ("beta1", "beta2", "eps", "clip")],
+        ("token", _Matrix),
+        ("position", _Tensor),
+        ("blocks", ctypes.POINTER(_Block)),
+        ("norm", _Tensor),
+        ("untied", _Matrix),
+        ("scratch", ctypes.c_void_p),
+    ]
+
+
+class NativeTrial:
+    """A trial's weights, optimizer and batches, and its training by the native engine."""
+
+    def __init__(self, trial: Trial, data: Dataset, drawn: dict[Any, Any] | None = None) -> None:
+        """`drawn`: random numbers that trials of one seed share, kept there from the first that draws them."""
+        self.trial, self.data = trial, data
+        self._drawn = {} if drawn is None else drawn
+        self._library = library()
+        self._half = self._library.native_half_unit().decode()
+        self._kept: list[Any] = []  # what the library holds pointers to
+        self._arrays: dict[str, dict[str, Floats]] = {}
+        self._shapes = tensors(trial, data.vocabulary)
+        self._numbers = tensor_numbers(trial, data.vocabulary)
+        self.offsets = self._draw(
+            ("offsets", trial.seed),
+            lambda: train_offsets(
+                data, seed=trial.seed, steps=trial.total_steps, batch=trial.batch, context=trial.context
+            ),
+        )
+        self._model = self._build()
+        self._model.scratch = self._keep(_aligned(self._library.native_scratch_floats(ctypes.byref(self._model))))
+
+    @property
+    def engine(self) -> str:
+        """What a row says of its engine: in bfloat16 the unit that multiplies belongs to it."""
+        return "native" if self.trial.precision == "float32" else f"native {self._half}"
+
+    def steps(self, first: int, count: int, *, limit: float = math.inf) -> npt.NDArray[np.float64]:
+        """Train `count` steps from step `first` (0-based); their losses, nats/token, shape (steps taken,).
+
+        Not a number where the gradient was not finite. Stops after a loss that is not at most `limit`.
+        """
+        trial = self.trial
+        tokens = _sequences(self.data.train, self.offsets[first : first + count], trial.context)
+        factors = np.array([schedule(trial, step) for step in range(first, first + count)], np.float32)
+        losses = np.empty(count)
+        taken = self._library.native_train(
+            ctypes.byref(self._model), _pointer(tokens), count, first, _pointer(factors), limit, _pointer(losses)
+        )
+        return losses[:taken]
+
+    def train(self, progress: Callable[[int], None]) -> tuple[npt.NDArray[np.float64], int | None]:
+        """Losses of all steps, not a number after divergence, and the step of it; `progress`: the steps taken."""
+        total = self.trial.total_steps
+        losses, done, count, limit = np.full(total, np.nan), 0, 1, math.inf
+        while done < total:
+            started = time.perf_counter()
+            some = self.steps(done, min(count, total - done), limit=limit)
+            losses[done : done + len(some)] = some
+            done += len(some)
+            if not some[-1] <= limit:
+                return losses, done - 1
+            limit = DIVERGED_FACTOR * max(losses[0], math.log(self.data.vocabulary))
+            count = max(1, round(len(some) * _SLICE_SECONDS / (time.perf_counter() - started)))
+            progress(done)
+        return losses, None
+
+    def evaluate(self) -> npt.NDArray[np.float64]:
+        """Loss of every held-out sequence, nats/token."""
+        inputs, targets = validation_windows(self.data, self.trial.eval_sequences, self.trial.context)
+        tokens = _joined(inputs, targets)
+        losses = np.empty(len(tokens))
+        self._library.native_evaluate(ctypes.byref(self._model), _pointer(tokens), len(tokens), _pointer(losses))
+        return losses
+
+    def gradients(self, step: int) -> npt.NDArray[np.float64]:
+        """Losses of the sequences of a step's batch, nats/token; `tensor` then gives their mean's gradients."""
+        tokens = _sequences(self.data.train, self.offsets[step], self.trial.context)
+        losses = np.empty(self.trial.batch)
+        self._library.native_gradients(ctypes.byref(self._model), _pointer(tokens), _pointer(losses))
+        return losses
+
+    def tensor(self, name: str, part: str = "value") -> Floats:
+        """A tensor's value, gradient, first or second moment, in the tensor's shape; zero where no weight exists."""
+        shape, _ = self._shapes[name]
+        flat = self._arrays[name][part]
+        if name in self._sparse:
+            whole = np.zeros(shape, np.float32)
+            whole[self._sparse[name]] = flat[: np.count_nonzero(self._sparse[name])]
+            return whole
+        return flat.reshape(*shape[:-1], -1)[..., : shape[-1]].copy() if len(shape) > 1 else flat[: shape[0]].copy()
+
+    def _build(self) -> _Model:
+        trial = self.trial
+        self._sparse: dict[str, npt.NDArray[np.bool_]] = {}
+        blocks = (_Block * trial.depth)(
+            *[
+                _Block(
+                    *[self._tensor(f"block{i}.{name}") for name in ("norm1", "norm2")],
+                    *[
+                        self._matrix(f"block{i}.{name}")
+                        for name in ("attention.qkv", "attention.out", "mlp.in", "mlp.out")
+                    ],
+                )
+                for i in range(trial.depth)
+            ]
+        )
+        return _Model(
+            trial.width, trial.depth, trial.width // trial.head_size, trial.head_size, trial.context, trial.batch,
+            self.data.vocabulary, trial.tied,
+            self._numbers["embedding.token"].forward, attention_scale(trial), readout_multiplier(trial),
+            trial.beta1, trial.beta2, trial.eps, trial.clip,
+            token=self._matrix("embedding.token"),
+            position=self._tensor("embedding.position"),
+            blocks=blocks,
+            norm=self._tensor("norm"),
+            untied=_Matrix() if trial.tied else self._matrix("readout"),
+        )  # fmt: skip
+
+    def _matrix(self, name: str) -> _Matrix:
+        (out, fan_in), kind = self._shapes[name]
+        density = self.trial.density if kind in SPARSE else 1.0
+        half = self.trial.precision == "bfloat16"
+        if density < SPARSE_BELOW[self._half if half else "float32"]:
+            return self._sparse_matrix(name)
+        result = _Matrix(self._tensor(name), out, fan_in, _WAYS["half" if half else "dense"])
+        if density < 1:
+            result.mask = self._keep(_rows(self._mask(name).astype(np.float32)))
+        if half:
+            result.pairs = self._keep(_aligned(out * _padded(-(-fan_in // 2))))
+            result.pairs_transposed = self._keep(_aligned(fan_in * _padded(-(-out // 2))))
+        return result
+
+    def _sparse_matrix(self, name: str) -> _Matrix:
+        (out, fan_in), _ = self._shapes[name]
+        kept = self._sparse[name] = self._mask(name)
+        row, column = (x.astype(np.int32) for x in np.nonzero(kept))
+        by_column = np.argsort(column, kind="stable").astype(np.int32)
+        result = _Matrix(self._tensor(name), out, fan_in, _WAYS["sparse"])
+        result.start, result.start_transposed = (
+            self._keep(np.concatenate([[0], np.cumsum(kept.sum(axis))]).astype(np.int32)) for axis in (1, 0)
+        )
+        result.row, result.column = self._keep(row), self._keep(column)
+        result.row_transposed, result.place = self._keep(row[by_column]), self._keep(by_column)
+        result.transposed = self._keep(_aligned(len(row)))
+        return result
+
+    def _tensor(self, name: str) -> _Tensor:
+        numbers = self._numbers[name]
+        value = self._initial(name)
+        arrays = {"value": value, **{part: _aligned(value.size) for part in ("gradient", "first", "second")}}
+        self._arrays[name] = arrays
+        count = np.count_nonzero(self._sparse[name]) if name in self._sparse else value.size
+        return _Tensor(count, *map(self._keep, arrays.values()), numbers.lr, numbers.weight_decay)
+
+    def _initial(self, name: str) -> Floats:
+        """The tensor's first values as they are stored: padded rows, or the nonzeros."""
+        shape, kind = self._shapes[name]
+        if kind == "norm":
+            return _rows(np.ones((1, *shape), np.float32)).reshape(-1)
+        seed = self.trial.seed
+        normals = self._draw(("normals", seed, name, shape), lambda: masks.normals(seed, name, shape))
+        values = normals * np.float32(self._numbers[name].init_std)
+        if name in self._sparse:
+            nonzeros = values[self._sparse[name]]
+            stored = _aligned(nonzeros.size)
+            stored[: nonzeros.size] = nonzeros
+            return stored
+        return _rows(values * self._mask(name) if kind in SPARSE else values).reshape(-1)
+
+    def _mask(self, name: str) -> npt.NDArray[np.bool_]:
+        shape, seed, density = self._shapes[name][0], self.trial.seed, self.trial.density
+        mask: npt.NDArray[np.bool_] = self._draw(
+            ("mask", seed, name, shape, density), lambda: masks.mask(seed, name, shape, density)
+        )
+        return mask
+
+    def _draw(self, key: Any, draw: Callable[[], Any]) -> Any:
+        if key not in self._drawn:
+            self._drawn[key] = draw()
+        return self._drawn[key]
+
+    def _keep(self, array: npt.NDArray[Any]) -> int:
+        """The address of an array that lives as long as the trial."""
+        array = np.ascontiguousarray(array)
+        self._kept.append(array)
+        return array.ctypes.data
+
+
+def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
+    """Train the trials, one after the other, each whole; rows in their order.
+
+    `progress` is called with (steps done, steps in all). Raises ValueError if the shapes differ, the data is unfit, the
+    device is no CPU, or a trial is left to the torch engine; RuntimeError where the engine cannot be built.
+    """
+    if device != "cpu":
+        raise ValueError(f"the native engine trains on a CPU, not on {device}; use engine torch, or auto.")
+    for reason in filter(None, map(unsupported, trials)):
+        raise ValueError(f"the native engine leaves this trial to torch: {reason}; use engine torch, or auto.")
+    check_shapes(trials)
+    data = load_dataset(trials[0].data)
+    total, before = sum(trial.total_steps for trial in trials), 0
+    histories, validation, diverged, seconds = [], {}, {}, []
+    drawn: dict[Any, Any] = {}
+    for i, trial in enumerate(trials):
+        started = time.perf_counter()
+        training = NativeTrial(trial, data, drawn)
+
+        def report(steps: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + steps, total)
+
+        losses, step = training.train(report)
+        histories.append(losses)
+        if step is None:
+            validation[i] = training.evaluate()
+        else:
+            diverged[i] = step
+        before += trial.total_steps
+        seconds.append(time.perf_counter() - started)
+    result = outcome(
+        trials,
+        data,
+        np.stack(histories, 1),
+        validation,
+        diverged,
+        device=cpu_name(),
+        engine=training.engine,
+        ensemble_size=1,
+        torch_version=None,
+    )
+    for row, own in zip(result.rows, seconds, strict=True):
+        row["seconds"] = own
+    return result
+
+
+def unsupported(trial: Trial) -> str | None:
+    """Why the native engine does not train this trial; None if it does."""
+    if trial.context > MAX_CONTEXT:
+        return f"context {trial.context} is above {MAX_CONTEXT}"
+    return None
+
+
+def _padded(count: int) -> int:
+    return -(-count // 16) * 16  # whole vectors, whatever their length
+
+
+def _aligned(count: int) -> Floats:
+    """Zeros that begin at a whole cache line, and end at one."""
+    memory = np.zeros(_padded(count) + 16, np.float32)
+    begin = -(memory.ctypes.data // 4) % 16
+    return memory[begin : begin + _padded(count)]
+
+
+def _rows(matrix: Floats) -> Floats:
+    """A matrix with aligned rows, padded with zeros to whole vectors."""
+    rows, columns = matrix.shape
+    result = _aligned(rows * _padded(columns)).reshape(rows, -1)
+    result[:, :columns] = matrix
+    return result
+
+
+def _sequences(tokens: Any, offsets: Any, context: int) -> Indices:
+    return _joined(*windows(tokens, offsets, context))
+
+
+def _joined(inputs: Any, targets: Any) -> Indices:
+    """Sequences of context + 1 tokens, of inputs and the same one further on."""
+    return np.concatenate([inputs, targets[..., -1:]], -1).astype(np.int32)
+
+
+def _pointer(array: npt.NDArray[Any]) -> int:
+    return array.ctypes.data

@@ -14,6 +14,8 @@ import pytest
 
 from hpsweep import store
 from hpsweep.cli import main
+from hpsweep.spec import Trial
+from hpsweep.sweep import engine
 from hpsweep.sweep.engine import Serving, serving
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
@@ -22,40 +24,52 @@ from hpsweep.sweep.worker import ENGINES
 from tests import fake_training as fake
 from tests.test_run import Quiet
 
+BASE, LONG = Trial(steps=1), "context 128 is above 64"
 NO_COMPILER = "no C compiler was found (cc)"
 
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The native engine, which can serve; `.why` says why not."""
-    engine = SimpleNamespace(why=None, unavailable=lambda: engine.why)
-    monkeypatch.setitem(sys.modules, "hpsweep.proxy.native", engine)
-    return engine
+    made = SimpleNamespace(
+        why=None, unavailable=lambda: made.why, unsupported=lambda t: LONG if t.context > 64 else None
+    )
+    monkeypatch.setattr(engine, "native", made)
+    return made
 
 
 def test_the_native_engine_serves_on_a_cpu_where_it_can(native: SimpleNamespace) -> None:
-    assert serving(ENGINES["auto"], "cpu") == Serving("native")
-    assert serving(ENGINES["native"], "cpu") == Serving("native")
-    assert serving(ENGINES["torch"], "cpu") == serving(ENGINES["auto"], "cuda") == Serving("torch")
+    assert serving(ENGINES["auto"], "cpu", [BASE]) == Serving("native")
+    assert serving(ENGINES["native"], "cpu", [BASE]) == Serving("native")
+    assert serving(ENGINES["torch"], "cpu", [BASE]) == serving(ENGINES["auto"], "cuda", [BASE]) == Serving("torch")
     native.why = NO_COMPILER + "."
-    assert serving(ENGINES["auto"], "cpu") == Serving("torch", NO_COMPILER)
-    assert serving(ENGINES["torch"], "cpu") == serving(ENGINES["auto"], "cuda") == Serving("torch")
-    assert serving(fake.TRAIN, "cpu") == Serving("torch")
+    assert serving(ENGINES["auto"], "cpu", [BASE]) == Serving("torch", NO_COMPILER)
+    assert serving(ENGINES["torch"], "cpu", [BASE]) == serving(ENGINES["auto"], "cuda", [BASE]) == Serving("torch")
+    assert serving(fake.TRAIN, "cpu", [BASE]) == Serving("torch")
+
+
+@pytest.mark.usefixtures("native")
+def test_trials_that_the_native_engine_hands_over_are_said() -> None:
+    long = BASE.replace(context=128)
+    assert serving(ENGINES["auto"], "cpu", [BASE, long]) == Serving("native", LONG)
+    assert serving(ENGINES["auto"], "cpu", [long]) == Serving("torch", LONG)
+    with pytest.raises(ValueError, match="engine is native, which cannot serve here: context 128 is above 64; use"):
+        serving(ENGINES["native"], "cpu", [BASE, long])
 
 
 def test_an_engine_that_cannot_serve_is_refused(native: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="engine is native, which trains on a CPU, and device is cuda; use"):
-        serving(ENGINES["native"], "cuda")
+        serving(ENGINES["native"], "cuda", [BASE])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert serving(ENGINES["auto"], "cpu").engine == "native"  # without torch
+    assert serving(ENGINES["auto"], "cpu", [BASE]).engine == "native"  # without torch
     for train, device in (("torch", "cpu"), ("auto", "cuda")):
-        with pytest.raises(ValueError, match="training needs torch, which is not installed"):
-            serving(ENGINES[train], device)
+        with pytest.raises(ValueError, match="training needs torch, which"):
+            serving(ENGINES[train], device, [BASE])
     native.why = NO_COMPILER
-    with pytest.raises(ValueError, match=r"engine is native, which cannot serve here: no C compiler .*\. Use engine"):
-        serving(ENGINES["native"], "cpu")
-    with pytest.raises(ValueError, match="training needs torch"):
-        serving(ENGINES["auto"], "cpu")
+    with pytest.raises(ValueError, match=r"engine is native, which cannot serve here: no C compiler .*; use engine"):
+        serving(ENGINES["native"], "cpu", [BASE])
+    with pytest.raises(ValueError, match=r"training needs torch \(no C compiler was found \(cc\)\), which"):
+        serving(ENGINES["auto"], "cpu", [BASE])
 
 
 def test_a_run_says_once_that_torch_serves_and_why_and_only_if_there_is_something_to_train(
@@ -123,14 +137,14 @@ def test_a_plan_for_the_native_engine_packs_and_times_by_the_work_that_it_does(
 USELESS = {"torch", "pandas", "pyarrow", "ray", "optuna", "rich", "matplotlib", "scipy"}
 
 
+@pytest.mark.skipif(engine.native.unavailable() is not None, reason="the native engine cannot be built here")
 def test_a_worker_imports_only_what_it_uses(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom hpsweep.sweep.local import serve\nfrom hpsweep.sweep.worker import attempt, prepare\n"
-        f"prepare({ENGINES['auto']!r}, 'cpu')\n"
-        "from tests import fake_training as fake\nfrom pathlib import Path\n"
-        f"trials = fake.sweep(Path({str(tmp_path)!r})).trials[:1]\n"
-        f"assert attempt({fake.TRAIN!r}, trials, 'cpu', print).rows\n"
-        f"sys.exit(', '.join({USELESS!r} & set(sys.modules)) or 0)"
+        "import sys\nfrom pathlib import Path\nfrom hpsweep.sweep.local import serve\n"
+        "from hpsweep.sweep.worker import attempt, prepare\nfrom tests import fake_training as fake\n"
+        f"prepare({ENGINES['auto']!r}, 'cpu')\ntrials = fake.sweep(Path({str(tmp_path)!r})).trials[:2]\n"
+        f"(row, _) = attempt({ENGINES['auto']!r}, trials, 'cpu', print).rows\n"
+        f"assert row['engine'].startswith('native'), row\nsys.exit(', '.join({USELESS!r} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=fake.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

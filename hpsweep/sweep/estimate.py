@@ -46,7 +46,7 @@ def plan(
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
     with place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device)
+        engine, why = serving(train, here.device, sweep.trials)
         size, cost = ensemble_size or default_size(engine, here.device), Cost(datasets, engine)
         total = search.total(sweep, rows)
         refines = sweep.search == "refine"

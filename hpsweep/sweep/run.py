@@ -81,7 +81,7 @@ def run(
     folder = Path(results) / sweep.name
     datasets = check(sweep, folder, ensemble_size=ensemble_size)
     with place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device)
+        engine, why = serving(train, here.device, sweep.trials)
         size = ensemble_size or default_size(engine, here.device)
         with store.lock(folder) as stale, interruptible():
             if stale:
@@ -91,7 +91,7 @@ def run(
             store.write_meta(folder, sweep.to_dict())
             plan = _Plan(sweep, folder, rows, Cost(datasets, engine), here.workers, size, reporter)
             if why and plan.is_open():
-                reporter.say(f"the torch engine trains: {why}.")
+                reporter.say(f"the torch engine trains{' some trials' * (engine != 'torch')}: {why}.")
             return _trained(here, plan, train)
 
 

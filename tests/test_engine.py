@@ -134,7 +134,7 @@ def test_a_plan_for_the_native_engine_packs_and_times_by_the_work_that_it_does(
     assert plan(sweep, tmp_path / "results", train=ENGINES["torch"], **options)["seconds"] is None
 
 
-USELESS = {"torch", "pandas", "pyarrow", "ray", "optuna", "rich", "matplotlib", "scipy"}
+USELESS = {"torch", "jaxtyping", "pandas", "pyarrow", "ray", "optuna", "rich", "matplotlib", "scipy"}
 
 
 @pytest.mark.skipif(engine.native.unavailable() is not None, reason="the native engine cannot be built here")

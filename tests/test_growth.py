@@ -13,7 +13,7 @@ import pytest
 
 from hpsweep import store
 from hpsweep.spec import Sweep, Trial
-from hpsweep.sweep import search
+from hpsweep.sweep import refine, search
 from hpsweep.sweep.packing import Cost, arrange
 from hpsweep.sweep.run import _Plan
 from hpsweep.sweep.worker import Result
@@ -62,6 +62,24 @@ def test_ensembles_are_handed_out_and_stored_at_a_price_that_does_not_depend_on_
     sweeps = {trials: made(trials) for trials in (400, 1200)}
     few, many = (calls(lambda sweep=sweep: train_all(sweep)) for sweep in sweeps.values())  # type: ignore[misc]
     assert many / few < 3.3  # of three times as many trials
+
+
+def test_a_refinement_is_planned_twice_per_ensemble_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for what is known, and once more where that leads to new ensembles."""
+    monkeypatch.setattr(store, "append", lambda *_: None)
+    monkeypatch.setattr("tests.fake_training.load_dataset", lambda source: DATA[source])
+    planned = []
+    real = refine.plan
+    monkeypatch.setattr(refine, "plan", lambda *a: planned.append(a) or real(*a))  # type: ignore[func-returns-value]
+    grid = {"density": [1.0, 0.25]}
+    sweep = Sweep(name="x", base=Trial(steps=10), grid=grid, search="refine", space={"lr": (2.0**-12, 2.0**-5)})
+    plan, ensembles = _Plan(sweep, tmp_path, [], Cost(DATA), 1, 4, Quiet()), 0
+    while ensemble := plan.next():
+        plan.done(ensemble, Result([fake.row(trial, 1, 1.0, "cpu") for trial in ensemble], {}))
+        ensembles += 1
+    assert plan.status().refining == 0
+    assert ensembles > 8
+    assert len(planned) <= 2 * ensembles + 2
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sw
 from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, write
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
-from hpsweep.sweep.worker import TRAIN
+from hpsweep.sweep.worker import ENGINES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored is whole; more cannot be stored
 
 
-def main(argv: Sequence[str] | None = None, *, train: str = TRAIN) -> int:
+def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
     """The exit status of a command: 0, 2 for wrong input, 130 if interrupted. `train` is another trainer, for tests."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
@@ -74,7 +74,9 @@ def _plan(a: argparse.Namespace) -> None:
     from hpsweep.sweep.estimate import plan
 
     options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
-    planned = plan(load_experiment(a.experiment), a.results, **options, device=a.device, train=a.train)
+    planned = plan(
+        load_experiment(a.experiment), a.results, **options, device=a.device, train=a.train or ENGINES[a.engine]
+    )
     if a.json:
         print_json(planned)
         return
@@ -83,7 +85,11 @@ def _plan(a: argparse.Namespace) -> None:
     groups = planned.get("refinement", [])
     least = "at least " if any(group["next"] for group in groups) else ""
     print(f"{planned['name']}: {least}{planned['trials']} trials; stored: {stored}; missing: {planned['missing']}")
-    print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']})")
+    why = f": {planned['engine_why']}" if planned["engine_why"] else ""
+    print(
+        f"{planned['ensembles']} ensembles on {planned['workers']} workers "
+        f"({planned['device']}, {planned['engine']} engine{why})"
+    )
     print(
         f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})\n"
     )
@@ -122,10 +128,11 @@ def _run(a: argparse.Namespace) -> int:
     sweep = load_experiment(a.experiment)
     folder = Path(a.results) / sweep.name
     options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
+    train = a.train or ENGINES[a.engine]
     try:
         with reporting() as reporter:
             summary = run(
-                sweep, a.results, address=a.address, **options, device=a.device, train=a.train, reporter=reporter
+                sweep, a.results, address=a.address, **options, device=a.device, train=train, reporter=reporter
             )
     except (KeyboardInterrupt, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno not in _DISK:

@@ -8,6 +8,7 @@ from typing import NoReturn, get_args
 
 from hpsweep import __version__
 from hpsweep.spec import TUNED, Precision, Scheme
+from hpsweep.sweep.worker import ENGINES
 
 
 class _Parser(argparse.ArgumentParser):
@@ -221,6 +222,13 @@ def _add_experiment(to: argparse.ArgumentParser) -> None:
     to.add_argument("--ensemble-size", type=int, metavar="K", help="trials trained together; default: by device")
     to.add_argument("--gpus-per-worker", type=number, default=1.0, metavar="F", help="part of a GPU each worker gets")
     to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="what to train on")
+    to.add_argument(
+        "--engine",
+        default="auto",
+        choices=tuple(ENGINES),
+        help="what trains: native (on a CPU, only the nonzero weights; needs a C compiler), torch, or auto: native "
+        "where it can",
+    )
 
 
 def _add_target(to: argparse.ArgumentParser) -> None:

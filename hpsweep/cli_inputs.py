@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
-from hpsweep.analysis.cells import TRIAL_FIELDS
 from hpsweep.cli_arguments import number
 from hpsweep.cli_output import say
 from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
@@ -111,7 +110,7 @@ def stored_runs(folder: str | Path, where: Sequence[tuple[str, str]] | None = No
 def selected(runs: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """The runs that have these values. Raises ValueError for an unknown field, and for a value that no run has."""
     for name, text in where:
-        if name not in runs or name not in TRIAL_FIELDS:
+        if name not in runs or name not in Trial(steps=1).resolved:
             check_names([name], Trial)
             raise ValueError(f"nothing can be selected by {name!r}: the runs are stored without it.")
         column, wanted = runs[name], _as(runs[name], text)

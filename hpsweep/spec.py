@@ -15,6 +15,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Literal, get_args
 
 Scheme = Literal["sp", "mup", "supar"]
@@ -132,7 +133,10 @@ class Trial:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        _check_fields(self, _DECLARED)
+        self._check_together()
+
+    def _check_together(self) -> None:
         given = [name for name in _DURATION if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -184,10 +188,8 @@ class Trial:
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """The fields that say what is trained, the duration as steps: one value per stored column."""
-        values = {name: _typed(name, getattr(self, name)) for name in _DECLARED}
-        values["steps"] = self.total_steps
-        del values["tokens"], values["tokens_per_parameter"]
-        return values
+        own = vars(self)
+        return {name: own[name] for name in _RESOLVED} | {"steps": self.total_steps}
 
     @cached_property
     def trial_id(self) -> str:
@@ -196,13 +198,12 @@ class Trial:
         The SHA-256 of the resolved fields as JSON; floats by their shortest exact form. A field added later
         must be left out of the hash at its default, so that stored ids stay valid.
         """
-        text = json.dumps(self.resolved, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(_as_json(self.resolved).encode()).hexdigest()[:16]
 
     @cached_property
     def shape(self) -> tuple[Any, ...]:
         """What trials of one ensemble share; everything else differs freely among them."""
-        return tuple(value for name, value in self.resolved.items() if name not in _FREE)
+        return shape_of(self.resolved)
 
     def replace(self, **changes: Any) -> Trial:
         """A trial with some fields changed; a new duration takes the place of the old one."""
@@ -210,9 +211,14 @@ class Trial:
             check_names(changes, Trial)
         if any(name in changes for name in _DURATION):
             changes = {**dict.fromkeys(_DURATION), **changes}
-        return dataclasses.replace(self, **changes)
+        own, made = vars(self), object.__new__(Trial)
+        vars(made).update({name: own[name] for name in _DECLARED}, **changes)
+        _check_fields(made, changes)  # those that stay have been checked
+        made._check_together()
+        return made
 
 
+_RESOLVED = tuple(name for name in Trial.__annotations__ if name not in ("tokens", "tokens_per_parameter"))
 # Fields that may differ within an ensemble.
 _FREE = frozenset(
     {
@@ -220,6 +226,15 @@ _FREE = frozenset(
         *("weight_decay", "weight_decay_rule", "base_width", "base_density"),
     }
 )
+
+
+_shared = itemgetter(*(name for name in _RESOLVED if name not in _FREE))
+
+
+def shape_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The shape of the Trial that a stored row came from."""
+    shape: tuple[Any, ...] = _shared(row)
+    return shape
 
 
 def trial_from_row(row: Mapping[str, Any]) -> Trial:
@@ -246,7 +261,7 @@ class Target:
     mask_seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        _check_fields(self, self.__annotations__)
         if self.head_size is not None and self.width % self.head_size:
             raise ValueError(
                 f"target width {self.width} is not divisible by head_size {self.head_size}; "
@@ -406,10 +421,10 @@ class Sweep:
         """Trials that differ only in seed and in what is searched (with a grid: its tuned fields): one optimum each."""
         gridded = {name for grid in self.grids for name in grid if name in TUNED}
         swept = {"seed", *(gridded if self.search == "grid" else self.space)}
+        key = itemgetter(*(name for name in _RESOLVED if name not in swept))
         groups: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in self.trials:
-            key = tuple(value for name, value in trial.resolved.items() if name not in swept)
-            groups.setdefault(key, []).append(trial)
+            groups.setdefault(key(trial.resolved), []).append(trial)
         return {key: tuple(trials) for key, trials in groups.items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -441,24 +456,6 @@ def on_quarter_octaves(value: float | None) -> bool:
 
 def _seeds(number: int) -> str:
     return f"{number} seed{'s' * (number != 1)}"
-
-
-def pack(trials: Iterable[Trial], size: int, multiple: int = 1) -> list[tuple[Trial, ...]]:
-    """Ensembles of at most `size` trials of equal shape, in the order of the trials.
-
-    Each shape's trials are spread evenly, over a number of ensembles that is a multiple of `multiple` (the
-    number of workers) where there are trials enough, so that workers finish together.
-    """
-    shapes: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in trials:
-        shapes.setdefault(trial.shape, []).append(trial)
-    ensembles = []
-    for members in shapes.values():
-        count = math.ceil(len(members) / size)
-        count = min(len(members), math.ceil(count / multiple) * multiple)
-        cuts = [round(i * len(members) / count) for i in range(count + 1)]
-        ensembles += [tuple(members[a:b]) for a, b in itertools.pairwise(cuts)]
-    return ensembles
 
 
 def _coarse_first(name: str, values: list[Any]) -> list[tuple[int, Any]]:
@@ -495,10 +492,10 @@ def _check_choice(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: {', '.join(_CHOICES[name])}.")
 
 
-def _check_fields(record: Trial | Target) -> None:
+def _check_fields(record: Trial | Target, names: Iterable[str]) -> None:
     """Raise ValueError for a bad field, and make the others what they are declared: 128.0 is the width 128."""
-    for name, declared in record.__annotations__.items():  # as text, such as 'int | None'
-        value = getattr(record, name)
+    for name in names:
+        declared, value = record.__annotations__[name], getattr(record, name)  # declared as text, such as 'int | None'
         if name in _CHOICES:
             _check_choice(name, value)
         elif declared == "str":
@@ -509,7 +506,7 @@ def _check_fields(record: Trial | Target) -> None:
                 raise ValueError(f"{name} is {value!r}; give True or False.")
         elif value is not None or "None" not in declared:
             _check_number(name, value, whole="int" in declared)
-            object.__setattr__(record, name, _as_declared(declared, value))
+        object.__setattr__(record, name, _as_declared(declared, value))
 
 
 def _check_number(name: str, value: Any, *, whole: bool) -> None:
@@ -537,6 +534,7 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
 
 
 _DECLARED: dict[str, str] = dict(Trial.__annotations__)
+_as_json = json.JSONEncoder(sort_keys=True).encode
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -119,7 +119,8 @@ def _read(folder: Path, schema: pa.Schema) -> pa.Table:
     """All parts as one table. A part that is gone was joined with others by `compact`: then what is there now."""
     while True:
         try:
-            return pa.concat_tables([schema.empty_table(), *(table for _, table in _batches(folder, schema))])
+            empty = pa.Table.from_batches([], schema)  # not schema.empty_table(), which imports pandas
+            return pa.concat_tables([empty, *(table for _, table in _batches(folder, schema))])
         except FileNotFoundError:
             continue
 

@@ -22,8 +22,7 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.progress import Groups, Status, duration, value
-from hpsweep.sweep.run import Summary, arrange, provenance, run
-from hpsweep.sweep.worker import Ensemble
+from hpsweep.sweep.run import Summary, provenance, run
 from tests import fake_training as fake
 
 
@@ -339,34 +338,7 @@ def test_data_that_is_missing_or_short_is_refused_before_the_folder_is_made(tmp_
     assert not (tmp_path / "results").exists()
 
 
-# --- order, plan, words ---
-
-
-def made(**shapes: int) -> list[Trial]:
-    return [Trial(steps=1, width=int(w[1:]), seed=seed) for w, n in shapes.items() for seed in range(n)]
-
-
-def cost(trial: Trial) -> float:
-    return float(trial.width**2)
-
-
-def widths(ensembles: list[Ensemble]) -> list[tuple[int, int]]:
-    return [(ensemble[0].width, len(ensemble)) for ensemble in ensembles]
-
-
-def test_ensembles_come_in_rounds_of_all_shapes_costly_ones_first() -> None:
-    assert widths(arrange(made(w32=8, w128=8), 4, 2, cost)) == [(128, 4), (32, 4), (128, 4), (32, 4)]
-
-
-def test_one_shape_is_spread_evenly_over_all_workers() -> None:
-    assert widths(arrange(made(w32=9), 8, 2, cost)) == [(32, 4), (32, 5)]
-    assert widths(arrange(made(w32=3), 8, 4, cost)) == [(32, 1), (32, 1), (32, 1)]
-
-
-def test_many_shapes_on_many_workers_are_not_split_to_single_trials() -> None:
-    sizes = [size for _, size in widths(arrange(made(w32=16, w64=16, w96=16, w128=16), 8, 4, cost))]
-    assert sizes == [8] * 8
-    assert arrange([], 8, 4, cost) == []
+# --- plan, words ---
 
 
 def test_a_plan_counts_what_is_missing_and_times_it_by_a_probe_and_then_by_what_is_stored(tmp_path: Path) -> None:

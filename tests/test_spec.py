@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpsweep.spec import Refine, Sweep, Target, Trial, octaves_within, on_quarter_octaves, pack, trial_from_row
+from hpsweep.spec import Refine, Sweep, Target, Trial, octaves_within, on_quarter_octaves, trial_from_row
 
 LRS = [2.0**k for k in range(-11, -2)]
 BASE = Trial(steps=300)
@@ -231,21 +231,3 @@ def test_an_impossible_target_is_refused() -> None:
         Target(width=1024, density=0)
     with pytest.raises(ValueError, match="target width 1000 is not divisible by head_size 64"):
         Target(width=1000, density=0.5, head_size=64)
-
-
-def test_packing_keeps_shapes_apart_and_sizes_even() -> None:
-    trials = Sweep(name="x", base=BASE, grid={"width": [64, 128], "lr": LRS, "seed": [0, 1]}).trials
-    ensembles = pack(trials, size=8, multiple=2)
-    assert sorted(t.trial_id for e in ensembles for t in e) == sorted(t.trial_id for t in trials)
-    assert {len({t.shape for t in e}) for e in ensembles} == {1}
-    assert len(ensembles) == 8  # ceil(18 / 8) = 3, rounded up to a multiple of 2, for each width
-    assert {len(e) for e in ensembles} == {4, 5}
-
-
-def test_packing_never_makes_an_empty_or_too_large_ensemble() -> None:
-    for count, size, multiple in itertools.product(range(1, 12), (1, 3, 8), (1, 2, 5)):
-        trials = [BASE.replace(seed=seed) for seed in range(count)]
-        sizes = [len(e) for e in pack(trials, size, multiple)]
-        assert sum(sizes) == count
-        assert min(sizes) >= 1
-        assert max(sizes) <= size

@@ -550,3 +550,8 @@ def test_a_writer_killed_at_any_moment_leaves_whole_trials_only(tmp_path: Path) 
 def test_meta_is_plain_json(tmp_path: Path) -> None:
     store.write_meta(tmp_path, {"name": "mine"})
     assert json.loads((tmp_path / "meta.json").read_text())["sweep"] == {"name": "mine"}
+
+
+def test_nothing_stored_is_read_without_pandas(tmp_path: Path) -> None:
+    code = f"import sys\nfrom hpsweep import store\nassert store.read_runs({str(tmp_path)!r}).to_pylist() == []\n"
+    subprocess.run([sys.executable, "-c", f"{code}assert 'pandas' not in sys.modules"], check=True)

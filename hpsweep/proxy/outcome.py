@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+import numpy.typing as npt
 
 from hpsweep.parametrization import count
 from hpsweep.proxy.data import Dataset
@@ -27,6 +27,7 @@ DIVERGED_FACTOR = 2.0
 loss and the loss of uniform guessing."""
 
 
+Floats = npt.NDArray[np.floating[Any]]  # jaxtyping takes longer to import than all of this, in every worker
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
@@ -48,12 +49,12 @@ def check_shapes(trials: Sequence[Trial]) -> None:
 def outcome(
     trials: Sequence[Trial],
     data: Dataset,
-    train_losses: Float[np.ndarray, "step trial"],
-    validation: Mapping[int, Float[np.ndarray, " sequence"]],
+    train_losses: Floats,
+    validation: Mapping[int, Floats],
     diverged: Mapping[int, int],
     **made_by: Any,
 ) -> Outcome:
-    """Rows and curves of trained trials: losses of every step, and by place among the trials the loss of every
+    """Rows and curves of trained trials: losses by step and trial, and by place among the trials the loss of every
     held-out sequence or the step of divergence. `made_by`: columns that say what trained them.
     """
     common = {
@@ -85,9 +86,7 @@ def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
     }
 
 
-def _result(
-    train_losses: Float[np.ndarray, " step"], validation: Float[np.ndarray, " sequence"] | None, diverged: int | None
-) -> dict[str, Any]:
+def _result(train_losses: Floats, validation: Floats | None, diverged: int | None) -> dict[str, Any]:
     initial = _finite(train_losses[0])
     if validation is not None and not np.isfinite(validation).all():
         validation, diverged = None, len(train_losses)
@@ -106,9 +105,7 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _curves(
-    trials: Sequence[Trial], train_losses: Float[np.ndarray, "step trial"], rows: list[dict[str, Any]]
-) -> dict[str, list[Any]]:
+def _curves(trials: Sequence[Trial], train_losses: Floats, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """At most CURVE_POINTS points a trial, each the mean training loss since the point before."""
     steps, per_step = trials[0].total_steps, trials[0].batch * trials[0].context
     ends = np.unique(np.linspace(0, steps, min(steps, CURVE_POINTS) + 1).round().astype(int))

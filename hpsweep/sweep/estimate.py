@@ -10,12 +10,14 @@ from typing import Any
 
 from hpsweep import store
 from hpsweep.parametrization import count
-from hpsweep.spec import Sweep, Trial, trial_from_row
+from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
+from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
-from hpsweep.sweep.progress import Cost, Groups
-from hpsweep.sweep.run import arrange, check, check_hashes, default_size
-from hpsweep.sweep.worker import TRAIN, Ensemble, Failure, Result
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size
+from hpsweep.sweep.progress import Groups
+from hpsweep.sweep.run import check, check_hashes
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Result
 
 _PROBES = (1, 1, 11)  # steps; the first is a warm-up
 
@@ -38,20 +40,20 @@ def plan(
     next step of every group, and why. Raises ValueError as `run` does.
     """
     folder = Path(results) / sweep.name
-    datasets = check(sweep, folder, ensemble_size=ensemble_size, train=train, writes=False)
+    datasets = check(sweep, folder, ensemble_size=ensemble_size, writes=False)
     rows = store.read_runs(folder).to_pylist()
     check_hashes(folder, rows, datasets)
-    groups, cost = Groups(sweep), Cost(datasets)
-    rows = [row for row in rows if groups.has(row)]
+    rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
     with place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        size = ensemble_size or default_size(here.device)
+        engine, why = serving(train, here.device, sweep.trials)
+        size, cost = ensemble_size or default_size(engine, here.device), Cost(datasets, engine)
         total = search.total(sweep, rows)
         refines = sweep.search == "refine"
         known = _known(sweep, rows) if refines else list(sweep.trials)
         shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, here.workers, cost))
-        left = sum(shape["missing"] * shape["flops_dense"] / shape["trials"] for shape in shapes)
-        rate, source = _stored_rate(rows)
+        left = sum(shape["flops_missing"] for shape in shapes)
+        rate, source = _stored_rate(rows, cost, engine if train in ENGINES.values() else None)
         if rate is None and left and probe:
             rate, source = _probed_rate(sweep, size, cost, here.train, train)
         busy = min(here.workers, sum(shape["ensembles"] for shape in shapes))
@@ -63,6 +65,8 @@ def plan(
             "ensembles": sum(shape["ensembles"] for shape in shapes),
             "workers": here.workers,
             "device": here.device,
+            "engine": engine,
+            "engine_why": why,
             "seconds": 0.0 if not left else left / rate / busy if rate else None,
             "estimate": source if left else "nothing is missing",
             "shapes": shapes,
@@ -88,14 +92,16 @@ def _shapes(
     known: Sequence[Trial],
     rows: Sequence[Mapping[str, Any]],
     factor: int,
-    packing: tuple[int, int, Cost],
+    packing: tuple[int | None, int, Cost],
 ) -> list[dict[str, Any]]:
     """One record per shape: what it is, how many trials and ensembles, and the sizes and FLOPs of its trials.
 
-    An Optuna search has `factor` points for each trial that is known.
+    Of those that are missing the FLOPs that the engine does. An Optuna search has `factor` points for each trial that
+    is known.
     """
     size, workers, cost = packing
-    done = {row["trial_id"]: trial_from_row(row).shape for row in rows if row["status"] in store.DONE}
+    dense, sparse = Cost(cost.datasets), Cost(cost.datasets, "native")
+    done = {row["trial_id"]: shape_of(row) for row in rows if row["status"] in store.DONE}
     per_shape = Counter(done.values())
     by_shape: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in known:
@@ -104,8 +110,10 @@ def _shapes(
     packed = Counter(ensemble[0].shape for ensemble in arrange(missing, size, workers, cost))
     records = []
     for shape, trials in by_shape.items():
-        sizes = [count.sizes(trial, _vocabulary(trial, cost)) for trial in trials]
+        each = {trial.density: trial for trial in trials}.values()  # sizes differ by density alone
+        sizes = [count.sizes(trial, cost.datasets[trial.data].vocabulary) for trial in each]
         lacking = max(0, len(trials) * factor - per_shape[shape])
+        untried = [cost(trial) for trial in trials if trial.trial_id not in done] or list(map(cost, trials))
         records.append(
             {
                 "width": trials[0].width,
@@ -115,29 +123,29 @@ def _shapes(
                 "steps": trials[0].total_steps,
                 "trials": len(trials) * factor,
                 "missing": lacking,
-                "ensembles": packed[shape] if sweep.search in ("grid", "refine") else -(-lacking // size),
+                "ensembles": packed[shape]
+                if sweep.search in ("grid", "refine")
+                else -(-lacking // (size or CPU_ENSEMBLE)),
                 "parameters": sizes[0].parameters,
                 "nonzeros_min": min(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),
                 "nonzeros_max": max(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),
-                "flops_dense": factor * sum(map(cost, trials)),
-                "flops_sparse": factor * sum(count.flops_sparse(t, _vocabulary(t, cost)) for t in trials),
+                "flops_dense": factor * sum(map(dense, trials)),
+                "flops_sparse": factor * sum(map(sparse, trials)),
+                "flops_missing": lacking * sum(untried) / len(untried),
             }
         )
     return records
 
 
-def _vocabulary(trial: Trial, cost: Cost) -> int:
-    return cost.datasets[trial.data].vocabulary
-
-
-def _stored_rate(rows: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
-    """FLOPs per second of a worker, from the stored trials of the device that was used last."""
-    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row["flops_dense"]]
+def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> tuple[float | None, str]:
+    """FLOPs per second of a worker, from the stored trials of the engine on the device where it was used last."""
+    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row[cost.column]]
+    timed = [row for row in timed if engine is None or str(row["engine"]).startswith(engine)]
     if not timed:
         return None, "unknown until the first ensemble"
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
-    rate = sum(row["flops_dense"] for row in timed) / sum(row["seconds"] for row in timed)
+    rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
     return rate, f"from {len(timed)} stored trials on {device}"
 
 
@@ -169,10 +177,10 @@ class _Probe:
             self.waiting, self.seconds = [], []
 
 
-def _probed_rate(sweep: Sweep, size: int, cost: Cost, run: Any, train: str) -> tuple[float | None, str]:
+def _probed_rate(sweep: Sweep, size: int | None, cost: Cost, run: Any, train: str) -> tuple[float | None, str]:
     """FLOPs per second of a worker, from a few steps of an ensemble of the costliest shape."""
     costliest = max(sweep.trials, key=cost)
-    trials = [trial for trial in sweep.trials if trial.shape == costliest.shape][:size]
+    trials = [trial for trial in sweep.trials if trial.shape == costliest.shape][: size or CPU_ENSEMBLE]
     probe = _Probe(trials)
     run(probe, train)
     if len(probe.seconds) < len(_PROBES):
@@ -180,4 +188,4 @@ def _probed_rate(sweep: Sweep, size: int, cost: Cost, run: Any, train: str) -> t
     _, short, long = probe.seconds
     per_step = max(0.0, long - short) / (_PROBES[2] - _PROBES[1])
     whole = short + per_step * (costliest.total_steps - _PROBES[1])
-    return len(trials) * cost(costliest) / whole, f"from {_PROBES[2]} steps of {len(trials)} trials, timed just now"
+    return sum(map(cost, trials)) / whole, f"from {_PROBES[2]} steps of {len(trials)} trials, timed just now"

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hpsweep.sweep.worker import Ensemble, Failure, Place, Plan, Result, attempt, one_line, prepare
+from hpsweep.sweep.worker import ONE_THREAD, Ensemble, Failure, Place, Plan, Result, attempt, one_line, prepare
 
 _START_ATTEMPTS = 3  # of a worker process
 
@@ -41,7 +41,7 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
     cores = available_cores()
     if not found:
         count = workers or cores
-        environments = [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}] * count
+        environments = [{"CUDA_VISIBLE_DEVICES": "", **ONE_THREAD}] * count
         return Place(count, "cpu", partial(_train_here, environments, "cpu"))
     count = workers or len(found) * int(1 / gpus_per_worker)
     threads = str(max(1, cores // count))

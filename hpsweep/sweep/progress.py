@@ -7,15 +7,13 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from operator import itemgetter
+from typing import Any, Protocol
 
-from hpsweep.parametrization import count
-from hpsweep.spec import TUNED, Sweep, Trial, on_quarter_octaves
-
-if TYPE_CHECKING:
-    from hpsweep.proxy.data import Dataset
+from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +58,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-class Cost:
-    """FLOPs of a trial if zeros are multiplied: what the time to train it goes by."""
-
-    def __init__(self, datasets: Mapping[str, Dataset]) -> None:
-        self.datasets = datasets
-        self.known: dict[tuple[Any, ...], float] = {}
-
-    def __call__(self, trial: Trial) -> float:
-        """FLOPs; trials of one shape have the same."""
-        if trial.shape not in self.known:
-            self.known[trial.shape] = count.flops_dense(trial, self.datasets[trial.data].vocabulary)
-        return self.known[trial.shape]
-
-
 class Groups:
     """The groups of a sweep: which stored rows belong to it, and what is best in each group."""
 
@@ -85,38 +69,57 @@ class Groups:
         self.space, self.refines = sweep.space, sweep.search == "refine"
         self.seeds = {trial.seed for trial in sweep.trials}
         self.ids = {trial.trial_id for trial in sweep.trials} if sweep.search == "grid" else None
-        self.keys = dict.fromkeys(self._key(trial.resolved) for trial in sweep.trials)
+        self.key = itemgetter(*self.fixed)
+        self.keys = dict.fromkeys(self.key(trial.resolved) for (trial, *_) in sweep.groups.values())
         self.varying = [name for name, values in zip(self.fixed, zip(*self.keys, strict=True), strict=True)
                         if len(set(values)) > 1]  # fmt: skip
-
-    def _key(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[name] for name in self.fixed)
 
     def has(self, row: Mapping[str, Any]) -> bool:
         """Whether a stored row is a trial of the sweep."""
         if self.ids is not None:
             return row["trial_id"] in self.ids
         if self.refines:  # at any seed, beyond the space, and beyond a limit that was larger once
-            return self._key(row) in self.keys and all(on_quarter_octaves(row[name]) for name in self.space)
+            return self.key(row) in self.keys and all(on_quarter_octaves(row[name]) for name in self.space)
         inside = all(low <= row[name] <= high for name, (low, high) in self.space.items())
-        return inside and row["seed"] in self.seeds and self._key(row) in self.keys
-
-    def best(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-        """Group -> its lowest val_loss so far and the setting that had it, in the order of the sweep."""
-        lowest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-        for row in rows:
-            key = self._key(row)
-            if row["status"] == "ok" and (key not in lowest or row["val_loss"] < lowest[key]["val_loss"]):
-                lowest[key] = row
-        return {self.label(lowest[key]): self._setting(lowest[key]) for key in self.keys if key in lowest}
+        return inside and row["seed"] in self.seeds and self.key(row) in self.keys
 
     def label(self, row: Mapping[str, Any]) -> str:
         """The fields by which the row's group differs from the others."""
         return ", ".join(f"{name} {value(row[name])}" for name in self.varying) or "all"
 
-    def _setting(self, row: Mapping[str, Any]) -> str:
+    def setting(self, row: Mapping[str, Any]) -> str:
+        """The row's loss, and where it was had."""
         setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
         return f"{row['val_loss']:.4f} nats/token" + (f" at {setting}" if setting else "")
+
+
+class Tally:
+    """What is stored of a sweep, kept up to date row by row: its rows by id, their statuses and FLOPs, the best."""
+
+    def __init__(self, groups: Groups, flops: Callable[[Mapping[str, Any]], float]) -> None:
+        self.groups, self.flops = groups, flops
+        self.rows: dict[str, Mapping[str, Any]] = {}
+        self.counts: Counter[str] = Counter()
+        self.work = 0.0  # FLOPs
+        self.lowest: dict[tuple[Any, ...], float] = {}  # nats/token, by group
+        self.lines: dict[tuple[Any, ...], tuple[str, str]] = {}  # label and setting of the lowest, by group
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row; that of a failed trial is replaced when it has been trained after all."""
+        if before := self.rows.get(row["trial_id"]):
+            self.counts[before["status"]] -= 1
+            self.work -= self.flops(before)
+        self.rows[row["trial_id"]] = row
+        self.counts[row["status"]] += 1
+        self.work += self.flops(row)
+        key = self.groups.key(row)
+        if row["status"] == "ok" and row["val_loss"] < self.lowest.get(key, math.inf):
+            self.lowest[key] = row["val_loss"]
+            self.lines[key] = (self.groups.label(row), self.groups.setting(row))
+
+    def best(self) -> dict[str, str]:
+        """Group -> its lowest val_loss so far and the setting that had it, in the order of the sweep."""
+        return dict(self.lines[key] for key in self.groups.keys if key in self.lines)
 
 
 def value(number: Any) -> str:

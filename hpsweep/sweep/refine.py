@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpsweep.spec import Refine, Sweep, Trial, on_quarter_octaves
 from hpsweep.store import DONE
@@ -43,10 +43,14 @@ def propose(
     sweep: Sweep, rows: Iterable[Mapping[str, Any]], pending: Collection[Trial] = (), given_up: Collection[Trial] = ()
 ) -> list[Trial]:
     """The trials that all groups lack now and that are not pending, all groups advancing evenly."""
+    return _missing(sweep, plan(sweep, rows, given_up), pending)
+
+
+def _missing(sweep: Sweep, steps: Mapping[Key, Step], pending: Collection[Trial] = ()) -> list[Trial]:
     ((over, _),) = sweep.space.items()
     busy = {(key, cell) for key, cells in _results(sweep, (), pending).items() for cell in cells}
     found = []
-    for key, group in plan(sweep, rows, given_up).items():
+    for key, group in steps.items():
         place = {cell: position for position, cell in enumerate(group.planned)}
         template = sweep.groups[key][0]
         found += [
@@ -57,11 +61,30 @@ def propose(
     return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
 
 
+class Outlook(NamedTuple):
+    """A refinement as far as it is known."""
+
+    total: int  # trials stored, the failed ones too, and planned
+    missing: list[Trial]  # all groups advancing evenly
+    refining: int  # groups that are not at their end
+
+
+def outlook(sweep: Sweep, rows: Collection[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> Outlook:
+    """What `total`, `propose` and the ends of all groups say together, at the price of one of them."""
+    steps = plan(sweep, rows, given_up)
+    refining = sum(not step.ended for step in steps.values())
+    return Outlook(_total(sweep, rows, steps), _missing(sweep, steps), refining)
+
+
 def total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
     """Trials of the sweep as far as they are known: those stored, the failed ones too, and those planned."""
     rows = list(rows)
+    return _total(sweep, rows, plan(sweep, rows, given_up))
+
+
+def _total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], steps: Mapping[Key, Step]) -> int:
     stored = _results(sweep, rows, (), (*DONE, "failed"))
-    return sum(len({*stored[key], *group.planned}) for key, group in plan(sweep, rows, given_up).items())
+    return sum(len({*stored[key], *group.planned}) for key, group in steps.items())
 
 
 def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -5,12 +5,12 @@ The results folder is the only state. Kill this at any moment: the same call aga
 
 from __future__ import annotations
 
-import importlib.util
 import platform
+import re
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,19 +18,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpsweep import store
 from hpsweep.parametrization import count
-from hpsweep.spec import Sweep, Trial, pack
+from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
+from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
-from hpsweep.sweep.progress import Cost, Groups, Lines, Reporter, Status, interruptible
-from hpsweep.sweep.worker import TRAIN, Ensemble, Failure, Result
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size
+from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
+from hpsweep.sweep.worker import TRAIN, Ensemble, Failure, Place, Result
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
 
-CPU_ENSEMBLE = 4
-"""Trials trained together on a core, unless said otherwise."""
-GPU_ENSEMBLE = 32
-"""Trials trained together on a GPU, unless said otherwise."""
 ATTEMPTS = 3
 """A trial that was tried this often in vain, the last time alone, is stored as failed."""
 
@@ -43,7 +41,7 @@ class DataChanged(ValueError):
 
 
 class _Known(NamedTuple):
-    """The sweep as far as it is known: trials, their FLOPs, and groups that may ask for more."""
+    """The sweep as far as it is known: trials, the FLOPs of all, and groups that may ask for more."""
 
     total: int
     flops: float
@@ -76,41 +74,39 @@ def run(
     """Train what the sweep lacks in results/NAME, and store it; failed trials are tried again.
 
     Raises ValueError, before any work, for wrong input: a folder or data that cannot be used, rows of other data, an
-    unreachable address, a folder that another run holds; and DataChanged when data changes under it. On Ctrl-C and
-    SIGTERM workers are stopped, and KeyboardInterrupt is raised; what is stored stays.
+    unreachable address, an engine that cannot serve, a folder that another run holds; and DataChanged when data changes
+    under it. On Ctrl-C and SIGTERM workers are stopped, and KeyboardInterrupt is raised; what is stored stays.
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
-    datasets = check(sweep, folder, ensemble_size=ensemble_size, train=train)
-    with (
-        place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here,
-        store.lock(folder) as stale,
-        interruptible(),
-    ):
-        if stale:
-            reporter.say(f"taking over from {stale}, which died.")
-        rows = store.read_runs(folder).to_pylist()
-        check_hashes(folder, rows, datasets)
-        store.write_meta(folder, sweep.to_dict())
-        size = ensemble_size or default_size(here.device)
-        plan = _Plan(sweep, folder, rows, datasets, here.workers, size, reporter)
-        try:
-            here.train(plan, train)
-        except DataChanged:
-            raise
-        except ValueError as error:  # no wrong input from here on: this is a bug, and wants its traceback
-            raise RuntimeError(str(error)) from error
-        return plan.summary()
+    datasets = check(sweep, folder, ensemble_size=ensemble_size)
+    with place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        engine, why = serving(train, here.device, sweep.trials)
+        size = ensemble_size or default_size(engine, here.device)
+        with store.lock(folder) as stale, interruptible():
+            if stale:
+                reporter.say(f"taking over from {stale}, which died.")
+            rows = store.read_runs(folder).to_pylist()
+            check_hashes(folder, rows, datasets)
+            store.write_meta(folder, sweep.to_dict())
+            plan = _Plan(sweep, folder, rows, Cost(datasets, engine), here.workers, size, reporter)
+            if why and plan.is_open():
+                reporter.say(f"the torch engine trains{' some trials' * (engine != 'torch')}: {why}.")
+            return _trained(here, plan, train)
 
 
-def default_size(device: str) -> int:
-    """Trials per ensemble on a cpu or cuda device."""
-    return GPU_ENSEMBLE if device == "cuda" else CPU_ENSEMBLE
+def _trained(here: Place, plan: _Plan, train: str) -> Summary:
+    """The summary of the plan after its training."""
+    try:
+        here.train(plan, train)
+    except DataChanged:
+        raise
+    except ValueError as error:  # no wrong input from here on: this is a bug, and wants its traceback
+        raise RuntimeError(str(error)) from error
+    return plan.summary()
 
 
-def check(
-    sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, train: str = TRAIN, writes: bool = True
-) -> dict[str, Dataset]:
+def check(sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True) -> dict[str, Dataset]:
     """The data of the sweep by source, after every check that needs neither workers nor the lock. Writes nothing.
 
     Raises ValueError for an ensemble_size below 1, a folder that cannot be used, and data that is unfit.
@@ -118,8 +114,6 @@ def check(
     if ensemble_size is not None and ensemble_size < 1:
         raise ValueError(f"ensemble_size is {ensemble_size}; at least 1 trial is trained at a time.")
     store.check_folder(folder, sweep.name, writes=writes)
-    if train == TRAIN and importlib.util.find_spec("torch") is None:
-        raise ValueError("training needs torch, which is not installed: pip install 'hpsweep[run]'.")
     from hpsweep.proxy.data import check_dataset, load_dataset
 
     needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}
@@ -138,23 +132,6 @@ def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], datasets: Mapp
             )
 
 
-def arrange(
-    trials: Sequence[Trial], size: int, workers: int, cost: Callable[[Trial], float]
-) -> list[tuple[Trial, ...]]:
-    """Ensembles in the order of training: a round of every shape, the costliest first, then the next round.
-
-    So coarse points of all shapes come early, every worker is busy, and the last ensembles to start are short ones.
-    """
-    shapes = len({trial.shape for trial in trials})
-    share = -(-workers // shapes) if shapes else 1  # workers per shape, rounded up
-    seen: Counter[tuple[Any, ...]] = Counter()
-    ranked = []
-    for ensemble in pack(trials, size, share):
-        ranked.append((seen[ensemble[0].shape] // share, -cost(ensemble[0]), ensemble))
-        seen[ensemble[0].shape] += 1
-    return [ensemble for _, _, ensemble in sorted(ranked, key=lambda entry: entry[:2])]
-
-
 def provenance(*, optuna: bool) -> dict[str, Any]:
     """Columns that say what made a row: versions, and the commit of the working folder."""
     return {
@@ -167,14 +144,14 @@ def provenance(*, optuna: bool) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Commit of the working folder, '+' if tracked files have changed; None outside git, or without git."""
-    answers = []
-    for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            answer = subprocess.run(["git", *question], capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        answers.append(answer.stdout.strip())
-    return answers[0] + ("+" if answers[1] else "")
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    commit = re.search(r"^# branch\.oid ([0-9a-f]{40,})$", answer, re.MULTILINE)  # "(initial)" before the first
+    changed = any(not line.startswith("#") for line in answer.splitlines())
+    return commit and commit[1] + "+" * changed
 
 
 class _Plan:
@@ -184,16 +161,18 @@ class _Plan:
         self,
         sweep: Sweep,
         folder: Path,
-        rows: Iterable[dict[str, Any]],
-        datasets: Mapping[str, Dataset],
+        rows: Iterable[Mapping[str, Any]],
+        cost: Cost,
         workers: int,
-        size: int,
+        size: int | None,
         reporter: Reporter,
     ) -> None:
-        self.sweep, self.folder, self.datasets = sweep, folder, datasets
+        self.sweep, self.folder, self.cost = sweep, folder, cost
         self.workers, self.size, self.reporter = workers, size, reporter
-        self.groups, self.cost = Groups(sweep), Cost(datasets)
-        self.rows = {row["trial_id"]: row for row in rows if self.groups.has(row)}
+        groups = Groups(sweep)
+        self.stored = Tally(groups, cost.stored)
+        for row in filter(groups.has, rows):
+            self.stored.add(row)
         self.queue: deque[Ensemble] = deque()
         self.running: dict[Ensemble, float] = {}  # the part of its steps that is taken
         self.tried: Counter[str] = Counter()  # failed attempts by trial_id
@@ -209,7 +188,7 @@ class _Plan:
         """An ensemble, None for nothing yet, () for finished: see worker.Plan."""
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
-            rows = list(self.rows.values())
+            rows = list(self.stored.rows.values())
             found = search.propose(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
             self.queue.extend(arrange(found, self.size, self.workers, self.cost))
             self.exhausted = not found
@@ -224,18 +203,22 @@ class _Plan:
         if self.sweep.search not in ("tpe", "gp"):
             return self.known.total
         shapes = len({trial.shape for trial in self.sweep.trials})
-        return max(1, min(self.size * shapes, self.known.total // _LEARNING_ROUNDS))
+        return max(1, min((self.size or CPU_ENSEMBLE) * shapes, self.known.total // _LEARNING_ROUNDS))
 
     def _known(self) -> _Known:
-        """Asked when rows have changed: with a refinement, what is to do depends on them."""
-        rows = list(self.rows.values())
-        total = search.total(self.sweep, rows, self.given_up)
+        """Asked once, but of a refinement whenever rows have changed: what is to do depends on them there."""
         if self.sweep.search != "refine":
+            total = search.total(self.sweep)
             return _Known(total, sum(map(self.cost, self.sweep.trials)) * total / len(self.sweep.trials), 0)
-        left = search.propose(self.sweep, rows, (), limit=total, given_up=self.given_up)
-        untried = [trial for trial in left if trial.trial_id not in self.rows]
-        flops = sum(row["flops_dense"] or 0.0 for row in rows) + sum(map(self.cost, untried))
-        return _Known(total, flops, search.refining(self.sweep, rows, self.given_up))
+        from hpsweep.sweep import refine
+
+        seen = refine.outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
+        untried = [trial for trial in seen.missing if trial.trial_id not in self.stored.rows]
+        return _Known(seen.total, self.stored.work + sum(map(self.cost, untried)), seen.refining)
+
+    def is_open(self) -> bool:
+        """Whether there is anything to train, as far as is known."""
+        return self.status().done < self.known.total or bool(self.known.refining)
 
     def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
         """Note how far an ensemble is."""
@@ -264,7 +247,7 @@ class _Plan:
     def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
         for source, found in sorted({(row["data"], row["data_hash"]) for row in rows}):
-            if found != (ours := self.datasets[source].data_hash):
+            if found != (ours := self.cost.datasets[source].data_hash):
                 raise DataChanged(
                     f"a worker read {source!r} as data_hash {found}, but the sweep began with {ours}, and losses on "
                     "different data cannot be compared. Its result is not stored: restore the data, or give another "
@@ -289,7 +272,7 @@ class _Plan:
             self.queue.extendleft([ensemble[middle:], ensemble[:middle]])
 
     def _failed_row(self, trial: Trial, error: str) -> dict[str, Any]:
-        dataset = self.datasets[trial.data]
+        dataset = self.cost.datasets[trial.data]
         return {
             "trial_id": trial.trial_id,
             **trial.resolved,
@@ -311,19 +294,20 @@ class _Plan:
             {**made_by, "attempts": self.tried[row["trial_id"]] + (row["status"] != "failed"), **row} for row in rows
         ]
         store.append(self.folder, whole, curves)
-        self.rows.update((row["trial_id"], row) for row in whole)
+        for row in whole:
+            self.stored.add(row)
         self.trained += sum(row["status"] in store.DONE for row in whole)
         self.worked += sum(self.cost(trial) for trial in ensemble)
-        self.known = self._known()
+        if self.sweep.search == "refine":
+            self.known = self._known()
         self.reporter.show(self.status(), finished=True)
 
     def status(self) -> Status:
         """How far the sweep is; the time to go is by FLOPs, not by trials."""
-        counts = Counter(row["status"] for row in self.rows.values())
-        total = self.known.total
+        counts, total = self.stored.counts, self.known.total
         seconds = time.monotonic() - (self.clock or self.started)
         half_done = sum(part * sum(map(self.cost, ensemble)) for ensemble, part in self.running.items())
-        left = self.known.flops - half_done - sum(row["flops_dense"] or 0.0 for row in self.rows.values())
+        left = self.known.flops - half_done - self.stored.work
         worked = self.worked + half_done
         return Status(
             total=max(total, sum(counts.values())),  # a search may have been shortened since
@@ -333,7 +317,7 @@ class _Plan:
             refining=self.known.refining,
             rate=60 * self.trained / seconds if self.trained else None,
             eta=max(0.0, left) * seconds / worked if worked and sum(counts.values()) < total else None,
-            best=self.groups.best(self.rows.values()),
+            best=self.stored.best(),
         )
 
     def summary(self) -> Summary:

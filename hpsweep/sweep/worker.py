@@ -6,6 +6,7 @@ A worker is one function that returns a result or a failure as a value, so only 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
 import traceback
@@ -16,8 +17,14 @@ from typing import Any, NamedTuple, Protocol
 from hpsweep.spec import Trial
 
 Ensemble = tuple[Trial, ...]
-TRAIN = "hpsweep.proxy.train:train"
-"""What trains an ensemble, as module:function, so that any worker can import it."""
+ENGINES = {
+    "auto": "hpsweep.proxy.train:train",
+    "torch": "hpsweep.proxy.ensemble:train",
+    "native": "hpsweep.proxy.native:train",
+}
+"""What trains an ensemble, as module:function, so that any worker can import it; auto is the engine that suits it."""
+TRAIN = ENGINES["auto"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Result(NamedTuple):
@@ -71,13 +78,14 @@ def attempt(
             progress(step, steps)
 
     try:
-        outcome = _function(train)(ensemble, device=device, progress=now_and_then)
+        outcome = function(train)(ensemble, device=device, progress=now_and_then)
         return Result([dict(row) for row in outcome.rows], {name: list(v) for name, v in outcome.curves.items()})
     except Exception as error:
         return Failure(one_line(error))
 
 
-def _function(name: str) -> Callable[..., Any]:
+def function(name: str) -> Callable[..., Any]:
+    """What module:function names, imported now."""
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return found
@@ -92,7 +100,12 @@ def one_line(error: BaseException) -> str:
 
 
 def prepare(train: str, device: str) -> None:
-    """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way."""
-    _function(train)
+    """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way.
+
+    An engine may import torch later, when it is used: then it is the environment that gives it one thread.
+    """
+    if device == "cpu":
+        os.environ.update(ONE_THREAD)
+    function(train)
     if device == "cpu" and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -1,0 +1,48 @@
+"""Which engine trains, and why: asked once, before any work."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from hpsweep.proxy import native
+from hpsweep.spec import Trial
+from hpsweep.sweep.worker import ENGINES
+
+
+class Serving(NamedTuple):
+    """The engine that trains, torch or native; and why it is torch on a CPU where none was asked for, else ""."""
+
+    engine: str
+    why: str = ""
+
+
+def serving(train: str, device: str, trials: Iterable[Trial]) -> Serving:
+    """What trains these on a cpu or cuda device where `train` was asked for, one of ENGINES.
+
+    Where the native engine hands over some trials only, it is said to train, and why tells of the others. Another
+    trainer is taken to multiply zeros, as torch does. Raises ValueError where the native engine was asked for and
+    cannot serve, and where torch has to and is not installed.
+    """
+    asked = {path: name for name, path in ENGINES.items()}.get(train)
+    if asked is None:
+        return Serving("torch")
+    engine, why = ("torch", "") if asked == "torch" or device != "cpu" else _native(trials)
+    if asked == "native" and device != "cpu":
+        raise ValueError(f"engine is native, which trains on a CPU, and device is {device}; use engine torch, or auto.")
+    if asked == "native" and why:
+        raise ValueError(f"engine is native, which cannot serve here: {why}; use engine torch, or auto.")
+    if (engine == "torch" or why) and importlib.util.find_spec("torch") is None:
+        because = f" ({why})" if why else ""
+        raise ValueError(f"training needs torch{because}, which is not installed: pip install 'hpsweep[run]'.")
+    return Serving(engine, why)
+
+
+def _native(trials: Iterable[Trial]) -> Serving:
+    """The native engine, if it trains any of them on this machine, and why not all."""
+    if why := native.unavailable():
+        return Serving("torch", why.rstrip("."))
+    shapes = {trial.shape: trial for trial in trials}
+    refused = [why for why in map(native.unsupported, shapes.values()) if why]
+    return Serving("torch" if refused and len(refused) == len(shapes) else "native", refused[0] if refused else "")

@@ -1,0 +1,116 @@
+"""Which trials are trained together, and in which order: what a trial costs, how ensembles are cut and arranged."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hpsweep.parametrization import count
+from hpsweep.spec import Trial
+from hpsweep.sweep.worker import Ensemble
+
+if TYPE_CHECKING:
+    from hpsweep.proxy.data import Dataset
+
+CPU_ENSEMBLE = 4
+"""Trials that the torch engine trains together on a core, unless said otherwise."""
+GPU_ENSEMBLE = 32
+"""Trials trained together on a GPU, unless said otherwise."""
+NATIVE_WORK = 1e11
+"""FLOPs of an ensemble of the native engine, which trains one trial after the other: one to three seconds of a core.
+
+Less, and messages and files would count; more, and workers would not finish together."""
+
+
+class Cost:
+    """FLOPs of a trial as its engine does them, which the time goes by: the native one leaves out zeros."""
+
+    def __init__(self, datasets: Mapping[str, Dataset], engine: str = "torch") -> None:
+        self.datasets = datasets
+        self.column = "flops_sparse" if engine == "native" else "flops_dense"
+        self.known: dict[tuple[Any, ...], float] = {}
+
+    def __call__(self, trial: Trial) -> float:
+        """FLOPs; trials of one shape and density have the same."""
+        key = (trial.shape, trial.density)
+        if key not in self.known:
+            self.known[key] = getattr(count, self.column)(trial, self.datasets[trial.data].vocabulary)
+        return self.known[key]
+
+    def stored(self, row: Mapping[str, Any]) -> float:
+        """FLOPs of a stored trial, 0 where they are not known."""
+        return row[self.column] or 0.0
+
+
+def default_size(engine: str, device: str) -> int | None:
+    """Trials per ensemble; None: as many as are NATIVE_WORK."""
+    if device == "cuda":
+        return GPU_ENSEMBLE
+    return None if engine == "native" else CPU_ENSEMBLE
+
+
+def arrange(trials: Iterable[Trial], size: int | None, workers: int, cost: Callable[[Trial], float]) -> list[Ensemble]:
+    """Ensembles of at most `size` trials, or else of about NATIVE_WORK, in the order of training.
+
+    All shapes advance evenly, the costliest first, so that coarse points of all of them come early; but an ensemble
+    that would end after all others if it waited any longer comes next. Workers that take the first that waits whenever
+    they are free finish together, as far as costs are known and the shortest ensembles allow.
+    """
+    shapes: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        shapes.setdefault(trial.shape, []).append(trial)
+    whole = {shape: sum(map(cost, members)) for shape, members in shapes.items()}
+    total = sum(whole.values())
+    ensembles: list[Ensemble] = []
+    work: list[float] = []  # of every ensemble, FLOPs
+    before: list[float] = []  # the part of its shape's work that comes before it
+    for shape, members in shapes.items():
+        share = max(1, round(workers * whole[shape] / total))  # of the workers
+        cut = pack(members, NATIVE_WORK, share, cost) if size is None else pack(members, size, share)
+        costs = [sum(map(cost, ensemble)) for ensemble in cut]
+        ensembles += cut
+        work += costs
+        before += [done / whole[shape] for done in itertools.accumulate(costs[:-1], initial=0.0)]
+    return [ensembles[i] for i in _order(work, before, workers)]
+
+
+def pack(
+    trials: Sequence[Trial], most: float, multiple: int = 1, weight: Callable[[Trial], float] = lambda _: 1.0
+) -> list[Ensemble]:
+    """The trials in their order, cut into ensembles of about equal weight: at most `most`, and the heaviest trial more.
+
+    Of equal trials at most `most`. The number of ensembles is a multiple of `multiple` (workers) where there are trials
+    enough, so that workers finish together.
+    """
+    weights = [weight(trial) for trial in trials]
+    whole = sum(weights)
+    number = multiple * math.ceil(whole / most / multiple)
+    until = itertools.accumulate(weights)
+    middles = ((end - own / 2) * number / whole for end, own in zip(until, weights, strict=True))
+    placed = itertools.groupby(zip(middles, trials, strict=True), key=lambda pair: int(pair[0]))
+    return [tuple(trial for _, trial in ensemble) for _, ensemble in placed]
+
+
+def _order(work: Sequence[float], before: Sequence[float], workers: int) -> list[int]:
+    """The order of ensembles by `before`, but that of the longest that waits as soon as waiting would delay the end.
+
+    That is where the worker that is free next could not end it in an even share of the time after another one.
+    """
+    in_turn = deque(sorted(range(len(work)), key=lambda i: (before[i], -work[i])))
+    by_length = deque(sorted(range(len(work)), key=lambda i: -work[i]))
+    free = [0.0] * workers  # when each will have trained what it has, a heap
+    share = sum(work) / workers
+    order: dict[int, None] = {}
+    while in_turn:
+        is_late = free[0] + work[in_turn[0]] + work[by_length[0]] > share
+        chosen = by_length[0] if is_late else in_turn[0]
+        order[chosen] = None
+        heapq.heapreplace(free, free[0] + work[chosen])
+        for waiting in (in_turn, by_length):
+            while waiting and waiting[0] in order:
+                waiting.popleft()
+    return list(order)

@@ -158,7 +158,9 @@ class EagerTrial:
         starts = torch.arange(count) * (len(tokens) - 1) // count
         sequences = torch.tensor(tokens)[starts[:, None] + self.positions.cpu()].long().to(self.device)
         with self._precision():
-            losses = [len(part) * self.model(part[:, :-1], part[:, 1:]) for part in sequences.split(EVALUATED_TOGETHER)]
+            losses = [
+                len(part) * self.model(part[:, :-1], part[:, 1:]) for part in torch.split(sequences, EVALUATED_TOGETHER)
+            ]
         return float(sum(losses) / count)
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:

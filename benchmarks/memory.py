@@ -28,7 +28,9 @@ def memory(options: Options) -> Part:
             row.append(None if isinstance(taken, str) else f"{taken:.1f}")
             values.append({"width": width, "way": name, "mebibytes_per_trial": None if row[-1] is None else taken})
         rows.append(row)
-    head = "MiB per additional trial: the largest resident set after five steps, of a process with one eager trial, and "
+    head = (
+        "MiB per additional trial: the largest resident set after five steps, of a process with one eager trial, and "
+    )
     head += f"the difference between {FEW} and {MANY} trials in one process."
     return Part(f"{head}\n\n{table(['width', *(name for name, _ in engines)], rows)}\n{missing}", values)
 

@@ -65,9 +65,10 @@ def ratios(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
     return [value / base for value, base in zip(values, baseline, strict=True)]
 
 
-def in_brackets(values: Spread, digits: int = 2) -> str:
-    """A median with its range: 4.31 (4.20-4.52)."""
-    return f"{values.median:.{digits}f} ({values.low:.{digits}f}-{values.high:.{digits}f})"
+def with_range(values: Sequence[float]) -> str:
+    """The median of the rounds' ratios with their range: 4.31; 4.20-4.52. Without a range where there is none."""
+    median, low, high = spread(values)
+    return f"{median:.2f}; {low:.2f}-{high:.2f}" if low < high else f"{median:.2f}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

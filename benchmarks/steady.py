@@ -5,13 +5,14 @@ Each function is a part of `python -m benchmarks.throughput`: it measures, and r
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from benchmarks import peak
-from benchmarks.record import in_brackets, knee, ratios, spread, table
+from benchmarks.record import knee, ratios, spread, table, with_range
 from benchmarks.turns import Measured, in_turn
 from benchmarks.variants import Engine, Variant, precision_name
 from hpsweep.parametrization.count import flops_dense
@@ -52,9 +53,7 @@ def trials_of(
 ) -> tuple[Trial, ...]:
     """A trial per seed and density of a shape, "width,depth,context,batch"; all densities of one seed come first."""
     width, depth, context, batch = (int(word) for word in shape.split(","))
-    base = Trial(
-        width=width, depth=depth, context=context, batch=batch, steps=5000, lr=2.0**-9, precision=precision
-    )
+    base = Trial(width=width, depth=depth, context=context, batch=batch, steps=5000, lr=2.0**-9, precision=precision)
     return tuple(base.replace(density=density, seed=seed) for seed in range(seeds) for density in densities)
 
 
@@ -135,8 +134,7 @@ def _cell(rates: Sequence[float], baseline: Sequence[float]) -> str | None:
     thousands = f"{spread(rates).median / 1e3:.1f}"
     if not baseline:
         return thousands
-    ratio = spread(ratios(rates, baseline))
-    return f"{thousands} ({ratio.median:.2f}; {ratio.low:.2f}-{ratio.high:.2f})"
+    return f"{thousands} ({with_range(ratios(rates, baseline))})"
 
 
 # --- against density ---
@@ -177,7 +175,7 @@ def _at_density(measured: Measured, density: float) -> str | None:
     if not at or not measured.turns:
         return None
     dense, here = ([turn.seconds[i] for turn in measured.turns] for i in (0, at[0]))
-    return f"{1e6 * spread(here).median:.2f} ({in_brackets(spread(ratios(dense, here)))})"
+    return f"{1e6 * spread(here).median:.2f} ({with_range(ratios(dense, here))})"
 
 
 def _matrices(densities: Sequence[float]) -> list[str]:
@@ -187,8 +185,8 @@ def _matrices(densities: Sequence[float]) -> list[str]:
     input gradient and weight gradient of one matrix, on one core.
     """
     try:
-        from hpsweep.proxy.native import linear_seconds  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
+        linear_seconds = importlib.import_module("hpsweep.proxy.native").linear_seconds
+    except (ImportError, AttributeError):
         return ["The native engine's matrices alone: not measured, it has no entry point for them."]
     rows = []
     for width in (256, 1024):
@@ -196,7 +194,9 @@ def _matrices(densities: Sequence[float]) -> list[str]:
             took = [linear_seconds(4 * width, width, 512, density, precision) for density in densities]
             rows.append([width, precision, *(f"{1e6 * s:.0f} ({took[0] / s:.2f})" for s in took)])
     named = [f"{density:g}" for density in densities]
-    head = "Microseconds of one matrix, 4 width x width, 512 tokens, forward and both gradients (times faster than dense):"
+    head = (
+        "Microseconds of one matrix, 4 width x width, 512 tokens, forward and both gradients (times faster than dense):"
+    )
     return [f"{head}\n\n{table(['width', 'precision', *named], rows)}"]
 
 
@@ -225,7 +225,9 @@ def width(options: Options) -> Part:
         rows.append([each, *(_fraction(m, flops, peaks) for m in measured)])
         names, missing = [m.variant.name for m in measured], left_out(measured)
     known = ", ".join(f"{name} {gflops:.0f} GFLOP/s" for name, gflops in peaks.items())
-    head = f"Useful GFLOP/s of a whole step of dense training on one core (percent of the peak). Peaks of a core: {known}."
+    head = (
+        f"Useful GFLOP/s of a whole step of dense training on one core (percent of the peak). Peaks of a core: {known}."
+    )
     return Part(f"{head}\n\n{table(['width', *names], rows)}\n{missing}", values)
 
 
@@ -251,9 +253,7 @@ def ensemble(options: Options) -> Part:
         values += [values_of(m, width=each, together=m.variant.together) for m in measured]
         best = knee({m.variant.together: spread(m.rates).median for m in measured})
         one = measured[0].rates
-        cells = [
-            f"{1e6 / spread(m.rates).median:.2f} ({in_brackets(spread(ratios(m.rates, one)))})" for m in measured
-        ]
+        cells = [f"{1e6 / spread(m.rates).median:.2f} ({with_range(ratios(m.rates, one))})" for m in measured]
         rows.append([each, *cells, best])
     head = "Microseconds per trial-token of the torch engine on one core against the size of its ensembles, 16 trials "
     columns = ["width", *(f"{n} together" for n in sizes), "knee"]
@@ -288,5 +288,7 @@ def workers(options: Options) -> Part:
         rows.append([measured[0].variant.name, *(_cell(m.rates, measured[0].rates) for m in measured)])
         missing += left_out(measured)
     columns = ["engine", *(f"{count} worker{'s' * (count > 1)}" for count in counts)]
-    head = f"Thousand trial-tokens per second at width 128 against workers, on {cores} cores (ratio to one worker, range)."
+    head = (
+        f"Thousand trial-tokens per second at width 128 against workers, on {cores} cores (ratio to one worker, range)."
+    )
     return Part(f"{head}\n\n{table(columns, rows)}\n{missing}", values)

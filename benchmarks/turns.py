@@ -62,7 +62,7 @@ class Measured:
 
 
 def in_turn(variants: Sequence[Variant], *, rounds: int, seconds: float) -> list[Measured]:
-    """Every variant measured in every round, for so many seconds or one turn of all its trials, if that takes longer."""
+    """Every variant measured in every round, for so many seconds or one turn of all its trials, if longer."""
     measured = [Measured(variant) for variant in variants]
     with contextlib.ExitStack() as stack:
         pipes = [stack.enter_context(_started(variant)) for variant in variants]
@@ -81,7 +81,7 @@ def _warmed_up(variant: Variant, ends: Sequence[Connection], seconds: float) -> 
     """Seconds that one step of all its trials takes the slowest of a variant's processes, all of them at work."""
     for pipe in ends:
         pipe.send(seconds)
-    return max(_heard(pipe, variant) for pipe in ends)
+    return max(float(_heard(pipe, variant)) for pipe in ends)
 
 
 def _turn(variant: Variant, ends: Sequence[Connection], window: float) -> Turn:

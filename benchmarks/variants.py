@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +103,11 @@ def _ensemble_steps(trials: Sequence[Trial], device: str) -> Callable[[int], Non
 
 def _native_steps(trial: Trial) -> Callable[[int], None]:
     from hpsweep.proxy.data import load_dataset
-    from hpsweep.proxy.native import NativeTrial, unavailable  # type: ignore[import-not-found,unused-ignore]
 
-    if reason := unavailable():
+    engine = importlib.import_module("hpsweep.proxy.native")
+    if reason := engine.unavailable():
         raise NotImplementedError(reason)
-    native = NativeTrial(trial, load_dataset(trial.data))
+    native = engine.NativeTrial(trial, load_dataset(trial.data))
     return _onwards(trial, lambda first, count: float(native.steps(first, count)[-1]))
 
 

@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsweep.parametrization.rules import attention_scale, readout_multiplier, tensor_numbers
+from hpsweep.parametrization.rules import SPARSE, attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 
@@ -170,13 +170,14 @@ class EagerTrial:
 
 def _groups(model: EagerGPT) -> list[dict[str, object]]:
     """Three groups, each with one rate and one decay: hidden matrices, embeddings, gains."""
-    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         n = model.numbers[proxy_name(name)]
-        groups.setdefault((n.lr, n.weight_decay, parameter.dim() == 1), []).append(parameter)
-    return [
-        {"params": params, "base_lr": lr, "lr": lr, "weight_decay": decay} for (lr, decay, _), params in groups.items()
-    ]
+        which = "gains" if parameter.dim() == 1 else "hidden" if n.kind in SPARSE else "embeddings"
+        group = groups.setdefault(which, {"params": [], "base_lr": n.lr, "lr": n.lr, "weight_decay": n.weight_decay})
+        assert (group["base_lr"], group["weight_decay"]) == (n.lr, n.weight_decay)
+        group["params"].append(parameter)
+    return list(groups.values())
 
 
 def main() -> None:

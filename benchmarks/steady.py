@@ -222,7 +222,8 @@ def width(options: Options) -> Part:
         trial = variants[0].trials[0]
         flops = flops_dense(trial, VOCABULARY) / trial.total_tokens
         values += [values_of(m, width=each, flops_per_token=flops, peaks=peaks) for m in measured]
-        rows.append([each, *(_fraction(m, flops, peaks) for m in measured)])
+        torch = {m.variant.trials[0].precision: m.rates for m in measured if m.variant.engine == "torch"}
+        rows.append([each, *(_fraction(m, flops, peaks, torch) for m in measured)])
         names, missing = [m.variant.name for m in measured], left_out(measured)
     known = ", ".join(f"{name} {gflops:.0f} GFLOP/s" for name, gflops in peaks.items())
     head = (
@@ -231,12 +232,18 @@ def width(options: Options) -> Part:
     return Part(f"{head}\n\n{table(['width', *names], rows)}\n{missing}", values)
 
 
-def _fraction(measured: Measured, flops: float, peaks: dict[str, float]) -> str | None:
+def _fraction(
+    measured: Measured, flops: float, peaks: dict[str, float], torch: dict[Precision, list[float]]
+) -> str | None:
+    """GFLOP/s, percent of the peak, and of the native engine the ratio to torch in the same precision."""
     if not measured.rates:
         return None
-    gflops = 1e-9 * flops * spread(measured.rates).median
-    top = peaks.get(measured.variant.trials[0].precision)
-    return f"{gflops:.0f}" + (f" ({100 * gflops / top:.0f} %)" if top else "")
+    precision = measured.variant.trials[0].precision
+    gflops, top = 1e-9 * flops * spread(measured.rates).median, peaks.get(precision)
+    said = [f"{100 * gflops / top:.0f} %"] if top else []
+    if measured.variant.engine == "native" and torch.get(precision):
+        said.append(f"{with_range(ratios(measured.rates, torch[precision]))} x torch")
+    return f"{gflops:.0f} ({', '.join(said)})"
 
 
 # --- against ensemble size and workers ---

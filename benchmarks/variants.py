@@ -96,7 +96,8 @@ def _ensemble_steps(trials: Sequence[Trial], device: str) -> Callable[[int], Non
             if (step + 1) % CHECK_EVERY.get(device, 16) == 0 or step + 1 == first + count:
                 ensemble.drop_diverged(history[: step + 1], since=looked)
                 looked = step + 1
-        return float(history[first + count - 1].sum())  # waits for a GPU; not a number where a trial has left
+        loss = float(history[first + count - 1].sum())  # waits for a GPU
+        return float("nan") if ensemble.diverged else loss
 
     return _onwards(trials[0], train)
 

@@ -87,8 +87,8 @@ def against_eager(shape: str, together: int) -> list[Variant]:
     half = both["float32"][: len(DENSITIES)]
     two = ", 2 processes"
     return [
-        Variant(name="eager, 1 process x 2 threads", engine="eager", trials=half, threads=2),
-        Variant(name=BASELINE, engine="eager", trials=both["float32"], processes=2),
+        Variant(name="eager, 1 process x 2 threads", engine="eager", trials=half, threads=2, every_trial=False),
+        Variant(name=BASELINE, engine="eager", trials=both["float32"], processes=2, every_trial=False),
         *(
             Variant(
                 name=f"torch ensembles of {together}, {precision_name(precision)}{two}",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"{about['cpu']}, {about['cores']} cores, bfloat16 by {about['bfloat16']}; torch {about['torch']}, ", end="")
     print(f"python {about['python']}, commit {about['commit']}; load {os.getloadavg()[0]:.2f} before", flush=True)
     for name in names:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
         part = PARTS[name](options)
         print(f"\n### {name}\n\n{part.text.rstrip()}\n{others(part.values)}", flush=True)
         record["parts"][name] = part.values

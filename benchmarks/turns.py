@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -24,7 +23,7 @@ from typing import Any
 from benchmarks.record import Load, busy_and_stolen
 from benchmarks.variants import Group, Variant, groups
 
-WARM_UP_STEPS = {"cpu": 3, "cuda": 12}  # of every group; a GPU compiles and records graphs in them
+WARM_UP_STEPS = {"cpu": 2, "cuda": 12}  # of every group; a GPU compiles and records graphs in them
 ROTATIONS = 8  # of all groups of a process in a window, at least, where steps are short enough
 MOST_STEPS = 20  # of one group before the next has its turn
 
@@ -56,10 +55,6 @@ class Measured:
         """Trial-tokens per second, round by round."""
         return [turn.rate for turn in self.turns]
 
-    def seconds(self, trial: int) -> float:
-        """Median seconds per token of one trial."""
-        return statistics.median(turn.seconds[trial] for turn in self.turns)
-
 
 def in_turn(variants: Sequence[Variant], *, rounds: int, seconds: float) -> list[Measured]:
     """Every variant measured in every round, for so many seconds or one turn of all its trials, if longer."""
@@ -70,7 +65,11 @@ def in_turn(variants: Sequence[Variant], *, rounds: int, seconds: float) -> list
             reasons = [_heard(pipe, result.variant) for pipe in ends]
             result.left_out = next(filter(None, reasons), None)
         ready = [(result, ends) for result, ends in zip(measured, pipes, strict=True) if result.left_out is None]
-        windows = [max(seconds, 1.25 * _warmed_up(result.variant, ends, seconds)) for result, ends in ready]
+        steps = [_warmed_up(result.variant, ends, seconds) for result, ends in ready]
+        windows = [
+            max(seconds, 1.25 * step) if result.variant.every_trial else seconds
+            for (result, _), step in zip(ready, steps, strict=True)
+        ]
         for _ in range(rounds):
             for (result, ends), window in zip(ready, windows, strict=True):
                 result.turns.append(_turn(result.variant, ends, window))
@@ -107,26 +106,34 @@ def _started(variant: Variant) -> Iterator[list[Connection]]:
     """The pipes to the new processes of a variant, which end when the block does."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(variant.threads))
-    saved = {name: os.environ.get(name) for name in threads}
-    os.environ.update(threads)
     try:
-        for part in range(variant.processes):
-            ours, theirs = context.Pipe()
-            processes.append(context.Process(target=_serve, args=(theirs, variant, part), daemon=True))
-            processes[-1].start()
-            theirs.close()
-            pipes.append(ours)
-    finally:
-        for name, value in saved.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-    try:
+        with _threads(variant.threads):
+            for part in range(variant.processes):
+                ours, theirs = context.Pipe()
+                pipes.append(ours)
+                processes.append(context.Process(target=_serve, args=(theirs, variant, part), daemon=True))
+                processes[-1].start()
+                theirs.close()
         yield pipes
     finally:
         for pipe in pipes:
             pipe.close()
         for process in processes:
             process.join()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Processes started meanwhile have so many threads for products."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    saved = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(dict.fromkeys(names, str(count)))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+        os.environ.update(saved)
 
 
 def _serve(pipe: Connection, variant: Variant, part: int) -> None:
@@ -142,13 +149,13 @@ def _serve(pipe: Connection, variant: Variant, part: int) -> None:
             return
         pipe.send(None)
         seconds = pipe.recv()
-        step = sum(_warm_up(group, WARM_UP_STEPS.get(variant.device, 3)) for group in mine)
+        step = sum(_warm_up(group, WARM_UP_STEPS.get(variant.device, 12)) for group in mine)
         pipe.send(step)
         count = max(1, min(MOST_STEPS, int(seconds / ROTATIONS / step)))
         waiting = collections.deque(range(len(mine)))
         while True:
             start, end = pipe.recv()
-            pipe.send(_work(mine, waiting, count, start, end))
+            pipe.send(_work(mine, waiting, count, start, end, every_trial=variant.every_trial))
 
 
 def _warm_up(group: Group, steps: int) -> float:
@@ -160,20 +167,29 @@ def _warm_up(group: Group, steps: int) -> float:
 
 
 def _work(
-    mine: Sequence[Group], waiting: collections.deque[int], count: int, start: float, end: float
+    mine: Sequence[Group],
+    waiting: collections.deque[int],
+    count: int,
+    start: float,
+    end: float,
+    *,
+    every_trial: bool = True,
 ) -> tuple[list[float], float]:
     """Seconds per trial-token of every trial, trained from `start` to `end`; and the CPU seconds that this took.
 
-    `waiting`: whose turn it is next, from window to window. Whoever had no turn by the end has one after it.
+    `waiting`: whose turn it is next, from window to window. Whoever had no turn by the end has one after it, or without
+    `every_trial` counts as the mean of those that had one.
     """
     seconds, tokens = [0.0] * len(mine), [0] * len(mine)
     time.sleep(max(0.0, start - time.monotonic()))
     cpu = time.process_time()
-    while (now := time.monotonic()) < end or not all(tokens):
+    while (now := time.monotonic()) < end or not (all if every_trial else any)(tokens):
         which = waiting[0]
         waiting.rotate(-1)
         mine[which].steps(count)
         seconds[which] += time.monotonic() - now
         tokens[which] += mine[which].tokens(count)
-    each = [seconds[i] / tokens[i] for i, group in enumerate(mine) for _ in group.trials]
+    known = [s / t for s, t in zip(seconds, tokens, strict=True) if t]
+    mean = sum(known) / len(known)
+    each = [seconds[i] / tokens[i] if tokens[i] else mean for i, group in enumerate(mine) for _ in group.trials]
     return each, time.process_time() - cpu

@@ -19,7 +19,8 @@ class Variant:
     """A way to train trials: by which engine, how many together, in how many processes with how many threads each.
 
     eager: a module per trial, weight times mask (benchmarks/eager.py); compiled: the same under torch.compile. torch,
-    native: hpsweep's engines. `together` is for the torch engine.
+    native: hpsweep's engines. `together` is for the torch engine. Unless `every_trial`, those that a window is too
+    short for count as the mean of the others: of trials whose speed hardly differs.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Variant:
     together: int = 1
     processes: int = 1
     threads: int = 1
+    every_trial: bool = True
     device: str = "cpu"
     compiled: str = "reduce-overhead"  # the mode of torch.compile, for compiled
 

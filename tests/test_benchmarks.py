@@ -131,11 +131,16 @@ def test_a_turn_gives_each_trial_its_own_seconds_per_token() -> None:
     assert list(waiting) == ([1, 0] if len(log) % 2 == 0 else [0, 1])
 
 
-def test_every_trial_has_a_turn_however_short_the_window() -> None:
+def test_every_trial_has_a_turn_however_short_the_window_unless_the_others_speak_for_it() -> None:
     log: list[float] = []
     mine = [_sleeping((trial,), seconds, log) for trial, seconds in zip(trials_of("32,1,8,2"), [0.02] * 8, strict=True)]
     turns._work(mine, deque(range(8)), 1, time.monotonic(), time.monotonic())
     assert len(log) == 8
+    waiting = deque(range(8))
+    each, _ = turns._work(mine, waiting, 1, time.monotonic(), time.monotonic() + 0.03, every_trial=False)
+    assert len(log) == 10
+    assert waiting[0] == 2  # begins there in the next window
+    assert each[2:] == pytest.approx([sum(each[:2]) / 2] * 6)
 
 
 def test_engines_train_on_from_step_to_step_and_begin_again_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ class Options:
     """How long and how much is measured."""
 
     rounds: int = 5
-    seconds: float = 1.0  # of a variant in a round
+    seconds: float = 0.8  # of a variant in a round
     repeats: int = 1  # of the end-to-end runs
     shapes: tuple[str, ...] = SHAPES  # width, depth, context, batch
     together: int = 4  # trials of a torch ensemble

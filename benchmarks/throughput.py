@@ -10,9 +10,9 @@
     gpu          the same on a GPU, against one eager trial, torch.compile and several processes
 
 What is compared runs in turn within every round, so that a noisy machine slows all of it; ratios are formed round by
-round, and their median counts. Tables are printed as Markdown, and every round's value is stored as JSON. Some minutes
-on two cores; --quick for an impression. Beside other work set --without "1 process": two threads wait for each other
-most of the time there.
+round, and their median counts. Tables are printed as Markdown, and every round's value is stored as JSON. About a
+quarter of an hour on two idle cores; --quick for an impression. Beside other work set --without "1 process": two
+threads wait for each other most of the time there.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def parsed(words: Sequence[str] | None = None) -> tuple[list[str], Options, Path
     parser.add_argument(
         "--parts", type=_words, default=tuple(PARTS), metavar="A,B", help="which of the above; default: all"
     )
-    parser.add_argument("--quick", action="store_true", help="small settings, two minutes")
+    parser.add_argument("--quick", action="store_true", help="small settings, about three minutes")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds; default: 5, some parts 3")
-    parser.add_argument("--seconds", type=float, metavar="S", help="seconds of a variant in a round; default: 1")
+    parser.add_argument("--seconds", type=float, metavar="S", help="seconds of a variant in a round; default: 0.8")
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds of the end-to-end runs; default: 1")
     parser.add_argument("--shapes", nargs="+", metavar="W,D,C,B", help="width, depth, context, batch; default: seven")
     parser.add_argument("--together", type=int, metavar="K", help="trials of a torch ensemble on a CPU; default: 4")

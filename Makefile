@@ -7,6 +7,7 @@ EXPERIMENT ?= lr_by_density
 ADDRESS ?= local
 RESULTS ?= results
 PYTEST_ARGS ?=
+BENCH ?= throughput
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +34,7 @@ help:  ## list what can be made, and the variables
 	@echo "  ADDRESS=$(ADDRESS)             where it runs: local (worker processes here), auto, or a Ray address"
 	@echo "  RESULTS=$(RESULTS)           the folder that holds one folder per experiment"
 	@echo "  TORCH='$(TORCH)' TORCH_INDEX='$(TORCH_INDEX)'  which torch is installed, and from which index"
+	@echo "  BENCH=$(BENCH)           which benchmarks: names in benchmarks/"
 	@echo "  PYTHON=$(PYTHON)            the interpreter the virtual environment is made from (3.11 or newer)"
 
 install: $(STAMP)  ## make .venv with tested versions and the hpsweep command
@@ -71,8 +73,8 @@ notebooks: install  ## execute the notebooks in place
 notebooks-check: install
 	$(BIN)/python notebooks/execute.py --check
 
-bench: install  ## measure throughput, overhead and the store on this machine
-	$(BIN)/python -m benchmarks
+bench: install  ## measure what the engines do on this machine, about a quarter of an hour
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

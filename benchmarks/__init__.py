@@ -1,1 +1,1 @@
-"""Measurements that the README quotes; `make bench` runs them all and stores what they print."""
+"""Measurements that the README and docs quote; `make bench` runs throughput.py, `make bench BENCH=NAME` another."""

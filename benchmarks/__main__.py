@@ -1,7 +1,9 @@
-"""Run every benchmark in turn: python -m benchmarks."""
+"""Run benchmarks by name: python -m benchmarks [NAME ...]; without a name, throughput alone, as `make bench` does."""
 
-from benchmarks import coverage, law, overhead, scale, surface, throughput
+import importlib
+import sys
 
-for benchmark in (throughput, overhead, scale, coverage, law, surface):
-    print(f"\n## {benchmark.__name__}\n", flush=True)
-    benchmark.main()
+names, sys.argv[1:] = sys.argv[1:] or ["throughput"], []
+for name in names:
+    print(f"\n## {name}\n", flush=True)
+    importlib.import_module(f"benchmarks.{name}").main()

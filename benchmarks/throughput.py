@@ -1,143 +1,104 @@
-"""Training throughput of ensembles against one eager process per trial: python -m benchmarks.throughput
+"""Speed of hpsweep's engines against the ways people train today, in one run: python -m benchmarks.throughput
 
-Variants run in turn within every round, so that a noisy machine slows all of them; ratios are formed round by round,
-and their median is what counts. 16 trials at densities 1, 1/2, ... 1/128, steady state, synthetic bytes for the
-eager variants and the real data path for hpsweep.
+    steady       trial-tokens per second of every shape: eager processes, torch ensembles, the native engine
+    end_to_end   16 trials with process start and imports: a process per trial against `hpsweep run`
+    density      time per token against density
+    width        fraction of the measured peak against width
+    ensemble     time against the size of an ensemble
+    workers      speed against worker processes
+    memory       memory per additional trial
+    gpu          the same on a GPU, against one eager trial, torch.compile and several processes
+
+What is compared runs in turn within every round, so that a noisy machine slows all of it; ratios are formed round by
+round, and their median counts. Tables are printed as Markdown, and every round's value is stored as JSON. About a
+quarter of an hour on two idle cores; --quick for an impression. Beside other work set --without "1 process": two
+threads wait for each other most of the time there.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import statistics
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from hpsweep.spec import Trial
+from benchmarks.end_to_end import end_to_end
+from benchmarks.gpu import gpu
+from benchmarks.memory import memory
+from benchmarks.record import machine, write
+from benchmarks.steady import SHAPES, Options, Part, density, ensemble, steady, width, workers
 
-SHAPES = {
-    "64, 2, 64, 8": Trial(width=64, depth=2, context=64, batch=8, steps=1_000_000, clip=1.0),
-    "128, 2, 64, 8": Trial(width=128, depth=2, context=64, batch=8, steps=1_000_000),
-    "256, 2, 64, 8": Trial(width=256, depth=2, context=64, batch=8, steps=1_000_000),
-    "128, 4, 128, 16": Trial(width=128, depth=4, context=128, batch=16, steps=1_000_000),
+PARTS: dict[str, Callable[[Options], Part]] = {
+    "steady": steady,
+    "end_to_end": end_to_end,
+    "density": density,
+    "width": width,
+    "ensemble": ensemble,
+    "workers": workers,
+    "memory": memory,
+    "gpu": gpu,
 }
-DENSITIES = [2.0**-k for k in range(8)] * 2
-VARIANTS = {
-    # name: (trials trained together, processes, threads of each); 4 is what `hpsweep run` takes on a CPU
-    "eager, 1 process x 2 threads": (1, 1, 2),
-    "eager, 2 processes x 1 thread": (1, 2, 1),
-    "ensembles of 4, 2 processes x 1 thread": (4, 2, 1),
-    "ensembles of 8, 2 processes x 1 thread": (8, 2, 1),
-}
+QUICK = Options(rounds=2, seconds=0.4, shapes=SHAPES[:2], quick=True)
 
 
-def trials_of(shape: str) -> list[Trial]:
-    """The 16 trials of a shape."""
-    return [
-        SHAPES[shape].replace(density=density, lr=2.0**-9, seed=i, steps=5000) for i, density in enumerate(DENSITIES)
-    ]
-
-
-def _eager_steps(trials: list[Trial]) -> Callable[[], int]:
-    from benchmarks.eager import EagerTrial
-
-    waiting = [EagerTrial(trial) for trial in trials]
-
-    def step() -> int:
-        waiting.append(waiting.pop(0))  # one trial at a time; which one does not matter to its speed
-        waiting[-1].step()
-        return trials[0].batch * trials[0].context
-
-    return step
-
-
-def _ensemble_steps(trials: list[Trial]) -> Callable[[], int]:
-    import torch
-
-    from hpsweep.proxy.data import load_dataset
-    from hpsweep.proxy.ensemble import Ensemble
-
-    ensemble = Ensemble(trials, load_dataset("stdlib"), torch.device("cpu"))
-    history = torch.full((trials[0].total_steps, len(trials)), torch.nan)
-    taken = 0
-
-    def step() -> int:
-        nonlocal taken
-        ensemble.step(taken, history)
-        ensemble.drop_diverged(history[: taken + 1], since=taken)
-        taken += 1
-        return len(ensemble.members) * trials[0].batch * trials[0].context
-
-    return step
-
-
-def _serve(pipe: Connection, together: int, shape: str, part: int, parts: int, threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-    trials = trials_of(shape)[part::parts]
-    step = _eager_steps(trials) if together == 1 else _ensemble_steps(trials[:together])
-    for _ in range(3):
-        step()
-    pipe.send("ready")
-    while (seconds := pipe.recv()) is not None:
-        started, tokens = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds:
-            tokens += step()
-        pipe.send(tokens / (time.perf_counter() - started))
-
-
-def measure(shape: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Tokens per second of every variant: one dict per variant, with the rounds' values."""
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, list[Connection]] = {}
-    for name, (together, processes, threads) in VARIANTS.items():
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        pipes[name] = []
-        for part in range(processes):
-            ours, theirs = context.Pipe()
-            context.Process(
-                target=_serve, args=(theirs, together, shape, part, processes, threads), daemon=True
-            ).start()
-            pipes[name].append(ours)
-        for pipe in pipes[name]:
-            assert pipe.recv() == "ready"
-    rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _ in range(rounds):
-        for name, ends in pipes.items():
-            for pipe in ends:
-                pipe.send(seconds)
-            rates[name].append(sum(pipe.recv() for pipe in ends))
-    for pipe in (pipe for ends in pipes.values() for pipe in ends):
-        pipe.send(None)
-    baseline = rates["eager, 1 process x 2 threads"]
-    return [
-        {
-            "shape": shape,
-            "variant": name,
-            "tokens_per_second": statistics.median(values),
-            "ratio": statistics.median(v / b for v, b in zip(values, baseline, strict=True)),
-        }
-        for name, values in rates.items()
-    ]
-
-
-def main() -> None:
-    """Print a table of throughputs and ratios."""
+def parsed(words: Sequence[str] | None = None) -> tuple[list[str], Options, Path]:
+    """Which parts, how, and where the values go."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds per shape (default 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per variant and round (default 3)")
-    parser.add_argument("--shapes", nargs="*", default=list(SHAPES), help="shapes as 'width, depth, context, batch'")
-    arguments = parser.parse_args()
-    print(f"load {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores; 16 trials at densities 1 ... 1/128, float32")
-    print("| width, depth, context, batch | variant | thousand trial-tokens / s | ratio |\n|---|---|---|---|")
-    for shape in arguments.shapes:
-        for row in measure(shape, arguments.rounds, arguments.seconds):
-            rate = row["tokens_per_second"] / 1e3
-            print(f"| {row['shape']} | {row['variant']} | {rate:.1f} | {row['ratio']:.2f} |", flush=True)
+    parser.add_argument(
+        "--parts", type=_words, default=tuple(PARTS), metavar="A,B", help="which of the above; default: all"
+    )
+    parser.add_argument("--quick", action="store_true", help="small settings, about three minutes")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds; default: 5, some parts 3")
+    parser.add_argument("--seconds", type=float, metavar="S", help="seconds of a variant in a round; default: 0.8")
+    parser.add_argument("--repeats", type=int, metavar="N", help="rounds of the end-to-end runs; default: 1")
+    parser.add_argument("--shapes", nargs="+", metavar="W,D,C,B", help="width, depth, context, batch; default: seven")
+    parser.add_argument("--together", type=int, metavar="K", help="trials of a torch ensemble on a CPU; default: 4")
+    parser.add_argument(
+        "--without", type=_words, metavar="A,B", help="leave out variants in whose name such a word occurs"
+    )
+    parser.add_argument("--output", type=Path, default=Path("results/bench"), help="file.json, or a folder for one")
+    given = vars(parser.parse_args(words))
+    parts, output, quick = given.pop("parts"), given.pop("output"), given.pop("quick")
+    if unknown := [name for name in parts if name not in PARTS]:
+        parser.error(f"{unknown[0]!r} is no part; choose from {', '.join(PARTS)}")
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "shapes" in changes:
+        changes["shapes"] = tuple(changes["shapes"])
+    return list(parts), replace(QUICK if quick else Options(), **changes), output
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Print the tables of the parts, and store their values."""
+    names, options, output = parsed(words)
+    record: dict[str, Any] = {"machine": machine(), "load_before": os.getloadavg(), "parts": {}}
+    about = record["machine"]
+    print(f"{about['cpu']}, {about['cores']} cores, bfloat16 by {about['bfloat16']}; torch {about['torch']}, ", end="")
+    print(f"python {about['python']}, commit {about['commit']}; load {os.getloadavg()[0]:.2f} before", flush=True)
+    for name in names:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        part = PARTS[name](options)
+        print(f"\n### {name}\n\n{part.text.rstrip()}\n{others(part.values)}", flush=True)
+        record["parts"][name] = part.values
+        record["load_after"] = os.getloadavg()
+        path = write(record, output)
+    print(f"\nload {os.getloadavg()[0]:.2f} after; stored in {path}")
+
+
+def others(values: Sequence[dict[str, Any]]) -> str:
+    """A line on what others took of the machine while a part was measured; empty if that is not known."""
+    known = [x for value in values for x in value.get("cores_of_others", ()) if x is not None]
+    stolen = [x for value in values for x in value.get("cores_stolen", ()) if x is not None]
+    if not known:
+        return ""
+    mean, gone = sum(known) / len(known), sum(stolen) / len(stolen)
+    return f"\nMeanwhile others took {mean:.2f} cores on average ({max(known):.2f} at most; {gone:.2f} stolen).\n"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,195 @@
+"""Variants measured in turn, so that a noisy machine slows all of them, each in its own processes.
+
+All processes start and set up first. From then on they wait on a pipe, and only those of the variant whose turn it is
+put any load on the machine: to warm up (and compile) once, and then in every round for the same stretch of wall-clock
+time. Within it each trains its groups of trials in turn, a few steps at a time. Speed is that of the whole variant at
+equal tokens for every trial: seconds per token are added up over the trials, so that it does not matter which of them
+had a turn more.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from benchmarks.record import Load, busy_and_stolen
+from benchmarks.variants import Group, Variant, groups
+
+WARM_UP_STEPS = {"cpu": 2, "cuda": 12}  # of every group; a GPU compiles and records graphs in them
+ROTATIONS = 8  # of all groups of a process in a window, at least, where steps are short enough
+MOST_STEPS = 20  # of one group before the next has its turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What one variant did in one round."""
+
+    seconds: tuple[float, ...]  # per trial-token, of every trial, in the order of the variant's
+    processes: int
+    load: Load  # what others took of the machine meanwhile
+
+    @property
+    def rate(self) -> float:
+        """Trial-tokens per second of all processes together, at equal tokens for every trial."""
+        return self.processes * len(self.seconds) / sum(self.seconds)
+
+
+@dataclasses.dataclass
+class Measured:
+    """The turns of a variant, one per round; none if it was left out, and then why."""
+
+    variant: Variant
+    turns: list[Turn] = dataclasses.field(default_factory=list)
+    left_out: str | None = None
+
+    @property
+    def rates(self) -> list[float]:
+        """Trial-tokens per second, round by round."""
+        return [turn.rate for turn in self.turns]
+
+
+def in_turn(variants: Sequence[Variant], *, rounds: int, seconds: float) -> list[Measured]:
+    """Every variant measured in every round, for so many seconds or one turn of all its trials, if longer."""
+    measured = [Measured(variant) for variant in variants]
+    with contextlib.ExitStack() as stack:
+        pipes = [stack.enter_context(_started(variant)) for variant in variants]
+        for result, ends in zip(measured, pipes, strict=True):
+            reasons = [_heard(pipe, result.variant) for pipe in ends]
+            result.left_out = next(filter(None, reasons), None)
+        ready = [(result, ends) for result, ends in zip(measured, pipes, strict=True) if result.left_out is None]
+        steps = [_warmed_up(result.variant, ends, seconds) for result, ends in ready]
+        windows = [
+            max(seconds, 1.25 * step) if result.variant.every_trial else seconds
+            for (result, _), step in zip(ready, steps, strict=True)
+        ]
+        for _ in range(rounds):
+            for (result, ends), window in zip(ready, windows, strict=True):
+                result.turns.append(_turn(result.variant, ends, window))
+    return measured
+
+
+def _warmed_up(variant: Variant, ends: Sequence[Connection], seconds: float) -> float:
+    """Seconds that one step of all its trials takes the slowest of a variant's processes, all of them at work."""
+    for pipe in ends:
+        pipe.send(seconds)
+    return max(float(_heard(pipe, variant)) for pipe in ends)
+
+
+def _turn(variant: Variant, ends: Sequence[Connection], window: float) -> Turn:
+    """One turn: the processes are told when to begin and when to stop, on the clock that they share."""
+    before, start = busy_and_stolen(), time.monotonic() + 0.01
+    for pipe in ends:
+        pipe.send((start, start + window))
+    answers = [_heard(pipe, variant) for pipe in ends]
+    took = time.monotonic() - start
+    load = Load.between(before, busy_and_stolen(), took, sum(cpu for _, cpu in answers))
+    return Turn(tuple(itertools.chain.from_iterable(each for each, _ in answers)), variant.processes, load)
+
+
+def _heard(pipe: Connection, variant: Variant) -> Any:
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise RuntimeError(f"a process of {variant.name!r} died; what it wrote is above.") from None
+
+
+@contextlib.contextmanager
+def _started(variant: Variant) -> Iterator[list[Connection]]:
+    """The pipes to the new processes of a variant, which end when the block does."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    try:
+        with _threads(variant.threads):
+            for part in range(variant.processes):
+                ours, theirs = context.Pipe()
+                pipes.append(ours)
+                processes.append(context.Process(target=_serve, args=(theirs, variant, part), daemon=True))
+                processes[-1].start()
+                theirs.close()
+        yield pipes
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in processes:
+            process.join()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Processes started meanwhile have so many threads for products."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    saved = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(dict.fromkeys(names, str(count)))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+        os.environ.update(saved)
+
+
+def _serve(pipe: Connection, variant: Variant, part: int) -> None:
+    """The life of a process: set up, warm up, and train whenever told to, until nobody asks any more."""
+    import torch
+
+    torch.set_num_threads(variant.threads)
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the driver is done
+        try:
+            mine = groups(variant, variant.part(part))
+        except (ImportError, NotImplementedError, ValueError, torch.OutOfMemoryError) as error:
+            pipe.send(str(error).splitlines()[0])
+            return
+        pipe.send(None)
+        seconds = pipe.recv()
+        step = sum(_warm_up(group, WARM_UP_STEPS.get(variant.device, 12)) for group in mine)
+        pipe.send(step)
+        count = max(1, min(MOST_STEPS, int(seconds / ROTATIONS / step)))
+        waiting = collections.deque(range(len(mine)))
+        while True:
+            start, end = pipe.recv()
+            pipe.send(_work(mine, waiting, count, start, end, every_trial=variant.every_trial))
+
+
+def _warm_up(group: Group, steps: int) -> float:
+    """Seconds of the last of so many steps."""
+    group.steps(steps - 1)
+    began = time.monotonic()
+    group.steps(1)
+    return time.monotonic() - began
+
+
+def _work(
+    mine: Sequence[Group],
+    waiting: collections.deque[int],
+    count: int,
+    start: float,
+    end: float,
+    *,
+    every_trial: bool = True,
+) -> tuple[list[float], float]:
+    """Seconds per trial-token of every trial, trained from `start` to `end`; and the CPU seconds that this took.
+
+    `waiting`: whose turn it is next, from window to window. Whoever had no turn by the end has one after it, or without
+    `every_trial` counts as the mean of those that had one.
+    """
+    seconds, tokens = [0.0] * len(mine), [0] * len(mine)
+    time.sleep(max(0.0, start - time.monotonic()))
+    cpu = time.process_time()
+    while (now := time.monotonic()) < end or not (all if every_trial else any)(tokens):
+        which = waiting[0]
+        waiting.rotate(-1)
+        mine[which].steps(count)
+        seconds[which] += time.monotonic() - now
+        tokens[which] += mine[which].tokens(count)
+    known = [s / t for s, t in zip(seconds, tokens, strict=True) if t]
+    mean = sum(known) / len(known)
+    each = [seconds[i] / tokens[i] if tokens[i] else mean for i, group in enumerate(mine) for _ in group.trials]
+    return each, time.process_time() - cpu

@@ -5,17 +5,17 @@ Each function is a part of `python -m benchmarks.throughput`: it measures, and r
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from benchmarks import peak
+from benchmarks import matrices, peak
 from benchmarks.record import knee, ratios, spread, table, with_range
 from benchmarks.turns import Measured, in_turn
 from benchmarks.variants import Engine, Variant, precision_name
 from hpsweep.parametrization.count import flops_dense
+from hpsweep.proxy import native
 from hpsweep.spec import Precision, Trial
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -179,19 +179,13 @@ def _at_density(measured: Measured, density: float) -> str | None:
 
 
 def _matrices(densities: Sequence[float]) -> list[str]:
-    """The native engine's matrices alone, if it says how long they take.
-
-    It would by `hpsweep.proxy.native.linear_seconds(fan_out, fan_in, tokens, density, precision)`: seconds of forward,
-    input gradient and weight gradient of one matrix, on one core.
-    """
-    try:
-        linear_seconds = importlib.import_module("hpsweep.proxy.native").linear_seconds
-    except (ImportError, AttributeError):
-        return ["The native engine's matrices alone: not measured, it has no entry point for them."]
+    """The native engine's matrices alone."""
+    if why := native.unavailable():
+        return [f"The native engine's matrices alone: not measured, {why}."]
     rows = []
     for width in (256, 1024):
         for precision in PRECISIONS:
-            took = [linear_seconds(4 * width, width, 512, density, precision) for density in densities]
+            took = matrices.seconds(width, densities, precision)
             rows.append([width, precision, *(f"{1e6 * s:.0f} ({took[0] / s:.2f})" for s in took)])
     named = [f"{density:g}" for density in densities]
     head = (

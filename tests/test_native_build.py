@@ -29,9 +29,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "FLAGS", QUICK)
     monkeypatch.delenv("CC", raising=False)
-    build.library.cache_clear()
+    build._built.cache_clear()
     yield
-    build.library.cache_clear()
+    build._built.cache_clear()
 
 
 def _built(folder: Path) -> list[str]:
@@ -81,7 +81,7 @@ def test_a_compiler_that_fails_gives_its_first_error_in_one_line(
     assert native.unavailable() == f"{broken} could not build it: fatal error: no stdint.h"
     assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
     _compiler_script(tmp_path / "broken", "exit 3")
-    build.library.cache_clear()
+    build._built.cache_clear()
     assert native.unavailable() == f"{broken} could not build it: {broken} failed with exit status 3"
     assert _built(tmp_path / "cache/hpsweep") == []
 
@@ -132,7 +132,7 @@ def test_a_system_that_refuses_tiles_gets_a_library_without(monkeypatch: pytest.
     monkeypatch.setattr(build, "TARGETS", ((), ("-DSECOND",)))
     assert native.unavailable() is None
     assert len(asked) == 2
-    build.library.cache_clear()
+    build._built.cache_clear()
     asked.clear()
     monkeypatch.setattr(build, "TARGETS", (("-DONLY",),))
     assert str(native.unavailable()).endswith("the system does not let this process use -DONLY")

@@ -23,32 +23,37 @@ TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=nativ
 """Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
 
 
-@functools.cache
 def library() -> ctypes.CDLL:
     """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none."""
-    compiler = _compiler()
-    if compiler is None:
-        raise RuntimeError("no C compiler (cc, gcc or clang) was found")
-    reasons = []
-    for target in TARGETS:
-        try:
-            built = load(compile_library([*FLAGS, *target], compiler=compiler))
-        except (OSError, RuntimeError) as error:
-            reasons.append(str(error))
-            continue
-        if built.native_prepare_machine():
-            return built
-        reasons.append(f"the system does not let this process use {' '.join(target)}")
-    raise RuntimeError(f"{compiler} could not build it: {reasons[0]}")
+    built = _built()
+    if isinstance(built, str):
+        raise RuntimeError(built)
+    return built
 
 
 def unavailable() -> str | None:
     """Why the native engine cannot serve on this machine, in one line; None if it can. Builds it if need be."""
-    try:
-        library()
-    except RuntimeError as error:
-        return str(error)
-    return None
+    built = _built()
+    return built if isinstance(built, str) else None
+
+
+@functools.cache
+def _built() -> ctypes.CDLL | str:
+    """The library, or why there is none: asked once per process, and a compiler that fails is not tried again."""
+    compiler = _compiler()
+    if compiler is None:
+        return "no C compiler (cc, gcc or clang) was found"
+    reasons = []
+    for target in TARGETS:
+        try:
+            library = load(compile_library([*FLAGS, *target], compiler=compiler))
+        except (OSError, RuntimeError) as error:
+            reasons.append(str(error))
+            continue
+        if library.native_prepare_machine():
+            return library
+        reasons.append(f"the system does not let this process use {' '.join(target)}")
+    return f"{compiler} could not build it: {reasons[0]}"
 
 
 def compile_library(

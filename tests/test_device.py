@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+from unittest import mock
+
 import pytest
 import torch
 
-from hpsweep.proxy.device import by_onednn, exact, fitting, onednn_is_better, out_of_memory, products
+from hpsweep.proxy.device import WARM_UP, Captured, by_onednn, exact, fitting, onednn_is_better, out_of_memory, products
 
 
 def test_a_product_in_bfloat16_is_told_from_one_in_float32() -> None:
@@ -49,3 +52,19 @@ def test_memory_that_runs_out_is_told_also_where_it_ended_a_capture() -> None:
     ended = RuntimeError("operation failed due to a previous error during capture")
     ended.__context__ = torch.OutOfMemoryError("made up")
     assert out_of_memory(ended)
+
+
+def test_a_function_is_called_while_it_warms_up_then_captured_once_and_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, mock.Mock())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _, name=name: contextlib.nullcontext(done.append(name)))
+    graph = mock.Mock(replay=lambda: done.append("replay"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    captured = Captured()
+    for _ in range(WARM_UP + 2):
+        captured.call(lambda: done.append("call"))
+    assert done == ["stream", "call"] * WARM_UP + ["graph", "call", "replay"] + ["replay"]

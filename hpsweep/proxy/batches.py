@@ -10,7 +10,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hpsweep.proxy.data import Dataset, train_offsets, windows
-from hpsweep.proxy.optimizer import rows
 from hpsweep.spec import Trial
 
 AHEAD = {"cpu": 16, "cuda": 64}
@@ -52,4 +51,4 @@ class Batches:
 
     def keep(self, remaining: Sequence[int]) -> None:
         """Let the other trials go; `remaining` are their old places."""
-        self.seed = rows(self.seed, remaining)
+        self.seed = self.seed[list(remaining)]

@@ -105,30 +105,30 @@ def fitting(free: int, one: int, several: int, count: int) -> int:
 
 
 class Captured:
-    """A function of no arguments, captured in a CUDA graph after WARM_UP calls: then a call is one launch.
+    """Calls of a function, captured in a CUDA graph after WARM_UP of them: then a call is one launch.
 
-    It has to work on the same memory in every call and must not make the CPU wait for the GPU. The calls before the
-    capture are calls like any other; as torch asks (CUDA graphs, "whole network capture"), on a stream of their own.
+    The function works on the same memory in every call, and does not make the CPU wait for the GPU. The calls before
+    the capture are calls like any other, on a stream of their own, as torch asks ("whole-network capture").
     """
 
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function, self.calls = function, 0
+    def __init__(self) -> None:
+        self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
-        """Do what the function does."""
+    def call(self, function: Callable[[], None]) -> None:
+        """Do what the function does; the same one every time."""
         if self.graph is not None:
             self.graph.replay()
         elif self.calls < WARM_UP:
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                self.function()
+                function()
             torch.cuda.current_stream().wait_stream(stream)
             self.calls += 1
         else:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):  # runs nothing
-                self.function()
+                function()
             graph.replay()
             self.graph = graph

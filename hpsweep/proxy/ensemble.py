@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from hpsweep.proxy.device import (
     precision,
     products,
 )
-from hpsweep.proxy.optimizer import Optimizer, clip_gradients, laid_out, mask_gradients, rows
+from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
 from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
@@ -146,10 +146,8 @@ class Ensemble:
         self.trials, self.data, self.device = list(trials), data, device
         self.members = list(range(len(trials)))
         self.diverged: dict[int, int] = {}  # place among all trials -> step
-        initial = model.in_gradient_order(model.initial_parameters(trials, data.vocabulary))
-        kept = model.in_gradient_order(model.masks(trials, data.vocabulary))
-        self.parameters = {name: p.to(device) for name, p in initial.items()}
-        self.masks = {name: m.to(device, torch.float32) for name, m in kept.items()}  # a product of booleans is slow
+        self.parameters = {n: p.to(device) for n, p in model.initial_parameters(trials, data.vocabulary).items()}
+        self.masks = {n: m.to(device) for n, m in model.masks(trials, data.vocabulary).items()}
         self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers(trials, data.vocabulary)))
         self.optimizer = Optimizer(trials, self.parameters, data.vocabulary)
         self.batches = Batches(trials, data, device)
@@ -160,7 +158,7 @@ class Ensemble:
 
     def _begin(self) -> None:
         self.columns = torch.tensor(self.members, device=self.device)
-        self.update: Callable[[], None] = Captured(self._update) if self.device.type == "cuda" else self._update
+        self.captured = Captured() if self.device.type == "cuda" else None
 
     def step(self, step: int, history: Float[Tensor, "step trial"]) -> None:
         """One optimizer step of every member; its training losses go into `history[step]`."""
@@ -171,7 +169,10 @@ class Ensemble:
         self.number.fill_(step)
         self.factor.fill_(schedule(self.trials[0], step))
         with products(self.device):
-            self.update()
+            if self.captured is None:
+                self._update()
+            else:
+                self.captured.call(self._update)
 
     def _update(self) -> None:
         """The step whose number the device knows: nothing here asks the device for a value."""
@@ -182,7 +183,9 @@ class Ensemble:
         found = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         for parameter in self.parameters.values():
             parameter.requires_grad_(False)
-        gradients = {n: laid_out(g, p) for (n, p), g in zip(self.parameters.items(), found, strict=True)}
+        # torch's fused AdamW reads a gradient as if it were laid out like its parameter, whatever its strides
+        # (seen in torch 2.13 on CPU), and the gradient of a transposed weight is not.
+        gradients = {name: g.contiguous() for name, g in zip(self.parameters, found, strict=True)}
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, self.trials[0].clip)
         self.optimizer.step(gradients, self.factor)
@@ -202,12 +205,12 @@ class Ensemble:
         if len(remaining) <= SHRINK_AT.get(self.device.type, 0.5) * len(self.members):
             self._keep(remaining)
 
-    def _keep(self, remaining: Sequence[int]) -> None:
+    def _keep(self, remaining: list[int]) -> None:
         self.members = [self.members[i] for i in remaining]
         self._begin()
-        self.parameters = {n: rows(p, remaining) for n, p in self.parameters.items()}
-        self.multipliers = model.Multipliers(*(rows(m, remaining) for m in self.multipliers))
-        self.masks = {n: rows(m, remaining) for n, m in self.masks.items()}
+        self.parameters = {n: p[remaining] for n, p in self.parameters.items()}
+        self.multipliers = model.Multipliers(*(m[remaining] for m in self.multipliers))
+        self.masks = {n: m[remaining] for n, m in self.masks.items()}
         self.optimizer.keep(remaining, self.parameters)
         self.batches.keep(remaining)
 

@@ -76,11 +76,6 @@ def initial_parameters(trials: Sequence[Trial], vocabulary: int) -> Parameters:
     return result
 
 
-def in_gradient_order(tensors: Parameters) -> Parameters:
-    """The same tensors, matrices of `_linear` in the memory order in which their gradients come: transposed."""
-    return {n: t.mT.contiguous().mT if t.dim() == 3 and "embedding" not in n else t for n, t in tensors.items()}
-
-
 def logits(
     parameters: Parameters, multiply: Multipliers, inputs: Int[Tensor, "trial batch context"], *, head_size: int
 ) -> Float[Tensor, "trial batch context vocabulary"]:

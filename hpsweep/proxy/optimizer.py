@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hpsweep.parametrization.rules import tensor_numbers
@@ -23,7 +23,7 @@ from hpsweep.spec import Trial
 _adamw = importlib.import_module("torch.optim.adamw").adamw  # torch.optim hides the module of this name
 
 
-def mask_gradients(gradients: Parameters, masks: Mapping[str, Shaped[Tensor, "trial fan_out fan_in"]]) -> None:
+def mask_gradients(gradients: Parameters, masks: Mapping[str, Bool[Tensor, "trial fan_out fan_in"]]) -> None:
     """Zero the gradient of weights that do not exist, so that they take no part in norms, clipping or steps."""
     for name, kept in masks.items():
         gradients[name].mul_(kept)
@@ -31,7 +31,7 @@ def mask_gradients(gradients: Parameters, masks: Mapping[str, Shaped[Tensor, "tr
 
 def clip_gradients(gradients: Parameters, limit: float) -> Float[Tensor, " trial"]:
     """Scale each trial's gradient down to norm `limit`; returns the norms before (torch.nn.utils' formula)."""
-    norms = [torch.linalg.vector_norm(g, dim=tuple(range(1, g.dim()))) for g in gradients.values()]
+    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()]
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
     factor = (limit / (total + 1e-6)).clamp(max=1.0)
     for gradient in gradients.values():
@@ -67,7 +67,7 @@ class Optimizer:
         self.moments = {
             name: Moments(
                 step=torch.zeros(len(trials), device=p.device),
-                exp_avg=torch.zeros_like(p),  # in the memory order of the parameter, as of its gradient
+                exp_avg=torch.zeros_like(p),
                 exp_avg_sq=torch.zeros_like(p),
             )
             for name, p in parameters.items()
@@ -87,7 +87,7 @@ class Optimizer:
         ]
 
     def step(self, gradients: Parameters, factor: Float[Tensor, ""]) -> None:
-        """One AdamW step of every trial, all learning rates multiplied by `factor`; gradients as of `laid_out`."""
+        """One AdamW step of every trial, all learning rates multiplied by `factor`; gradients are contiguous."""
         torch.mul(self.base_rates, factor, out=self.rates)
         by_trial = {name: gradient.unbind() for name, gradient in gradients.items()}
         for group, rate, (weights, exp_avg, exp_avg_sq, steps) in zip(
@@ -113,7 +113,7 @@ class Optimizer:
     def keep(self, remaining: Sequence[int], parameters: Parameters) -> None:
         """Let the other trials go: `remaining` are their old indices, `parameters` their tensors from now on."""
         self.moments = {
-            name: Moments(**{what: rows(getattr(moments, what), remaining) for what in _MOMENTS})
+            name: Moments(**{what: getattr(moments, what)[list(remaining)] for what in _MOMENTS})
             for name, moments in self.moments.items()
         }
         kept = [replace(g, trial=remaining.index(g.trial)) for g in self.groups if g.trial in remaining]
@@ -121,23 +121,6 @@ class Optimizer:
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
-
-def laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """The gradient in the memory order of its parameter; a copy where it came in another.
-
-    torch's fused AdamW reads a gradient as if its memory were in the order of its parameter's, whatever its strides
-    (seen in torch 2.13).
-    """
-    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-
-
-def rows(tensor: Tensor, places: Sequence[int]) -> Tensor:
-    """Those entries along the first axis, in the memory order of the tensor."""
-    kept = torch.empty_strided(
-        (len(places), *tensor.shape[1:]), tensor.stride(), dtype=tensor.dtype, device=tensor.device
-    )
-    return kept.copy_(tensor[list(places)])
 
 
 def _groups(trial: Trial, index: int, vocabulary: int) -> list[_Group]:

@@ -25,7 +25,7 @@ from hpsweep.proxy import model
 from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windows
 from hpsweep.proxy.device import device_name, keep_memory, out_of_memory, precision, products
 from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
-from hpsweep.proxy.optimizer import Optimizer, clip_gradients, laid_out, mask_gradients
+from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
 from hpsweep.proxy.outcome import Outcome, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
@@ -42,7 +42,7 @@ class ReferenceGPT(nn.Module):
 
     def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
         super().__init__()
-        initial = model.in_gradient_order(model.initial_parameters([trial], vocabulary))
+        initial = model.initial_parameters([trial], vocabulary)
         self.names = tuple(initial)  # a module's own parameter names cannot have dots
         self.weights = nn.ParameterList(tensor.to(device) for tensor in initial.values())
         self.head_size = trial.head_size
@@ -147,8 +147,7 @@ class Run:
         self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
         self.module = ReferenceGPT(trial, data.vocabulary, here.device)
         self.parameters = self.module.parameters_by_name()
-        kept = model.in_gradient_order(model.masks([trial], data.vocabulary))
-        self.masks = {name: mask.to(here.device) for name, mask in kept.items()}
+        self.masks = {n: m.to(here.device) for n, m in model.masks([trial], data.vocabulary).items()}
         self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
         self.optimizer = Optimizer([trial], self.parameters, data.vocabulary)
         self.offsets = train_offsets(
@@ -233,7 +232,7 @@ class Run:
         gradients = {}
         for name, weight in zip(self.module.names, self.module.weights, strict=True):
             assert weight.grad is not None
-            gradients[name], weight.grad = laid_out(weight.grad, weight), None
+            gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.ensemble on why contiguous
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)
         self.optimizer.step(gradients, torch.tensor(schedule(trial, step)).to(self.here.device, non_blocking=True))
@@ -259,10 +258,8 @@ class Run:
         for number, start in enumerate(range(0, trial.eval_sequences, size)):
             if number % here.size == here.rank:
                 some = slice(start, start + size)
-                with (
-                    products(here.device),
-                    precision(trial, here.device),
-                ):  # not compiled: other sizes would be compiled anew
+                with products(here.device), precision(trial, here.device):
+                    # not compiled: other sizes would be compiled anew
                     losses = self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))
                 each[some] = losses[0].double()
         return here.sum(each).cpu().numpy()

@@ -15,7 +15,7 @@ import torch
 from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy import model, native
-from hpsweep.proxy.data import load_dataset, windows
+from hpsweep.proxy.data import load_dataset, train_offsets, windows
 from hpsweep.proxy.native import engine
 from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.proxy.optimizer import mask_gradients
@@ -76,10 +76,9 @@ def _gradients(ensemble: torch_engine.Ensemble, step: int) -> tuple[dict[str, to
     """The masked gradients of one trial's mean loss, and the losses of its sequences."""
     trial = ensemble.trials[0]
     parameters = {name: p.clone().requires_grad_(True) for name, p in ensemble.parameters.items()}
-    inputs, targets = (
-        torch.from_numpy(x)[None]
-        for x in windows(ensemble.data.train, ensemble.offsets[trial.seed][step], trial.context)
-    )
+    steps, batch, context = trial.total_steps, trial.batch, trial.context
+    offsets = train_offsets(ensemble.data, seed=trial.seed, steps=steps, batch=batch, context=context)[step]
+    inputs, targets = (torch.from_numpy(x)[None] for x in windows(ensemble.data.train, offsets, context))
     with torch_engine.precision(trial, torch.device("cpu")):
         losses = model.losses(parameters, ensemble.multipliers, inputs, targets, head_size=trial.head_size)
     found = torch.autograd.grad(losses.mean(), list(parameters.values()))
@@ -230,13 +229,12 @@ def test_rows_and_curves_are_those_of_the_torch_engine(both: tuple[Outcome, Outc
     driver = {"trial_id", "hpsweep_version", "optuna_version", "commit", "attempts", "error", "diverged_step"}
     assert all(set(row) | driver == set(RUNS.names) for row in ours.rows if row["status"] == "ok")
     assert list(ours.curves) == CURVES.names
+    kept = range(3 * 40)  # those of the trial that diverges end where it is not a number, which rounding decides
     for column in ("trial_id", "step", "tokens"):
-        assert ours.curves[column] == theirs.curves[column]
-    kept = [i for i, trial in enumerate(ours.curves["trial_id"]) if trial != ours.rows[3]["trial_id"]]
+        assert [ours.curves[column][i] for i in kept] == [theirs.curves[column][i] for i in kept]
     for column in ("train_loss", "val_loss"):
-        a, b = ([None if x is None else round(x, 3) for x in (o.curves[column][i] for i in kept)] for o in both)
-        for x, y in zip(a, b, strict=True):
-            assert x == y or x == pytest.approx(y, abs=1.1e-3)
+        a, b = (np.array([outcome.curves[column][i] for i in kept], float) for outcome in both)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
 
 
 def test_a_diverging_trial_is_recorded_with_its_step(both: tuple[Outcome, Outcome]) -> None:

@@ -258,14 +258,15 @@ class _Plan:
         """A death is first taken for an accident; else the ensemble is halved, down to the trial that fails alone."""
         self.tried.update(trial.trial_id for trial in ensemble)
         first, middle = ensemble[0], len(ensemble) // 2
-        if not middle and self.tried[first.trial_id] >= ATTEMPTS:
+        accident = failure.died and ensemble not in self.died
+        if not middle and self.tried[first.trial_id] >= ATTEMPTS and not accident:
             self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")
             self.given_up.append(first)
             self._store(ensemble, [self._failed_row(first, failure.error)], {})
             return
         many = f"{len(ensemble)} trials" if middle else f"trial {first.trial_id}"
         self.reporter.say(f"{many} will be tried again: {failure.error}")
-        if not middle or (failure.died and ensemble not in self.died):
+        if not middle or accident:
             self.died.add(ensemble)
             self.queue.appendleft(ensemble)
         else:

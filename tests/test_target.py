@@ -18,7 +18,7 @@ from hpsweep.cli import main
 from hpsweep.parametrization.masks import mask
 from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.train import train
+from hpsweep.proxy.ensemble import train
 from hpsweep.spec import Target, Trial, trial_from_row
 from hpsweep.store import RUNS
 from hpsweep.target.checkpoint import checkpoint_path

@@ -45,7 +45,7 @@ def pieces(target: str) -> ctypes.CDLL:
 def use(target: str, patch: pytest.MonkeyPatch) -> ctypes.CDLL:
     """Let trials be trained by that library; under the address sanitizer, with guards around all arrays."""
     built = pieces(target)
-    patch.setattr(engine, "library", lambda: built)
+    patch.setattr(engine, "compiled", lambda: built)
     if "address" in SANITIZER:
         patch.setattr(engine, "_aligned", _aligned_and_guarded)
     return built

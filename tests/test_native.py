@@ -246,7 +246,7 @@ def test_a_diverging_trial_is_recorded_with_its_step(both: tuple[Outcome, Outcom
 
 def test_a_bfloat16_row_names_the_unit_that_multiplied() -> None:
     row = native.train([BASE.replace(precision="bfloat16", steps=2)]).rows[0]
-    assert row["engine"].split() == ["native", native.engine.library().native_half_unit().decode()]
+    assert row["engine"].split() == ["native", native.engine.compiled().native_half_unit().decode()]
 
 
 def test_a_first_loss_that_is_not_a_number_is_divergence_at_step_0() -> None:
@@ -387,5 +387,5 @@ def test_a_tensor_is_given_back_in_its_own_shape() -> None:
 def test_the_tests_own_library_is_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what holds for pieces holds for the engine that trains."""
     expected = NativeTrial(BASE, load_dataset(BASE.data)).steps(0, 5)
-    monkeypatch.setattr(engine, "library", lambda: pieces("this processor"))
+    monkeypatch.setattr(engine, "compiled", lambda: pieces("this processor"))
     np.testing.assert_array_equal(NativeTrial(BASE, load_dataset(BASE.data)).steps(0, 5), expected)

@@ -108,7 +108,7 @@ def test_cc_names_the_compiler_and_targets_are_tried_until_one_is_known(
     asked = (tmp_path / "log").read_text().splitlines()
     assert len(asked) == len(build.TARGETS)
     assert [" ".join(target) in line for target, line in zip(build.TARGETS, asked, strict=True)] == [True] * len(asked)
-    assert build.library().native_lanes() == (4 if X86 else build.library().native_lanes())
+    assert build.compiled().native_lanes() == (4 if X86 else build.compiled().native_lanes())
 
 
 def test_a_cc_that_does_not_exist_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=nativ
 """Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
 
 
-def library() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
     """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none."""
     built = _built()
     if isinstance(built, str):

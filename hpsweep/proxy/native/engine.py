@@ -23,7 +23,7 @@ from hpsweep.parametrization.rules import (
     tensors,
 )
 from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, validation_windows, windows
-from hpsweep.proxy.native.build import library
+from hpsweep.proxy.native.build import compiled
 from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, cpu_name, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
@@ -92,7 +92,7 @@ class NativeTrial:
         """`drawn`: random numbers that trials of one seed share, kept there from the first that draws them."""
         self.trial, self.data = trial, data
         self._drawn = {} if drawn is None else drawn
-        self._library = library()
+        self._library = compiled()
         self._half = self._library.native_half_unit().decode()
         self._kept: list[Any] = []  # what the library holds pointers to
         self._arrays: dict[str, dict[str, Floats]] = {}

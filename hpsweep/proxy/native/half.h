@@ -66,12 +66,8 @@ INLINE vec pair_product(vec sum, pair a, vec b) {
 
 INLINE void pair_tile(const int rows, const int columns, int k, const pair *a, long a_row, const pair *b, long b_row,
                       float *c, long c_row, int add) {
-    vec sum[ROWS][COLUMNS];
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) {
-            if (add) __builtin_prefetch(c + i * c_row + j * LANES, 1);
-            sum[i][j] = (vec){0};
-        }
+    sums sum;
+    begin_sums(rows, columns, sum, c, c_row, add);
 #pragma GCC unroll 4
     for (int l = 0; l < k; l++) {
         vec x[COLUMNS];
@@ -79,24 +75,14 @@ INLINE void pair_tile(const int rows, const int columns, int k, const pair *a, l
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < columns; j++) sum[i][j] = pair_product(sum[i][j], a[i * a_row + l], x[j]);
     }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) {
-            float *to = c + i * c_row + j * LANES;
-            if (add) sum[i][j] += load(to);
-            store(to, sum[i][j]);
-        }
+    end_sums(rows, columns, sum, c, c_row, add);
 }
 
 #define PAIR_TILE(r, c) case 8 * r + c: pair_tile(r, c, k, a, a_row, b, b_row, out, out_row, add); break;
 static void any_pair_tile(int rows, int columns, int k, const pair *a, long a_row, const pair *b, long b_row, float *out,
                           long out_row, int add) {
     switch (8 * rows + columns) {
-        PAIR_TILE(1, 1) PAIR_TILE(2, 1) PAIR_TILE(3, 1) PAIR_TILE(4, 1) PAIR_TILE(5, 1) PAIR_TILE(6, 1)
-        PAIR_TILE(1, 2) PAIR_TILE(2, 2) PAIR_TILE(3, 2) PAIR_TILE(4, 2) PAIR_TILE(5, 2) PAIR_TILE(6, 2)
-#if COLUMNS == 4
-        PAIR_TILE(1, 3) PAIR_TILE(2, 3) PAIR_TILE(3, 3) PAIR_TILE(4, 3) PAIR_TILE(5, 3) PAIR_TILE(6, 3)
-        PAIR_TILE(1, 4) PAIR_TILE(2, 4) PAIR_TILE(3, 4) PAIR_TILE(4, 4) PAIR_TILE(5, 4) PAIR_TILE(6, 4)
-#endif
+        EACH_TILE(PAIR_TILE)
     }
 }
 

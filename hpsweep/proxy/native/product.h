@@ -13,15 +13,30 @@
 #endif
 #define DEPTH 256 // rows of b between which sums go back to memory
 
+typedef vec sums[ROWS][COLUMNS];
+
 // What is added to is fetched while the sums are made: waiting for it first costs an eighth of a step at width 256.
-INLINE void tile(const int rows, const int columns, int k, const float *a, long a_row, long a_step, const float *b,
-                 long b_row, float *c, long c_row, int add) {
-    vec sum[ROWS][COLUMNS];
+INLINE void begin_sums(const int rows, const int columns, sums sum, const float *c, long c_row, int add) {
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
             if (add) __builtin_prefetch(c + i * c_row + j * LANES, 1);
             sum[i][j] = (vec){0};
         }
+}
+
+INLINE void end_sums(const int rows, const int columns, sums sum, float *c, long c_row, int add) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            float *to = c + i * c_row + j * LANES;
+            if (add) sum[i][j] += load(to);
+            store(to, sum[i][j]);
+        }
+}
+
+INLINE void tile(const int rows, const int columns, int k, const float *a, long a_row, long a_step, const float *b,
+                 long b_row, float *c, long c_row, int add) {
+    sums sum;
+    begin_sums(rows, columns, sum, c, c_row, add);
 #pragma GCC unroll 4
     for (int l = 0; l < k; l++) {
         vec x[COLUMNS];
@@ -31,24 +46,22 @@ INLINE void tile(const int rows, const int columns, int k, const float *a, long 
             for (int j = 0; j < columns; j++) sum[i][j] += w * x[j];
         }
     }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) {
-            float *to = c + i * c_row + j * LANES;
-            if (add) sum[i][j] += load(to);
-            store(to, sum[i][j]);
-        }
+    end_sums(rows, columns, sum, c, c_row, add);
 }
+
+// DO for every size of a tile at the edges of a product.
+#define EACH_ROW(DO, c) DO(1, c) DO(2, c) DO(3, c) DO(4, c) DO(5, c) DO(6, c)
+#if COLUMNS == 4
+#define EACH_TILE(DO) EACH_ROW(DO, 1) EACH_ROW(DO, 2) EACH_ROW(DO, 3) EACH_ROW(DO, 4)
+#else
+#define EACH_TILE(DO) EACH_ROW(DO, 1) EACH_ROW(DO, 2)
+#endif
 
 #define TILE(r, c) case 8 * r + c: tile(r, c, k, a, a_row, a_step, b, b_row, out, out_row, add); break;
 static void any_tile(int rows, int columns, int k, const float *a, long a_row, long a_step, const float *b, long b_row,
                      float *out, long out_row, int add) {
     switch (8 * rows + columns) {
-        TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
-        TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
-#if COLUMNS == 4
-        TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3) TILE(5, 3) TILE(6, 3)
-        TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
-#endif
+        EACH_TILE(TILE)
     }
 }
 

@@ -21,8 +21,10 @@ from hpsweep import store
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.estimate import plan
+from hpsweep.sweep.packing import Cost
 from hpsweep.sweep.progress import Groups, Status, duration, value
-from hpsweep.sweep.run import Summary, provenance, run
+from hpsweep.sweep.run import Summary, _Plan, provenance, run
+from hpsweep.sweep.worker import Failure
 from tests import fake_training as fake
 
 
@@ -174,6 +176,20 @@ def test_a_trial_that_kills_every_worker_becomes_a_failed_row(tmp_path: Path) ->
     fake.order(tmp_path, die=[sweep.trials[3].trial_id], seconds=0)
     assert train_all(tmp_path, sweep)[0][:4] == (48, 47, 0, 1)
     assert max(trained(tmp_path).values()) == 1
+
+
+def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path: Path) -> None:
+    sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
+    datasets = {sweep.base.data: load_dataset(sweep.base.data)}
+    asked = _Plan(sweep, tmp_path, [], Cost(datasets), 1, 2, Quiet())
+    asked.done(asked.next() or (), Failure("among two"))
+    for failure in (Failure("alone"), Failure("the worker died", died=True)):
+        ensemble = asked.next()
+        assert ensemble
+        assert len(ensemble) == 1
+        asked.done(ensemble, failure)
+    assert not asked.given_up
+    assert asked.next() == ensemble
 
 
 def test_rows_for_other_trials_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

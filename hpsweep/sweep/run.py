@@ -266,8 +266,9 @@ class _Plan:
             return
         many = f"{len(ensemble)} trials" if middle else f"trial {first.trial_id}"
         self.reporter.say(f"{many} will be tried again: {failure.error}")
-        if not middle or accident:
+        if accident:
             self.died.add(ensemble)
+        if not middle or accident:
             self.queue.appendleft(ensemble)
         else:
             self.queue.extendleft([ensemble[middle:], ensemble[:middle]])

@@ -8,28 +8,15 @@ SPARSE_BELOW for this processor's unit.
 from __future__ import annotations
 
 import argparse
-import time
+import itertools
+from collections.abc import Callable
 
+from benchmarks.matrices import best
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial, engine
 from hpsweep.spec import Precision, Trial
 
 DENSITIES = (0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.125, 0.0625, 0.03125)
-
-
-def seconds_per_step(trials: list[NativeTrial], rounds: int, seconds: float) -> list[float]:
-    """The shortest time of a step of each trial, measured in turn."""
-    best = [float("inf")] * len(trials)
-    for trial in trials:
-        trial.steps(0, 1)
-    for _ in range(rounds):
-        for i, trial in enumerate(trials):
-            started, taken = time.process_time(), 0
-            while time.process_time() - started < seconds:
-                trial.steps(1 + taken, 1)
-                taken += 1
-            best[i] = min(best[i], (time.process_time() - started) / taken)
-    return best
 
 
 def dense_over_sparse(trial: Trial, rounds: int, seconds: float) -> float:
@@ -42,8 +29,13 @@ def dense_over_sparse(trial: Trial, rounds: int, seconds: float) -> float:
             both.append(NativeTrial(trial, data))
     finally:
         engine.SPARSE_BELOW.update(kept)
-    dense, sparse = seconds_per_step(both, rounds, seconds)
+    dense, sparse = best([_stepper(training) for training in both], rounds, seconds)
     return dense / sparse
+
+
+def _stepper(training: NativeTrial) -> Callable[[], object]:
+    steps = itertools.count()
+    return lambda: training.steps(next(steps), 1)
 
 
 def main() -> None:

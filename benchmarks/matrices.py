@@ -1,44 +1,128 @@
-"""Time of one matrix of the native engine at several densities, without the rest of a step."""
+"""One matrix without the rest of a step, by the native engine and by others: python -m benchmarks.matrices
+
+Prints GFLOP/s of one core, of the operations that a density leaves: a (4 width x width) matrix times 128 tokens, by the
+native engine, numpy (OpenBLAS) and torch (MKL, and oneDNN in bfloat16).
+"""
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.record import table
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial, build
 from hpsweep.spec import Precision, Trial
 
 SOURCE = Path(__file__).with_name("matrices.c")
-CHUNKS = 4  # of 128 tokens: a batch of 8 sequences of 64
+TOKENS = 128  # of a chunk
+CHUNKS = 4  # a batch of 8 sequences of 64
+
+
+def extended(source: Path, *flags: str) -> tuple[Path, ctypes.CDLL]:
+    """The native engine as this source extends it, compiled for this machine; its file, and the library."""
+    compiler = shutil.which("cc")
+    assert compiler
+    path = build.compile_library([*build.FLAGS, *build.TARGETS[0], *flags], compiler=compiler, source=source)
+    return path, build.load(path)
+
+
+def best(calls: Sequence[Callable[[], object]], rounds: int, least: float) -> list[float]:
+    """Seconds of each call, in this process's own time: the least of `rounds` turns, each at least `least` long."""
+    seconds = [float("inf")] * len(calls)
+    for _ in range(rounds):
+        for i, call in enumerate(calls):
+            started, taken = time.process_time(), 0
+            while time.process_time() - started < least:
+                call()
+                taken += 1
+            seconds[i] = min(seconds[i], (time.process_time() - started) / taken)
+    return seconds
+
+
+def native(trial: Trial, *, backward: bool) -> Callable[[], object]:
+    """A call of the product for CHUNKS x TOKENS tokens, with both gradients if `backward`."""
+    _, library = extended(SOURCE)
+    library.native_matrix.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+    kept = NativeTrial(trial, load_dataset(trial.data))
+    kept.evaluate()  # fills all memory with numbers as they are in training
+    return lambda: library.native_matrix(ctypes.byref(kept._model), CHUNKS, backward)
+
+
+def trial_of(width: int, density: float, precision: Precision) -> Trial:
+    return Trial(width=width, depth=1, steps=10, lr=2.0**-9, density=density, precision=precision)
 
 
 def seconds(
     width: int, densities: Sequence[float], precision: Precision, *, rounds: int = 7, least: float = 0.02
 ) -> list[float]:
-    """Seconds of forward, input gradient and weight gradient of a (4 width x width) matrix, 512 tokens, by density.
+    """Seconds of forward, input gradient and weight gradient of a (4 width x width) matrix, 512 tokens, by density."""
+    calls = [native(trial_of(width, density, precision), backward=True) for density in densities]
+    return best(calls, rounds, least)
 
-    The best of `rounds` turns of at least `least` seconds each, in turn, in this process's own time, on one core.
-    """
-    compiler = shutil.which("cc")
-    assert compiler
-    flags = [*build.FLAGS, *build.TARGETS[0]]
-    library = build.load(build.compile_library(flags, compiler=compiler, source=SOURCE))
-    library.native_matrix.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    data = load_dataset("stdlib")
-    base = Trial(width=width, depth=1, context=64, batch=8, steps=10, lr=2.0**-9, precision=precision)
-    trials = [NativeTrial(base.replace(density=density), data) for density in densities]
-    for trial in trials:
-        trial.evaluate()  # fills all memory with numbers as they are in training
-    best = [float("inf")] * len(trials)
-    for _ in range(rounds):
-        for i, trial in enumerate(trials):
-            started, taken = time.process_time(), 0
-            while time.process_time() - started < least:
-                library.native_matrix(ctypes.byref(trial._model), CHUNKS)
-                taken += 1
-            best[i] = min(best[i], (time.process_time() - started) / taken)
-    return best
+
+def others(width: int, rounds: int, least: float) -> dict[str, float]:
+    """Seconds of the forward product of CHUNKS x TOKENS tokens by numpy and torch; for a process with one thread."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+    weight, x = torch.randn(4 * width, width), torch.randn(width, TOKENS)
+    half, narrow = weight.bfloat16(), x.bfloat16()
+    arrays = weight.numpy(), x.numpy()
+
+    def times(call: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [call() for _ in range(CHUNKS)]
+
+    calls = {
+        "numpy": lambda: np.matmul(*arrays),
+        "torch": lambda: weight @ x,
+        "torch, bfloat16": lambda: half @ narrow,
+    }
+    return dict(zip(calls, best([times(call) for call in calls.values()], rounds, least), strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.05, help="per turn (default: 0.05)")
+    parser.add_argument("--others", type=int, metavar="WIDTH", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.others:
+        print(json.dumps(others(given.others, given.rounds, given.seconds)))
+        return
+    columns = [_gflops(width, given.rounds, given.seconds) for width in given.widths]
+    rows = [[name, *(f"{column[name]:.0f}" for column in columns)] for name in columns[0]]
+    print(table(["GFLOP/s of a core", *(f"width {width}" for width in given.widths)], rows))
+
+
+def _gflops(width: int, rounds: int, least: float) -> dict[str, float]:
+    shares: dict[str, tuple[float, Precision]] = {
+        "native": (1, "float32"),
+        "native, density 1/4": (1 / 4, "float32"),
+        "native, density 1/16": (1 / 16, "float32"),
+        "native, density 1/64": (1 / 64, "float32"),
+        "native, bfloat16": (1, "bfloat16"),
+    }
+    calls = [native(trial_of(width, *share), backward=False) for share in shares.values()]
+    took = dict(zip(shares, best(calls, rounds, least), strict=True))
+    command = [sys.executable, "-m", "benchmarks.matrices", "--others", str(width)]
+    command += ["--rounds", str(rounds), "--seconds", str(least)]
+    single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    answer = subprocess.run(command, env=os.environ | single, capture_output=True, text=True, check=True)
+    took |= json.loads(answer.stdout)
+    work = 2e-9 * 4 * width * width * CHUNKS * TOKENS
+    return {name: work * shares.get(name, (1,))[0] / time for name, time in took.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections import deque
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, peak, turns
+from benchmarks import gpu, peak, profile, turns
 from benchmarks.eager import EagerTrial, proxy_name
 from benchmarks.record import Load, knee, ratios, spread, table, with_range, write
 from benchmarks.steady import against_eager, trials_of
@@ -23,6 +24,7 @@ from benchmarks.throughput import PARTS, main, others, parsed
 from benchmarks.turns import Turn, in_turn
 from benchmarks.variants import Group, Variant, groups
 from hpsweep.parametrization.masks import mask
+from hpsweep.proxy import native
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
 from hpsweep.proxy.ensemble import train
 from hpsweep.proxy.model import initial_parameters
@@ -254,3 +256,29 @@ def test_the_whole_benchmark_prints_tables_and_stores_every_round(
     printed = capsys.readouterr().out
     assert "### steady" in printed
     assert "| 32, 1, 8, 2 | " in printed
+
+
+# --- where a step goes ---
+
+
+def test_a_stack_counts_as_its_outermost_known_function() -> None:
+    tile, forward = ("tile", "sum += a * b;"), ("forward", "forward(m, &c);")
+    assert profile.group([tile, ("linear", "product("), ("forward", "linear(&w->qkv, n)"), forward]) == (
+        "hidden matrices, forward"
+    )
+    assert profile.group([tile, ("linear", "product("), ("forward", "linear(readout_of(m), n)")]) == profile.READOUT
+    assert profile.group([("product", ""), ("attention_backward", ""), ("backward", "")]) == "attention"
+    assert profile.group([("norm", ""), ("attention", ""), ("forward", "")]) == "attention"
+    assert profile.group([("adamw", ""), ("native_update", "")]) == profile.group([]) == profile.REST
+
+
+@pytest.mark.skipif(
+    native.unavailable() is not None or shutil.which("addr2line") is None, reason="no compiler, addr2line"
+)
+def test_time_is_shared_out_among_the_functions_of_a_step() -> None:
+    dense, sparse = (profile.shares(Trial(steps=5000, lr=2.0**-9, density=density), 1.0) for density in (1, 1 / 64))
+    assert sum(dense.values()) == pytest.approx(1)
+    assert set(profile.GROUPS.values()) <= dense.keys()
+    matrices = ("hidden matrices, forward", "hidden matrices, backward")
+    assert sum(map(dense.__getitem__, matrices)) > 0.5 > sum(map(sparse.__getitem__, matrices))
+    assert dense["hidden matrices, backward"] > dense["hidden matrices, forward"]

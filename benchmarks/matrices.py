@@ -10,7 +10,6 @@ import argparse
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ CHUNKS = 4  # a batch of 8 sequences of 64
 
 def extended(source: Path, *flags: str) -> tuple[Path, ctypes.CDLL]:
     """The native engine as this source extends it, compiled for this machine; its file, and the library."""
-    compiler = shutil.which("cc")
+    compiler = build.find_compiler()
     assert compiler
     path = build.compile_library([*build.FLAGS, *build.TARGETS[0], *flags], compiler=compiler, source=source)
     return path, build.load(path)

@@ -30,7 +30,7 @@ _guarded: list[Any] = []  # memory with poisoned margins: never given back, lest
 @functools.cache
 def pieces(target: str) -> ctypes.CDLL:
     """The library for one of TARGETS; skips the test where there is no compiler, or the processor is another's."""
-    compiler = build._compiler()
+    compiler = build.find_compiler()
     if compiler is None:
         pytest.skip("needs a C compiler")
     flags = [*build.FLAGS, *TARGETS[target], *SANITIZER.split()]

@@ -19,7 +19,7 @@ from tests.native_library import TARGETS, X86
 
 TINY = Trial(width=16, head_size=8, depth=1, context=8, batch=2, steps=2, eval_sequences=3)
 QUICK = ("-std=gnu11", "-O0", "-fPIC", "-shared")
-COMPILER = build._compiler()
+COMPILER = build.find_compiler()
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 
 
@@ -112,8 +112,20 @@ def test_cc_names_the_compiler_and_targets_are_tried_until_one_is_known(
 
 
 def test_a_cc_that_does_not_exist_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "/no/such/cc")
-    assert "no C compiler" in str(native.unavailable())
+    monkeypatch.setenv("CC", "/no/such/cc -O1")
+    assert native.unavailable() == "CC=/no/such/cc -O1 was not found"
+    build._built.cache_clear()
+    monkeypatch.setenv("CC", "gcc 'no end")
+    assert native.unavailable() == "CC=gcc 'no end was not found"
+
+
+@needs_compiler
+def test_cc_may_have_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in CC="ccache gcc"."""
+    cache = _compiler_script(tmp_path / "cache it", f'echo "$1" >> {tmp_path}/log\nexec "$@"')
+    monkeypatch.setenv("CC", f"'{cache}' {COMPILER} -DASKED")
+    assert native.unavailable() is None
+    assert (tmp_path / "log").read_text().split() == [COMPILER]
 
 
 @needs_compiler

@@ -23,7 +23,7 @@ THREAD = "-O1 -g -fsanitize=thread"
 
 def _under(flags: str, libraries: Sequence[str], arguments: Sequence[str]) -> tuple[int, str]:
     """Exit status and output of Python with these arguments, the libraries loaded first."""
-    compiler = build._compiler()
+    compiler = build.find_compiler()
     if compiler is None:
         pytest.skip("needs a C compiler")
     found = [

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -40,9 +41,10 @@ def unavailable() -> str | None:
 @functools.cache
 def _built() -> ctypes.CDLL | str:
     """The library, or why there is none: asked once per process, and a compiler that fails is not tried again."""
-    compiler = _compiler()
+    compiler = find_compiler()
     if compiler is None:
-        return "no C compiler (cc, gcc or clang) was found"
+        asked = os.environ.get("CC")
+        return f"CC={asked} was not found" if asked else "no C compiler (cc, gcc or clang) was found"
     reasons = []
     for target in TARGETS:
         try:
@@ -61,7 +63,7 @@ def compile_library(
 ) -> Path:
     """The library for these flags, from the cache or freshly made. Raises RuntimeError with the first error.
 
-    `source`: what is compiled; the tests' own file includes engine.c.
+    `compiler`: a command, perhaps with arguments. `source`: what is compiled; the tests' own file includes engine.c.
     """
     sources = sorted({*SOURCES.glob("*.[ch]"), source})
     digest = hashlib.sha256("\0".join([compiler, *flags, _processor()]).encode())
@@ -73,7 +75,7 @@ def compile_library(
         return path
     with tempfile.TemporaryDirectory(dir=folder) as made:
         made_file = Path(made, path.name)
-        command = [compiler, *flags, f"-I{SOURCES}", str(source), "-o", str(made_file), "-lm"]
+        command = [*shlex.split(compiler), *flags, f"-I{SOURCES}", str(source), "-o", str(made_file), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
@@ -96,9 +98,18 @@ def load(path: Path) -> ctypes.CDLL:
     return engine
 
 
-def _compiler() -> str | None:
-    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    return next(filter(None, map(shutil.which, names)), None)
+def find_compiler() -> str | None:
+    """The command that compiles: CC, which may have arguments ("ccache gcc"), or the first that is there."""
+    commands = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    return next((command for command in commands if _is_there(command)), None)
+
+
+def _is_there(command: str) -> bool:
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation without an end
+        return False
+    return bool(words) and shutil.which(words[0]) is not None
 
 
 def _processor() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -80,6 +79,9 @@ def test_a_compiler_that_fails_gives_its_first_error_in_one_line(
     monkeypatch.setenv("CC", broken)
     assert native.unavailable() == f"{broken} could not build it: fatal error: no stdint.h"
     assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
+    _compiler_script(tmp_path / "broken", "echo no licence >&2\necho more >&2\nexit 3")
+    build._built.cache_clear()
+    assert native.unavailable() == f"{broken} could not build it: no licence"
     _compiler_script(tmp_path / "broken", "exit 3")
     build._built.cache_clear()
     assert native.unavailable() == f"{broken} could not build it: {broken} failed with exit status 3"
@@ -114,9 +116,10 @@ def test_cc_names_the_compiler_and_targets_are_tried_until_one_is_known(
 def test_a_cc_that_does_not_exist_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "/no/such/cc -O1")
     assert native.unavailable() == "CC=/no/such/cc -O1 was not found"
-    build._built.cache_clear()
-    monkeypatch.setenv("CC", "gcc 'no end")
-    assert native.unavailable() == "CC=gcc 'no end was not found"
+    for unusable in ("gcc 'no end", " "):
+        build._built.cache_clear()
+        monkeypatch.setenv("CC", unusable)
+        assert native.unavailable() == f"CC={unusable} was not found"
 
 
 @needs_compiler
@@ -199,11 +202,13 @@ def test_without_a_folder_to_write_to_the_library_lasts_for_the_process(
 
 
 @needs_compiler
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_is_read_only_is_not_needed(tmp_path: Path) -> None:
-    (tmp_path / "cache/hpsweep").mkdir(parents=True)
-    (tmp_path / "cache/hpsweep").chmod(0o500)
+def test_a_cache_that_cannot_be_written_to_is_not_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refused(*, dir: Path) -> object:
+        raise PermissionError(f"{dir} is read-only")  # patched, as root may write anywhere
+
+    monkeypatch.setattr(build.tempfile, "TemporaryFile", refused)
     assert native.unavailable() is None
+    assert _built(tmp_path / "cache/hpsweep") == []
 
 
 @needs_compiler

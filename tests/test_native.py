@@ -205,6 +205,7 @@ MIXED = [
     BASE.replace(),
     BASE.replace(density=1 / 16, scheme="sp", lr=2.0**-7),
     BASE.replace(density=1 / 2, seed=3, tied=True),
+    BASE.replace(density=1 / 16, seed=3),
 ]
 
 
@@ -274,8 +275,8 @@ def test_a_loss_that_is_twice_too_high_ends_the_training(monkeypatch: pytest.Mon
         (8.0, 15.9, None),
         (8.0, 16.1, 1),
     ):
-        training = NativeTrial(BASE.replace(steps=2, warmup_fraction=0.0), load_dataset(BASE.data))
-        made = [first, second]
+        training = NativeTrial(BASE.replace(steps=3, warmup_fraction=0.0), load_dataset(BASE.data))
+        made = [first, second, 1.0]  # in one slice with what comes after
 
         def steps(start: int, count: int, *, limit: float = math.inf, made: list[float] = made) -> np.ndarray:
             some = np.array(made[start : start + count])
@@ -294,6 +295,18 @@ def test_training_stops_right_after_a_loss_above_the_limit() -> None:
     cut = NativeTrial(BASE, data).steps(0, 40, limit=limit)
     assert len(cut) == np.flatnonzero(losses > limit)[0] + 1
     np.testing.assert_array_equal(cut, losses[: len(cut)])
+
+
+def test_each_precision_has_its_own_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_dataset(BASE.data)
+    unit = NativeTrial(BASE.replace(precision="bfloat16"), data).engine.removeprefix("native ")
+    monkeypatch.setattr(engine, "SPARSE_BELOW", {"float32": 0.3, unit: 0.1})
+    sparse = {
+        (precision, density): bool(NativeTrial(BASE.replace(precision=precision, density=density), data)._sparse)
+        for precision in ("float32", "bfloat16")
+        for density in (0.4, 0.2, 0.05)
+    }
+    assert list(sparse.values()) == [False, True, True, False, False, True]
 
 
 @pytest.mark.parametrize("rule", ["coupled", "independent"])

@@ -49,7 +49,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "weight_decay": (0, _INF, True, False),
     "beta1": (0, 1, True, False),
     "beta2": (0, 1, True, False),
-    "eps": (0, _INF, False, False),
+    "eps": (1e-30, _INF, True, False),  # below it is 0 in float32
     "clip": (0, _INF, False, False),
     "warmup_fraction": (0, 1, True, False),
     "final_lr_fraction": (0, 1, True, True),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +42,7 @@ TRIALS = {
     "sixteenth, sp": BASE.replace(density=1 / 16, scheme="sp", init_std=0.02, warmup_fraction=0.5),
     "sixty-fourth": BASE.replace(density=1 / 64, embedding_lr_mult=4.0, base_density=1 / 4, seed=2),
     "sixty-fourth, sp, untied": BASE.replace(density=1 / 64, scheme="sp", tied=False, beta1=0.8, beta2=0.99, eps=1e-6),
-    "never clipped": BASE.replace(clip=1e9),
+    "never clipped": BASE.replace(clip=1e9, eval_sequences=130),
     "width 40": AWKWARD.replace(),
     "width 40, sparse": AWKWARD.replace(density=1 / 16, tied=False),
     "width 48, context 200": AWKWARD.replace(width=48, head_size=12, context=200, depth=1, density=1 / 2),
@@ -123,6 +125,10 @@ def test_a_trial_trains_as_with_torch(name: str) -> None:
     _check_training(TRIALS[name])
 
 
+def test_the_loss_is_the_mean_over_any_batch() -> None:
+    _check_training(BASE.replace(batch=9, density=1 / 2))
+
+
 @pytest.mark.parametrize(("vocabulary", "tied"), [(101, True), (257, False)])
 def test_an_odd_vocabulary_trains_as_with_torch(tmp_path: Path, vocabulary: int, tied: bool) -> None:
     trial = AWKWARD.replace(data=_bin_source(tmp_path, vocabulary), tied=tied)
@@ -143,6 +149,30 @@ def test_clipping_and_decay_act_in_these_trials() -> None:
         data = load_dataset(BASE.data)
         one, two = (NativeTrial(t, data).steps(0, 40) for t in (BASE, BASE.replace(**{field: other})))
         assert np.abs(one - two).max() > 4e-4, field
+
+
+def test_the_norm_that_clips_is_torchs_a_millionth_larger() -> None:
+    """Seen where gradients are as small: in what is added to AdamW's first moment."""
+    trial = BASE.replace(alpha_output=1e-6, clip=1e-7, steps=2, warmup_fraction=0.0)
+    training = NativeTrial(trial, load_dataset(trial.data))
+    training.steps(0, 1)
+    _, reference = _torch_history([trial.replace(steps=1)])
+    for name, moments in reference.optimizer.moments.items():
+        expected = moments.exp_avg[0].numpy()
+        largest = float(np.abs(expected).max())
+        np.testing.assert_allclose(training.tensor(name, "first"), expected, rtol=0, atol=1e-4 * largest, err_msg=name)
+
+
+def test_a_large_batch_needs_no_large_stack() -> None:
+    program = (
+        "import threading; from hpsweep.proxy import native; from hpsweep.spec import Trial\n"
+        "trial = Trial(width=4, head_size=4, depth=1, context=1, batch=40_000, steps=1, eval_sequences=2)\n"
+        "threading.stack_size(256 * 1024)\n"
+        "thread = threading.Thread(target=lambda: print(native.train([trial]).rows[0]['status']))\n"
+        "thread.start(); thread.join()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "ok\n", done.stderr
 
 
 LESSER = {

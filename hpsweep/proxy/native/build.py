@@ -94,7 +94,7 @@ def load(path: Path) -> ctypes.CDLL:
     engine.native_evaluate.argtypes, engine.native_evaluate.restype = [pointer, pointer, ctypes.c_int, pointer], None
     engine.native_gradients.argtypes, engine.native_gradients.restype = [pointer, pointer, pointer], real
     engine.native_update.argtypes, engine.native_update.restype = [pointer, whole, ctypes.c_float], real
-    engine.native_train.argtypes = [pointer, pointer, ctypes.c_int, whole, pointer, real, pointer]
+    engine.native_train.argtypes = [pointer, pointer, ctypes.c_int, whole, pointer, real, pointer, pointer]
     return engine
 
 

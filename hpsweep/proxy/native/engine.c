@@ -107,9 +107,10 @@ double native_update(model *m, long step, float factor) {
 }
 
 // Trains `steps` steps, the first being number `first` from 0; losses[i] is step i's, nats/token, not a number if the
-// gradient was not finite. Stops after a loss that is not at most `limit`. Returns how many steps it took.
-int native_train(model *m, const int32_t *tokens, int steps, long first, const float *factors, double limit, double *losses) {
-    double each[m->batch];
+// gradient was not finite. Stops after a loss that is not at most `limit`. Returns how many steps it took. `each`: batch
+// numbers to work with.
+int native_train(model *m, const int32_t *tokens, int steps, long first, const float *factors, double limit, double *losses,
+                 double *each) {
     for (int i = 0; i < steps; i++) {
         losses[i] = native_gradients(m, tokens + (long)i * m->batch * (m->context + 1), each);
         double norm = native_update(m, first + i + 1, factors[i]);

@@ -39,7 +39,8 @@ MAX_CONTEXT = 1024
 """Attention probabilities of whole sequences are kept: longer ones are left to the torch engine."""
 
 _WAYS = {"dense": 0, "sparse": 1, "half": 2}
-_SLICE_SECONDS = 0.2  # of training between two looks at the clock
+_SLICE_SECONDS = 0.2  # of training between two looks at the clock, and at an interrupt
+_EVALUATED = 64  # sequences between two looks at an interrupt
 
 
 class _Tensor(ctypes.Structure):
@@ -120,9 +121,11 @@ class NativeTrial:
         trial = self.trial
         tokens = _sequences(self.data.train, self.offsets[first : first + count], trial.context)
         factors = np.array([schedule(trial, step) for step in range(first, first + count)], np.float32)
-        losses = np.empty(count)
+        losses, each = np.empty(count), np.empty(trial.batch)
         taken = self._library.native_train(
-            ctypes.byref(self._model), _pointer(tokens), count, first, _pointer(factors), limit, _pointer(losses)
+            ctypes.byref(self._model),
+            *(_pointer(tokens), count, first, _pointer(factors), limit),
+            *(_pointer(losses), _pointer(each)),
         )
         return losses[:taken]
 
@@ -147,7 +150,9 @@ class NativeTrial:
         inputs, targets = validation_windows(self.data, self.trial.eval_sequences, self.trial.context)
         tokens = _joined(inputs, targets)
         losses = np.empty(len(tokens))
-        self._library.native_evaluate(ctypes.byref(self._model), _pointer(tokens), len(tokens), _pointer(losses))
+        for i in range(0, len(tokens), _EVALUATED):
+            some, found = tokens[i : i + _EVALUATED], losses[i : i + _EVALUATED]
+            self._library.native_evaluate(ctypes.byref(self._model), _pointer(some), len(some), _pointer(found))
         return losses
 
     def gradients(self, step: int) -> npt.NDArray[np.float64]:

@@ -6,6 +6,10 @@
 #include "product.h"
 
 typedef uint32_t pair;
+typedef uint16_t __attribute__((may_alias)) half; // of a pair
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "pairs are written for machines with the low half first"
+#endif
 
 // Words of a row of `n` values.
 INLINE long pairs_of(long n) { return padded((n + 1) / 2); }
@@ -39,7 +43,7 @@ static void pair_rows(int rows, int columns, const float *a, long a_row, pair *b
 // b[i][j / 2] = the pair a[i][j], a[i][j + 1]: what is summed over the columns of a, an even number of them.
 static void pair_columns(int rows, int columns, const float *a, long a_row, pair *b, long b_row) {
     for (int i = 0; i < rows; i++) {
-        uint16_t *to = (uint16_t *)(b + i * b_row);
+        half *to = (half *)(b + i * b_row);
         const float *from = a + i * a_row;
         for (int j = 0; j < columns; j++) {
             uint32_t bits;

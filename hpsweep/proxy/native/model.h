@@ -287,7 +287,7 @@ static void cross_entropy(const model *m, const chunk *c, float weight, double *
     int n = c->n;
     for (int i = 0; i < n; i += LANES) {
         float *logits = c->logits + i;
-        vec largest = broadcast(-INFINITY), sum = {0}, real;
+        vec largest = broadcast(-INFINITY), sum = {0}, lost = {0}, real;
         for (int v = 0; v < m->vocabulary; v++) largest = maximum(largest, load(logits + (long)v * n));
         float picked[LANES];
         for (int l = 0; l < LANES; l++) {
@@ -298,10 +298,12 @@ static void cross_entropy(const model *m, const chunk *c, float weight, double *
         for (int v = 0; v < m->vocabulary; v++) {
             vec e = exponential(load(logits + (long)v * n) - largest);
             store(logits + (long)v * n, e);
-            sum += e;
+            vec next = sum + (e - lost); // a large vocabulary has many small terms: what rounding took is given back
+            lost = (next - sum) - (e - lost);
+            sum = next;
         }
         for (int l = 0; l < LANES; l++)
-            if (c->targets[i + l] >= 0) losses[(i + l) / c->span] += logf(sum[l]) + largest[l] - picked[l];
+            if (c->targets[i + l] >= 0) losses[(i + l) / c->span] += log(sum[l]) + largest[l] - picked[l];
         if (!weight) continue;
         vec share = real / sum;
         for (int v = 0; v < m->vocabulary; v++) store(logits + (long)v * n, load(logits + (long)v * n) * share);

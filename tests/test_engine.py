@@ -76,10 +76,11 @@ def test_a_run_says_once_that_torch_serves_and_why_and_only_if_there_is_somethin
     tmp_path: Path, native: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     native.why = NO_COMPILER
-    monkeypatch.setitem(ENGINES, "auto", fake.TRAIN)
+    monkeypatch.setitem(ENGINES, "auto", "no_such_module:train")  # no worker is left to find out
+    monkeypatch.setitem(ENGINES, "torch", fake.TRAIN)
     for messages in ([f"the torch engine trains: {NO_COMPILER}."], []):
         reporter = Quiet()
-        run(fake.sweep(tmp_path), tmp_path / "results", train=fake.TRAIN, device="cpu", reporter=reporter)
+        run(fake.sweep(tmp_path), tmp_path / "results", train=ENGINES["auto"], device="cpu", reporter=reporter)
         assert reporter.messages == messages
 
 

@@ -260,7 +260,9 @@ def test_rows_and_curves_are_those_of_the_torch_engine(both: tuple[Outcome, Outc
     driver = {"trial_id", "hpsweep_version", "optuna_version", "commit", "attempts", "error", "diverged_step"}
     assert all(set(row) | driver == set(RUNS.names) for row in ours.rows if row["status"] == "ok")
     assert list(ours.curves) == CURVES.names
-    kept = range(len(MIXED) * 40)  # those of the trial that diverges end where it is not a number, which rounding decides
+    kept = range(
+        len(MIXED) * 40
+    )  # those of the trial that diverges end where it is not a number, which rounding decides
     for column in ("trial_id", "step", "tokens"):
         assert [ours.curves[column][i] for i in kept] == [theirs.curves[column][i] for i in kept]
     for column in ("train_loss", "val_loss"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -88,14 +89,60 @@ def test_a_compiler_that_fails_gives_its_first_error_in_one_line(
     assert _built(tmp_path / "cache/hpsweep") == []
 
 
+@pytest.fixture
+def waiting_input() -> Iterator[None]:
+    """Standard input that gives nothing and does not end."""
+    kept = os.dup(0)
+    reads, writes = os.pipe()
+    os.dup2(reads, 0)
+    yield
+    os.dup2(kept, 0)
+    for end in (kept, reads, writes):
+        os.close(end)
+
+
+ODD = {
+    "writes nonsense": ('echo nonsense > "$made"', "file too short"),
+    "writes nothing": ("", "{compiler} wrote no library"),
+    "writes another library": ('echo "int x;" > {folder}/x.c; {real} -fPIC -shared -o "$made" {folder}/x.c', "native_"),
+    "speaks another encoding": (r"printf 'error: caf\351\n' >&2; exit 1", "error: caf\ufffd"),
+    "waits for input": ("read line || exit 7", "{compiler} failed with exit status 7"),
+    "does not end": ("exec sleep 60", "{compiler} was not done after 1 s"),
+}
+
+
 @needs_compiler
-def test_what_is_no_library_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A compiler that says it succeeded and wrote something else."""
-    script = 'for word; do case "$last" in -o) echo nonsense > "$word";; esac; last="$word"; done'
-    monkeypatch.setenv("CC", _compiler_script(tmp_path / "lying", script))
-    reason = native.unavailable()
-    assert reason is not None
-    assert "\n" not in reason
+@pytest.mark.usefixtures("waiting_input")
+@pytest.mark.parametrize("way", ODD)
+def test_an_odd_compiler_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str) -> None:
+    script, why = ODD[way]
+    known = {"folder": tmp_path, "real": COMPILER, "compiler": tmp_path / "odd"}
+    find = 'for word; do case "$last" in -o) made="$word";; esac; last="$word"; done\n'
+    monkeypatch.setenv("CC", _compiler_script(tmp_path / "odd", find + script.format(**known)))
+    monkeypatch.setattr(build, "_PATIENCE", 1)
+    monkeypatch.setattr(build, "TARGETS", build.TARGETS[-1:])
+    for _ in range(2):  # also with what is in the cache since
+        reason = native.unavailable()
+        assert reason is not None
+        assert reason.startswith(f"{tmp_path}/odd could not build it: ")
+        assert why.format(**known) in reason
+        assert "\n" not in reason
+        build._built.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [0, 10, 64, 1000, 0.5, 0.99])
+def test_a_damaged_library_is_made_anew(tmp_path: Path, size: float) -> None:
+    assert native.unavailable() is None
+    (name,) = _built(tmp_path / "cache/hpsweep")
+    path = tmp_path / "cache/hpsweep" / name
+    whole = path.read_bytes()
+    replaced = tmp_path / "damaged"  # the file in use stays as it is
+    replaced.write_bytes(whole[: int(size * len(whole) if isinstance(size, float) else size)])
+    replaced.replace(path)
+    build._built.cache_clear()
+    assert native.unavailable() is None
+    assert path.read_bytes() == whole
 
 
 @needs_compiler
@@ -180,9 +227,11 @@ def test_a_library_is_kept_and_made_anew_when_a_source_the_flags_or_the_processo
 
 @needs_compiler
 @pytest.mark.parametrize("home", ["file", "proc", "none"])
-def test_without_a_folder_to_write_to_the_library_lasts_for_the_process(
+def test_without_a_home_to_write_to_the_library_is_kept_among_temporary_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str
 ) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.delenv("XDG_CACHE_HOME")
     if home == "file":
         (tmp_path / "file").touch()
@@ -198,13 +247,24 @@ def test_without_a_folder_to_write_to_the_library_lasts_for_the_process(
 
         monkeypatch.setattr(Path, "home", homeless)
     assert native.unavailable() is None
-    assert len(_built(Path(build._temporary().name))) >= 1
+    folder = tmp_path / "temporary" / f"hpsweep-{os.getuid()}"
+    assert len(_built(folder)) == 1
+    assert folder.stat().st_mode & 0o777 == 0o700
+    build._built.cache_clear()
+    monkeypatch.setattr(build.os, "getuid", lambda: 12345, raising=True)
+    (tmp_path / "temporary/hpsweep-12345").mkdir()
+    assert "belongs to another user; set XDG_CACHE_HOME" in str(native.unavailable())
 
 
 @needs_compiler
 def test_a_cache_that_cannot_be_written_to_is_not_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refused(*, dir: Path) -> object:
-        raise PermissionError(f"{dir} is read-only")  # patched, as root may write anywhere
+    real = build.tempfile.TemporaryFile
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path / "temporary"))
+
+    def refused(*, dir: Path) -> object:  # patched, as root may write anywhere
+        if not dir.is_relative_to(tmp_path / "temporary"):
+            raise PermissionError(f"{dir} is read-only")
+        return real(dir=dir)
 
     monkeypatch.setattr(build.tempfile, "TemporaryFile", refused)
     assert native.unavailable() is None

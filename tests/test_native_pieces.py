@@ -345,8 +345,10 @@ def test_gelu_keeps_what_is_not_a_number(native: ctypes.CDLL) -> None:
     np.testing.assert_array_equal(np.isnan(y), [True, *[False] * 15])
 
 
-@pytest.mark.parametrize("size", [1.0, 50.0, 1e4])
-@pytest.mark.parametrize(("vocabulary", "context", "sequences"), [(5, 7, 3), (16, 16, 1), (257, 50, 2), (1001, 20, 3), (131_072, 4, 1)])
+@pytest.mark.parametrize("size", [1.0, 4.0, 50.0, 1e4])
+@pytest.mark.parametrize(
+    ("vocabulary", "context", "sequences"), [(5, 7, 3), (16, 16, 1), (257, 50, 2), (1001, 20, 3), (131_072, 4, 1)]
+)
 def test_cross_entropy_and_its_gradient_are_torchs(
     native: ctypes.CDLL, vocabulary: int, context: int, sequences: int, size: float
 ) -> None:

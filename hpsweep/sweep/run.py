@@ -24,7 +24,7 @@ from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
-from hpsweep.sweep.worker import TRAIN, Ensemble, Failure, Place, Result
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Place, Result
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
@@ -82,6 +82,8 @@ def run(
     datasets = check(sweep, folder, ensemble_size=ensemble_size)
     with place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
         engine, why = serving(train, here.device, sweep.trials)
+        if why and engine == "torch":
+            train = ENGINES["torch"]  # else every worker would find it out again
         size = ensemble_size or default_size(engine, here.device)
         with store.lock(folder) as stale, interruptible():
             if stale:

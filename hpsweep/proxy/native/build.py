@@ -1,7 +1,8 @@
 """The native engine's shared library, compiled on first use by the machine's own C compiler and kept in a cache.
 
-Plain C in the compiler's vector extensions: one translation unit, about two seconds of `cc`. The file's name is a hash
-of sources, command and processor, so that a home folder shared by different machines holds one library for each.
+Plain C in the compiler's vector extensions: one translation unit, about two seconds of `cc`. The file's name holds a
+hash of sources, command and processor, so that a home folder shared by different machines keeps one library for each,
+and one of its contents, so that a damaged file is made anew and not loaded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ SOURCES = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=native",), ())
 """Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
+
+_PATIENCE = 300  # seconds for a compiler that takes two
 
 
 def compiled() -> ctypes.CDLL:
@@ -49,7 +52,7 @@ def _built() -> ctypes.CDLL | str:
     for target in TARGETS:
         try:
             library = load(compile_library([*FLAGS, *target], compiler=compiler))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, AttributeError) as error:  # what was made is no library, or another
             reasons.append(str(error))
             continue
         if library.native_prepare_machine():
@@ -69,19 +72,39 @@ def compile_library(
     digest = hashlib.sha256("\0".join([compiler, *flags, _processor()]).encode())
     for file in sources:
         digest.update(file.read_bytes())
-    folder = folder or _cache()
-    path = folder / f"native-{digest.hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        made_file = Path(made, path.name)
-        command = [*shlex.split(compiler), *flags, f"-I{SOURCES}", str(source), "-o", str(made_file), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise RuntimeError(lines[0] if lines else f"{compiler} failed with exit status {done.returncode}")
-        made_file.replace(path)  # whole or not at all, whoever else builds it
-    return path
+    folder, key = folder or _cache(), digest.hexdigest()[:16]
+    for path in folder.glob(f"native-{key}-*.so"):
+        if path.name == _name(key, path):
+            return path
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch, "native.so")
+        _run([*shlex.split(compiler), *flags, f"-I{SOURCES}", str(source), "-o", str(made), "-lm"], compiler)
+        if not made.exists():
+            raise RuntimeError(f"{compiler} wrote no library")
+        return made.replace(folder / _name(key, made))  # whole or not at all, whoever else builds it
+
+
+def _name(key: str, library: Path) -> str:
+    return f"native-{key}-{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _run(command: Sequence[str], compiler: str) -> None:
+    """Compile. Raises RuntimeError with the compiler's first error, or where it does not come to an end."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{compiler} was not done after {_PATIENCE} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise RuntimeError(lines[0] if lines else f"{compiler} failed with exit status {done.returncode}")
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -123,16 +146,20 @@ def _processor() -> str:
 
 
 def _cache() -> Path:
-    """A folder of this user's that can be written to; one that only lasts for this process if there is no other."""
+    """A folder of this user's that can be written to: in the home folder, else among the temporary files.
+
+    Raises RuntimeError or OSError if there is none.
+    """
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        return _writable(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep")
     except (OSError, RuntimeError):  # no home at all is a RuntimeError
-        return Path(_temporary().name)
+        folder = _writable(Path(tempfile.gettempdir(), f"hpsweep-{os.getuid()}"))
+        if folder.stat().st_uid != os.getuid():  # who could put a library there
+            raise RuntimeError(f"{folder} belongs to another user; set XDG_CACHE_HOME") from None
+        return folder
 
 
-@functools.cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="hpsweep-")
+def _writable(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder

@@ -85,11 +85,9 @@ def _plan(a: argparse.Namespace) -> None:
     groups = planned.get("refinement", [])
     least = "at least " if any(group["next"] for group in groups) else ""
     print(f"{planned['name']}: {least}{planned['trials']} trials; stored: {stored}; missing: {planned['missing']}")
-    why = f": {planned['engine_why']}" if planned["engine_why"] else ""
-    print(
-        f"{planned['ensembles']} ensembles on {planned['workers']} workers "
-        f"({planned['device']}, {planned['engine']} engine{why})"
-    )
+    engine, why = planned["engine"], planned["engine_why"]
+    served = f"{engine} engine" + (f"{': ' if engine == 'torch' else '; torch for some: '}{why}" if why else "")
+    print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']}, {served})")
     print(
         f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})\n"
     )

@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import torch
 
+from hpsweep.proxy import device
 from hpsweep.proxy.device import WARM_UP, Captured, by_onednn, exact, fitting, onednn_is_better, out_of_memory, products
 
 
@@ -28,6 +29,18 @@ def test_products_are_exact_to_float32_and_the_setting_comes_back() -> None:
     assert torch.get_float32_matmul_precision() == before
     with products(torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == before
+
+
+def test_products_in_two_threads_put_the_setting_back_when_both_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "onednn_is_better", lambda: True)
+    before = torch.get_float32_matmul_precision()
+    first, second = products(torch.device("cpu")), products(torch.device("cpu"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert by_onednn()
+    second.__exit__(None, None, None)
+    assert torch.get_float32_matmul_precision() == before != "medium"
 
 
 @pytest.mark.parametrize(

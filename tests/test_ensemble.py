@@ -212,15 +212,59 @@ def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.M
             raise torch.OutOfMemoryError("made up")
         return inner(trials, *rest)
 
-    trials = [BASE.replace(steps=3, lr=2.0**-k) for k in range(5, 10)]
+    trials = [BASE.replace(steps=10, lr=2.0**-k) for k in range(5, 10)]
     reference = torch_engine.train(trials)
     monkeypatch.setattr(torch_engine, "_train", crowded)
-    outcome = torch_engine.train(trials)
+    seen: list[tuple[int, int]] = []
+    outcome = torch_engine.train(trials, progress=lambda *x: seen.append(x))
     assert tried == [5, 2, 3, 1, 2]
+    assert seen == sorted(seen)
+    assert (seen[9], seen[-1], len(seen)) == ((4, 10), (10, 10), 30)  # two of five are two fifths
     assert [row["trial_id"] for row in outcome.rows] == [trial.trial_id for trial in trials]
     np.testing.assert_allclose(
         [row["val_loss"] for row in outcome.rows], [row["val_loss"] for row in reference.rows], atol=1e-5
     )
+
+
+def test_no_more_are_trained_at_a_time_than_were_found_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "trials_that_fit", lambda trials, data, device: 2)
+    outcome = torch_engine.train([BASE.replace(steps=2, seed=seed) for seed in range(5)])
+    assert [row["ensemble_size"] for row in outcome.rows] == [1, 2, 2, 2, 2]
+
+
+def test_what_fits_is_measured_once_for_a_shape_and_half_is_tried_where_measuring_runs_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials, data, gpu = [BASE.replace(seed=seed) for seed in range(20)], load_dataset(BASE.data), torch.device("cuda")
+    monkeypatch.setattr(torch_engine, "_fitting", {})
+    monkeypatch.setattr(torch_engine, "_let_go", lambda device: None)
+    asked: list[int] = []
+    held = 1000
+
+    def measured(some: Any, data: Any, device: Any) -> int:
+        asked.append(len(some))
+        if 100 * len(some) > held:
+            raise torch.OutOfMemoryError("made up")
+        return 100 * len(some) or held
+
+    monkeypatch.setattr(torch_engine, "_bytes", measured)
+    for _ in range(2):
+        assert torch_engine.trials_that_fit(trials, data, gpu) == 9
+    assert asked == [0, 1, 8]
+    held = 500
+    wider = [trial.replace(width=2 * BASE.width) for trial in trials]
+    assert torch_engine.trials_that_fit(wider, data, gpu) == 4
+    assert torch_engine.trials_that_fit(trials[:8], data, gpu) == 8
+    assert torch_engine.trials_that_fit(trials, data, torch.device("cpu")) == 20
+
+
+def test_a_gradient_that_is_not_finite_makes_the_loss_not_a_number() -> None:
+    ensemble = torch_engine.Ensemble([BASE.replace(tied=False)] * 2, load_dataset(BASE.data), torch.device("cpu"))
+    ensemble.parameters["norm"][0] *= 1e30
+    ensemble.parameters["readout"][0] *= 1e-30  # the same logits, and a gradient whose square overflows
+    history = torch.zeros(BASE.total_steps, 2)
+    ensemble.step(0, history)
+    assert history[0].isfinite().tolist() == [False, True]
 
 
 def test_trials_of_different_shapes_are_refused() -> None:

@@ -126,8 +126,28 @@ def test_ensembles_of_the_native_engine_are_a_second_or_more_whatever_the_size_o
         many = [trial.replace(seed=seed) for seed in range(40) for trial in trials]
         work = [sum(map(NATIVE, ensemble)) for ensemble in arrange(many, None, 2, NATIVE)]
         longest = max(map(NATIVE, many))
-        assert max(work) <= packing.NATIVE_WORK + longest
-        assert sorted(work)[len(work) // 4] > 0.5 * min(packing.NATIVE_WORK, longest)
+        least, most = packing.NATIVE_WORK
+        each = min(max(least, sum(work) / (2 * packing.NATIVE_SHARES)), most)
+        assert max(work) <= each + longest
+        assert sorted(work)[len(work) // 4] > 0.5 * min(each, longest)
+
+
+def test_a_large_sweep_leaves_a_file_for_many_trials_and_loses_little_with_a_worker() -> None:
+    trials = [BASE.replace(width=64, seed=seed) for seed in range(40_000)]
+    for workers in (2, 1000):
+        ensembles = arrange(trials, None, workers, NATIVE)
+        work = [sum(map(NATIVE, ensemble)) for ensemble in ensembles]
+        least, most = packing.NATIVE_WORK
+        assert least <= max(work) <= most + NATIVE(BASE)
+        assert len(ensembles) <= max(1.1 * sum(work) / most, workers * (packing.NATIVE_SHARES + 1))
+
+
+def test_what_native_hands_over_is_packed_and_costed_as_torchs() -> None:
+    long, sparse = BASE.replace(context=1100, density=1 / 64), BASE.replace(density=1 / 64)
+    assert NATIVE(long) == count.flops_dense(long, 256) > count.flops_sparse(long, 256)
+    trials = [trial.replace(seed=seed) for trial in (long, sparse) for seed in range(20)]
+    sizes = [len(e) for e in arrange(trials, None, 2, NATIVE) if e[0].context == 1100]
+    assert 1 < min(sizes) <= max(sizes) <= packing.CPU_ENSEMBLE
 
 
 def test_what_a_trial_costs_is_what_its_engine_does() -> None:

@@ -192,6 +192,17 @@ def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path
     assert asked.next() == ensemble
 
 
+def test_the_time_to_go_counts_what_is_half_done(tmp_path: Path) -> None:
+    sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
+    plan = _Plan(sweep, tmp_path, [], Cost({sweep.base.data: load_dataset(sweep.base.data)}), 1, 1, Quiet())
+    ensemble = plan.next()
+    assert ensemble
+    assert plan.status().eta is None
+    plan.progress(ensemble, 1, 2)
+    plan.clock = time.monotonic() - 100
+    assert plan.status().eta == pytest.approx(300, rel=0.1)  # a quarter of all is done
+
+
 def test_rows_for_other_trials_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "swapped.py").write_text(
         "from types import SimpleNamespace\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import threading
 from collections.abc import Callable, Iterator
 
 import torch
@@ -31,16 +32,25 @@ def products(device: torch.device) -> Iterator[None]:
 
     torch gives float32 products to MKL, which runs AVX2 code on processors of other makers than Intel. Matmul
     precision "medium" gives them to oneDNN, which may then use bfloat16, and does so only on processors with AMX.
+    The setting is the process's: it is put back when no thread holds it any more.
     """
     if device.type != "cpu" or not onednn_is_better():
         yield
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    with _holding:
+        _before.append(torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        with _holding:
+            before = _before.pop()
+            if not _before:
+                torch.set_float32_matmul_precision(before)
+
+
+_holding = threading.Lock()
+_before: list[str] = []  # a setting for every holder; the first is what was there before all
 
 
 def by_onednn() -> bool:

@@ -49,48 +49,71 @@ MEASURED = 8
 def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
     """Train the trials, which share one shape, together; rows in their order.
 
-    No trial's result depends on its neighbours. On a GPU no more are trained at a time than its free memory holds;
-    when memory runs out the ensemble is halved. `progress` is called with (steps done, steps in all). Raises
-    ValueError if the shapes differ or the data is unfit.
+    No trial's result depends on its neighbours, but for rounding where a library chooses its kernel by the size of all.
+    On a GPU no more are trained at a time than its free memory holds; when memory runs out the ensemble is halved.
+    `progress` is called with (steps done, steps in all), steps of all trials. Raises ValueError if the shapes differ or
+    the data is unfit.
     """
     check_shapes(trials)
     data, where = load_dataset(trials[0].data), torch.device(device)
-    parts = 1 if where.type == "cpu" else math.ceil(len(trials) / trials_that_fit(trials, data, where))
-    return _joined([_train_or_halve(part, data, where, progress) for part in _split(trials, parts)])
+    parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
+    return _in_parts(trials, parts, data, where, progress)
 
 
-def _train_or_halve(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress | None) -> Outcome:
+def _in_parts(
+    trials: Sequence[Trial], parts: int, data: Dataset, device: torch.device, progress: Progress | None
+) -> Outcome:
+    """Train a part of the trials after the other, so many of them."""
+    ends = [len(trials) * i // parts for i in range(parts + 1)]
+    outcomes = []
+    for start, end in itertools.pairwise(ends):
+
+        def advance(done: int, steps: int, before: int = start, part: int = end - start) -> None:
+            if progress is not None:
+                progress((before * steps + part * done) // len(trials), steps)
+
+        outcomes.append(_train_or_halve(trials[start:end], data, device, advance))
+    columns = {name: [x for part in outcomes for x in part.curves[name]] for name in outcomes[0].curves}
+    return Outcome(rows=[row for part in outcomes for row in part.rows], curves=columns)
+
+
+def _train_or_halve(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress) -> Outcome:
     try:
         return _train(trials, data, device, progress)
     except RuntimeError as error:
         if not out_of_memory(error) or len(trials) == 1:
             raise
+    _let_go(device)
+    return _in_parts(trials, 2, data, device, progress)
+
+
+def _let_go(device: torch.device) -> None:
+    """Give memory that nothing uses any more back to the GPU."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return _joined([_train_or_halve(half, data, device, progress) for half in _split(trials, 2)])
-
-
-def _split(trials: Sequence[Trial], parts: int) -> list[Sequence[Trial]]:
-    ends = [len(trials) * i // parts for i in range(parts + 1)]
-    return [trials[start:end] for start, end in itertools.pairwise(ends)]
-
-
-def _joined(outcomes: Sequence[Outcome]) -> Outcome:
-    return Outcome(
-        rows=[row for part in outcomes for row in part.rows],
-        curves={name: [value for part in outcomes for value in part.curves[name]] for name in outcomes[0].curves},
-    )
 
 
 def trials_that_fit(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
-    """How many of the trials the GPU's free memory holds, by what the first steps of one and of MEASURED take.
+    """How many of the trials a GPU's free memory holds, by what the first steps of one and of MEASURED take.
 
-    So many are simply tried: what does not fit is halved.
+    So many are simply tried: what does not fit is halved. Measured once for a shape.
     """
-    if len(trials) <= MEASURED:
+    if device.type == "cpu" or len(trials) <= MEASURED:
         return len(trials)
-    free, one, several = (_bytes(trials[:count], data, device) for count in (0, 1, MEASURED))
-    return min(len(trials), fitting(free, one, several, MEASURED))
+    key = (trials[0].shape, device)
+    if key not in _fitting:
+        try:
+            free, one, several = (_bytes(trials[:count], data, device) for count in (0, 1, MEASURED))
+            _fitting[key] = fitting(free, one, several, MEASURED)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            _fitting[key] = MEASURED // 2
+        _let_go(device)
+    return min(len(trials), _fitting[key])
+
+
+_fitting: dict[tuple[object, torch.device], int] = {}  # what was found
 
 
 def _bytes(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
@@ -107,7 +130,7 @@ def _bytes(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
     return free - torch.cuda.mem_get_info(device)[0]
 
 
-def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress | None) -> Outcome:
+def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress) -> Outcome:
     started = time.perf_counter()
     first = trials[0]
     ensemble = Ensemble(trials, data, device)
@@ -121,8 +144,7 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
             looked = step + 1
             if not ensemble.members:
                 break
-            if progress is not None:
-                progress(looked, first.total_steps)
+            progress(looked, first.total_steps)
     return outcome(
         trials,
         data,

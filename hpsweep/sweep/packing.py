@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpsweep.parametrization import count
+from hpsweep.proxy import native
 from hpsweep.spec import Trial
 from hpsweep.sweep.worker import Ensemble
 
@@ -20,14 +21,19 @@ CPU_ENSEMBLE = 4
 """Trials that the torch engine trains together on a core, unless said otherwise."""
 GPU_ENSEMBLE = 32
 """Trials trained together on a GPU, unless said otherwise."""
-NATIVE_WORK = 1e11
-"""FLOPs of an ensemble of the native engine, which trains one trial after the other: one to three seconds of a core.
+NATIVE_WORK = (1e11, 3e12)
+"""FLOPs of an ensemble of the native engine, one trial after the other: from a second to half a minute of a core.
 
-Less, and messages and files would count; more, and workers would not finish together."""
+Less, and messages would count; more, and much would be lost with a worker. In between it is a share of all work, one
+in NATIVE_SHARES per worker, so that workers finish together and large sweeps do not leave a file for every trial."""
+NATIVE_SHARES = 64
 
 
 class Cost:
-    """FLOPs of a trial as its engine does them, which the time goes by: the native one leaves out zeros."""
+    """FLOPs of a trial as its engine does them, which the time goes by: the native one leaves out zeros.
+
+    Not those of the trials that it hands over to torch.
+    """
 
     def __init__(self, datasets: Mapping[str, Dataset], engine: str = "torch") -> None:
         self.datasets = datasets
@@ -38,7 +44,8 @@ class Cost:
         """FLOPs; trials of one shape and density have the same."""
         key = (trial.shape, trial.density)
         if key not in self.known:
-            self.known[key] = getattr(count, self.column)(trial, self.datasets[trial.data].vocabulary)
+            flops = count.flops_dense if native.unsupported(trial) else getattr(count, self.column)
+            self.known[key] = flops(trial, self.datasets[trial.data].vocabulary)
         return self.known[key]
 
     def stored(self, row: Mapping[str, Any]) -> float:
@@ -47,14 +54,14 @@ class Cost:
 
 
 def default_size(engine: str, device: str) -> int | None:
-    """Trials per ensemble; None: as many as are NATIVE_WORK."""
+    """Trials per ensemble; None: as the work of the native engine's ensembles has it."""
     if device == "cuda":
         return GPU_ENSEMBLE
     return None if engine == "native" else CPU_ENSEMBLE
 
 
 def arrange(trials: Iterable[Trial], size: int | None, workers: int, cost: Callable[[Trial], float]) -> list[Ensemble]:
-    """Ensembles of at most `size` trials, or else of about NATIVE_WORK, in the order of training.
+    """Ensembles of at most `size` trials, or else of NATIVE_WORK, in the order of training.
 
     All shapes advance evenly, the costliest first, so that coarse points of all of them come early; but an ensemble
     that would end after all others if it waited any longer comes next. Workers that take the first that waits whenever
@@ -65,12 +72,15 @@ def arrange(trials: Iterable[Trial], size: int | None, workers: int, cost: Calla
         shapes.setdefault(trial.shape, []).append(trial)
     whole = {shape: sum(map(cost, members)) for shape, members in shapes.items()}
     total = sum(whole.values())
+    least, most = NATIVE_WORK
+    work_each = min(max(least, total / (workers * NATIVE_SHARES)), most)
     ensembles: list[Ensemble] = []
     work: list[float] = []  # of every ensemble, FLOPs
     before: list[float] = []  # the part of its shape's work that comes before it
     for shape, members in shapes.items():
         share = max(1, round(workers * whole[shape] / total))  # of the workers
-        cut = pack(members, NATIVE_WORK, share, cost) if size is None else pack(members, size, share)
+        together = size or (CPU_ENSEMBLE if native.unsupported(members[0]) else None)
+        cut = pack(members, together, share) if together else pack(members, work_each, share, cost)
         costs = [sum(map(cost, ensemble)) for ensemble in cut]
         ensembles += cut
         work += costs

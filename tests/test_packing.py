@@ -142,6 +142,11 @@ def test_a_large_sweep_leaves_a_file_for_many_trials_and_loses_little_with_a_wor
         assert len(ensembles) <= max(1.1 * sum(work) / most, workers * (packing.NATIVE_SHARES + 1))
 
 
+def test_a_small_sweep_is_no_crowd_of_files() -> None:
+    trials = [Trial(width=16, head_size=16, context=8, steps=1, seed=seed) for seed in range(1000)]
+    assert len(arrange(trials, None, 2, NATIVE)) == 2
+
+
 def test_what_native_hands_over_is_packed_and_costed_as_torchs() -> None:
     long, sparse = BASE.replace(context=1100, density=1 / 64), BASE.replace(density=1 / 64)
     assert NATIVE(long) == count.flops_dense(long, 256) > count.flops_sparse(long, 256)

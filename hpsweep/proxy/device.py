@@ -44,13 +44,11 @@ def products(device: torch.device) -> Iterator[None]:
         yield
     finally:
         with _holding:
-            before = _before.pop()
-            if not _before:
-                torch.set_float32_matmul_precision(before)
+            torch.set_float32_matmul_precision(_before.pop())
 
 
 _holding = threading.Lock()
-_before: list[str] = []  # a setting for every holder; the first is what was there before all
+_before: list[str] = []  # what every holder found: all but the first "medium"
 
 
 def by_onednn() -> bool:

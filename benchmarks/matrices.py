@@ -27,11 +27,9 @@ CHUNKS = 4  # a batch of 8 sequences of 64
 
 
 def extended(source: Path, *flags: str) -> tuple[Path, ctypes.CDLL]:
-    """The native engine as this source extends it, compiled for this machine; its file, and the library."""
-    compiler = build.find_compiler()
-    assert compiler
-    path = build.compile_library([*build.FLAGS, *build.TARGETS[0], *flags], compiler=compiler, source=source)
-    return path, build.load(path)
+    """The native engine as this source extends it; its file, and the library. Raises RuntimeError where it is not."""
+    library = build.compiled(source, flags)
+    return Path(library._name), library
 
 
 def best(calls: Sequence[Callable[[], object]], rounds: int, least: float) -> list[float]:

@@ -114,6 +114,33 @@ def test_the_command_trains_with_the_engine_that_is_said(
     assert "1 of 1 trials stored" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("contexts", "why", "said"),
+    [
+        ([8], None, "native engine)"),
+        ([8, 128], None, f"native engine; torch for some: {LONG})"),
+        ([128], None, f"torch engine: {LONG})"),
+        ([8], NO_COMPILER, f"torch engine: {NO_COMPILER})"),
+    ],
+)
+def test_a_plan_says_which_engine_serves_and_why_not_native(
+    tmp_path: Path,
+    native: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    contexts: list[int],
+    why: str | None,
+    said: str,
+) -> None:
+    native.why = why
+    fake.experiment(tmp_path, grid={"lr": [2.0**-8], "context": contexts})
+    monkeypatch.setitem(ENGINES, "auto", fake.TRAIN)
+    fake.order(tmp_path, seconds=0)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "fake", "--device", "cpu", "--workers", "1"]) == 0
+    assert f"on 1 workers (cpu, {said}" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("native")
 def test_a_plan_for_the_native_engine_packs_and_times_by_the_work_that_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,9 +27,15 @@ TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=nativ
 _PATIENCE = 300  # seconds for a compiler that takes two
 
 
-def compiled() -> ctypes.CDLL:
-    """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none."""
-    built = _built()
+ENGINE = SOURCES / "engine.c"
+
+
+def compiled(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none.
+
+    `source`: perhaps a file that includes engine.c and adds to it; `flags`: more of them.
+    """
+    built = _built(source, flags)
     if isinstance(built, str):
         raise RuntimeError(built)
     return built
@@ -42,7 +48,7 @@ def unavailable() -> str | None:
 
 
 @functools.cache
-def _built() -> ctypes.CDLL | str:
+def _built(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL | str:
     """The library, or why there is none: asked once per process, and a compiler that fails is not tried again."""
     compiler = find_compiler()
     if compiler is None:
@@ -51,7 +57,7 @@ def _built() -> ctypes.CDLL | str:
     reasons = []
     for target in TARGETS:
         try:
-            library = load(compile_library([*FLAGS, *target], compiler=compiler))
+            library = load(compile_library([*FLAGS, *target, *flags], compiler=compiler, source=source))
         except (OSError, RuntimeError, AttributeError) as error:  # what was made is no library, or another
             reasons.append(str(error))
             continue
@@ -61,9 +67,7 @@ def _built() -> ctypes.CDLL | str:
     return f"{compiler} could not build it: {reasons[0]}"
 
 
-def compile_library(
-    flags: Sequence[str], *, compiler: str, folder: Path | None = None, source: Path = SOURCES / "engine.c"
-) -> Path:
+def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None = None, source: Path = ENGINE) -> Path:
     """The library for these flags, from the cache or freshly made. Raises RuntimeError with the first error.
 
     `compiler`: a command, perhaps with arguments. `source`: what is compiled; the tests' own file includes engine.c.

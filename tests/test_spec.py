@@ -71,6 +71,7 @@ BAD = [
     ({"density": 1.5}, r"density is 1.5; allowed: \(0, 1\]"),
     ({"density": math.nan}, r"density is nan; give a finite number in \(0, 1\]"),
     ({"lr": -1}, r"lr is -1; allowed: \(0, inf\)"),
+    ({"eps": 1e-31}, r"eps is 1e-31; allowed: \[1e-30, inf\)"),
     ({"lr": math.nan}, "lr is nan; give a finite number"),
     ({"lr": math.inf}, "lr is inf; give a finite number"),
     ({"lr": "0.1"}, "lr is '0.1'; give a finite number"),

@@ -433,7 +433,7 @@ def test_density_says_how_much_faster_than_dense(monkeypatch: pytest.MonkeyPatch
 def test_width_counts_as_the_field_does_and_divides_by_the_peak_of_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"torch": (1e5, 1e5), "native": (2e5, 4e5)}
     _fake(monkeypatch, steady, lambda v, round_: _rate(v, rates[v.engine][round_]), without="torch, bfloat16")
-    peaks = iter([{"float32": 200.0}, {"float32": 400.0, "bfloat16": 1000.0}] * 2)
+    peaks = iter([{"float32": 200.0, "bfloat16": 1000.0}, {"float32": 400.0}] * 2)
     monkeypatch.setattr(peak, "measured", lambda: next(peaks))
     part = steady.width(Options(rounds=2, quick=True))
     # Width 64, depth 2, context 64: 2 x 12 x 64^2 hidden weights, 256 x 64 of the readout.
@@ -545,13 +545,14 @@ def test_what_needs_the_native_engine_says_in_one_line_that_there_is_none(
         raise RuntimeError(why)
 
     monkeypatch.setattr(matrices.build, "unavailable", lambda: None if why == "extended" else why)
+    tried = fail if why == "extended" else lambda *_: pytest.fail("it was tried")
     for name in ("native", "samples", "NativeTrial"):
         if hasattr(module, name):
-            monkeypatch.setattr(module, name, fail if why == "extended" else lambda *_: pytest.fail("it was tried"))
+            monkeypatch.setattr(module, name, tried)
     monkeypatch.setattr(sys, "argv", [module.__name__])
     with pytest.raises(SystemExit, match=f"^not measured: {why}$"):
         module.main()
-    monkeypatch.setattr(matrices, "seconds", fail)
+    monkeypatch.setattr(matrices, "seconds", tried)
     assert steady._matrices((1.0,)) == [f"The native engine's matrices alone: not measured, {why}."]
 
 

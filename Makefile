@@ -34,7 +34,7 @@ help:  ## list what can be made, and the variables
 	@echo "  ADDRESS=$(ADDRESS)             where it runs: local (worker processes here), auto, or a Ray address"
 	@echo "  RESULTS=$(RESULTS)           the folder that holds one folder per experiment"
 	@echo "  TORCH='$(TORCH)' TORCH_INDEX='$(TORCH_INDEX)'  which torch is installed, and from which index"
-	@echo "  BENCH=$(BENCH)           which benchmarks: names in benchmarks/"
+	@echo "  BENCH='$(BENCH)'         which benchmark, with its options ('gpu --quick'), or several ('overhead scale')"
 	@echo "  PYTHON=$(PYTHON)            the interpreter the virtual environment is made from (3.11 or newer)"
 
 install: $(STAMP)  ## make .venv with tested versions and the hpsweep command
@@ -73,7 +73,7 @@ notebooks: install  ## execute the notebooks in place
 notebooks-check: install
 	$(BIN)/python notebooks/execute.py --check
 
-bench: install  ## measure what the engines do on this machine, about a quarter of an hour
+bench: install  ## measure the engines on this machine, about a quarter of an hour, or what BENCH names
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove the virtual environment and caches; results stay

@@ -41,10 +41,15 @@ def measured(width: int, tokens: int, lr: int, steps: int) -> dict[str, Any]:
     return largest | {"change/size": float(moved.median())}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the table."""
     warnings.simplefilter("ignore", UserWarning)  # fewer than 8 nonzeros per neuron are meant
     rows = []
     for changed in SETTINGS:
         setting = BASE | changed
         rows.append(setting | {"nonzeros": setting["width"] / 64} | measured(**setting))
     print(pd.DataFrame(rows).to_string(index=False, float_format=lambda number: f"{number:.3g}"))
+
+
+if __name__ == "__main__":
+    main()

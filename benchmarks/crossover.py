@@ -11,7 +11,7 @@ import argparse
 import itertools
 from collections.abc import Callable
 
-from benchmarks.matrices import best
+from benchmarks.matrices import best, native_or_exit
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial, engine
 from hpsweep.spec import Precision, Trial
@@ -44,6 +44,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.06, help="per turn (default: 0.06)")
     arguments = parser.parse_args()
+    with native_or_exit():
+        _show(arguments)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    """Print the table, row by row."""
     print("| precision | width | " + " | ".join(f"{density:g}" for density in DENSITIES) + " |")
     print("|---|---|" + "---|" * len(DENSITIES))
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")

@@ -1,6 +1,8 @@
 """Ensembles on a GPU against the ways people train there: one eager trial, torch.compile, several processes.
 
-Written to run on a CPU too, with small numbers, so that it can be tested where there is no GPU.
+Every way trains the same trials, the first n of them; the first has density 1/2, so that what all are compared with
+multiplies its weights with masks, as sparse training does. Written to run on a CPU too, with small numbers, so that it
+can be tested where there is no GPU.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.record import knee, ratios, spread, table, with_range
-from benchmarks.steady import PRECISIONS, Options, Part, left_out, trials_of, values_of
+from benchmarks.steady import DENSITIES, PRECISIONS, Options, Part, left_out, trials_of, values_of
 from benchmarks.turns import Measured, in_turn
 from benchmarks.variants import Variant
 from hpsweep.spec import Precision
@@ -16,6 +18,7 @@ from hpsweep.spec import Precision
 SHAPE = "256,4,128,16"  # 2048 tokens per step
 PROCESSES = (2, 4, 8)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+MASKED_FIRST = (*DENSITIES[1:], DENSITIES[0])
 ONE = "one eager trial"
 
 
@@ -44,7 +47,8 @@ def compared(
     compiled: str = "reduce-overhead",
 ) -> Part:
     """The ways in one precision, in turn: a table, and the knee."""
-    trials = trials_of(shape, seeds=-(-max(*sizes, *processes) // 8), precision=precision)
+    seeds = -(-max(*sizes, *processes) // len(MASKED_FIRST))
+    trials = trials_of(shape, MASKED_FIRST, seeds=seeds, precision=precision)
     common: dict[str, Any] = {"device": device, "compiled": compiled}
     variants = [
         Variant(name=ONE, engine="eager", trials=trials[:1], **common),
@@ -58,7 +62,8 @@ def compared(
     measured = in_turn(options.kept(variants), rounds=options.rounds, seconds=options.seconds)
     rates = {m.variant.together: spread(m.rates).median for m in measured if m.variant.engine == "torch" and m.rates}
     return Part(
-        f"{precision}, width, depth, context, batch {shape}; ratios round by round, with range:\n\n"
+        f"{precision}, width, depth, context, batch {shape}; densities 1/2 ... 1/128 and 1, one trial alone at 1/2, "
+        "weight times mask; ratios round by round, with range:\n\n"
         f"{table(['way', 'thousand trial-tokens / s', 'over one eager trial', 'over torch.compile'], _rows(measured))}"
         f"\n\nKnee, the smallest ensemble within 10 % of the best: {knee(rates) if rates else '-'}"
         f"\n{left_out(measured)}",

@@ -7,13 +7,14 @@ native engine, numpy (OpenBLAS) and torch (MKL, and oneDNN in bfloat16).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.record import table
@@ -30,6 +31,22 @@ def extended(source: Path, *flags: str) -> tuple[Path, ctypes.CDLL]:
     """The native engine as this source extends it; its file, and the library. Raises RuntimeError where it is not."""
     library = build.compiled(source, flags)
     return Path(library._name), library
+
+
+def require_native() -> None:
+    """Raises RuntimeError with the reason, in one line, where the native engine cannot be compiled or may not run."""
+    if why := build.unavailable():
+        raise RuntimeError(why)
+
+
+@contextlib.contextmanager
+def native_or_exit() -> Iterator[None]:
+    """What is measured of the native engine; where there is none the program ends with one line that says why."""
+    try:
+        require_native()
+        yield
+    except RuntimeError as why:
+        sys.exit(f"not measured: {why}")
 
 
 def best(calls: Sequence[Callable[[], object]], rounds: int, least: float) -> list[float]:
@@ -97,7 +114,8 @@ def main() -> None:
     if given.others:
         print(json.dumps(others(given.others, given.rounds, given.seconds)))
         return
-    columns = [_gflops(width, given.rounds, given.seconds) for width in given.widths]
+    with native_or_exit():
+        columns = [_gflops(width, given.rounds, given.seconds) for width in given.widths]
     rows = [[name, *(f"{column[name]:.0f}" for column in columns)] for name in columns[0]]
     print(table(["GFLOP/s of a core", *(f"width {width}" for width in given.widths)], rows))
 
@@ -112,13 +130,18 @@ def _gflops(width: int, rounds: int, least: float) -> dict[str, float]:
     }
     calls = [native(trial_of(width, *share), backward=False) for share in shares.values()]
     took = dict(zip(shares, best(calls, rounds, least), strict=True))
+    took |= _others_alone(width, rounds, least)
+    work = 2e-9 * 4 * width * width * CHUNKS * TOKENS
+    return {name: work * shares.get(name, (1,))[0] / time for name, time in took.items()}
+
+
+def _others_alone(width: int, rounds: int, least: float) -> dict[str, float]:
+    """What `others` answers in a process with one thread."""
     command = [sys.executable, "-m", "benchmarks.matrices", "--others", str(width)]
     command += ["--rounds", str(rounds), "--seconds", str(least)]
     single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     answer = subprocess.run(command, env=os.environ | single, capture_output=True, text=True, check=True)
-    took |= json.loads(answer.stdout)
-    work = 2e-9 * 4 * width * width * CHUNKS * TOKENS
-    return {name: work * shares.get(name, (1,))[0] / time for name, time in took.items()}
+    return dict(json.loads(answer.stdout))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ between their seeds, nats/token, and the median standard deviation. What a seed 
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,9 @@ def spreads(runs: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """Print the table."""
-    found = pd.concat([spreads(store.load(folder)) for folder in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="results of a sweep")
+    found = pd.concat([spreads(store.load(folder)) for folder in parser.parse_args().folders])
     print("| octaves from the lowest cell | cells | sd, mean | sd, median |\n|---|---|---|---|")
     for octaves, rows in found.groupby("octaves"):
         mean = np.sqrt(np.average(rows["variance"], weights=rows["df"]))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.matrices import extended
+from benchmarks.matrices import extended, native_or_exit
 from benchmarks.record import table
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial
@@ -109,7 +109,8 @@ def main() -> None:
     given = parser.parse_args()
     base = Trial(steps=100_000, lr=2.0**-9, precision=given.precision)
     trials = [base.replace(width=width, density=density) for width in given.widths for density in given.densities]
-    columns = [shares(trial, given.seconds) for trial in trials]
+    with native_or_exit():
+        columns = [shares(trial, given.seconds) for trial in trials]
     names = [*dict.fromkeys(GROUPS.values()), REST]
     rows = [[name, *(f"{100 * column.get(name, 0):.0f}" for column in columns)] for name in names]
     print(table(["%", *(f"{trial.width}, {trial.density:.3g}" for trial in trials)], rows))

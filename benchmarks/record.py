@@ -122,8 +122,21 @@ def write(record: dict[str, Any], output: Path) -> Path:
     """The file it was stored in: `output` itself if it ends in .json, else a new one there, by machine and date."""
     if output.suffix != ".json":
         name = "".join(c if c.isalnum() else "-" for c in str(record["machine"]["gpu"] or record["machine"]["cpu"]))
-        moment = record["machine"]["date"][:16].replace(":", "").replace("T", "-")
-        output = output / f"{name.strip('-').lower()}-{record['machine']['cores']}-cores-{moment}.json"
+        moment = record["machine"]["date"][:19].replace(":", "").replace("T", "-")
+        output = _new_file(output, f"{name.strip('-').lower()}-{record['machine']['cores']}-cores-{moment}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(record, indent=1) + "\n")
     return output
+
+
+def _new_file(folder: Path, name: str) -> Path:
+    """An empty file name.json that was not there before, or name-2.json and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, number = folder / f"{name}.json", 1
+    while True:
+        try:
+            path.touch(exist_ok=False)
+            return path
+        except FileExistsError:
+            number += 1
+            path = folder / f"{name}-{number}.json"

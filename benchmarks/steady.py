@@ -15,7 +15,6 @@ from benchmarks.record import knee, ratios, spread, table, with_range
 from benchmarks.turns import Measured, in_turn
 from benchmarks.variants import Engine, Variant, precision_name
 from hpsweep.parametrization.count import flops_dense
-from hpsweep.proxy import native
 from hpsweep.spec import Precision, Trial
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -111,17 +110,17 @@ def against_eager(shape: str, together: int) -> list[Variant]:
 def steady(options: Options) -> Part:
     """Trial-tokens per second of every variant and shape, and ratios to two eager processes."""
     names: list[str] = []
-    rows, values, missing = [], [], ""
+    rows, values, every = [], [], list[Measured]()
     for shape in options.shapes:
         variants = options.kept(against_eager(shape, options.together))
         measured = in_turn(variants, rounds=options.rounds, seconds=options.seconds)
         baseline = next((m.rates for m in measured if m.variant.name == BASELINE), [])
-        names, missing = [m.variant.name for m in measured], left_out(measured)
+        names, every = [m.variant.name for m in measured], every + measured
         values += [values_of(m, shape=shape, ratios=_ratios(m.rates, baseline)) for m in measured]
         rows.append([shape.replace(",", ", "), *(_cell(m.rates, baseline) for m in measured)])
     text = table(["width, depth, context, batch", *names], rows)
     head = "Thousand trial-tokens per second, 16 trials at densities 1 ... 1/128; in brackets the ratio to two eager "
-    return Part(f"{head}processes, formed round by round, with its range.\n\n{text}\n{missing}", values)
+    return Part(f"{head}processes, formed round by round, with its range.\n\n{text}\n{left_out(every)}", values)
 
 
 def _ratios(rates: Sequence[float], baseline: Sequence[float]) -> list[float]:
@@ -180,13 +179,15 @@ def _at_density(measured: Measured, density: float) -> str | None:
 
 def _matrices(densities: Sequence[float]) -> list[str]:
     """The native engine's matrices alone."""
-    if why := native.unavailable():
-        return [f"The native engine's matrices alone: not measured, {why}."]
     rows = []
-    for width in (256, 1024):
-        for precision in PRECISIONS:
-            took = matrices.seconds(width, densities, precision)
-            rows.append([width, precision, *(f"{1e6 * s:.0f} ({took[0] / s:.2f})" for s in took)])
+    try:
+        matrices.require_native()
+        for width in (256, 1024):
+            for precision in PRECISIONS:
+                took = matrices.seconds(width, densities, precision)
+                rows.append([width, precision, *(f"{1e6 * s:.0f} ({took[0] / s:.2f})" for s in took)])
+    except RuntimeError as why:
+        return [f"The native engine's matrices alone: not measured, {why}."]
     named = [f"{density:g}" for density in densities]
     head = (
         "Microseconds of one matrix, 4 width x width, 512 tokens, forward and both gradients (times faster than dense):"
@@ -198,9 +199,9 @@ def _matrices(densities: Sequence[float]) -> list[str]:
 
 
 def width(options: Options) -> Part:
-    """Useful GFLOP/s of a whole step of dense training on one core, and the fraction of the measured peak."""
-    peaks = peak.measured()
-    rows, values, missing = [], [], ""
+    """Useful GFLOP/s of a whole step of dense training on one core, and the fraction of the peak in the same round."""
+    rows, values, every = [], [], list[Measured]()
+    rounds, peaks = min(3, options.rounds), list[dict[str, float]]()
     for each in (64, 256) if options.quick else (64, 128, 256, 512, 1024):
         shape = f"{each},2,64,8"
         variants = [
@@ -212,32 +213,44 @@ def width(options: Options) -> Part:
             for engine in ("torch", "native")
             for precision in PRECISIONS
         ]
-        measured = in_turn(options.kept(variants), rounds=min(3, options.rounds), seconds=options.seconds)
+        measured = in_turn(
+            options.kept(variants),
+            rounds=rounds,
+            seconds=options.seconds,
+            meanwhile=lambda: peaks.append(peak.measured()),
+        )
+        these = _by_precision(peaks[-rounds:])
         trial = variants[0].trials[0]
         flops = flops_dense(trial, VOCABULARY) / trial.total_tokens
-        values += [values_of(m, width=each, flops_per_token=flops, peaks=peaks) for m in measured]
+        values += [values_of(m, width=each, flops_per_token=flops, peaks=these) for m in measured]
         torch = {m.variant.trials[0].precision: m.rates for m in measured if m.variant.engine == "torch"}
-        rows.append([each, *(_fraction(m, flops, peaks, torch) for m in measured)])
-        names, missing = [m.variant.name for m in measured], left_out(measured)
-    known = ", ".join(f"{name} {gflops:.0f} GFLOP/s" for name, gflops in peaks.items())
-    head = (
-        f"Useful GFLOP/s of a whole step of dense training on one core (percent of the peak). Peaks of a core: {known}."
-    )
-    return Part(f"{head}\n\n{table(['width', *names], rows)}\n{missing}", values)
+        rows.append([each, *(_fraction(m, flops, these, torch) for m in measured)])
+        names, every = [m.variant.name for m in measured], every + measured
+    known = ", ".join(f"{name} {spread(found).median:.0f} GFLOP/s" for name, found in _by_precision(peaks).items())
+    head = "Useful GFLOP/s of a whole step of dense training on one core (percent of the peak, formed round by round). "
+    head += "Counted as is usual: per token 6 FLOPs for every weight of the hidden matrices and the readout, and 12 x "
+    head += "depth x width x context for attention, over all positions, though half of them are masked. "
+    head += f"Median peaks of a core: {known}."
+    return Part(f"{head}\n\n{table(['width', *names], rows)}\n{left_out(every)}", values)
+
+
+def _by_precision(peaks: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """The peaks of the rounds, of the precisions that are known in all of them."""
+    return {name: [found[name] for found in peaks] for name in peaks[0] if all(name in found for found in peaks)}
 
 
 def _fraction(
-    measured: Measured, flops: float, peaks: dict[str, float], torch: dict[Precision, list[float]]
+    measured: Measured, flops: float, peaks: dict[str, list[float]], torch: dict[Precision, list[float]]
 ) -> str | None:
     """GFLOP/s, percent of the peak, and of the native engine the ratio to torch in the same precision."""
     if not measured.rates:
         return None
     precision = measured.variant.trials[0].precision
-    gflops, top = 1e-9 * flops * spread(measured.rates).median, peaks.get(precision)
-    said = [f"{100 * gflops / top:.0f} %"] if top else []
+    gflops = [1e-9 * flops * rate for rate in measured.rates]
+    said = [f"{100 * spread(ratios(gflops, peaks[precision])).median:.0f} %"] if precision in peaks else []
     if measured.variant.engine == "native" and torch.get(precision):
         said.append(f"{with_range(ratios(measured.rates, torch[precision]))} x torch")
-    return f"{gflops:.0f} ({', '.join(said)})"
+    return f"{spread(gflops).median:.0f}" + (f" ({', '.join(said)})" if said else "")
 
 
 # --- against ensemble size and workers ---
@@ -246,23 +259,30 @@ def _fraction(
 def ensemble(options: Options) -> Part:
     """Time per token of the torch engine against the size of its ensembles, one process on one core."""
     sizes = (1, 4) if options.quick else (1, 2, 4, 8, 16)
-    rows, values = [], []
+    rows, values, every = [], [], list[Measured]()
     for each in (64,) if options.quick else (64, 128):
         trials = trials_of(f"{each},2,64,8", seeds=2)
         variants = [Variant(name=f"{n}", engine="torch", trials=trials, together=n) for n in sizes]
         measured = in_turn(variants, rounds=min(3, options.rounds), seconds=options.seconds)
         values += [values_of(m, width=each, together=m.variant.together) for m in measured]
-        best = knee({m.variant.together: spread(m.rates).median for m in measured})
-        one = measured[0].rates
-        cells = [f"{1e6 / spread(m.rates).median:.2f} ({with_range(ratios(m.rates, one))})" for m in measured]
-        rows.append([each, *cells, best])
+        rates = {m.variant.together: spread(m.rates).median for m in measured if m.rates}
+        one, every = measured[0].rates, every + measured
+        rows.append([each, *(_per_token(m.rates, one) for m in measured), knee(rates) if rates else None])
     head = "Microseconds per trial-token of the torch engine on one core against the size of its ensembles, 16 trials "
     columns = ["width", *(f"{n} together" for n in sizes), "knee"]
     return Part(
         f"{head}(times faster than one at a time, with range; the knee is the smallest within 10 % of the best).\n\n"
-        f"{table(columns, rows)}",
+        f"{table(columns, rows)}\n{left_out(every)}",
         values,
     )
+
+
+def _per_token(rates: Sequence[float], one: Sequence[float]) -> str | None:
+    """Microseconds per trial-token, and how much faster than one at a time, if that was measured."""
+    if not rates:
+        return None
+    faster = f" ({with_range(ratios(rates, one))})" if one else ""
+    return f"{1e6 / spread(rates).median:.2f}{faster}"
 
 
 def workers(options: Options) -> Part:

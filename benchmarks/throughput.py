@@ -10,14 +10,16 @@
     gpu          the same on a GPU, against one eager trial, torch.compile and several processes
 
 What is compared runs in turn within every round, so that a noisy machine slows all of it; ratios are formed round by
-round, and their median counts. Tables are printed as Markdown, and every round's value is stored as JSON. About a
-quarter of an hour on two idle cores; --quick for an impression. Beside other work set --without "1 process": two
-threads wait for each other most of the time there.
+round, and so are the percentages of a core's peak, which is measured in every round too; their median counts. Tables
+are printed as Markdown, and every round's value is stored as JSON. About a quarter of an hour on two idle cores;
+--quick for an impression. Beside other work set --without "1 process": two threads wait for each other most of the time
+there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ from benchmarks.end_to_end import end_to_end
 from benchmarks.gpu import gpu
 from benchmarks.memory import memory
 from benchmarks.record import machine, write
-from benchmarks.steady import SHAPES, Options, Part, density, ensemble, steady, width, workers
+from benchmarks.steady import SHAPES, Options, Part, density, ensemble, steady, trials_of, width, workers
 
 PARTS: dict[str, Callable[[Options], Part]] = {
     "steady": steady,
@@ -51,15 +53,22 @@ def parsed(words: Sequence[str] | None = None) -> tuple[list[str], Options, Path
         "--parts", type=_words, default=tuple(PARTS), metavar="A,B", help="which of the above; default: all"
     )
     parser.add_argument("--quick", action="store_true", help="small settings, about three minutes")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds; default: 5, some parts 3")
-    parser.add_argument("--seconds", type=float, metavar="S", help="seconds of a variant in a round; default: 0.8")
-    parser.add_argument("--repeats", type=int, metavar="N", help="rounds of the end-to-end runs; default: 1")
-    parser.add_argument("--shapes", nargs="+", metavar="W,D,C,B", help="width, depth, context, batch; default: seven")
-    parser.add_argument("--together", type=int, metavar="K", help="trials of a torch ensemble on a CPU; default: 4")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds; default: 5, some parts 3")
+    parser.add_argument("--seconds", type=_duration, metavar="S", help="seconds of a variant in a round; default: 0.8")
+    parser.add_argument("--repeats", type=_count, metavar="N", help="rounds of the end-to-end runs; default: 1")
+    parser.add_argument(
+        "--shapes", type=_shape, nargs="+", metavar="W,D,C,B", help="width, depth, context, batch; default: seven"
+    )
+    parser.add_argument("--together", type=_count, metavar="K", help="trials of a torch ensemble on a CPU; default: 4")
     parser.add_argument(
         "--without", type=_words, metavar="A,B", help="leave out variants in whose name such a word occurs"
     )
-    parser.add_argument("--output", type=Path, default=Path("results/bench"), help="file.json, or a folder for one")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/bench"),
+        help="file.json, which is replaced, or a folder for a new one; default: results/bench",
+    )
     given = vars(parser.parse_args(words))
     parts, output, quick = given.pop("parts"), given.pop("output"), given.pop("quick")
     if unknown := [name for name in parts if name not in PARTS]:
@@ -71,7 +80,36 @@ def parsed(words: Sequence[str] | None = None) -> tuple[list[str], Options, Path
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+    words = tuple(text.split(","))
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty word; give words with commas between them")
+    return words
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; give a whole number of at least 1")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    """A finite number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no duration; give a finite number of seconds above 0")
+
+
+def _shape(text: str) -> str:
+    """A shape that there are trials of."""
+    if not all(word.isdecimal() for word in text.split(",")) or text.count(",") != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; give width,depth,context,batch such as {SHAPES[0]}")
+    try:
+        trials_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    return text
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -87,8 +125,8 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"\n### {name}\n\n{part.text.rstrip()}\n{others(part.values)}", flush=True)
         record["parts"][name] = part.values
         record["load_after"] = os.getloadavg()
-        path = write(record, output)
-    print(f"\nload {os.getloadavg()[0]:.2f} after; stored in {path}")
+        output = write(record, output)  # from now on the file itself
+    print(f"\nload {os.getloadavg()[0]:.2f} after; stored in {output}")
 
 
 def others(values: Sequence[dict[str, Any]]) -> str:

@@ -16,9 +16,9 @@ import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.record import Load, busy_and_stolen
 from benchmarks.variants import Group, Variant, groups
@@ -26,6 +26,9 @@ from benchmarks.variants import Group, Variant, groups
 WARM_UP_STEPS = {"cpu": 2, "cuda": 12}  # of every group; a GPU compiles and records graphs in them
 ROTATIONS = 8  # of all groups of a process in a window, at least, where steps are short enough
 MOST_STEPS = 20  # of one group before the next has its turn
+Result = TypeVar("Result")
+LEAVE_OUT = (ImportError, OSError, RuntimeError, ValueError)
+"""What a variant that cannot be trained here raises: no memory, no compiler, a model that an engine does not know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,31 +59,48 @@ class Measured:
         return [turn.rate for turn in self.turns]
 
 
-def in_turn(variants: Sequence[Variant], *, rounds: int, seconds: float) -> list[Measured]:
-    """Every variant measured in every round, for so many seconds or one turn of all its trials, if longer."""
+def in_turn(
+    variants: Sequence[Variant], *, rounds: int, seconds: float, meanwhile: Callable[[], object] = lambda: None
+) -> list[Measured]:
+    """Every variant measured in every round, for so many seconds or one turn of all its trials, if longer.
+
+    `meanwhile` is called at the beginning of every round, to measure something else in it. A variant that cannot be set
+    up or warmed up is left out, with the reason.
+    """
     measured = [Measured(variant) for variant in variants]
     with contextlib.ExitStack() as stack:
         pipes = [stack.enter_context(_started(variant)) for variant in variants]
         for result, ends in zip(measured, pipes, strict=True):
-            reasons = [_heard(pipe, result.variant) for pipe in ends]
-            result.left_out = next(filter(None, reasons), None)
-        ready = [(result, ends) for result, ends in zip(measured, pipes, strict=True) if result.left_out is None]
-        steps = [_warmed_up(result.variant, ends, seconds) for result, ends in ready]
-        windows = [
-            max(seconds, 1.25 * step) if result.variant.every_trial else seconds
-            for (result, _), step in zip(ready, steps, strict=True)
-        ]
+            result.left_out = _reason_among([_heard(pipe, result.variant) for pipe in ends])
+        ready = []
+        for result, ends in zip(measured, pipes, strict=True):
+            if result.left_out is None:
+                steps = _warmed_up(result.variant, ends, seconds)
+                result.left_out = _reason_among(steps)
+                if result.left_out is None:
+                    ready.append((result, ends, _window(result.variant, max(steps), seconds)))
         for _ in range(rounds):
-            for (result, ends), window in zip(ready, windows, strict=True):
+            meanwhile()
+            for result, ends, window in ready:
                 result.turns.append(_turn(result.variant, ends, window))
     return measured
 
 
-def _warmed_up(variant: Variant, ends: Sequence[Connection], seconds: float) -> float:
-    """Seconds that one step of all its trials takes the slowest of a variant's processes, all of them at work."""
+def _warmed_up(variant: Variant, ends: Sequence[Connection], seconds: float) -> list[Any]:
+    """What each of a variant's processes says of its warm-up, all of them at work: seconds of a step, or a reason."""
     for pipe in ends:
         pipe.send(seconds)
-    return max(float(_heard(pipe, variant)) for pipe in ends)
+    return [_heard(pipe, variant) for pipe in ends]
+
+
+def _reason_among(answers: Sequence[Any]) -> str | None:
+    """The first answer that is a reason why a variant cannot be measured; None if there is none."""
+    return next((answer for answer in answers if isinstance(answer, str)), None)
+
+
+def _window(variant: Variant, step: float, seconds: float) -> float:
+    """Seconds of a turn: long enough for a step of every trial, if every trial is to have one."""
+    return max(seconds, 1.25 * step) if variant.every_trial else seconds
 
 
 def _turn(variant: Variant, ends: Sequence[Connection], window: float) -> Turn:
@@ -142,20 +162,30 @@ def _serve(pipe: Connection, variant: Variant, part: int) -> None:
 
     torch.set_num_threads(variant.threads)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the driver is done
-        try:
-            mine = groups(variant, variant.part(part))
-        except (ImportError, NotImplementedError, ValueError, torch.OutOfMemoryError) as error:
-            pipe.send(str(error).splitlines()[0])
+        mine = _or_reason(lambda: groups(variant, variant.part(part)))
+        if isinstance(mine, str):
+            pipe.send(mine)
             return
         pipe.send(None)
-        seconds = pipe.recv()
-        step = sum(_warm_up(group, WARM_UP_STEPS.get(variant.device, 12)) for group in mine)
+        seconds, steps = pipe.recv(), WARM_UP_STEPS.get(variant.device, 12)
+        step = _or_reason(lambda: sum(_warm_up(group, steps) for group in mine))
         pipe.send(step)
+        if isinstance(step, str):
+            return
         count = max(1, min(MOST_STEPS, int(seconds / ROTATIONS / step)))
         waiting = collections.deque(range(len(mine)))
         while True:
             start, end = pipe.recv()
             pipe.send(_work(mine, waiting, count, start, end, every_trial=variant.every_trial))
+
+
+def _or_reason(call: Callable[[], Result]) -> Result | str:
+    """What the call returns, or in one line why it cannot be done here."""
+    try:
+        return call()
+    except LEAVE_OUT as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        return " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # torch.compile: "backend='inductor' raised:"
 
 
 def _warm_up(group: Group, steps: int) -> float:

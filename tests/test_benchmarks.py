@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import multiprocessing
 import shutil
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +19,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, peak, profile, turns
+from benchmarks import crossover, end_to_end, gpu, matrices, memory, peak, profile, steady, throughput, turns
+from benchmarks.__main__ import FILES, planned
+from benchmarks.__main__ import main as by_name
 from benchmarks.eager import EagerTrial, proxy_name
 from benchmarks.record import Load, knee, ratios, spread, table, with_range, write
-from benchmarks.steady import against_eager, trials_of
+from benchmarks.steady import BASELINE, Options, Part, against_eager, trials_of
 from benchmarks.throughput import PARTS, main, others, parsed
-from benchmarks.turns import Turn, in_turn
+from benchmarks.turns import Measured, Turn, in_turn
 from benchmarks.variants import Group, Variant, groups
 from hpsweep.parametrization.masks import mask
 from hpsweep.proxy import native
@@ -87,9 +92,102 @@ def test_values_are_stored_under_machine_and_date(tmp_path: Path) -> None:
     about = {"gpu": None, "cpu": "A CPU (R)", "cores": 2, "date": "2026-11-28T02:31:45+00:00"}
     record = {"machine": about, "parts": {"steady": [{"tokens_per_second": [1.5]}]}}
     stored = write(record, tmp_path / "bench")
-    assert stored.name == "a-cpu--r-2-cores-2026-11-28-0231.json"
+    assert stored.name == "a-cpu--r-2-cores-2026-11-28-023145.json"
     assert json.loads(stored.read_text()) == record
+    others = [write({**record, "parts": {}}, tmp_path / "bench").name for _ in range(2)]
+    assert others == [f"a-cpu--r-2-cores-2026-11-28-023145-{number}.json" for number in (2, 3)]
+    assert json.loads(stored.read_text()) == record
+    assert write({**record, "parts": {}}, stored) == stored  # a run goes on in its own file
+    assert json.loads(stored.read_text())["parts"] == {}
     assert write(record, tmp_path / "mine.json") == tmp_path / "mine.json"
+
+
+def test_a_run_stores_all_its_parts_in_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"gpu": None, "cpu": "A CPU", "cores": 2, "date": "2026-11-28T02:31:45+00:00"}
+    about |= {"bfloat16": "emulated", "torch": "2", "python": "3", "commit": "c"}
+    monkeypatch.setattr(throughput, "machine", lambda: about)
+    for part in ("width", "density"):
+        monkeypatch.setitem(PARTS, part, lambda options, part=part: Part(part, [{"rounds": options.rounds}]))
+    for rounds in ("3", "4"):
+        main(["--parts", "width,density", "--rounds", rounds, "--output", str(tmp_path)])
+    first, second = sorted(tmp_path.iterdir(), key=lambda path: len(path.name))
+    assert json.loads(first.read_text())["parts"] == {"width": [{"rounds": 3}], "density": [{"rounds": 3}]}
+    assert json.loads(second.read_text())["parts"] == {"width": [{"rounds": 4}], "density": [{"rounds": 4}]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--rounds 0", "argument --rounds: '0' is no count; give a whole number of at least 1"),
+        ("--rounds -1", "argument --rounds: '-1' is no count"),
+        ("--rounds 1.5", "argument --rounds: '1.5' is no count"),
+        ("--repeats 0", "argument --repeats: '0' is no count"),
+        ("--together 0", "argument --together: '0' is no count"),
+        ("--seconds -1", "argument --seconds: '-1' is no duration; give a finite number of seconds above 0"),
+        ("--seconds 0", "argument --seconds: '0' is no duration"),
+        ("--seconds inf", "argument --seconds: 'inf' is no duration"),
+        ("--seconds nan", "argument --seconds: 'nan' is no duration"),
+        ("--seconds x", "argument --seconds: 'x' is no duration"),
+        ("--shapes abc", "argument --shapes: 'abc' is no shape; give width,depth,context,batch such as 64,2,64,8"),
+        ("--shapes 64,2,64", "argument --shapes: '64,2,64' is no shape"),
+        ("--shapes 64,2,64,8 64,2,64,8,1", "argument --shapes: '64,2,64,8,1' is no shape"),
+        ("--shapes 64,2,-64,8", "argument --shapes: '64,2,-64,8' is no shape"),
+        ("--shapes 64,2,0,8", "argument --shapes: '64,2,0,8': context is 0; allowed: whole numbers in [1, inf)."),
+        ("--shapes 48,2,64,8", "argument --shapes: '48,2,64,8': width 48 is not divisible by head_size 32"),
+        ("--without a,,b", "argument --without: 'a,,b' has an empty word"),
+    ],
+)
+def test_odd_settings_are_refused_in_one_line(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        parsed(words.split())
+    assert f"error: {said}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_benchmarks_are_run_by_name_with_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned([]) == [("throughput", [])]
+    assert planned(["--quick"]) == [("throughput", ["--quick"])]
+    assert planned(["overhead", "scale"]) == [("overhead", []), ("scale", [])]
+    assert planned(["scale", "--each", "3"]) == [("scale", ["--each", "3"])]
+    assert planned(["noise", "results/a", "results/b"]) == [("noise", ["results/a", "results/b"])]
+    called: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", ["python"])
+    monkeypatch.setattr(throughput, "main", lambda: called.append(["throughput", *sys.argv[1:]]))
+    monkeypatch.setattr(peak, "main", lambda: called.append(["peak", *sys.argv[1:]]))
+    by_name(["width", "--quick", "--rounds", "1"])
+    by_name(["gpu", "peak", "throughput"])
+    assert called == [
+        ["throughput", "--parts", "width", "--quick", "--rounds", "1"],
+        ["throughput", "--parts", "gpu"],
+        ["peak"],
+        ["throughput"],
+    ]
+
+
+def test_every_benchmark_that_is_named_is_there() -> None:
+    folder = Path(peak.__file__).parent
+    with_main = {path.stem for path in folder.glob("*.py") if "\ndef main(" in path.read_text()}
+    assert with_main - {"__main__", "eager"} == set(FILES)  # eager is what end_to_end starts
+    assert not set(FILES) & set(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["peak", "scael"], "benchmarks: 'scael' is no benchmark; choose from throughput, coords, "),
+        (["stedy", "--quick"], "benchmarks: 'stedy' is no benchmark; choose from "),
+        (["variants"], "benchmarks: 'variants' is no benchmark; choose from "),
+        (["peak", "gpu", "--quick"], "benchmarks: options such as --quick go to one benchmark; peak and gpu are "),
+    ],
+)
+def test_nothing_runs_where_a_name_is_unknown(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peak, "main", lambda: pytest.fail("it ran"))
+    with pytest.raises(SystemExit, match=r"^2$"):
+        by_name(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+    assert "is no benchmark" not in line or line.endswith("parts of throughput: " + ", ".join(PARTS))
 
 
 def test_the_peak_of_a_core_is_read_from_lines() -> None:
@@ -177,6 +275,285 @@ def test_an_ensemble_that_lost_a_trial_is_not_measured() -> None:
     assert group.tokens(1) == 2 * 2 * 8
     with pytest.raises(RuntimeError, match="diverged"):
         group.steps(6)
+
+
+class _Process:
+    """The driver's end of the pipe to a process that answers what it is told to, and what was sent to it."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.sent = deque(answers), list[Any]()
+
+    def send(self, what: Any) -> None:
+        self.sent.append(what)
+
+    def recv(self) -> Any:
+        return self.answers.popleft()
+
+
+def test_a_window_is_long_enough_for_every_trial_and_what_fails_to_warm_up_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processes = {
+        "whole": [_Process(None, 1.0, ([1e-6], 0.1), ([3e-6], 0.1)), _Process(None, 2.0, ([1e-6], 0.1), ([3e-6], 0.1))],
+        "short": [_Process(None, 0.1, ([1e-6], 0.1), ([3e-6], 0.1))],
+        "some": [_Process(None, 2.0, ([1e-6], 0.1), ([3e-6], 0.1))],
+        "no set-up": [_Process(None), _Process("no compiler")],
+        "no warm-up": [_Process(None, 1.0), _Process(None, "out of memory")],
+    }
+
+    @contextlib.contextmanager
+    def started(variant: Variant) -> Iterator[list[_Process]]:
+        yield processes[variant.name]
+
+    monkeypatch.setattr(turns, "_started", started)
+    variants = [
+        Variant(name=name, engine="native", trials=(TINY,), processes=len(ends), every_trial=name != "some")
+        for name, ends in processes.items()
+    ]
+    rounds: list[int] = []
+    measured = in_turn(variants, rounds=2, seconds=0.8, meanwhile=lambda: rounds.append(1))
+    assert [m.left_out for m in measured] == [None, None, None, "no compiler", "out of memory"]
+    assert [len(m.turns) for m in measured] == [2, 2, 2, 0, 0]
+    assert measured[0].rates == pytest.approx([2e6, 2e6 / 3])
+    assert len(rounds) == 2
+    windows = [[end - start for start, end in processes[name][0].sent[1:]] for name in ("whole", "short", "some")]
+    assert windows == [pytest.approx([seconds] * 2) for seconds in (1.25 * 2.0, 0.8, 0.8)]
+    assert [len(process.sent) for process in processes["no set-up"] + processes["no warm-up"]] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory."),
+        (RuntimeError("backend='inductor' raised:\nInvalidCxxCompiler: none\n\nmore"), None),
+        (OSError(2, "No such file or directory", "g++"), "[Errno 2] No such file or directory: 'g++'"),
+        (NotImplementedError(), "NotImplementedError"),
+    ],
+)
+@pytest.mark.parametrize("when", ["set-up", "warm-up"])
+def test_a_process_says_in_one_line_why_it_cannot(
+    error: Exception, said: str | None, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    ours, theirs = multiprocessing.Pipe()
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(turns, "groups", fail if when == "set-up" else lambda *_: [Group((TINY,), fail)])
+    ours.send(0.1)
+    turns._serve(theirs, Variant(name="", engine="compiled", trials=(TINY,)), 0)
+    if when == "warm-up":
+        assert ours.recv() is None
+    assert ours.recv() == (said or "backend='inductor' raised: InvalidCxxCompiler: none")
+    assert not ours.poll()
+
+
+# --- what the tables say ---
+
+PER_TOKEN = Callable[[Variant, int], Sequence[float]]
+"""Seconds per token of every trial of a variant in a round."""
+
+
+def _fake(monkeypatch: pytest.MonkeyPatch, module: Any, per_token: PER_TOKEN, *, without: str = "nothing") -> None:
+    """Rounds of the module take what is given; variants with that word in their name cannot be measured."""
+
+    def faked(
+        variants: Sequence[Variant], *, rounds: int, seconds: float, meanwhile: Callable[[], object] = lambda: None
+    ) -> list[Measured]:
+        measured = [Measured(v, left_out="no luck" if without in v.name else None) for v in variants]
+        for round_ in range(rounds):
+            meanwhile()
+            for m in measured:
+                if m.left_out is None:
+                    taken = tuple(per_token(m.variant, round_))
+                    m.turns.append(Turn(taken, m.variant.processes, Load(0.0, 0.0)))
+        return measured
+
+    monkeypatch.setattr(module, "in_turn", faked)
+
+
+def _rate(variant: Variant, rate: float) -> list[float]:
+    return [variant.processes / rate] * len(variant.trials)
+
+
+def _cells(text: str, first: str) -> list[str]:
+    """The cells of the table's row that begins so, after the first."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {first} |"))
+    return line.removesuffix(" |").split(" | ")[1:]
+
+
+def test_steady_says_how_much_faster_than_two_eager_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"eager": (1000, 2000), "torch": (4000, 6000), "native": (10_000, 30_000)}
+    _fake(monkeypatch, steady, lambda v, round_: _rate(v, rates[v.engine][round_]), without="native, bfl")
+    part = steady.steady(Options(rounds=2, shapes=("64,2,64,8",)))
+    eager, torch_ = "1.5 (1.00)", "5.0 (3.50; 3.00-4.00)"
+    row = [eager, eager, torch_, torch_, "20.0 (12.50; 10.00-15.00)", "-"]
+    assert _cells(part.text, "64, 2, 64, 8") == row
+    ratios_ = {value["variant"].split(",")[0]: value["ratios"] for value in part.values[:5]}
+    assert ratios_ == {"eager": [1, 1], "torch ensembles of 4": [4, 3], "native": [10, 15]}
+    assert part.values[5]["ratios"] == []
+    assert "Left out: native, bfloat16" in part.text
+    assert part.values[1]["variant"] == BASELINE
+    assert part.values[1]["tokens_per_second"] == [1000, 2000]
+
+
+def test_what_is_left_out_of_one_shape_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fake(monkeypatch, steady, lambda v, round_: _rate(v, 1000), without="together 1")
+    whole = steady.in_turn
+
+    def first_alone(variants: Sequence[Variant], **how: Any) -> list[Measured]:
+        measured = whole(variants, **how)
+        if variants[0].trials[0].width == 64:
+            measured[0] = Measured(variants[0], left_out="no luck")
+        return measured
+
+    monkeypatch.setattr(steady, "in_turn", first_alone)
+    monkeypatch.setattr(peak, "measured", lambda: {"float32": 1.0})
+    steadily = steady.steady(Options(rounds=1, shapes=("64,2,64,8", "128,2,64,8")))
+    for part in (steadily, steady.width(Options(rounds=1)), steady.ensemble(Options(rounds=1))):
+        assert "\nLeft out: " in part.text
+        assert "no luck" in part.text
+    assert _cells(part.text, "64") == ["-", *["1000.00"] * 4, "2"]
+
+
+def test_density_says_how_much_faster_than_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    def per_token(variant: Variant, round_: int) -> list[float]:
+        return [8e-6 * (1 + round_) if trial.density == 1 else 2e-6 for trial in variant.trials]
+
+    _fake(monkeypatch, steady, per_token, without="bfloat16")
+    monkeypatch.setattr(matrices, "require_native", lambda: None)
+    monkeypatch.setattr(matrices, "seconds", lambda width, densities, precision: [9e-6, 3e-6, 1e-6])
+    part = steady.density(Options(rounds=2, quick=True))
+    assert _cells(part.text, "1") == ["12.00 (1.00)", "12.00 (1.00)", "-"]
+    assert _cells(part.text, "1/8") == ["-", "2.00 (6.00; 4.00-8.00)", "-"]
+    assert _cells(part.text, "1/64") == ["2.00 (6.00; 4.00-8.00)", "2.00 (6.00; 4.00-8.00)", "-"]
+    assert _cells(part.text, "1024 | bfloat16")[1:] == ["9 (1.00)", "3 (3.00)", "1 (9.00)"]
+
+
+def test_width_counts_as_the_field_does_and_divides_by_the_peak_of_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"torch": (1e5, 1e5), "native": (2e5, 4e5)}
+    _fake(monkeypatch, steady, lambda v, round_: _rate(v, rates[v.engine][round_]), without="torch, bfloat16")
+    peaks = iter([{"float32": 200.0, "bfloat16": 1000.0}, {"float32": 400.0}] * 2)
+    monkeypatch.setattr(peak, "measured", lambda: next(peaks))
+    part = steady.width(Options(rounds=2, quick=True))
+    # Width 64, depth 2, context 64: 2 x 12 x 64^2 hidden weights, 256 x 64 of the readout.
+    flops = 6 * (2 * 12 * 64**2 + 256 * 64) + 12 * 2 * 64 * 64
+    assert flops == 786_432
+    assert part.values[0]["flops_per_token"] == flops
+    assert part.values[0]["peaks"] == {"float32": [200.0, 400.0]}
+    # 78.6 GFLOP/s of 200 and 400: 39 and 20 %; 157 of 200 and 315 of 400: both 79 %.
+    row = ["79 (29 %)", "-", "236 (79 %, 3.00; 2.00-4.00 x torch)", "236"]
+    assert _cells(part.text, "64") == row
+    assert "6 FLOPs for every weight" in part.text
+    assert "over all positions" in part.text
+
+
+def test_ensemble_and_workers_say_how_much_faster_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fake(monkeypatch, steady, lambda v, round_: _rate(v, 1e5 * v.together * v.processes))
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    assert _cells(steady.ensemble(Options(rounds=1, quick=True)).text, "64") == ["10.00 (1.00)", "2.50 (4.00)", "4"]
+    part = steady.workers(Options(rounds=1))
+    assert _cells(part.text, "native, float32") == ["100.0 (1.00)", "200.0 (2.00)", "300.0 (3.00)"]
+
+
+def test_the_gpu_part_compares_with_one_masked_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, tuple[Trial, ...]] = {}
+
+    def per_token(variant: Variant, round_: int) -> list[float]:
+        seen[variant.name] = variant.trials
+        rate = {"eager": 1e3 * variant.processes, "compiled": 2e3, "torch": 4e3 * min(variant.together, 2)}
+        return _rate(variant, rate[variant.engine])
+
+    _fake(monkeypatch, gpu, per_token, without="8 eager")
+    part = gpu.compared(Options(rounds=1), shape="32,1,8,2", sizes=(1, 2, 8))
+    assert [trial.density for trial in seen["one eager trial"]] == [1 / 2]
+    assert seen["one eager trial"] == seen["one trial, torch.compile reduce-overhead"] == seen["ensemble of 1"]
+    assert sorted(trial.density for trial in seen["ensemble of 8"]) == sorted(steady.DENSITIES)
+    assert "one trial alone at 1/2, weight times mask" in part.text
+    assert _cells(part.text, "one eager trial") == ["1.0", "1.00", "0.50"]
+    assert _cells(part.text, "4 eager processes") == ["4.0", "4.00", "2.00"]
+    assert _cells(part.text, "8 eager processes") == ["-", "-", "-"]
+    assert _cells(part.text, "ensemble of 2") == ["8.0", "8.00", "4.00"]
+    assert "best: 2\n" in part.text
+
+
+def test_end_to_end_says_how_much_faster_than_a_process_per_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_turn_(ways: Sequence[end_to_end.Way], trials: Sequence[Trial], repeats: int) -> Any:
+        took = {way.name: [10.0, 20.0] if way.engine is None else [2.0, 5.0] for way in ways}
+        took[ways[-1].name] = []
+        return took, {name: [] for name in took}, {ways[-1].name: "no compiler"}
+
+    monkeypatch.setattr(end_to_end, "_in_turn", in_turn_)
+    monkeypatch.setattr(end_to_end, "chosen_engines", lambda: ["native"])
+    part = end_to_end.end_to_end(Options(quick=True))
+    assert _cells(part.text, "64") == ["15.0 (1.00)", "3.5 (4.50; 4.00-5.00)", "-"]
+    assert [value["times_faster"] for value in part.values] == [[1, 1], [5, 4], []]
+    assert part.text.endswith(": no compiler")
+
+
+def test_memory_is_that_of_one_trial_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(engine: str, shape: str, count: int) -> float | str:
+        return {"eager": 150.0, "torch": 100 + 2.5 * count}.get(engine, "no compiler")
+
+    monkeypatch.setattr(memory, "_in_a_process", taken)
+    part = memory.memory(Options(quick=True))
+    assert _cells(part.text, "64") == ["150.0", "2.5", "-"]
+    assert [value["mebibytes_per_trial"] for value in part.values] == [150, 2.5, None]
+    assert "Left out: native: no compiler" in part.text
+
+
+def test_the_crossover_is_dense_over_sparse_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = dict(crossover.engine.SPARSE_BELOW)
+
+    class NativeTrial:
+        def __init__(self, trial: Trial, data: Any) -> None:
+            (below,) = set(crossover.engine.SPARSE_BELOW.values())
+            self.seconds = 1.0 if trial.density < below else 4.0
+
+        def steps(self, first: int, count: int) -> float:
+            return self.seconds
+
+    monkeypatch.setattr(crossover, "NativeTrial", NativeTrial)
+    monkeypatch.setattr(crossover, "best", lambda calls, rounds, seconds: [call() for call in calls])
+    assert crossover.dense_over_sparse(TINY.replace(density=1 / 8), 1, 0.1) == 4
+    assert kept == crossover.engine.SPARSE_BELOW
+
+
+def test_matrices_say_the_operations_that_a_density_leaves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(matrices, "require_native", lambda: None)
+    monkeypatch.setattr(matrices, "native", lambda trial, backward: None)
+    monkeypatch.setattr(matrices, "best", lambda calls, rounds, least: [1e-3] * len(calls))
+    monkeypatch.setattr(matrices, "_others_alone", lambda width, rounds, least: {"numpy": 2e-3})
+    # 2 x 4 x 128 x 128 operations for each of 512 tokens: 67.1 million.
+    found = matrices._gflops(128, 1, 0.1)
+    assert found["native"] == found["native, bfloat16"] == pytest.approx(0.067108864e3)
+    assert found["native, density 1/4"] == pytest.approx(found["native"] / 4)
+    assert found["numpy"] == pytest.approx(found["native"] / 2)
+    monkeypatch.setattr(sys, "argv", ["matrices", "--widths", "128"])
+    matrices.main()
+    assert _cells(capsys.readouterr().out, "native") == ["67"]
+
+
+@pytest.mark.parametrize("module", [matrices, profile, crossover])
+@pytest.mark.parametrize("why", ["no compiler", "extended"])
+def test_what_needs_the_native_engine_says_in_one_line_that_there_is_none(
+    module: Any, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(why)
+
+    monkeypatch.setattr(matrices.build, "unavailable", lambda: None if why == "extended" else why)
+    tried = fail if why == "extended" else lambda *_: pytest.fail("it was tried")
+    for name in ("native", "samples", "NativeTrial"):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, tried)
+    monkeypatch.setattr(sys, "argv", [module.__name__])
+    with pytest.raises(SystemExit, match=f"^not measured: {why}$"):
+        module.main()
+    monkeypatch.setattr(matrices, "seconds", tried)
+    assert steady._matrices((1.0,)) == [f"The native engine's matrices alone: not measured, {why}."]
 
 
 # --- the baseline ---

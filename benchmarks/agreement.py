@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.matrices import native_or_exit
 from benchmarks.record import table
 from hpsweep.proxy import device, ensemble
 from hpsweep.proxy.data import load_dataset
@@ -48,6 +49,11 @@ def main() -> None:
     parser.add_argument("--densities", type=float, nargs="+", default=[1, 1 / 4, 1 / 16, 1 / 64])
     given = parser.parse_args()
     torch.set_num_threads(1)
+    with native_or_exit():
+        _show(given)
+
+
+def _show(given: argparse.Namespace) -> None:
     rows = []
     for scheme, lr, density in product(get_args(Scheme), given.rates, given.densities):
         trial = Trial(width=given.width, steps=STEPS, scheme=scheme, lr=lr, density=density)

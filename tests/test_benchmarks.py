@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import crossover, end_to_end, gpu, matrices, memory, peak, profile, steady, throughput, turns
+from benchmarks import agreement, crossover, end_to_end, gpu, matrices, memory, peak, profile, steady, throughput, turns
 from benchmarks.__main__ import FILES, planned
 from benchmarks.__main__ import main as by_name
 from benchmarks.eager import EagerTrial, proxy_name
@@ -173,7 +173,7 @@ def test_every_benchmark_that_is_named_is_there() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["peak", "scael"], "benchmarks: 'scael' is no benchmark; choose from throughput, coords, "),
+        (["peak", "scael"], "benchmarks: 'scael' is no benchmark; choose from throughput, agreement, "),
         (["stedy", "--quick"], "benchmarks: 'stedy' is no benchmark; choose from "),
         (["variants"], "benchmarks: 'variants' is no benchmark; choose from "),
         (["peak", "gpu", "--quick"], "benchmarks: options such as --quick go to one benchmark; peak and gpu are "),
@@ -536,7 +536,7 @@ def test_matrices_say_the_operations_that_a_density_leaves(
     assert _cells(capsys.readouterr().out, "native") == ["67"]
 
 
-@pytest.mark.parametrize("module", [matrices, profile, crossover])
+@pytest.mark.parametrize("module", [agreement, matrices, profile, crossover])
 @pytest.mark.parametrize("why", ["no compiler", "extended"])
 def test_what_needs_the_native_engine_says_in_one_line_that_there_is_none(
     module: Any, why: str, monkeypatch: pytest.MonkeyPatch

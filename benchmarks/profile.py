@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy.typing as npt
 from benchmarks.matrices import extended, native_or_exit
 from benchmarks.record import table
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.native import NativeTrial
+from hpsweep.proxy.native import NativeTrial, build
 from hpsweep.spec import Trial
 
 SOURCE = Path(__file__).with_name("profile.c")
@@ -77,10 +79,10 @@ def frames(library: Path, addresses: list[int]) -> dict[int, list[tuple[str, str
 
 
 def _source(place: str) -> str:
-    """The line at path:number, which may be followed by a remark."""
+    """The line at path:number, which may be followed by a remark; of this checkout, wherever the library was made."""
     file, _, number = place.split(" ")[0].rpartition(":")
-    path = Path(file)
-    return path.read_text().splitlines()[int(number) - 1] if number.isdigit() and path.exists() else ""
+    found = [path for folder in (build.SOURCES, SOURCE.parent) if (path := folder / Path(file).name).exists()]
+    return found[0].read_text().splitlines()[int(number) - 1] if found and number.isdigit() else ""
 
 
 def group(stack: list[tuple[str, str]]) -> str:
@@ -109,6 +111,8 @@ def main() -> None:
     given = parser.parse_args()
     base = Trial(steps=100_000, lr=2.0**-9, precision=given.precision)
     trials = [base.replace(width=width, density=density) for width in given.widths for density in given.densities]
+    if shutil.which("addr2line") is None:
+        sys.exit("not measured: addr2line (of binutils) was not found")
     with native_or_exit():
         columns = [shares(trial, given.seconds) for trial in trials]
     names = [*dict.fromkeys(GROUPS.values()), REST]

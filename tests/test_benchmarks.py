@@ -659,3 +659,21 @@ def test_time_is_shared_out_among_the_functions_of_a_step() -> None:
     matrices = ("hidden matrices, forward", "hidden matrices, backward")
     assert sum(map(dense.__getitem__, matrices)) > 0.5 > sum(map(sparse.__getitem__, matrices))
     assert dense["hidden matrices, backward"] > dense["hidden matrices, forward"]
+    assert sparse[profile.READOUT] > sparse["GELU"]  # readout is told from hidden matrices
+
+
+def test_a_source_line_is_found_wherever_the_library_was_made() -> None:
+    (number, line), *_ = [
+        (i, line)
+        for i, line in enumerate((native.build.SOURCES / "model.h").read_text().splitlines(), 1)
+        if "linear(readout_of(m)" in line
+    ]
+    assert profile._source(f"/no/longer/there/model.h:{number} (discriminator 3)") == line
+    assert profile._source("/usr/include/nothing.h:12") == profile._source("??:?") == ""
+
+
+def test_a_profile_without_addr2line_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["profile"])
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="not measured: addr2line"):
+        profile.main()

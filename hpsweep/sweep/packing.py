@@ -30,9 +30,9 @@ NATIVE_SHARES = 64
 
 
 class Cost:
-    """FLOPs of a trial as its engine does them, which the time goes by: the native one leaves out zeros.
+    """FLOPs of a trial as its engine does them, which the time goes by.
 
-    Not those of the trials that it hands over to torch.
+    The native engine leaves out zeros, but for trials that it hands over to torch.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], engine: str = "torch") -> None:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
+ENGINE = SOURCES / "engine.c"
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=native",), ())
 """Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
@@ -27,13 +28,10 @@ TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=nativ
 _PATIENCE = 300  # seconds for a compiler that takes two
 
 
-ENGINE = SOURCES / "engine.c"
-
-
 def compiled(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none.
 
-    `source`: perhaps a file that includes engine.c and adds to it; `flags`: more of them.
+    `source`: perhaps a file that includes engine.c and adds to it; `flags`: for the compiler, besides FLAGS.
     """
     built = _built(source, flags)
     if isinstance(built, str):

@@ -159,8 +159,10 @@ def test_what_a_trial_costs_is_what_its_engine_does() -> None:
     sparse = BASE.replace(density=1 / 64)
     assert Cost(DATA)(sparse) == count.flops_dense(sparse, 256) == Cost(DATA)(BASE)
     assert NATIVE(sparse) == count.flops_sparse(sparse, 256) < NATIVE(BASE)
-    row = {"flops_dense": 2.0, "flops_sparse": 1.0}
-    assert (Cost(DATA).stored(row), NATIVE.stored(row), NATIVE.stored({"flops_sparse": None})) == (2.0, 1.0, 0.0)
+    row = {"flops_dense": 2.0, "flops_sparse": 1.0, "context": 64}
+    unknown = {"flops_sparse": None, "context": 64}
+    assert (Cost(DATA).stored(row), NATIVE.stored(row), NATIVE.stored(unknown)) == (2.0, 1.0, 0.0)
+    assert NATIVE.stored({**row, "context": 1100}) == 2.0
 
 
 def test_sizes_are_by_engine_and_device() -> None:

@@ -50,7 +50,8 @@ class Cost:
 
     def stored(self, row: Mapping[str, Any]) -> float:
         """FLOPs of a stored trial, 0 where they are not known."""
-        return row[self.column] or 0.0
+        handed_over = row["context"] > native.MAX_CONTEXT
+        return row["flops_dense" if handed_over else self.column] or 0.0
 
 
 def default_size(engine: str, device: str) -> int | None:

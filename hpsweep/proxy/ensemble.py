@@ -45,6 +45,8 @@ capture its step anew. Until then they stay, which no neighbour notices. No resu
 MEASURED = 8
 """Trials whose memory on a GPU is measured, where more are to be trained together."""
 
+_fitting: dict[tuple[object, torch.device], int] = {}  # trials of a shape that a device was found to hold
+
 
 def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
     """Train the trials, which share one shape, together; rows in their order.
@@ -111,9 +113,6 @@ def trials_that_fit(trials: Sequence[Trial], data: Dataset, device: torch.device
             _fitting[key] = MEASURED // 2
         _let_go(device)
     return min(len(trials), _fitting[key])
-
-
-_fitting: dict[tuple[object, torch.device], int] = {}  # what was found
 
 
 def _bytes(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:

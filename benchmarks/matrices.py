@@ -27,12 +27,6 @@ TOKENS = 128  # of a chunk
 CHUNKS = 4  # a batch of 8 sequences of 64
 
 
-def extended(source: Path, *flags: str) -> tuple[Path, ctypes.CDLL]:
-    """The native engine as this source extends it; its file, and the library. Raises RuntimeError where it is not."""
-    library = build.compiled(source, flags)
-    return Path(library._name), library
-
-
 def require_native() -> None:
     """Raises RuntimeError with the reason, in one line, where the native engine cannot be compiled or may not run."""
     if why := build.unavailable():
@@ -64,7 +58,7 @@ def best(calls: Sequence[Callable[[], object]], rounds: int, least: float) -> li
 
 def native(trial: Trial, *, backward: bool) -> Callable[[], object]:
     """A call of the product for CHUNKS x TOKENS tokens, with both gradients if `backward`."""
-    _, library = extended(SOURCE)
+    library = build.compiled(SOURCE)
     library.native_matrix.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     kept = NativeTrial(trial, load_dataset(trial.data))
     kept.evaluate()  # fills all memory with numbers as they are in training

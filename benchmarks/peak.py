@@ -6,13 +6,14 @@ matrices; the second is printed too, because it is what a dense engine on the BL
 
 from __future__ import annotations
 
-import shutil
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.record import table
+from hpsweep.proxy.native import build
 from hpsweep.spec import Precision
 
 SOURCE = Path(__file__).with_name("peak.c")
@@ -46,13 +47,14 @@ def measured() -> dict[str, float]:
 
 def multiply_adds() -> dict[str, float]:
     """By peak.c, compiled for this machine; {} without a compiler, or if it cannot compile or run it."""
-    compiler = shutil.which("cc")
+    compiler = build.find_compiler()
     if compiler is None:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "peak")
         flags = ["-O3", "-march=native", "-ffp-contract=fast"]
-        built = subprocess.run([compiler, *flags, str(SOURCE), "-o", str(program)], capture_output=True, check=False)
+        command = [*shlex.split(compiler), *flags, str(SOURCE), "-o", str(program)]
+        built = subprocess.run(command, capture_output=True, check=False)
         return parsed(_output([str(program)])) if built.returncode == 0 else {}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.matrices import extended, native_or_exit
+from benchmarks.matrices import native_or_exit
 from benchmarks.record import table
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial, build
@@ -46,7 +46,7 @@ GROUPS = {
 
 def samples(trial: Trial, seconds: float) -> tuple[Path, npt.NDArray[np.int64]]:
     """The library, and (samples, callers) addresses in it: the innermost first, then zeros."""
-    path, library = extended(SOURCE, *FLAGS)
+    library = build.compiled(SOURCE, FLAGS)
     library.native_sample.argtypes = [ctypes.c_long]
     native = NativeTrial(trial, load_dataset(trial.data))
     native._library = library
@@ -59,7 +59,7 @@ def samples(trial: Trial, seconds: float) -> tuple[Path, npt.NDArray[np.int64]]:
     library.native_sample(0)
     first = ctypes.POINTER(ctypes.c_long)()
     taken = library.native_samples(ctypes.byref(first))
-    return path, np.ctypeslib.as_array(first, (taken, library.native_sample_depth())).copy()
+    return Path(library._name), np.ctypeslib.as_array(first, (taken, library.native_sample_depth())).copy()
 
 
 def frames(library: Path, addresses: list[int]) -> dict[int, list[tuple[str, str]]]:

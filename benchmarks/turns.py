@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 import multiprocessing
 import os
@@ -65,7 +66,7 @@ def in_turn(
     """Every variant measured in every round, for so many seconds or one turn of all its trials, if longer.
 
     `meanwhile` is called at the beginning of every round, to measure something else in it. A variant that cannot be set
-    up or warmed up is left out, with the reason.
+    up, warmed up or measured in every round is left out, with the reason.
     """
     measured = [Measured(variant) for variant in variants]
     with contextlib.ExitStack() as stack:
@@ -81,8 +82,14 @@ def in_turn(
                     ready.append((result, ends, _window(result.variant, max(steps), seconds)))
         for _ in range(rounds):
             meanwhile()
-            for result, ends, window in ready:
-                result.turns.append(_turn(result.variant, ends, window))
+            for one in list(ready):
+                result, ends, window = one
+                turn = _turn(result.variant, ends, window)
+                if isinstance(turn, Turn):
+                    result.turns.append(turn)
+                else:
+                    result.turns, result.left_out = [], turn
+                    ready.remove(one)
     return measured
 
 
@@ -103,12 +110,14 @@ def _window(variant: Variant, step: float, seconds: float) -> float:
     return max(seconds, 1.25 * step) if variant.every_trial else seconds
 
 
-def _turn(variant: Variant, ends: Sequence[Connection], window: float) -> Turn:
-    """One turn: the processes are told when to begin and when to stop, on the clock that they share."""
+def _turn(variant: Variant, ends: Sequence[Connection], window: float) -> Turn | str:
+    """One turn, or why it failed: the processes are told when to begin and when to stop, on the clock they share."""
     before, start = busy_and_stolen(), time.monotonic() + 0.01
     for pipe in ends:
         pipe.send((start, start + window))
     answers = [_heard(pipe, variant) for pipe in ends]
+    if reason := _reason_among(answers):
+        return reason
     took = time.monotonic() - start
     load = Load.between(before, busy_and_stolen(), took, sum(cpu for _, cpu in answers))
     return Turn(tuple(itertools.chain.from_iterable(each for each, _ in answers)), variant.processes, load)
@@ -174,9 +183,11 @@ def _serve(pipe: Connection, variant: Variant, part: int) -> None:
             return
         count = max(1, min(MOST_STEPS, int(seconds / ROTATIONS / step)))
         waiting = collections.deque(range(len(mine)))
-        while True:
-            start, end = pipe.recv()
-            pipe.send(_work(mine, waiting, count, start, end, every_trial=variant.every_trial))
+        work = functools.partial(_work, mine, waiting, count, every_trial=variant.every_trial)
+        turn: Any = None
+        while not isinstance(turn, str):
+            turn = _or_reason(functools.partial(work, *pipe.recv()))
+            pipe.send(turn)
 
 
 def _or_reason(call: Callable[[], Result]) -> Result | str:

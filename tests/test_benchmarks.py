@@ -33,6 +33,7 @@ from hpsweep.proxy import native
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
 from hpsweep.proxy.ensemble import train
 from hpsweep.proxy.model import initial_parameters
+from hpsweep.proxy.native import build
 from hpsweep.spec import Trial
 
 TINY = Trial(width=32, depth=1, head_size=16, context=8, batch=2, steps=6, eval_sequences=32, lr=2.0**-8)
@@ -195,6 +196,16 @@ def test_the_peak_of_a_core_is_read_from_lines() -> None:
     assert peak.parsed("") == {}
 
 
+@pytest.mark.skipif(build.find_compiler() is None, reason="needs a C compiler")
+def test_the_peak_is_measured_by_the_compiler_that_cc_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = tmp_path / "cache it"
+    cache.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/log\nexec "$@"')
+    cache.chmod(0o700)
+    monkeypatch.setenv("CC", f"'{cache}' {build.find_compiler()}")
+    assert peak.multiply_adds()["float32"] > 0.1
+    assert "peak.c" in (tmp_path / "log").read_text()
+
+
 # --- what is counted ---
 
 
@@ -290,7 +301,7 @@ class _Process:
         return self.answers.popleft()
 
 
-def test_a_window_is_long_enough_for_every_trial_and_what_fails_to_warm_up_is_left_out(
+def test_a_window_is_long_enough_for_every_trial_and_what_fails_on_the_way_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     processes = {
@@ -299,6 +310,8 @@ def test_a_window_is_long_enough_for_every_trial_and_what_fails_to_warm_up_is_le
         "some": [_Process(None, 2.0, ([1e-6], 0.1), ([3e-6], 0.1))],
         "no set-up": [_Process(None), _Process("no compiler")],
         "no warm-up": [_Process(None, 1.0), _Process(None, "out of memory")],
+        "no first turn": [_Process(None, 1.0, "diverged")],
+        "no second turn": [_Process(None, 1.0, ([1e-6], 0.1), "diverged"), _Process(None, 1.0, *[([1e-6], 0.1)] * 2)],
     }
 
     @contextlib.contextmanager
@@ -312,8 +325,8 @@ def test_a_window_is_long_enough_for_every_trial_and_what_fails_to_warm_up_is_le
     ]
     rounds: list[int] = []
     measured = in_turn(variants, rounds=2, seconds=0.8, meanwhile=lambda: rounds.append(1))
-    assert [m.left_out for m in measured] == [None, None, None, "no compiler", "out of memory"]
-    assert [len(m.turns) for m in measured] == [2, 2, 2, 0, 0]
+    assert [m.left_out for m in measured] == [None, None, None, "no compiler", "out of memory", *["diverged"] * 2]
+    assert [len(m.turns) for m in measured] == [2, 2, 2, 0, 0, 0, 0]
     assert measured[0].rates == pytest.approx([2e6, 2e6 / 3])
     assert len(rounds) == 2
     windows = [[end - start for start, end in processes[name][0].sent[1:]] for name in ("whole", "short", "some")]
@@ -330,20 +343,26 @@ def test_a_window_is_long_enough_for_every_trial_and_what_fails_to_warm_up_is_le
         (NotImplementedError(), "NotImplementedError"),
     ],
 )
-@pytest.mark.parametrize("when", ["set-up", "warm-up"])
+@pytest.mark.parametrize("when", ["set-up", "warm-up", "turn"])
 def test_a_process_says_in_one_line_why_it_cannot(
     error: Exception, said: str | None, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answers = iter([0, 0] if when == "turn" else [])
+
     def fail(*_: Any) -> Any:
-        raise error
+        if next(answers, None) is None:
+            raise error
 
     ours, theirs = multiprocessing.Pipe()
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(turns, "groups", fail if when == "set-up" else lambda *_: [Group((TINY,), fail)])
     ours.send(0.1)
+    ours.send((0.0, 0.0))
     turns._serve(theirs, Variant(name="", engine="compiled", trials=(TINY,)), 0)
-    if when == "warm-up":
+    if when != "set-up":
         assert ours.recv() is None
+    if when == "turn":
+        assert ours.recv() >= 0
     assert ours.recv() == (said or "backend='inductor' raised: InvalidCxxCompiler: none")
     assert not ours.poll()
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,19 @@ def test_an_odd_compiler_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert why.format(**known) in reason
         assert "\n" not in reason
         build._built.cache_clear()
+
+
+@needs_compiler
+def test_what_a_killed_build_left_is_removed_once_it_is_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = tmp_path / "cache/hpsweep"
+    with monkeypatch.context() as killing:
+        killing.setenv("CC", _compiler_script(tmp_path / "killing", "kill -9 $PPID"))
+        build_it = [sys.executable, "-c", "from hpsweep.proxy.native import unavailable; unavailable()"]
+        assert [subprocess.run(build_it, check=False).returncode for _ in range(2)] == [-9, -9]
+    old, new = cache.iterdir()
+    os.utime(old, (time.time() - 3600,) * 2)
+    assert native.unavailable() is None
+    assert set(cache.iterdir()) == {new, *cache.glob("native-*.so")}
 
 
 @needs_compiler

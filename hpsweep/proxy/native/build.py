@@ -7,6 +7,7 @@ and one of its contents, so that a damaged file is made anew and not loaded.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -16,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +28,7 @@ TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=nativ
 """Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
 
 _PATIENCE = 300  # seconds for a compiler that takes two
+_UNFINISHED = "building-"
 
 
 def compiled(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
@@ -78,12 +81,21 @@ def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None 
     for path in folder.glob(f"native-{key}-*.so"):
         if path.name == _name(key, path):
             return path
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    _clear(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as scratch:
         made = Path(scratch, "native.so")
         _run([*shlex.split(compiler), *flags, f"-I{SOURCES}", str(source), "-o", str(made), "-lm"], compiler)
         if not made.exists():
             raise RuntimeError(f"{compiler} wrote no library")
         return made.replace(folder / _name(key, made))  # whole or not at all, whoever else builds it
+
+
+def _clear(folder: Path) -> None:
+    """Remove what builds have left that were killed midway."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):  # that build came to its end
+            if time.time() - path.stat().st_mtime > 2 * _PATIENCE:
+                shutil.rmtree(path)
 
 
 def _name(key: str, library: Path) -> str:

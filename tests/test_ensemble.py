@@ -292,11 +292,13 @@ def test_with_one_thread_a_trial_alone_and_among_others_is_the_same_bit_for_bit(
         assert alone.rows[0]["val_loss"] == together.rows[place]["val_loss"]
 
 
-def test_a_step_as_a_gpu_takes_it_has_the_losses_of_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_step_as_a_gpu_takes_it_has_the_losses_of_the_cpus(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [*MIXED, BASE.replace(lr=1e6), BASE.replace(init_std=1e30)]  # two diverge, and stay
     reference = torch_engine.train(trials)
     monkeypatch.setitem(torch_engine.CHECK_EVERY, "cpu", torch_engine.CHECK_EVERY["cuda"])
     monkeypatch.setitem(torch_engine.SHRINK_AT, "cpu", torch_engine.SHRINK_AT["cuda"])
+    monkeypatch.setitem(batches.WHOLE, "cpu", batches.WHOLE["cuda"] if whole else 0)
     monkeypatch.setitem(batches.AHEAD, "cpu", 7)
     monkeypatch.setattr(model, "_look_up", model._gathered)
     kept = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,46 +10,61 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hpsweep.proxy.data import Dataset, train_offsets, windows
+from hpsweep.proxy.data import Dataset, sequences, train_offsets
 from hpsweep.spec import Trial
 
+WHOLE = {"cpu": 0, "cuda": 2**28}
+"""A training corpus of at most so many tokens is put on the device whole."""
+
 AHEAD = {"cpu": 16, "cuda": 64}
-"""Steps whose batches are put on the device at once."""
+"""Steps whose sequences are put on the device at once, of a larger corpus."""
 
 
 class Batches:
-    """The batches of the next steps, where a step finds its own by numbers on the device.
+    """The batches of an ensemble, where a step finds its own by numbers on the device.
 
-    The tokens come from the corpus AHEAD steps at a time, so that it may be a memory map larger than any memory.
-    Trials of one seed share their batches.
+    The device holds tokens, and where in them every sequence of a step begins: the whole corpus and all steps, or of a
+    corpus that may be a memory map larger than any memory the sequences of AHEAD steps. Trials of one seed share them.
     """
 
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
         first, seeds = trials[0], sorted({trial.seed for trial in trials})
-        self.tokens, self.context = data.train, first.context
+        self.corpus, self.context = data.train, first.context
         drawn = {"steps": first.total_steps, "batch": first.batch, "context": first.context}
         self.offsets = np.stack([train_offsets(data, seed=seed, **drawn) for seed in seeds], 1)  # (step, seed, batch)
-        self.ahead = min(AHEAD.get(device.type, 64), first.total_steps)
-        shape = (self.ahead, len(seeds), first.batch, first.context)
-        self.ids = [torch.zeros(shape, dtype=torch.int64, device=device) for _ in ("inputs", "targets")]
         self.seed = torch.tensor([seeds.index(trial.seed) for trial in trials], device=device)  # of every trial
-        self.held = range(0)
         self.place = torch.zeros(1, dtype=torch.int64, device=device)  # of the step among those held
+        self.reach = torch.arange(first.context, device=device)
+        if len(data.train) <= WHOLE.get(device.type, 0):
+            self.held = range(first.total_steps)
+            self.starts = torch.from_numpy(self.offsets).to(device)
+            self.tokens = torch.tensor(data.train, dtype=_smallest(data.vocabulary), device=device)
+        else:
+            self.held = range(0)
+            shape = (min(AHEAD.get(device.type, 64), first.total_steps), *self.offsets.shape[1:])
+            each = first.context + 1
+            self.starts = torch.arange(0, math.prod(shape) * each, each, device=device).reshape(shape)
+            self.tokens = torch.zeros(math.prod(shape) * each, dtype=torch.int64, device=device)
 
     def hold(self, step: int) -> None:
-        """Make `step` the current one, fetching its batches and those that follow if need be."""
+        """Make `step` the current one, fetching its sequences and those that follow if need be."""
         if step not in self.held:
-            self.held = range(step, min(step + self.ahead, len(self.offsets)))
-            drawn = windows(self.tokens, self.offsets[self.held.start : self.held.stop], self.context)
-            for ids, new in zip(self.ids, drawn, strict=True):
-                ids[: len(self.held)].copy_(torch.from_numpy(new))
+            self.held = range(step, min(step + len(self.starts), len(self.offsets)))
+            new = sequences(self.corpus, self.offsets[self.held.start : self.held.stop], self.context)
+            self.tokens[: new.size].copy_(torch.from_numpy(new.reshape(-1)))
         self.place.fill_(step - self.held.start)
 
     def current(self) -> tuple[Int[Tensor, "trial batch context"], Int[Tensor, "trial batch context"]]:
         """Inputs and targets of the current step."""
-        inputs, targets = (ids.index_select(0, self.place)[0].index_select(0, self.seed) for ids in self.ids)
-        return inputs, targets
+        starts = self.starts.index_select(0, self.place)[0].index_select(0, self.seed)
+        places = starts[..., None] + self.reach
+        return self.tokens[places].long(), self.tokens[places + 1].long()
 
     def keep(self, remaining: Sequence[int]) -> None:
         """Let the other trials go; `remaining` are their old places."""
         self.seed = self.seed[list(remaining)]
+
+
+def _smallest(vocabulary: int) -> torch.dtype:
+    """The type that holds every token, of those that all of torch knows: uint16 and uint32 have few functions."""
+    return next(d for d in (torch.uint8, torch.int32, torch.int64) if vocabulary <= torch.iinfo(d).max + 1)

@@ -127,14 +127,20 @@ def windows(tokens: Tokens, offsets: Integers, context: int) -> tuple[Integers, 
 
     Raises ValueError when a window would begin before the first or end after the last token.
     """
+    both = sequences(tokens, offsets, context)
+    return both[..., :-1], both[..., 1:]
+
+
+def sequences(tokens: Tokens, offsets: Integers, context: int) -> Integers:
+    """Inputs and the last target as one, of shape offsets.shape + (context + 1,). Raises ValueError as `windows`."""
     offsets = np.asarray(offsets)
     if offsets.size and (offsets.min() < 0 or offsets.max() + context + 1 > len(tokens)):
         raise ValueError(
             f"offsets from {offsets.min()} to {offsets.max()}; windows of context {context} in {len(tokens)} tokens "
             f"allow 0 to {len(tokens) - context - 1}. Take offsets from train_offsets of the same data."
         )
-    positions = offsets[..., None] + np.arange(context)
-    return tokens[positions].astype(np.int64), tokens[positions + 1].astype(np.int64)
+    found: Integers = tokens[offsets[..., None] + np.arange(context + 1)].astype(np.int64)
+    return found
 
 
 def validation_windows(dataset: Dataset, count: int, context: int) -> tuple[Integers, Integers]:

@@ -22,14 +22,13 @@ from hpsweep.parametrization.rules import (
     tensor_numbers,
     tensors,
 )
-from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, validation_windows, windows
+from hpsweep.proxy.data import Dataset, load_dataset, sequences, train_offsets, validation_windows
 from hpsweep.proxy.native.build import compiled
 from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, cpu_name, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 
 Floats = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int32]
 
 SPARSE_BELOW = {"float32": 0.32, "amx": 0.07, "avx512_bf16": 0.2, "widened": 0.32}
 """Density below which a matrix is multiplied by its nonzeros alone, for float32 and for every unit of bfloat16: where
@@ -119,7 +118,7 @@ class NativeTrial:
         Not a number where the gradient was not finite. Stops after a loss that is not at most `limit`.
         """
         trial = self.trial
-        tokens = _sequences(self.data.train, self.offsets[first : first + count], trial.context)
+        tokens = sequences(self.data.train, self.offsets[first : first + count], trial.context).astype(np.int32)
         factors = np.array([schedule(trial, step) for step in range(first, first + count)], np.float32)
         losses, each = np.empty(count), np.empty(trial.batch)
         taken = self._library.native_train(
@@ -148,7 +147,7 @@ class NativeTrial:
     def evaluate(self) -> npt.NDArray[np.float64]:
         """Loss of every held-out sequence, nats/token."""
         inputs, targets = validation_windows(self.data, self.trial.eval_sequences, self.trial.context)
-        tokens = _joined(inputs, targets)
+        tokens = np.concatenate([inputs, targets[:, -1:]], 1).astype(np.int32)
         losses = np.empty(len(tokens))
         for i in range(0, len(tokens), _EVALUATED):
             some, found = tokens[i : i + _EVALUATED], losses[i : i + _EVALUATED]
@@ -157,7 +156,7 @@ class NativeTrial:
 
     def gradients(self, step: int) -> npt.NDArray[np.float64]:
         """Losses of the sequences of a step's batch, nats/token; `tensor` then gives their mean's gradients."""
-        tokens = _sequences(self.data.train, self.offsets[step], self.trial.context)
+        tokens = sequences(self.data.train, self.offsets[step], self.trial.context).astype(np.int32)
         losses = np.empty(self.trial.batch)
         self._library.native_gradients(ctypes.byref(self._model), _pointer(tokens), _pointer(losses))
         return losses
@@ -340,15 +339,6 @@ def _rows(matrix: Floats) -> Floats:
     result = _aligned(rows * _padded(columns)).reshape(rows, -1)
     result[:, :columns] = matrix
     return result
-
-
-def _sequences(tokens: Any, offsets: Any, context: int) -> Indices:
-    return _joined(*windows(tokens, offsets, context))
-
-
-def _joined(inputs: Any, targets: Any) -> Indices:
-    """Sequences of context + 1 tokens, of inputs and the same one further on."""
-    return np.concatenate([inputs, targets[..., -1:]], -1).astype(np.int32)
 
 
 def _pointer(array: npt.NDArray[Any]) -> int:

@@ -93,7 +93,7 @@ def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None 
 def _clear(folder: Path) -> None:
     """Remove what builds have left that were killed midway."""
     for path in folder.glob(f"{_UNFINISHED}*"):
-        with contextlib.suppress(FileNotFoundError):  # that build came to its end
+        with contextlib.suppress(OSError):  # that build came to its end, or the next one tries again
             if time.time() - path.stat().st_mtime > 2 * _PATIENCE:
                 shutil.rmtree(path)
 

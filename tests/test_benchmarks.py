@@ -8,7 +8,6 @@ import math
 import multiprocessing
 import shutil
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -221,37 +220,61 @@ def test_the_trials_of_the_benchmark_fall_to_its_processes_evenly() -> None:
     assert sum((thirds.part(i) for i in range(3)), ()) == eager.trials
 
 
+class _Clock:
+    """The time for benchmarks.turns, where nothing but sleeping takes any."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    process_time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    made = _Clock()
+    monkeypatch.setattr(turns, "time", made)
+    return made
+
+
 def _sleeping(trials: tuple[Trial, ...], seconds: float, log: list[float]) -> Group:
     def steps(count: int) -> None:
         log.append(seconds)
-        time.sleep(count * seconds)
+        turns.time.sleep(count * seconds)
 
     return Group(trials, steps)
 
 
-def test_a_turn_gives_each_trial_its_own_seconds_per_token() -> None:
+def test_a_turn_gives_each_trial_its_own_seconds_per_token(clock: _Clock) -> None:
     log: list[float] = []
     one, two = trials_of("32,1,8,2", [1.0, 0.5]), trials_of("32,1,8,2", [0.25])
     mine = [_sleeping(one, 0.02, log), _sleeping(two, 0.005, log)]
     waiting = deque([1, 0])
-    start = time.monotonic()
-    each, _ = turns._work(mine, waiting, 2, start, start + 0.3)
-    assert each == pytest.approx([0.02 / 32, 0.02 / 32, 0.005 / 16], rel=0.2)  # 2 x 16 tokens a step, and 16
-    assert log[:3] == [0.005, 0.02, 0.005]
-    assert abs(log.count(0.02) - log.count(0.005)) <= 1
-    assert list(waiting) == ([1, 0] if len(log) % 2 == 0 else [0, 1])
+    each, cpu = turns._work(mine, waiting, 2, clock.now + 1, clock.now + 1.3)
+    assert each == pytest.approx([0.02 / 32, 0.02 / 32, 0.005 / 16])  # 2 x 16 tokens a step, and 16
+    assert log == [0.005, 0.02] * 6 + [0.005]
+    assert list(waiting) == [0, 1]
+    assert cpu == pytest.approx(6 * 0.05 + 0.01)
 
 
-def test_every_trial_has_a_turn_however_short_the_window_unless_the_others_speak_for_it() -> None:
+def test_every_trial_has_a_turn_however_short_the_window_unless_the_others_speak_for_it(clock: _Clock) -> None:
     log: list[float] = []
-    mine = [_sleeping((trial,), seconds, log) for trial, seconds in zip(trials_of("32,1,8,2"), [0.02] * 8, strict=True)]
-    turns._work(mine, deque(range(8)), 1, time.monotonic(), time.monotonic())
+    mine = [
+        _sleeping((trial,), seconds, log)
+        for trial, seconds in zip(trials_of("32,1,8,2"), [0.02, 0.03] * 4, strict=True)
+    ]
+    turns._work(mine, deque(range(8)), 1, clock.now, clock.now)
     assert len(log) == 8
     waiting = deque(range(8))
-    each, _ = turns._work(mine, waiting, 1, time.monotonic(), time.monotonic() + 0.03, every_trial=False)
+    each, _ = turns._work(mine, waiting, 1, clock.now, clock.now + 0.03, every_trial=False)
     assert len(log) == 10
     assert waiting[0] == 2  # begins there in the next window
-    assert each[2:] == pytest.approx([sum(each[:2]) / 2] * 6)
+    assert each == pytest.approx([0.02 / 16, 0.03 / 16] + [0.025 / 16] * 6)
 
 
 def test_engines_train_on_from_step_to_step_and_begin_again_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

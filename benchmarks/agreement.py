@@ -1,8 +1,9 @@
 """How far the engines' losses are apart over 40 steps: python -m benchmarks.agreement
 
 The largest difference of a training loss, nats/token, at step 0 and over all steps: native against torch, and torch
-with one library for its products against torch with the other (MKL, oneDNN; where it can choose). Two ways to round
-are apart by as much as training is chaotic, which it is at high learning rates; no engine is nearer to the truth then.
+by one library (MKL, and fused attention) against torch by the other (oneDNN, and attention in its parts; where it can
+choose). Two ways to round are apart by as much as training is chaotic, which it is at high learning rates; no engine is
+nearer to the truth then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Below which density the native engine's sparse products win over its dense ones: python -m benchmarks.crossover
 
 Trains the same trial both ways, in turn, on one thread; the figures are dense over sparse time of a whole step, in the
-process's own time, the best of each. Where a row passes 1 is the crossover that proxy/native/engine.py has as
+process's own time, the median of the rounds. Where a row passes 1 is the crossover that proxy/native/engine.py has as
 SPARSE_BELOW for this processor's unit.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 from collections.abc import Callable
 
-from benchmarks.matrices import best, native_or_exit
+from benchmarks.matrices import native_or_exit, turns
+from benchmarks.record import ratios
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial, engine
 from hpsweep.spec import Precision, Trial
@@ -29,8 +31,8 @@ def dense_over_sparse(trial: Trial, rounds: int, seconds: float) -> float:
             both.append(NativeTrial(trial, data))
     finally:
         engine.SPARSE_BELOW.update(kept)
-    dense, sparse = best([_stepper(training) for training in both], rounds, seconds)
-    return dense / sparse
+    dense, sparse = turns([_stepper(training) for training in both], rounds, seconds)
+    return statistics.median(ratios(dense, sparse))
 
 
 def _stepper(training: NativeTrial) -> Callable[[], object]:

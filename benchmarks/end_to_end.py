@@ -14,68 +14,73 @@ from typing import Any, NamedTuple
 
 from benchmarks.record import Load, busy_and_stolen, ratios, spread, table, with_range
 from benchmarks.steady import PRECISIONS, Options, Part, trials_of
-from benchmarks.variants import precision_name
+from benchmarks.variants import Engine, precision_name
 from hpsweep.spec import Precision, Trial
 
 TOGETHER = 2  # processes at a time
-RUN = "import sys; from hpsweep.cli import main; sys.exit(main())"  # the hpsweep command, of this checkout
+HPSWEEP = "import sys; from hpsweep.cli import main; sys.exit(main())"  # the command, of this checkout
+ENGINES: tuple[Engine, ...] = ("torch", "native")
 
 
 class Way(NamedTuple):
     """A way to train the trials to their end: a process per trial (engine None), or `hpsweep run`."""
 
     name: str
-    engine: str | None
+    engine: Engine | None
     precision: Precision = "float32"
 
 
 def end_to_end(options: Options) -> Part:
     """Seconds of 16 trials of 200 steps, evaluated and stored, from the first process to the last."""
-    engines = chosen_engines()
-    ways = [Way(f"a process per trial, {TOGETHER} at a time, eager float32", None)]
-    for engine in engines or [""]:
-        for precision in PRECISIONS:
-            ways.append(Way(f"hpsweep run {engine or 'as it is'}, {precision_name(precision)}", engine, precision))
+    baseline = Way(f"a process per trial, {TOGETHER} at a time, eager float32", None)
+    ways = [
+        baseline,
+        *(
+            Way(f"hpsweep run {engine}, {precision_name(precision, engine)}", engine, precision)
+            for engine in ENGINES
+            for precision in PRECISIONS
+        ),
+    ]
+    ways = options.kept(ways)
     steps, seeds = (50, 1) if options.quick else (200, 2)
     rows, values, reasons = [], [], {}
     for width in (64,) if options.quick else (64, 128):
         trials = trials_of(f"{width},2,64,8", seeds=seeds)
         seconds, loads, failed = _in_turn(ways, [t.replace(steps=steps) for t in trials], options.repeats)
         reasons.update(failed)
-        first = seconds[ways[0].name]
-        faster = {name: ratios(first, took) if took else [] for name, took in seconds.items()}
+        first = seconds.get(baseline.name)
+        faster = {name: ratios(first, took) if first and took else [] for name, took in seconds.items()}
         values += [
-            {"width": width, "way": name, "seconds": took, "times_faster": faster[name], "load": loads[name]}
+            {
+                "width": width,
+                "way": name,
+                "seconds": took,
+                "times_faster": faster[name],
+                "cores_of_others": [load.others for load in loads[name]],
+                "cores_stolen": [load.stolen for load in loads[name]],
+            }
             for name, took in seconds.items()
         ]
         rows.append([width, *(_cell(seconds[way.name], faster[way.name]) for way in ways)])
     missing = [f"{name}: {reason}" for name, reason in reasons.items()]
-    if not engines:
-        missing.append("hpsweep run --engine: this version has no such option")
     head = f"Seconds of {seeds * 8} trials of {steps} steps, with process start, imports, evaluation and storing; what"
     head += " they import and compile was used once before (times faster than a process per trial, with range)."
     text = table(["width", *(way.name for way in ways)], rows)
     return Part(f"{head}\n\n{text}\n" + "".join(f"\nLeft out: {line}" for line in missing), values)
 
 
-def chosen_engines() -> list[str]:
-    """The engines that `hpsweep run --engine` takes; [] if it has no such option."""
-    words = _hpsweep("run", "--help").stdout
-    return ["torch", "native"] if "--engine" in words else []
-
-
 def _cell(took: Sequence[float], faster: Sequence[float]) -> str | None:
     if not took:
         return None
-    return f"{spread(took).median:.1f} ({with_range(faster)})"
+    return f"{spread(took).median:.1f}" + (f" ({with_range(faster)})" if faster else "")
 
 
 def _in_turn(
     ways: Sequence[Way], trials: Sequence[Trial], repeats: int
-) -> tuple[dict[str, list[float]], dict[str, list[Any]], dict[str, str]]:
+) -> tuple[dict[str, list[float]], dict[str, list[Load]], dict[str, str]]:
     """Seconds by name of the way, round by round; what others took of the machine; and why one has none."""
     seconds: dict[str, list[float]] = {way.name: [] for way in ways}
-    loads: dict[str, list[Any]] = {way.name: [] for way in ways}
+    loads: dict[str, list[Load]] = {way.name: [] for way in ways}
     reasons: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -111,12 +116,11 @@ def _train(way: Way, trials: Sequence[Trial], folder: Path) -> None:
         f"SWEEP = Sweep(name='end_to_end', base=Trial(**{base!r}), grid={grid!r})\n"
     )
     with tempfile.TemporaryDirectory(dir=folder) as results:
-        engine = ["--engine", way.engine] if way.engine else []
-        answer = _hpsweep("run", str(experiment), "--results", results, "--json", *engine)
+        answer = _hpsweep_run(str(experiment), "--results", results, "--json", "--engine", way.engine)
         answer.check_returncode()
         ok = json.loads(answer.stdout)["ok"]
         if ok != len(trials):
-            raise subprocess.CalledProcessError(1, "run", stderr=f"{ok} of {len(trials)} trials ended well")
+            raise subprocess.CalledProcessError(1, "hpsweep run", stderr=f"{ok} of {len(trials)} trials ended well")
 
 
 def _process_per_trial(trials: Sequence[Trial], folder: Path) -> None:
@@ -154,10 +158,10 @@ def _process_per_trial(trials: Sequence[Trial], folder: Path) -> None:
             process.communicate()
 
 
-def _hpsweep(*words: str) -> subprocess.CompletedProcess[str]:
-    """What the hpsweep command answers, with two workers for a run."""
-    workers = ["--workers", str(TOGETHER)] if words[0] == "run" and "--help" not in words else []
-    return subprocess.run([sys.executable, "-c", RUN, *words, *workers], capture_output=True, text=True, check=False)
+def _hpsweep_run(*words: str) -> subprocess.CompletedProcess[str]:
+    """What `hpsweep run` answers, with two workers."""
+    command = [sys.executable, "-c", HPSWEEP, "run", *words, "--workers", str(TOGETHER)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _fields(trial: Trial) -> dict[str, Any]:

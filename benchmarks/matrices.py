@@ -1,7 +1,8 @@
 """One matrix without the rest of a step, by the native engine and by others: python -m benchmarks.matrices
 
 Prints GFLOP/s of one core, of the operations that a density leaves: a (4 width x width) matrix times 128 tokens, by the
-native engine, numpy (OpenBLAS) and torch (MKL, and oneDNN in bfloat16).
+native engine, numpy (OpenBLAS) and torch (MKL, oneDNN under float32 precision "medium", and in bfloat16). Median of the
+turns.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import contextlib
 import ctypes
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.record import table
@@ -43,16 +45,16 @@ def native_or_exit() -> Iterator[None]:
         sys.exit(f"not measured: {why}")
 
 
-def best(calls: Sequence[Callable[[], object]], rounds: int, least: float) -> list[float]:
-    """Seconds of each call, in this process's own time: the least of `rounds` turns, each at least `least` long."""
-    seconds = [float("inf")] * len(calls)
+def turns(calls: Sequence[Callable[[], object]], rounds: int, least: float) -> list[list[float]]:
+    """Seconds of each call in every round, in this process's own time, from a turn of at least `least` seconds."""
+    seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
-        for i, call in enumerate(calls):
+        for call, each in zip(calls, seconds, strict=True):
             started, taken = time.process_time(), 0
             while time.process_time() - started < least:
                 call()
                 taken += 1
-            seconds[i] = min(seconds[i], (time.process_time() - started) / taken)
+            each.append((time.process_time() - started) / taken)
     return seconds
 
 
@@ -61,7 +63,7 @@ def native(trial: Trial, *, backward: bool) -> Callable[[], object]:
     library = build.compiled(SOURCE)
     library.native_matrix.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     kept = NativeTrial(trial, load_dataset(trial.data))
-    kept.evaluate()  # fills all memory with numbers as they are in training
+    kept.steps(0, 1)  # fills all memory, also the gradients', with numbers as they are in training
     return lambda: library.native_matrix(ctypes.byref(kept._model), CHUNKS, backward)
 
 
@@ -70,11 +72,14 @@ def trial_of(width: int, density: float, precision: Precision) -> Trial:
 
 
 def seconds(
-    width: int, densities: Sequence[float], precision: Precision, *, rounds: int = 7, least: float = 0.02
-) -> list[float]:
-    """Seconds of forward, input gradient and weight gradient of a (4 width x width) matrix, 512 tokens, by density."""
+    width: int, densities: Sequence[float], precision: Precision, *, rounds: int, least: float = 0.05
+) -> list[list[float]]:
+    """Seconds of forward, input gradient and weight gradient of a (4 width x width) matrix, 512 tokens.
+
+    By density, and round by round.
+    """
     calls = [native(trial_of(width, density, precision), backward=True) for density in densities]
-    return best(calls, rounds, least)
+    return turns(calls, rounds, least)
 
 
 def others(width: int, rounds: int, least: float) -> dict[str, float]:
@@ -90,12 +95,27 @@ def others(width: int, rounds: int, least: float) -> dict[str, float]:
     def times(call: Callable[[], object]) -> Callable[[], object]:
         return lambda: [call() for _ in range(CHUNKS)]
 
+    def by_onednn() -> object:
+        torch.set_float32_matmul_precision("medium")
+        try:
+            return weight @ x
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
     calls = {
         "numpy": lambda: np.matmul(*arrays),
         "torch": lambda: weight @ x,
+        "torch, oneDNN": by_onednn,
         "torch, bfloat16": lambda: half @ narrow,
     }
-    return dict(zip(calls, best([times(call) for call in calls.values()], rounds, least), strict=True))
+    return _medians(list(calls), [times(call) for call in calls.values()], rounds, least)
+
+
+def _medians(
+    names: Iterable[str], calls: Sequence[Callable[[], object]], rounds: int, least: float
+) -> dict[str, float]:
+    """Seconds of each call by its name, the median of the turns."""
+    return dict(zip(names, map(statistics.median, turns(calls, rounds, least)), strict=True))
 
 
 def main() -> None:
@@ -123,8 +143,7 @@ def _gflops(width: int, rounds: int, least: float) -> dict[str, float]:
         "native, bfloat16": (1, "bfloat16"),
     }
     calls = [native(trial_of(width, *share), backward=False) for share in shares.values()]
-    took = dict(zip(shares, best(calls, rounds, least), strict=True))
-    took |= _others_alone(width, rounds, least)
+    took = _medians(shares, calls, rounds, least) | _others_alone(width, rounds, least)
     work = 2e-9 * 4 * width * width * CHUNKS * TOKENS
     return {name: work * shares.get(name, (1,))[0] / time for name, time in took.items()}
 

@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.record import table
 from benchmarks.steady import Options, Part, trials_of
 from benchmarks.variants import Engine, Variant, groups
 
 FEW, MANY = 4, 12  # trials held by two processes; the difference is what eight more take
+WAYS: dict[Engine, str] = {"eager": "a process per trial", "torch": "torch ensemble", "native": "native"}
+DENSITIES = (1.0, 1 / 8)
+
+
+class _Way(NamedTuple):
+    name: str
+    engine: Engine
 
 
 def memory(options: Options) -> Part:
-    """MiB of memory per additional trial: the peak of the resident set after some steps."""
-    rows, values, missing = [], [], ""
-    engines: tuple[tuple[str, Engine], ...] = (
-        *(("a process per trial", "eager"), ("torch ensemble", "torch"), ("native", "native")),
-    )
-    for width in (64,) if options.quick else (64, 128, 256):
-        row: list[object] = [width]
-        for name, engine in engines:
-            taken = per_trial(engine, f"{width},2,64,8")
+    """MiB of memory per additional trial, by width and density."""
+    ways = options.kept(_Way(name, engine) for engine, name in WAYS.items())
+    rows, values, reasons = [], [], {}
+    for width, density in itertools.product((64,) if options.quick else (64, 128, 256), DENSITIES):
+        row: list[object] = [width, "1" if density == 1 else f"1/{1 / density:.0f}"]
+        for name, engine in ways:
+            taken = per_trial(engine, f"{width},2,64,8", density)
+            known = None if isinstance(taken, str) else taken
             if isinstance(taken, str):
-                missing += "" if f"Left out: {name}:" in missing else f"\nLeft out: {name}: {taken}"
-            row.append(None if isinstance(taken, str) else f"{taken:.1f}")
-            values.append({"width": width, "way": name, "mebibytes_per_trial": None if row[-1] is None else taken})
+                reasons[name] = taken
+            row.append(None if known is None else f"{known:.1f}")
+            values.append({"width": width, "density": density, "way": name, "mebibytes_per_trial": known})
         rows.append(row)
-    head = (
-        "MiB per additional trial: the largest resident set after five steps, of a process with one eager trial, and "
-    )
-    head += f"the difference between {FEW} and {MANY} trials in one process."
-    return Part(f"{head}\n\n{table(['width', *(name for name, _ in engines)], rows)}\n{missing}", values)
+    missing = "".join(f"\nLeft out: {name}: {reason}" for name, reason in reasons.items())
+    head = "MiB per additional trial after five steps: the most that a process with one eager trial has held, less the "
+    head += f"pages of files, which processes share; and the difference between {FEW} and {MANY} trials in one process."
+    return Part(f"{head}\n\n{table(['width', 'density', *(way.name for way in ways)], rows)}\n{missing}", values)
 
 
-def per_trial(engine: Engine, shape: str) -> float | str:
+def per_trial(engine: Engine, shape: str, density: float) -> float | str:
     """MiB that one more trial takes, or why that is not known."""
     if engine == "eager":
-        return _in_a_process(engine, shape, 1)
-    few, many = (_in_a_process(engine, shape, count) for count in (FEW, MANY))
+        return _in_a_process(engine, shape, density, 1)
+    few, many = (_in_a_process(engine, shape, density, count) for count in (FEW, MANY))
     if isinstance(few, str) or isinstance(many, str):
         return few if isinstance(few, str) else str(many)
     return (many - few) / (MANY - FEW)
 
 
-def _in_a_process(engine: Engine, shape: str, count: int) -> float | str:
-    """Largest resident set of a new process that trains so many trials, MiB; or why there is none."""
+def _in_a_process(engine: Engine, shape: str, density: float, count: int) -> float | str:
+    """The most memory of its own that a new process with so many trials has held, MiB; or why that is not known."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_train, args=(theirs, engine, shape, count))
+    process = context.Process(target=_train, args=(theirs, engine, shape, density, count))
     process.start()
     theirs.close()
     try:
@@ -60,25 +66,27 @@ def _in_a_process(engine: Engine, shape: str, count: int) -> float | str:
     return answer
 
 
-def _train(pipe: Any, engine: Engine, shape: str, count: int) -> None:
+def _train(pipe: Any, engine: Engine, shape: str, density: float, count: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    trials = trials_of(shape, [1 / 8], seeds=count)
+    trials = trials_of(shape, [density], seeds=count)
     try:
         for group in groups(Variant(name="", engine=engine, trials=trials, together=count), trials):
             group.steps(5)
-        pipe.send(largest_resident_set())
+        pipe.send(most_of_its_own())
     except (ImportError, NotImplementedError, ValueError, OSError) as error:
         pipe.send(str(error))
 
 
-def largest_resident_set() -> float:
-    """Of this process so far, MiB. Raises OSError where the system does not say (it is Linux that does).
+def most_of_its_own() -> float:
+    """The most that this process has held so far but for pages of files, MiB.
 
-    Not getrusage's, which a new process takes over from the one that started it.
+    Raises OSError where the system does not say (it is Linux that does). Not getrusage's, which a new process takes
+    over from the one that started it.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
+    if not {"VmHWM", "RssFile"} <= kibibytes.keys():
+        raise OSError("/proc/self/status has no VmHWM and RssFile")
+    return (kibibytes["VmHWM"] - kibibytes["RssFile"]) / 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.variants import bfloat16_hardware
+from hpsweep.proxy.native import build
 from hpsweep.proxy.outcome import cpu_name
 
 
@@ -97,7 +99,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": metadata.version("numpy"),
-        "compiler": _first_line(["cc", "--version"]),
+        "compiler": _first_line([*shlex.split(build.find_compiler() or "cc"), "--version"]),
         "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks.throughput", *sys.argv[1:]]),

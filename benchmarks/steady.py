@@ -6,9 +6,9 @@ Each function is a part of `python -m benchmarks.throughput`: it measures, and r
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from benchmarks import matrices, peak
 from benchmarks.record import knee, ratios, spread, table, with_range
@@ -23,21 +23,32 @@ DENSITIES = tuple(2.0**-k for k in range(8))
 VOCABULARY = 256
 
 
+class Named(Protocol):
+    """A way to train."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+
+
+Way = TypeVar("Way", bound=Named)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How long and how much is measured."""
 
     rounds: int = 5
     seconds: float = 0.8  # of a variant in a round
-    repeats: int = 1  # of the end-to-end runs
+    repeats: int = 3  # of the end-to-end runs
     shapes: tuple[str, ...] = SHAPES  # width, depth, context, batch
     together: int = 4  # trials of a torch ensemble
     without: tuple[str, ...] = ()  # words: variants in whose name one occurs are left out
     quick: bool = False
 
-    def kept(self, variants: Sequence[Variant]) -> list[Variant]:
-        """The variants that are to be measured."""
-        return [variant for variant in variants if not any(word in variant.name for word in self.without)]
+    def kept(self, ways: Iterable[Way]) -> list[Way]:
+        """Those that are to be measured, of variants or whatever else has a name."""
+        return [way for way in ways if not any(word in way.name for word in self.without)]
 
 
 class Part(NamedTuple):
@@ -77,7 +88,7 @@ def left_out(measured: Sequence[Measured]) -> str:
 
 # --- against eager processes ---
 
-BASELINE = "eager, 2 processes x 1 thread"
+BASELINE = "eager, float32, 2 processes x 1 thread"
 
 
 def against_eager(shape: str, together: int) -> list[Variant]:
@@ -86,8 +97,19 @@ def against_eager(shape: str, together: int) -> list[Variant]:
     half = both["float32"][: len(DENSITIES)]
     two = ", 2 processes"
     return [
-        Variant(name="eager, 1 process x 2 threads", engine="eager", trials=half, threads=2, every_trial=False),
-        Variant(name=BASELINE, engine="eager", trials=both["float32"], processes=2, every_trial=False),
+        Variant(
+            name="eager, float32, 1 process x 2 threads", engine="eager", trials=half, threads=2, every_trial=False
+        ),
+        *(
+            Variant(
+                name=f"eager, {precision_name(precision)}{two} x 1 thread",
+                engine="eager",
+                trials=both[precision],
+                processes=2,
+                every_trial=False,
+            )
+            for precision in PRECISIONS
+        ),
         *(
             Variant(
                 name=f"torch ensembles of {together}, {precision_name(precision)}{two}",
@@ -100,7 +122,10 @@ def against_eager(shape: str, together: int) -> list[Variant]:
         ),
         *(
             Variant(
-                name=f"native, {precision_name(precision)}{two}", engine="native", trials=both[precision], processes=2
+                name=f"native, {precision_name(precision, 'native')}{two}",
+                engine="native",
+                trials=both[precision],
+                processes=2,
             )
             for precision in PRECISIONS
         ),
@@ -120,7 +145,9 @@ def steady(options: Options) -> Part:
         rows.append([shape.replace(",", ", "), *(_cell(m.rates, baseline) for m in measured)])
     text = table(["width, depth, context, batch", *names], rows)
     head = "Thousand trial-tokens per second, 16 trials at densities 1 ... 1/128; in brackets the ratio to two eager "
-    return Part(f"{head}processes, formed round by round, with its range.\n\n{text}\n{left_out(every)}", values)
+    return Part(
+        f"{head}processes in float32, formed round by round, with its range.\n\n{text}\n{left_out(every)}", values
+    )
 
 
 def _ratios(rates: Sequence[float], baseline: Sequence[float]) -> list[float]:
@@ -145,13 +172,14 @@ def density(options: Options) -> Part:
     texts, values = [], []
     for width in (256,) if options.quick else (256, 1024):
         variants = options.kept(_by_density(f"{width},2,64,8", densities))
-        measured = in_turn(variants, rounds=min(3, options.rounds), seconds=options.seconds)
+        measured = in_turn(variants, rounds=options.rounds, seconds=options.seconds)
         values += [values_of(m, width=width, densities=[t.density for t in m.variant.trials]) for m in measured]
         rows = [[f"1/{1 / d:.0f}" if d < 1 else "1", *(_at_density(m, d) for m in measured)] for d in densities]
         texts.append(f"Width {width}:\n\n{table(['density', *(m.variant.name for m in measured)], rows)}")
         texts[-1] += "\n" + left_out(measured)
     head = "Microseconds per token of a whole step on one core (times faster than dense, round by round, with range)."
-    return Part("\n\n".join([head, *texts, *_matrices(densities)]), values)
+    alone = _matrices(options, densities)
+    return Part("\n\n".join([head, *texts, alone.text]), values + alone.values)
 
 
 def _by_density(shape: str, densities: Sequence[float]) -> list[Variant]:
@@ -160,7 +188,7 @@ def _by_density(shape: str, densities: Sequence[float]) -> list[Variant]:
         Variant(name="torch, float32", engine="torch", trials=trials_of(shape, ends)),
         *(
             Variant(
-                name=f"native, {precision_name(precision)}",
+                name=f"native, {precision_name(precision, 'native')}",
                 engine="native",
                 trials=trials_of(shape, densities, precision=precision),
             )
@@ -177,22 +205,27 @@ def _at_density(measured: Measured, density: float) -> str | None:
     return f"{1e6 * spread(here).median:.2f} ({with_range(ratios(dense, here))})"
 
 
-def _matrices(densities: Sequence[float]) -> list[str]:
+def _matrices(options: Options, densities: Sequence[float]) -> Part:
     """The native engine's matrices alone."""
-    rows = []
+    rows, values = [], []
     try:
         matrices.require_native()
         for width in (256, 1024):
             for precision in PRECISIONS:
-                took = matrices.seconds(width, densities, precision)
-                rows.append([width, precision, *(f"{1e6 * s:.0f} ({took[0] / s:.2f})" for s in took)])
+                name = f"native matrix, {precision_name(precision, 'native')}"
+                turns = matrices.seconds(width, densities, precision, rounds=options.rounds)
+                faster = [ratios(turns[0], each) for each in turns]
+                cells = [f"{1e6 * spread(t).median:.0f} ({with_range(f)})" for t, f in zip(turns, faster, strict=True)]
+                rows.append([width, name, *cells])
+                microseconds = [[round(1e6 * second, 2) for second in each] for each in turns]
+                about = {"width": width, "variant": name, "densities": list(densities)}
+                values.append({**about, "microseconds_of_a_matrix": microseconds})
     except RuntimeError as why:
-        return [f"The native engine's matrices alone: not measured, {why}."]
-    named = [f"{density:g}" for density in densities]
-    head = (
-        "Microseconds of one matrix, 4 width x width, 512 tokens, forward and both gradients (times faster than dense):"
-    )
-    return [f"{head}\n\n{table(['width', 'precision', *named], rows)}"]
+        return Part(f"The native engine's matrices alone: not measured, {why}.", [])
+    head = "Microseconds of one matrix, 4 width x width, 512 tokens, forward and both gradients "
+    head += "(times faster than dense, round by round, with range):"
+    columns = ["width", "matrix", *(f"{density:g}" for density in densities)]
+    return Part(f"{head}\n\n{table(columns, rows)}", values)
 
 
 # --- against width ---
@@ -200,43 +233,39 @@ def _matrices(densities: Sequence[float]) -> list[str]:
 
 def width(options: Options) -> Part:
     """Useful GFLOP/s of a whole step of dense training on one core, and the fraction of the peak in the same round."""
-    rows, values, every = [], [], list[Measured]()
-    rounds, peaks = min(3, options.rounds), list[dict[str, float]]()
-    for each in (64, 256) if options.quick else (64, 128, 256, 512, 1024):
-        shape = f"{each},2,64,8"
-        variants = [
-            Variant(
-                name=f"{engine}, {precision_name(precision)}",
-                engine=engine,
-                trials=trials_of(shape, [1.0], precision=precision),
-            )
-            for engine in ("torch", "native")
-            for precision in PRECISIONS
-        ]
-        measured = in_turn(
-            options.kept(variants),
-            rounds=rounds,
-            seconds=options.seconds,
-            meanwhile=lambda: peaks.append(peak.measured()),
+    widths = (64, 256) if options.quick else (64, 128, 256, 512, 1024)
+    variants = [
+        Variant(
+            name=f"{engine}, {precision_name(precision, engine)}",
+            engine=engine,
+            trials=trials_of(f"{width},2,64,8", [1.0], precision=precision),
         )
-        these = _by_precision(peaks[-rounds:])
-        trial = variants[0].trials[0]
-        flops = flops_dense(trial, VOCABULARY) / trial.total_tokens
-        values += [values_of(m, width=each, flops_per_token=flops, peaks=these) for m in measured]
+        for width in widths
+        for engine in ("torch", "native")
+        for precision in PRECISIONS
+    ]
+    found: list[dict[str, float]] = []
+    every = in_turn(
+        options.kept(variants),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        meanwhile=lambda: found.append(peak.measured()),
+    )
+    peaks = {name: [one[name] for one in found] for name in found[0] if all(name in one for one in found)}
+    rows, values = [], []
+    for each in widths:
+        measured = [m for m in every if m.variant.trials[0].width == each]
+        flops = flops_dense(trials_of(f"{each},2,64,8")[0], VOCABULARY) / trials_of(f"{each},2,64,8")[0].total_tokens
+        values += [values_of(m, width=each, flops_per_token=flops, peaks=peaks) for m in measured]
         torch = {m.variant.trials[0].precision: m.rates for m in measured if m.variant.engine == "torch"}
-        rows.append([each, *(_fraction(m, flops, these, torch) for m in measured)])
-        names, every = [m.variant.name for m in measured], every + measured
-    known = ", ".join(f"{name} {spread(found).median:.0f} GFLOP/s" for name, found in _by_precision(peaks).items())
-    head = "Useful GFLOP/s of a whole step of dense training on one core (percent of the peak, formed round by round). "
-    head += "Counted as is usual: per token 6 FLOPs for every weight of the hidden matrices and the readout, and 12 x "
-    head += "depth x width x context for attention, over all positions, though half of them are masked. "
-    head += f"Median peaks of a core: {known}."
+        rows.append([each, *(_fraction(m, flops, peaks, torch) for m in measured)])
+    known = ", ".join(f"{name} {spread(these).median:.0f} GFLOP/s" for name, these in peaks.items())
+    head = "Useful GFLOP/s of a whole step of dense training on one core (percent of the peak, formed round by round, "
+    head += "with range). Counted as is usual: per token 6 FLOPs for every weight of the hidden matrices and the "
+    head += "readout, and 12 x depth x width x context for attention, over all positions, though half of them are "
+    head += f"masked. Median peaks of a core: {known}."
+    names = dict.fromkeys(m.variant.name for m in every)
     return Part(f"{head}\n\n{table(['width', *names], rows)}\n{left_out(every)}", values)
-
-
-def _by_precision(peaks: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    """The peaks of the rounds, of the precisions that are known in all of them."""
-    return {name: [found[name] for found in peaks] for name in peaks[0] if all(name in found for found in peaks)}
 
 
 def _fraction(
@@ -247,10 +276,15 @@ def _fraction(
         return None
     precision = measured.variant.trials[0].precision
     gflops = [1e-9 * flops * rate for rate in measured.rates]
-    said = [f"{100 * spread(ratios(gflops, peaks[precision])).median:.0f} %"] if precision in peaks else []
+    said = [_percent(ratios(gflops, peaks[precision]))] if precision in peaks else []
     if measured.variant.engine == "native" and torch.get(precision):
         said.append(f"{with_range(ratios(measured.rates, torch[precision]))} x torch")
     return f"{spread(gflops).median:.0f}" + (f" ({', '.join(said)})" if said else "")
+
+
+def _percent(fractions: Sequence[float]) -> str:
+    median, low, high = (f"{100 * fraction:.0f}" for fraction in spread(fractions))
+    return f"{median} %; {low}-{high}" if low != high else f"{median} %"
 
 
 # --- against ensemble size and workers ---
@@ -262,14 +296,14 @@ def ensemble(options: Options) -> Part:
     rows, values, every = [], [], list[Measured]()
     for each in (64,) if options.quick else (64, 128):
         trials = trials_of(f"{each},2,64,8", seeds=2)
-        variants = [Variant(name=f"{n}", engine="torch", trials=trials, together=n) for n in sizes]
-        measured = in_turn(variants, rounds=min(3, options.rounds), seconds=options.seconds)
+        variants = [Variant(name=f"torch, {n} together", engine="torch", trials=trials, together=n) for n in sizes]
+        measured = in_turn(options.kept(variants), rounds=options.rounds, seconds=options.seconds)
         values += [values_of(m, width=each, together=m.variant.together) for m in measured]
         rates = {m.variant.together: spread(m.rates).median for m in measured if m.rates}
-        one, every = measured[0].rates, every + measured
+        one, every = next((m.rates for m in measured if m.variant.together == 1), []), every + measured
         rows.append([each, *(_per_token(m.rates, one) for m in measured), knee(rates) if rates else None])
     head = "Microseconds per trial-token of the torch engine on one core against the size of its ensembles, 16 trials "
-    columns = ["width", *(f"{n} together" for n in sizes), "knee"]
+    columns = ["width", *dict.fromkeys(m.variant.name for m in every), "knee"]
     return Part(
         f"{head}(times faster than one at a time, with range; the knee is the smallest within 10 % of the best).\n\n"
         f"{table(columns, rows)}\n{left_out(every)}",
@@ -302,7 +336,7 @@ def workers(options: Options) -> Part:
             )
             for count in counts
         ]
-        measured = in_turn(options.kept(variants), rounds=min(3, options.rounds), seconds=options.seconds)
+        measured = in_turn(options.kept(variants), rounds=options.rounds, seconds=options.seconds)
         if not measured:
             continue
         values += [values_of(m, workers=m.variant.processes) for m in measured]

@@ -11,7 +11,7 @@
 
 What is compared runs in turn within every round, so that a noisy machine slows all of it; ratios are formed round by
 round, and so are the percentages of a core's peak, which is measured in every round too; their median counts. Tables
-are printed as Markdown, and every round's value is stored as JSON. About a quarter of an hour on two idle cores;
+are printed as Markdown, and every round's value is stored as JSON. About half an hour on two idle cores;
 --quick for an impression. Beside other work set --without "1 process": two threads wait for each other most of the time
 there.
 """
@@ -43,7 +43,7 @@ PARTS: dict[str, Callable[[Options], Part]] = {
     "memory": memory,
     "gpu": gpu,
 }
-QUICK = Options(rounds=2, seconds=0.4, shapes=SHAPES[:2], quick=True)
+QUICK = Options(rounds=2, seconds=0.4, repeats=1, shapes=SHAPES[:2], quick=True)
 
 
 def parsed(words: Sequence[str] | None = None) -> tuple[list[str], Options, Path]:
@@ -53,9 +53,9 @@ def parsed(words: Sequence[str] | None = None) -> tuple[list[str], Options, Path
         "--parts", type=_words, default=tuple(PARTS), metavar="A,B", help="which of the above; default: all"
     )
     parser.add_argument("--quick", action="store_true", help="small settings, about three minutes")
-    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds; default: 5, some parts 3")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds; default: 5")
     parser.add_argument("--seconds", type=_duration, metavar="S", help="seconds of a variant in a round; default: 0.8")
-    parser.add_argument("--repeats", type=_count, metavar="N", help="rounds of the end-to-end runs; default: 1")
+    parser.add_argument("--repeats", type=_count, metavar="N", help="rounds of the end-to-end runs; default: 3")
     parser.add_argument(
         "--shapes", type=_shape, nargs="+", metavar="W,D,C,B", help="width, depth, context, batch; default: seven"
     )

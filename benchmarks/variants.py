@@ -146,6 +146,14 @@ def bfloat16_hardware() -> str:
     return "AVX512-BF16" if "avx512_bf16" in flags else "emulated"
 
 
-def precision_name(precision: Precision) -> str:
-    """float32, or bfloat16 with what multiplies it here."""
-    return precision if precision == "float32" else f"bfloat16 ({bfloat16_hardware()})"
+NATIVE_UNITS = {"amx": "AMX", "avx512_bf16": "AVX512-BF16", "widened": "emulated"}
+
+
+def precision_name(precision: Precision, engine: Engine = "torch") -> str:
+    """float32, or bfloat16 with what multiplies it here: for the native engine what it was compiled for."""
+    if precision == "float32":
+        return precision
+    native = importlib.import_module("hpsweep.proxy.native.build")
+    if engine != "native" or native.unavailable():
+        return f"bfloat16 ({bfloat16_hardware()})"
+    return f"bfloat16 ({NATIVE_UNITS[native.compiled().native_half_unit().decode()]})"

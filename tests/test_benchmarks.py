@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import shutil
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from benchmarks.record import Load, knee, ratios, spread, table, with_range, wri
 from benchmarks.steady import BASELINE, Options, Part, against_eager, trials_of
 from benchmarks.throughput import PARTS, main, others, parsed
 from benchmarks.turns import Measured, Turn, in_turn
-from benchmarks.variants import Group, Variant, groups
+from benchmarks.variants import Group, Variant, groups, precision_name
 from hpsweep.parametrization.masks import mask
 from hpsweep.proxy import native
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
@@ -209,9 +210,7 @@ def test_the_peak_is_measured_by_the_compiler_that_cc_names(monkeypatch: pytest.
 
 
 def test_the_trials_of_the_benchmark_fall_to_its_processes_evenly() -> None:
-    eager, native = (
-        next(v for v in against_eager("64,2,64,8", 4) if v.name.startswith(n)) for n in ("eager, 2", "nat")
-    )
+    eager, native = (next(v for v in against_eager("64,2,64,8", 4) if v.name.startswith(n)) for n in (BASELINE, "nat"))
     assert eager.trials == native.trials
     assert len(eager.trials) == 16
     for part in (eager.part(0), eager.part(1)):
@@ -429,11 +428,11 @@ def test_steady_says_how_much_faster_than_two_eager_processes(monkeypatch: pytes
     _fake(monkeypatch, steady, lambda v, round_: _rate(v, rates[v.engine][round_]), without="native, bfl")
     part = steady.steady(Options(rounds=2, shapes=("64,2,64,8",)))
     eager, torch_ = "1.5 (1.00)", "5.0 (3.50; 3.00-4.00)"
-    row = [eager, eager, torch_, torch_, "20.0 (12.50; 10.00-15.00)", "-"]
+    row = [eager, eager, eager, torch_, torch_, "20.0 (12.50; 10.00-15.00)", "-"]
     assert _cells(part.text, "64, 2, 64, 8") == row
-    ratios_ = {value["variant"].split(",")[0]: value["ratios"] for value in part.values[:5]}
+    ratios_ = {value["variant"].split(",")[0]: value["ratios"] for value in part.values[:6]}
     assert ratios_ == {"eager": [1, 1], "torch ensembles of 4": [4, 3], "native": [10, 15]}
-    assert part.values[5]["ratios"] == []
+    assert part.values[6]["ratios"] == []
     assert "Left out: native, bfloat16" in part.text
     assert part.values[1]["variant"] == BASELINE
     assert part.values[1]["tokens_per_second"] == [1000, 2000]
@@ -464,18 +463,23 @@ def test_density_says_how_much_faster_than_dense(monkeypatch: pytest.MonkeyPatch
 
     _fake(monkeypatch, steady, per_token, without="bfloat16")
     monkeypatch.setattr(matrices, "require_native", lambda: None)
-    monkeypatch.setattr(matrices, "seconds", lambda width, densities, precision: [9e-6, 3e-6, 1e-6])
+    turns_ = [[8e-6, 12e-6], [2e-6, 6e-6], [1e-6, 1e-6]]
+    monkeypatch.setattr(matrices, "seconds", lambda width, densities, precision, rounds: turns_)
     part = steady.density(Options(rounds=2, quick=True))
     assert _cells(part.text, "1") == ["12.00 (1.00)", "12.00 (1.00)", "-"]
     assert _cells(part.text, "1/8") == ["-", "2.00 (6.00; 4.00-8.00)", "-"]
     assert _cells(part.text, "1/64") == ["2.00 (6.00; 4.00-8.00)", "2.00 (6.00; 4.00-8.00)", "-"]
-    assert _cells(part.text, "1024 | bfloat16")[1:] == ["9 (1.00)", "3 (3.00)", "1 (9.00)"]
+    name = f"native matrix, {precision_name('bfloat16', 'native')}"
+    assert _cells(part.text, f"1024 | {name}")[1:] == ["10 (1.00)", "4 (3.00; 2.00-4.00)", "1 (10.00; 8.00-12.00)"]
+    alone = part.values[-1]
+    assert alone["variant"] == name
+    assert alone["microseconds_of_a_matrix"] == [[8, 12], [2, 6], [1, 1]]
 
 
 def test_width_counts_as_the_field_does_and_divides_by_the_peak_of_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"torch": (1e5, 1e5), "native": (2e5, 4e5)}
     _fake(monkeypatch, steady, lambda v, round_: _rate(v, rates[v.engine][round_]), without="torch, bfloat16")
-    peaks = iter([{"float32": 200.0, "bfloat16": 1000.0}, {"float32": 400.0}] * 2)
+    peaks = iter([{"float32": 200.0, "bfloat16": 1000.0}, {"float32": 400.0}])
     monkeypatch.setattr(peak, "measured", lambda: next(peaks))
     part = steady.width(Options(rounds=2, quick=True))
     # Width 64, depth 2, context 64: 2 x 12 x 64^2 hidden weights, 256 x 64 of the readout.
@@ -484,8 +488,9 @@ def test_width_counts_as_the_field_does_and_divides_by_the_peak_of_the_round(mon
     assert part.values[0]["flops_per_token"] == flops
     assert part.values[0]["peaks"] == {"float32": [200.0, 400.0]}
     # 78.6 GFLOP/s of 200 and 400: 39 and 20 %; 157 of 200 and 315 of 400: both 79 %.
-    row = ["79 (29 %)", "-", "236 (79 %, 3.00; 2.00-4.00 x torch)", "236"]
+    row = ["79 (29 %; 20-39)", "-", "236 (79 %, 3.00; 2.00-4.00 x torch)", "236"]
     assert _cells(part.text, "64") == row
+    assert [value["width"] for value in part.values] == [64] * 4 + [256] * 4
     assert "6 FLOPs for every weight" in part.text
     assert "over all positions" in part.text
 
@@ -494,6 +499,9 @@ def test_ensemble_and_workers_say_how_much_faster_than_one(monkeypatch: pytest.M
     _fake(monkeypatch, steady, lambda v, round_: _rate(v, 1e5 * v.together * v.processes))
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     assert _cells(steady.ensemble(Options(rounds=1, quick=True)).text, "64") == ["10.00 (1.00)", "2.50 (4.00)", "4"]
+    few = steady.ensemble(Options(rounds=1, quick=True, without=("torch, 1",)))
+    assert _cells(few.text, "64") == ["2.50", "4"]
+    assert not steady.ensemble(Options(rounds=1, quick=True, without=("torch",))).values
     part = steady.workers(Options(rounds=1))
     assert _cells(part.text, "native, float32") == ["100.0 (1.00)", "200.0 (2.00)", "300.0 (3.00)"]
 
@@ -523,25 +531,44 @@ def test_end_to_end_says_how_much_faster_than_a_process_per_trial(monkeypatch: p
     def in_turn_(ways: Sequence[end_to_end.Way], trials: Sequence[Trial], repeats: int) -> Any:
         took = {way.name: [10.0, 20.0] if way.engine is None else [2.0, 5.0] for way in ways}
         took[ways[-1].name] = []
-        return took, {name: [] for name in took}, {ways[-1].name: "no compiler"}
+        return took, {name: [Load(0.5, 0.0)] for name in took}, {ways[-1].name: "no compiler"}
 
     monkeypatch.setattr(end_to_end, "_in_turn", in_turn_)
-    monkeypatch.setattr(end_to_end, "chosen_engines", lambda: ["native"])
-    part = end_to_end.end_to_end(Options(quick=True))
+    part = end_to_end.end_to_end(Options(quick=True, without=("torch",)))
     assert _cells(part.text, "64") == ["15.0 (1.00)", "3.5 (4.50; 4.00-5.00)", "-"]
     assert [value["times_faster"] for value in part.values] == [[1, 1], [5, 4], []]
     assert part.text.endswith(": no compiler")
+    assert "0.50 cores" in others(part.values)
+    alone = end_to_end.end_to_end(Options(quick=True, without=("process", "torch")))
+    assert _cells(alone.text, "64") == ["3.5", "-"]
 
 
 def test_memory_is_that_of_one_trial_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    def taken(engine: str, shape: str, count: int) -> float | str:
-        return {"eager": 150.0, "torch": 100 + 2.5 * count}.get(engine, "no compiler")
+    def taken(engine: str, shape: str, density: float, count: int) -> float | str:
+        return {"eager": 150.0, "torch": 100 + 2.5 * density * count}.get(engine, "no compiler")
 
     monkeypatch.setattr(memory, "_in_a_process", taken)
     part = memory.memory(Options(quick=True))
-    assert _cells(part.text, "64") == ["150.0", "2.5", "-"]
-    assert [value["mebibytes_per_trial"] for value in part.values] == [150, 2.5, None]
-    assert "Left out: native: no compiler" in part.text
+    assert _cells(part.text, "64 | 1")[1:] == ["150.0", "2.5", "-"]
+    assert _cells(part.text, "64 | 1/8")[1:] == ["150.0", "0.3", "-"]
+    assert [value["mebibytes_per_trial"] for value in part.values] == [150, 2.5, None, 150, 2.5 / 8, None]
+    assert part.text.count("Left out: native: no compiler") == 1
+    assert _cells(memory.memory(Options(quick=True, without=("process", "native"))).text, "64 | 1")[1:] == ["2.5"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says it")
+def test_memory_of_its_own_has_no_pages_of_files(tmp_path: Path) -> None:
+    (tmp_path / "numbers").write_bytes(bytes(64 << 20))
+    code = (
+        "import sys, numpy\nfrom benchmarks.memory import most_of_its_own\nbefore = most_of_its_own()\n"
+        "file = numpy.memmap(sys.argv[1], mode='r')\nassert not file.sum()\nmapped = most_of_its_own()\n"
+        "kept = numpy.ones(32 << 20, numpy.uint8)\nprint(mapped - before, most_of_its_own() - mapped)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "numbers")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
+    mapped, held = map(float, out.split())
+    assert abs(mapped) < 8
+    assert held == pytest.approx(32, abs=4)
 
 
 def test_the_crossover_is_dense_over_sparse_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,7 +583,7 @@ def test_the_crossover_is_dense_over_sparse_time(monkeypatch: pytest.MonkeyPatch
             return self.seconds
 
     monkeypatch.setattr(crossover, "NativeTrial", NativeTrial)
-    monkeypatch.setattr(crossover, "best", lambda calls, rounds, seconds: [call() for call in calls])
+    monkeypatch.setattr(crossover, "turns", lambda calls, rounds, seconds: [[call()] for call in calls])
     assert crossover.dense_over_sparse(TINY.replace(density=1 / 8), 1, 0.1) == 4
     assert kept == crossover.engine.SPARSE_BELOW
 
@@ -566,7 +593,7 @@ def test_matrices_say_the_operations_that_a_density_leaves(
 ) -> None:
     monkeypatch.setattr(matrices, "require_native", lambda: None)
     monkeypatch.setattr(matrices, "native", lambda trial, backward: None)
-    monkeypatch.setattr(matrices, "best", lambda calls, rounds, least: [1e-3] * len(calls))
+    monkeypatch.setattr(matrices, "turns", lambda calls, rounds, least: [[1e-3, 1e-3, 5e-3]] * len(calls))
     monkeypatch.setattr(matrices, "_others_alone", lambda width, rounds, least: {"numpy": 2e-3})
     # 2 x 4 x 128 x 128 operations for each of 512 tokens: 67.1 million.
     found = matrices._gflops(128, 1, 0.1)
@@ -595,7 +622,8 @@ def test_what_needs_the_native_engine_says_in_one_line_that_there_is_none(
     with pytest.raises(SystemExit, match=f"^not measured: {why}$"):
         module.main()
     monkeypatch.setattr(matrices, "seconds", tried)
-    assert steady._matrices((1.0,)) == [f"The native engine's matrices alone: not measured, {why}."]
+    part = steady._matrices(Options(), (1.0,))
+    assert part == (f"The native engine's matrices alone: not measured, {why}.", [])
 
 
 # --- the baseline ---
@@ -668,7 +696,7 @@ def test_the_whole_benchmark_prints_tables_and_stores_every_round(
     main([*words, "--without", "native,bfloat16,1 process", "--output", str(tmp_path / "bench.json")])
     stored = json.loads((tmp_path / "bench.json").read_text())
     assert set(stored["parts"]) == {"steady"}
-    eager = next(v for v in stored["parts"]["steady"] if v["variant"] == "eager, 2 processes x 1 thread")
+    eager = next(v for v in stored["parts"]["steady"] if v["variant"] == "eager, float32, 2 processes x 1 thread")
     assert eager["ratios"] == [1.0]
     assert eager["tokens_per_second"][0] > 100
     assert {"cpu", "cores", "torch", "python", "compiler", "commit", "date"} <= stored["machine"].keys()

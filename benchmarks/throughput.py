@@ -54,12 +54,18 @@ def parsed(words: Sequence[str] | None = None) -> tuple[list[str], Options, Path
     )
     parser.add_argument("--quick", action="store_true", help="small settings, about three minutes")
     parser.add_argument("--rounds", type=_count, metavar="N", help="rounds; default: 5")
-    parser.add_argument("--seconds", type=_duration, metavar="S", help="seconds of a variant in a round; default: 0.8")
-    parser.add_argument("--repeats", type=_count, metavar="N", help="rounds of the end-to-end runs; default: 3")
+    parser.add_argument("--seconds", type=_duration, metavar="S", help="of a variant in a round; default: 0.8")
+    parser.add_argument("--repeats", type=_count, metavar="N", help="rounds of end_to_end; default: 3")
     parser.add_argument(
-        "--shapes", type=_shape, nargs="+", metavar="W,D,C,B", help="width, depth, context, batch; default: seven"
+        "--shapes",
+        type=_shape,
+        nargs="+",
+        metavar="W,D,C,B",
+        help="of steady: width, depth, context, batch; default: seven",
     )
-    parser.add_argument("--together", type=_count, metavar="K", help="trials of a torch ensemble on a CPU; default: 4")
+    parser.add_argument(
+        "--together", type=_count, metavar="K", help="of steady and workers: trials of a torch ensemble; default: 4"
+    )
     parser.add_argument(
         "--without", type=_words, metavar="A,B", help="leave out variants in whose name such a word occurs"
     )

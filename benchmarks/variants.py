@@ -108,7 +108,7 @@ def _native_steps(trial: Trial) -> Callable[[int], None]:
     from hpsweep.proxy.data import load_dataset
 
     engine = importlib.import_module("hpsweep.proxy.native")
-    if reason := engine.unavailable():
+    if reason := engine.unavailable() or engine.unsupported(trial):
         raise NotImplementedError(reason)
     native = engine.NativeTrial(trial, load_dataset(trial.data))
     return _onwards(trial, lambda first, count: float(native.steps(first, count)[-1]))

@@ -131,6 +131,14 @@ def experiment(folder: Path, **changes: Any) -> Sweep:
     return made
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the process runs, on Linux; one that has ended and waits to be heard of does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except OSError:
+        return False
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
     """Return when the condition holds; AssertionError if it does not in time."""
     end = time.monotonic() + seconds

@@ -287,7 +287,7 @@ def test_engines_train_on_from_step_to_step_and_begin_again_at_the_end(monkeypat
             calls.append((first, count))
             return np.full(count, self.loss, np.float32)
 
-    module = SimpleNamespace(NativeTrial=NativeTrial, unavailable=lambda: None)
+    module = SimpleNamespace(NativeTrial=NativeTrial, unavailable=lambda: None, unsupported=lambda trial: None)
     monkeypatch.setitem(sys.modules, "hpsweep.proxy.native", module)
     variant = Variant(name="", engine="native", trials=(TINY, TINY.replace(lr=2.0)))
     good, bad = groups(variant, variant.trials)
@@ -658,6 +658,12 @@ def test_the_eager_baseline_multiplies_with_masks_only_where_there_are_any() -> 
 
 
 # --- the whole ---
+
+
+def test_what_native_leaves_to_torch_is_left_out() -> None:
+    (long,) = trials_of("32,1,2048,1", [1.0])
+    with pytest.raises(NotImplementedError, match=r"context 2048|C compiler"):
+        groups(Variant(name="", engine="native", trials=(long,)), (long,))
 
 
 @pytest.mark.slow

@@ -163,14 +163,7 @@ def test_workers_end_in_the_middle_of_training_when_the_driver_is_killed(tmp_pat
     fake.wait_for(lambda: len({pid for _, _, pid in fake.log(tmp_path)}) == 2)
     driver.kill()
     driver.communicate()
-    fake.wait_for(lambda: not any(is_alive(pid) for _, _, pid in fake.log(tmp_path)), seconds=30)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
-    except OSError:
-        return False
+    fake.wait_for(lambda: not any(fake.is_alive(pid) for _, _, pid in fake.log(tmp_path)), seconds=30)
 
 
 def test_attempt_speaks_of_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy import model, native
-from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, windows
 from hpsweep.proxy.native import engine
 from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.proxy.optimizer import mask_gradients
@@ -386,6 +387,34 @@ def test_alone_packed_in_slices_and_in_two_threads_are_bit_identical(precision: 
 def test_a_diverging_trial_leaves_its_neighbours_bit_identical(both: tuple[Outcome, Outcome]) -> None:
     for trial, row in zip(MIXED, both[0].rows, strict=False):
         assert _held_out(native.train([trial])) == row["val_loss"]
+
+
+def test_seeds_are_trained_one_after_the_other_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [BASE.replace(steps=3, density=density, seed=seed) for density in (1, 1 / 8) for seed in (0, 1, 2)]
+    alone = [native.train([trial]).rows[0]["val_loss"] for trial in trials]
+    seeds: list[set[int]] = []
+
+    class Watched(NativeTrial):
+        def __init__(self, trial: Trial, data: Dataset, drawn: dict[Any, Any]) -> None:
+            super().__init__(trial, data, drawn)
+            seeds.append({key[1] for key in drawn})
+
+    monkeypatch.setattr(engine, "NativeTrial", Watched)
+    rows = native.train(trials).rows
+    assert seeds == [{0}, {0}, {1}, {1}, {2}, {2}]
+    assert [row["trial_id"] for row in rows] == [trial.trial_id for trial in trials]
+    assert [row["val_loss"] for row in rows] == alone
+
+
+def test_a_token_that_is_in_no_vocabulary_is_refused() -> None:
+    """As when a file is changed that is in use."""
+    data = load_dataset(BASE.data)
+    for token in (data.vocabulary, 2**32 - 1):
+        wrong = np.full(5000, token, np.uint32)
+        training = NativeTrial(BASE, dataclasses.replace(data, train=wrong, validation=wrong))
+        for call in (lambda: training.steps(0, 2), training.evaluate, lambda: training.gradients(0)):  # noqa: B023
+            with pytest.raises(ValueError, match=f"has token {token} now, and a vocabulary of 256"):
+                call()
 
 
 def test_progress_counts_the_steps_of_all_trials() -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from hpsweep.proxy import native
 from hpsweep.proxy.native import build
 from hpsweep.proxy.train import train
 from hpsweep.spec import Trial
+from tests import fake_training as fake
 from tests.native_library import TARGETS, X86
 
 TINY = Trial(width=16, head_size=8, depth=1, context=8, batch=2, steps=2, eval_sequences=3)
@@ -283,6 +285,46 @@ def test_a_cache_that_cannot_be_written_to_is_not_needed(monkeypatch: pytest.Mon
     monkeypatch.setattr(build.tempfile, "TemporaryFile", refused)
     assert native.unavailable() is None
     assert _built(tmp_path / "cache/hpsweep") == []
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", ["nothing may run there", "no room"])
+def test_a_cache_that_no_library_can_be_kept_in_and_run_from_is_not_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    cache, real = tmp_path / "cache/hpsweep", build.tempfile.TemporaryFile
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(build.os, "ST_NOEXEC", 8, raising=False)
+    if what == "no room":
+        full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 # build.py closes it
+        monkeypatch.setattr(build.tempfile, "TemporaryFile", lambda dir: full if dir == cache else real(dir=dir))
+    else:
+        monkeypatch.setattr(build.os, "statvfs", lambda path: SimpleNamespace(f_flag=8 if path == cache else 0))
+    assert native.unavailable() is None
+    assert _built(cache) == []
+    assert len(_built(tmp_path / f"temporary/hpsweep-{os.getuid()}")) == 1
+
+
+def test_a_linker_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As where its memory or the disk is full."""
+    linker = "echo /usr/bin/ld: final link failed: No space left >&2\necho collect2: error: ld returned 1 >&2\nexit 1"
+    compiler = _compiler_script(tmp_path / "full", linker)
+    monkeypatch.setenv("CC", compiler)
+    assert native.unavailable() == f"{compiler} could not build it: /usr/bin/ld: final link failed: No space left"
+
+
+def test_a_compiler_that_does_not_end_is_tried_once_and_ends_with_all_it_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler = _compiler_script(
+        tmp_path / "hangs", f"echo $$ >> {tmp_path}/log\nsleep 600 &\necho $! >> {tmp_path}/log\nwait"
+    )
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(build, "_PATIENCE", 2)
+    assert native.unavailable() == f"{compiler} could not build it: {compiler} was not done after 2 s"
+    asked = [int(line) for line in (tmp_path / "log").read_text().split()]
+    assert len(asked) == 2
+    fake.wait_for(lambda: not any(fake.is_alive(process) for process in asked))
 
 
 @needs_compiler

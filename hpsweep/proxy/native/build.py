@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -28,6 +29,7 @@ TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=nativ
 """Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
 
 _PATIENCE = 300  # seconds for a compiler that takes two
+_ROOM = 2**20  # bytes, several times what a library takes
 _UNFINISHED = "building-"
 
 
@@ -61,6 +63,8 @@ def _built(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL | 
             library = load(compile_library([*FLAGS, *target, *flags], compiler=compiler, source=source))
         except (OSError, RuntimeError, AttributeError) as error:  # what was made is no library, or another
             reasons.append(str(error))
+            if isinstance(error, TimeoutError):  # the others would take as long
+                break
             continue
         if library.native_prepare_machine():
             return library
@@ -69,7 +73,9 @@ def _built(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL | 
 
 
 def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None = None, source: Path = ENGINE) -> Path:
-    """The library for these flags, from the cache or freshly made. Raises RuntimeError with the first error.
+    """The library for these flags, from the cache or freshly made.
+
+    Raises RuntimeError with the first error, TimeoutError if the compiler does not come to an end.
 
     `compiler`: a command, perhaps with arguments. `source`: what is compiled; the tests' own file includes engine.c.
     """
@@ -103,22 +109,27 @@ def _name(key: str, library: Path) -> str:
 
 
 def _run(command: Sequence[str], compiler: str) -> None:
-    """Compile. Raises RuntimeError with the compiler's first error, or where it does not come to an end."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{compiler} was not done after {_PATIENCE} s") from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise RuntimeError(lines[0] if lines else f"{compiler} failed with exit status {done.returncode}")
+    """Compile. Raises RuntimeError with the compiler's first error, TimeoutError if it does not come to an end."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=_PATIENCE)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # what the compiler has started too
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TimeoutError(f"{compiler} was not done after {_PATIENCE} s") from None
+            raise
+    if process.returncode:
+        lines = said.splitlines()  # the last of them says that the linker failed, which has said why
+        errors = [line for line in lines if "error" in line and not line.startswith("collect2")] or lines
+        raise RuntimeError(errors[0] if errors else f"{compiler} failed with exit status {process.returncode}")
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -160,20 +171,24 @@ def _processor() -> str:
 
 
 def _cache() -> Path:
-    """A folder of this user's that can be written to: in the home folder, else among the temporary files.
+    """A folder of this user's that libraries can be kept in and run from: at home, else among the temporary files.
 
     Raises RuntimeError or OSError if there is none.
     """
     try:
-        return _writable(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep")
+        return _usable(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep")
     except (OSError, RuntimeError):  # no home at all is a RuntimeError
-        folder = _writable(Path(tempfile.gettempdir(), f"hpsweep-{os.getuid()}"))
+        folder = _usable(Path(tempfile.gettempdir(), f"hpsweep-{os.getuid()}"))
         if folder.stat().st_uid != os.getuid():  # who could put a library there
             raise RuntimeError(f"{folder} belongs to another user; set XDG_CACHE_HOME") from None
         return folder
 
 
-def _writable(folder: Path) -> Path:
+def _usable(folder: Path) -> Path:
+    """The folder, made if need be. Raises OSError if a library finds no room there, or may not run from there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        return folder
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(_ROOM))
+    if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # which macOS does not have
+        raise OSError(f"nothing may run from {folder}")
+    return folder

@@ -118,7 +118,7 @@ class NativeTrial:
         Not a number where the gradient was not finite. Stops after a loss that is not at most `limit`.
         """
         trial = self.trial
-        tokens = sequences(self.data.train, self.offsets[first : first + count], trial.context).astype(np.int32)
+        tokens = self._tokens(sequences(self.data.train, self.offsets[first : first + count], trial.context))
         factors = np.array([schedule(trial, step) for step in range(first, first + count)], np.float32)
         losses, each = np.empty(count), np.empty(trial.batch)
         taken = self._library.native_train(
@@ -147,7 +147,7 @@ class NativeTrial:
     def evaluate(self) -> npt.NDArray[np.float64]:
         """Loss of every held-out sequence, nats/token."""
         inputs, targets = validation_windows(self.data, self.trial.eval_sequences, self.trial.context)
-        tokens = np.concatenate([inputs, targets[:, -1:]], 1).astype(np.int32)
+        tokens = self._tokens(np.concatenate([inputs, targets[:, -1:]], 1))
         losses = np.empty(len(tokens))
         for i in range(0, len(tokens), _EVALUATED):
             some, found = tokens[i : i + _EVALUATED], losses[i : i + _EVALUATED]
@@ -156,7 +156,7 @@ class NativeTrial:
 
     def gradients(self, step: int) -> npt.NDArray[np.float64]:
         """Losses of the sequences of a step's batch, nats/token; `tensor` then gives their mean's gradients."""
-        tokens = sequences(self.data.train, self.offsets[step], self.trial.context).astype(np.int32)
+        tokens = self._tokens(sequences(self.data.train, self.offsets[step], self.trial.context))
         losses = np.empty(self.trial.batch)
         self._library.native_gradients(ctypes.byref(self._model), _pointer(tokens), _pointer(losses))
         return losses
@@ -170,6 +170,18 @@ class NativeTrial:
             whole[self._sparse[name]] = flat[: np.count_nonzero(self._sparse[name])]
             return whole
         return flat.reshape(*shape[:-1], -1)[..., : shape[-1]].copy() if len(shape) > 1 else flat[: shape[0]].copy()
+
+    def _tokens(self, found: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Tokens for the library, which takes rows of the embedding by them.
+
+        Raises ValueError for one that is not in the vocabulary: data that is mapped from a file can change.
+        """
+        if (largest := found.max()) >= self.data.vocabulary:
+            raise ValueError(
+                f"{self.trial.data} has token {largest} now, and a vocabulary of {self.data.vocabulary} when training "
+                "began: do not change it meanwhile."
+            )
+        return found.astype(np.int32)
 
     def _build(self) -> _Model:
         trial = self.trial
@@ -269,7 +281,7 @@ class NativeTrial:
 
 
 def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
-    """Train the trials, one after the other, each whole; rows in their order.
+    """Train the trials, one after the other, each whole, those of one seed together; rows in the order of the trials.
 
     `progress` is called with (steps done, steps in all). Raises ValueError if the shapes differ, the data is unfit, the
     device is no CPU, or a trial is left to the torch engine; RuntimeError where the engine cannot be built.
@@ -281,28 +293,30 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | 
     check_shapes(trials)
     data = load_dataset(trials[0].data)
     total, before = sum(trial.total_steps for trial in trials), 0
-    histories, validation, diverged, seconds = [], {}, {}, []
-    drawn: dict[Any, Any] = {}
-    for i, trial in enumerate(trials):
-        started = time.perf_counter()
+    histories, seconds = np.empty((trials[0].total_steps, len(trials))), np.empty(len(trials))
+    validation, diverged = {}, {}
+    seed, drawn = trials[0].seed, dict[Any, Any]()
+    for i in sorted(range(len(trials)), key=lambda i: trials[i].seed):
+        trial, started = trials[i], time.perf_counter()
+        if trial.seed != seed:
+            seed, drawn = trial.seed, {}
         training = NativeTrial(trial, data, drawn)
 
         def report(steps: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + steps, total)
 
-        losses, step = training.train(report)
-        histories.append(losses)
+        histories[:, i], step = training.train(report)
         if step is None:
             validation[i] = training.evaluate()
         else:
             diverged[i] = step
         before += trial.total_steps
-        seconds.append(time.perf_counter() - started)
+        seconds[i] = time.perf_counter() - started
     result = outcome(
         trials,
         data,
-        np.stack(histories, 1),
+        histories,
         validation,
         diverged,
         device=cpu_name(),
@@ -311,7 +325,7 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | 
         torch_version=None,
     )
     for row, own in zip(result.rows, seconds, strict=True):
-        row["seconds"] = own
+        row["seconds"] = float(own)
     return result
 
 

@@ -2,7 +2,8 @@
 
 It finds its orders and its log beside the file that the trials name as their data, so that workers of Ray,
 which do not inherit our environment, find them too. orders.json: seconds per ensemble, silent for no word of progress;
-trial ids that raise, that kill their worker always, or once; noise of the losses, by trial.
+how many trials must have started before any is trained; trial ids that raise, that kill their worker always, or once;
+noise of the losses, by trial.
 """
 
 from __future__ import annotations
@@ -38,8 +39,13 @@ def sweep(folder: Path, **changes: Any) -> Sweep:
 
 
 def order(folder: Path, **orders: Any) -> None:
-    """Say how `train` behaves: seconds, silent, fail, die, die_once, noise, data_hash (another than ours)."""
-    (folder / "orders.json").write_text(json.dumps(orders))
+    """Say how `train` behaves from its next ensemble on.
+
+    seconds, silent, together, fail, die, die_once, noise, data_hash (another than ours).
+    """
+    written = folder / "orders.tmp"
+    written.write_text(json.dumps(orders))
+    written.replace(folder / "orders.json")  # whole, whichever worker reads it now
 
 
 def log(folder: Path) -> list[tuple[str, str, int]]:
@@ -58,6 +64,7 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Callable[[i
     ids = {trial.trial_id for trial in trials}
     if ids & set(orders.get("die", [])) or (ids & set(orders.get("die_once", [])) and _first_time(folder)):
         os.kill(os.getpid(), signal.SIGKILL)
+    wait_for(lambda: sum(what == "started" for what, _, _ in log(folder)) >= orders.get("together", 0))
     for step in range(10):
         time.sleep(orders.get("seconds", 0.05) / 10)
         if progress is not None and not orders.get("silent"):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import multiprocessing
+import re
 import shutil
 import subprocess
 import sys
@@ -691,7 +692,7 @@ def test_the_gpu_part_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2:] == ["| one eager trial", "| 2 eager processes", "| ensemble of 1", "| ensemble of 2"]
     assert "Knee, the smallest ensemble within 10 % of the best: " in part.text
     assert [len(value["tokens_per_second"]) for value in part.values] == [1, 1, 1, 1]
-    assert PARTS["gpu"](options).values == [] or torch.cuda.is_available()
+    assert torch.cuda.is_available() or PARTS["gpu"](options).values == []
 
 
 @pytest.mark.slow
@@ -731,11 +732,18 @@ def test_a_stack_counts_as_its_outermost_known_function() -> None:
 def test_time_is_shared_out_among_the_functions_of_a_step() -> None:
     dense, sparse = (profile.shares(Trial(steps=5000, lr=2.0**-9, density=density), 1.0) for density in (1, 1 / 64))
     assert sum(dense.values()) == pytest.approx(1)
-    assert set(profile.GROUPS.values()) <= dense.keys()
+    # Norms take about a hundredth: a second of samples may miss them.
+    assert set(profile.GROUPS.values()) - {"norms"} <= dense.keys() | sparse.keys()
     matrices = ("hidden matrices, forward", "hidden matrices, backward")
-    assert sum(map(dense.__getitem__, matrices)) > 0.5 > sum(map(sparse.__getitem__, matrices))
+    assert sum(dense.get(name, 0) for name in matrices) > 0.5 > sum(sparse.get(name, 0) for name in matrices)
     assert dense["hidden matrices, backward"] > dense["hidden matrices, forward"]
-    assert sparse[profile.READOUT] > sparse["GELU"]  # readout is told from hidden matrices
+    # Readout is told from hidden matrices: it takes about six times as long as they do forward, else a third.
+    assert sparse[profile.READOUT] > sparse.get("hidden matrices, forward", 0)
+
+
+def test_every_function_that_time_is_shared_out_among_is_one_of_the_engines() -> None:
+    sources = "".join(path.read_text() for path in native.build.SOURCES.glob("*.[ch]"))
+    assert [name for name in profile.GROUPS if not re.search(rf"^static .*\b{name}\(", sources, re.MULTILINE)] == []
 
 
 def test_a_source_line_is_found_wherever_the_library_was_made() -> None:

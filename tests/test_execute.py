@@ -348,8 +348,8 @@ def test_on_ray_a_killed_worker_and_a_bad_trial_cost_no_other_trial(tmp_path: Pa
 @pytest.mark.slow
 def test_on_ray_a_killed_or_interrupted_driver_resumes_with_what_is_missing(tmp_path: Path, cluster: str) -> None:
     sweep = fake.experiment(tmp_path)
-    fake.order(tmp_path, seconds=0.3)
     for number in (signal.SIGKILL, signal.SIGINT, None):
+        fake.order(tmp_path, seconds=1 if number else 0.1)  # far from done when it is killed
         before, position = stored(tmp_path), len(fake.log(tmp_path))
         driver = fake.command(tmp_path, "run", "fake", "--address", cluster, "--device", "cpu", "--ensemble-size", "4")
         if number:
@@ -403,7 +403,7 @@ def test_a_ray_cluster_that_dies_costs_what_was_running_and_says_so(
 @pytest.mark.slow
 def test_on_ray_two_workers_share_a_gpu(tmp_path: Path, cluster: str) -> None:
     fake.experiment(tmp_path, grid={"lr": [2.0**k for k in range(-12, -4)]})
-    fake.order(tmp_path, seconds=1)
+    fake.order(tmp_path, seconds=0, together=8)
     words = ("--device", "cuda", "--gpus-per-worker", "0.5", "--ensemble-size", "4")
     driver = fake.command(tmp_path, "run", "fake", "--address", cluster, *words)
     _, err = driver.communicate(timeout=240)

@@ -6,6 +6,7 @@ Each runs in a process of its own that begins with the sanitizer's library, sinc
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def _under(flags: str, libraries: Sequence[str], arguments: Sequence[str]) -> tu
         pytest.skip("needs a C compiler")
     found = [
         subprocess.run(
-            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+            [*shlex.split(compiler), f"-print-file-name={name}"], capture_output=True, text=True, check=True
         ).stdout.strip()
         for name in libraries
     ]

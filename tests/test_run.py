@@ -273,6 +273,8 @@ def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path:
     sweep = fake.experiment(tmp_path)
     fake.order(tmp_path, seconds=0.3)
     driver = fake.command(tmp_path, "run", "fake", "--workers", "2", "--ensemble-size", "3")
+    fake.wait_for(lambda: fake.log(tmp_path))
+    fake.order(tmp_path, seconds=600)  # whatever begins after the first is in the middle of training at the signal
     fake.wait_for(lambda: stored(tmp_path))
     driver.send_signal(number)
     out, err = driver.communicate(timeout=120)
@@ -298,7 +300,7 @@ def test_a_run_that_is_stopped_says_how_to_resume_and_leaves_no_worker(tmp_path:
 
 def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_path: Path) -> None:
     fake.experiment(tmp_path)
-    fake.order(tmp_path, seconds=0.6)
+    fake.order(tmp_path, seconds=600)  # longer than the second takes to start
     first = fake.command(tmp_path, "run", "fake", "--workers", "1")
     fake.wait_for(lambda: fake.log(tmp_path))
     second = fake.command(tmp_path, "run", "fake")

@@ -58,6 +58,33 @@ def test_the_trials_that_fit_leave_a_tenth_of_the_memory_free(
     assert fitting(free, one, several, count) == size
 
 
+@pytest.mark.parametrize(
+    ("most", "calls"),
+    [
+        (2**31, [(-3, 2**30), (-1, 2**31 - 1)]),
+        (2**25, [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]),  # glibc before 2.35: the largest that it takes
+        (2**24, [(-3, 2**30), (-3, 2**25)]),  # the other call would only keep the threshold from growing
+    ],
+)
+def test_blocks_as_large_as_the_c_library_allows_are_kept(
+    monkeypatch: pytest.MonkeyPatch, most: int, calls: list[tuple[int, int]]
+) -> None:
+    made: list[tuple[int, int]] = []
+
+    def mallopt(what: int, value: int) -> int:
+        made.append((what, value))
+        return int(what != -3 or value <= most)
+
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: mock.Mock(mallopt=mallopt))
+    device.keep_memory.__wrapped__()
+    assert made == calls
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())
+    device.keep_memory.__wrapped__()
+
+
 def test_memory_that_runs_out_is_told_also_where_it_ended_a_capture() -> None:
     assert out_of_memory(torch.OutOfMemoryError("made up"))
     assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))

@@ -14,6 +14,7 @@ import pytest
 
 from hpsweep import store
 from hpsweep.cli import main
+from hpsweep.parametrization.count import columns, flops_dense, flops_sparse
 from hpsweep.spec import Trial
 from hpsweep.sweep import engine
 from hpsweep.sweep.engine import Serving, serving
@@ -150,15 +151,20 @@ def test_a_plan_for_the_native_engine_packs_and_times_by_the_work_that_it_does(
     planned = plan(sweep, tmp_path / "results", train=ENGINES["native"], **options)
     assert (planned["engine"], planned["ensembles"]) == ("native", 2)  # so small that each worker gets one
     done = [trial for trial in sweep.trials if trial.density == 1.0]
-    rows = [{**fake.row(trial, 1, 1.0, "cpu"), "flops_sparse": 5e6, "finished_at": datetime.now(UTC)} for trial in done]
-    store.append(tmp_path / "results" / "fake", [{**row, "engine": "native"} for row in rows])
+    rows = [
+        {**fake.row(t, 1, 1.0, "cpu"), **columns(t, 256), "engine": "native", "finished_at": datetime.now(UTC)}
+        for t in done
+    ]
+    store.append(tmp_path / "results" / "fake", rows)
     planned = plan(sweep, tmp_path / "results", train=ENGINES["native"], **options)
     data = SimpleNamespace(vocabulary=256)
     work = Cost({sweep.base.data: data}, "native")  # type: ignore[dict-item]
     left = sum(work(trial) for trial in sweep.trials if trial not in done)
     (shape,) = planned["shapes"]
-    assert shape["flops_missing"] == left < shape["flops_sparse"] / 2 < shape["flops_dense"] / 2
-    assert planned["seconds"] == pytest.approx(left / 5e6 / planned["ensembles"])
+    assert shape["flops_missing"] == left < sum(map(work, done))
+    assert shape["flops_sparse"] == sum(flops_sparse(trial, 256) for trial in sweep.trials)
+    assert shape["flops_dense"] == sum(flops_dense(trial, 256) for trial in sweep.trials)
+    assert planned["seconds"] == pytest.approx(left / work(done[0]) / planned["ensembles"])
     assert plan(sweep, tmp_path / "results", train=ENGINES["torch"], **options)["seconds"] is None
 
 

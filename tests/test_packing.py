@@ -155,16 +155,6 @@ def test_what_native_hands_over_is_packed_and_costed_as_torchs() -> None:
     assert 1 < min(sizes) <= max(sizes) <= packing.CPU_ENSEMBLE
 
 
-def test_what_a_trial_costs_is_what_its_engine_does() -> None:
-    sparse = BASE.replace(density=1 / 64)
-    assert Cost(DATA)(sparse) == count.flops_dense(sparse, 256) == Cost(DATA)(BASE)
-    assert NATIVE(sparse) == count.flops_sparse(sparse, 256) < NATIVE(BASE)
-    row = {"flops_dense": 2.0, "flops_sparse": 1.0, "context": 64}
-    unknown = {"flops_sparse": None, "context": 64}
-    assert (Cost(DATA).stored(row), NATIVE.stored(row), NATIVE.stored(unknown)) == (2.0, 1.0, 0.0)
-    assert NATIVE.stored({**row, "context": 1100}) == 2.0
-
-
 def test_sizes_are_by_engine_and_device() -> None:
     assert default_size("torch", "cpu") == packing.CPU_ENSEMBLE
     assert default_size("torch", "cuda") == packing.GPU_ENSEMBLE

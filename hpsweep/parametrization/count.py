@@ -7,10 +7,13 @@ embedding lookup and the optimizer are not counted.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hpsweep.parametrization.rules import SPARSE, tensors
 from hpsweep.spec import Trial, kept
+
+FLOPS_OF_A_WEIGHT = 6
+"""FLOPs per token of every weight of a matrix that is multiplied: two forward, four backward."""
 
 
 class Sizes(NamedTuple):
@@ -47,7 +50,17 @@ def flops_sparse(trial: Trial, vocabulary: int) -> float:
     return _flops(trial, vocabulary, sizes(trial, vocabulary).hidden_nonzeros)
 
 
+def columns(trial: Trial, vocabulary: int) -> dict[str, Any]:
+    """A row's columns of the trial's sizes: tokens, numbers of weights, and FLOPs of training."""
+    return {
+        "tokens": trial.total_tokens,
+        **sizes(trial, vocabulary)._asdict(),
+        "flops_dense": flops_dense(trial, vocabulary),
+        "flops_sparse": flops_sparse(trial, vocabulary),
+    }
+
+
 def _flops(trial: Trial, vocabulary: int, hidden_weights: int) -> float:
     readout = vocabulary * trial.width
     attention = 12 * trial.depth * trial.width * trial.context
-    return float(trial.total_tokens) * (6 * (hidden_weights + readout) + attention)
+    return float(trial.total_tokens) * (FLOPS_OF_A_WEIGHT * (hidden_weights + readout) + attention)

@@ -82,11 +82,14 @@ def keep_memory() -> None:
 
     The C library hands large blocks back to the system, and every step then waits for them to be mapped and zeroed
     anew: a third of the time of a step at width 64, half of it at width 256. Where it is not glibc's, nothing happens.
+
+    glibc before 2.35 refuses to map only blocks above more than 32 MiB on their own. That threshold starts at 128 KiB
+    and grows by itself until one of the two is set, so the other one is set only after it.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_MMAP_THRESHOLD, 2**30)
+        if mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25):
+            mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h; in bytes

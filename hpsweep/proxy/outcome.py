@@ -76,14 +76,7 @@ def outcome(
 
 
 def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
-    return {
-        "trial_id": trial.trial_id,
-        **trial.resolved,
-        "tokens": trial.total_tokens,
-        **count.sizes(trial, vocabulary)._asdict(),
-        "flops_dense": count.flops_dense(trial, vocabulary),
-        "flops_sparse": count.flops_sparse(trial, vocabulary),
-    }
+    return {"trial_id": trial.trial_id, **trial.resolved, **count.columns(trial, vocabulary)}
 
 
 def _result(train_losses: Floats, validation: Floats | None, diverged: int | None) -> dict[str, Any]:

@@ -96,11 +96,10 @@ def _shapes(
 ) -> list[dict[str, Any]]:
     """One record per shape: what it is, how many trials and ensembles, and the sizes and FLOPs of its trials.
 
-    Of those that are missing the FLOPs that the engine does. An Optuna search has `factor` points for each trial that
-    is known.
+    Of those that are missing their cost, as packing.Cost has it. An Optuna search has `factor` points for each trial
+    that is known.
     """
     size, workers, cost = packing
-    dense, sparse = Cost(cost.datasets), Cost(cost.datasets, "native")
     done = {row["trial_id"]: shape_of(row) for row in rows if row["status"] in store.DONE}
     per_shape = Counter(done.values())
     by_shape: dict[tuple[Any, ...], list[Trial]] = {}
@@ -110,8 +109,10 @@ def _shapes(
     packed = Counter(ensemble[0].shape for ensemble in arrange(missing, size, workers, cost))
     records = []
     for shape, trials in by_shape.items():
-        each = {trial.density: trial for trial in trials}.values()  # sizes differ by density alone
-        sizes = [count.sizes(trial, cost.datasets[trial.data].vocabulary) for trial in each]
+        number = Counter(trial.density for trial in trials)
+        each = {trial.density: trial for trial in trials}  # sizes differ by density alone
+        sizes = {d: count.columns(trial, cost.datasets[trial.data].vocabulary) for d, trial in each.items()}
+        nonzeros = [s["parameters"] - s["hidden_parameters"] + s["hidden_nonzeros"] for s in sizes.values()]
         lacking = max(0, len(trials) * factor - per_shape[shape])
         untried = [cost(trial) for trial in trials if trial.trial_id not in done] or list(map(cost, trials))
         records.append(
@@ -126,11 +127,13 @@ def _shapes(
                 "ensembles": packed[shape]
                 if sweep.search in ("grid", "refine")
                 else -(-lacking // (size or CPU_ENSEMBLE)),
-                "parameters": sizes[0].parameters,
-                "nonzeros_min": min(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),
-                "nonzeros_max": max(s.parameters - s.hidden_parameters + s.hidden_nonzeros for s in sizes),
-                "flops_dense": factor * sum(map(dense, trials)),
-                "flops_sparse": factor * sum(map(sparse, trials)),
+                "parameters": sizes[trials[0].density]["parameters"],
+                "nonzeros_min": min(nonzeros),
+                "nonzeros_max": max(nonzeros),
+                **{
+                    name: factor * sum(n * sizes[density][name] for density, n in number.items())
+                    for name in ("flops_dense", "flops_sparse")
+                },
                 "flops_missing": lacking * sum(untried) / len(untried),
             }
         )
@@ -138,8 +141,8 @@ def _shapes(
 
 
 def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> tuple[float | None, str]:
-    """FLOPs per second of a worker, from the stored trials of the engine on the device where it was used last."""
-    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row[cost.column]]
+    """Cost per second of a worker, from the stored trials of the engine on the device where it was used last."""
+    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and cost.stored(row)]
     timed = [row for row in timed if engine is None or str(row["engine"]).startswith(engine)]
     if not timed:
         return None, "unknown until the first ensemble"
@@ -178,7 +181,7 @@ class _Probe:
 
 
 def _probed_rate(sweep: Sweep, size: int | None, cost: Cost, run: Any, train: str) -> tuple[float | None, str]:
-    """FLOPs per second of a worker, from a few steps of an ensemble of the costliest shape."""
+    """Cost per second of a worker, from a few steps of an ensemble of the costliest shape."""
     costliest = max(sweep.trials, key=cost)
     trials = [trial for trial in sweep.trials if trial.shape == costliest.shape][: size or CPU_ENSEMBLE]
     probe = _Probe(trials)

@@ -21,37 +21,56 @@ CPU_ENSEMBLE = 4
 """Trials that the torch engine trains together on a core, unless said otherwise."""
 GPU_ENSEMBLE = 32
 """Trials trained together on a GPU, unless said otherwise."""
-NATIVE_WORK = (1e11, 3e12)
-"""FLOPs of an ensemble of the native engine, one trial after the other: from a second to half a minute of a core.
+NATIVE_WORK = (2e11, 6e12)
+"""The cost of an ensemble of the native engine, one trial after the other: from a second to half a minute of a core.
 
 Less, and messages would count; more, and much would be lost with a worker. In between it is a share of all work, one
 in NATIVE_SHARES per worker, so that workers finish together and large sweeps do not leave a file for every trial."""
 NATIVE_SHARES = 64
+NATIVE_WEIGHT = {"dense": 1.0, "sparse": 2.8, "half": 0.6, "rest": 1.5}
+"""What a FLOP costs in the native engine: in hidden matrices by the way that they are multiplied, and in the rest.
+
+The rest is readout and attention, and stands for all that no density shrinks. Chosen to fit times of one machine, to a
+digit or two: native's steps by density and by width in results/reference/bench, the trials of
+results/reference/lr_by_density, and the table of crossovers in docs/engine.md. tests/test_cost.py says how well.
+"""
+_UNIT = "avx512_bf16"  # what is taken to multiply in bfloat16
 
 
 class Cost:
-    """FLOPs of a trial as its engine does them, which the time goes by.
+    """What a trial costs in its engine, in FLOPs, which the time goes by.
 
-    The native engine leaves out zeros, but for trials that it hands over to torch.
+    In the torch engine, and where the native one hands over to it, the FLOPs with zeros multiplied. In the native
+    engine those that dense matrices in float32 would do in the same time: NATIVE_WEIGHT times the FLOPs of each kind,
+    of the nonzeros alone where the engine multiplies them alone. Which unit multiplies in bfloat16 is not known before
+    the engine is built: it is taken to be AVX-512's. With AMX, densities from 0.07 to 0.2 are multiplied whole instead;
+    without either, those from 0.2 to 0.32 by their nonzeros, and bfloat16 is no faster than float32.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], engine: str = "torch") -> None:
         self.datasets = datasets
-        self.column = "flops_sparse" if engine == "native" else "flops_dense"
+        self.engine = engine
         self.known: dict[tuple[Any, ...], float] = {}
 
     def __call__(self, trial: Trial) -> float:
-        """FLOPs; trials of one shape and density have the same."""
+        """The cost in FLOPs; trials of one shape and density have the same."""
         key = (trial.shape, trial.density)
         if key not in self.known:
-            flops = count.flops_dense if native.unsupported(trial) else getattr(count, self.column)
-            self.known[key] = flops(trial, self.datasets[trial.data].vocabulary)
+            sizes = count.columns(trial, self.datasets[trial.data].vocabulary)
+            self.known[key] = self.stored({**trial.resolved, **sizes})
         return self.known[key]
 
     def stored(self, row: Mapping[str, Any]) -> float:
-        """FLOPs of a stored trial, 0 where they are not known."""
-        handed_over = row["context"] > native.MAX_CONTEXT
-        return row["flops_dense" if handed_over else self.column] or 0.0
+        """The cost of a stored trial in FLOPs, 0 where its FLOPs are not known."""
+        if self.engine != "native" or row["context"] > native.MAX_CONTEXT:
+            return row["flops_dense"] or 0.0
+        if not row["flops_sparse"]:
+            return 0.0
+        way = native.way(row["density"], row["precision"], _UNIT)
+        each = float(count.FLOPS_OF_A_WEIGHT * row["tokens"])
+        weights: int = row["hidden_nonzeros" if way == "sparse" else "hidden_parameters"]
+        rest: float = row["flops_sparse"] - each * row["hidden_nonzeros"]
+        return NATIVE_WEIGHT[way] * each * weights + NATIVE_WEIGHT["rest"] * rest
 
 
 def default_size(engine: str, device: str) -> int | None:

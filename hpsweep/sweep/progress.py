@@ -94,13 +94,13 @@ class Groups:
 
 
 class Tally:
-    """What is stored of a sweep, kept up to date row by row: its rows by id, their statuses and FLOPs, the best."""
+    """What is stored of a sweep, kept up to date row by row: its rows by id, their statuses and cost, the best."""
 
-    def __init__(self, groups: Groups, flops: Callable[[Mapping[str, Any]], float]) -> None:
-        self.groups, self.flops = groups, flops
+    def __init__(self, groups: Groups, cost: Callable[[Mapping[str, Any]], float]) -> None:
+        self.groups, self.cost = groups, cost
         self.rows: dict[str, Mapping[str, Any]] = {}
         self.counts: Counter[str] = Counter()
-        self.work = 0.0  # FLOPs
+        self.work = 0.0  # the cost of all rows
         self.lowest: dict[tuple[Any, ...], float] = {}  # nats/token, by group
         self.lines: dict[tuple[Any, ...], tuple[str, str]] = {}  # label and setting of the lowest, by group
 
@@ -108,10 +108,10 @@ class Tally:
         """Count a row; that of a failed trial is replaced when it has been trained after all."""
         if before := self.rows.get(row["trial_id"]):
             self.counts[before["status"]] -= 1
-            self.work -= self.flops(before)
+            self.work -= self.cost(before)
         self.rows[row["trial_id"]] = row
         self.counts[row["status"]] += 1
-        self.work += self.flops(row)
+        self.work += self.cost(row)
         key = self.groups.key(row)
         if row["status"] == "ok" and row["val_loss"] < self.lowest.get(key, math.inf):
             self.lowest[key] = row["val_loss"]

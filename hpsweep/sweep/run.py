@@ -41,10 +41,10 @@ class DataChanged(ValueError):
 
 
 class _Known(NamedTuple):
-    """The sweep as far as it is known: trials, the FLOPs of all, and groups that may ask for more."""
+    """The sweep as far as it is known: trials, the work of all as Cost has it, and groups that may ask for more."""
 
     total: int
-    flops: float
+    work: float
     refining: int
 
 
@@ -280,10 +280,7 @@ class _Plan:
         return {
             "trial_id": trial.trial_id,
             **trial.resolved,
-            **count.sizes(trial, dataset.vocabulary)._asdict(),
-            "flops_dense": count.flops_dense(trial, dataset.vocabulary),
-            "flops_sparse": count.flops_sparse(trial, dataset.vocabulary),
-            "tokens": trial.total_tokens,
+            **count.columns(trial, dataset.vocabulary),
             "status": "failed",
             "error": error,
             "vocabulary": dataset.vocabulary,
@@ -307,11 +304,11 @@ class _Plan:
         self.reporter.show(self.status(), finished=True)
 
     def status(self) -> Status:
-        """How far the sweep is; the time to go is by FLOPs, not by trials."""
+        """How far the sweep is; the time to go is by what trials cost, not by their number."""
         counts, total = self.stored.counts, self.known.total
         seconds = time.monotonic() - (self.clock or self.started)
         half_done = sum(part * sum(map(self.cost, ensemble)) for ensemble, part in self.running.items())
-        left = self.known.flops - half_done - self.stored.work
+        left = self.known.work - half_done - self.stored.work
         worked = self.worked + half_done
         return Status(
             total=max(total, sum(counts.values())),  # a search may have been shortened since

@@ -9,7 +9,7 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from hpsweep.proxy.data import Dataset, load_dataset, sequences, train_offsets, 
 from hpsweep.proxy.native.build import compiled
 from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, cpu_name, outcome
 from hpsweep.proxy.schedule import schedule
-from hpsweep.spec import Trial
+from hpsweep.spec import Precision, Trial
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,7 +37,10 @@ SPARSE_BELOW = {"float32": 0.32, "amx": 0.07, "avx512_bf16": 0.2, "widened": 0.3
 MAX_CONTEXT = 1024
 """Attention probabilities of whole sequences are kept: longer ones are left to the torch engine."""
 
-_WAYS = {"dense": 0, "sparse": 1, "half": 2}
+Way = Literal["dense", "sparse", "half"]
+"""How a matrix is multiplied: whole in float32, by its nonzeros alone in float32, whole in bfloat16."""
+
+_WAYS: dict[Way, int] = {"dense": 0, "sparse": 1, "half": 2}
 _SLICE_SECONDS = 0.2  # of training between two looks at the clock, and at an interrupt
 _EVALUATED = 64  # sequences between two looks at an interrupt
 
@@ -213,13 +216,13 @@ class NativeTrial:
     def _matrix(self, name: str) -> _Matrix:
         (out, fan_in), kind = self._shapes[name]
         density = self.trial.density if kind in SPARSE else 1.0
-        half = self.trial.precision == "bfloat16"
-        if density < SPARSE_BELOW[self._half if half else "float32"]:
+        chosen = way(density, self.trial.precision, self._half)
+        if chosen == "sparse":
             return self._sparse_matrix(name)
-        result = _Matrix(self._tensor(name), out, fan_in, _WAYS["half" if half else "dense"])
+        result = _Matrix(self._tensor(name), out, fan_in, _WAYS[chosen])
         if density < 1:
             result.mask = self._keep(_rows(self._mask(name).astype(np.float32)))
-        if half:
+        if chosen == "half":
             result.pairs = self._keep(_aligned(out * _padded(-(-fan_in // 2))))
             result.pairs_transposed = self._keep(_aligned(fan_in * _padded(-(-out // 2))))
         return result
@@ -327,6 +330,13 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | 
     for row, own in zip(result.rows, seconds, strict=True):
         row["seconds"] = float(own)
     return result
+
+
+def way(density: float, precision: Precision, unit: str) -> Way:
+    """How a matrix of this density is multiplied; `unit`: what multiplies in bfloat16, a key of SPARSE_BELOW."""
+    if density < SPARSE_BELOW[unit if precision == "bfloat16" else "float32"]:
+        return "sparse"
+    return "half" if precision == "bfloat16" else "dense"
 
 
 def unsupported(trial: Trial) -> str | None:

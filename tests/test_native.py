@@ -445,6 +445,11 @@ def test_slices_of_the_schedule_are_the_trials_own() -> None:
     [
         ([BASE], "cuda", "on a CPU, not on cuda; use engine torch"),
         ([BASE.replace(context=1040)], "cpu", "context 1040 is above 1024; use engine torch"),
+        (
+            [BASE.replace(context=1024, head_size=1, depth=5)],
+            "cpu",
+            r"by 64 heads in 5 blocks would take 1\.25 GiB; use",
+        ),
         ([BASE, BASE.replace(depth=3)], "cpu", "one shape"),
     ],
 )

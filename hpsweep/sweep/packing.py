@@ -62,7 +62,7 @@ class Cost:
 
     def stored(self, row: Mapping[str, Any]) -> float:
         """The cost of a stored trial in FLOPs, 0 where its FLOPs are not known."""
-        if self.engine != "native" or row["context"] > native.MAX_CONTEXT:
+        if self.engine != "native" or native.too_long(row["context"], row["depth"], row["width"] // row["head_size"]):
             return row["flops_dense"] or 0.0
         if not row["flops_sparse"]:
             return 0.0

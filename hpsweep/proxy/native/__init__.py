@@ -5,6 +5,6 @@ same interface as the torch engine's.
 """
 
 from hpsweep.proxy.native.build import unavailable
-from hpsweep.proxy.native.engine import MAX_CONTEXT, NativeTrial, train, unsupported, way
+from hpsweep.proxy.native.engine import NativeTrial, too_long, train, unsupported, way
 
-__all__ = ["MAX_CONTEXT", "NativeTrial", "train", "unavailable", "unsupported", "way"]
+__all__ = ["NativeTrial", "too_long", "train", "unavailable", "unsupported", "way"]

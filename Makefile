@@ -73,7 +73,7 @@ notebooks: install  ## execute the notebooks in place
 notebooks-check: install
 	$(BIN)/python notebooks/execute.py --check
 
-bench: install  ## measure the engines on this machine, about a quarter of an hour, or what BENCH names
+bench: install  ## measure the engines on this machine, about 20 minutes, or what BENCH names
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove the virtual environment and caches; results stay

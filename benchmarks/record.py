@@ -127,7 +127,7 @@ def write(record: dict[str, Any], output: Path) -> Path:
         moment = record["machine"]["date"][:19].replace(":", "").replace("T", "-")
         output = _new_file(output, f"{name.strip('-').lower()}-{record['machine']['cores']}-cores-{moment}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n")
+    output.write_text(json.dumps(record) + "\n")
     return output
 
 

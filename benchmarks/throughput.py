@@ -11,9 +11,8 @@
 
 What is compared runs in turn within every round, so that a noisy machine slows all of it; ratios are formed round by
 round, and so are the percentages of a core's peak, which is measured in every round too; their median counts. Tables
-are printed as Markdown, and every round's value is stored as JSON. About half an hour on two idle cores;
---quick for an impression. Beside other work set --without "1 process": two threads wait for each other most of the time
-there.
+are printed as Markdown, and every round's value is stored as JSON. About 20 minutes on two idle cores; --quick for an
+impression. Beside other work set --without "1 process": two threads wait for each other most of the time there.
 """
 
 from __future__ import annotations

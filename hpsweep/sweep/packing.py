@@ -27,7 +27,7 @@ NATIVE_WORK = (2e11, 6e12)
 Less, and messages would count; more, and much would be lost with a worker. In between it is a share of all work, one
 in NATIVE_SHARES per worker, so that workers finish together and large sweeps do not leave a file for every trial."""
 NATIVE_SHARES = 64
-NATIVE_WEIGHT = {"dense": 1.0, "sparse": 2.8, "half": 0.6, "rest": 1.5}
+NATIVE_WEIGHT = {"dense": 1.0, "sparse": 2.8, "half": 0.57, "rest": 1.5}
 """What a FLOP costs in the native engine: in hidden matrices by the way that they are multiplied, and in the rest.
 
 The rest is readout and attention, and stands for all that no density shrinks. Chosen to fit times of one machine, to a

@@ -12,18 +12,22 @@ from benchmarks.steady import Options, Part, trials_of
 from benchmarks.variants import Engine, Variant, groups
 
 FEW, MANY = 4, 12  # trials held by two processes; the difference is what eight more take
-WAYS: dict[Engine, str] = {"eager": "a process per trial", "torch": "torch ensemble", "native": "native"}
 DENSITIES = (1.0, 1 / 8)
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
+    """A way to hold trials."""
+
     name: str
     engine: Engine
 
 
+WAYS = (Way("a process per trial", "eager"), Way("torch ensemble", "torch"), Way("native", "native"))
+
+
 def memory(options: Options) -> Part:
     """MiB of memory per additional trial, by width and density."""
-    ways = options.kept(_Way(name, engine) for engine, name in WAYS.items())
+    ways = options.kept(WAYS)
     rows, values, reasons = [], [], {}
     for width, density in itertools.product((64,) if options.quick else (64, 128, 256), DENSITIES):
         row: list[object] = [width, "1" if density == 1 else f"1/{1 / density:.0f}"]

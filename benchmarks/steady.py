@@ -31,7 +31,7 @@ class Named(Protocol):
         """What it is called in tables."""
 
 
-Way = TypeVar("Way", bound=Named)
+AnyNamed = TypeVar("AnyNamed", bound=Named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Options:
     without: tuple[str, ...] = ()  # words: variants in whose name one occurs are left out
     quick: bool = False
 
-    def kept(self, ways: Iterable[Way]) -> list[Way]:
+    def kept(self, ways: Iterable[AnyNamed]) -> list[AnyNamed]:
         """Those that are to be measured, of variants or whatever else has a name."""
         return [way for way in ways if not any(word in way.name for word in self.without)]
 
@@ -255,7 +255,8 @@ def width(options: Options) -> Part:
     rows, values = [], []
     for each in widths:
         measured = [m for m in every if m.variant.trials[0].width == each]
-        flops = flops_dense(trials_of(f"{each},2,64,8")[0], VOCABULARY) / trials_of(f"{each},2,64,8")[0].total_tokens
+        (trial,) = trials_of(f"{each},2,64,8", [1.0])
+        flops = flops_dense(trial, VOCABULARY) / trial.total_tokens
         values += [values_of(m, width=each, flops_per_token=flops, peaks=peaks) for m in measured]
         torch = {m.variant.trials[0].precision: m.rates for m in measured if m.variant.engine == "torch"}
         rows.append([each, *(_fraction(m, flops, peaks, torch) for m in measured)])

@@ -41,7 +41,7 @@ def sweep(folder: Path, **changes: Any) -> Sweep:
 def order(folder: Path, **orders: Any) -> None:
     """Say how `train` behaves from its next ensemble on.
 
-    seconds, silent, together, fail, die, die_once, noise, data_hash (another than ours).
+    seconds, silent, together, hold_after, fail, die, die_once, noise, data_hash (another than ours).
     """
     written = folder / "orders.tmp"
     written.write_text(json.dumps(orders))
@@ -49,7 +49,7 @@ def order(folder: Path, **orders: Any) -> None:
 
 
 def log(folder: Path) -> list[tuple[str, str, int]]:
-    """(what, trial id, process) in order; what is "started" or "trained"."""
+    """(what, trial id, process) in order; what is "started", "held" or "trained"."""
     path = folder / "log.txt"
     lines = path.read_text().splitlines() if path.exists() else []
     return [(what, trial_id, int(pid)) for what, trial_id, pid in map(str.split, lines)]
@@ -60,7 +60,11 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Callable[[i
     folder = Path(trials[0].data.removeprefix("text:")).parent
     path = folder / "orders.json"
     orders: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    hold = len(log(folder)) >= orders.get("hold_after", math.inf)
     _note(folder, "started", trials)
+    if hold:
+        _note(folder, "held", trials)
+        wait_for((folder / "released").exists)
     ids = {trial.trial_id for trial in trials}
     if ids & set(orders.get("die", [])) or (ids & set(orders.get("die_once", [])) and _first_time(folder)):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -154,18 +158,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def beginner(folder: Path, *, after: int) -> int:
-    """A worker process that has just begun to train, once the log is `after` lines long.
+def kill_one_that_is_held(folder: Path) -> None:
+    """Kill a worker in the middle of an ensemble, as orders have hold_after, and let all others go on.
 
-    Kill it, and nothing is lost but its ensemble: a result on its way to the driver would be trained again, rightly.
+    Nothing is lost but its ensemble: its results before have come to the driver, which has given it this one since.
     """
-    begun = len(log(folder))
-
-    def has_begun() -> bool:
-        nonlocal begun
-        lines = log(folder)
-        grown, begun = len(lines) > max(begun, after), len(lines)
-        return grown and lines[-1][0] == "started"
-
-    wait_for(has_begun)
-    return log(folder)[-1][2]
+    wait_for(lambda: any(what == "held" for what, _, _ in log(folder)))
+    os.kill(next(pid for what, _, pid in log(folder) if what == "held"), signal.SIGKILL)
+    (folder / "released").touch()

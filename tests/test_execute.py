@@ -328,11 +328,11 @@ def stored(folder: Path) -> set[str]:
 def test_on_ray_a_killed_worker_and_a_bad_trial_cost_no_other_trial(tmp_path: Path, cluster: str) -> None:
     sweep = fake.experiment(tmp_path)
     bad = sweep.trials[0].trial_id
-    fake.order(tmp_path, seconds=0.5, fail=[bad])
+    fake.order(tmp_path, seconds=0.1, hold_after=20, fail=[bad])
     driver = fake.command(
         tmp_path, "run", "fake", "--address", cluster, "--device", "cpu", "--ensemble-size", "4", "--json"
     )
-    os.kill(fake.beginner(tmp_path, after=20), signal.SIGKILL)
+    fake.kill_one_that_is_held(tmp_path)
     out, err = driver.communicate(timeout=240)
     assert driver.returncode == 0, err
     assert '"ok": 47' in out
@@ -374,11 +374,11 @@ def test_a_ray_cluster_that_dies_costs_what_was_running_and_says_so(
 ) -> None:
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 of itself
     sweep = fake.experiment(tmp_path)
-    fake.order(tmp_path, seconds=3)
+    fake.order(tmp_path, seconds=0.1, hold_after=12)
     words = ("--device", "cpu", "--ensemble-size", "4")
     with a_cluster() as (address, head):
         driver = fake.command(tmp_path, "run", "fake", "--address", address, *words)
-        fake.beginner(tmp_path, after=12)
+        fake.wait_for(lambda: any(what == "held" for what, _, _ in fake.log(tmp_path)))
         session = psutil.Process(head).children(recursive=True)
         (victim,) = [process for process in session if part in " ".join(process.cmdline())]
         victim.kill()

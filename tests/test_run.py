@@ -319,9 +319,9 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_taken_over(tmp_
 
 def test_a_worker_killed_from_outside_costs_nothing_but_time(tmp_path: Path) -> None:
     sweep = fake.experiment(tmp_path)
-    fake.order(tmp_path, seconds=0.6)
+    fake.order(tmp_path, seconds=0.1, hold_after=24)
     driver = fake.command(tmp_path, "run", "fake", "--workers", "2", "--ensemble-size", "6")
-    os.kill(fake.beginner(tmp_path, after=24), signal.SIGKILL)
+    fake.kill_one_that_is_held(tmp_path)
     _, err = driver.communicate(timeout=240)
     assert driver.returncode == 0
     assert "6 trials will be tried again: the worker process died (SIGKILL)" in err

@@ -1,8 +1,7 @@
 """One matrix without the rest of a step, by the native engine and by others: python -m benchmarks.matrices
 
 Prints GFLOP/s of one core, of the operations that a density leaves: a (4 width x width) matrix times 128 tokens, by the
-native engine, numpy (OpenBLAS) and torch (MKL, oneDNN under float32 precision "medium", and in bfloat16). Median of the
-turns.
+native engine, numpy (OpenBLAS) and torch (MKL; oneDNN, where the torch engine prefers it; bfloat16): median turns.
 """
 
 from __future__ import annotations
@@ -87,6 +86,8 @@ def others(width: int, rounds: int, least: float) -> dict[str, float]:
     import numpy as np
     import torch
 
+    from hpsweep.proxy import device
+
     torch.set_num_threads(1)
     weight, x = torch.randn(4 * width, width), torch.randn(width, TOKENS)
     half, narrow = weight.bfloat16(), x.bfloat16()
@@ -96,18 +97,13 @@ def others(width: int, rounds: int, least: float) -> dict[str, float]:
         return lambda: [call() for _ in range(CHUNKS)]
 
     def by_onednn() -> object:
-        torch.set_float32_matmul_precision("medium")
-        try:
+        with device.products(torch.device("cpu")):
             return weight @ x
-        finally:
-            torch.set_float32_matmul_precision("highest")
 
-    calls = {
-        "numpy": lambda: np.matmul(*arrays),
-        "torch": lambda: weight @ x,
-        "torch, oneDNN": by_onednn,
-        "torch, bfloat16": lambda: half @ narrow,
-    }
+    calls: dict[str, Callable[[], object]] = {"numpy": lambda: np.matmul(*arrays), "torch": lambda: weight @ x}
+    if device.onednn_is_better():
+        calls["torch, oneDNN"] = by_onednn
+    calls["torch, bfloat16"] = lambda: half @ narrow
     return _medians(list(calls), [times(call) for call in calls.values()], rounds, least)
 
 

@@ -48,7 +48,11 @@ class Options:
 
     def kept(self, ways: Iterable[AnyNamed]) -> list[AnyNamed]:
         """Those that are to be measured, of variants or whatever else has a name."""
-        return [way for way in ways if not any(word in way.name for word in self.without)]
+        return [way for way in ways if not self.leaves_out(way.name)]
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether what is called so is not to be measured."""
+        return any(word in name for word in self.without)
 
 
 class Part(NamedTuple):
@@ -213,6 +217,8 @@ def _matrices(options: Options, densities: Sequence[float]) -> Part:
         for width in (256, 1024):
             for precision in PRECISIONS:
                 name = f"native matrix, {precision_name(precision, 'native')}"
+                if options.leaves_out(name):
+                    continue
                 turns = matrices.seconds(width, densities, precision, rounds=options.rounds)
                 faster = [ratios(turns[0], each) for each in turns]
                 cells = [f"{1e6 * spread(t).median:.0f} ({with_range(f)})" for t, f in zip(turns, faster, strict=True)]

@@ -2,7 +2,8 @@
 
 It finds its orders and its log beside the file that the trials name as their data, so that workers of Ray,
 which do not inherit our environment, find them too. orders.json: seconds per ensemble, silent for no word of progress;
-how many trials must have started before any is trained; trial ids that raise, that kill their worker always, or once;
+how many trials must have started before any is trained; after how many lines of the log whoever begins is held until
+the file `released` is there; trial ids that raise, that kill their worker always, or once;
 noise of the losses, by trial.
 """
 

@@ -20,11 +20,24 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import agreement, crossover, end_to_end, gpu, matrices, memory, peak, profile, steady, throughput, turns
+from benchmarks import (
+    agreement,
+    crossover,
+    end_to_end,
+    gpu,
+    matrices,
+    memory,
+    peak,
+    profile,
+    steady,
+    throughput,
+    turns,
+    variants,
+)
 from benchmarks.__main__ import FILES, planned
 from benchmarks.__main__ import main as by_name
 from benchmarks.eager import EagerTrial, proxy_name
-from benchmarks.record import Load, knee, ratios, spread, table, with_range, write
+from benchmarks.record import Load, knee, machine, ratios, spread, table, with_range, write
 from benchmarks.steady import BASELINE, Options, Part, against_eager, trials_of
 from benchmarks.throughput import PARTS, main, others, parsed
 from benchmarks.turns import Measured, Turn, in_turn
@@ -472,6 +485,8 @@ def test_density_says_how_much_faster_than_dense(monkeypatch: pytest.MonkeyPatch
     assert _cells(part.text, "1/64") == ["2.00 (6.00; 4.00-8.00)", "2.00 (6.00; 4.00-8.00)", "-"]
     name = f"native matrix, {precision_name('bfloat16', 'native')}"
     assert _cells(part.text, f"1024 | {name}")[1:] == ["10 (1.00)", "4 (3.00; 2.00-4.00)", "1 (10.00; 8.00-12.00)"]
+    halves = steady.density(Options(rounds=2, quick=True, without=("native matrix, f", "native, "))).values
+    assert [v["variant"] for v in halves if v["width"] == 1024] == [name]
     alone = part.values[-1]
     assert alone["variant"] == name
     assert alone["microseconds_of_a_matrix"] == [[8, 12], [2, 6], [1, 1]]
@@ -659,6 +674,29 @@ def test_the_eager_baseline_multiplies_with_masks_only_where_there_are_any() -> 
 
 
 # --- the whole ---
+
+
+def test_bfloat16_of_the_native_engine_is_named_by_what_it_was_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants, "bfloat16_hardware", lambda: "AMX")
+    monkeypatch.setattr(build, "unavailable", lambda: None)
+    monkeypatch.setattr(build, "compiled", lambda: SimpleNamespace(native_half_unit=lambda: b"avx512_bf16"))
+    assert precision_name("bfloat16", "native") == "bfloat16 (AVX512-BF16)"
+    assert precision_name("bfloat16") == "bfloat16 (AMX)"
+    assert precision_name("float32", "native") == "float32"
+    monkeypatch.setattr(build, "unavailable", lambda: "no compiler")
+    assert precision_name("bfloat16", "native") == "bfloat16 (AMX)"
+
+
+def test_the_units_that_native_can_multiply_by_have_names() -> None:
+    source = (build.SOURCES / "half.h").read_text()
+    assert set(re.findall(r'define HALF_UNIT "(\w+)"', source)) == variants.NATIVE_UNITS.keys()
+
+
+def test_a_record_names_the_compiler_that_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cc").write_text('#!/bin/sh\necho "$0 $1 $2 of ours"\n')
+    (tmp_path / "cc").chmod(0o755)
+    monkeypatch.setenv("CC", f"{tmp_path}/cc -O1")
+    assert machine()["compiler"] == f"{tmp_path}/cc -O1 --version of ours"
 
 
 def test_what_native_leaves_to_torch_is_left_out() -> None:

@@ -118,7 +118,7 @@ def test_costs_of_stored_trials_go_by_their_seconds_within_a_twentieth(trained: 
 
 
 def test_costs_go_by_the_time_of_a_step_at_every_density_within_a_quarter() -> None:
-    """By flops_sparse the worst was 0.31 in float32 and 0.19 in bfloat16, at width 1024 and densities 1/4 and 1/8."""
+    """By flops_sparse the worst was 0.33 in float32 and 0.19 in bfloat16, at width 1024 and densities 1/4 and 1/8."""
     measured = steps()
     assert {(width, precision) for width, precision, _ in measured} >= {(256, "float32"), (1024, "bfloat16")}
     for width, precision, times in measured:

@@ -297,6 +297,8 @@ def test_a_cache_that_no_library_can_be_kept_in_and_run_from_is_not_needed(
     monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(build.os, "ST_NOEXEC", 8, raising=False)
     if what == "no room":
+        if not Path("/dev/full").exists():
+            pytest.skip("only Linux has a file that is always full")
         full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 # build.py closes it
         monkeypatch.setattr(build.tempfile, "TemporaryFile", lambda dir: full if dir == cache else real(dir=dir))
     else:

@@ -572,6 +572,14 @@ def test_memory_is_that_of_one_trial_more(monkeypatch: pytest.MonkeyPatch) -> No
     assert _cells(memory.memory(Options(quick=True, without=("process", "native"))).text, "64 | 1")[1:] == ["2.5"]
 
 
+def test_memory_is_measured_with_trials_of_the_density_that_it_is_said_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Trial] = []
+    monkeypatch.setattr(memory, "groups", lambda variant, trials: held.extend(trials) or [])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    memory._train(SimpleNamespace(send=lambda answer: None), "native", "64,2,64,8", 1 / 8, 3)
+    assert [(trial.density, trial.seed) for trial in held] == [(1 / 8, 0), (1 / 8, 1), (1 / 8, 2)]
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says it")
 def test_memory_of_its_own_has_no_pages_of_files(tmp_path: Path) -> None:
     (tmp_path / "numbers").write_bytes(bytes(64 << 20))

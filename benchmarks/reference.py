@@ -1,8 +1,8 @@
 """Make the tables, figures and cards of results/reference anew from its stored runs: python -m benchmarks.reference
 
 Nothing is trained. Run it after a change of the analysis, look at `git diff results`, and correct the numbers that
-README, docs/ and experiments/LOG.md quote. A file that was not there before is removed again: results/README.md says which
-are kept. --only NAME ... takes these folders.
+README, docs/ and experiments/LOG.md quote. A file that was not there before is removed again: results/README.md says
+which are kept. --only NAME ... takes these folders.
 """
 
 from __future__ import annotations

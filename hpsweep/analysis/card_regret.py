@@ -7,7 +7,7 @@ that loses to it. Nothing of the proxy goes into it but the setting.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.cells import other_tuned
+from hpsweep.analysis.checks import other_tuned
 from hpsweep.analysis.curve import MEASURED_WITHIN, difference, read, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
+from hpsweep.analysis.prepare import prepared
 from hpsweep.analysis.regret import lowest_of, rows_at
 from hpsweep.spec import TUNED
 
@@ -33,7 +34,9 @@ FEWEST_VALUES = 3
 """Values of the hyperparameter, the card's own among them, below which nothing is said of the target's optimum."""
 
 
-def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def card_regret(
+    card: Card, runs: pd.DataFrame, *, ignore: Sequence[str] = (), resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
     """One row: what the card's setting costs at its target, where that was trained and tuned for itself.
 
     Of `runs` those of the card's scheme, width and density are used: the target's own sweep, and the runs that
@@ -55,12 +58,15 @@ def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: 
     the card's target, where fewer than FEWEST_VALUES values were tried, and for a card of two hyperparameters that were
     tuned together.
     """
+    if not isinstance(card, Card):
+        raise ValueError(f"card is {card!r}; give a Card, such as hp.Card.read('card.json') or hp.transfer returns.")
     over = str(card.optimum["hyperparameter"])
     if over not in TUNED:
         raise ValueError(
             f"the card carries {over.replace(',', ' and ')}, tuned together: the regret of a card is along one "
             f"hyperparameter. Make the card of one, such as transfer --over {over.split(',')[0]}."
         )
+    runs = prepared(runs, ["scheme", "width", "density"], over, ignore=ignore)
     same, group = _own_groups(card, runs, over, resamples, seed)
     own, used = read_own(group), read(same.cells, math.log2(card.base[over]))
     gap = difference(used, same, own, group)

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats, check_equal, check_runs
+from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_equal, check_names, check_number
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.prepare import prepared
 from hpsweep.spec import hidden_shapes, kept, trial_from_row
 
 BOUND = 0.25
@@ -55,6 +57,7 @@ def drift(
     *,
     along_with: Sequence[str] = (),
     over: str = "lr",
+    ignore: Sequence[str] = (),
     bound: float = BOUND,
     resamples: int = 2000,
     seed: int = 0,
@@ -87,9 +90,16 @@ def drift(
     Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
     anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
     """
-    check_runs(runs, [*by, *along_with, along], over)
-    if not bound > 0:
-        raise ValueError(f"bound is {bound!r}; give a positive number of octaves, such as 0.25.")
+    check_number("bound", bound, "a positive number of octaves, such as 0.25")
+    if not isinstance(along, str):
+        raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
+    by = check_names("by", by, "['scheme']")
+    along_with = check_names("along_with", along_with, "['depth']")
+    if along in (*by, *along_with):
+        raise ValueError(
+            f"{along} is in by or along_with, and is what the drift is sought along; keep it in one of them."
+        )
+    runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
         raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
     rows = []

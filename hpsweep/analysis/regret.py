@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import check_base, check_equal, check_runs, other_tuned
+from hpsweep.analysis.checks import check_base, check_equal, other_tuned
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, error_of, read, read_cell, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.prepare import prepared
 
 __all__ = ["COMPARISON", "MEASURED_WITHIN", "tuned_against_transferred"]
 
@@ -28,6 +29,7 @@ def tuned_against_transferred(
     *,
     over: str = "lr",
     proxy: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def tuned_against_transferred(
     noise. best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss.
     Losses in nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
-    runs, place = select_proxy(runs, proxy or {}, over)
+    runs, place = select_proxy(runs, proxy, over, ignore)
     others = other_tuned(runs, over)
     by = ["scheme", "width", "density", *others]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
@@ -81,9 +83,19 @@ def _with_best(table: pd.DataFrame) -> pd.DataFrame:
 # --- which runs ---
 
 
-def select_proxy(runs: pd.DataFrame, proxy: Mapping[str, Any], over: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The runs with the proxy's fields, all widths and densities of them, and where the proxy is."""
-    check_runs(runs, ["scheme", "width", "density", *(name for name in proxy if name != over)], over)
+def select_proxy(
+    runs: pd.DataFrame, proxy: Mapping[str, Any] | None, over: str | Sequence[str], ignore: Sequence[str] = ()
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The prepared runs with the proxy's fields, all widths and densities of them, and where the proxy is.
+
+    Raises ValueError as `prepared` does, and for a proxy that is no mapping or that no run has.
+    """
+    if not isinstance(proxy, Mapping | None):
+        raise ValueError(f"proxy is {proxy!r}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
+    proxy = dict(proxy or {})
+    by = ["scheme", "width", "density"]
+    fields = [over] if isinstance(over, str) else over
+    runs = prepared(runs, [*by, *(name for name in proxy if name not in (*by, *fields))], over, ignore=ignore)
     check_base(runs)
     for name, value in proxy.items():
         if name in ("width", "density"):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import other_tuned
+from hpsweep.analysis.checks import check_number, other_tuned
 from hpsweep.analysis.curve import Difference, difference, error_of, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
@@ -43,6 +43,7 @@ def regret_matrix(
     over: str = "lr",
     per_doubling: float | None = None,
     flops: str = "flops_dense",
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -66,11 +67,11 @@ def regret_matrix(
 
     `interval` is "assumed" where the noise was. Raises ValueError as `optima` does, and for a per_doubling not above 0.
     """
-    if per_doubling is not None and not per_doubling > 0:
-        raise ValueError(f"per_doubling is {per_doubling!r}; give the nats/token that a doubling of compute buys, > 0.")
+    if per_doubling is not None:
+        check_number("per_doubling", per_doubling, "the nats/token that a doubling of compute buys, > 0")
     if flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
-    runs, _ = select_proxy(runs, {}, over)
+    runs, _ = select_proxy(runs, {}, over, ignore)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     rows = []

@@ -33,9 +33,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats, check_equal, check_resamples, check_runs, counts, label, two_way
+from hpsweep.analysis.cells import Floats, counts, two_way
+from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import REFUSED_LIMIT
+from hpsweep.analysis.prepare import prepared
 from hpsweep.analysis.surface_fit import (
     POWERS,
     Found,
@@ -93,6 +95,7 @@ def surface(
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: Sequence[str] = ("lr", "init_std"),
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -122,8 +125,10 @@ def surface(
     diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
     does.
     """
-    over = check_over(runs, by, over)
+    over = in_order(over)
     check_resamples(resamples)
+    check_seed(seed)
+    runs = prepared(runs, by, over, ignore=ignore)
     rows = []
     for key, own in runs.groupby(list(by), sort=True, dropna=False):
         check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
@@ -133,12 +138,12 @@ def surface(
     return pd.DataFrame(rows, columns=[*by, *columns(over)])
 
 
-def check_over(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> tuple[str, str]:
-    """The two fields in the order of TUNED. Raises ValueError unless the runs can be fitted over them."""
-    if isinstance(over, str) or len(over) != 2 or over[0] == over[1]:
+def in_order(over: Sequence[str]) -> tuple[str, str]:
+    """The two fields in the order of TUNED. Raises ValueError unless they are two different hyperparameters."""
+    if isinstance(over, str) or not isinstance(over, Sequence) or len(over) != 2 or over[0] == over[1]:
         raise ValueError(f"over is {over!r}; give two different fields, such as ('lr', 'init_std').")
     for name in over:
-        check_runs(runs, by, name)
+        check_over(name)
     first, second = sorted(over, key=TUNED.index)
     return first, second
 

@@ -212,7 +212,7 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
 def _check_numeric(column: pd.Series[Any]) -> None:
     """Raise ValueError unless the column holds numbers."""
     name = column.name
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    if not is_numeric(column):
         odd = next((repr(value) for value in column if isinstance(value, str)), f"values of type {column.dtype}")
         raise ValueError(f"{name} holds {odd} and must hold numbers: runs.astype({{{name!r}: float}}) makes them so.")
 
@@ -239,6 +239,11 @@ def _check_plain(column: pd.Series[Any]) -> None:
             f"{column.name} holds values of type {listed}, which are no groups: give a column of text or of numbers, "
             f"such as runs.assign({column.name}=runs[{column.name!r}].astype(str))."
         )
+
+
+def is_numeric(column: pd.Series[Any]) -> bool:
+    """Whether the column holds numbers, and not yes and no."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def is_mixed(column: pd.Series[Any]) -> bool:

@@ -20,6 +20,7 @@ from hpsweep.analysis.checks import (
     check_unknown,
     hint,
     is_mixed,
+    is_numeric,
     label,
     unknown,
     varies,
@@ -57,7 +58,7 @@ def prepared(
     fields = [over] if isinstance(over, str) else list(over)
     for name in fields:
         check_over(name)
-    runs = plain_types(runs)
+    runs = _without_zeros(plain_types(runs), fields)
     for name in fields:
         check_runs(runs, by, name)
     check_unknown(runs, by if keys is None else keys, free=by)
@@ -114,6 +115,22 @@ def _as_numpy(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype(object).where(column.notna(), None)
 
 
+def _without_zeros(runs: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:
+    """The runs without those at a weight decay of 0, if that is fitted: a setting of its own, which no log2 has."""
+    if "weight_decay" not in over or "weight_decay" not in runs or not is_numeric(runs["weight_decay"]):
+        return runs
+    zero = (runs["weight_decay"] == 0).to_numpy()
+    if not zero.any() or zero.all():
+        return runs
+    lowest = [runs.loc[own, "val_loss"].min() if "val_loss" in runs else np.nan for own in (zero, ~zero)]
+    warnings.warn(
+        f"weight_decay is 0 in {zero.sum()} of {len(runs)} runs, which has no log2: they are left out of the fit. "
+        f"Their lowest loss is {lowest[0]:.5g}, that of the others {lowest[1]:.5g}.",
+        stacklevel=3,
+    )
+    return runs[~zero]
+
+
 # --- values within 1 % are one ---
 
 
@@ -121,7 +138,7 @@ def _merged(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.Da
     """The runs with the values of settings that are one made equal."""
     changed: dict[str, Any] = {}
     for name in (*TUNED, "density", "base_density"):
-        if name not in runs or name in over or not pd.api.types.is_numeric_dtype(runs[name]):
+        if name not in runs or name in over or not is_numeric(runs[name]):
             continue
         column = runs[name].to_numpy(float)
         within = ONE_CELL if name in TUNED else ONE_DENSITY

@@ -209,7 +209,7 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
         )
 
 
-def _check_numeric(column: pd.Series[Any]) -> None:
+def check_numeric(column: pd.Series[Any]) -> None:
     """Raise ValueError unless the column holds numbers."""
     name = column.name
     if not is_numeric(column):
@@ -220,7 +220,7 @@ def _check_numeric(column: pd.Series[Any]) -> None:
 def _check_positive(column: pd.Series[Any]) -> None:
     """Raise ValueError unless every value is a finite number above 0, which has a log2."""
     name = column.name
-    _check_numeric(column)
+    check_numeric(column)
     values = column.to_numpy(float, na_value=np.nan)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
@@ -262,7 +262,7 @@ def _check_losses(runs: pd.DataFrame) -> None:
     """Raise ValueError unless every run that ended well has a finite loss."""
     loss, ended = runs["val_loss"], runs["status"] == "ok"
     if not loss.isna().all():  # a column of nulls alone has no type
-        _check_numeric(loss)
+        check_numeric(loss)
     broken = int((ended & ~np.isfinite(loss.astype(float))).sum())
     if broken:
         raise ValueError(f"{broken} runs have status ok and no finite val_loss; leave them out or train again.")

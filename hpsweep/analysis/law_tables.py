@@ -44,7 +44,7 @@ FEWEST = 3
 
 _APART = 0.01  # in log: values closer than 1 % count as one
 _SHAPE = ("width", "depth", "density", "steps")
-_SIZES = ("hidden_parameters", "hidden_nonzeros", "parameters", "tokens", "flops_dense", "flops_sparse")
+_SIZES = ("hidden_parameters", "hidden_nonzeros", "parameters", "tokens")
 _FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "seed", *TUNED)
 
 
@@ -282,8 +282,7 @@ def _tuned(part: pd.DataFrame, fields: list[str], nonzeros: str) -> dict[str, An
         "sparsity": 1 - first["density"],
         "params": first["hidden_nonzeros"] if nonzeros == "hidden" else first["parameters"] - pruned,
         "tokens": first["tokens"],
-        "flops_dense": first["flops_dense"],
-        "flops_sparse": first["flops_sparse"],
+        **{name: first.get(name, np.nan) for name in ("flops_dense", "flops_sparse")},
     }
     settings = (
         part.assign(setting=part.groupby(fields, sort=True).ngroup() + 1.0) if fields else part.assign(setting=1.0)

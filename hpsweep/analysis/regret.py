@@ -56,7 +56,7 @@ def tuned_against_transferred(
     rows = []
     for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
         here = [group for group in groups if group.key[:3] == key]
-        tuned = lowest_of(here)
+        tuned, status = tuned_of(here)
         schemes = [key[0]]
         if key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
             schemes.append("mup" if key[0] == "supar" else "supar")
@@ -66,7 +66,9 @@ def tuned_against_transferred(
             if source is not None:
                 break
         same = [group for group in groups if source is not None and group.key == (*key, *source.key[3:])]
-        rows.append(dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, source, same[0] if same else None))
+        rows.append(
+            dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, status, source, same[0] if same else None)
+        )
     return _with_best(pd.DataFrame(rows, columns=list(COMPARISON)))
 
 
@@ -125,9 +127,17 @@ def best_of(groups: Sequence[Group]) -> Group | None:
     )
 
 
-def lowest_of(groups: Sequence[Group]) -> Group:
-    """The group with the lowest measured loss, whatever its curve."""
-    return min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
+    """The group whose optimum is the own one of a place, and its status: the best of them.
+
+    Where a group without an optimum has a mean that is lower by more than noise, the status is that group's: the own
+    optimum then is a bound, as is what is compared with it.
+    """
+    best = best_of(groups)
+    assert best is not None
+    lowest = min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+    lower = lowest is not best and not _as_good(best, lowest)
+    return best, str(lowest.row["status"] if lower else best.row["status"])
 
 
 def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) -> tuple[Group | None, list[Group]]:
@@ -165,13 +175,13 @@ def rows_at(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
 # --- the comparison ---
 
 
-def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
+def _compared(tuned: Group, status: str, source: Group | None, same: Group | None) -> dict[str, Any]:
     """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
     own = read_own(tuned)
     row: dict[str, Any] = {
         **dict.fromkeys(COMPARISON[3:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
-        "status": tuned.row["status"],
+        "status": status,
         "tuned_value": own.value,
         "tuned_loss": own.loss,
         "tuned_loss_se": error_of(own, tuned),
@@ -201,7 +211,10 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
 
 
 def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
-    """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one."""
-    if here is tuned and here.key == source.key and source.row["status"] == "ok":
+    """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one.
+
+    There nothing is lost by definition, also where the optimum is a bound.
+    """
+    if here is tuned and here.key == source.key:
         return own
     return read(here.cells, source.row["log2_opt"])

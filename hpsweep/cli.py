@@ -189,7 +189,7 @@ def _optimum(a: argparse.Namespace) -> None:
     from hpsweep.analysis.optimum import optima
     from hpsweep.analysis.sensitivity import sensitivity
 
-    runs = stored_runs(a.folder, a.where)
+    runs = stored_runs(a.folder, a.where, a.ignore)
     if pair := pair_of(runs, a.over):
         _joint_optimum(a, runs, pair)
         return
@@ -270,7 +270,7 @@ def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFr
 def _transfer(a: argparse.Namespace) -> None:
     from hpsweep.analysis.transfer import transfer
 
-    runs = stored_runs(a.folder, a.where)
+    runs = stored_runs(a.folder, a.where, a.ignore)
     target = _target(a)
     out = Path(a.out or Path(a.folder) / _card_name(a, target))
     writable(out.parent)
@@ -334,7 +334,7 @@ def _target(a: argparse.Namespace) -> Target:
 def _plot(a: argparse.Namespace) -> None:
     from hpsweep.analysis.plots import draw_all
 
-    runs = stored_runs(writable(a.folder))
+    runs = stored_runs(writable(a.folder), ignore=a.ignore)
     paths = [str(path) for path in draw_all(runs, Path(a.folder))]
     if paths:
         paths += [str(path) for path in _drawn_regret(runs, Path(a.folder))]
@@ -358,6 +358,7 @@ def _drawn_regret(runs: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _report(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.prepare import without
     from hpsweep.analysis.report import report, write
 
     sweep, out = stored_sweep(a.folder), Path(a.out or a.folder)
@@ -367,7 +368,8 @@ def _report(a: argparse.Namespace) -> None:
     stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()
     runs = stored if sweep is None else own_runs(stored, sweep)
     stages = [] if sweep is None else _refinement(sweep, Path(a.folder))
-    made = report(runs, sweep, folder=a.folder, left_out=len(stored) - len(runs), stages=stages)
+    left_out, runs = len(stored) - len(runs), without(runs, a.ignore or ())
+    made = report(runs, sweep, folder=a.folder, left_out=left_out, stages=stages)
     page, text = write(made, out)
     if a.json:
         print_json({"report": str(page), "markdown": str(text), "verdict": made.sentences})

@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         )
     verbs.choices["optimum"].add_argument(
         "--by",
-        type=lambda text: text.split(","),
+        type=_columns,
         metavar="A,B",
         help="fields that make a group; default: all that vary",
     )
@@ -81,6 +81,13 @@ def parser() -> argparse.ArgumentParser:
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
+    for name in ("optimum", "regret", "transfer", "plot", "report", "law"):
+        verbs.choices[name].add_argument(
+            "--ignore",
+            type=_columns,
+            metavar="A,B",
+            help="columns of another's table that are outcomes or bookkeeping, and may differ among runs of one group",
+        )
     _add_export(verb("export", "write a card as parameter groups, or as the file of another trainer"))
     _add_coords(verb("coords", "check that no activation of the proxies grows or shrinks with width or density"))
     return whole
@@ -195,6 +202,14 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
     to.add_argument("--figures", metavar="DIR", help="draw the figures there")
     to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
+
+
+def _columns(text: str) -> list[str]:
+    """Names with commas between them."""
+    names = [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different names, such as scheme,density")
+    return names
 
 
 def _field(text: str) -> tuple[str, str]:

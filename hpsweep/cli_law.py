@@ -43,7 +43,7 @@ def _fit(a: argparse.Namespace) -> Law:
     from hpsweep.analysis.law import fit_law, fit_sweep
     from hpsweep.analysis.law_tables import read_table
 
-    options = {"resamples": a.resamples, "seed": a.seed}
+    options = {"resamples": a.resamples, "seed": a.seed, "ignore": a.ignore or ()}
     named = {name: getattr(a, name) for name in ("loss", "params", "tokens", "sparsity", "status")}
     if (Path(a.table) / "runs").is_dir():
         said = [f"--{name}" for name in (*named, "counts", "unit") if getattr(a, name)]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hpsweep.analysis.card import Card
 
 
+_COLUMNS = 5  # of a matrix side by side; what follows is printed below
+
+
 def regret(a: argparse.Namespace) -> None:
     """Print the regrets, and keep the table beside the runs."""
     if a.card:
@@ -29,6 +32,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     """What the transfer of each card cost at its target."""
     from hpsweep.analysis.card import Card
     from hpsweep.analysis.card_regret import card_regret, card_regret_text
+    from hpsweep.analysis.prepare import without
 
     if a.over or a.per_doubling or a.flops != "flops_dense":
         raise ValueError(
@@ -38,6 +42,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     folders = [Path(folder) for folder in a.folders]
     beside = dict.fromkeys(Path(path).parent / "target" for path in a.card)  # where train puts its rows by default
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
+    runs = without(runs, a.ignore or ())
     table = concat([card_regret(card, runs) for card in cards])
     keep(a.folders[0], {"card_regret": table}, own=not a.where)
     figures = _figures(a, cards, runs) if a.figures else []
@@ -68,7 +73,7 @@ def _matrix(a: argparse.Namespace) -> None:
     if a.figures:
         raise ValueError("--figures draws the regret of a transfer, and needs --card; hpsweep plot draws the others.")
     (folder,) = a.folders
-    runs = stored_runs(folder, a.where)
+    runs = stored_runs(folder, a.where, a.ignore)
     over = over_of(runs, a.over)
     matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops)
     tests = held_out(runs, over=over)
@@ -80,7 +85,10 @@ def _matrix(a: argparse.Namespace) -> None:
     print(f"regret of {over}, nats/token: tuned at the row, used at the column")
     print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
     for scheme, table in matrix.groupby("scheme"):
-        print(f"{scheme}:\n{matrix_text(table, intervals=len(table) <= 16).to_string()}\n")
+        print(f"{scheme}:")
+        whole = matrix_text(table)
+        for start in range(0, len(whole.columns), _COLUMNS):
+            print(f"{whole.iloc[:, start : start + _COLUMNS].to_string()}\n")
     worst = matrix.dropna(subset="regret").sort_values("regret").groupby("scheme").tail(1)
     names = ("scheme", "tuned_width", "tuned_density", "used_width", "used_density")
     shown = ("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why")

@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shlex
 import socket
 import sys
@@ -37,11 +38,14 @@ from hpsweep.schema import CURVES as CURVES
 from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
 from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from hpsweep.spec import Trial, trial_from_row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = 500  # files that are read before their rows are joined
+_VERSION = b"hpsweep_schema_version"  # in the metadata of files that hpsweep wrote
+_INDEX = re.compile(r"__index_level_\d+__")  # what pandas writes of an index
 _IDENTITY = ("trial_id", "data_hash", "status", "finished_at")  # what says which row of a trial counts
 
 # --- reading ---
@@ -50,9 +54,10 @@ _IDENTITY = ("trial_id", "data_hash", "status", "finished_at")  # what says whic
 def load(*folders: str | Path) -> pd.DataFrame:
     """Stored runs of one or several results folders: one row per trial, columns as in `RUNS`.
 
-    Files that cannot be read are skipped and named in a warning. A trial stored more than once counts once,
-    and a finished one before a failed one. Thousands of small files load slowly; `compact` joins them. Raises
-    ValueError where a folder holds no runs, or was written by a newer hpsweep.
+    Columns that `RUNS` does not have, of files that others wrote or rewrote, come after these. Files that cannot be
+    read are skipped and named in a warning. A trial stored more than once counts once, and a finished one before a
+    failed one. Thousands of small files load slowly; `compact` joins them. Raises ValueError where a folder holds no
+    runs, or was written by a newer hpsweep.
     """
     if not folders:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")
@@ -62,12 +67,26 @@ def load(*folders: str | Path) -> pd.DataFrame:
             raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
         if not (Path(folder) / "runs").is_dir():
             raise ValueError(f"{folder} is no results folder: it has no runs/. Give the folder of one experiment.")
-        tables.append(read_runs(folder))
-    runs = _distinct(pa.concat_tables(tables))
+        _warn_unread(Path(folder) / "runs")
+        tables.append(_read(Path(folder) / "runs", RUNS, others=True))
+    runs = _distinct(_joined(tables))
     if runs.num_rows == 0:
         raise ValueError(f"no stored trials in {', '.join(map(str, folders))}; run the experiment first.")
     frame: pd.DataFrame = runs.to_pandas()
     return frame
+
+
+def _warn_unread(folder: Path) -> None:
+    """Warn of Parquet files that are no parts: of another name, or in a folder below."""
+    parts = set(folder.glob("part-*.parquet"))
+    others = sorted(path for path in folder.rglob("*.parquet") if path not in parts and not path.name.startswith("."))
+    if others:
+        listed = ", ".join(str(path.relative_to(folder)) for path in others[:5]) + ", ..." * (len(others) > 5)
+        warnings.warn(
+            f"{folder}: {len(others)} Parquet files are not read ({listed}): a file of runs is named part-*.parquet, "
+            "and lies in runs/ itself.",
+            stacklevel=3,
+        )
 
 
 def load_curves(folder: str | Path) -> pd.DataFrame:
@@ -85,14 +104,16 @@ def read_runs(folder: str | Path) -> pa.Table:
 def _distinct(table: pa.Table) -> pa.Table:
     """Each trial once per data_hash: the earliest finished row, else the latest failed one.
 
-    The same trial on other data is another run: it must stay visible, so that mixed data is refused.
+    The same trial on other data is another run: it must stay visible, so that mixed data is refused. So is one with
+    another value in a column that is not hpsweep's.
     """
     if pc.count_distinct(table["trial_id"]).as_py() == table.num_rows:
         return table
-    hashes = _codes(table["data_hash"])
-    _, run, rows = np.unique(
-        _codes(table["trial_id"]) * (hashes.max() + 1) + hashes, return_inverse=True, return_counts=True
-    )
+    run = _codes(table["trial_id"])
+    for name in ("data_hash", *(name for name in table.column_names if name not in RUNS.names)):
+        codes = _codes(table[name])
+        run = np.unique(run * (codes.max() + 1) + codes, return_inverse=True)[1]
+    rows = np.bincount(run)
     keep = rows[run] == 1
     again = np.flatnonzero(~keep)
     several = table.select(["status", "finished_at"]).take(pa.array(again))
@@ -115,21 +136,33 @@ def _done(table: pa.Table) -> pa.ChunkedArray:
     return pc.is_in(table["status"], pa.array(DONE))
 
 
-def _read(folder: Path, schema: pa.Schema) -> pa.Table:
-    """All parts as one table. A part that is gone was joined with others by `compact`: then what is there now."""
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of several, null where one lacks a column. Raises ValueError for a column of several types."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"a column has different types in different files ({said}); write it as one type.") from None
+
+
+def _read(folder: Path, schema: pa.Schema, *, others: bool = False) -> pa.Table:
+    """All parts as one table, with columns that the schema lacks if `others`.
+
+    A part that is gone was joined with others by `compact`: then what is there now.
+    """
     while True:
         try:
             empty = pa.Table.from_batches([], schema)  # not schema.empty_table(), which imports pandas
-            return pa.concat_tables([empty, *(table for _, table in _batches(folder, schema))])
+            return _joined([empty, *(table for _, table in _batches(folder, schema, others=others))])
         except FileNotFoundError:
             continue
 
 
-def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.Table]]:
+def _batches(folder: Path, schema: pa.Schema, *, others: bool = False) -> Iterator[tuple[list[Path], pa.Table]]:
     """The parts that can be read, and their rows, some hundred parts at a time; the others named in a warning.
 
-    Columns that the schema does not name are not read. Raises FileNotFoundError for a part that is gone since it was
-    listed.
+    Columns that the schema does not name are read if `others`. Raises FileNotFoundError for a part that is gone since
+    it was listed.
     """
     paths = sorted(folder.glob("part-*.parquet"))
     parts: dict[Path, pa.Table] = {}
@@ -138,7 +171,7 @@ def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.T
         each = map if len(paths) <= _BATCH else pool.map  # a few files are read by the columns in parallel
         for start in range(0, len(paths), _BATCH):
             some = paths[start : start + _BATCH]
-            for path, found in zip(some, each(lambda path: _part(path, schema), some), strict=True):
+            for path, found in zip(some, each(lambda path: _part(path, schema, others), some), strict=True):
                 if isinstance(found, str):
                     invalid.append(f"{path.name} ({found})")
                 else:
@@ -159,17 +192,25 @@ def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.T
 
 def _together(parts: Iterable[pa.Table]) -> pa.Table:
     """The rows of small parts in one piece of memory each column: thousands of pieces take more than the rows."""
-    whole = pa.concat_tables(parts)
+    whole = _joined(list(parts))
     return whole if whole.num_rows > _BATCH * _BATCH else whole.combine_chunks()
 
 
-def _part(path: Path, schema: pa.Schema) -> pa.Table | str:
-    """The rows of one part, or why it cannot be read."""
+def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
+    """The rows of one part, or why it cannot be read. Those of a file that hpsweep did not write are checked."""
     try:
         with pq.ParquetFile(path) as file:
             stored = file.schema_arrow
             _check_version(path, stored)
-            return _aligned(file.read([name for name in schema.names if name in stored.names]), schema)
+            if len(set(stored.names)) < len(stored.names):
+                twice = next(name for name in stored.names if stored.names.count(name) > 1)
+                return f"it has several columns {twice}"
+            more = [name for name in stored.names if name not in schema.names and not _INDEX.fullmatch(name)]
+            names = [*(name for name in schema.names if name in stored.names), *(more if others else ())]
+            table = _aligned(file.read(names), schema)
+        if schema is RUNS and _VERSION not in (stored.metadata or {}):
+            _check_ids(table)
+        return table
     except FileNotFoundError:
         if not path.is_symlink():
             raise
@@ -179,7 +220,7 @@ def _part(path: Path, schema: pa.Schema) -> pa.Table | str:
 
 
 def _check_version(path: Path, schema: pa.Schema) -> None:
-    stated = (schema.metadata or {}).get(b"hpsweep_schema_version", b"0")
+    stated = (schema.metadata or {}).get(_VERSION, b"0")
     if not stated.isdigit():
         raise pa.ArrowInvalid(f"schema version {stated!r}")
     version = int(stated)
@@ -190,21 +231,78 @@ def _check_version(path: Path, schema: pa.Schema) -> None:
 
 
 def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the schema's columns: absent ones null, types cast. ArrowInvalid for no table of ours."""
+    """The table with the schema's columns, absent ones null, types cast, and then others. ArrowInvalid if not ours.
+
+    As pandas and others write them are cast: dictionaries, large strings, floats that were integers before a null came
+    in, times of another unit or zone, or as text.
+    """
     for name in ("trial_id", "status" if "status" in schema.names else "step"):
         if name not in table.column_names or table[name].null_count:
             raise pa.ArrowInvalid(f"not written by hpsweep: {name} is missing")
-    if not pa.types.is_string(table.schema.field("trial_id").type):
+    if not _is_text(table.schema.field("trial_id").type):
         raise pa.ArrowInvalid("not written by hpsweep: trial_id is no text")
-    if "status" in schema.names and (odd := set(table["status"].unique().to_pylist()) - {*DONE, "failed"}):
-        raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
     if table.schema.equals(schema):
-        return table
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
+        aligned = table
+    else:
+        columns = [
+            _cast(table[field.name], field)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+        aligned = pa.table(columns, schema=schema)
+        for name in table.column_names:
+            if name not in schema.names:
+                aligned = aligned.append_column(name, _decoded(table[name]))
+    if "status" in schema.names and (odd := set(aligned["status"].unique().to_pylist()) - {*DONE, "failed"}):
+        raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
+    return aligned
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with its values where it has numbers of them, as pandas' categories are written."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """The column as the schema's type. ArrowInvalid, with its name, where a value is none of that type."""
+    try:
+        column = _decoded(column)
+        if pa.types.is_floating(column.type) and pa.types.is_integer(field.type):
+            column = pc.if_else(pc.is_nan(column), None, column)
+        if pa.types.is_timestamp(field.type):
+            column = _as_time(column)
+            return column.cast(field.type, safe=False)  # nanoseconds of another writer are cut
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise pa.ArrowInvalid(f"column {field.name}: {str(error).splitlines()[0]}") from None
+
+
+def _as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of times with a zone: UTC where none is said."""
+    if _is_text(column.type):
+        column = column.cast(pa.timestamp("us", tz="UTC"))
+    without = pa.types.is_timestamp(column.type) and column.type.tz is None
+    return pc.assume_timezone(column, "UTC") if without else column
+
+
+def _check_ids(table: pa.Table) -> None:
+    """Raise ArrowInvalid unless every trial_id is the hash of its row's fields: else it counts as another trial."""
+    fields = table.select([name for name in RUNS.names if name in Trial(steps=1).resolved])
+    for row, (stated, values) in enumerate(zip(table["trial_id"].to_pylist(), fields.to_pylist(), strict=True)):
+        try:
+            found = trial_from_row({name: value for name, value in values.items() if value is not None}).trial_id
+        except (TypeError, ValueError) as error:
+            raise pa.ArrowInvalid(f"row {row} is no trial: {error}") from None
+        if found != stated:
+            raise pa.ArrowInvalid(
+                f"row {row} has trial_id {stated}, and its fields are those of trial {found}: it was changed since"
+            )
 
 
 def status_counts(folder: str | Path) -> dict[str, int]:
@@ -278,7 +376,7 @@ def compact(folder: str | Path) -> tuple[int, int]:
     """
     with lock(folder):
         curves, _ = _join(Path(folder) / "curves", CURVES, lambda tables: (_in_order(table) for table in tables))
-        runs, trials = _join(Path(folder) / "runs", RUNS, lambda tables: [_distinct(pa.concat_tables(tables))])
+        runs, trials = _join(Path(folder) / "runs", RUNS, lambda tables: [_distinct(_joined(list(tables)))])
         return curves + runs, trials
 
 
@@ -286,7 +384,7 @@ def _join(
     folder: Path, schema: pa.Schema, arranged: Callable[[Iterator[pa.Table]], Iterable[pa.Table]]
 ) -> tuple[int, int]:
     """Put the rows of all parts, as `arranged`, into one of them; returns (parts before, rows after)."""
-    batches = _batches(folder, schema)
+    batches = _batches(folder, schema, others=schema is RUNS)
     first = next(batches, ([], schema.empty_table()))
     parts: list[Path] = []
 
@@ -299,7 +397,11 @@ def _join(
         return len(first[0]), sum(table.num_rows for table in arranged(tables()))
     name = hashlib.sha256("".join(path.name for path in sorted(folder.glob("part-*.parquet"))).encode()).hexdigest()
     joined = folder / f"part-{name[:16]}.parquet"
-    _write(arranged(tables()), schema, joined)
+    if schema is RUNS:  # the columns of others stay
+        [whole] = arranged(tables())
+        _write([whole], whole.schema.with_metadata(RUNS.metadata), joined)
+    else:
+        _write(arranged(tables()), schema, joined)
     rows: int = pq.read_metadata(joined).num_rows
     for path in parts:
         path.unlink()

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.card import records
-from hpsweep.analysis.cells import other_tuned
+from hpsweep.analysis.checks import check_number, other_tuned
 from hpsweep.analysis.curve import difference, read, read_own
 from hpsweep.analysis.drift import BOUND, Slope, octaves, slope_of, verdict
 from hpsweep.analysis.optimum import Group, fit_groups
@@ -33,7 +33,13 @@ HELD_OUT = (
 
 
 def held_out(
-    runs: pd.DataFrame, *, over: str = "lr", bound: float = BOUND, resamples: int = 2000, seed: int = 0
+    runs: pd.DataFrame,
+    *,
+    over: str = "lr",
+    ignore: Sequence[str] = (),
+    bound: float = BOUND,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """One row per scheme and line of three scales or more: what either transfer to its last scale costs there.
 
@@ -46,7 +52,8 @@ def held_out(
     "undetermined". Null with the reason in `why` where a setting diverged or was not tried, or where fewer than two
     optima make no drift.
     """
-    runs, _ = select_proxy(runs, {}, over)
+    check_number("bound", bound, "a positive number of octaves, such as 0.25")
+    runs, _ = select_proxy(runs, {}, over, ignore)
     others = other_tuned(runs, over)
     groups = fit_groups(runs, ["scheme", "width", "density", *others], over=over, resamples=resamples, seed=seed)
     rows = []

@@ -34,7 +34,7 @@ def over_of(runs: pd.DataFrame, asked: str | None) -> str:
 
     Raises ValueError where it was not searched, or was searched together with others at points that share no value.
     """
-    from hpsweep.analysis.cells import other_tuned
+    from hpsweep.analysis.checks import other_tuned
 
     names = searched(runs)
     if not names or (asked and asked not in names):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import pandas as pd
 from hpsweep.analysis import law_uncertainty as uncertainty
 from hpsweep.analysis.card import records
 from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_number, check_resamples, check_seed
 from hpsweep.analysis.law_fit import (
     LARGEST_EXPONENT,
     THETA,
@@ -147,6 +148,7 @@ def fit_law(
     tokens: str = "tokens",
     sparsity: str | None = None,
     status: str | None = None,
+    ignore: Sequence[str] = (),
     conventions: Mapping[str, str] | None = None,
     delta: float = DELTA,
     resamples: int = 400,
@@ -156,14 +158,18 @@ def fit_law(
 
     `params` are the nonzero ones. `sparsity` and `status` default to columns of these names where there are any; with
     no sparsity, or none but 0, the dense form is fitted. Rows whose status is not ok are left out, counted and named.
-    `conventions` says what N, D, L and FLOPs mean (keys as in CONVENTIONS). The same table and seed give the same law.
+    Rows of one sparsity, N and D may differ in their seed, and in outcomes; a column that may say what was trained,
+    such as lr or n_layer, is refused unless `ignore` lists it. `conventions` says what N, D, L and FLOPs mean (keys as
+    in CONVENTIONS). The same table and seed give the same law.
 
     Raises ValueError for absent columns, N, D or L that are not positive, sparsity outside [0, 1), a missing loss
     without a status, and for cells that cannot identify the law whatever their losses: fewer than three distinct sizes,
     data amounts or sparsities, no more cells than numbers, or axes that only vary together.
     """
-    _check_options(conventions, delta, resamples)
-    cells = cells_of_table(table, loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status)
+    _check_options(conventions, delta, resamples, seed)
+    cells = cells_of_table(
+        table, loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status, ignore=ignore
+    )
     fit, found = _fit(cells, delta)
     agreeing = _agreeing(found, fit)
     converged = agreeing >= _AGREEING and bool(found.converged[found.value.argmin()])
@@ -202,21 +208,27 @@ def fit_law(
 
 
 def fit_sweep(
-    runs: pd.DataFrame, scheme: str | None = None, *, nonzeros: str = "hidden", resamples: int = 400, seed: int = 0
+    runs: pd.DataFrame,
+    scheme: str | None = None,
+    *,
+    nonzeros: str = "hidden",
+    ignore: Sequence[str] = (),
+    resamples: int = 400,
+    seed: int = 0,
 ) -> Law:
     """The law of the tuned losses of one scheme of a sweep of ours (see `tuned_losses`), with its conventions.
 
     Raises ValueError as `tuned_losses` and `fit_law` do. Cells whose best learning rate is at the end of those tried
     are in, and a warning counts them: their loss is an upper bound.
     """
-    table = tuned_losses(runs, scheme, nonzeros)
+    table = tuned_losses(runs, scheme, nonzeros, ignore=ignore)
     data = runs["data"].iloc[0] if "data" in runs else "the sweep"
     conventions = {
         "params": NONZEROS[nonzeros],
         "tokens": f"tokens trained on, of {data}",
         "loss": f"validation loss of {table['scheme'].iloc[0]}, nats/token, at the best setting tried, mean over seeds",
     }
-    law = fit_law(table, conventions=conventions, resamples=resamples, seed=seed)
+    law = fit_law(table[[*COLUMNS, "status"]], conventions=conventions, resamples=resamples, seed=seed)
     edges = int(table["edge"].sum())
     note = (
         f"{edges} of {len(table)} cells are best at the end of the learning rates tried: their loss is an upper bound."
@@ -224,12 +236,15 @@ def fit_sweep(
     return dataclasses.replace(law, warnings=[*law.warnings, *([note] if edges else [])])
 
 
-def _check_options(conventions: Mapping[str, str] | None, delta: float, resamples: int) -> None:
-    if not (math.isfinite(delta) and delta > 0):
-        raise ValueError(f"delta is {delta!r}; it must be a positive number, such as {DELTA:g}, of log residuals.")
+def _check_options(conventions: Mapping[str, str] | None, delta: float, resamples: int, seed: int) -> None:
+    check_number("delta", delta, f"a positive number, such as {DELTA:g}, of log residuals")
+    check_resamples(resamples)
+    check_seed(seed)
     if resamples < 50:
         raise ValueError(f"resamples is {resamples!r}; a 95 % interval needs at least 50 of them, better 400.")
-    if odd := sorted(set(conventions or {}) - set(CONVENTIONS)):
+    if not isinstance(conventions, Mapping | None):
+        raise ValueError(f"conventions is {conventions!r}; give a dict with some of {', '.join(CONVENTIONS)}.")
+    if odd := sorted(map(str, set(conventions or {}) - set(CONVENTIONS))):
         raise ValueError(f"conventions has {', '.join(odd)}; allowed: {', '.join(CONVENTIONS)}.")
 
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpsweep.analysis.cells import Floats, cells_of, check_equal
+from hpsweep.analysis.cells import Floats, cells_of
+from hpsweep.analysis.checks import (
+    TRIAL_FIELDS,
+    check_alike,
+    check_columns,
+    check_equal,
+    check_frame,
+    check_names,
+    unknown,
+)
+from hpsweep.analysis.prepare import plain_types, prepared, without
 from hpsweep.schema import DONE
 from hpsweep.spec import TUNED, Scheme
-from hpsweep.store import one_data_hash
 
 COLUMNS = ("sparsity", "params", "tokens", "loss")
 """Columns of the cells of a law: sparsity in [0, 1), nonzero parameters, tokens or examples, loss."""
@@ -33,6 +44,7 @@ FEWEST = 3
 
 _APART = 0.01  # in log: values closer than 1 % count as one
 _SHAPE = ("width", "depth", "density", "steps")
+_SIZES = ("hidden_parameters", "hidden_nonzeros", "parameters", "tokens")
 _FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "seed", *TUNED)
 
 
@@ -60,15 +72,28 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def cells_of_table(
-    table: pd.DataFrame, *, loss: str, params: str, tokens: str, sparsity: str | None, status: str | None
+    table: pd.DataFrame,
+    *,
+    loss: str,
+    params: str,
+    tokens: str,
+    sparsity: str | None,
+    status: str | None,
+    ignore: Sequence[str] = (),
 ) -> Cells:
     """The cells of a tidy table, one row per trained model, in its order; rows whose status is not ok are left out.
 
     `sparsity` and `status` None mean the columns of these names where the table has them. Raises ValueError for
     absent columns, values out of range, a loss that is missing with nothing that says why, a status that is ok nowhere,
-    a column that looks like sparsity or density and was not named, and for a table with fewer distinct values, or
-    fewer cells, than the law has numbers to identify.
+    a column that looks like sparsity or density and was not named, for rows of one sparsity, N and D that differ in a
+    column that may say what was trained (the seed may differ), and for a table with fewer distinct values, or fewer
+    cells, than the law has numbers to identify. A row given twice counts once, with a warning.
     """
+    check_frame(table, "table")
+    check_columns(loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status)
+    if unused := set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}:
+        raise ValueError(f"ignore has {min(map(str, unused))!r}, which the law is fitted to; leave it out of ignore.")
+    table = plain_types(without(table, ignore, needed=()))
     sparsity = "sparsity" if sparsity is None and "sparsity" in table else sparsity
     status = "status" if status is None and "status" in table else status
     for name in (loss, params, tokens, sparsity, status):
@@ -85,9 +110,22 @@ def cells_of_table(
     cells = pd.DataFrame(values, columns=list(COLUMNS))
     cells["sparsity"] = cells["sparsity"].fillna(0.0) if sparsity is None else cells["sparsity"]
     _check_ranges(cells, named, status)
+    cells = cells[_each_once(table[ok], list(filter(None, (params, tokens, sparsity))), loss)]
     dense = bool((cells["sparsity"] == 0).all())
     _check_identified(cells, dense, f" Left out: {_statuses(str(status), left_out)}." if left_out else "")
     return Cells(cells, dense, left_out)
+
+
+def _each_once(table: pd.DataFrame, place: list[str], loss: str) -> npt.NDArray[np.bool_]:
+    """Which rows repeat no other one. Raises ValueError where those of one place differ in more than seed and loss."""
+    others = [name for name in table.columns if name not in (*place, loss)]
+    settings = [name for name in others if name in TRIAL_FIELDS or name in unknown(table[others])]
+    check_alike(table, place, [name for name in settings if name != "seed"])
+    again = table.duplicated([*place, loss, *settings]).to_numpy()
+    if again.any():
+        row = ", ".join(f"{name} {table[name].to_numpy()[again][0]:g}" for name in (*place, loss))
+        warnings.warn(f"{again.sum()} of {len(table)} rows repeat another one and count once, as {row}.", stacklevel=2)
+    return ~again
 
 
 def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
@@ -200,7 +238,9 @@ def _check_identified(cells: pd.DataFrame, dense: bool, left_out: str) -> None:
 # --- sweeps of ours ---
 
 
-def tuned_losses(runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = "hidden") -> pd.DataFrame:
+def tuned_losses(
+    runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = "hidden", *, ignore: Sequence[str] = ()
+) -> pd.DataFrame:
     """One row per (width, depth, density, steps) of one scheme: the lowest loss over the tried hyperparameters.
 
     Columns: scheme, width, depth, density, steps, sparsity (1 - density), params (nonzeros, of the `hidden` matrices
@@ -210,18 +250,25 @@ def tuned_losses(runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = 
     if every seed had been run at each (a setting that any seed diverged at has none). Without a scheme it is supar,
     else mup, else sp.
 
-    Raises ValueError for data of different hashes and where the runs differ in any other field of the trial.
+    Raises ValueError as `optima` does, and where the runs differ in any other field of the trial.
     """
-    if nonzeros not in NONZEROS:
+    if not isinstance(nonzeros, str) or nonzeros not in NONZEROS:
         raise ValueError(f"nonzeros is {nonzeros!r}; it must be one of {', '.join(NONZEROS)}.")
+    if scheme is not None and (not isinstance(scheme, str) or scheme not in get_args(Scheme)):
+        raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
+    runs = prepared(runs, ["scheme", *_SHAPE], "lr", ignore=ignore)
+    if lacking := [name for name in _SIZES if name not in runs or runs[name].isna().any()]:
+        raise ValueError(
+            f"the runs lack {', '.join(lacking)}, which a law counts: give a table of these to fit_law, or the runs of "
+            "a results folder."
+        )
     known = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
     scheme = scheme or next(iter(known), None)
     own = runs[(runs["scheme"] == scheme) & (runs["status"] != "failed")]
     if own.empty:
         raise ValueError(f"no trained run has scheme {scheme!r}; the runs have {', '.join(known) or 'none'}.")
-    one_data_hash(own["data_hash"])
     check_equal(own, _FREE, f"a law of {scheme}")
-    fields = [name for name in TUNED if own[name].nunique() > 1]
+    fields = [name for name in TUNED if name in own and own[name].nunique() > 1]
     rows = [_tuned(part, fields, nonzeros) for _, part in own.groupby(list(_SHAPE), sort=True)]
     return pd.DataFrame(rows)
 
@@ -235,8 +282,7 @@ def _tuned(part: pd.DataFrame, fields: list[str], nonzeros: str) -> dict[str, An
         "sparsity": 1 - first["density"],
         "params": first["hidden_nonzeros"] if nonzeros == "hidden" else first["parameters"] - pruned,
         "tokens": first["tokens"],
-        "flops_dense": first["flops_dense"],
-        "flops_sparse": first["flops_sparse"],
+        **{name: first.get(name, np.nan) for name in ("flops_dense", "flops_sparse")},
     }
     settings = (
         part.assign(setting=part.groupby(fields, sort=True).ngroup() + 1.0) if fields else part.assign(setting=1.0)

@@ -37,18 +37,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import (
-    Cells,
-    Floats,
-    cells_of,
-    check_equal,
-    check_resamples,
-    check_runs,
-    counts,
-    fingerprint,
-    label,
-    needed,
-)
+from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint
+from hpsweep.analysis.checks import check_equal, check_resamples, check_seed, label, needed
 from hpsweep.analysis.fit import (
     WINDOW,
     Minima,
@@ -61,6 +51,7 @@ from hpsweep.analysis.fit import (
     window_cells,
 )
 from hpsweep.analysis.noise import Noise, noises, perturbed, t_975
+from hpsweep.analysis.prepare import prepared
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
@@ -84,6 +75,7 @@ def optima(
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: str = "lr",
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -105,10 +97,12 @@ def optima(
     why     what was found and the remedy; empty if ok
 
     A value at which any seed diverged has no finite loss. Failed runs are counted only. A group's row depends on other
-    groups only where its noise is assumed. Raises ValueError for unknown columns, no rows, data of different hashes, a
-    run given twice, and where rows of a group differ in any field but `over` and seed: nothing is averaged silently.
+    groups only where its noise is assumed. Values within 1 % are one, and a run given twice counts once (`prepared`).
+    Raises ValueError for columns that are not there, no rows, data of different hashes, two outcomes of one run, and
+    where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
+    not in `ignore`: nothing is averaged silently.
     """
-    groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    groups = fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed)
     rows = [{**dict(zip(by, group.key, strict=True)), **group.row} for group in groups]
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
 
@@ -124,11 +118,18 @@ class Group:
 
 
 def fit_groups(
-    runs: pd.DataFrame, by: Sequence[str], *, over: str = "lr", resamples: int = 2000, seed: int = 0
+    runs: pd.DataFrame,
+    by: Sequence[str],
+    *,
+    over: str = "lr",
+    ignore: Sequence[str] = (),
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
-    check_runs(runs, by, over)
     check_resamples(resamples)
+    check_seed(seed)
+    runs = prepared(runs, by, over, ignore=ignore)
     found = []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")

@@ -86,7 +86,8 @@ def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], colors: Colormap, norm:
     if known:
         dark = float(np.dot(mpl.colors.to_rgb(color), (0.299, 0.587, 0.114))) < 0.5
         sure = row["low"] > 0 or row["high"] < 0
-        mark = ("" if row["used_from"] == "measured" or x == y else "~") + ("" if row["status"] == "ok" else ">")
+        mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
+        mark = "" if x == y else mark  # 0 by definition
         text = mark + (" " if mark and regret < 0 else "") + thousandths(regret)
         look: dict[str, Any] = {
             "color": "white" if dark else INK,
@@ -113,10 +114,11 @@ def matrix_key(matrix: pd.DataFrame) -> list[marks.Handle]:
     diverged = matrix["regret"].isna() & matrix["why"].str.contains("diverge")
     away = (matrix["tuned_width"] != matrix["used_width"]) | (matrix["tuned_density"] != matrix["used_density"])
     fitted = away & matrix["used_from"].isin(["fitted", "interpolated"])
+    least = away & (matrix["status"] != "ok") & matrix["regret"].notna()
     key: list[tuple[bool, marks.Handle]] = [
         (True, marks.symbol("bold: 95 % interval excludes 0", marker="")),
         (bool(fitted.any()), marks.symbol("~ fitted, no run there", marker="")),
-        (bool(((matrix["status"] != "ok") & matrix["regret"].notna()).any()), marks.symbol("> at least", marker="")),
+        (bool(least.any()), marks.symbol("> at least", marker="")),
         (bool(diverged.any()), Patch(facecolor=UNKNOWN, edgecolor=GREY, hatch="////", label="diverged")),
         (bool((matrix["regret"].isna() & ~diverged).any()), Patch(facecolor=UNKNOWN, label="not tried")),
     ]  # fmt: skip

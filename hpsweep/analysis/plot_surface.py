@@ -22,9 +22,10 @@ from matplotlib.patheffects import Normal, Stroke
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import TRIAL_FIELDS, check_equal, label
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_equal, label
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
-from hpsweep.analysis.surface import check_over, searched_together, surface
+from hpsweep.analysis.prepare import prepared
+from hpsweep.analysis.surface import in_order, searched_together, surface
 from hpsweep.analysis.surface_points import points_of
 from hpsweep.analysis.surface_shape import BASIN
 
@@ -36,14 +37,19 @@ _NO_LOSS = "#e4e4e4"
 
 
 def heat_table(
-    runs: pd.DataFrame, by: Sequence[str] = ("scheme", "density"), *, over: Sequence[str] = ("lr", "init_std")
+    runs: pd.DataFrame,
+    by: Sequence[str] = ("scheme", "density"),
+    *,
+    over: Sequence[str] = ("lr", "init_std"),
+    ignore: Sequence[str] = (),
 ) -> pd.DataFrame:
     """One row per group and setting tried: its loss over seeds, and how far that lies above the lowest of the group.
 
     Columns: by, over, loss, above, n_ok, n_diverged. loss is the mean as if every seed had been run everywhere, null
     where a seed diverged. Raises ValueError as `surface` does.
     """
-    first, second = over = check_over(runs, by, over)
+    first, second = over = in_order(over)
+    runs = prepared(runs, by, over, ignore=ignore)
     parts = []
     for key, own in runs.groupby(list(by), sort=True, dropna=False):
         check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
@@ -231,7 +237,7 @@ def surface_heatmaps(
     over: Sequence[str] = ("lr", "init_std"),
 ) -> Figure:
     """A heatmap per group on common scales: a row of panels per value of the first of `by`, dense or narrow first."""
-    over = check_over(runs, by, over)
+    over = in_order(over)
     optima = surface(runs, by, over=over) if optima is None else optima
     table = heat_table(runs, by, over=over)
     shared = heat_scale(table, over)

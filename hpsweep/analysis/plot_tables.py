@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import check_equal
+from hpsweep.analysis.checks import check_equal
 from hpsweep.analysis.plot_style import SCHEMES, Look
-from hpsweep.store import one_data_hash
+from hpsweep.analysis.prepare import prepared
 
 
-def curve_table(runs: pd.DataFrame, over: str = "lr", lines: str = "density") -> pd.DataFrame:
+def curve_table(
+    runs: pd.DataFrame, over: str = "lr", lines: str = "density", *, ignore: Sequence[str] = ()
+) -> pd.DataFrame:
     """One row per scheme, line and value of `over`: the loss over seeds, and how many runs have none.
 
     Columns: scheme, lines, over, loss, low, high, n_ok, n_diverged, n_missing. loss is the mean of val_loss over the
     seeds that finished, low and high the lowest and highest of them; NaN where none did. n_missing counts failed
-    runs and those without a number. Raises ValueError where the runs of a line differ in any field but `over` and
-    seed, or in their data.
+    runs and those without a number. Raises ValueError as `optima` does.
     """
-    trained = runs[runs["status"] != "failed"]
-    if len(trained):
-        one_data_hash(trained["data_hash"])
+    if len(runs):  # a proxy that is not among the runs has no curve
+        runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
     for key, rows in runs.groupby(["scheme", lines]):
         check_equal(rows, ("scheme", lines, over, "seed"), f"the line of scheme {key[0]}, {lines} {key[1]}")
     ok = (runs["status"] == "ok") & np.isfinite(runs["val_loss"])

@@ -8,6 +8,7 @@ silence: diverged trials and losses above the axis stand in the strip on top of 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from matplotlib.ticker import MaxNLocator
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS
 from hpsweep.analysis.drift import drift as find_drift
 from hpsweep.analysis.optimum import optima as find_optima
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
 from hpsweep.analysis.plot_surface import draw_surfaces
 from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, matching, path_table, records, scale
+from hpsweep.analysis.prepare import without
 from hpsweep.spec import TUNED
 
 STRIP = (0.045, 0.2)
@@ -45,14 +47,16 @@ def loss_curves(
     lines: str = "density",
     shared: Scale | None = None,
     legend: bool = True,
+    ignore: Sequence[str] = (),
 ) -> Axes:
     """Loss against `over` for the runs of one scheme, a line per value of `lines`: mean over seeds.
 
     Band: lowest to highest seed. Large marker: fitted optimum, with its interval as a bar; open with an arrow
     where it lies outside the sweep. Strip on top: x diverged, triangle a loss above the axis. Vertical line: the
-    optimum of the first line, the densest or narrowest. `shared` gives several panels one scale.
+    optimum of the first line, the densest or narrowest. `shared` gives several panels one scale. Raises ValueError as
+    `optima` does.
     """
-    table = curve_table(runs, over, lines)
+    table = curve_table(runs, over, lines, ignore=ignore)
     if table["scheme"].nunique() != 1:
         raise ValueError(
             f"loss_curves draws one scheme, not {', '.join(table['scheme'].unique())}; select one, such as "
@@ -146,8 +150,10 @@ def optimum_stability(
     *,
     over: str = "lr",
     lines: str = "density",
+    ignore: Sequence[str] = (),
 ) -> Figure:
     """Loss against `over`, a panel per scheme on shared axes, with the verdict on drift in each."""
+    runs = without(runs, ignore)
     table = curve_table(runs, over, lines)
     vertices = matching(optima, runs, over)
     shared = scale(table, vertices, over, lines)
@@ -245,7 +251,9 @@ def _path_handle(look: Look, drifts: list[Any]) -> Line2D:
 # --- all figures of an experiment ---
 
 
-def draw_all(runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = None) -> list[Path]:
+def draw_all(
+    runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = None, *, ignore: Sequence[str] = ()
+) -> list[Path]:
     """The figures that make sense for what varies in the runs, as PNG and SVG in folder/figures; returns the paths.
 
     For lr and init_std, where three values or more were tried, and for lines by density and by width: a stability
@@ -253,7 +261,7 @@ def draw_all(runs: pd.DataFrame, folder: Path, optima: pd.DataFrame | None = Non
     a figure for each of their combinations, named after it; where other hyperparameters do, at their best setting.
     Heatmaps where two hyperparameters were searched together. No figure, and an empty list, where nothing was searched.
     """
-    paths = []
+    runs, paths = without(runs, ignore), []
     for over in ("lr", "init_std"):
         for lines in [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]:
             for fields, part in parts_of(runs, over, lines):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS
 from hpsweep.analysis.plot_regret import LEAST_TOP, matrix_key, regret_heatmap
 from hpsweep.analysis.plot_style import SCHEMES, SMALL
 from hpsweep.analysis.plot_surface import colour_bar, heat_key, heat_scale, heat_table, heatmap, verdict_text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS
 from hpsweep.analysis.report_parts import (
     DASH,
     KINDS,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hpsweep.analysis.along import HELD_OUT, held_out
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS
 from hpsweep.analysis.drift import COLUMNS as DRIFT
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying

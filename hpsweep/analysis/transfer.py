@@ -15,11 +15,12 @@ import pandas as pd
 
 from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
-from hpsweep.analysis.cells import other_tuned
+from hpsweep.analysis.checks import other_tuned
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_against_transferred
+from hpsweep.analysis.surface import in_order
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
 from hpsweep.spec import Scheme, Target, Trial, trial_from_row
@@ -42,6 +43,7 @@ def transfer(
     over: str | Sequence[str] = "lr",
     proxy: Mapping[str, Any] | None = None,
     along_drift: bool = False,
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> Card:
@@ -68,7 +70,7 @@ def transfer(
         raise ValueError(f"target is {target!r}; give a Target(width=..., density=...).")
     if scheme is not None and scheme not in get_args(Scheme):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
-    runs, place = select_proxy(runs, proxy or {}, over if isinstance(over, str) else over[0])
+    runs, place = select_proxy(runs, proxy, over if isinstance(over, str) else in_order(over), ignore)
     there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
     scheme = scheme or there_is[0]
     if not isinstance(over, str):

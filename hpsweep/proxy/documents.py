@@ -17,7 +17,7 @@ from hpsweep.proxy.token_file import MAGIC, is_text, magic_of
 
 _OPENERS: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"\x1f\x8b\x08": ("gzip", gzip.open),
-    b"BZh": ("bzip2", bz2.open),
+    b"BZ": ("bzip2", bz2.open),
     b"\xfd7zXZ\x00": ("xz", lzma.open),
     b"\x28\xb5\x2f\xfd": ("zstd", lambda path: _open_zstd(path)),
 }
@@ -194,6 +194,11 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with path.open("rb") as begun:
+        magic = magic_of(begun.read(64))
+    if magic and magic != b"PAR1\x15":
+        what, remedy = MAGIC[magic]
+        raise ValueError(f"{path} is {what}, not Parquet: {remedy}.")
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names

@@ -41,11 +41,17 @@ def last_tenth(tokens: Tokens) -> tuple[Tokens, Tokens]:
 
 
 def _position_notes(documents: list[bytes], held: int) -> list[str]:
-    """Of several documents that were split by position: whether what is held out comes from one alone."""
-    if len(documents) > 1 and len(documents[-1]) >= held:
+    """Of several documents that were split by position: whether what is held out is mostly of one of them."""
+    left, largest = held, 0
+    for document in reversed(documents):
+        largest = max(largest, min(len(document), left))
+        left -= len(document) + 1
+        if left <= 0:
+            break
+    if len(documents) > 1 and largest > _MOSTLY * held:
         return [
-            f"the held-out text is the end of the last of {len(documents)} documents: it says nothing of the others. "
-            "With 16 documents or more whole ones are held out."
+            f"{100 * largest / held:.0f} % of the held-out text, the last tenth of all, is of one of {len(documents)} "
+            "documents. Where there are 16 or more, whole ones are held out."
         ]
     return []
 
@@ -59,7 +65,7 @@ def _notes(train: list[bytes], validation: list[bytes]) -> list[str]:
             "parts, or give more."
         )
     largest = max(map(len, validation))
-    if largest > _MOSTLY * held and held > 16 * 256:
+    if largest > _MOSTLY * held:
         found.append(
             f"one document of {largest} bytes is {100 * largest / held:.0f} % of the held-out text, so that losses are "
             "mostly of that one. Cut long documents into parts, or give more."

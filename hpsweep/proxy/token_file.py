@@ -25,6 +25,7 @@ CHUNK = 2**22  # tokens looked at together, so that a memory map never has to fi
 _SAMPLE = 2**20  # tokens of which the bytes are counted
 _FEW = 256  # fewer tokens than that say nothing of how they were stored
 _PRACTICALLY_ALL = 0.999
+_HIGH_HALF = 16  # the most that the high half of an id is, of a vocabulary of a million
 _ENTROPY_APART = 1.0  # bits by which the low byte of an id is the poorer one only if the bytes are swapped
 
 _LLM_C_HEADER = 1024  # bytes: 256 numbers of 32 bits, of which the first three are magic, version and count
@@ -39,7 +40,7 @@ _MEGATRON_IDS = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "
 
 MAGIC: dict[bytes, tuple[str, str]] = {
     b"\x1f\x8b\x08": ("compressed by gzip", "decompress it: gzip -d"),
-    b"BZh": ("compressed by bzip2", "decompress it: bzip2 -d"),
+    b"BZ": ("compressed by bzip2", "decompress it: bzip2 -d"),
     b"\xfd7zXZ\x00": ("compressed by xz", "decompress it: xz -d"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it: zstd -d"),
     b"\x04\x22\x4d\x18": ("compressed by lz4", "decompress it: lz4 -d"),
@@ -47,11 +48,11 @@ MAGIC: dict[bytes, tuple[str, str]] = {
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "take out what is in it"),
     b"\x93NUMPY": ("a .npy array", "write its ids bare: numpy.load(path).astype('<u4').tofile('ids.bin')"),
     b"\x89HDF\r\n\x1a\n": ("an HDF5 file", "write its ids bare: array.astype('<u4').tofile('ids.bin')"),
-    b"PAR1": ("a Parquet file", "write parquet:PATH?column=NAME for a column of text"),
+    b"PAR1\x15": ("a Parquet file", "write parquet:PATH?column=NAME for a column of text"),
     b"ARROW1\x00\x00": ("an Arrow file", "write it as Parquet, and parquet:PATH?column=NAME for a column of text"),
     b"MMIDIDX\x00\x00": ("the index of Megatron", "give the .bin beside it"),
     b"TNTIDX\x00\x00": ("the index of fairseq", "give the .bin beside it"),
-    b"LITPKDS": (
+    b"LITPKDS\x01\x00": (
         "a packed data set of lit-gpt, with headers",
         "write its ids bare: array.astype('<u4').tofile('ids.bin')",
     ),
@@ -59,6 +60,9 @@ MAGIC: dict[bytes, tuple[str, str]] = {
     b"version https://git-lfs": ("a pointer of Git LFS, not the data", "fetch it: git lfs pull"),
 }
 """First bytes of files that hold neither bare ids nor text: what they are, and the remedy."""
+
+
+_BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # the first block, or the end of an empty stream
 
 
 class Ids(NamedTuple):
@@ -70,7 +74,8 @@ class Ids(NamedTuple):
 
 def magic_of(head: bytes) -> bytes | None:
     """The known first bytes that a file begins with."""
-    return next((magic for magic in MAGIC if head.startswith(magic)), None)
+    found = next((magic for magic in MAGIC if head.startswith(magic)), None)
+    return found if found != b"BZ" or head[4:10] in _BZIP2_BLOCKS else None  # text may begin with BZ as well
 
 
 def is_text(head: bytes) -> bool:
@@ -115,8 +120,8 @@ def read_ids(path: Path, dtype: str, vocabulary: int) -> Ids:
             f"{path} has {size - skipped} bytes; {dtype} takes a positive multiple of {item}. Check dtype and file."
         )
     tokens: Tokens = np.asarray(np.memmap(path, dtype=DTYPES[dtype], mode="r", offset=skipped))
-    _check_ids(path, tokens, dtype, vocabulary)
-    return Ids(tokens, _notes(path, tokens, vocabulary))
+    highest = _check_ids(path, tokens, dtype, vocabulary)
+    return Ids(tokens, _notes(path, tokens, highest, vocabulary))
 
 
 def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
@@ -188,8 +193,8 @@ def _llm_c_header(path: Path, head: bytes, dtype: str, size: int) -> int:
 # --- ids ---
 
 
-def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> None:
-    """Raise ValueError for an id beyond the vocabulary, a file of one id, and ids of another width."""
+def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
+    """The highest id. Raises ValueError for an id beyond the vocabulary, a file of one id, and ids of another width."""
     zeros, lowest, highest = np.zeros(4, int), math.inf, -1
     for start, chunk in chunks(tokens):
         if (top := int(chunk.max())) >= vocabulary:
@@ -201,10 +206,11 @@ def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> None:
         lowest, highest = min(lowest, int(chunk.min())), max(highest, top)
         zeros += [np.count_nonzero(chunk[(k - start) % 4 :: 4] == 0) for k in range(4)]
     if len(tokens) < _FEW:
-        return
+        return highest
     if lowest == highest:
         raise ValueError(f"{path}: all {len(tokens)} ids are {highest}: it was never filled. Write it again.")
     _check_width(path, zeros / (len(tokens) / 4), dtype)
+    return highest
 
 
 def _check_width(path: Path, zeros: npt.NDArray[np.float64], dtype: str) -> None:
@@ -236,24 +242,24 @@ def _otherwise(path: Path, tokens: Tokens, vocabulary: int) -> str:
     data = raw.tobytes()[:usable]
     if len(data) < 2 * _FEW:
         return ""
-    if item == 4 and (raw >= 2**31).any():
-        return f" (as int32 it is {int(raw.view('<i4').min())}: take out what masks or pads)"
     if item > 1 and int(raw.byteswap().max()) < vocabulary:
         order = f"numpy.fromfile(path, '>u{item}').astype('<u{item}').tofile('ids.bin')"
         return f"; with the bytes swapped all of the first {len(raw)} ids are below it: it is big-endian, {order}"
     if item == 4 and int(np.frombuffer(data, "<u2").max()) < vocabulary:
         return f"; as uint16 all of the first {len(data) // 2} ids are below it"
+    signed = raw.view("<i4") if item == 4 else raw
+    if signed.min() < 0 and signed.max() < vocabulary:
+        return f" (as int32 it is {int(signed.min())}: take out what masks or pads)"
     return ""
 
 
 # --- what a reader should know ---
 
 
-def _notes(path: Path, tokens: Tokens, vocabulary: int) -> list[str]:
+def _notes(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[str]:
     if len(tokens) < 16 * _FEW:
         return []
     found, sample = [], np.asarray(tokens[:_SAMPLE])
-    highest = max(int(chunk.max()) for _, chunk in chunks(tokens))
     if 256 < vocabulary <= len(tokens) and highest < vocabulary // 2:
         bytes_ = ": they look like bytes" if highest < 256 else ""
         found.append(f"{path}: the highest of {len(tokens)} ids is {highest}, of a vocabulary of {vocabulary}{bytes_}.")
@@ -262,6 +268,9 @@ def _notes(path: Path, tokens: Tokens, vocabulary: int) -> list[str]:
             f"{path}: low bytes of the ids vary less than high ones, as in a big-endian file. If it is one, write it "
             "anew: numpy.fromfile(path, '>u2').astype('<u2').tofile('ids.bin')."
         )
+    if half := _halves(sample):
+        wider = 2 * sample.dtype.itemsize
+        found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
     if period := _period(sample):
         found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
     if (tail := _tail(tokens)) > max(_FEW, len(tokens) // 100):
@@ -269,6 +278,15 @@ def _notes(path: Path, tokens: Tokens, vocabulary: int) -> list[str]:
             f"{path}: the last {tail} of {len(tokens)} ids are all {tokens[-1]}: was the file filled to its end?"
         )
     return found
+
+
+def _halves(sample: Tokens) -> str:
+    """In words, where every second id is small and the others are not."""
+    first, second = sample[0::2], sample[1::2]
+    for small, large in ((first, second), (second, first)):
+        if small.max() <= _HIGH_HALF and np.median(large) > 256:
+            return f"every second id is at most {small.max()}, and the others are not"
+    return ""
 
 
 def _swapped(sample: Tokens) -> bool:

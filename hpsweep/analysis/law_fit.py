@@ -78,7 +78,7 @@ class Misfit(NamedTuple):
 
     def residual(self, measured: Floats, predicted: Floats) -> Floats:
         """log(measured / predicted), or measured - predicted."""
-        return np.asarray(self.scaled(measured) - self.scaled(predicted))
+        return np.asarray(np.log(measured / predicted) if self.log else measured - predicted)
 
     def moved(self, predicted: Floats, residual: Floats) -> Floats:
         """The loss that has that residual."""

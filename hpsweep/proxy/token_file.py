@@ -195,7 +195,7 @@ def _llm_c_header(path: Path, head: bytes, dtype: str, size: int) -> int:
 
 def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
     """The highest id. Raises ValueError for an id beyond the vocabulary, a file of one id, and ids of another width."""
-    zeros, lowest, highest = np.zeros(4, int), math.inf, -1
+    lowest, highest = math.inf, -1
     for start, chunk in chunks(tokens):
         if (top := int(chunk.max())) >= vocabulary:
             first = int(np.argmax(chunk >= vocabulary))
@@ -204,20 +204,17 @@ def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
                 f"State the vocabulary and dtype that the file was written with{_otherwise(path, tokens, vocabulary)}."
             )
         lowest, highest = min(lowest, int(chunk.min())), max(highest, top)
-        zeros += [np.count_nonzero(chunk[(k - start) % 4 :: 4] == 0) for k in range(4)]
     if len(tokens) < _FEW:
         return highest
     if lowest == highest:
         raise ValueError(f"{path}: all {len(tokens)} ids are {highest}: it was never filled. Write it again.")
-    _check_width(path, zeros / (len(tokens) / 4), dtype)
+    _check_width(path, tokens[:CHUNK], dtype)
     return highest
 
 
-def _check_width(path: Path, zeros: npt.NDArray[np.float64], dtype: str) -> None:
-    """Raise ValueError where practically all of every second id are 0: the high halves of ids twice as wide.
-
-    `zeros` is the part of zeros at positions 0 to 3 modulo 4.
-    """
+def _check_width(path: Path, sample: Tokens, dtype: str) -> None:
+    """Raise ValueError where practically all of every second id are 0: the high halves of ids twice as wide."""
+    zeros = np.array([(sample[k::4] == 0).mean() for k in range(4)])  # by position modulo 4
     empty = zeros > _PRACTICALLY_ALL
     if not (empty[1] and empty[3]) and not (empty[0] and empty[2]):
         return

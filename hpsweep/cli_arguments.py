@@ -189,6 +189,13 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     ):
         to.add_argument(f"--{name}", metavar="COL", help=f"column of the {text}")
     to.add_argument(
+        "--tuned", metavar="COL,...", help="hyperparameters of which the best is taken at each S, N, D; none: no column"
+    )
+    to.add_argument(
+        "--residuals", choices=("log", "raw"), default="log", help="what the Huber loss is of; default: log"
+    )
+    to.add_argument("--delta", type=number, help="of the Huber loss; default: 1e-3 of log residuals, 0.01 of raw ones")
+    to.add_argument(
         "--counts", metavar="TEXT", help="what N counts, such as 'nonzeros without embeddings'; is recorded"
     )
     to.add_argument("--unit", metavar="TEXT", help="unit of D, such as tokens or examples; is recorded")

@@ -11,9 +11,9 @@ import pandas as pd
 
 from hpsweep.analysis import law_uncertainty as uncertainty
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law import Law, design_of, names
-from hpsweep.analysis.law_fit import THETA, Design, centred, huber, predicted
-from hpsweep.analysis.law_uncertainty import RAW, Fit
+from hpsweep.analysis.law import Law, design_of
+from hpsweep.analysis.law_fit import THETA, Design, Misfit, centred, huber, predicted
+from hpsweep.analysis.law_uncertainty import RAW, Fit, names
 
 TEN_FOLD = 10.0
 """How far beyond the fitted N and D the law may be asked without saying extrapolate=True."""
@@ -45,10 +45,10 @@ def _vector(coefficients: Mapping[str, float]) -> Floats:
 
 
 def score(law: Law, coefficients: Mapping[str, float]) -> float:
-    """The objective (mean Huber loss, the law's delta) of other coefficients at the law's own cells."""
+    """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
     cells = pd.DataFrame(law.residuals)
     losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
-    return float(huber(np.log(losses / cells["loss"].to_numpy(float)), law.delta).mean())
+    return float(huber(misfit_of(law).residual(cells["loss"].to_numpy(float), losses), law.delta).mean())
 
 
 def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
@@ -125,8 +125,13 @@ def design_at(law: Law, table: pd.DataFrame) -> Design:
     return design_of(table, law.centre["params"], law.centre["tokens"], law.form == "dense")
 
 
+def misfit_of(law: Law) -> Misfit:
+    """How the law was held against the losses."""
+    return Misfit(law.delta, law.residual_kind == "log")
+
+
 def fit_of(law: Law) -> Fit:
     """The law's fit again, from its record."""
     cells = pd.DataFrame(law.residuals)
     centre = law.centre["params"], law.centre["tokens"]
-    return Fit(theta_of(law)[0], design_at(law, cells), cells["loss"].to_numpy(float), law.delta, *centre)
+    return Fit(theta_of(law)[0], design_at(law, cells), cells["loss"].to_numpy(float), misfit_of(law), *centre)

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", "position", "positions", "query"}
 _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
+_INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
+_HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
+_ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
+_FORTH, _BACK = (
+    {"up", "gate", "in", "input", "wi", "fc1", "w1", "w3", "v1"},
+    {"down", "out", "output", "wo", "fc2", "w2"},
+)
+"""Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
 
 
 class Guess(NamedTuple):
@@ -79,7 +87,7 @@ def choose(
             continue
         shape = tuple(parameter_of(places[name][0]).shape)
         kind = next(iter(guess.kinds)) if len(guess.kinds) == 1 else ""
-        if name in tied:
+        if name in tied or ("embedding" in guess.kinds and not widths[name]):
             chosen[name] = "embedding"
         elif kind in get_args(Kind) and kind != "readout":
             chosen[name] = kind  # type: ignore[assignment]
@@ -90,7 +98,7 @@ def choose(
         elif kind == "input" and name in inputs:
             chosen[name] = "embedding"
         elif kind in ("readout", "router", "input"):
-            questions[name] = _end_or_within(kind, name, shape, guesses, places)
+            questions[name] = _end_or_within(kind, name, guesses, places)
         else:
             questions[name] = _unknown(name, shape, widths[name], built)
     return chosen, questions
@@ -144,31 +152,46 @@ def _layered(name: str) -> str:
 
 
 def _end_or_within(
-    kind: str, name: str, shape: tuple[int, ...], guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]
+    kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]
 ) -> Question:
-    """The question of a layer between a width and a fixed size, with what is likely: within, if it is one of a list of
-    blocks, or one of two layers between which the fixed size lies.
-    """
+    """The question of a layer between a width and a fixed size."""
     end: Kind = "embedding" if kind == "input" else "readout"
-    opposite = "readout" if kind == "input" else "input"
-    size = _fixed_size(places[name][0], guesses[name])
-    paired = any(
-        guess.kinds == {opposite} and _fixed_size(places[other][0], guess) == size for other, guess in guesses.items()
-    )
-    within = paired or kind == "router" or any(part.isdigit() for part in name.split("."))
-    if kind == "input" and not paired:
-        within = False
     outside = "a fixed size to a width" if kind == "input" else "a width to a fixed size"
     return Question(
         f"maps from {outside}, and is not the only one: kinds={{PATTERN: {end!r}}} if it is an end of the model, or "
         "'hidden' if it lies within",
-        "hidden" if within else end,
+        "hidden" if _likely_within(kind, name, guesses, places) else end,
     )
+
+
+def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
+    """Whether such a layer lies within the model, most likely: by its name; or as one of two layers between which the
+    fixed size lies; or by the matrices before it, or those of its block.
+    """
+    if kind == "router":
+        return True
+    if words_of(name) & (_INPUTS if kind == "input" else _HEADS):
+        return False
+    opposite = "readout" if kind == "input" else "input"
+    size = _fixed_size(places[name][0], guesses[name])
+    for other, guess in guesses.items():
+        if guess.kinds == {opposite} and _fixed_size(places[other][0], guess) == size:
+            return True
+    summing = [other for other, guess in guesses.items() if guess.kinds & {"hidden", "readout", "router"}]
+    if kind == "input":
+        return not _first(name, summing, {other: i for i, other in enumerate(guesses)})
+    parts = name.split(".")
+    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
+    block = ".".join(parts[: numbered[-1] + 1]) + "." if numbered else None
+    in_block = block is not None and any(other.startswith(block) and other != name for other in summing)
+    return in_block or bool(words_of(name) & _ATTENTION)
 
 
 def _unknown(name: str, shape: tuple[int, ...], widths: list[int], built: AsBuilt) -> Question:
     """The question of a tensor of no known layer."""
-    token = bool(words_of(name) & _TOKENS) and "bias" not in words_of(name)
+    words = words_of(name)
+    drawn = built.drawn(name)
+    token = bool(words & _TOKENS) and not words & {"bias", "relative"} and drawn is not False
     if len(shape) < 2:
         return Question(
             "is a gain, a bias or a token: kinds={PATTERN: 'keep'} (it begins as it is built), 'norm' or 'bias'; or "
@@ -176,32 +199,32 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], built: AsBuil
             "embedding" if token else "keep",
         )
     if len(widths) > 1:
-        axis = _likely_axis(name, shape, widths)
+        axis = _likely_axis(words, shape, widths)
         sizes = ", ".join(f"{i} sums over {shape[i]}" for i in widths)
         return Question(
             f"sums over an unknown dimension: fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})", None, axis
         )
-    told = f"has {len(widths)} width{'s' * (len(widths) != 1)}"
-    stays = not token and (built.repeats(name, widths) or "bias" in words_of(name))
-    inside: Kind = "embedding" if widths else "hidden"
+    likely: Kind = "embedding" if widths else "hidden"
+    if words & _HEADS and not widths:
+        likely = "readout"
+    if not token and (drawn is False or "bias" in words):
+        likely = "keep"
     return Question(
-        f"{told}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an end of the model, or 'hidden' if it lies "
-        "within; 'keep' if nothing is summed over, and it begins as it is built",
-        "keep" if stays else inside,
+        f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
+        "end of the model, or 'hidden' if it lies within; 'keep' if nothing is summed over and it begins as built",
+        likely,
     )
 
 
-def _likely_axis(name: str, shape: tuple[int, ...], widths: list[int]) -> int:
-    """The last width, unless the tensor is called one that leads back from the wider of two."""
-    last = widths[-1]
-    if len(widths) == 2 and shape[widths[0]] != shape[widths[1]]:
-        wider = max(widths, key=lambda axis: shape[axis])
-        back = words_of(name) & {"down", "wo", "out", "output", "proj"} and not words_of(name) & {"up", "gate", "in"}
-        forth = words_of(name) & {"up", "gate", "wi", "in", "input"}
-        if back:
+def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int]) -> int:
+    """The last width, unless the tensor's name says whether it leads to the wider of two or back."""
+    first, last = widths[0], widths[-1]
+    if len(widths) == 2 and shape[first] != shape[last]:
+        wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
+        if words & _FORTH and not words & _BACK:
+            return narrower
+        if words & _BACK and not words & _FORTH:
             return wider
-        if forth:
-            return next(axis for axis in widths if axis != wider)
     return last
 
 
@@ -224,12 +247,13 @@ def begins(problem: str, kind: Kind) -> Question:
             "keep",
         )
     if kind in VECTORS:
-        return Question(f"{problem}: kinds={{PATTERN: 'keep'}} leaves them, 'bias' begins at 0", "keep")
-    return Question(
-        f"{problem}: kinds={{PATTERN: 'keep'}} leaves that (lr x 1, no decay); or fill it with random numbers before, "
-        "and it is drawn",
-        "keep",
+        told = "are not one constant: kinds={PATTERN: 'keep'} leaves them, 'bias' begins at 0"
+        return Question(told, "keep", seen=f"{problem}, which ")
+    told = (
+        "is no random draw: kinds={PATTERN: 'keep'} leaves it (lr x 1, no decay); or fill it with random numbers "
+        "before, and it is drawn"
     )
+    return Question(told, "keep", seen=f"{problem}, which ")
 
 
 def missing_end(kinds: Mapping[str, str], guesses: Mapping[str, Guess]) -> str:

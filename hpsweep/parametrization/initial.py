@@ -6,7 +6,7 @@ neither (time constants, gates, prior biases) are not overwritten: they are kept
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,10 +73,10 @@ class AsBuilt:
             seen = values if seen is None else seen
         if seen is None:
             return _unseen(self._model[name], kind)
-        told = f"begins with values from {float(seen.min()):.4g} to {float(seen.max()):.4g}, which"
+        told = f"begins with values from {float(seen.min()):.4g} to {float(seen.max()):.4g}"
         if kind == "bias" and given:
-            return Beginning(overwritten=f"{name} {told} init_ replaces by 0")
-        return Beginning(problem=f"{told} are not one constant")
+            return Beginning(overwritten=f"{name} {told}, which init_ replaces by 0")
+        return Beginning(problem=told)
 
     def _matrix(self, name: str) -> Beginning:
         values, _ = next(self.of(name), (None, None))
@@ -91,14 +91,19 @@ class AsBuilt:
             return Beginning(overwritten=f"most of {name} is zero, and init_ draws all of it")
         return Beginning()
 
-    def repeats(self, name: str, axes: Iterable[int]) -> bool:
-        """Whether the values are the same all along these dimensions, as no random numbers are."""
+    def drawn(self, name: str) -> bool | None:
+        """Whether the values look like random numbers around zero; None of one constant, or where there are none.
+
+        Their mean, and the correlation of neighbours along the last dimension, are those of chance.
+        """
         values, _ = next(self.of(name), (None, None))
-        if values is None or values.numel() < 2:
-            return False
-        for axis in axes:
-            values = values - values.narrow(axis, 0, 1)
-        return not bool(values.any())
+        if values is None or constant(values) is not None:
+            return None
+        x = values.double().reshape(-1, values.shape[-1]) if values.dim() else values.double().reshape(1, 1)
+        chance = 4 * x.numel() ** -0.5
+        near = (x[:, 1:] * x[:, :-1]).mean() if x.shape[1] > 1 else x.mean() * 0
+        spread = x.square().mean()
+        return bool(x.mean().abs() <= chance * spread.sqrt()) and bool(near.abs() <= chance * spread)
 
 
 def _values(use: Use) -> Iterator[tuple[Tensor, Use]]:

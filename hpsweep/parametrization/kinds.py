@@ -20,7 +20,7 @@ from hpsweep.parametrization.choice import Guess, begins, choose, missing_end, n
 from hpsweep.parametrization.initial import AsBuilt, Beginning
 from hpsweep.parametrization.layers import fan_in_of, is_transposed
 from hpsweep.parametrization.remedies import Question, complaint
-from hpsweep.parametrization.reparametrized import plain, refuse_computed
+from hpsweep.parametrization.reparametrized import computed_prefixes, plain, refusal
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
 
 __all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]
@@ -79,7 +79,9 @@ def derive(
     for pattern, kind in (kinds or {}).items():
         if kind not in get_args(Kind):
             raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
-    compared = _Compared.of(unwrapped(model), base, delta)
+    model = unwrapped(model)
+    refused = refusal(model)
+    compared = _Compared.of(model, base, delta, computed_prefixes(model))
     uses, trained = compared.uses, compared.trained
     given_kinds = match(kinds or {}, list(uses.values()), "kinds")
     given_axes = match(fan_in_axis or {}, list(uses.values()), "fan_in_axis")
@@ -87,7 +89,7 @@ def derive(
         name: Guess.of(places, compared.others, compared.widths[name], given_axes.get(name))
         for name, places in uses.items()
     }
-    built = AsBuilt(trained, compared.fill)
+    built = AsBuilt(uses, compared.fill)
     chosen, questions = choose(uses, guesses, given_kinds, compared.widths, built)
     beginnings: dict[str, Beginning] = {}
     for name, places in trained.items():
@@ -100,9 +102,10 @@ def derive(
         beginnings[name] = built.beginning(name, chosen[name], given=given_kinds.get(name) is not None)
         if problem := beginnings[name].problem:
             questions[name] = begins(problem, chosen[name])
-    _raise_questions(
-        {name: questions[name] for name in trained if name in questions}, trained, chosen, guesses, partial
-    )
+    asked = {name: questions[name] for name in trained if name in questions}
+    wrong = [refused, _unsettled(asked, trained, chosen, guesses, partial)]
+    if any(wrong):
+        raise ValueError("\nBesides, ".join(text for text in wrong if text))
     return {
         name: _derived(
             places, compared.narrow[name], compared.widths[name], guesses[name], chosen[name], beginnings[name]
@@ -111,24 +114,23 @@ def derive(
     }
 
 
-def _raise_questions(
+def _unsettled(
     questions: Mapping[str, Question],
     trained: Mapping[str, tuple[Use, ...]],
     chosen: Mapping[str, Kind],
     guesses: Mapping[str, Guess],
     partial: bool,
-) -> None:
-    """Raise ValueError for all that is not settled, and for an end that the model would lack."""
+) -> str:
+    """What is wrong with a model of which something is not settled, or that lacks an end; '' if nothing is."""
     supposed = {**chosen, **{name: question.kind for name, question in questions.items() if question.kind is not None}}
     ends = "" if partial else missing_end(supposed, guesses)
-    if questions:
-        told = {
-            name: f"{tuple(parameter_of(places[0]).shape)} in {type(places[0].module).__name__}"
-            for name, places in trained.items()
-        }
-        raise ValueError(complaint(questions, told, [use.name for places in trained.values() for use in places], ends))
-    if ends:
-        raise ValueError(ends)
+    if not questions:
+        return ends
+    told = {
+        name: f"{tuple(parameter_of(places[0]).shape)} in {type(places[0].module).__name__}"
+        for name, places in trained.items()
+    }
+    return complaint(questions, told, [use.name for places in trained.values() for use in places], ends)
 
 
 class _Compared(NamedTuple):
@@ -142,18 +144,18 @@ class _Compared(NamedTuple):
     fill: Callable[[], dict[str, Use]]  # gives those of the base with its values
 
     @classmethod
-    def of(cls, model: nn.Module, base: object, delta: object) -> _Compared:
-        refuse_computed(model)
-        uses = tensor_uses(model)
+    def of(cls, model: nn.Module, base: object, delta: object, without: tuple[str, ...]) -> _Compared:
+        """Compare all tensors but those whose names begin with one of `without`."""
+        uses = [places for places in tensor_uses(model) if not places[0].name.startswith(without)]
         trained = [places for places in uses if parameter_of(places[0]).requires_grad]
         if not trained:
             raise ValueError(
-                f"none of the {len(uses)} parameters of {type(model).__name__} trains (requires_grad is False): "
-                "there is nothing to plan. Call model.requires_grad_(True), or parametrize before it is frozen."
+                f"none of the {len(tensor_uses(model))} parameters of {type(model).__name__} trains (requires_grad is "
+                "False): there is nothing to plan. Call model.requires_grad_(True), or parametrize before it is frozen."
             )
         sources = {"base": base} if delta is None else {"base": base, "delta": delta}
-        modules = {word: _plain_base(source, model, word) for word, source in sources.items()}
-        sizes = [_shapes_of(module, uses, word) for word, module in modules.items()]
+        modules = {word: _plain_base(source, model, word, refuse=not without) for word, source in sources.items()}
+        sizes = [_shapes_of(module, uses, word, without) for word, module in modules.items()]
         shapes = {places[0].name: tuple(parameter_of(places[0]).shape) for places in uses}
         widths = {
             name: [axis for axis, size in enumerate(shape) if any(size != of[name][axis] for of in sizes)]
@@ -250,11 +252,12 @@ def build(source: object, model: nn.Module, word: str, *, filled: bool = False) 
     return built
 
 
-def _plain_base(source: object, model: nn.Module, word: str) -> nn.Module:
+def _plain_base(source: object, model: nn.Module, word: str, *, refuse: bool) -> nn.Module:
     """The base with plain weights, as the model has: one that is built here is made to have them."""
     built = build(source, model, word)
     if isinstance(source, nn.Module):
-        refuse_computed(built)
+        if refuse and (refused := refusal(built)):
+            raise ValueError(f"{word}: {refused}")
     else:
         plain(built)
     return built
@@ -305,9 +308,15 @@ def _nearest(pattern: str, names: list[str]) -> str:
     return max(names, key=likeness)
 
 
-def _shapes_of(other: nn.Module, uses: list[tuple[Use, ...]], word: str) -> dict[str, tuple[int, ...]]:
+def _shapes_of(
+    other: nn.Module, uses: list[tuple[Use, ...]], word: str, without: tuple[str, ...]
+) -> dict[str, tuple[int, ...]]:
     """Shapes of another module's tensors, which must have the model's names, ties and numbers of dimensions."""
-    theirs = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in tensor_uses(other)}
+    theirs = {
+        tuple(use.name for use in places): tuple(parameter_of(places[0]).shape)
+        for places in tensor_uses(other)
+        if not places[0].name.startswith(without)
+    }
     ours = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in uses}
     for here, there, having in ((ours, theirs, "the model"), (theirs, ours, word)):
         for names in here:

@@ -34,6 +34,8 @@ def summed_axis(use: Use, others: Sequence[Use]) -> int | None:
         return 1 if flag else 2  # transformers' experts: (expert, in, out) if transposed
     if len(shape) < 2 or local.endswith("bias"):
         return None
+    if len(shape) == 3 and shape[1] == shape[2] and _grow(use, others) == [0]:
+        return 2  # blocks along a diagonal, whose fan-in is fixed whichever of the two they sum over
     return _by_sizes(use, others) if (axis := _by_bias(use, others)) is None else axis
 
 
@@ -70,6 +72,11 @@ def _by_sizes(use: Use, others: Sequence[Use]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
+def _grow(use: Use, others: Sequence[Use]) -> list[int]:
+    """The dimensions that differ."""
+    return [axis for axis, size in enumerate(_shape(use)) if any(_shape(other)[axis] != size for other in others)]
+
+
 def groups_grow(use: Use, others: Sequence[Use]) -> float | None:
     """A convolution's number of groups over the base's, where it grows with the width: depthwise, mostly. Else None."""
     if not isinstance(use.module, (*CONVOLUTIONS, *UPWARDS)) or use.local != "weight":
@@ -104,6 +111,9 @@ def role(use: Use, others: Sequence[Use], axis: int | None, widths: list[int], *
         return "norm" if "Norm" in type(use.module).__name__ and use.local == "weight" else ""
     if groups_grow(use, others) is not None:
         return "hidden"  # its input is as wide as the net, though its fan-in is a kernel
+    is_convolution = isinstance(use.module, (*CONVOLUTIONS, *UPWARDS))
+    if dimensions == 3 and widths == [0] and axis in (1, 2) and not is_convolution:
+        return "hidden"  # blocks of a fixed size, of which there are more
     if axis is None:
         return "router" if _named_router(use) and widths == [dimensions - 1] else ""
     if not widths:
@@ -122,8 +132,9 @@ def _named_router(use: Use) -> bool:
 
 
 def words_of(name: str) -> set[str]:
-    """The words of a name, without their numbers."""
-    return {word.strip("0123456789") for word in re.split(r"[._]", name.lower())}
+    """The words of a name, with their numbers and without."""
+    words = set(re.split(r"[._]", name.lower()))
+    return words | {word.strip("0123456789") for word in words}
 
 
 def _shape(use: Use) -> tuple[int, ...]:

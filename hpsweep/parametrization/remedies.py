@@ -14,11 +14,15 @@ LINES = 8
 
 
 class Question(NamedTuple):
-    """What is not settled of a tensor: `told` in words, in which PATTERN stands for its pattern, and what to paste."""
+    """What is not settled of a tensor: `told` in words, in which PATTERN stands for its pattern, and what to paste.
+
+    `seen` is what is told of this one tensor before.
+    """
 
     told: str
     kind: Kind | None = None
     axis: int | None = None
+    seen: str = ""
 
 
 def complaint(questions: Mapping[str, Question], shapes: Mapping[str, str], names: Iterable[str], ends: str) -> str:
@@ -28,14 +32,16 @@ def complaint(questions: Mapping[str, Question], shapes: Mapping[str, str], name
     """
     every = list(names)
     groups: dict[tuple[str, Question], list[str]] = {}
-    for question in dict.fromkeys(questions.values()):
-        wanted = [name for name, other in questions.items() if other == question]
+    alike = {name: question._replace(seen="") for name, question in questions.items()}
+    for question in dict.fromkeys(alike.values()):
+        wanted = [name for name, other in alike.items() if other == question]
         for pattern, matched in patterns(wanted, every).items():
             groups[pattern, question] = matched
     lines = []
     for (pattern, question), matched in groups.items():
-        several = f" and {len(matched) - 1} more" if len(matched) > 1 else ""
-        lines.append(f"  {matched[0]} {shapes[matched[0]]}{several} {question.told.replace('PATTERN', repr(pattern))}")
+        first, several = matched[0], f" (and {len(matched) - 1} more)" if len(matched) > 1 else ""
+        told = questions[first].seen + question.told.replace("PATTERN", repr(pattern))
+        lines.append(f"  {first} {shapes[first]}{several} {told}")
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"  and {len(lines) - LINES} more"]
     kinds = {pattern: question.kind for pattern, question in groups if question.kind is not None}
@@ -45,7 +51,7 @@ def complaint(questions: Mapping[str, Question], shapes: Mapping[str, str], name
     if ends:
         text += f"\n{ends}"
     if words:
-        text += f"\nAdd to the call, with what is otherwise changed: {', '.join(words)}"
+        text += f"\nAdd to the call, or replace in it, after changing what is otherwise: {', '.join(words)}"
     return text
 
 
@@ -66,7 +72,7 @@ def patterns(wanted: Iterable[str], every: Iterable[str]) -> dict[str, list[str]
 def _shortest(layered: str, wanted: set[str], others: list[str]) -> str | None:
     """The shortest end of a pattern that matches no other name."""
     parts = layered.split(".")
-    ends = ["*." + ".".join(parts[-n:]) for n in range(2, len(parts))]
+    ends = ["*." + ".".join(parts[-n:]) for n in range(1, len(parts))]
     for pattern in (*ends, layered):
         if not any(fnmatchcase(name, pattern) for name in others):
             return pattern

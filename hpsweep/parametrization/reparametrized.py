@@ -37,16 +37,25 @@ def computed(model: nn.Module) -> list[tuple[str, str, str]]:
     return found
 
 
-def refuse_computed(model: nn.Module) -> None:
-    """Raise ValueError for a model with such weights, and the calls that leave plain ones."""
+def computed_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """What the names begin with of such weights, and of the tensors that they are computed from."""
+    found = []
+    for name, tensor, _ in computed(model):
+        inside = f"{name}." if name else ""
+        found += [f"{inside}{tensor}", f"{inside}parametrizations."]
+    return tuple(found)
+
+
+def refusal(model: nn.Module) -> str:
+    """Why a model with such weights has no plan, and the calls that leave plain ones; '' for one with plain weights."""
     found = computed(model)
     if not found:
-        return
+        return ""
     name, tensor, how = found[0]
     calls = "\n".join(f"  {call}" for call in _calls(found))
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     where = f"{name}.{tensor}" if name else tensor
-    raise ValueError(
+    return (
         f"{where} is computed by a {how}{more}: neither the density nor the multipliers of a plan would be those of "
         f"the weight in use. Leave plain weights, before parametrize and in a base that is a module too:\n{calls}"
     )

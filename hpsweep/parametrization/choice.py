@@ -156,10 +156,11 @@ def _end_or_within(
 ) -> Question:
     """The question of a layer between a width and a fixed size."""
     end: Kind = "embedding" if kind == "input" else "readout"
-    outside = "a fixed size to a width" if kind == "input" else "a width to a fixed size"
+    outside = "a width to a fixed size, and is not the only one"
+    if kind == "input":
+        outside = "a fixed size to a width, and need not be the first"
     return Question(
-        f"maps from {outside}, and is not the only one: kinds={{PATTERN: {end!r}}} if it is an end of the model, or "
-        "'hidden' if it lies within",
+        f"maps from {outside}: kinds={{PATTERN: {end!r}}} if it is an end of the model, or 'hidden' if it lies within",
         "hidden" if _likely_within(kind, name, guesses, places) else end,
     )
 
@@ -247,7 +248,7 @@ def begins(problem: str, kind: Kind) -> Question:
             "keep",
         )
     if kind in VECTORS:
-        told = "are not one constant: kinds={PATTERN: 'keep'} leaves them, 'bias' begins at 0"
+        told = "are not one constant: kinds={PATTERN: 'keep'} leaves them, 'bias' begins at 0, and 'embedding' draws a token"
         return Question(told, "keep", seen=f"{problem}, which ")
     told = (
         "is no random draw: kinds={PATTERN: 'keep'} leaves it (lr x 1, no decay); or fill it with random numbers "

@@ -83,14 +83,15 @@ def derive(
     refused = refusal(model)
     compared = _Compared.of(model, base, delta, computed_prefixes(model))
     uses, trained = compared.uses, compared.trained
-    given_kinds = match(kinds or {}, list(uses.values()), "kinds")
-    given_axes = match(fan_in_axis or {}, list(uses.values()), "fan_in_axis")
+    given_kinds = match(kinds or {}, tensor_uses(model), "kinds")
+    given_axes = match(fan_in_axis or {}, tensor_uses(model), "fan_in_axis")
     guesses = {
         name: Guess.of(places, compared.others, compared.widths[name], given_axes.get(name))
         for name, places in uses.items()
     }
     built = AsBuilt(uses, compared.fill)
-    chosen, questions = choose(uses, guesses, given_kinds, compared.widths, built)
+    known = {name: given_kinds.get(name) for name in uses}
+    chosen, questions = choose(uses, guesses, known, compared.widths, built)
     beginnings: dict[str, Beginning] = {}
     for name, places in trained.items():
         shape = tuple(parameter_of(places[0]).shape)

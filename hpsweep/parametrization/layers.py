@@ -105,7 +105,8 @@ def role(use: Use, others: Sequence[Use], axis: int | None, widths: list[int], *
                 "with the same: it must differ in widths only."
             )
         return "embedding"
-    if use.local.endswith("bias") and len(widths) < 2 and not given_axis:
+    of_recurrence = isinstance(use.module, (nn.RNNBase, nn.RNNCellBase)) and use.local.startswith("bias_")
+    if (use.local.endswith("bias") or of_recurrence) and len(widths) < 2 and not given_axis:
         return "bias"
     if dimensions < 2:
         return "norm" if "Norm" in type(use.module).__name__ and use.local == "weight" else ""

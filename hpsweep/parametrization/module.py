@@ -54,9 +54,12 @@ def parametrize(
         base_density=base_density, alpha_input=alpha_input, alpha_output=alpha_output,
         embedding_lr_mult=embedding_lr_mult,
     )  # fmt: skip
+    if not isinstance(partial, bool):
+        raise ValueError(f"partial is {partial!r}; allowed: True, False.")
+    included, excluded = _patterns(include, "include"), _patterns(exclude, "exclude")
     derived = derive(model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis, partial=partial)
     unit = unit.replace(depth=_depth(derived, depth))
-    densities = _densities(model, derived, density, _patterns(include), _patterns(exclude))
+    densities = _densities(model, derived, density, included, excluded)
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
     warnings = (*_warnings(tensors), *_overwritten(derived))
     for warning in warnings:
@@ -106,8 +109,18 @@ def _depth(derived: Mapping[str, Derived], depth: int | None) -> int:
     return depth if depth is not None else max(1, writers // 2)
 
 
-def _patterns(given: str | Iterable[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+def _patterns(given: str | Iterable[str], word: str) -> list[str]:
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{word} is {given!r}; it must be a pattern or a list of patterns, as in ['*.mlp.*'].")
+    return [_pattern(each, word) for each in given]
+
+
+def _pattern(given: object, word: str) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"{word} has {given!r}; patterns are text, as in '*.mlp.*'.")
+    return given
 
 
 def _densities(
@@ -133,6 +146,7 @@ def _densities(
 
     by_pattern = density if isinstance(density, Mapping) else {"*": density}
     for pattern, given in by_pattern.items():
+        _pattern(pattern, "density")
         try:
             Trial(steps=1, density=given)
         except ValueError as error:

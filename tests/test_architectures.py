@@ -61,7 +61,7 @@ def test_state_space_models_keep_their_time_constants() -> None:
     for name, values in before.items():
         assert torch.equal(getattr(mixer, name), values)  # type: ignore[arg-type]
     assert torch.equal(mixer.dt_proj.bias, steps)  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="A_log .* are not one constant"):
+    with pytest.raises(ValueError, match=r"A_log .* are not one constant"):
         plan_of("mamba", kinds={**kinds, "*.A_log": "norm"})
 
 

@@ -248,7 +248,10 @@ def begins(problem: str, kind: Kind) -> Question:
             "keep",
         )
     if kind in VECTORS:
-        told = "are not one constant: kinds={PATTERN: 'keep'} leaves them, 'bias' begins at 0, and 'embedding' draws a token"
+        told = (
+            "are not one constant: kinds={PATTERN: 'keep'} leaves them, 'bias' begins at 0, 'embedding' draws them, "
+            "as of a token"
+        )
         return Question(told, "keep", seen=f"{problem}, which ")
     told = (
         "is no random draw: kinds={PATTERN: 'keep'} leaves it (lr x 1, no decay); or fill it with random numbers "

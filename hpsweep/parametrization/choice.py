@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from torch import nn
 
 from hpsweep.parametrization.initial import AsBuilt
-from hpsweep.parametrization.layers import groups_grow, role, summed_axis, words_of
 from hpsweep.parametrization.remedies import Question
+from hpsweep.parametrization.roles import groups_grow, role, summed_axis, words_of
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _FORTH, _BACK = (
 class Guess(NamedTuple):
     """What modules and widths say of one tensor."""
 
-    kinds: frozenset[str]  # of its uses; see `layers.role`
+    kinds: frozenset[str]  # of its uses; see `roles.role`
     readouts: tuple[str, ...]  # the names of its uses as a readout
     axis: int | None  # of the fan-in
     groups: float | None  # of a convolution whose groups grow, their number over the base's

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from hpsweep.parametrization.layers import CONVOLUTIONS, UPWARDS
+from hpsweep.parametrization.roles import CONVOLUTIONS, UPWARDS
 from hpsweep.parametrization.rules import VECTORS, Kind
 
 if TYPE_CHECKING:

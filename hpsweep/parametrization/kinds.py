@@ -18,9 +18,9 @@ from torch import nn
 
 from hpsweep.parametrization.choice import Guess, begins, choose, missing_end, no_fan_in, parameter_of
 from hpsweep.parametrization.initial import AsBuilt, Beginning
-from hpsweep.parametrization.layers import fan_in_of, is_transposed
 from hpsweep.parametrization.remedies import Question, complaint
 from hpsweep.parametrization.reparametrized import computed_prefixes, plain, refusal
+from hpsweep.parametrization.roles import fan_in_of, is_transposed
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
 
 __all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import hpsweep
@@ -97,6 +97,38 @@ def test_convolutions_whose_groups_grow_have_a_fan_in_that_does_not(name: str, m
     assert plan(*pair(mixing=make), optimizer="sgd").tensors["mixing.weight"].lr == 2  # m_out / m_d
     pruned = plan(*pair(mixing=make), density={"mixing.*": 3 / 4}, base_density=3 / 4).tensors["mixing.weight"]
     assert (pruned.density, pruned.lr) == (0.75, 1)
+
+
+class Modulated(nn.Module):
+    """A net that adds a multiple of what four numbers say: of the data, or of the stream itself."""
+
+    def __init__(self, width: int, *, of_data: bool) -> None:
+        super().__init__()
+        self.token, self.shift, self.mixing = nn.Embedding(50, width), nn.Linear(4, width), nn.Linear(width, width)
+        self.readout, self.of_data = nn.Linear(width, 50), of_data
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.mixing(self.token(ids)).relu()
+        return self.readout(x + self.shift(ids[..., None].expand(*ids.shape, 4) / 50 if self.of_data else x[..., :4]))
+
+
+@pytest.mark.parametrize("of_data", [False, True])
+def test_a_layer_that_is_taken_for_an_input_is_looked_at_when_the_model_runs(of_data: bool) -> None:
+    def make(width: int) -> nn.Module:
+        return Modulated(width, of_data=of_data)
+
+    model, ids = make(64), torch.arange(1, 17).view(2, 8)
+    made = plan(model, lambda: make(32))
+    assert made.tensors["shift.weight"].kind == "embedding"
+    made.init_(model, init_std=0.1, seed=0)
+    if of_data:
+        made.wire_(model, ids, leave=["*"])
+        return
+    with pytest.raises(ValueError, match=r"shift.weight is planned as an embedding.* given what (mixing|token).weight"):
+        made.wire_(model, ids, leave=["*"])
+    again = plan(model, lambda: make(32), kinds={"shift.weight": "hidden"})
+    again.init_(model, init_std=0.1, seed=0)
+    again.wire_(model, ids, leave=["*"])
 
 
 class Expert(nn.Module):

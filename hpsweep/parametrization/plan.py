@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpsweep.parametrization import apply, wiring
+from hpsweep.parametrization import apply, given, wiring
 from hpsweep.parametrization.rules import ATTENTION_SCALE_EXPONENT, Kind, OptimizerRule
 from hpsweep.spec import Scheme, WeightDecayRule
 
@@ -191,8 +191,10 @@ class Plan:
         leave    patterns of factors that are left as they are, by the names in the returned table: those that the
                  model's own code sees to where it cannot be measured
 
-        Raises ValueError, and changes nothing, for factors that cannot be measured or set.
+        Raises ValueError, and changes nothing, for factors that cannot be measured or set, and for layers that the plan
+        takes for inputs of the model and that are given what other layers have made.
         """
+        given.check_given_data(self, model, inputs)
         return wiring.wire_(self, model, inputs, queries=queries, leave=leave)
 
     def param_groups(

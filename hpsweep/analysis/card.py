@@ -155,6 +155,8 @@ def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
     """The numbers of every kind of tensor at the target; dense kinds have m_rho = 1."""
     kinds = {}
     for kind in get_args(rules.Kind):
+        if kind == "keep":  # of own models; the reference GPT has none
+            continue
         m_rho = trial.m_rho if kind in rules.SPARSE else 1.0
         numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}

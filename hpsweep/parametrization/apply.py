@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hpsweep.parametrization import masks
-from hpsweep.parametrization.kinds import reshard, tensor_uses
-from hpsweep.parametrization.rules import OptimizerRule
+from hpsweep.parametrization.kinds import match, reshard, tensor_uses
+from hpsweep.parametrization.rules import VECTORS, OptimizerRule
 from hpsweep.parametrization.wiring import check_wired
 from hpsweep.spec import Trial
 
@@ -67,9 +68,12 @@ def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
             )
         found[name] = parameter
     planned = {n for name, tensor in plan.tensors.items() for n in (name, *tensor.tied)}
-    for name in places:
-        if name not in planned:
-            raise ValueError(f"the model has the tensor {name}, which the plan has not; parametrize this model.")
+    for name, (use, _) in places.items():
+        if name not in planned and getattr(use.module, use.local).requires_grad:
+            raise ValueError(
+                f"the model has the tensor {name}, which the plan has not; parametrize this model, as it is trained (a "
+                "plan leaves out what did not train when it was made)."
+            )
     return found
 
 
@@ -104,7 +108,7 @@ def local(tensor: Any) -> Tensor:
 
 
 @torch.no_grad()
-def init_(plan: Plan, model: nn.Module, *, init_std: float, seed: int) -> None:
+def init_(plan: Plan, model: nn.Module, *, init_std: float, seed: int, leave: str | Iterable[str] = ()) -> None:
     """See Plan.init_."""
     Trial(steps=1, init_std=init_std, seed=seed)  # raises for values out of range
     padding = {
@@ -112,19 +116,45 @@ def init_(plan: Plan, model: nn.Module, *, init_std: float, seed: int) -> None:
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None
     }
-    for name, parameter in parameters(plan, model).items():
+    named = parameters(plan, model)
+    left = match([leave] if isinstance(leave, str) else leave, tensor_uses(model), "leave")
+    stays = {name for name, tensor in plan.tensors.items() if tensor.kind == "keep" or name in left}
+    _check_trainable(named, stays)
+    for name, parameter in named.items():
         tensor = plan.tensors[name]
-        if parameter.is_meta:
-            raise ValueError(f"{name} is on the meta device, without memory; call model.to_empty(device=...) before.")
-        if tensor.kind in ("norm", "bias"):
-            values = torch.full(tensor.shape, tensor.init_mean)
+        if name in stays:
+            values = None
+        elif tensor.kind in VECTORS:
+            values = torch.full(tensor.shape, 0.0 if tensor.init_mean is None else tensor.init_mean)
         else:
             values = torch.from_numpy(masks.normals(seed, stream(name), tensor.shape)) * (init_std * tensor.init_std)
+        if values is not None:
+            if id(parameter) in padding:
+                values[padding[id(parameter)]] = 0.0
+            parameter.copy_(like(values.to(parameter.dtype), parameter))
         if plan.is_sparse(name):
-            values *= torch.from_numpy(mask(plan, name))
-        if id(parameter) in padding:
-            values[padding[id(parameter)]] = 0.0
-        parameter.copy_(like(values.to(parameter.dtype), parameter))
+            gone = local(like(torch.from_numpy(mask(plan, name)), parameter)).logical_not()
+            local(parameter).masked_fill_(gone, 0.0)
+
+
+def _check_trainable(named: Mapping[str, nn.Parameter], stays: Collection[str]) -> None:
+    """Raise ValueError, before anything is filled, for parameters without memory, and for planned ones that are frozen.
+
+    What stays as it is must be finite: memory that was never filled mostly is not.
+    """
+    for name, parameter in named.items():
+        if parameter.is_meta:
+            raise ValueError(f"{name} is on the meta device, without memory; call model.to_empty(device=...) before.")
+        if not parameter.requires_grad and name not in stays:
+            raise ValueError(
+                f"{name} does not train (requires_grad is False), and the plan has it: parametrize the model as it is "
+                f"trained, which leaves it out, or leave its values by leave={[name]!r}."
+            )
+        if name in stays and not bool(local(parameter).isfinite().all()):
+            raise ValueError(
+                f"{name} is to begin as it is, and has values that are not finite: build the model with memory, or "
+                "load its values, before init_."
+            )
 
 
 def param_groups(

@@ -41,7 +41,11 @@ class Places(NamedTuple):
         ends: dict[nn.Module, list[str]] = {}
         for name in ends_of:
             ends.setdefault(uses[name].module, []).append(name)
-        kinds = {uses[name].module: tensor.kind for name, tensor in plan.tensors.items() if tensor.kind != "bias"}
+        kinds = {
+            uses[name].module: tensor.kind
+            for name, tensor in plan.tensors.items()
+            if tensor.kind not in ("bias", "keep")
+        }
         within = {module for module, kind in kinds.items() if module not in ends}
         norms = {module for module, kind in kinds.items() if kind == "norm"}
         return cls(ends, {uses[name].module for name in readouts}, within, norms)

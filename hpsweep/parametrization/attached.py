@@ -13,7 +13,6 @@ from torch.utils.hooks import RemovableHandle
 
 from hpsweep.parametrization.apply import local, parameters
 from hpsweep.parametrization.finite import check_finite
-from hpsweep.parametrization.kinds import Use, tensor_uses
 from hpsweep.parametrization.optimizers import check_rule, check_settings, listed
 from hpsweep.parametrization.wiring import check_wired
 
@@ -50,7 +49,6 @@ class Held(NamedTuple):
     """One tensor under one optimizer. `gone` is True where a weight is pruned, None for a dense tensor."""
 
     name: str
-    uses: tuple[Use, ...]
     parameter: Tensor
     plan: TensorPlan
     gone: Tensor | None
@@ -67,16 +65,15 @@ def attach(plan: Plan, model: nn.Module, optimizer: object, rule: str | None) ->
             check_rule(plan.optimizer, one, rule)
     check_wired(plan, model)
     check_finite(model)
-    uses = {places[0].name: places for places in tensor_uses(model)}
     masks = plan.masks(model)
     tensors = [
-        Held(name, uses[name], parameter, plan.tensors[name], ~local(masks[name]) if name in masks else None)
+        Held(name, parameter, plan.tensors[name], ~local(masks[name]) if name in masks else None)
         for name, parameter in named.items()
     ]
     parts = _parts(optimizers, tensors)
     handles: list[RemovableHandle] = []
     for one, part in zip(optimizers, parts, strict=True):
-        handles += _hold(plan, one, part)
+        handles += _hold(plan, model, one, part)
     return Attached(tuple(handles))
 
 
@@ -102,8 +99,12 @@ def _parts(optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[Held])
     return parts
 
 
-def _hold(plan: Plan, optimizer: torch.optim.Optimizer, tensors: Sequence[Held]) -> Iterator[RemovableHandle]:
+def _hold(
+    plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Sequence[Held]
+) -> Iterator[RemovableHandle]:
     """Check one optimizer and its tensors now, and register the hooks that do so at every step."""
+    ours = {id(tensor.parameter) for tensor in tensors}
+    places = {name: p for name, p in model.named_parameters(remove_duplicate=False) if id(p) in ours}
     multipliers = {id(tensor.parameter): tensor.plan for tensor in tensors}
     pruned = {tensor.parameter: tensor for tensor in tensors if tensor.gone is not None}
     masks = {parameter: tensor.gone for parameter, tensor in pruned.items()}
@@ -121,7 +122,7 @@ def _hold(plan: Plan, optimizer: torch.optim.Optimizer, tensors: Sequence[Held])
         _check_ratios(optimizer, multipliers)
         if plan.scheme != "sp":
             check_settings(optimizer)
-        _check_in_use(tensors)
+        _check_in_use(model, places)
         _check_zero([(tensor.name, local(parameter), gone(parameter)) for parameter, tensor in pruned.items()])
 
     def zero_gradient(parameter: Tensor) -> None:
@@ -147,18 +148,18 @@ def _hold(plan: Plan, optimizer: torch.optim.Optimizer, tensors: Sequence[Held])
             yield weights.register_post_accumulate_grad_hook(zero_gradient)  # type: ignore[no-untyped-call]
 
 
-def _check_in_use(tensors: Sequence[Held]) -> None:
+def _check_in_use(model: nn.Module, places: Mapping[str, Tensor]) -> None:
     """Raise ValueError for a parameter that is no longer the model's, so that training would not change the model."""
-    for name, uses, parameter, *_ in tensors:
-        if hasattr(parameter, "placements"):
-            continue  # FSDP2 puts whole ones in the place of sharded ones for a while
-        for _, module, key in uses:
-            if getattr(module, key, None) is not parameter:
-                raise ValueError(
-                    f"{name} of the model is another tensor than the one that was attached, and would not be trained "
-                    "(as after load_state_dict(..., assign=True)). Make the optimizer from plan.param_groups(model, "
-                    "...) again, and attach it."
-                )
+    now = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in places.items():
+        if now.get(name) is not parameter and not hasattr(
+            parameter, "placements"
+        ):  # FSDP2 swaps sharded and whole ones
+            raise ValueError(
+                f"{name} of the model is another tensor than the one that was attached, and would not be trained (as "
+                "after load_state_dict(..., assign=True)). Make the optimizer from plan.param_groups(model, ...) "
+                "again, and attach it."
+            )
 
 
 def _check_zero(pruned: Sequence[tuple[str, Tensor, Tensor]]) -> None:

@@ -3,8 +3,8 @@
 Nothing is taken from names or documentation. A readout's factor is that between what the model returns and the layer's
 weights applied to the output of the final norm; an embedding's that between what is added to the rows looked up and
 what that changes in the first block's input; an attention's that between the products of queries and keys and what goes
-into the softmax. A factor is a number only where one is proportional to the other: what cannot be seen is None, with the
-reason.
+into the softmax. A factor is a number only where one is proportional to the other: what cannot be seen is None, with
+the reason.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Watched(TorchFunctionMode):
     ) -> Tensor:
         """Note a product of two activations, which may be queries times keys; gives it, amplified."""
         found = _factors(func, args, kwargs)
-        if found is None or min(found.left.dim(), found.right.dim()) < 3:
+        if found is None or not (min(found.left.dim(), found.right.dim()) > 2 or _is_square(result)):
             return result
         left, right, summand, size = found
         if _is_weight(left) or _is_weight(right) or size == 1:  # no sum: such as the angles of rotary positions
@@ -122,7 +122,7 @@ class Watched(TorchFunctionMode):
                 self.record.attended(scale[0], operands, size, x.dtype)
                 self.record.products = []
                 return
-        if alike or x.dim() > 3:  # fewer dimensions may be a choice among experts or classes
+        if alike or x.dim() > 3 or _is_square(x):  # what else has few dimensions chooses among experts or classes
             self.record.unread.add(self.record.running[-1])
 
 
@@ -160,6 +160,11 @@ def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]
 
 def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
     return args[place] if len(args) > place else kwargs[name]
+
+
+def _is_square(x: Tensor) -> bool:
+    """Whether it may be the logits of every position for every other, one sequence at a time or several."""
+    return x.dim() > 1 and x.shape[-1] == x.shape[-2] > 1
 
 
 def _is_batched(x: Tensor) -> bool:

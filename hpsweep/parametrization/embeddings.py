@@ -144,11 +144,11 @@ def _multiples(change: Tensor, nudges: Sequence[Nudge], which: int, tolerance: f
 
     None where the change is no such sum.
     """
-    alike = [nudge for nudge in nudges if len(nudge.vector) == change.shape[-1]]
-    vectors = torch.stack([nudge.vector.double().cpu() for nudge in alike])
+    alike = [i for i, nudge in enumerate(nudges) if len(nudge.vector) == change.shape[-1]]
+    vectors = torch.stack([nudges[i].vector.double().cpu() for i in alike])
     factors = torch.linalg.lstsq(vectors.T, change.T).solution  # (vector, position)
     if not float((vectors.T @ factors - change.T).norm()) <= tolerance * float(change.norm()):
         return None
-    ours = factors[alike.index(nudges[which])]
-    there = ours.abs() > 10 * tolerance * factors.abs().max()
+    ours = factors[alike.index(which)]
+    there = ours.abs() > 2 * tolerance * factors.abs().max()
     return [float(factor) for factor in ours[there]]

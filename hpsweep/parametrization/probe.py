@@ -72,7 +72,7 @@ def _agreed(found: Mapping[str, Reading | None]) -> Reading:
     seen = {way: reading for way, reading in found.items() if reading is not None}
     one = next(iter(seen.values()))
     for reading in seen.values():
-        if reading.factor is None:
+        if reading.factor is None or (reading.why and math.isnan(reading.factor)):
             return reading
     factors = {way: reading.factor or 0.0 for way, reading in seen.items()}
     if len(seen) < len(found) or not all(

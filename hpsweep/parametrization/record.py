@@ -117,8 +117,8 @@ class Record:
             self.inputs.setdefault(use, given.detach().clone())
         if module in self.places.within or module in self.places.readouts:
             self.began(given)
-        if module in self.places.readouts and not isinstance(module, nn.Embedding) and args and self.amplify != 1:
-            return (args[0] * self.amplify, *args[1:]), kwargs
+        if module in self.places.readouts and not isinstance(module, nn.Embedding) and self.amplify != 1:
+            return times_first(args, kwargs, self.amplify)
         return None
 
     def after(self, name: str, module: nn.Module, output: Any) -> None:
@@ -178,6 +178,16 @@ class Record:
                 scale *= norm_of(query) / norm * factor if norm > 0 else math.nan
         self.attention.setdefault(self.running[-1], []).append(Scaled(scale, head_size, dtype, by_queries))
         self.query = None
+
+
+def times_first(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], factor: float
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, the first one multiplied, whether it has a keyword or not."""
+    if args:
+        return (args[0] * factor, *args[1:]), dict(kwargs)
+    first, *rest = kwargs
+    return args, {first: kwargs[first] * factor, **{name: kwargs[name] for name in rest}}
 
 
 def own_factor(module: nn.Module) -> float:

@@ -16,7 +16,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from hpsweep.parametrization.apply import parameters
 from hpsweep.parametrization.complaint import complaint
@@ -25,7 +24,7 @@ from hpsweep.parametrization.kinds import tensor_uses, unwrapped
 from hpsweep.parametrization.layers import is_layer
 from hpsweep.parametrization.probe import read, within
 from hpsweep.parametrization.reading import UNUSED, Reading
-from hpsweep.parametrization.record import Queries, own_factor
+from hpsweep.parametrization.record import Queries, own_factor, times_first
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.plan import Plan
@@ -305,10 +304,9 @@ def _hook(module: nn.Module, hook: _MultipliedOutput | _MultipliedInput) -> Undo
                 hooks[key] = other
 
             return restore
-    register: Callable[..., RemovableHandle] = (
-        module.register_forward_pre_hook if isinstance(hook, _MultipliedInput) else module.register_forward_hook
-    )
-    return register(hook).remove
+    if isinstance(hook, _MultipliedInput):
+        return module.register_forward_pre_hook(hook, with_kwargs=True).remove
+    return module.register_forward_hook(hook).remove
 
 
 class _MultipliedOutput:
@@ -335,8 +333,10 @@ class _MultipliedInput:
     def __init__(self, factor: float, features: slice = slice(None)) -> None:
         self.hpsweep_factor, self.features = factor, features
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0] * self.hpsweep_factor, *inputs[1:])
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return times_first(args, kwargs, self.hpsweep_factor)
 
 
 def _cell(value: float | None) -> str:

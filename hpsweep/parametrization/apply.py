@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters by the plan's names; raises ValueError if they are not those of the plan."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is of type {type(model).__name__}; give the torch.nn.Module that the plan is of.")
     reshard(model)
     places = {
         use.name: (use, names) for uses in tensor_uses(model) for use in uses for names in [{u.name for u in uses}]

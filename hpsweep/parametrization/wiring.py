@@ -172,7 +172,8 @@ _DROPOUT = nn.modules.dropout._DropoutNd
 
 def _queries(model: nn.Module, given: str | Iterable[str] | Mapping[str, slice]) -> Queries:
     """The modules that a pattern matches, by name."""
-    table = given if isinstance(given, Mapping) else dict.fromkeys(_patterns(given, "queries"), slice(None))
+    table = dict(given) if isinstance(given, Mapping) else dict.fromkeys(_patterns(given, "queries"), slice(None))
+    _patterns(table, "queries")
     result: dict[str, slice] = {}
     for pattern, features in table.items():
         found = [name for name, _ in unwrapped(model).named_modules() if name and fnmatchcase(name, pattern)]

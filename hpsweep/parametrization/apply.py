@@ -1,52 +1,28 @@
-"""A plan applied to a module: initial weights, parameter groups, masks that hold through training."""
+"""A plan applied to a module: initial weights and parameter groups."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from hpsweep.parametrization import masks
 from hpsweep.parametrization.kinds import match, reshard, tensor_uses
-from hpsweep.parametrization.rules import VECTORS, OptimizerRule
-from hpsweep.parametrization.wiring import check_wired
+from hpsweep.parametrization.rules import VECTORS
 from hpsweep.spec import Trial
 
 if TYPE_CHECKING:
-    from hpsweep.parametrization.plan import Plan, TensorPlan
-
-RATIO_TOLERANCE = 1e-5
-"""Relative; rates that are kept as float32 tensors differ by less."""
-
-FIELDS: dict[str, tuple[str, str]] = {
-    "lr": (
-        "learning rates",
-        "Use a scheduler that multiplies the rates (LambdaLR, or others without an absolute lowest or highest rate).",
-    ),
-    "weight_decay": ("weight decays", "Give the base value to plan.param_groups, and only multiply it afterwards."),
-    "eps": ("eps", "Give the base value to plan.param_groups, or none there and one for all to the optimizer."),
-}
-"""Of parameter groups that a plan multiplies: what they are called, and what keeps their ratios."""
-
-OPTIMIZERS: dict[OptimizerRule, tuple[type[torch.optim.Optimizer], ...]] = {
-    "adam": (
-        torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax,
-        torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
-    ),
-    "sgd": (torch.optim.SGD, torch.optim.ASGD),
-}  # fmt: skip
-"""torch's optimizers that divide by the size of the gradient, and that do not; of others nothing is known."""
+    from hpsweep.parametrization.plan import Plan
 
 
 def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters by the plan's names; raises ValueError if they are not those of the plan."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is of type {type(model).__name__}; give the torch.nn.Module that the plan is of.")
     reshard(model)
     places = {
         use.name: (use, names) for uses in tensor_uses(model) for use in uses for names in [{u.name for u in uses}]
@@ -179,93 +155,3 @@ def param_groups(
         groups[key]["params"].append(parameter)
         groups[key]["names"].append(name)
     return list(groups.values())
-
-
-@dataclass(frozen=True)
-class Attached:
-    """The hooks that hold a plan while an optimizer trains."""
-
-    handles: tuple[RemovableHandle, ...]
-
-    def remove(self) -> None:
-        """Let go: pruned weights are free from now on."""
-        for handle in self.handles:
-            handle.remove()
-
-
-def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> Attached:
-    """See Plan.attach."""
-    named = parameters(plan, model)
-    check_wired(plan, model)
-    _check_optimizer(plan.optimizer, optimizer)
-    tensors = {id(parameter): plan.tensors[name] for name, parameter in named.items()}
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for name, parameter in named.items():
-        if parameter.requires_grad and id(parameter) not in held:
-            raise ValueError(
-                f"the optimizer does not hold {name}; make it from plan.param_groups(model, ...) after the model is "
-                "wrapped, sharded and moved."
-            )
-    _check_ratios(optimizer, tensors)
-    pruned: dict[Tensor, Tensor] = {named[name]: local(kept).logical_not() for name, kept in plan.masks(model).items()}
-    for name, parameter in named.items():
-        if parameter in pruned and (stray := int((local(parameter.detach())[pruned[parameter]] != 0).sum())):
-            raise ValueError(
-                f"{name} has {stray} nonzero weights outside of its mask; begin with plan.init_(model, ...), or load a "
-                "checkpoint of this plan before attaching."
-            )
-
-    def before(*_: object) -> None:
-        _check_ratios(optimizer, tensors)
-        for parameter in pruned:
-            zero_gradient(parameter)
-
-    def zero_gradient(parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            local(parameter.grad).masked_fill_(pruned[parameter], 0.0)
-
-    @torch.no_grad()
-    def after(*_: object) -> None:
-        for parameter, gone in pruned.items():
-            local(parameter).masked_fill_(gone, 0.0)
-
-    handles = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
-    for weights in pruned:
-        if weights.requires_grad:
-            handles.append(weights.register_post_accumulate_grad_hook(zero_gradient))  # type: ignore[no-untyped-call]
-    return Attached(tuple(handles))
-
-
-def _check_optimizer(rule: OptimizerRule, optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if the optimizer is known to follow the other rules."""
-    for other, classes in OPTIMIZERS.items():
-        if other != rule and isinstance(optimizer, classes):
-            raise ValueError(
-                f"the plan is for {rule}, and {type(optimizer).__name__} is not: its rates follow other rules. Make "
-                f"the plan by parametrize(..., optimizer={other!r}), or train with "
-                f"{'AdamW' if rule == 'adam' else 'SGD'}."
-            )
-
-
-def _check_ratios(optimizer: torch.optim.Optimizer, tensors: dict[int, TensorPlan]) -> None:
-    """Raise ValueError if a field of the groups is no longer one base value times the plan's multipliers."""
-    for field, (word, remedy) in FIELDS.items():
-        given = [group.get(field) for group in optimizer.param_groups]
-        values = [float(value) for value in given if isinstance(value, int | float | Tensor)]
-        if len(values) < len(given):
-            continue  # an optimizer that has none, or something else by that name
-        if field == "eps" and len(set(values)) == 1:
-            continue  # the optimizer's own, for all
-        found = []
-        for group, value in zip(optimizer.param_groups, values, strict=True):
-            for multiplier in {getattr(tensors[id(p)], field) for p in group["params"] if id(p) in tensors}:
-                if multiplier or value:
-                    found.append((value / multiplier if multiplier else math.inf, value, multiplier))
-        if not found:
-            continue
-        low, high = min(found), max(found)
-        if math.isinf(high[0]) or not math.isclose(low[0], high[0], rel_tol=RATIO_TOLERANCE):
-            raise ValueError(
-                f"the optimizer's {word} {low[1]:g} and {high[1]:g} belong to multipliers {low[2]:g} and {high[2]:g} "
-                f"of the plan: something has re-written the groups. {remedy}"
-            )

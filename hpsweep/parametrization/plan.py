@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpsweep.parametrization import apply, given, wiring
+from hpsweep.parametrization import apply, attached, given, wiring
 from hpsweep.parametrization.rules import ATTENTION_SCALE_EXPONENT, Kind, OptimizerRule
 from hpsweep.spec import Scheme, WeightDecayRule
 
@@ -219,15 +219,25 @@ class Plan:
         """Whether the tensor has a mask."""
         return self.tensors[name].nonzeros < math.prod(self.tensors[name].shape)
 
-    def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> apply.Attached:
+    def attach(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        rule: OptimizerRule | None = None,
+    ) -> attached.Attached:
         """Keep pruned weights exactly zero, and the ratios of rates, decays and eps checked, now and at every step.
 
         Call it after wrapping, sharding and moving the model, and after a checkpoint is loaded. Gradients of pruned
         weights are zeroed where they arrive, before they are clipped, and pruned weights after every step of the
-        optimizer. Raises ValueError if the optimizer lacks a tensor or is known to follow other rules than the plan, a
-        pruned weight is not zero, or `wire_` was not called.
+        optimizer. Several optimizers are given as a list, each tensor in one of them; each has a base rate of its own.
+        A wrapper that keeps an optimizer as `optimizer`, as accelerate's does, is that optimizer. `rule` says what an
+        optimizer of a class that hpsweep does not know follows.
+
+        Raises ValueError, now or before a step, if no optimizer has a tensor, one follows other rules than the plan,
+        values of the model are not finite, a pruned weight is not zero, or `wire_` was not called.
         """
-        return apply.attach(self, model, optimizer)
+        return attached.attach(self, model, optimizer, rule)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the plan, its hash, and the hash of its masks."""

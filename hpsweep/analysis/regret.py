@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.checks import check_base, check_equal, other_tuned
+from hpsweep.analysis.checks import check_base, check_equal, check_names, check_number, check_over, other_tuned, shown
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, error_of, read, read_cell, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
@@ -49,6 +49,7 @@ def tuned_against_transferred(
     noise. best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss.
     Losses in nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
+    check_over(over)
     runs, place = select_proxy(runs, proxy, over, ignore)
     others = other_tuned(runs, over)
     by = ["scheme", "width", "density", *others]
@@ -93,8 +94,12 @@ def select_proxy(
     Raises ValueError as `prepared` does, and for a proxy that is no mapping or that no run has.
     """
     if not isinstance(proxy, Mapping | None):
-        raise ValueError(f"proxy is {proxy!r}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
+        raise ValueError(f"proxy is {shown(proxy)}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
     proxy = dict(proxy or {})
+    check_names("proxy", list(proxy), "{'width': 128}")
+    for name in ("width", "density"):
+        if name in proxy:
+            check_number(f"{name} of proxy", proxy[name], "a positive number, as one of the runs has it")
     by = ["scheme", "width", "density"]
     fields = [over] if isinstance(over, str) else over
     runs = prepared(runs, [*by, *(name for name in proxy if name not in (*by, *fields))], over, ignore=ignore)

@@ -102,7 +102,7 @@ def optimal_sparsity(
     """
     _check_cost(cost)
     check_law(law)
-    check_table(points, "points", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
+    check_table(budgets, "budgets", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     _sparse(law)
     points = budgets[["params", "tokens"]].astype(float).reset_index(drop=True)
     predict(law, points.assign(sparsity=law.ranges["sparsity"][0]), extrapolate=extrapolate)  # refuses what is far

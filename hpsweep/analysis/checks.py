@@ -123,8 +123,8 @@ def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> Non
 
 def shown(value: Any) -> str:
     """What was given, on one line: plain values as they are, of others the type."""
-    plain_kinds = str | int | float | list | tuple | dict | set | None
-    return repr(value) if isinstance(value, plain_kinds) else f"a {type(value).__name__}"
+    is_plain = isinstance(value, str | int | float | list | tuple | dict | set | None)
+    return repr(value) if is_plain else f"a {type(value).__name__}"
 
 
 def check_names(name: str, given: Any, such: str) -> list[str]:

@@ -64,7 +64,7 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
 
     Raises ValueError for bounds that are not in order, and for a table without two widths or densities.
     """
-    check_table(sizes, "sizes", (*AXES, "step", "module", "quantity"), "hp.coordinate_check")
+    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coordinate_check")
     check_number("bound", bound, "a positive number, such as 0.1")
     check_number("wrong", wrong, "a positive number, such as 0.25")
     if not 0 < bound <= wrong:

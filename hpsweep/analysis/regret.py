@@ -57,7 +57,7 @@ def tuned_against_transferred(
     rows = []
     for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
         here = [group for group in groups if group.key[:3] == key]
-        tuned, status = tuned_of(here)
+        tuned = _lowest_of(here)
         schemes = [key[0]]
         if key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
             schemes.append("mup" if key[0] == "supar" else "supar")
@@ -67,9 +67,7 @@ def tuned_against_transferred(
             if source is not None:
                 break
         same = [group for group in groups if source is not None and group.key == (*key, *source.key[3:])]
-        rows.append(
-            dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, status, source, same[0] if same else None)
-        )
+        rows.append(dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, source, same[0] if same else None))
     return _with_best(pd.DataFrame(rows, columns=list(COMPARISON)))
 
 
@@ -132,6 +130,11 @@ def best_of(groups: Sequence[Group]) -> Group | None:
     )
 
 
+def _lowest_of(groups: Sequence[Group]) -> Group:
+    """The group with the lowest measured loss, whatever its curve."""
+    return min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+
+
 def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
     """The group whose optimum is the own one of a place, and its status: the best of them.
 
@@ -140,7 +143,7 @@ def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
     """
     best = best_of(groups)
     assert best is not None
-    lowest = min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+    lowest = _lowest_of(groups)
     lower = lowest is not best and not _as_good(best, lowest)
     return best, str(lowest.row["status"] if lower else best.row["status"])
 
@@ -180,13 +183,13 @@ def rows_at(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
 # --- the comparison ---
 
 
-def _compared(tuned: Group, status: str, source: Group | None, same: Group | None) -> dict[str, Any]:
+def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
     """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
     own = read_own(tuned)
     row: dict[str, Any] = {
         **dict.fromkeys(COMPARISON[3:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
-        "status": status,
+        "status": tuned.row["status"],
         "tuned_value": own.value,
         "tuned_loss": own.loss,
         "tuned_loss_se": error_of(own, tuned),

@@ -144,7 +144,7 @@ def _equal(column: pd.Series[Any], text: str) -> pd.Series[bool]:
     if text.lower() in ("null", "none"):
         return column.isna()
     known = column.dropna()
-    if types.is_bool_dtype(column) or (len(known) > 0 and known.map(type).eq(bool).all()):
+    if types.is_bool_dtype(column) or (len(known) > 0 and all(isinstance(value, bool) for value in known.unique())):
         if text.lower() not in _WORDS:
             raise ValueError(f"--where {column.name}={text}: give true, false or null.")
         return column.eq(_WORDS[text.lower()]).fillna(False).astype(bool)

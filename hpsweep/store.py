@@ -63,6 +63,7 @@ def load(*folders: str | Path) -> pd.DataFrame:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")
     tables = []
     for folder in folders:
+        _check_path(folder)
         if not Path(folder).exists():
             raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
         if not (Path(folder) / "runs").is_dir():
@@ -73,6 +74,28 @@ def load(*folders: str | Path) -> pd.DataFrame:
     if runs.num_rows == 0:
         raise ValueError(f"no stored trials in {', '.join(map(str, folders))}; run the experiment first.")
     frame: pd.DataFrame = runs.to_pandas()
+    return frame
+
+
+def _check_path(folder: Any) -> None:
+    """Raise ValueError unless it is a path."""
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"a folder is {type(folder).__name__}; give a path, such as load('results/lr_by_density').")
+
+
+def as_loaded(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of whatever types, as of a CSV file, with the columns and types that `load` gives; others come after these.
+
+    Raises ValueError for a value that is none of its column's type, and for a column of the trial that is not there.
+    """
+    names = (*Trial(steps=1).resolved, "trial_id", "status", "val_loss", "data_hash")
+    if lacking := [name for name in names if name not in runs]:
+        raise ValueError(f"the runs have no column {lacking[0]!r}; give those of hp.load('results/NAME'), all columns.")
+    try:
+        table = pa.Table.from_pandas(runs, preserve_index=False)
+        frame: pd.DataFrame = _aligned(table, RUNS).to_pandas()
+    except pa.ArrowException as error:
+        raise ValueError(f"the runs are not as hp.load returns them: {str(error).splitlines()[0]}.") from None
     return frame
 
 
@@ -91,6 +114,7 @@ def _warn_unread(folder: Path) -> None:
 
 def load_curves(folder: str | Path) -> pd.DataFrame:
     """Training curves of one results folder, columns as in `CURVES`, in order of trial and step."""
+    _check_path(folder)
     table = _read(Path(folder) / "curves", CURVES)
     frame: pd.DataFrame = _in_order(table).to_pandas()
     return frame.drop_duplicates(["trial_id", "step"], ignore_index=True)

@@ -382,7 +382,7 @@ def test_a_run_that_train_made_of_the_card_is_used_wherever_it_lies(
     card = carded(folder, "mup")
     row = store.read_runs(folder).to_pylist()[0]
     setting = json.loads(Path(card).read_text())["base"]["lr"]
-    of_card = {**row, "trial_id": "0" * 16, "scheme": "mup", "density": 0.25, "lr": setting, "val_loss": 5.0}
+    of_card = {**row, "trial_id": "0" * 16, "scheme": "mup", "density": 0.25, "lr": setting, "val_loss": 5.0, "seed": 9}
     with store.lock(there / place):
         store.append(there / place, [of_card])
     capsys.readouterr()

@@ -341,8 +341,8 @@ def test_many_parts_that_are_joined_while_they_are_read_are_all_there(
     monkeypatch.setattr(store, "_BATCH", 2)
     inner, reads = store._batches, []
 
-    def joined_after_the_first(folder: Path, schema: pa.Schema) -> Any:
-        for batch in inner(folder, schema):
+    def joined_after_the_first(folder: Path, schema: pa.Schema, **options: Any) -> Any:
+        for batch in inner(folder, schema, **options):
             yield batch
             reads.append(batch)
             if len(reads) == 1:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.card import records
-from hpsweep.analysis.checks import check_number, other_tuned
+from hpsweep.analysis.checks import check_number, check_over, other_tuned
 from hpsweep.analysis.curve import difference, read, read_own
 from hpsweep.analysis.drift import BOUND, Slope, octaves, slope_of, verdict
 from hpsweep.analysis.optimum import Group, fit_groups
@@ -53,6 +53,7 @@ def held_out(
     optima make no drift.
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
+    check_over(over)
     runs, _ = select_proxy(runs, {}, over, ignore)
     others = other_tuned(runs, over)
     groups = fit_groups(runs, ["scheme", "width", "density", *others], over=over, resamples=resamples, seed=seed)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.checks import check_frame, check_numeric, label, other_tuned
+from hpsweep.analysis.checks import check_frame, check_numeric, check_plain, label, other_tuned, shown
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, read, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
@@ -60,7 +60,7 @@ def card_regret(
     tuned together.
     """
     if not isinstance(card, Card):
-        raise ValueError(f"card is {card!r}; give a Card, such as hp.Card.read('card.json') or hp.transfer returns.")
+        raise ValueError(f"card is {shown(card)}; give a Card, as hp.Card.read('card.json') or hp.transfer returns.")
     over = str(card.optimum["hyperparameter"])
     if over not in TUNED:
         raise ValueError(
@@ -107,6 +107,7 @@ def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the runs have no column {lacking[0]!r}, by which the runs of the card's target are known.")
     for name in ("width", "density"):
         check_numeric(runs[name])
+    check_plain(runs["scheme"])
     near = (runs["density"] / card.target["density"] - 1).abs() <= ONE_DENSITY  # a logger may have rounded it
     own = rows_at(runs[near], {"scheme": card.scheme, "width": card.target["width"]})
     own = own.assign(density=card.target["density"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
@@ -102,8 +103,7 @@ _SUCH = {
 def check_frame(runs: Any, name: str = "runs") -> None:
     """Raise ValueError unless it is a DataFrame with a name per column."""
     if not isinstance(runs, pd.DataFrame):
-        given = f"{type(runs).__name__} {runs!r}" if isinstance(runs, str) else f"a {type(runs).__name__}"
-        raise ValueError(f"{name} is {given}; give a DataFrame, such as hp.load('results/NAME') returns.")
+        raise ValueError(f"{name} is {shown(runs)}; give a DataFrame, such as hp.load('results/NAME') returns.")
     if not runs.columns.is_unique:
         twice = runs.columns[runs.columns.duplicated()][0]
         raise ValueError(
@@ -112,10 +112,25 @@ def check_frame(runs: Any, name: str = "runs") -> None:
         )
 
 
+def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> None:
+    """Raise ValueError unless it is a DataFrame with these columns, as `such` returns."""
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"{name} is {shown(table)}; give a table as {such} returns.")
+    check_frame(table, name)
+    if lacking := [column for column in columns if column not in table.columns]:
+        raise ValueError(f"{name} has no column {lacking[0]!r}; give a table as {such} returns.")
+
+
+def shown(value: Any) -> str:
+    """What was given, on one line: plain values as they are, of others the type."""
+    is_plain = isinstance(value, str | int | float | list | tuple | dict | set | None)
+    return repr(value) if is_plain else f"a {type(value).__name__}"
+
+
 def check_names(name: str, given: Any, such: str) -> list[str]:
     """The names of columns in a list. Raises ValueError for anything else, with an example."""
     if isinstance(given, str) or not isinstance(given, Sequence | pd.Index | np.ndarray):
-        raise ValueError(f"{name} is {given!r}; give a list of columns, such as {such}.")
+        raise ValueError(f"{name} is {shown(given)}; give a list of columns, such as {such}.")
     names = list(given)
     if odd := [one for one in names if not isinstance(one, str)]:
         raise ValueError(f"{name} has {odd[0]!r}, which is no name of a column; give a list such as {such}.")
@@ -127,41 +142,47 @@ def check_names(name: str, given: Any, such: str) -> list[str]:
 def check_by(by: Any) -> list[str]:
     """The grouping columns. Raises ValueError unless it is a list with at least one."""
     if isinstance(by, str) or not isinstance(by, Sequence | pd.Index | np.ndarray) or len(by) == 0:
-        raise ValueError(f"by is {by!r}; give a list with at least one column, such as ['scheme', 'density'].")
+        raise ValueError(f"by is {shown(by)}; give a list with at least one column, such as ['scheme', 'density'].")
     return check_names("by", by, "['scheme', 'density']")
+
+
+def check_path(name: str, path: Any) -> None:
+    """Raise ValueError unless it is a path."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{name} is {shown(path)}; give a path, such as 'results/NAME'.")
 
 
 def check_columns(**columns: Any) -> None:
     """Raise ValueError unless each of the named arguments is the name of a column, or None."""
     for name, given in columns.items():
         if given is not None and not isinstance(given, str):
-            raise ValueError(f"{name} is {given!r}; give the name of one column of the table.")
+            raise ValueError(f"{name} is {shown(given)}; give the name of one column of the table.")
 
 
 def check_over(over: Any) -> None:
     """Raise ValueError unless it is a hyperparameter."""
     if not isinstance(over, str) or over not in TUNED:
         close = hint(over, TUNED) if isinstance(over, str) else "."
-        raise ValueError(f"over is {over!r}{close} It must be one of {', '.join(TUNED)}.")
+        raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}.")
 
 
 def check_number(name: str, value: Any, what: str) -> None:
     """Raise ValueError unless it is a finite number above 0; `what` is to be given."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {value!r}; give {what}.")
+        raise ValueError(f"{name} is {shown(value)}; give {what}.")
 
 
 def check_resamples(resamples: Any) -> None:
     """Raise ValueError unless it is a whole number, 1 or more."""
     if not _is_whole(resamples) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}; it must be a whole number, 1 or more: the default is 2000.")
+        raise ValueError(f"resamples is {shown(resamples)}; it must be a whole number, 1 or more: the default is 2000.")
 
 
 def check_seed(seed: Any) -> None:
     """Raise ValueError unless it is a whole number, 0 or more."""
     if not _is_whole(seed) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be a whole number, 0 or more, of the resamples: the default is 0.")
+        raise ValueError(f"seed is {shown(seed)}; it must be a whole number, 0 or more: it is that of the resamples.")
 
 
 def _is_whole(value: Any) -> bool:
@@ -198,7 +219,7 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
         if name in runs.columns:
             _check_positive(runs[name])
     for name in by:
-        _check_plain(runs[name])
+        check_plain(runs[name])
     _check_seeds(runs["seed"])
     _check_losses(runs)
     ids = runs["trial_id"].dropna() if "trial_id" in runs else runs["seed"].iloc[:0]
@@ -217,6 +238,15 @@ def check_numeric(column: pd.Series[Any]) -> None:
         raise ValueError(f"{name} holds {odd} and must hold numbers: runs.astype({{{name!r}: float}}) makes them so.")
 
 
+def check_numbers(runs: pd.DataFrame) -> None:
+    """Raise ValueError unless losses and hyperparameters are numbers, and the fields of trials text or numbers."""
+    for name in ("val_loss", *TUNED, "width", "density", "steps"):
+        if not runs[name].isna().all():
+            check_numeric(runs[name])
+    for name in TRIAL_FIELDS:
+        check_plain(runs[name])
+
+
 def _check_positive(column: pd.Series[Any]) -> None:
     """Raise ValueError unless every value is a finite number above 0, which has a log2."""
     name = column.name
@@ -231,7 +261,7 @@ def _check_positive(column: pd.Series[Any]) -> None:
         )
 
 
-def _check_plain(column: pd.Series[Any]) -> None:
+def check_plain(column: pd.Series[Any]) -> None:
     """Raise ValueError for a grouping column of lists or dicts, or of text among numbers, which has no order."""
     if is_mixed(column):
         listed = ", ".join(sorted({type(value).__name__ for value in column.dropna()}))
@@ -255,7 +285,7 @@ def _check_seeds(seeds: pd.Series[Any]) -> None:
     """Raise ValueError for a seed that is missing, or seeds of different types."""
     if seeds.isna().any():
         raise ValueError(f"seed is missing in {seeds.isna().sum()} of {len(seeds)} runs; leave those out.")
-    _check_plain(seeds)
+    check_plain(seeds)
 
 
 def _check_losses(runs: pd.DataFrame) -> None:

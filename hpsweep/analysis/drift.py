@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_equal, check_names, check_number
+from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
 from hpsweep.spec import hidden_shapes, kept, trial_from_row
@@ -102,6 +102,7 @@ def drift(
         raise ValueError(
             f"{along} is in by or along_with, and is what the drift is sought along; keep it in one of them."
         )
+    check_over(over)
     runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
         raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from hpsweep.analysis import law_uncertainty as uncertainty
 from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_numeric, check_table, shown
 from hpsweep.analysis.law import Law, design_of
 from hpsweep.analysis.law_fit import THETA, Design, Misfit, centred, huber, predicted
 from hpsweep.analysis.law_uncertainty import RAW, Fit, names
@@ -58,10 +59,9 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
     the fitted ranges, beyond them by up to ten-fold in N or D, or far (more, or a sparsity that was not fitted).
     Raises ValueError for far points unless `extrapolate`, and for values that no model can have.
     """
+    check_law(law)
+    check_table(points, "points", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     table = points.assign(sparsity=points.get("sparsity", 0.0))
-    for name in ("params", "tokens"):
-        if name not in table:
-            raise ValueError(f"the points have no column {name!r}; they have {', '.join(map(str, points.columns))}.")
     check_points(law, table)
     where = reach(law, table["sparsity"], table["params"], table["tokens"])
     if (where == "far").any() and not extrapolate:
@@ -77,8 +77,16 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
     return points.assign(predicted=centre, **bands, reach=where)
 
 
+def check_law(law: Any) -> None:
+    """Raise ValueError unless it is a law, by what it has: law.py is above this module."""
+    if not hasattr(law, "centred"):
+        raise ValueError(f"law is {shown(law)}; give a Law, such as hp.fit_law or hp.Law.read('law.json') returns.")
+
+
 def check_points(law: Law, table: pd.DataFrame) -> None:
     """Raise ValueError for values that no model, or no model of this law, can have."""
+    for name in ("sparsity", "params", "tokens"):
+        check_numeric(table[name])
     sparsity = table["sparsity"].to_numpy(float)
     if not ((sparsity >= 0) & (sparsity < 1)).all():
         raise ValueError(f"sparsity is {sparsity[~((sparsity >= 0) & (sparsity < 1))][0]:g}; it must be in [0, 1).")

@@ -107,6 +107,8 @@ def cells_of_table(
     """
     check_frame(table, "table")
     check_columns(loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status)
+    if None in (loss, params, tokens):
+        raise ValueError("loss, params and tokens each need the name of a column of the table; one of them is None.")
     if unused := set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}:
         raise ValueError(f"ignore has {min(map(str, unused))!r}, which the law is fitted to; leave it out of ignore.")
     table = plain_types(without(table, ignore, needed=()))

@@ -38,7 +38,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint
-from hpsweep.analysis.checks import check_equal, check_resamples, check_seed, label, needed
+from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.fit import (
     WINDOW,
     Minima,
@@ -127,6 +127,7 @@ def fit_groups(
     seed: int = 0,
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
+    check_over(over)
     check_resamples(resamples)
     check_seed(seed)
     runs = prepared(runs, by, over, ignore=ignore)

@@ -15,8 +15,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.checks import check_table
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL
-from hpsweep.analysis.regret_matrix import place_names, regret_matrix
+from hpsweep.analysis.regret_matrix import MATRIX, place_names, regret_matrix
 
 UNKNOWN = "#ececec"
 """Colour of a cell without a regret."""
@@ -27,7 +28,10 @@ LEAST_TOP = 0.005
 
 def regret_figure(matrix: pd.DataFrame) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
+    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
+    if not schemes:
+        raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")
     most = max(len(rows) ** 0.5 for _, rows in matrix.groupby("scheme"))
     size = min(max(0.46 * most + 0.9, 2.6), 5.2)
     figure = Figure(figsize=(max(len(schemes) * size, 4.6), size + 0.6), layout="constrained")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.checks import check_equal
+from hpsweep.analysis.checks import check_columns, check_equal, check_over, check_table
 from hpsweep.analysis.plot_style import SCHEMES, Look
 from hpsweep.analysis.prepare import prepared
 
@@ -23,6 +23,9 @@ def curve_table(
     seeds that finished, low and high the lowest and highest of them; NaN where none did. n_missing counts failed
     runs and those without a number. Raises ValueError as `optima` does.
     """
+    check_over(over)
+    check_columns(lines=lines)
+    check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve
         runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
     for key, rows in runs.groupby(["scheme", lines]):
@@ -43,6 +46,7 @@ def curve_table(
 
 def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -> pd.DataFrame:
     """One row per scheme and value of `along`: scheme, along, opt, low, high, status, dense or narrow first."""
+    check_table(optima, "optima", ("scheme", along, "hyperparameter", "opt", "low", "high", "status"), "hp.optima")
     table = optima[optima["hyperparameter"] == over]
     if table.duplicated(["scheme", along]).any():
         raise ValueError(
@@ -103,6 +107,7 @@ def scale(table: pd.DataFrame, vertices: pd.DataFrame, over: str, lines: str) ->
 
 def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFrame:
     """The optima over `over` of groups that are among the runs."""
+    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima")
     chosen = optima[optima["hyperparameter"] == over]
     for name in chosen.columns[: list(chosen.columns).index("hyperparameter")]:
         chosen = chosen[chosen[name].isin(runs[name].unique())]

@@ -21,13 +21,13 @@ from matplotlib.ticker import MaxNLocator
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.checks import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_numbers, check_path, check_table
 from hpsweep.analysis.drift import drift as find_drift
 from hpsweep.analysis.optimum import optima as find_optima
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
 from hpsweep.analysis.plot_surface import draw_surfaces
 from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, matching, path_table, records, scale
-from hpsweep.analysis.prepare import without
+from hpsweep.analysis.prepare import plain_types, without
 from hpsweep.spec import TUNED
 
 STRIP = (0.045, 0.2)
@@ -154,6 +154,7 @@ def optimum_stability(
 ) -> Figure:
     """Loss against `over`, a panel per scheme on shared axes, with the verdict on drift in each."""
     runs = without(runs, ignore)
+    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima")
     table = curve_table(runs, over, lines)
     vertices = matching(optima, runs, over)
     shared = scale(table, vertices, over, lines)
@@ -261,7 +262,11 @@ def draw_all(
     a figure for each of their combinations, named after it; where other hyperparameters do, at their best setting.
     Heatmaps where two hyperparameters were searched together. No figure, and an empty list, where nothing was searched.
     """
-    runs, paths = without(runs, ignore), []
+    check_path("folder", folder)
+    check_table(runs, "runs", (*TRIAL_FIELDS, "status", "val_loss", "data_hash"), "hp.load('results/NAME')")
+    runs, paths = plain_types(without(runs, ignore)), []
+    if len(runs):
+        check_numbers(runs)
     for over in ("lr", "init_std"):
         for lines in [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]:
             for fields, part in parts_of(runs, over, lines):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.checks import check_base, check_equal, other_tuned
+from hpsweep.analysis.checks import check_base, check_equal, check_names, check_number, check_over, other_tuned, shown
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, error_of, read, read_cell, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
@@ -49,6 +49,7 @@ def tuned_against_transferred(
     noise. best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss.
     Losses in nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
+    check_over(over)
     runs, place = select_proxy(runs, proxy, over, ignore)
     others = other_tuned(runs, over)
     by = ["scheme", "width", "density", *others]
@@ -56,7 +57,7 @@ def tuned_against_transferred(
     rows = []
     for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
         here = [group for group in groups if group.key[:3] == key]
-        tuned, status = tuned_of(here)
+        tuned = _lowest_of(here)
         schemes = [key[0]]
         if key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
             schemes.append("mup" if key[0] == "supar" else "supar")
@@ -66,9 +67,7 @@ def tuned_against_transferred(
             if source is not None:
                 break
         same = [group for group in groups if source is not None and group.key == (*key, *source.key[3:])]
-        rows.append(
-            dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, status, source, same[0] if same else None)
-        )
+        rows.append(dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, source, same[0] if same else None))
     return _with_best(pd.DataFrame(rows, columns=list(COMPARISON)))
 
 
@@ -93,8 +92,12 @@ def select_proxy(
     Raises ValueError as `prepared` does, and for a proxy that is no mapping or that no run has.
     """
     if not isinstance(proxy, Mapping | None):
-        raise ValueError(f"proxy is {proxy!r}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
+        raise ValueError(f"proxy is {shown(proxy)}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
     proxy = dict(proxy or {})
+    check_names("proxy", list(proxy), "{'width': 128}")
+    for name in ("width", "density"):
+        if name in proxy:
+            check_number(f"{name} of proxy", proxy[name], "a positive number, as one of the runs has it")
     by = ["scheme", "width", "density"]
     fields = [over] if isinstance(over, str) else over
     runs = prepared(runs, [*by, *(name for name in proxy if name not in (*by, *fields))], over, ignore=ignore)
@@ -127,6 +130,11 @@ def best_of(groups: Sequence[Group]) -> Group | None:
     )
 
 
+def _lowest_of(groups: Sequence[Group]) -> Group:
+    """The group with the lowest measured loss, whatever its curve."""
+    return min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+
+
 def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
     """The group whose optimum is the own one of a place, and its status: the best of them.
 
@@ -135,7 +143,7 @@ def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
     """
     best = best_of(groups)
     assert best is not None
-    lowest = min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+    lowest = _lowest_of(groups)
     lower = lowest is not best and not _as_good(best, lowest)
     return best, str(lowest.row["status"] if lower else best.row["status"])
 
@@ -175,13 +183,13 @@ def rows_at(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
 # --- the comparison ---
 
 
-def _compared(tuned: Group, status: str, source: Group | None, same: Group | None) -> dict[str, Any]:
+def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
     """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
     own = read_own(tuned)
     row: dict[str, Any] = {
         **dict.fromkeys(COMPARISON[3:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
-        "status": status,
+        "status": tuned.row["status"],
         "tuned_value": own.value,
         "tuned_loss": own.loss,
         "tuned_loss_se": error_of(own, tuned),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.checks import check_number, other_tuned
+from hpsweep.analysis.checks import check_number, check_over, other_tuned
 from hpsweep.analysis.curve import Difference, difference, error_of, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
@@ -70,8 +70,9 @@ def regret_matrix(
     """
     if per_doubling is not None:
         check_number("per_doubling", per_doubling, "the nats/token that a doubling of compute buys, > 0")
-    if flops not in ("flops_dense", "flops_sparse"):
+    if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
+    check_over(over)
     runs, _ = select_proxy(runs, {}, over, ignore)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)

@@ -22,12 +22,14 @@ from hpsweep.analysis import (
     report_runs,
     report_sections,
 )
+from hpsweep.analysis.checks import check_frame, check_path, shown
 from hpsweep.analysis.plot_style import SCHEMES
+from hpsweep.analysis.prepare import without
 from hpsweep.analysis.report_parts import Report, listed
 from hpsweep.analysis.report_tables import Tables, tables_of
 from hpsweep.analysis.report_verdict import verdict_of
 from hpsweep.spec import Sweep
-from hpsweep.store import replacing
+from hpsweep.store import as_loaded, replacing
 
 FIGURES = "report_figures"
 """The folder of report.md's drawings."""
@@ -40,6 +42,7 @@ def report(
     folder: str = "results/NAME",
     left_out: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
+    ignore: Sequence[str] = (),
 ) -> Report:
     """What the runs say, verdict first. What cannot be computed is said, with why, and never raised.
 
@@ -47,6 +50,14 @@ def report(
     `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
     per group of a refinement: without them nothing is said of what it still lacks.
     """
+    check_frame(runs)
+    check_path("folder", folder)
+    if sweep is not None and not isinstance(sweep, Sweep):
+        raise ValueError(f"sweep is {shown(sweep)}; give a Sweep, or None where none is recorded.")
+    runs = as_loaded(without(runs, ignore))
+    if odd := sorted({*map(str, runs["scheme"].dropna().unique())} - {*SCHEMES}):
+        raise ValueError(f"runs have scheme {', '.join(odd)}; allowed: {', '.join(SCHEMES)}.")
+    folder = str(folder)
     tables = tables_of(runs, sweep, stages)
     sections = (
         report_sections.losses(tables),

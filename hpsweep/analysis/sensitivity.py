@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import Cells, Floats, fingerprint
-from hpsweep.analysis.checks import check_number
+from hpsweep.analysis.checks import check_number, check_over
 from hpsweep.analysis.curve import Reading, read_own, variance_of
 from hpsweep.analysis.noise import perturbed, t_975
 from hpsweep.analysis.optimum import Group, fit_groups
@@ -61,6 +61,7 @@ def sensitivity(
         raise ValueError(
             f"between is {between!r}; give two values of {over}, the lower first, such as (2**-10, 2**-4)."
         )
+    check_over(over)
     runs = prepared(runs, by, over, ignore=ignore)
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     tried = [group.cells.x for group in groups if len(group.cells.x)]

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats, counts, two_way
-from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label
+from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, shown
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import REFUSED_LIMIT
 from hpsweep.analysis.prepare import prepared
@@ -144,7 +144,7 @@ def surface(
 def in_order(over: Sequence[str]) -> tuple[str, str]:
     """The two fields in the order of TUNED. Raises ValueError unless they are two different hyperparameters."""
     if isinstance(over, str) or not isinstance(over, Sequence) or len(over) != 2 or over[0] == over[1]:
-        raise ValueError(f"over is {over!r}; give two different fields, such as ('lr', 'init_std').")
+        raise ValueError(f"over is {shown(over)}; give two different fields, such as ('lr', 'init_std').")
     for name in over:
         check_over(name)
     first, second = sorted(over, key=TUNED.index)

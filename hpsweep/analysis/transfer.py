@@ -15,7 +15,7 @@ import pandas as pd
 
 from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
-from hpsweep.analysis.checks import other_tuned
+from hpsweep.analysis.checks import check_over, other_tuned, shown
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import Group, fit_groups
@@ -67,9 +67,11 @@ def transfer(
     nonzero per neuron.
     """
     if not isinstance(target, Target):
-        raise ValueError(f"target is {target!r}; give a Target(width=..., density=...).")
-    if scheme is not None and scheme not in get_args(Scheme):
+        raise ValueError(f"target is {shown(target)}; give a Target(width=..., density=...).")
+    if scheme is not None and (not isinstance(scheme, str) or scheme not in get_args(Scheme)):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
+    if isinstance(over, str) or not isinstance(over, Sequence):
+        check_over(over)
     runs, place = select_proxy(runs, proxy, over if isinstance(over, str) else in_order(over), ignore)
     there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
     scheme = scheme or there_is[0]

@@ -121,7 +121,7 @@ def _comparable(others: pd.DataFrame) -> pd.DataFrame:
 def cell_of(rows: pd.DataFrame) -> pd.Series[int]:
     """The number of the cell that each row is in.
 
-    Where that leaves half as many cells or fewer, what differs by rounding is one, as D that is a whole number of batches.
+    Where that leaves half as many cells or fewer, what differs by rounding is one, as D in whole batches.
     """
     exact, rounded = _cells(rows, _EQUAL), _cells(rows, ROUNDED)
     return rounded if 2 * rounded.nunique() <= exact.nunique() else exact

@@ -147,6 +147,14 @@ def test_copies_of_rows_count_once() -> None:
     assert "over 25 cells, out of 45 rows" in verdict(law)[2]
 
 
+def test_data_that_were_rounded_to_whole_batches_are_one_cell() -> None:
+    table = swept()
+    batch = 512 * 2 ** (np.arange(len(table)) % 6)
+    found = cells_in(table.assign(tokens=table["tokens"] // (batch * 128) * (batch * 128)))
+    assert len(found.table) == 25
+    assert found.table["loss"].to_numpy() == pytest.approx(cells.made(TRUTH)["loss"].to_numpy())
+
+
 def test_a_rate_that_was_chosen_once_for_every_cell_is_no_sweep() -> None:
     table = cells.made(TRUTH)
     found = cells_in(table.assign(lr=table["params"] ** -0.3))

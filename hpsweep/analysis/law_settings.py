@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats, cells_of
+from hpsweep.analysis.cells import cells_of
 
 HYPERPARAMETERS = frozenset(
     {"lr", "lrs", "eta", "learning", "learningrate", "wd", "decay", "bs", "bsz", "batch", "batchsize", "optimizer",
@@ -40,6 +40,11 @@ LABELS = frozenset(
 
 UNEXPLAINED = 0.05
 """Median spread of the losses of a cell (highest over lowest, minus 1) beyond which rows are hardly seeds."""
+
+ROUNDED = 5e-3
+"""Relative difference of N, D or 1 - S that may be rounding."""
+
+_EQUAL = 1e-9
 
 _CELL = ["sparsity", "params", "tokens"]
 
@@ -114,14 +119,27 @@ def _comparable(others: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_of(rows: pd.DataFrame) -> pd.Series[int]:
-    """The number of the cell that each row is in."""
-    return rows[_CELL].astype(float).apply(_to_ten_digits).groupby(_CELL).ngroup().rename("cell")
+    """The number of the cell that each row is in.
+
+    Where that leaves half as many cells or fewer, what differs by rounding is one, as D in whole batches.
+    """
+    exact, rounded = _cells(rows, _EQUAL), _cells(rows, ROUNDED)
+    return rounded if 2 * rounded.nunique() <= exact.nunique() else exact
 
 
-def _to_ten_digits(column: pd.Series[float]) -> Floats:
-    values = column.to_numpy(float)
-    scale = 10.0 ** np.floor(np.log10(np.where(values > 0, values, 1.0)))
-    return np.asarray(np.round(values / scale, 9) * scale)
+def _cells(rows: pd.DataFrame, apart: float) -> pd.Series[int]:
+    kept = {"density": 1 - rows["sparsity"], "params": rows["params"], "tokens": rows["tokens"]}
+    keys = pd.DataFrame({name: _steps(values, apart) for name, values in kept.items()}, index=rows.index)
+    return keys.groupby(list(keys)).ngroup().rename("cell")
+
+
+def _steps(values: pd.Series[float], apart: float) -> Any:
+    """The number of the distinct value that each value is: neighbours no further apart than that (in log) are one."""
+    logs = np.log(values.to_numpy(float))
+    order = np.argsort(logs)
+    number = np.empty(len(logs), int)
+    number[order] = np.concatenate([[0], (np.diff(logs[order]) > apart).cumsum()])
+    return number
 
 
 def _shared(rows: pd.DataFrame) -> pd.Series[bool]:

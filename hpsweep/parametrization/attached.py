@@ -166,12 +166,12 @@ def _check_zero(pruned: Sequence[tuple[str, Tensor, Tensor]]) -> None:
     """Raise ValueError for pruned weights that are not zero, given as (name, weights, where they are pruned)."""
     if not pruned:
         return
-    stray = [torch.logical_and(weights, gone).any() for _, weights, gone in pruned]
+    stray = [((weights != 0) & gone).any() for _, weights, gone in pruned]
     if not bool(torch.stack([found.to(stray[0].device) for found in stray]).any()):
         return
     name, weights, gone = next(row for row, found in zip(pruned, stray, strict=True) if found)
     raise ValueError(
-        f"{name} has {int(torch.logical_and(weights, gone).sum())} nonzero weights outside of its mask: they are not "
+        f"{name} has {int(((weights != 0) & gone).sum())} nonzero weights outside of its mask: they are not "
         "those of plan.init_(model, ...) or of a checkpoint of this plan, which is loaded before attaching. To prune "
         "them: for name, kept in plan.masks(model).items(): model.get_parameter(name).data.mul_(kept)"
     )

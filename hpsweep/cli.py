@@ -268,6 +268,7 @@ def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFr
 
 
 def _transfer(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.card import check_overwritable
     from hpsweep.analysis.transfer import transfer
 
     runs = stored_runs(a.folder, a.where)
@@ -276,6 +277,7 @@ def _transfer(a: argparse.Namespace) -> None:
     writable(out.parent)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the name of a file with --out.")
+    check_overwritable(out)
     said = {"width": a.proxy_width, "density": a.proxy_density}
     proxy = {name: value for name, value in said.items() if value is not None}
     over = pair_of(runs, a.over) or over_of(runs, a.over)

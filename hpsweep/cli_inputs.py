@@ -76,7 +76,7 @@ def stored_sweep(folder: str) -> Sweep | None:
         target = Target(**meta["target"]) if meta["target"] else None
         refine = Refine(**meta["refine"]) if meta.get("refine") else None
         return Sweep(**{**meta, "base": Trial(**meta["base"]), "refine": refine, "target": target})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
 
 

@@ -29,6 +29,7 @@ import pandas as pd
 from hpsweep.analysis import law_uncertainty as uncertainty
 from hpsweep.analysis.card import records
 from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.law_fields import LAW
 from hpsweep.analysis.law_fit import (
     LARGEST_EXPONENT,
     THETA,
@@ -42,6 +43,7 @@ from hpsweep.analysis.law_fit import (
 from hpsweep.analysis.law_profile import profile, profile_interval
 from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import RAW, Fit
+from hpsweep.records import check_replaceable, check_version, read_record
 from hpsweep.store import replacing
 
 LAW_VERSION = 1
@@ -114,26 +116,31 @@ class Law:
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> Path:
-        """Write the JSON to a file, whole or not at all; returns its path."""
+        """Write the JSON to a file, whole or not at all; returns its path.
+
+        Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
+        """
         path = Path(path)
+        check_overwritable(path)
         with replacing(path) as temporary:
-            temporary.write_text(self.to_json())
+            temporary.write_text(self.to_json(), encoding="utf-8")
         return path
 
     @classmethod
     def read(cls, path: str | Path) -> Law:
         """The law in a file. Raises ValueError if it is none, or one of another version."""
+        values = read_record(path, refusal="is no law", remedy="write one with Law.write or the law command")
+        check_version(values, path, name="schema_version", version=LAW_VERSION, what="law", anew="fit it anew")
         try:
-            values = json.loads(Path(path).read_text())
-            version = values["schema_version"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no law; write one with Law.write or the law command.") from None
-        names = {field.name for field in dataclasses.fields(cls)}
-        if version != LAW_VERSION or set(values) != names:
-            raise ValueError(
-                f"{path} is a law of version {version}, and this hpsweep reads {LAW_VERSION}: fit it anew."
-            )
+            LAW(values, "")
+        except ValueError as error:
+            raise ValueError(f"{path}: the law is not whole ({error}); fit it anew.") from None
         return cls(**values)
+
+
+def check_overwritable(path: str | Path) -> None:
+    """Raise ValueError where writing a law would destroy that of a newer hpsweep, or what is no file."""
+    check_replaceable(path, name="schema_version", version=LAW_VERSION, what="law")
 
 
 # --- the fit ---

@@ -15,7 +15,7 @@ def visible(text: str) -> str:
     Terminals obey control characters; format characters show text in another order than it has; surrogates, which stand
     for bytes of file names that are no text, cannot be written at all.
     """
-    if text.isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(c.encode("unicode_escape").decode() if steers(c) and c not in "\n\t" else c for c in text)
 

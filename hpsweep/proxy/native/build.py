@@ -179,7 +179,7 @@ def _is_there(command: str) -> bool:
 def _processor() -> str:
     """What a library made for this processor depends on."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # only Linux has this file
         lines = []
     features = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]

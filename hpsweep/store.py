@@ -166,6 +166,8 @@ def _together(parts: Iterable[pa.Table]) -> pa.Table:
 
 def _part(path: Path, schema: pa.Schema) -> pa.Table | str:
     """The rows of one part, or why it cannot be read."""
+    if path.exists() and not path.is_file():  # of a pipe nobody waits for a writer
+        return "no regular file"
     try:
         with pq.ParquetFile(path) as file:
             stored = file.schema_arrow
@@ -377,8 +379,9 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
     except OSError as error:
         raise ValueError(f"{folder} cannot be a folder ({error.strerror}); give another with --results.") from None
     for path in (existing, folder / "runs", folder / "curves"):
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"{path} is a file; results need a folder. Give another one with --results.")
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "a file" if path.is_file() else "no folder"
+            raise ValueError(f"{path} is {kind}; results need a folder. Give another one with --results.")
         if writes and path.exists() and not os.access(path, os.W_OK | os.X_OK):
             raise ValueError(f"{path} cannot be written; give another folder with --results, or change its mode.")
     for path in (folder / "meta.json", folder / ".lock"):

@@ -23,7 +23,7 @@ from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
-from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, write
+from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, speaking, write
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import ENGINES
@@ -37,28 +37,47 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored i
 def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
     """The exit status of a command: 0, 2 for wrong input, 130 if interrupted. `train` is another trainer, for tests."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(words)
-    absent = Path(sys.argv[0]).name == "hpsweep" and not shutil.which("hpsweep")  # called by its path, as make does
-    name = sys.argv[0] if absent else "hpsweep"
-    arguments.train, arguments.command = train, shlex.join([name, *words])
-    with warnings.catch_warnings(), interruptible():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
-        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
-        try:
-            status = VERBS[arguments.verb](arguments)
-        except ValueError as error:
-            if not _is_ours(error):
-                raise
-            say(str(error))
+    with speaking():
+        arguments = parser().parse_args(words)
+        absent = Path(sys.argv[0]).name == "hpsweep" and not shutil.which("hpsweep")  # called by its path, as make does
+        name = sys.argv[0] if absent else "hpsweep"
+        arguments.train, arguments.command = train, shlex.join([name, *words])
+        with warnings.catch_warnings(), interruptible():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
+            warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+            return _status_of(arguments)
+
+
+def _status_of(arguments: argparse.Namespace) -> int:
+    """The exit status of the verb, and on stderr what stopped it."""
+    try:
+        status = VERBS[arguments.verb](arguments) or 0
+        sys.stdout.flush()
+    except UnicodeEncodeError as error:
+        say(f"the locale's encoding {error.encoding} has no {error.object!r}; set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
+        return 2
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say("stopped.")
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno is None:  # raised by a library, with a meaning of its own
+            raise
+        if error.filename is not None:
+            say(f"{error.filename}: {error.strerror}.")
             return 2
-        except KeyboardInterrupt:
-            say("stopped.")
-            return 130
-        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-    return status or 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no file was opened: it was the output
+        say(f"the output could not be written: {error.strerror}.")
+        return 1
+    return status
 
 
 def _is_ours(error: ValueError) -> bool:
@@ -268,6 +287,7 @@ def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFr
 
 
 def _transfer(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.card import check_overwritable
     from hpsweep.analysis.transfer import transfer
 
     runs = stored_runs(a.folder, a.where, a.ignore)
@@ -276,6 +296,7 @@ def _transfer(a: argparse.Namespace) -> None:
     writable(out.parent)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the name of a file with --out.")
+    check_overwritable(out)
     said = {"width": a.proxy_width, "density": a.proxy_density}
     proxy = {name: value for name, value in said.items() if value is not None}
     over = pair_of(runs, a.over) or over_of(runs, a.over)

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import argparse
 from fractions import Fraction
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from hpsweep import __version__
 from hpsweep.spec import TUNED, Precision, Scheme
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.text import visible
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"hpsweep: {message}; see {self.prog} --help\n")
+        self.exit(2, visible(f"hpsweep: {' '.join(message.split())}; see {self.prog} --help") + "\n")
+
+
+class _Verb(_Parser):
+    """Refuses what it does not know itself: the parser of all verbs would name the help of all verbs."""
+
+    def parse_known_args(self, *given: Any, **options: Any) -> Any:
+        """What argparse makes of them, and nothing that it does not know."""
+        known, unknown = super().parse_known_args(*given, **options)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def number(text: str) -> float:
     """A number, or a fraction such as 1/64."""
     try:
         return float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no number or fraction, such as 0.25 or 1/64") from None
 
 
@@ -28,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the hpsweep command; every verb and option has a help text."""
     whole = _Parser(prog="hpsweep", description="Tune small, train large, at any density.")
     whole.add_argument("--version", action="version", version=f"hpsweep {__version__}", help="print the version")
-    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text)

@@ -38,8 +38,9 @@ def load_experiment(name: str) -> Sweep:
         raise ValueError(f"no experiment {name!r}: {path} does not exist. In {EXPERIMENTS}/: {known}.")
     try:
         found = runpy.run_path(str(path), run_name="hpsweep.experiment")
-    except SyntaxError as error:
-        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from None
+    except SyntaxError as error:  # of bytes that are no text it has neither file nor line
+        where = f"{path}" if error.lineno is None else f"{error.filename}, line {error.lineno}"
+        raise ValueError(f"{where}: {error.msg}.") from None
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise ValueError(f"{path}, line {lines[-1] if lines else '?'}: {_explained(error)}") from None
@@ -77,7 +78,7 @@ def stored_sweep(folder: str) -> Sweep | None:
         target = Target(**meta["target"]) if meta["target"] else None
         refine = Refine(**meta["refine"]) if meta.get("refine") else None
         return Sweep(**{**meta, "base": Trial(**meta["base"]), "refine": refine, "target": target})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
 
 

@@ -24,6 +24,8 @@ def law(a: argparse.Namespace) -> None:
     asked = [_point(text) for text in a.at or ()]
     budgets = [_numbers(text, "--budget", "N,D") for text in a.budget or ()]
     others = {name: _coefficients(name) for name in a.compare or ()}
+    if a.out:
+        _check_overwritable(a.out)
     found = _fit(a)
     answers: dict[str, Any] = {
         "compared": {name: _score(found, values) for name, values in others.items()},
@@ -37,6 +39,12 @@ def law(a: argparse.Namespace) -> None:
         print_json({k: v for k, v in dataclasses.asdict(found).items() if k not in _NOT_PRINTED} | answers)
     else:
         _print(found, answers)
+
+
+def _check_overwritable(path: str) -> None:
+    from hpsweep.analysis.law import check_overwritable
+
+    check_overwritable(path)
 
 
 def _fit(a: argparse.Namespace) -> Law:

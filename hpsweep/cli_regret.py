@@ -40,6 +40,8 @@ def _of_cards(a: argparse.Namespace) -> None:
         )
     cards = [Card.read(path) for path in a.card]
     folders = [Path(folder) for folder in a.folders]
+    for folder in folders:
+        store.read_meta(folder)  # refuses what a newer hpsweep wrote
     beside = dict.fromkeys(Path(path).parent / "target" for path in a.card)  # where train puts its rows by default
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
     runs = without(runs, a.ignore or ())

@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hpsweep import records
 from hpsweep.schema import CURVES as CURVES
 from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
@@ -222,6 +223,8 @@ def _together(parts: Iterable[pa.Table]) -> pa.Table:
 
 def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
     """The rows of one part, or why it cannot be read. Those of a file that hpsweep did not write are checked."""
+    if path.exists() and not path.is_file():  # of a pipe nobody waits for a writer
+        return "no regular file"
     try:
         with pq.ParquetFile(path) as file:
             stored = file.schema_arrow
@@ -439,6 +442,24 @@ def _in_order(curves: pa.Table) -> pa.Table:
 # --- whose folder it is ---
 
 
+_META = records.table(
+    hpsweep_schema_version=records.whole(1),
+    sweep=records.table(
+        {
+            "base": records.mapping(records.plain),
+            "grid": records.rows(records.mapping(records.rows(records.plain))),
+            "search": records.text,
+            "space": records.mapping(records.rows(records.number(), least=2, most=2)),
+            "points": records.whole(0),
+            "refine": records.optional(records.mapping(records.plain)),
+            "target": records.optional(records.mapping(records.plain)),
+        },
+        name=records.text,
+    ),
+)
+"""What meta.json may hold, whatever an older version left out; which values a sweep may have is for Sweep to say."""
+
+
 def write_meta(folder: str | Path, sweep: Mapping[str, Any]) -> None:
     """Record the sweep (as plain data) in meta.json; a changed sweep of the same name replaces the recorded one.
 
@@ -446,19 +467,30 @@ def write_meta(folder: str | Path, sweep: Mapping[str, Any]) -> None:
     """
     path = Path(folder) / "meta.json"
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"hpsweep_schema_version": SCHEMA_VERSION, "sweep": sweep}, indent=1) + "\n")
+        record = {"hpsweep_schema_version": SCHEMA_VERSION, "sweep": sweep}
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def read_meta(folder: str | Path) -> dict[str, Any]:
-    """The resolved sweep recorded in meta.json, or {} where there is none."""
+    """The resolved sweep recorded in meta.json, or {} where there is none.
+
+    Raises ValueError for a file that hpsweep did not write so, and for one of a newer version.
+    """
     path = Path(folder) / "meta.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
+    refusal, anew = "is not what hpsweep wrote", "restore or remove it"
+    record = records.read_record(path, refusal=refusal, remedy=anew)
+    if "hpsweep_schema_version" in record:  # first of all: a newer record may have another shape
+        records.check_version(
+            record, path, name="hpsweep_schema_version", version=SCHEMA_VERSION, what="record of a sweep", anew=anew,
+            oldest=1,
+        )  # fmt: skip
     try:
-        sweep: dict[str, Any] = json.loads(path.read_text())["sweep"]
-        sweep["name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not what hpsweep wrote ({error}); restore or remove it.") from None
+        _META(record, "")
+    except ValueError as error:
+        raise ValueError(f"{path} {refusal} ({error}); {anew}.") from None
+    sweep: dict[str, Any] = record["sweep"]
     return sweep
 
 
@@ -473,13 +505,15 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
     except OSError as error:
         raise ValueError(f"{folder} cannot be a folder ({error.strerror}); give another with --results.") from None
     for path in (existing, folder / "runs", folder / "curves"):
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"{path} is a file; results need a folder. Give another one with --results.")
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "a file" if path.is_file() else "no folder"
+            raise ValueError(f"{path} is {kind}; results need a folder. Give another one with --results.")
         if writes and path.exists() and not os.access(path, os.W_OK | os.X_OK):
             raise ValueError(f"{path} cannot be written; give another folder with --results, or change its mode.")
     for path in (folder / "meta.json", folder / ".lock"):
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder where hpsweep keeps a file; remove it, or give another --results.")
+        if os.path.lexists(path) and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise ValueError(f"{path} is {kind} where hpsweep keeps a file; remove it, or give another --results.")
     owner = read_meta(folder).get("name", name)
     if owner != name:
         raise ValueError(

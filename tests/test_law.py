@@ -260,7 +260,8 @@ def test_repeated_rows_are_no_further_cells() -> None:
     once = fit_law(table, **FEW)
     twice = fit_law(pd.concat([table, table], ignore_index=True), **FEW)
     assert any("60 of 120 rows repeat another" in warning for warning in twice.warnings)
-    assert twice.objective == once.objective and twice.intervals == once.intervals
+    assert twice.objective == once.objective
+    assert twice.intervals == once.intervals
     nearly = pd.concat([table, table.assign(loss=table["loss"] * (1 + 1e-12))], ignore_index=True)
     nearly = fit_law(nearly, **FEW)
     assert nearly.objective == pytest.approx(once.objective, rel=1e-6)

@@ -48,6 +48,7 @@ from hpsweep.analysis.law_profile import profile, profile_interval
 from hpsweep.analysis.law_record import LAW_VERSION
 from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import Fit, names
+from hpsweep.records import check_replaceable
 from hpsweep.store import replacing
 
 ResidualKind = Literal["log", "raw"]
@@ -126,10 +127,14 @@ class Law:
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> Path:
-        """Write the JSON to a file, whole or not at all; returns its path."""
+        """Write the JSON to a file, whole or not at all; returns its path.
+
+        Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
+        """
         path = Path(path)
+        check_overwritable(path)
         with replacing(path) as temporary:
-            temporary.write_text(self.to_json())
+            temporary.write_text(self.to_json(), encoding="utf-8")
         return path
 
     @classmethod
@@ -138,7 +143,12 @@ class Law:
 
         Raises ValueError if it is none, one of a later version, or one whose parts do not belong together.
         """
-        return cls(**law_record.read(path, (field.name for field in dataclasses.fields(cls))))
+        return cls(**law_record.read(path))
+
+
+def check_overwritable(path: str | Path) -> None:
+    """Raise ValueError where writing a law would destroy that of a newer hpsweep, or what is no file."""
+    check_replaceable(path, name="schema_version", version=LAW_VERSION, what="law")
 
 
 # --- the fit ---

@@ -1,10 +1,8 @@
-"""The file of a law: what is in it, whether its parts belong together, and laws of earlier versions."""
+"""The file of a law: what every field may hold, whether its parts belong together, and laws of earlier versions."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +11,66 @@ import pandas as pd
 
 from hpsweep.analysis.law_fit import THETA, Design, Misfit, huber, predicted, raw
 from hpsweep.analysis.law_uncertainty import names
+from hpsweep.records import check_version, choice, mapping, number, optional, plain, read_record, rows, table, whole
+from hpsweep.records import text as words
 
 LAW_VERSION = 2
 """Raised when a field of the law's JSON changes its meaning or is added."""
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("form", "status", "why", "residual_kind"), str),
-    **dict.fromkeys(("coefficients", "centred", "centre", "ranges", "levels", "conventions", "starts"), dict),
-    **dict.fromkeys(("intervals", "weak", "warnings", "left_out", "held_out", "correlations", "profiles"), list),
-    **dict.fromkeys(("residuals", "replicates", "outliers"), list),
-    **dict.fromkeys(("cells", "rows", "seed", "schema_version"), int),
-    **dict.fromkeys(("objective", "delta"), (int, float)),
-    "without_outliers": (dict, type(None)),
-}
-_WORDS = {
-    "form": ("sparse", "dense"),
-    "status": ("ok", "weak", "not_converged"),
-    "residual_kind": ("log", "raw"),
-}
+_REAL = number(-1e300, 1e300)
+_AT_LEAST_0 = number(0, 1e300)
+_POSITIVE = number(0, 1e300, ends="(]")
+_ROWS = rows(mapping(plain))
+_ENDS = rows(_REAL, least=2, most=2)
+
+LAW = table(
+    form=choice("dense", "sparse"),
+    status=choice("ok", "weak", "not_converged"),
+    why=words,
+    coefficients=mapping(optional(_REAL)),
+    centred=table(**dict.fromkeys(THETA, _AT_LEAST_0)),
+    centre=table(params=_POSITIVE, tokens=_POSITIVE),
+    objective=_AT_LEAST_0,
+    residual_kind=choice("log", "raw"),
+    delta=_POSITIVE,
+    cells=whole(1),
+    rows=whole(1),
+    ranges=table(sparsity=_ENDS, params=_ENDS, tokens=_ENDS, loss=_ENDS),
+    levels=mapping(whole(1)),
+    conventions=mapping(words),
+    starts=table(polished=whole(0), agreeing=whole(0)),
+    intervals=_ROWS,
+    weak=rows(table(coefficient=words, reason=words)),
+    warnings=rows(words),
+    left_out=_ROWS,
+    held_out=_ROWS,
+    correlations=_ROWS,
+    profiles=_ROWS,
+    residuals=rows(mapping(plain), least=1),
+    outliers=_ROWS,
+    without_outliers=optional(mapping(plain)),
+    replicates=rows(rows(_AT_LEAST_0, least=len(THETA), most=len(THETA)), least=1),
+    seed=whole(0),
+    schema_version=whole(1),
+)
+"""The check of every field of a law."""
+
 _EQUAL = 1e-6  # relative; how well the parts of a file must agree
 
 
-def read(path: str | Path, fields: Iterable[str]) -> dict[str, Any]:
+def read(path: str | Path) -> dict[str, Any]:
     """The fields of the law in a file, checked. Raises ValueError, on one line, for whatever is wrong with it."""
-    values = _json(path)
-    version = values["schema_version"]
-    if version > LAW_VERSION:
-        raise ValueError(
-            f"{path} is a law of version {version}, and this hpsweep reads up to {LAW_VERSION}: upgrade hpsweep."
-        )
+    values = read_record(path, refusal="is no law", remedy="write one with Law.write or the law command")
+    check_version(values, path, name="schema_version", version=LAW_VERSION, what="law", anew="fit it anew", oldest=1)
     try:
-        values = _from_version_1(values) if version == 1 else values
-        _check(values, set(fields))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is a damaged law ({type(error).__name__}: {error}): fit it anew.") from None
+        values = _from_version_1(values) if values["schema_version"] == 1 else values
+        LAW(values, "")
+        _check_together(values)
+    except (KeyError, TypeError) as error:  # a row without one of its columns, or with text in the place of a number
+        raise ValueError(f"{path} is a damaged law ({type(error).__name__}: {error}); fit it anew.") from None
     except ValueError as error:
-        raise ValueError(f"{path} is a damaged law: {' '.join(str(error).split())}. Fit it anew.") from None
+        raise ValueError(f"{path} is a damaged law ({error}); fit it anew.") from None
     return values
-
-
-def _json(path: str | Path) -> dict[str, Any]:
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); give the file of a law.") from None
-    except (ValueError, RecursionError):
-        values = None
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if not isinstance(values, dict) or isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"{path} is no law; write one with Law.write or the law command.")
-    return values
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON")
 
 
 def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
@@ -77,49 +81,18 @@ def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, **added, **counted}
 
 
-def _check(values: dict[str, Any], fields: set[str]) -> None:
-    """Raise ValueError unless the fields are there, of their types, and belong together."""
-    if set(values) != fields:
-        lacking, odd = sorted(fields - set(values)), sorted(set(values) - fields)
-        raise ValueError(f"missing or unknown are {', '.join(lacking + odd)}")
-    for name, kind in _KINDS.items():
-        if not isinstance(values[name], kind) or isinstance(values[name], bool):
-            raise ValueError(f"{name} is {values[name]!r:.40}")
-    for name, words in _WORDS.items():
-        if values[name] not in words:
-            raise ValueError(f"{name} is {values[name]!r}, not one of {', '.join(words)}")
-    theta = np.array([values["centred"][name] for name in THETA], float)
-    replicates = np.array(values["replicates"], float)
-    _check_numbers("centred", theta)
-    _check_numbers("replicates", replicates)
-    if replicates.ndim != 2 or replicates.shape[1] != len(THETA):
-        raise ValueError(f"replicates has the shape {replicates.shape}, not a row of {len(THETA)} numbers per resample")
-    _check_positive({"delta": values["delta"], **values["centre"]})
-    _check_together(values, theta)
-
-
-def _check_numbers(name: str, numbers: Any) -> None:
-    if not (numbers.size and np.isfinite(numbers).all() and (numbers >= 0).all()):
-        raise ValueError(f"{name} has values that are no number, or negative")
-
-
-def _check_positive(numbers: dict[str, float]) -> None:
-    for name, value in numbers.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value!r}, and must be positive")
-
-
-def _check_together(values: dict[str, Any], theta: Any) -> None:
+def _check_together(values: dict[str, Any]) -> None:
     """Raise ValueError where coefficients, centred numbers, residuals and objective do not say the same."""
     dense, centre = values["form"] == "dense", values["centre"]
+    theta = np.array([values["centred"][name] for name in THETA], float)
     numbers = raw(theta[None], centre["params"], centre["tokens"])[0][2 if dense else 0 :]
-    for name, number in zip(names(dense), numbers, strict=True):
+    for name, number_ in zip(names(dense), numbers, strict=True):
         said = values["coefficients"][name]
-        if not _same(math.inf if said is None else said, float(number)):
-            raise ValueError(f"its coefficient {name} is {said}, and its centred numbers say {number:.6g}")
-    rows = pd.DataFrame(values["residuals"])
-    x, n, d, loss = (rows[name].to_numpy(float) for name in ("sparsity", "params", "tokens", "loss"))
-    if not (len(rows) and ((x >= 0) & (x < 1) & (n > 0) & (d > 0) & (loss > 0)).all()):
+        if not _same(math.inf if said is None else said, float(number_)):
+            raise ValueError(f"its coefficient {name} is {said}, and its centred numbers say {number_:.6g}")
+    told = pd.DataFrame(values["residuals"])
+    x, n, d, loss = (told[name].to_numpy(float) for name in ("sparsity", "params", "tokens", "loss"))
+    if not ((x >= 0) & (x < 1) & (n > 0) & (d > 0) & (loss > 0)).all():
         raise ValueError("its residuals have values that no model can have")
     design = Design(np.log(1 - x), np.log(n / centre["params"]), np.log(d / centre["tokens"]), dense)
     misfit = Misfit(values["delta"], values["residual_kind"] == "log")

@@ -30,6 +30,7 @@ from hpsweep.analysis.report_tables import Tables, tables_of
 from hpsweep.analysis.report_verdict import verdict_of
 from hpsweep.spec import Sweep
 from hpsweep.store import as_loaded, replacing
+from hpsweep.text import visible
 
 FIGURES = "report_figures"
 """The folder of report.md's drawings."""
@@ -96,5 +97,5 @@ def write(made: Report, folder: str | Path) -> list[Path]:
     pages = {folder / "report.html": report_html.render(made), folder / "report.md": report_md.render(made, FIGURES)}
     for path, text in {**wanted, **pages}.items():
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(visible(text), encoding="utf-8")  # what trials failed with, too
     return list(pages)

@@ -47,7 +47,11 @@ _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0,
 def connected(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address`; ValueError where there is none."""
     address = _reachable(address)
-    with _environment(_RAY_ENVIRONMENT), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        _environment(_RAY_ENVIRONMENT),
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
         try:
             with _no_stderr(nowhere.fileno()):
                 import ray

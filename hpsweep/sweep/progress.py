@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
+from hpsweep.text import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class Lines:
 
     def say(self, message: str) -> None:
         """Write the message."""
-        print(f"hpsweep: {message}", file=sys.stderr, flush=True)
+        print(f"hpsweep: {visible(message)}", file=sys.stderr, flush=True)
 
     def show(self, status: Status, *, finished: bool) -> None:
         """Write the status if an ensemble has finished."""
@@ -176,7 +177,7 @@ class _Display:
         self.live = live
 
     def say(self, message: str) -> None:
-        self.live.console.print(f"hpsweep: {message}", markup=False)
+        self.live.console.print(f"hpsweep: {visible(message)}", markup=False)
 
     def show(self, status: Status, *, finished: bool) -> None:
         from rich.console import Group

@@ -30,7 +30,17 @@ from hpsweep.proxy.outcome import Outcome, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
-from hpsweep.target.checkpoint import Identity, State, checkpoint_path, load, mask_hash, moments, restore_moments, save
+from hpsweep.target.checkpoint import (
+    Identity,
+    Like,
+    State,
+    checkpoint_path,
+    load,
+    mask_hash,
+    moments,
+    restore_moments,
+    save,
+)
 from hpsweep.target.ranks import Ranks, processes, ranks
 
 Progress = Callable[[int, int, float], None]
@@ -105,12 +115,12 @@ def train_target(
         try:
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
-            if saved := load(path, run.identity):
+            if saved := load(path, run.identity, run.like()):
                 run.restore(saved)
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
             here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
             result = run.train(path, checkpoint_every or max(1, trial.total_steps // 20), progress)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             raise ValueError(
@@ -168,7 +178,13 @@ class Run:
         """All that the next step depends on, beside the trial, on the CPU."""
         weights = {name: tensor[0].cpu() for name, tensor in self.parameters.items()}
         losses = self.train_losses[: self.steps_taken, 0].cpu()
-        return State(self.steps_taken, weights, moments(self.optimizer), losses, self.seconds)
+        kept = {n: {key: value.cpu() for key, value in own.items()} for n, own in moments(self.optimizer).items()}
+        return State(self.steps_taken, weights, kept, losses, self.seconds)
+
+    def like(self) -> Like:
+        """The tensors that a checkpoint of this run has the like of."""
+        weights = {name: tensor[0] for name, tensor in self.parameters.items()}
+        return Like(weights, moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
 
     def restore(self, saved: State) -> None:
         """Go on from `saved`."""

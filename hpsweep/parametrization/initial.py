@@ -48,7 +48,7 @@ class AsBuilt:
     def _model_is_filled(self) -> bool:
         """Not where all is on the meta device, or memory that nothing has written to yet."""
         parameters = [getattr(use.module, use.local) for use in self._model.values()]
-        return any(not p.is_meta and p.numel() > 1 and constant(p) is None for p in parameters)
+        return any(not p.is_meta and p.numel() > 1 and constant(whole(p)) is None for p in parameters)
 
     def of(self, name: str) -> Iterator[tuple[Tensor, Use]]:
         """The values in the model, then those in the base, of those that there are, with the place that holds them."""
@@ -118,7 +118,7 @@ def constant(values: Tensor) -> float | None:
     first = flat[:1]
     if bool((flat[:64] != first).any()) or bool((flat != first).any()):
         return None
-    return float(whole(first))
+    return float(first)
 
 
 def whole(values: Any) -> Tensor:

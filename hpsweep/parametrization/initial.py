@@ -79,7 +79,8 @@ class AsBuilt:
         return Beginning(problem=told)
 
     def _matrix(self, name: str) -> Beginning:
-        values, _ = next(self.of(name), (None, None))
+        seen = self.of(name)
+        values, _ = next(seen, (None, None))
         if values is None or values.numel() < 2:
             return Beginning()
         value = constant(values)
@@ -87,7 +88,8 @@ class AsBuilt:
             return Beginning(zero=True)
         if value is not None:
             return Beginning(problem=f"begins at {value:g} everywhere")
-        if float((values.flatten()[:_SAMPLE] == 0).float().mean()) > 0.5:
+        # a base that is not mostly zero says that the model was pruned since, as by another plan
+        if _mostly_zero(values) and all(_mostly_zero(others) for others, _ in seen):
             return Beginning(overwritten=f"most of {name} is zero, and init_ draws all of it")
         return Beginning()
 
@@ -125,6 +127,10 @@ def whole(values: Any) -> Tensor:
     """All of a tensor, also where it is sharded."""
     full: Tensor = values.detach().full_tensor() if hasattr(values, "placements") else values.detach()
     return full
+
+
+def _mostly_zero(values: Tensor) -> bool:
+    return float((values.flatten()[:_SAMPLE] == 0).float().mean()) > 0.5
 
 
 def _drawn(values: Tensor, use: Use) -> bool:

@@ -157,6 +157,33 @@ def test_experts_sum_over_what_their_biases_lack_and_routers_stay_dense(transpos
     assert made["moe.up"].density == 1 / 4
 
 
+def test_the_one_end_of_a_model_may_be_called_a_gate() -> None:
+    def make(width: int) -> nn.Module:
+        return nn.ModuleDict(
+            {"into": nn.Linear(5, width), "mixing": nn.Linear(width, width), "gate": nn.Linear(width, 2)}
+        )
+
+    assert settled(make(64), make(32)).tensors["gate.weight"].kind == "readout"
+
+
+def test_what_an_adapter_on_a_frozen_net_trains_is_hidden() -> None:
+    """As LoRA does: 64 to 4 to 64, the way up built as zeros; the frozen ends are the model's ends still."""
+
+    def make(width: int) -> nn.Module:
+        model = Toy(width).requires_grad_(False)
+        model.down, model.up = nn.Linear(width, 4, bias=False), nn.Linear(4, width, bias=False)
+        nn.init.zeros_(model.up.weight)
+        return model
+
+    model = make(64)
+    made = settled(model, lambda: make(32))
+    assert {name: (t.kind, t.m_d, t.lr, t.init_std) for name, t in made.tensors.items()} == {
+        "down.weight": ("hidden", 2, 0.5, pytest.approx(0.5**0.5)), "up.weight": ("hidden", 1, 1, 0),
+    }  # fmt: skip
+    made.init_(model, init_std=0.1, seed=0)
+    assert (model.up.weight == 0).all()
+
+
 def test_a_router_is_pruned_where_a_pattern_asks_for_it() -> None:
     layers = {"gate": lambda w: nn.Linear(w, 4)}
     assert plan(*pair(**layers), density=1 / 4, include=["*"]).tensors["gate.weight"].density == 1

@@ -98,7 +98,7 @@ def choose(
         elif kind == "input" and name in inputs:
             chosen[name] = "embedding"
         elif kind in ("readout", "router", "input"):
-            questions[name] = _end_or_within(kind, name, guesses, places)
+            questions[name] = _end_or_within("readout" if kind == "router" else kind, name, guesses, places)
         else:
             questions[name] = _unknown(name, shape, widths[name], built)
     return chosen, questions
@@ -169,8 +169,6 @@ def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: M
     """Whether such a layer lies within the model, most likely: by its name; or as one of two layers between which the
     fixed size lies; or by the matrices before it, or those of its block.
     """
-    if kind == "router":
-        return True
     if words_of(name) & (_INPUTS if kind == "input" else _HEADS):
         return False
     opposite = "readout" if kind == "input" else "input"

@@ -48,7 +48,7 @@ class AsBuilt:
     def _model_is_filled(self) -> bool:
         """Not where all is on the meta device, or memory that nothing has written to yet."""
         parameters = [getattr(use.module, use.local) for use in self._model.values()]
-        return any(not p.is_meta and p.numel() > 1 and constant(p) is None for p in parameters)
+        return any(not p.is_meta and p.numel() > 1 and constant(whole(p)) is None for p in parameters)
 
     def of(self, name: str) -> Iterator[tuple[Tensor, Use]]:
         """The values in the model, then those in the base, of those that there are, with the place that holds them."""
@@ -79,7 +79,8 @@ class AsBuilt:
         return Beginning(problem=told)
 
     def _matrix(self, name: str) -> Beginning:
-        values, _ = next(self.of(name), (None, None))
+        seen = self.of(name)
+        values, _ = next(seen, (None, None))
         if values is None or values.numel() < 2:
             return Beginning()
         value = constant(values)
@@ -87,7 +88,8 @@ class AsBuilt:
             return Beginning(zero=True)
         if value is not None:
             return Beginning(problem=f"begins at {value:g} everywhere")
-        if float((values.flatten()[:_SAMPLE] == 0).float().mean()) > 0.5:
+        # a base that is not mostly zero says that the model was pruned since, as by another plan
+        if _mostly_zero(values) and all(_mostly_zero(others) for others, _ in seen):
             return Beginning(overwritten=f"most of {name} is zero, and init_ draws all of it")
         return Beginning()
 
@@ -118,13 +120,17 @@ def constant(values: Tensor) -> float | None:
     first = flat[:1]
     if bool((flat[:64] != first).any()) or bool((flat != first).any()):
         return None
-    return float(whole(first))
+    return float(first)
 
 
 def whole(values: Any) -> Tensor:
     """All of a tensor, also where it is sharded."""
     full: Tensor = values.detach().full_tensor() if hasattr(values, "placements") else values.detach()
     return full
+
+
+def _mostly_zero(values: Tensor) -> bool:
+    return float((values.flatten()[:_SAMPLE] == 0).float().mean()) > 0.5
 
 
 def _drawn(values: Tensor, use: Use) -> bool:

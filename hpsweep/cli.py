@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import os
 import shlex
 import shutil
@@ -24,14 +23,13 @@ from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, write
+from hpsweep.faults import explained
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import ENGINES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored is whole; more cannot be stored
 
 
 def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
@@ -55,9 +53,17 @@ def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
         except KeyboardInterrupt:
             say("stopped.")
             return 130
+        except store.FolderLost as error:
+            say(str(error))
+            return 1
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except OSError as error:
+            if (line := explained(error)) is None:
+                raise
+            say(f"{line}. What is stored stays; then: {arguments.command}")
+            return 1
     return status or 0
 
 
@@ -74,8 +80,9 @@ def _plan(a: argparse.Namespace) -> None:
     from hpsweep.sweep.estimate import plan
 
     options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
+    train = a.train or ENGINES[a.engine]
     planned = plan(
-        load_experiment(a.experiment), a.results, **options, device=a.device, train=a.train or ENGINES[a.engine]
+        load_experiment(a.experiment), a.results, **options, device=a.device, tflops=a.tflops, train=train, say=say
     )
     if a.json:
         print_json(planned)
@@ -88,8 +95,12 @@ def _plan(a: argparse.Namespace) -> None:
     engine, why = planned["engine"], planned["engine_why"]
     served = f"{engine} engine" + (f"{': ' if engine == 'torch' else '; torch for some: '}{why}" if why else "")
     print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']}, {served})")
+    if planned["crowded"]:
+        print(planned["crowded"])
+    print(f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})")
+    lost = planned["kill_loses"]
     print(
-        f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})\n"
+        f"a kill loses at most {'an ensemble' if lost is None else f'about {duration(lost)}'} of each worker's work\n"
     )
     print_table(frame_of(planned["shapes"]))
     _print_refinement(groups)
@@ -133,13 +144,17 @@ def _run(a: argparse.Namespace) -> int:
                 sweep, a.results, address=a.address, **options, device=a.device, train=train, reporter=reporter
             )
     except (KeyboardInterrupt, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno not in _DISK:
+        if isinstance(error, store.FolderLost):  # it says itself what is stored where
             raise
+        known = explained(error)
+        if known is None and isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            raise
+        why, then = (known.what, f"{known.remedy}. Then resume") if known else (str(error) or "stopped", "Resume")
         counts = store.status_counts(folder)
         stored = sum(counts[status] for status in store.DONE)
         total, least = _total(sweep, folder)
-        why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)) or "stopped"
-        say(f"{why}; {stored} of {least}{max(stored, total)} trials stored. Resume with: {a.command}")
+        then = then[0].upper() + then[1:]
+        say(f"{why}; {stored} of {least}{max(stored, total)} trials stored. {then} with: {a.command}")
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     groups = _refinement(sweep, folder)
     if a.json:

@@ -21,7 +21,7 @@ from hpsweep.spec import Trial
 from hpsweep.sweep import local
 from hpsweep.sweep.execute import place
 from hpsweep.sweep.local import visible_gpus
-from hpsweep.sweep.worker import Ensemble, Failure, Result, attempt
+from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt
 from tests import fake_training as fake
 
 
@@ -32,6 +32,8 @@ class Recorder:
         self.waiting, self.running = list(ensembles), 0
         self.outcomes: list[tuple[Ensemble, Result | Failure]] = []
         self.steps: list[int] = []
+        self.parts: list[tuple[Ensemble, Part]] = []
+        self.ticks = 0
 
     def next(self) -> Ensemble | None:
         if not self.waiting:
@@ -42,6 +44,12 @@ class Recorder:
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
         self.running -= 1
         self.outcomes.append((ensemble, outcome))
+
+    def part(self, ensemble: Ensemble, part: Part) -> None:
+        self.parts.append((ensemble, part))
+
+    def tick(self) -> None:
+        self.ticks += 1
 
     def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
         self.steps.append(step)

@@ -19,7 +19,7 @@ from hpsweep.sweep.packing import Cost, arrange
 from hpsweep.sweep.run import _Plan
 from hpsweep.sweep.worker import Result
 from tests import fake_training as fake
-from tests.test_run import Quiet
+from tests.test_run import Quiet, free
 
 DATA: Any = {"stdlib": SimpleNamespace(vocabulary=256, data_hash="aa")}
 
@@ -52,7 +52,7 @@ def test_ensembles_are_handed_out_and_stored_at_a_price_that_does_not_depend_on_
     monkeypatch.setattr("tests.fake_training.load_dataset", lambda source: DATA[source])
 
     def train_all(sweep: Sweep) -> None:
-        plan = _Plan(sweep, tmp_path, [], Cost(DATA), 2, 1, Quiet())
+        plan = _Plan(sweep, free(tmp_path), [], Cost(DATA), 2, 1, Quiet())
         running = [plan.next(), plan.next()]
         while ensemble := running.pop(0):
             plan.progress(ensemble, 1, 2)
@@ -74,7 +74,7 @@ def test_a_refinement_is_planned_twice_per_ensemble_at_most(tmp_path: Path, monk
     monkeypatch.setattr(refine, "plan", lambda *a: planned.append(a) or real(*a))  # type: ignore[func-returns-value]
     grid = {"density": [1.0, 0.25]}
     sweep = Sweep(name="x", base=Trial(steps=10), grid=grid, search="refine", space={"lr": (2.0**-12, 2.0**-5)})
-    plan, ensembles = _Plan(sweep, tmp_path, [], Cost(DATA), 1, 4, Quiet()), 0
+    plan, ensembles = _Plan(sweep, free(tmp_path), [], Cost(DATA), 1, 4, Quiet()), 0
     while ensemble := plan.next():
         plan.done(ensemble, Result([fake.row(trial, 1, 1.0, "cpu") for trial in ensemble], {}))
         ensembles += 1

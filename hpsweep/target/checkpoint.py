@@ -88,6 +88,8 @@ def load(path: Path, identity: Identity) -> State | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version = content["checkpoint_version"]
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system: the file may be whole
+            raise
         raise ValueError(
             f"{path} is no checkpoint, or damaged ({type(error).__name__}); restore it, or remove it to begin anew."
         ) from None

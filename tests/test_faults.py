@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import pytest
 from hpsweep import faults, store
 from hpsweep.cli import main
 from hpsweep.lock import NO_LOCK
-from hpsweep.spec import Sweep
 from tests import fake_training as fake
 from tests.test_run import Quiet, ids, stored, train_all
 
@@ -112,7 +109,9 @@ def test_a_lock_that_is_removed_guards_no_more_and_stops_the_run(tmp_path: Path)
     with store.lock(folder):  # as a second run could
         last = told(driver)
     assert "its .lock was removed or replaced, so that nothing keeps a second run away." in last
-    assert last.endswith(f"{len(stored(tmp_path))} of 48 trials are stored in it. The same command trains what is missing.")
+    assert last.endswith(
+        f"{len(stored(tmp_path))} of 48 trials are stored in it. The same command trains what is missing."
+    )
 
 
 def test_files_that_are_removed_in_mid_run_are_not_counted_as_stored(tmp_path: Path) -> None:
@@ -142,7 +141,9 @@ def test_a_file_system_that_is_unmounted_stops_the_run(tmp_path: Path) -> None:
         subprocess.run(["umount", "--lazy", str(results)], check=True)
     last = told(driver)
     assert "it was removed or unmounted." in last
-    assert last.endswith(f"{number} of 48 trials are stored there: mount it again as results/fake, and the same command goes on.")
+    assert last.endswith(
+        f"{number} of 48 trials are stored there: mount it again as results/fake, and the same command goes on."
+    )
     assert not content(results)
 
 
@@ -213,7 +214,7 @@ NUMBERS = [errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.EACC
 
 
 class At:
-    """Raises an error of the system in the place of the n-th call of a function, as of a file, and of all later ones."""
+    """Raises an error of the system in place of the n-th call of a function and of all later ones."""
 
     def __init__(self, real: Callable[..., Any], number: int, nth: int = 1) -> None:
         self.real, self.number, self.left = real, number, nth
@@ -265,3 +266,109 @@ def test_rows_that_cannot_be_read_now_are_one_line_and_never_count_as_not_traine
         assert faults.MEANINGS[number][1] in line
     assert len(fake.log(Path())) == trained
     assert content(folder) - {".lock", "meta.json"} == files - {".lock", "meta.json"}
+
+
+# --- faults that a worker meets ---
+
+
+def test_a_fault_of_the_machine_is_tried_again_and_no_trial_is_to_blame(tmp_path: Path) -> None:
+    fake.order(tmp_path, fault_once=errno.ESTALE, seconds=0)
+    summary, reporter = train_all(tmp_path, workers=1)
+    assert summary[:5] == (48, 48, 0, 0, 48)
+    (message,) = reporter.messages
+    assert message.startswith("8 trials will be tried again: data.txt: the file server no longer knows this file")
+    assert set(store.load(tmp_path / "results" / "fake")["attempts"]) == {1}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_fault_that_stays_stops_the_run_and_no_trial_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake.experiment(tmp_path)
+    fake.order(tmp_path, fault=number, seconds=0)
+    assert main(["run", "fake", "--workers", "1"], train=fake.TRAIN) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert faults.MEANINGS[number][0] in line
+    assert "0 of 48 trials stored." in line
+    assert "Then resume with: " in line
+    assert store.read_runs("results/fake").num_rows == 0
+
+
+def test_a_disk_that_is_full_in_truth_keeps_what_is_stored_and_the_run_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / "results"
+    results.mkdir()
+    mount("-t", "tmpfs", "-o", "size=64k", "none", str(results))
+    try:
+        sweep = fake.experiment(tmp_path)
+        fake.order(tmp_path, seconds=0)
+        words = ["run", "fake", "--workers", "1", "--ensemble-size", "8"]
+        assert main(words, train=fake.TRAIN) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        before = stored(tmp_path)
+        assert 0 < len(before) < 48
+        assert "the disk is full: No space left on device" in line
+        assert f"; {len(before)} of 48 trials stored. Free some space" in line
+        subprocess.run(["mount", "-o", "remount,size=8m", str(results)], check=True)
+        assert main(words, train=fake.TRAIN) == 0
+        assert stored(tmp_path) == set(ids(sweep))
+        assert {trial_id for what, trial_id, _ in fake.log(tmp_path) if what == "trained"} >= set(ids(sweep))
+    finally:
+        subprocess.run(["umount", "--lazy", str(results)], check=True)
+
+
+# --- what a verb cannot write ---
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("words", [("optimum",), ("plot",), ("report",), ("compact",)])
+def test_a_verb_that_cannot_write_says_so_in_one_line_and_loses_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], nth: int
+) -> None:
+    rows = store.load(folder).sort_values("trial_id", ignore_index=True)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", At(os.fsync, errno.ENOSPC, nth))
+        line = one_line(capsys, errno.ENOSPC, *words, str(folder))
+    assert "the disk is full" in line
+    assert store.load(folder).sort_values("trial_id", ignore_index=True).equals(rows)
+    assert not list(folder.rglob("*.tmp"))
+
+
+# --- kills ---
+
+
+def test_a_run_that_is_killed_again_and_again_keeps_every_trial_that_was_stored_and_goes_on(tmp_path: Path) -> None:
+    fake.experiment(tmp_path)
+    fake.order(tmp_path, seconds=0.7, one_by_one=True)  # 34 s for the only ensemble
+    before: set[str] = set()
+    for _ in range(4):
+        driver = fake.command(tmp_path, "run", "fake", "--workers", "1", "--ensemble-size", "48")
+        fake.wait_for(lambda: len(stored(tmp_path)) > len(before), seconds=25)  # noqa: B023
+        driver.kill()
+        driver.communicate()
+        after = stored(tmp_path)
+        assert after > before
+        before = after
+    assert len(before) < 48
+    position = len(fake.log(tmp_path))
+    fake.order(tmp_path, seconds=0, one_by_one=True)
+    out, _ = fake.command(tmp_path, "run", "fake", "--workers", "1").communicate(timeout=120)
+    assert "48 of 48 trials stored" in out
+    assert not {trial_id for _, trial_id, _ in fake.log(tmp_path)[position:]} & before
+
+
+def test_trials_that_finish_one_after_the_other_are_no_crowd_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpsweep.sweep.run.PART_SECONDS", 1e9)
+    fake.order(tmp_path, seconds=0.1, one_by_one=True)
+    summary, _ = train_all(tmp_path, workers=1, ensemble_size=48)
+    assert summary.ok == 48
+    files = [store.read_runs(tmp_path / "results" / "fake").num_rows, *(tmp_path / "results/fake/runs").glob("*")]
+    assert len(files) - 1 == 2  # the first trials at once, and then all others with their ensemble

@@ -16,9 +16,11 @@ FACTOR = 20.0
 LEAST_SECONDS = 30.0
 """if it is at least so long: a machine may swap, or a file server pause."""
 FIRST_SECONDS = 600.0
-"""Before anything has been heard of a shape, or of a process that starts, a silence may be so long,"""
+"""Before anything has been heard of a shape, a silence may be so long,"""
 SLOWEST = 1e8
 """or as long as the first step takes at so many FLOP/s, a hundredth of what a slow core does."""
+START_SECONDS = 600.0
+"""A process may take so long to start: libraries may lie on a slow file server."""
 
 _VOCABULARY = 50_000  # at least as large as those of most data, which are not read for this
 
@@ -41,7 +43,7 @@ class Pace:
     def limit(self, ensemble: Ensemble, started: bool) -> float:
         """Seconds of silence beyond which a worker hangs that trains the ensemble, or that still starts."""
         if not started:
-            return FIRST_SECONDS
+            return START_SECONDS
         if _key(ensemble) in self.silences:
             return max(LEAST_SECONDS, FACTOR * self.longest(ensemble))
         flops = sum(count.flops_dense(trial, _VOCABULARY) for trial in ensemble)

@@ -382,12 +382,22 @@ def _report(a: argparse.Namespace) -> None:
     stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()
     runs = stored if sweep is None else own_runs(stored, sweep)
     stages = [] if sweep is None else _refinement(sweep, Path(a.folder))
-    made = report(runs, sweep, folder=a.folder, left_out=len(stored) - len(runs), stages=stages)
+    quiet = len(runs) < _LARGE
+    made = report(
+        *(runs, sweep),
+        folder=a.folder,
+        left_out=len(stored) - len(runs),
+        stages=stages,
+        say=lambda what: None if quiet else say(f"report of {len(runs)} trials: {what.replace('_', ' ')} ..."),
+    )
     page, text = write(made, out)
     if a.json:
         print_json({"report": str(page), "markdown": str(text), "verdict": made.sentences})
         return
     print("\n".join([*made.sentences, "", f"written to {text} and", str(page)]))
+
+
+_LARGE = 2000  # trials from which on a report says what it is at
 
 
 def _make(folder: Path) -> None:

@@ -59,11 +59,23 @@ class Tables:
         return self.joint if self.pair else self.optima
 
 
-def tables_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[str, Any]] = ()) -> Tables:
-    """All tables of a report on these runs; the recorded sweep says what was planned, and the target."""
+def tables_of(
+    runs: pd.DataFrame,
+    sweep: Sweep | None,
+    stages: Sequence[Mapping[str, Any]] = (),
+    say: Callable[[str], None] = lambda message: None,
+) -> Tables:
+    """All tables of a report on these runs; the recorded sweep says what was planned, and the target.
+
+    `say` is called with the name of each before it is computed.
+    """
     refused: dict[str, str] = {}
+    said: set[str] = set()
 
     def attempt(name: str, compute: Callable[[], Found]) -> Found | None:
+        if name not in said:
+            say(name)
+            said.add(name)
         try:
             return compute()
         except ValueError as error:

@@ -173,7 +173,7 @@ def _run(a: argparse.Namespace) -> int:
 def _status(a: argparse.Namespace) -> None:
     sweep = stored_sweep(a.folder)
     total, least = (None, "") if sweep is None else _total(sweep, a.folder)
-    if sweep is not None and store.read_runs(a.folder).num_rows == 0:  # interrupted before the first ensemble
+    if sweep is not None and store.is_empty(a.folder):  # interrupted before the first ensemble
         if a.json:
             print_json({"trials": total, **dict.fromkeys((*store.DONE, "failed"), 0), "groups": [], "failures": []})
         else:

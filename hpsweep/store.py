@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = 500  # files that are read before their rows are joined
-_IDENTITY = ("trial_id", "data_hash", "status", "finished_at")  # what says which row of a trial counts
+_IDENTITIES = pa.schema(  # what says which row of a trial counts
+    [RUNS.field(name) for name in ("trial_id", "data_hash", "status", "finished_at")]
+)
 
 # --- reading ---
 
@@ -217,7 +219,7 @@ def status_counts(folder: str | Path) -> dict[str, int]:
 
 def _identities(folder: str | Path) -> pa.Table:
     """The columns of the stored runs that say which trials are there, each trial once."""
-    return _distinct(_read(Path(folder) / "runs", pa.schema([RUNS.field(name) for name in _IDENTITY])))
+    return _distinct(_read(Path(folder) / "runs", _IDENTITIES))
 
 
 # --- writing ---
@@ -370,6 +372,14 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
 def finished(runs: pa.Table) -> set[str]:
     """Ids of the trials that need not be trained again."""
     return set(runs["trial_id"].filter(_done(runs)).to_pylist())
+
+
+def is_empty(folder: str | Path) -> bool:
+    """Whether no row is stored, as far as files can be read; it looks no further than the first that has one."""
+    try:
+        return not any(table.num_rows for _, table in _batches(Path(folder) / "runs", _IDENTITIES))
+    except FileNotFoundError:  # joined with others just now
+        return False
 
 
 def finished_ids(folder: str | Path) -> set[str]:

@@ -142,19 +142,14 @@ def fit_groups(
 # --- the fit ---
 
 
-_KEPT = 10_000  # fits of groups, some kB each
-_known: dict[tuple[Any, ...], dict[str, Any]] = {}
-
-
 def _known_fit(cells: Cells, noise: Noise, over: str, resamples: int, seed: int) -> dict[str, Any]:
     """The row of one group without its counts, fitted once: a report asks for it in half a dozen tables."""
-    arrays = (cells.values, cells.loss, cells.adjusted, cells.n, noise.single)
-    key = (*(array.tobytes() for array in arrays), cells.seed_variance, noise[1:], over, resamples, seed)
-    if key not in _known:
-        if len(_known) >= _KEPT:
-            _known.clear()
-        _known[key] = _fit(cells, noise, over, resamples, np.random.default_rng([seed, fingerprint(cells)]))
-    return _known[key]
+    key = (_fit, noise.single.tobytes(), *noise[1:], over, resamples, seed)
+    if key not in cells.computed:
+        generator = np.random.default_rng([seed, fingerprint(cells)])
+        cells.computed[key] = _fit(cells, noise, over, resamples, generator)
+    found: dict[str, Any] = cells.computed[key]
+    return found
 
 
 def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.random.Generator) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import other_tuned
-from hpsweep.analysis.curve import Difference, difference, error_of, read_own
+from hpsweep.analysis.curve import Difference, Reading, difference, error_of, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
 from hpsweep.analysis.regret import best_of, lowest_of, select_proxy, used_at
@@ -43,6 +43,7 @@ def regret_matrix(
     over: str = "lr",
     per_doubling: float | None = None,
     flops: str = "flops_dense",
+    whole_up_to: int | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -64,13 +65,14 @@ def regret_matrix(
              That is no optimal way to spend compute, so that rate is low and the fraction high. Null with the reason
              where there is one width, where the rate cannot be told from 0, and beyond FARTHEST_COMPUTE times.
 
+    whole_up_to: of a scheme with more widths and densities than that, only what was tuned at the proxy has rows.
     `interval` is "assumed" where the noise was. Raises ValueError as `optima` does, and for a per_doubling not above 0.
     """
     if per_doubling is not None and not per_doubling > 0:
         raise ValueError(f"per_doubling is {per_doubling!r}; give the nats/token that a doubling of compute buys, > 0.")
     if flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
-    runs, _ = select_proxy(runs, {}, over)
+    runs, proxy = select_proxy(runs, {}, over)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     rows = []
@@ -83,10 +85,14 @@ def regret_matrix(
             else _rate({width: g for (width, d), g in tuned.items() if d == density}, runs, flops)
             for density in {density for _, density in here}
         }
-        for source, used in itertools.product(here, here):
+        own = {place: read_own(group) for place, group in tuned.items()}
+        sources = {place: best_of(members) for place, members in here.items()}
+        if whole_up_to is not None and len(here) > whole_up_to:
+            sources = {place: group for place, group in sources.items() if place == (proxy["width"], proxy["density"])}
+        for (source, group), used in itertools.product(sources.items(), here):
             rows.append(
                 dict(zip(MATRIX[:5], (scheme, *source, *used), strict=True))
-                | _entry(best_of(here[source]), here[used], tuned[used], rates[used[1]])
+                | _entry(group, here[used], tuned[used], own[used], rates[used[1]])
             )
     return pd.DataFrame(rows, columns=list(MATRIX))
 
@@ -130,10 +136,12 @@ def place_names(table: pd.DataFrame) -> Callable[[float, float], str]:
     return name
 
 
-def _entry(source: Group | None, here: Sequence[Group], tuned: Group, rate: Rate) -> dict[str, Any]:
-    """What follows the places in a row: the setting of `source` among the groups `here`, the best of which is tuned."""
+def _entry(source: Group | None, here: Sequence[Group], tuned: Group, own: Reading, rate: Rate) -> dict[str, Any]:
+    """What follows the places in a row: the setting of `source` among the groups `here`.
+
+    The best of these is `tuned`, and `own` its loss.
+    """
     assert source is not None
-    own = read_own(tuned)
     row: dict[str, Any] = {
         **dict.fromkeys(MATRIX[5:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],

@@ -30,6 +30,9 @@ from hpsweep.store import DONE
 
 Found = TypeVar("Found")
 
+PLACES = 12
+"""Widths and densities of a scheme up to which its regret matrix is computed as a whole, drawn and printed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
@@ -105,7 +108,7 @@ def tables_of(
             "sensitivity": attempt("sensitivity", lambda: sensitivity(runs, by, over=over)),
         }
         if len(runs[["width", "density"]].drop_duplicates()) > 1:
-            found["matrix"] = attempt("matrix", lambda: regret_matrix(runs, over=over))
+            found["matrix"] = attempt("matrix", lambda: regret_matrix(runs, over=over, whole_up_to=PLACES))
             found["held_out"] = attempt("held_out", lambda: held_out(runs, over=over))
         if target is not None and found["optima"] is not None:
             found["card"] = attempt("card", lambda: transfer(runs, target, over=over))

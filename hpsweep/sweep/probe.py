@@ -91,7 +91,7 @@ def probed_rate(
     whole = first + per_step * (timed[0].total_steps - 1 + not_evaluated)
     many = f"{len(timed)} trial{'s' * (len(timed) > 1)}"
     if timed[0].shape != own[0].shape:
-        small = f"width {timed[0].width}, depth {timed[0].depth} and batch {timed[0].batch}"
+        small = ", ".join(f"{name} {getattr(timed[0], name)}" for name in ("width", "depth", "context", "batch"))
         many += f" of {small}, as the sweep's own would take too long"
     return sum(map(cost, timed)) / whole, f"from {1 + _STEPS} steps of {many}, timed just now"
 
@@ -116,15 +116,15 @@ def _evaluation(trial: Trial) -> float:
 
 
 def _smaller(trial: Trial) -> Trial | None:
-    """A trial of fewer held-out sequences, or a smaller batch, depth or width; None where there is none."""
-    steps = trial.total_steps
-    if trial.eval_sequences > 4 * trial.batch:
-        return trial.replace(steps=steps, eval_sequences=trial.eval_sequences // 2)
-    if trial.batch > 4:
-        return trial.replace(steps=steps, batch=trial.batch // 2)
-    if trial.depth > 2:
-        return trial.replace(steps=steps, depth=trial.depth // 2)
+    """A trial of fewer held-out sequences, a smaller batch, depth, width or context; None where there is none."""
     heads = trial.width // trial.head_size
-    if heads > 1:
-        return trial.replace(steps=steps, width=heads // 2 * trial.head_size)
-    return None
+    smaller: list[tuple[bool, dict[str, int]]] = [
+        (trial.eval_sequences > 4 * trial.batch, {"eval_sequences": trial.eval_sequences // 2}),
+        (trial.batch > 4, {"batch": trial.batch // 2}),
+        (trial.depth > 2, {"depth": trial.depth // 2}),
+        (heads > 1, {"width": heads // 2 * trial.head_size}),
+        (trial.batch > 1, {"batch": trial.batch // 2}),
+        (trial.context > 16, {"context": trial.context // 2}),
+    ]
+    changes = next((change for possible, change in smaller if possible), None)
+    return None if changes is None else trial.replace(steps=trial.total_steps, **changes)

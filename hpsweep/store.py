@@ -377,7 +377,8 @@ def finished(runs: pa.Table) -> set[str]:
 def is_empty(folder: str | Path) -> bool:
     """Whether no row is stored, as far as files can be read; it looks no further than the first that has one."""
     try:
-        return not any(table.num_rows for _, table in _batches(Path(folder) / "runs", _IDENTITIES))
+        parts = (_part(path, _IDENTITIES) for path in (Path(folder) / "runs").glob("part-*.parquet"))
+        return not any(isinstance(part, pa.Table) and part.num_rows for part in parts)
     except FileNotFoundError:  # joined with others just now
         return False
 

@@ -21,7 +21,7 @@ from hpsweep.spec import Trial
 from hpsweep.sweep import local
 from hpsweep.sweep.execute import place
 from hpsweep.sweep.local import visible_gpus
-from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt
+from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt, joined
 from tests import fake_training as fake
 
 
@@ -181,6 +181,30 @@ def test_attempt_speaks_of_progress_now_and_then(monkeypatch: pytest.MonkeyPatch
     heard: list[int] = []
     attempt("counts:train", (Trial(steps=1),), "cpu", lambda step, steps: heard.append(step))
     assert 0 < len(heard) < 30
+
+
+def test_trials_that_are_whole_before_the_others_come_in_parts_and_every_one_once(tmp_path: Path) -> None:
+    (ensemble,) = ensembles(tmp_path, 48)
+    fake.order(tmp_path, one_by_one=True, seconds=0)
+    for every in (0.0, 1e9):
+        parts: list[Part] = []
+        result = attempt(fake.TRAIN, ensemble, "cpu", lambda *_: None, parts.append, every=every)
+        assert isinstance(result, Result)
+        assert len(parts) == (48 if every == 0 else 0)
+        for of in (
+            lambda found: [row["trial_id"] for row in found.rows],
+            lambda found: found.curves.get("trial_id", []),
+        ):
+            assert [i for part in (*parts, result) for i in of(part)] == [trial.trial_id for trial in ensemble]
+    whole = attempt(fake.TRAIN, ensemble, "cpu", lambda *_: None)  # as nobody asks for parts
+    assert isinstance(whole, Result)
+    assert len(whole.rows) == 48
+
+
+def test_parts_are_joined_whatever_columns_their_curves_have() -> None:
+    one, other, none = Part([{"a": 1}], {"step": [1]}), Part([{"a": 2}], {"step": [2, 3]}), Part([{"a": 3}], {})
+    assert joined(joined(none, one), other) == Part([{"a": 3}, {"a": 1}, {"a": 2}], {"step": [1, 2, 3]})
+    assert joined(one, none) == Part([{"a": 1}, {"a": 3}], {"step": [1]})
 
 
 def _counts(trials: Ensemble, *, device: str, progress: Any) -> Any:

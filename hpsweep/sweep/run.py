@@ -81,7 +81,8 @@ def run(
 
     Raises ValueError, before any work, for wrong input: a folder or data that cannot be used, rows of other data, an
     unreachable address, an engine that cannot serve, a folder that another run holds; and DataChanged when data changes
-    under it. On Ctrl-C and SIGTERM workers are stopped, and KeyboardInterrupt is raised; what is stored stays.
+    under it; FolderLost when the folder is moved, removed or unmounted under it; OSError when a fault of the machine
+    stays. On Ctrl-C and SIGTERM workers are stopped, and KeyboardInterrupt is raised; what is stored stays.
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name

@@ -147,8 +147,9 @@ def _plain(outcome: Any) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
 
 def joined(one: Part, other: Part) -> Part:
     """Both parts as one."""
-    names = one.curves or other.curves
-    return Part(one.rows + other.rows, {name: one.curves.get(name, []) + other.curves[name] for name in names})
+    names = {**one.curves, **other.curves}
+    curves = {name: one.curves.get(name, []) + other.curves.get(name, []) for name in names}
+    return Part(one.rows + other.rows, curves)
 
 
 def _without(

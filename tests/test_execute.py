@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -353,6 +354,31 @@ def a_cluster() -> Iterator[tuple[str, int]]:
 
 def stored(folder: Path) -> set[str]:
     return store.finished(store.read_runs(folder / "results" / "fake"))
+
+
+def test_on_ray_the_plan_hears_of_parts_before_the_result_and_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpsweep.sweep import cluster
+
+    monkeypatch.setattr(cluster, "_LOOK_SECONDS", 0.0)
+    (ensemble,) = work = ensembles(tmp_path, 48)
+    part, result = Part([{"trial_id": "x"}], {}), Result([], {})
+    messages: list[tuple[str, Any]] = [("a", (1, 10)), ("a", part), ("a", result)]
+    mailbox = SimpleNamespace(
+        give=SimpleNamespace(remote=lambda key, given: None),
+        drain=SimpleNamespace(remote=lambda: [messages.pop(0)] if messages else []),
+    )
+    plan = Recorder(work)
+    searcher, callback = cluster._suggestions(SimpleNamespace(get=lambda value: value), plan, mailbox)
+    monkeypatch.setattr(plan, "next", lambda: ensemble)
+    plan.running = 1
+    messages.insert(0, ("b", part))  # of nobody that runs
+    assert searcher.suggest("a") == {"ensemble": "a"}
+    for _ in range(3):
+        callback.on_step_end(1, [])
+    assert (plan.steps, plan.parts, plan.outcomes) == ([1], [(ensemble, part)], [(ensemble, result)])
+    assert plan.ticks == 4
 
 
 @pytest.mark.ray

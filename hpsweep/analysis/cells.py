@@ -208,7 +208,7 @@ _known: dict[tuple[Any, ...], Cells] = {}
 def cells_of(rows: pd.DataFrame, over: str) -> Cells:
     """The cells of one group, the same object for the same rows. Values at which no run ended are left out."""
     numbers = (rows[name].to_numpy(float).tobytes() for name in (over, "val_loss"))
-    key = (over, *numbers, tuple(rows["seed"]), tuple(rows["status"]))
+    key = (over, *numbers, *(tuple(rows[name].to_numpy().tolist()) for name in ("seed", "status")))
     if key not in _known:
         if len(_known) >= _KEPT:
             _known.clear()

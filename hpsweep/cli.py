@@ -24,6 +24,7 @@ from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, speaking, write
+from hpsweep.faults import explained
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import ENGINES
@@ -31,7 +32,9 @@ from hpsweep.sweep.worker import ENGINES
 if TYPE_CHECKING:
     import pandas as pd
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored is whole; more cannot be stored
+
+_OF_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of a path that was given, and not of the machine."""
 
 
 def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
@@ -65,19 +68,33 @@ def _status_of(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("stopped.")
         return 130
+    except store.FolderLost as error:
+        say(str(error))
+        return 1
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         if error.errno is None:  # raised by a library, with a meaning of its own
             raise
-        if error.filename is not None:
-            say(f"{error.filename}: {error.strerror}.")
-            return 2
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no file was opened: it was the output
-        say(f"the output could not be written: {error.strerror}.")
-        return 1
+        if not _can_print():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            say(f"the output could not be written: {error.strerror}.")
+            return 1
+        if (line := explained(error)) is None:
+            raise
+        say(f"{line}. What is stored stays; then: {arguments.command}")
+        return 2 if error.errno in _OF_PATHS else 1
     return status
+
+
+def _can_print() -> bool:
+    """Whether stdout takes what was printed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _is_ours(error: ValueError) -> bool:
@@ -93,8 +110,9 @@ def _plan(a: argparse.Namespace) -> None:
     from hpsweep.sweep.estimate import plan
 
     options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
+    train = a.train or ENGINES[a.engine]
     planned = plan(
-        load_experiment(a.experiment), a.results, **options, device=a.device, train=a.train or ENGINES[a.engine]
+        load_experiment(a.experiment), a.results, **options, device=a.device, tflops=a.tflops, train=train, say=say
     )
     if a.json:
         print_json(planned)
@@ -107,8 +125,12 @@ def _plan(a: argparse.Namespace) -> None:
     engine, why = planned["engine"], planned["engine_why"]
     served = f"{engine} engine" + (f"{': ' if engine == 'torch' else '; torch for some: '}{why}" if why else "")
     print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']}, {served})")
+    if planned["crowded"]:
+        print(planned["crowded"])
+    print(f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})")
+    lost = planned["kill_loses"]
     print(
-        f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})\n"
+        f"a kill loses at most {'an ensemble' if lost is None else f'about {duration(lost)}'} of each worker's work\n"
     )
     print_table(frame_of(planned["shapes"]))
     _print_refinement(groups)
@@ -152,13 +174,17 @@ def _run(a: argparse.Namespace) -> int:
                 sweep, a.results, address=a.address, **options, device=a.device, train=train, reporter=reporter
             )
     except (KeyboardInterrupt, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno not in _DISK:
+        if isinstance(error, store.FolderLost):  # it says itself what is stored where
             raise
+        known = explained(error)
+        if known is None and isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            raise
+        why, then = (known.what, f"{known.remedy}. Then resume") if known else (str(error) or "stopped", "Resume")
         counts = store.status_counts(folder)
         stored = sum(counts[status] for status in store.DONE)
         total, least = _total(sweep, folder)
-        why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)) or "stopped"
-        say(f"{why}; {stored} of {least}{max(stored, total)} trials stored. Resume with: {a.command}")
+        then = then[0].upper() + then[1:]
+        say(f"{why}; {stored} of {least}{max(stored, total)} trials stored. {then} with: {a.command}")
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     groups = _refinement(sweep, folder)
     if a.json:
@@ -177,7 +203,7 @@ def _run(a: argparse.Namespace) -> int:
 def _status(a: argparse.Namespace) -> None:
     sweep = stored_sweep(a.folder)
     total, least = (None, "") if sweep is None else _total(sweep, a.folder)
-    if sweep is not None and store.read_runs(a.folder).num_rows == 0:  # interrupted before the first ensemble
+    if sweep is not None and store.is_empty(a.folder):  # interrupted before the first ensemble
         if a.json:
             print_json({"trials": total, **dict.fromkeys((*store.DONE, "failed"), 0), "groups": [], "failures": []})
         else:
@@ -390,12 +416,22 @@ def _report(a: argparse.Namespace) -> None:
     runs = stored if sweep is None else own_runs(stored, sweep)
     stages = [] if sweep is None else _refinement(sweep, Path(a.folder))
     left_out, runs = len(stored) - len(runs), without(runs, a.ignore or ())
-    made = report(runs, sweep, folder=a.folder, left_out=left_out, stages=stages)
+    quiet = len(runs) < _LARGE
+    made = report(
+        *(runs, sweep),
+        folder=a.folder,
+        left_out=left_out,
+        stages=stages,
+        say=lambda what: None if quiet else say(f"report of {len(runs)} trials: {what.replace('_', ' ')} ..."),
+    )
     page, text = write(made, out)
     if a.json:
         print_json({"report": str(page), "markdown": str(text), "verdict": made.sentences})
         return
     print("\n".join([*made.sentences, "", f"written to {text} and", str(page)]))
+
+
+_LARGE = 2000  # trials from which on a report says what it is at
 
 
 def _make(folder: Path) -> None:

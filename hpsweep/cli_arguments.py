@@ -52,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
         ("run", "train what is missing of an experiment, and store it"),
     ):
         _add_experiment(verb(name, text))
+    verbs.choices["plan"].add_argument(
+        "--tflops",
+        type=number,
+        metavar="T",
+        help="TFLOP/s of a worker, here or on another machine; default: by stored trials, or timed",
+    )
     run = verbs.choices["run"]
     run.add_argument("--address", default="local", help="local, auto (this machine's Ray cluster) or a Ray address")
     for name, text in (

@@ -95,7 +95,8 @@ def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     groups = Groups(sweep)
     if groups.ids is not None:
         return runs[runs["trial_id"].isin(groups.ids)]
-    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]
+    fields = [*dict.fromkeys([*groups.fixed, *groups.space, "seed"])]  # of half a hundred columns
+    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs[fields].to_dict("records")]
     return runs.loc[own]  # of no rows too: runs[[]] would be no columns
 
 

@@ -3,7 +3,7 @@
     results/NAME/runs/part-<hash>.parquet     one row per trial, one file per finished ensemble
     results/NAME/curves/part-<hash>.parquet   long form: trial_id, step, tokens, train_loss, val_loss
     results/NAME/meta.json                    the resolved sweep
-    results/NAME/.lock                        who writes here now
+    results/NAME/.lock                        who writes here now: lock.py
 
 A file is written under a temporary name, synced and renamed, the curves before the runs: a trial is either
 stored whole or not at all, whatever is killed when. Only the process that holds the lock writes.
@@ -12,19 +12,14 @@ stored whole or not at all, whatever is killed when. Only the process that holds
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
 import os
 import re
-import shlex
-import socket
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +30,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpsweep import records
+from hpsweep.lock import FolderLost as FolderLost
+from hpsweep.lock import Held as Held
+from hpsweep.lock import lock as lock
 from hpsweep.schema import CURVES as CURVES
 from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
@@ -47,7 +45,9 @@ if TYPE_CHECKING:
 _BATCH = 500  # files that are read before their rows are joined
 _VERSION = b"hpsweep_schema_version"  # in the metadata of files that hpsweep wrote
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas writes of an index
-_IDENTITY = ("trial_id", "data_hash", "status", "finished_at")  # what says which row of a trial counts
+_IDENTITIES = pa.schema(  # what says which row of a trial counts
+    [RUNS.field(name) for name in ("trial_id", "data_hash", "status", "finished_at")]
+)
 
 # --- reading ---
 
@@ -243,6 +243,9 @@ def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
             raise
         return "a link to nothing"
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system: nothing is known of the file
+            error.filename = str(path)
+            raise
         return str(error).splitlines()[0]
 
 
@@ -334,9 +337,14 @@ def _check_ids(table: pa.Table) -> None:
 
 def status_counts(folder: str | Path) -> dict[str, int]:
     """Stored trials by status: ok, diverged, failed."""
-    rows = _distinct(_read(Path(folder) / "runs", pa.schema([RUNS.field(name) for name in _IDENTITY])))
+    rows = _identities(folder)
     stored = {count["values"]: count["counts"] for count in rows["status"].value_counts().to_pylist()}
     return {status: stored.get(status, 0) for status in (*DONE, "failed")}
+
+
+def _identities(folder: str | Path) -> pa.Table:
+    """The columns of the stored runs that say which trials are there, each trial once."""
+    return _distinct(_read(Path(folder) / "runs", _IDENTITIES))
 
 
 # --- writing ---
@@ -401,7 +409,7 @@ def compact(folder: str | Path) -> tuple[int, int]:
     disk: killed in between, its rows are there twice and count once. Curves pass through memory some hundred parts at
     a time; the runs are in it as a whole.
     """
-    with lock(folder):
+    with lock(folder) as held, held.writing():
         curves, _ = _join(Path(folder) / "curves", CURVES, lambda tables: (_in_order(table) for table in tables))
         runs, trials = _join(Path(folder) / "runs", RUNS, lambda tables: [_distinct(_joined(list(tables)))])
         return curves + runs, trials
@@ -521,47 +529,23 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
         )
 
 
-@contextlib.contextmanager
-def lock(folder: str | Path) -> Iterator[str | None]:
-    """Hold the folder for writing; yields the note of a holder that died without letting go, else None.
-
-    The lock is the kernel's (flock), so it ends with its process, however that ends. Raises ValueError that
-    says who holds it.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        opened = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise ValueError(
-            f"{folder} cannot be written ({error.strerror}); give another folder with --results."
-        ) from None
-    with opened as file:
-        file.seek(0)
-        holder = file.read().strip() or None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder} is in use by {holder or 'another process'}. Wait for it, or stop it; "
-                "two runs must not write to one folder."
-            ) from None
-        file.truncate(0)
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}: {command}\n")
-        file.flush()
-        for left in folder.glob("*/.part-*.tmp"):  # half-written by a process that was killed; never read
-            left.unlink()
-        try:
-            yield holder
-        finally:
-            file.truncate(0)
-
-
 def finished(runs: pa.Table) -> set[str]:
     """Ids of the trials that need not be trained again."""
     return set(runs["trial_id"].filter(_done(runs)).to_pylist())
+
+
+def is_empty(folder: str | Path) -> bool:
+    """Whether no row is stored, as far as files can be read; it looks no further than the first that has one."""
+    try:
+        parts = (_part(path, _IDENTITIES, False) for path in (Path(folder) / "runs").glob("part-*.parquet"))
+        return not any(isinstance(part, pa.Table) and part.num_rows for part in parts)
+    except FileNotFoundError:  # joined with others just now
+        return False
+
+
+def finished_ids(folder: str | Path) -> set[str]:
+    """Ids of the trials of a folder that need not be trained again, read from the disk now."""
+    return finished(_identities(folder))
 
 
 def one_data_hash(hashes: Iterable[str]) -> str:

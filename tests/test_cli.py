@@ -192,7 +192,8 @@ def test_a_full_disk_is_one_line_with_the_command_that_resumes(
     monkeypatch.setattr(store, "append", full)
     assert main(["run", "fake", "--workers", "1", "--ensemble-size", "4"], train=fake.TRAIN) == 1
     err = capsys.readouterr().err
-    assert "No space left on device; 4 of 48 trials stored. Resume with: " in err
+    assert "the disk is full: No space left on device; 4 of 48 trials stored. Free some space, or give another" in err
+    assert "Then resume with: " in err
     assert err.rstrip().endswith("run fake --workers 1 --ensemble-size 4")
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 Floats = npt.NDArray[np.float64]
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 _GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more
 
@@ -26,14 +31,47 @@ class Cells:
     runs: pd.DataFrame  # the single runs of the finite cells: columns cell, seed, loss
     seed_variance: float  # variance of a mean over these seeds, of what a seed does to all cells alike
 
-    @property
+    @cached_property
     def finite(self) -> npt.NDArray[np.bool_]:
         """Which cells have a loss."""
         return np.isfinite(self.loss)
 
+    @cached_property
+    def computed(self) -> dict[tuple[Any, ...], Any]:
+        """What `once` has computed of these cells."""
+        return {}
+
+
+def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Concatenate[Cells, Given], Found]:
+    """A function of cells, called once with the same arguments: half a dozen tables ask the same of every group."""
+
+    @wraps(function)
+    def remembered(cells: Cells, /, *given: Given.args, **named: Given.kwargs) -> Found:
+        key = (function, *given, *named.items())
+        if key not in cells.computed:
+            cells.computed[key] = function(cells, *given, **named)
+        found: Found = cells.computed[key]
+        return found
+
+    return remembered
+
+
+_KEPT = 10_000  # groups whose cells are kept
+_known: dict[tuple[Any, ...], Cells] = {}
+
 
 def cells_of(rows: pd.DataFrame, over: str) -> Cells:
-    """The cells of one group. Values at which no run ended (all failed) are left out."""
+    """The cells of one group, the same object for the same rows. Values at which no run ended are left out."""
+    numbers = (rows[name].to_numpy(float).tobytes() for name in (over, "val_loss"))
+    key = (over, *numbers, *(tuple(rows[name].to_numpy().tolist()) for name in ("seed", "status")))
+    if key not in _known:
+        if len(_known) >= _KEPT:
+            _known.clear()
+        _known[key] = _cells(rows, over)
+    return _known[key]
+
+
+def _cells(rows: pd.DataFrame, over: str) -> Cells:
     trained = rows[rows["status"] != "failed"]
     values = np.sort(trained[over].unique().astype(float))
     cell = np.searchsorted(values, trained[over].to_numpy(float))

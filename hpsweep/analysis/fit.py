@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.analysis.cells import Cells, Floats
+from hpsweep.analysis.cells import Cells, Floats, once
 
 WINDOW = 1.0
 """Half width of the fitted window, octaves: the least biased on 145 real learning-rate slices."""
@@ -26,8 +26,9 @@ def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.int
     this is that minimum, also at the end of the grid or beside a cliff.
     """
     padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
-    here = padded[:, 1:-1]
-    smooth = np.where(finite, np.median(np.stack([padded[:, :-2], here, padded[:, 2:]]), axis=0), np.inf)
+    before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
+    median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
+    smooth = np.where(finite, median, np.inf)
     lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
     return np.asarray(lowest.argmin(axis=1))
 
@@ -42,6 +43,7 @@ def segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:
     return first, last
 
 
+@once
 def window_cells(cells: Cells, centre: int, half_width: float) -> npt.NDArray[np.intp]:
     """Cells fitted: within half_width octaves of the centre, the neighbours at least, nothing past a divergence."""
     first, last = segment(cells.finite, centre)
@@ -53,6 +55,7 @@ def window_cells(cells: Cells, centre: int, half_width: float) -> npt.NDArray[np
     return np.asarray(index[near | (np.abs(index - centre) <= 1)])
 
 
+@once
 def cliff_at(cells: Cells, centre: int, side: int) -> float:
     """log2 of the first cell within 2 octaves on that side that the curve on the other side cannot explain.
 
@@ -76,6 +79,7 @@ def cliff_at(cells: Cells, centre: int, side: int) -> float:
     return side * math.inf
 
 
+@once
 def operator_of(cells: Cells, centre: int, half_width: float, degree: int) -> Floats | None:
     """(degree + 1, cells) matrix from cell means to the polynomial's coefficients in x - x_centre.
 

@@ -137,12 +137,21 @@ def fit_groups(
         found.append((key, cells_of(rows, over), counts(rows)))
     groups = []
     for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
-        generator = np.random.default_rng([seed, fingerprint(cells)])
-        groups.append(Group(key, {**_fit(cells, noise, over, resamples, generator), **count}, cells, noise))
+        groups.append(Group(key, {**_known_fit(cells, noise, over, resamples, seed), **count}, cells, noise))
     return groups
 
 
 # --- the fit ---
+
+
+def _known_fit(cells: Cells, noise: Noise, over: str, resamples: int, seed: int) -> dict[str, Any]:
+    """The row of one group without its counts, fitted once: a report asks for it in half a dozen tables."""
+    key = (_fit, noise.single.tobytes(), *noise[1:], over, resamples, seed)
+    if key not in cells.computed:
+        generator = np.random.default_rng([seed, fingerprint(cells)])
+        cells.computed[key] = _fit(cells, noise, over, resamples, generator)
+    found: dict[str, Any] = cells.computed[key]
+    return found
 
 
 def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.random.Generator) -> dict[str, Any]:
@@ -163,24 +172,25 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
         return {**row, "status": "flat", "why": f"all losses are the same: {over} has no effect, or a loss is no loss"}
     row["interval"] = noise.interval
     drawn = perturbed(cells, noise, resamples, generator)
-    fits = [_fitted(cells, centre, half_width, drawn, noise) for half_width in _PARABOLAS]
-    draws = fits[0].draws
+    narrow = _fitted(cells, centre, WINDOW, drawn, noise)
+    draws = narrow.draws
     row["refused"] = float(np.isnan(draws.vertex).mean())
-    side = int(fits[0].point.side[0])
+    side = int(narrow.point.side[0])
     if row["refused"] > REFUSED_LIMIT and abs(draws.side.mean()) > row["refused"] / 2:
         side = int(np.sign(draws.side.mean()))  # too often at one end for the minimum to be told from that end
     if side:
         return {**row, **_edge(cells, centre, side, draws, over)}
     ends = segment(finite, centre)
-    for fit in fits:
-        if fit.half_width > WINDOW and int(np.nanargmin(cells.adjusted)) in ends:
+    for half_width in _PARABOLAS:
+        if half_width > WINDOW and int(np.nanargmin(cells.adjusted)) in ends:
             break  # the lowest loss lies at an end: no wide window may find a minimum elsewhere
+        fit = narrow if half_width == WINDOW else _fitted(cells, centre, half_width, drawn, noise)
         if not _why_flat(cells, centre, fit):
             found = _interior(cells, centre, fit)
             if side := _reached(cells, centre, fit, found, noise):
                 return {**row, **_edge(cells, centre, side, fit.draws, over)}
             return {**row, "refused": float(np.isnan(fit.draws.vertex).mean()), **found}
-    why, curvature = _why_flat(cells, centre, fits[0]), fits[0].curvature
+    why, curvature = _why_flat(cells, centre, narrow), narrow.curvature
     return {**row, "curvature": curvature, "interval": None, "status": "flat", "why": why}
 
 

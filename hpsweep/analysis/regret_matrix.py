@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.checks import check_number, check_over, other_tuned
-from hpsweep.analysis.curve import Difference, difference, error_of, read_own
+from hpsweep.analysis.curve import Difference, Reading, difference, error_of, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
 from hpsweep.analysis.regret import select_proxy, tuned_of, used_at
@@ -43,6 +43,7 @@ def regret_matrix(
     over: str = "lr",
     per_doubling: float | None = None,
     flops: str = "flops_dense",
+    whole_up_to: int | None = None,
     ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
@@ -66,6 +67,7 @@ def regret_matrix(
              That is no optimal way to spend compute, so that rate is low and the fraction high. Null with the reason
              where there is one width, where the rate cannot be told from 0, and beyond FARTHEST_COMPUTE times.
 
+    whole_up_to: of a scheme with more widths and densities than that, only what was tuned at the proxy has rows.
     `interval` is "assumed" where the noise was. Raises ValueError as `optima` does, and for a per_doubling not above 0.
     """
     if per_doubling is not None:
@@ -73,7 +75,7 @@ def regret_matrix(
     if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
     check_over(over)
-    runs, _ = select_proxy(runs, {}, over, ignore)
+    runs, proxy = select_proxy(runs, {}, over, ignore)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     rows = []
@@ -86,10 +88,14 @@ def regret_matrix(
             else _rate({width: g for (width, d), (g, _) in tuned.items() if d == density}, runs, flops)
             for density in {density for _, density in here}
         }
-        for source, used in itertools.product(here, here):
+        own = {place: read_own(group) for place, (group, _) in tuned.items()}
+        sources = {place: group for place, (group, _) in tuned.items()}
+        if whole_up_to is not None and len(here) > whole_up_to:
+            sources = {place: group for place, group in sources.items() if place == (proxy["width"], proxy["density"])}
+        for (source, group), used in itertools.product(sources.items(), here):
             rows.append(
                 dict(zip(MATRIX[:5], (scheme, *source, *used), strict=True))
-                | _entry(tuned[source][0], here[used], *tuned[used], rates[used[1]])
+                | _entry(group, here[used], *tuned[used], own[used], rates[used[1]])
             )
     return pd.DataFrame(rows, columns=list(MATRIX))
 
@@ -133,9 +139,11 @@ def place_names(table: pd.DataFrame) -> Callable[[float, float], str]:
     return name
 
 
-def _entry(source: Group, here: Sequence[Group], tuned: Group, status: str, rate: Rate) -> dict[str, Any]:
-    """What follows the places in a row: the setting of `source` among the groups `here`, the best of which is tuned."""
-    own = read_own(tuned)
+def _entry(source: Group, here: Sequence[Group], tuned: Group, status: str, own: Reading, rate: Rate) -> dict[str, Any]:
+    """What follows the places in a row: the setting of `source` among the groups `here`.
+
+    The best of these is `tuned`, `status` that of its optimum, and `own` its loss.
+    """
     row: dict[str, Any] = {
         **dict.fromkeys(MATRIX[5:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],

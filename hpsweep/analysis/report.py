@@ -6,7 +6,7 @@ to nothing outside, and report.md with its drawings beside it. The same runs giv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ def report(
     left_out: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
     ignore: Sequence[str] = (),
+    say: Callable[[str], None] = lambda message: None,
 ) -> Report:
     """What the runs say, verdict first. What cannot be computed is said, with why, and never raised.
 
     The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
     `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
-    per group of a refinement: without them nothing is said of what it still lacks.
+    per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
+    computed next.
     """
     check_frame(runs)
     check_path("folder", folder)
@@ -59,7 +61,8 @@ def report(
     if odd := sorted({*map(str, runs["scheme"].dropna().unique())} - {*SCHEMES}):
         raise ValueError(f"runs have scheme {', '.join(odd)}; allowed: {', '.join(SCHEMES)}.")
     folder = str(folder)
-    tables = tables_of(runs, sweep, stages)
+    tables = tables_of(runs, sweep, stages, say)
+    say("figures")
     sections = (
         report_sections.losses(tables),
         report_sections.target(tables),

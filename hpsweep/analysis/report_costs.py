@@ -30,9 +30,6 @@ from hpsweep.analysis.report_parts import (
 )
 from hpsweep.analysis.report_tables import Tables, in_order
 
-PLACES = 12
-"""Widths and densities of a scheme up to which its regret matrix is drawn and printed."""
-
 
 def regret(tables: Tables) -> Section | None:
     """Tuned here against carried from the proxy, scheme beside scheme; None where there is no comparison."""
@@ -68,10 +65,15 @@ def regret(tables: Tables) -> Section | None:
         keys=3,
         note=note,
     )
-    shown = tables.matrix.groupby("scheme").filter(lambda rows: len(rows) <= PLACES**2)
+    shown = tables.matrix.groupby("scheme").filter(_is_whole)
     panels = matrix_panels(shown) if len(shown) else []
     matrices = [_matrix(shown[shown["scheme"] == name]) for name in SCHEMES if (shown["scheme"] == name).any()]
     return Section(title="Tuned against transferred", text=(text,), panels=tuple(panels), tables=(made, *matrices))
+
+
+def _is_whole(rows: pd.DataFrame) -> bool:
+    """Whether a scheme's matrix is there from every place to every place."""
+    return len(rows) == len(rows[["used_width", "used_density"]].drop_duplicates()) ** 2
 
 
 def _compute(tables: Tables) -> dict[tuple[Any, ...], str]:

@@ -40,6 +40,10 @@ class Outcome:
     curves: dict[str, list[Any]]
 
 
+Finished = Callable[[Outcome], None]
+"""Called with what came of some trials while others are still being trained."""
+
+
 def check_shapes(trials: Sequence[Trial]) -> None:
     """Nothing, when the trials share one shape; ValueError otherwise."""
     if len({trial.shape for trial in trials}) != 1:

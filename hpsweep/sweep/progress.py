@@ -44,7 +44,7 @@ class Status:
         parts = [f"{self.done} of {least}{self.total} trials"]
         parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
         parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
-        parts += [] if self.rate is None else [f"{self.rate:.3g} trials/min"]
+        parts += [] if self.rate is None else [pace(self.rate)]
         parts += [] if self.eta is None else [f"{least}{duration(self.eta)} to go"]
         return ", ".join(parts)
 
@@ -57,6 +57,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def pace(per_minute: float) -> str:
+    """Trials a minute as people say them: by the hour or the day where they are few."""
+    number, unit = per_minute, "min"
+    for factor, longer in ((60, "h"), (24, "day")):
+        if number < 1:
+            number, unit = factor * number, longer
+    return f"{number:,.0f} trials/{unit}" if number >= 100 else f"{number:.3g} trials/{unit}"
 
 
 class Groups:

@@ -15,7 +15,7 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,14 @@ from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
-from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, write
+from hpsweep.cli_output import concat, frame_of, keep, output_of, print_json, print_table, records, say, write
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import ENGINES
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored is whole; more cannot be stored
 
@@ -332,29 +333,31 @@ def _target(a: argparse.Namespace) -> Target:
 
 
 def _plot(a: argparse.Namespace) -> None:
-    from hpsweep.analysis.plots import draw_all
+    from hpsweep.analysis.plots import save_all
 
-    runs = stored_runs(writable(a.folder))
-    paths = [str(path) for path in draw_all(runs, Path(a.folder))]
-    if paths:
-        paths += [str(path) for path in _drawn_regret(runs, Path(a.folder))]
+    runs, output = stored_runs(writable(a.folder)), output_of(a)
+    paths = save_all(_figures(runs, output.size), Path(a.folder) / "figures", output)
     if not paths and searched(runs):
         over_of(runs, None)  # says why, where hyperparameters were searched together
     if a.json:
-        print_json({"figures": paths})
+        print_json({"figures": [str(path) for path in paths]})
         return
-    print("\n".join(paths) or "no figure: no hyperparameter has three values or more")
+    print("\n".join(map(str, paths)) or "no figure: no hyperparameter has three values or more")
 
 
-def _drawn_regret(runs: pd.DataFrame, folder: Path) -> list[Path]:
-    """The figure of the regret matrix, or none and why: not every sweep's settings can be compared."""
-    from hpsweep.analysis.plot_regret import draw_regret
+def _figures(runs: pd.DataFrame, size: tuple[float, float] | None) -> Iterator[tuple[str, Figure]]:
+    """Names and figures of a sweep, and last its regrets, or why there are none: not all settings can be compared."""
+    from hpsweep.analysis.plot_regret import regret_of
+    from hpsweep.analysis.plots import figures
 
+    drawn = False
+    for pair in figures(runs, size=size):
+        yield pair
+        drawn = True
     try:
-        return draw_regret(runs, folder, over_of(runs, None))
+        yield from regret_of(runs, over_of(runs, None), size) if drawn else ()
     except ValueError as error:
         say(f"no figure of regrets: {error}")
-        return []
 
 
 def _report(a: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
+from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.sweep.progress import value
 
 if TYPE_CHECKING:
@@ -69,6 +71,11 @@ def write(path: Path, text: str) -> None:
             temporary.write_text(text)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}); give another file with --out.") from None
+
+
+def output_of(a: argparse.Namespace) -> Output:
+    """How the figures of a command are written."""
+    return Output(formats=a.format or USUAL.formats, size=a.size)
 
 
 def print_json(what: Any) -> None:

@@ -629,7 +629,7 @@ def test_a_sweep_of_ours_is_fitted_at_its_tuned_losses_with_its_conventions() ->
     assert law.coefficients["b_N"] == pytest.approx(0.2, rel=1e-5)
     assert law.cells == 27
     assert "hidden matrices" in law.conventions["params"]
-    assert "nats/token" in law.conventions["loss"]
+    assert "nats/byte" in law.conventions["loss"]
     assert not any("upper bound" in note for note in law.warnings)
     runs = sweep_runs()
     edge = fit_sweep(runs[runs["lr"] < 2**-6], **FEW)

@@ -43,6 +43,7 @@ from hpsweep.analysis.law_profile import profile, profile_interval
 from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import RAW, Fit
 from hpsweep.store import replacing
+from hpsweep.units import unit_of
 
 LAW_VERSION = 1
 """Raised when a field of the law's JSON changes its meaning or is added."""
@@ -214,7 +215,8 @@ def fit_sweep(
     conventions = {
         "params": NONZEROS[nonzeros],
         "tokens": f"tokens trained on, of {data}",
-        "loss": f"validation loss of {table['scheme'].iloc[0]}, nats/token, at the best setting tried, mean over seeds",
+        "loss": f"validation loss of {table['scheme'].iloc[0]}, {unit_of(runs).name}, at the best setting tried, "
+        "mean over seeds",
     }
     law = fit_law(table, conventions=conventions, resamples=resamples, seed=seed)
     edges = int(table["edge"].sum())

@@ -41,7 +41,10 @@ def curve_table(runs: pd.DataFrame, over: str = "lr", lines: str = "density") ->
 
 
 def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -> pd.DataFrame:
-    """One row per scheme and value of `along`: scheme, along, opt, low, high, status, dense or narrow first."""
+    """One row per scheme and value of `along`, dense or narrow first.
+
+    Columns: scheme, along, opt, low, high, status, interval.
+    """
     table = optima[optima["hyperparameter"] == over]
     if table.duplicated(["scheme", along]).any():
         raise ValueError(
@@ -50,7 +53,7 @@ def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -
         )
     table = table.assign(order=table["scheme"].map(list(SCHEMES).index))
     table = table.sort_values(["order", along], ascending=[True, along != "density"], ignore_index=True)
-    return table[["scheme", along, "opt", "low", "high", "status"]]
+    return table[["scheme", along, "opt", "low", "high", "status", "interval"]]
 
 
 def drift_text(row: Any) -> tuple[str, str]:

@@ -41,7 +41,7 @@ def ledger(tables: Tables, left_out: int) -> Section:
     planned = "planned" in found
     counts = [*(["planned"] if planned else []), *DONE, "failed", *(["missing"] if planned else [])]
     over = [name for name in found.columns if name in TUNED and name not in by]
-    loss = "lowest single loss (nats/token)"
+    loss = f"lowest single loss ({tables.unit.name})"
     counted = ("done" if name == "ok" else name for name in counts)
     header = (*words(by), "state", *counted, loss, *(f"at {name}" for name in words(over)))
     rows: list[tuple[Cell, ...]] = []

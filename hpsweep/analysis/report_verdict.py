@@ -227,7 +227,7 @@ def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
         noise = " (noise assumed)" * (row["interval"] == "assumed")
         most = f", the largest estimate of {len(known)} places where it was tried" * (len(known) > 1)
         said.append(
-            f"Re-using the proxy's setting costs {fixed(row['regret'], 3)} nats/token "
+            f"Re-using the proxy's setting costs {fixed(row['regret'], 3)} {tables.unit.name} "
             f"{within(row['regret_low'], row['regret_high'], 3)}{noise} or {fixed(percent, 1)} % at {at}{most}."
         )
         said.append(_reach(known, axes))
@@ -257,7 +257,7 @@ def _do_not_trust(tables: Tables) -> list[Line]:
     """What the reader must not conclude, one line each."""
     said = _incomplete(tables.ledger)
     if tables.card is not None:
-        said += [*_beyond(tables, tables.card), *_rivals(tables.comparison, tables.card)]
+        said += [*_beyond(tables, tables.card), *_rivals(tables.comparison, tables.card, tables.unit.name)]
     said += [*_unfitted(tables), *_mixed(tables.runs)]
     lines = [Line(kind="caution", lead="Do not trust", text=text) for text in said]
     whys = [(what, tables.refused[name]) for name, what in _OF_USE.items() if name in tables.refused and _axes(tables)]
@@ -372,7 +372,7 @@ def _other_bounds(runs: pd.DataFrame, card: Card) -> list[str]:
     return said
 
 
-def _rivals(comparison: pd.DataFrame, card: Card) -> list[str]:
+def _rivals(comparison: pd.DataFrame, card: Card, unit: str) -> list[str]:
     """The place where another scheme, re-tuned, is furthest below the transferred one, beyond two standard errors."""
     at = ["width", "density"]
     own = comparison[comparison["scheme"] == card.scheme].set_index(at)["transferred_loss"]
@@ -389,7 +389,7 @@ def _rivals(comparison: pd.DataFrame, card: Card) -> list[str]:
     names = SCHEMES[rival["scheme"]].label, SCHEMES[card.scheme].label
     return [
         f"that {names[1]} is best everywhere: {names[0]}, re-tuned at {place({n: rival[n] for n in at})}, reaches "
-        f"{fixed(rival['tuned_loss'], 3)} nats/token, {fixed(gap[i], 3)} below {names[1]} transferred there."
+        f"{fixed(rival['tuned_loss'], 3)} {unit}, {fixed(gap[i], 3)} below {names[1]} transferred there."
     ]
 
 

@@ -23,6 +23,7 @@ from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_again
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
 from hpsweep.spec import Scheme, Target, Trial, trial_from_row
+from hpsweep.units import unit_of_sources
 
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
@@ -312,7 +313,8 @@ def _warn_scheme(base: Trial, comparison: pd.DataFrame) -> list[str]:
     if gaps:
         gap, rival = max(gaps, key=lambda pair: pair[0])
         notes.append(
-            f"re-tuned {rival['scheme']} beats transferred {scheme} by up to {gap:.3f} nats/token "
+            f"re-tuned {rival['scheme']} beats transferred {scheme} by up to {gap:.3f} "
+            f"{unit_of_sources([base.data]).name} "
             f"(width {rival['width']}, density {rival['density']:g}); see comparison."
         )
     return notes

@@ -6,12 +6,13 @@ A source is a string, and the `data` field of a trial:
     text:PATH                           a text file, or a folder of files, as bytes
     jsonl:PATH?field=text               one field of every line of a .jsonl or .jsonl.gz file, or of a folder of them
     parquet:PATH?column=text            a text column of a .parquet file, or of a folder of them
-    bin:PATH?dtype=uint16&vocabulary=50304[&validation=PATH]
+    bin:PATH?dtype=uint16&vocabulary=50304[&validation=PATH][&bytes_per_token=4.3]
                                         nanoGPT's .bin: bare little-endian token ids, memory-mapped
 
 PATH ends at the first `?`, may begin with `~`, and is relative to the working directory. Options follow as
 NAME=VALUE joined by `&`, where %XX stands for a byte (%26 is `&`); dtype is uint8, uint16 or uint32. Folders are
-read recursively, in the order of the relative paths; hidden files and folders are left out.
+read recursively, in the order of the relative paths; hidden files and folders are left out. bytes_per_token says how
+many bytes of text a token stands for, so that losses can be told in bits/byte (`hpsweep.units`); it changes no token.
 
 Text becomes UTF-8 bytes, vocabulary 256, whatever they are: a byte that is no UTF-8 is a token like any other. A
 document is a file, a line or a row; a zero byte stands between documents, and empty ones are left out.
@@ -40,6 +41,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpsweep.parametrization.masks import generator
+from hpsweep.units import bytes_per_token
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 Integers = npt.NDArray[np.int64]
@@ -50,7 +52,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "text": (),
     "jsonl": ("field",),
     "parquet": ("column",),
-    "bin": ("dtype", "vocabulary", "validation"),
+    "bin": ("dtype", "vocabulary", "validation", "bytes_per_token"),
 }
 _DTYPES = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4"}
 _CHUNK = 2**22  # tokens looked at together, so that a memory map never has to fit into memory
@@ -91,6 +93,7 @@ def load_dataset(source: str) -> Dataset:
             train, validation = _read_parquet(path, options.get("column", "text"))
         else:
             vocabulary = _vocabulary(options)
+            bytes_per_token(source)  # a number that cannot be is refused before the file is read
             train, validation = _read_bin(path, options, vocabulary)
         for tokens, part in ((train, "training"), (validation, "validation")):
             if not len(tokens):

@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
+from hpsweep.units import unit_of_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class Groups:
     def setting(self, row: Mapping[str, Any]) -> str:
         """The row's loss, and where it was had."""
         setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
-        return f"{row['val_loss']:.4f} nats/token" + (f" at {setting}" if setting else "")
+        return f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}" + (f" at {setting}" if setting else "")
 
 
 class Tally:

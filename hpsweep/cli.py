@@ -23,14 +23,17 @@ from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
-from hpsweep.cli_output import concat, frame_of, keep, output_of, print_json, print_table, records, say, write
+from hpsweep.cli_output import concat, frame_of, in_bits, keep, output_of, print_json, print_table, records, say, write
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.units import unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from hpsweep.analysis.card import Card
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored is whole; more cannot be stored
 
@@ -204,17 +207,20 @@ def _optimum(a: argparse.Namespace) -> None:
     tables = {"optima": table, "drift": drifts, "sensitivity": wrong}
     keep(a.folder, tables, own=not (a.by or a.over or a.where))  # the sweep's own tables, not those of a look at it
     if a.json:
-        print_json({name: records(frame) for name, frame in (tables | {"tuned_against_transferred": regret}).items()})
+        said = {name: records(frame) for name, frame in (tables | {"tuned_against_transferred": regret}).items()}
+        print_json({"loss_unit": unit_of(runs)._asdict(), **said})
         return
-    print(f"best {over} per group:\n")
-    print_table(table[[*by, "opt", "low", "high", "best_loss", "n_runs", "interval", "status", "why"]], by)
+    unit = unit_of(runs)
+    print(f"best {over} per group, losses in {unit.name}:\n")
+    shown = in_bits(table[[*by, "opt", "low", "high", "best_loss", "n_runs", "interval", "status", "why"]], unit)
+    print_table(shown, by)
     drifts = drifts.drop(columns=["over", "interval"], errors="ignore").dropna(axis=1, how="all")
     compared = regret.drop(columns=["hyperparameter", "tuned_loss_se", "proxy_status", "interval"], errors="ignore")
     lost = wrong[[*by, *_SENSITIVITY, "why"]].assign(why="")  # its reasons are those of the optimum
     for title, frame in (
         ("drift of the optimum", drifts),
         (f"sensitivity: mean loss above the optimum's over {_range(wrong)}; basin of 1 %, octaves", lost),
-        ("tuned against transferred", compared),
+        (f"tuned against transferred, {unit.name}", compared),
     ):
         if len(frame):
             print(f"\n{title}:\n")
@@ -249,11 +255,13 @@ def _joint_optimum(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, s
         with store.replacing(Path(a.folder) / "surface.csv") as path:
             table.to_csv(path, index=False)
     if a.json:
-        print_json({"surface": records(table)})
+        print_json({"loss_unit": unit_of(runs)._asdict(), "surface": records(table)})
         return
-    print(f"best {over[0]} and {over[1]} per group, together:\n")
+    unit = unit_of(runs)
+    print(f"best {over[0]} and {over[1]} per group, together, losses in {unit.name}:\n")
     each = [f"{name}_{which}" for name in over for which in ("opt", "low", "high")]
-    print_table(table[[*by, *each, "ridge_slope", "best_loss", "n_runs", "interval", "status", "why"]], by)
+    shown = table[[*by, *each, "ridge_slope", "best_loss", "n_runs", "interval", "status", "why"]]
+    print_table(in_bits(shown, unit), by)
     if not a.over:
         say(f"--over {over[0]} gives the optimum of {over[0]} alone at every {over[1]}, where {over[1]} was on a grid.")
 
@@ -287,19 +295,34 @@ def _transfer(a: argparse.Namespace) -> None:
     if a.json:
         print_json(dataclasses.asdict(card))
         return
-    base = ", ".join(f"{name} {number:.5g}" for name, number in card.base.items())
+    _print_card(card, over)
+    print(f"written to {out}")
+
+
+def _print_card(card: Card, over: str | tuple[str, str]) -> None:
+    """The card in short: what was tuned, how far it is known, how the optimum moves on the way, and the numbers."""
+    from hpsweep.analysis.card_text import hyperparameters, never_tuned, way
+
+    where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
+    print(f"{card.scheme} for {where}\n\nbase hyperparameters, with 95 % intervals:\n")
+    print_table(hyperparameters(card))
+    if never := never_tuned(card):
+        print(f"\nnever tuned in this sweep, held at: {never}")
     along = card.along_drift
     if along["value"] is not None:
-        base += (
-            f"\n{over} by constant {card.optimum['opt']:.4g} [{card.optimum['low']:.4g}, {card.optimum['high']:.4g}], "
+        found = card.optimum
+        print(
+            f"\n{over} by constant {found['opt']:.4g} [{found['low']:.4g}, {found['high']:.4g}], along the drift "
+            f"{along['value']:.4g} [{along['low']:.4g}, {along['high']:.4g}]; carried: {along['carried']}, "
+            f"recommended: {along['recommended']} ({along['why']})"
         )
-        base += f"along the drift {along['value']:.4g} [{along['low']:.4g}, {along['high']:.4g}]; "
-        base += f"carried: {along['carried']}, recommended: {along['recommended']} ({along['why']})"
-    where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
-    print(f"{card.scheme} for {where}\nbase: {base}\n")
+    steps = way(card)
+    if len(steps):
+        print("\nfrom the proxy to the target; drift in octaves per doubling of width or halving of density:\n")
+        print_table(steps.dropna(axis=1, how="all").fillna({"at": "", "noise": ""}))
+    print("\nat the target:\n")
     print_table(frame_of([{"kind": kind, **numbers} for kind, numbers in card.kinds.items()]))
     print(f"\nattention scale {card.attention_scale:.5g}, readout multiplier {card.readout_multiplier:.5g}")
-    print(f"written to {out}")
 
 
 def _card_name(a: argparse.Namespace, target: Target) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hpsweep import store
 from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.sweep.progress import value
+from hpsweep.units import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,15 @@ def concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def in_bits(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """The table with its best loss in bits/byte beside it, where it is known how many bytes a token has."""
+    if unit.bits_per_byte is None:
+        return table
+    table = table.copy()
+    table.insert(list(table.columns).index("best_loss") + 1, "bits/byte", table["best_loss"] * unit.bits_per_byte)
+    return table
 
 
 def print_table(frame: pd.DataFrame, key: Sequence[str] = ()) -> None:

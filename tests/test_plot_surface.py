@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from benchmarks.surface import simulated
 from hpsweep.analysis.plot_output import USUAL
 from hpsweep.analysis.plot_surface import heat_scale, heat_table, surface_heatmaps, surfaces, verdict_text
-from hpsweep.analysis.plots import save_all
 from hpsweep.analysis.plot_tables import records
+from hpsweep.analysis.plots import save_all
 from hpsweep.analysis.surface import surface
 from hpsweep.spec import Trial
 from tests.test_optimum import made_runs

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -35,6 +36,12 @@ SMALLEST_PANEL = 0.6
 TOLERANCE = 0.02
 """By which an artist may reach beyond its figure: the rounding of its text to pixels."""
 
+_LEAST_TEXT = 0.3
+"""Width below which a text is not broken any further."""
+
+_HINTED = 1.03
+"""How much wider than its outlines a text may be drawn on a grid of pixels."""
+
 _LINE = 1.45 * SMALL / 72
 _X_LABEL = (3 + 2 + 1.2 * LABEL + 4 + 1.4 * LABEL) / 72  # ticks, their labels and the label below an axis
 
@@ -48,7 +55,7 @@ def text_width(text: str, size: float = SMALL) -> float:
     width, _, _ = TextToPath().get_text_width_height_descent(
         text, FontProperties(family="DejaVu Sans", size=size), ismath=bool(cbook.is_math_text(text))
     )
-    return float(width) / 72
+    return _HINTED * float(width) / 72
 
 
 def fill(text: str, width: float, size: float = SMALL, indent: str = "") -> str:
@@ -121,12 +128,13 @@ def extent(made: Legend) -> tuple[float, float]:
 
 def _narrowed(made: Legend, room: float) -> Legend:
     """The legend with its entries broken into lines where it is wider than its room."""
-    excess = extent(made)[0] - room
-    if excess > 0:
-        texts = [*made.get_texts(), made.get_title()]
-        widest = max(_text_width(text.get_text()) for text in texts)
-        for text in texts:
-            text.set_text("\n".join(fill(line, max(widest - excess, 0.5)) for line in text.get_text().split("\n")))
+    texts = [*made.get_texts(), made.get_title()]
+    whole = [text.get_text() for text in texts]
+    width = max(map(_text_width, whole))
+    while (excess := extent(made)[0] - room) > 0 and width > _LEAST_TEXT:
+        width = max(width - excess - 0.01, _LEAST_TEXT)
+        for text, words in zip(texts, whole, strict=True):
+            text.set_text("\n".join(fill(line, width) for line in words.split("\n")))
     return made
 
 
@@ -199,9 +207,11 @@ def check_room(figure: Figure, name: str) -> None:
 
 def outside(figure: Figure) -> list[str]:
     """What reaches beyond the edges of a figure, and panels that have no room: empty where all is well."""
-    figure.draw_without_rendering()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        figure.draw_without_rendering()
     page = figure.bbox.padded(TOLERANCE * figure.dpi)
-    found = []
+    found = ["a panel beside its labels"] if any("collapsed" in str(warning.message) for warning in said) else []
     for artist in figure.get_default_bbox_extra_artists():
         box = artist.get_tightbbox()
         if box is None or not np.isfinite(box.extents).all() or min(box.width, box.height) <= 0:

@@ -95,6 +95,7 @@ def transfer(
     row = used[used["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in row.items()}).replace(**{over: tuned.row["opt"]})
     vocabulary = int(used["vocabulary"].iloc[0])
+    evidence = evidence_of(used, own)
     own = rows_at(own, settings)
     drifts, untold = _drifts(own, over, resamples, seed)
     far = {"density": FARTHEST_DENSITY, "width": FARTHEST_WIDTH}
@@ -120,7 +121,7 @@ def transfer(
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
         tuned=tuned,
-        evidence=evidence_of(used),
+        evidence=evidence,
         drifts=drifts,
         along=along,
         comparison=records(comparison),

@@ -24,6 +24,7 @@ from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import concat, frame_of, in_bits, keep, output_of, print_json, print_table, records, say, write
+from hpsweep.english import counted
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.sweep.progress import duration, interruptible, reporting, value
 from hpsweep.sweep.worker import ENGINES
@@ -88,10 +89,12 @@ def _plan(a: argparse.Namespace) -> None:
     seconds = planned["seconds"]
     groups = planned.get("refinement", [])
     least = "at least " if any(group["next"] for group in groups) else ""
-    print(f"{planned['name']}: {least}{planned['trials']} trials; stored: {stored}; missing: {planned['missing']}")
+    trials = f"{least}{counted(planned['trials'], 'trial')}"
+    print(f"{planned['name']}: {trials}; stored: {stored}; missing: {planned['missing']}")
     engine, why = planned["engine"], planned["engine_why"]
     served = f"{engine} engine" + (f"{': ' if engine == 'torch' else '; torch for some: '}{why}" if why else "")
-    print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']}, {served})")
+    ensembles, workers = counted(planned["ensembles"], "ensemble"), counted(planned["workers"], "worker")
+    print(f"{ensembles} on {workers} ({planned['device']}, {served})")
     print(
         f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})\n"
     )
@@ -143,19 +146,21 @@ def _run(a: argparse.Namespace) -> int:
         stored = sum(counts[status] for status in store.DONE)
         total, least = _total(sweep, folder)
         why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)) or "stopped"
-        say(f"{why}; {stored} of {least}{max(stored, total)} trials stored. Resume with: {a.command}")
+        say(f"{why}; {stored} of {least}{counted(max(stored, total), 'trial')} stored. Resume with: {a.command}")
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     groups = _refinement(sweep, folder)
     if a.json:
         print_json({"folder": str(folder), **summary._asdict(), **({"refinement": groups} if groups else {})})
         return 0
+    total = counted(summary.total, "trial")
     print(
-        f"{summary.ok + summary.diverged} of {summary.total} trials stored in {folder} ({summary.diverged} diverged, "
+        f"{summary.ok + summary.diverged} of {total} stored in {folder} ({summary.diverged} diverged, "
         f"{summary.failed} failed); {summary.trained} trained now, in {duration(summary.seconds)}"
     )
     _print_refinement(groups)
     if summary.failed:
-        say(f"{summary.failed} trials failed: hpsweep status {folder} says why; the same command tries them again.")
+        failed = counted(summary.failed, "trial")
+        say(f"{failed} failed: hpsweep status {folder} says why; the same command tries again.")
     return 0 if summary.ok + summary.diverged else 1
 
 
@@ -166,7 +171,7 @@ def _status(a: argparse.Namespace) -> None:
         if a.json:
             print_json({"trials": total, **dict.fromkeys((*store.DONE, "failed"), 0), "groups": [], "failures": []})
         else:
-            print(f"{a.folder}: nothing stored yet; {least}{total} trials in all")
+            print(f"{a.folder}: nothing stored yet; {least}{counted(total or 0, 'trial')} in all")
         return
     runs = stored_runs(a.folder)
     total = None if total is None else max(total, len(runs))  # a search may have been shortened since
@@ -176,12 +181,12 @@ def _status(a: argparse.Namespace) -> None:
     best = runs[runs["status"] == "ok"].sort_values("val_loss").drop_duplicates(by)
     table = table.merge(best[[*by, "val_loss", *over]].rename(columns={"val_loss": "best_loss"}), on=by, how="left")
     failed = runs[runs["status"] == "failed"][["trial_id", "attempts", "error"]]
-    counted = {status: int((runs["status"] == status).sum()) for status in (*store.DONE, "failed")}
+    number = {status: int((runs["status"] == status).sum()) for status in (*store.DONE, "failed")}
     if a.json:
-        print_json({"trials": total, **counted, "groups": records(table), "failures": records(failed)})
+        print_json({"trials": total, **number, "groups": records(table), "failures": records(failed)})
         return
-    stored = ", ".join(f"{number} {status}" for status, number in counted.items())
-    print(f"{a.folder}: {stored}" + ("" if total is None else f"; {least}{total} trials in all") + "\n")
+    stored = ", ".join(f"{count} {status}" for status, count in number.items())
+    print(f"{a.folder}: {stored}" + ("" if total is None else f"; {least}{counted(total, 'trial')} in all") + "\n")
     print_table(table)
     if len(failed):
         print("\nfailed, and tried again by the next run:")
@@ -417,7 +422,7 @@ def _compact(a: argparse.Namespace) -> None:
     if a.json:
         print_json({"files": before, "trials": trials})
         return
-    print(f"{a.folder}: {trials} trials, in {before} files before")
+    print(f"{a.folder}: {counted(trials, 'trial')}, in {counted(before, 'file')} before")
 
 
 def _train(a: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpsweep.cli_inputs import writable
 from hpsweep.cli_output import print_json, records, say
+from hpsweep.english import counted
 from hpsweep.spec import Trial
 
 TOKENS = 6
@@ -60,4 +61,4 @@ def _make(folder: Path) -> None:
 
 def _progress(done: int, models: int) -> None:
     if done % 24 == 0:
-        say(f"{done} of {models} models measured")
+        say(f"{done} of {counted(models, 'model')} measured")

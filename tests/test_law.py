@@ -453,7 +453,7 @@ def test_blanks_around_ok_do_not_matter_and_an_unknown_status_is_said_to_be_one(
     assert not any("left out" in note for note in fit_law(table, **FEW).warnings)
     table.loc[5, "status"] = "done"
     assert fit_law(table, **FEW).warnings[0] == (
-        "1 rows with status done are left out: 5 (known are ok, diverged, failed; only ok is fitted)."
+        "1 row with status done is left out: 5 (known are ok, diverged, failed; only ok is fitted)."
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hpsweep.english import counted, have
 from hpsweep.spec import TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
 
@@ -55,7 +56,9 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
         raise ValueError(f"seed is missing in {runs['seed'].isna().sum()} of {len(runs)} runs; leave those out.")
     broken = int(((runs["status"] == "ok") & ~np.isfinite(runs["val_loss"].astype(float))).sum())
     if broken:
-        raise ValueError(f"{broken} runs have status ok and no finite val_loss; leave them out or train again.")
+        raise ValueError(
+            f"{counted(broken, 'run')} {have(broken)} status ok and no finite val_loss; leave out or train again."
+        )
     if "trial_id" in runs and not runs["trial_id"].is_unique:
         twice = runs.loc[runs["trial_id"].duplicated(), "trial_id"].iloc[0]
         raise ValueError(f"trial {twice} is in the runs twice; load folders together, hp.load(a, b), which joins them.")

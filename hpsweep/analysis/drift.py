@@ -20,6 +20,7 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Floats, check_equal, check_runs
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.english import counted, have
 from hpsweep.spec import hidden_shapes, kept, trial_from_row
 
 BOUND = 0.25
@@ -297,7 +298,8 @@ def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float
         way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
         return f"minima at the ends of grids force a drift of {way} {unit(along)}{left_out}"
     if n_ok < 2:
-        return f"{n_ok} of {_places(groups)} values of {along} have an optimum and a drift needs 2{left_out}"
+        values = f"{n_ok} of {counted(_places(groups), 'value')} of {along}"
+        return f"{values} {have(n_ok)} an optimum and a drift needs 2{left_out}"
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
     if _interval([group for group in groups if group.row["status"] == "ok"]) == "assumed":
         interval += " (noise assumed)"

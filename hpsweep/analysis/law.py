@@ -42,6 +42,7 @@ from hpsweep.analysis.law_fit import (
 from hpsweep.analysis.law_profile import profile, profile_interval
 from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import RAW, Fit
+from hpsweep.english import are, counted
 from hpsweep.store import replacing
 from hpsweep.units import unit_of
 
@@ -220,9 +221,8 @@ def fit_sweep(
     }
     law = fit_law(table, conventions=conventions, resamples=resamples, seed=seed)
     edges = int(table["edge"].sum())
-    note = (
-        f"{edges} of {len(table)} cells are best at the end of the learning rates tried: their loss is an upper bound."
-    )
+    of = counted(len(table), "cell")
+    note = f"{edges} of {of} {are(edges)} best at the end of the learning rates tried: their loss is an upper bound."
     return dataclasses.replace(law, warnings=[*law.warnings, *([note] if edges else [])])
 
 
@@ -322,7 +322,8 @@ def _warnings(cells: Cells) -> list[str]:
     notes = []
     for row in cells.left_out:
         odd = "" if row["status"] in STATUSES else f" (known are {', '.join(STATUSES)}; only ok is fitted)"
-        notes.append(f"{row['rows']} rows with status {row['status']} are left out: {row['which']}{odd}.")
+        rows = f"{counted(row['rows'], 'row')} with status {row['status']} {are(row['rows'])}"
+        notes.append(f"{rows} left out: {row['which']}{odd}.")
     columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}
     for name, (what, numbers) in columns.items():
         if distinct(cells.table[name].to_numpy(float)) == 3:

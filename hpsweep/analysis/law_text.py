@@ -9,6 +9,7 @@ import pandas as pd
 
 from hpsweep.analysis.law import Law
 from hpsweep.analysis.law_at import replicates_of, theta_of
+from hpsweep.english import counted
 
 _ENOUGH = 0.8  # of held-out cells inside the band, below which the law is said not to extrapolate
 
@@ -30,7 +31,8 @@ def verdict(law: Law) -> list[str]:
     lines = [
         _status(law),
         formula(law),
-        f"objective {law.objective:.3e} over {law.cells} cells (mean Huber of log residuals, delta {law.delta:g}); "
+        f"objective {law.objective:.3e} over {counted(law.cells, 'cell')} "
+        f"(mean Huber of log residuals, delta {law.delta:g}); "
         f"median residual {100 * residual.median():.2g} %, largest {100 * residual.max():.2g} %; "
         f"{law.starts['agreeing']} of {law.starts['polished']} starts agree.",
     ]
@@ -40,7 +42,8 @@ def verdict(law: Law) -> list[str]:
             inside = sum(row["low"] <= row["loss"] <= row["high"] for row in rows)
             errors = pd.Series([row["error"] for row in rows])
             lines.append(
-                f"held out, the largest {what} ({len(rows)} cells): error {100 * errors.mean():+.2g} % on average, "
+                f"held out, the largest {what} ({counted(len(rows), 'cell')}): "
+                f"error {100 * errors.mean():+.2g} % on average, "
                 f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run"
                 + (": bands beyond the fit are too narrow, by the form's error." if axis in fails(law) else ".")
             )

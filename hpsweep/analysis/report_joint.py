@@ -41,6 +41,7 @@ from hpsweep.analysis.report_parts import (
     words,
 )
 from hpsweep.analysis.report_tables import Tables, in_order
+from hpsweep.english import counted
 from hpsweep.units import Unit
 
 DRAWN = 12
@@ -149,7 +150,7 @@ def nothing(tables: Tables) -> str:
     if known.any(axis=None):
         return ""
     both = " or ".join(word(name) for name in tables.pair)
-    return f"none of the {len(tables.joint)} groups has an optimum of the {both}; their table says why."
+    return f"none of {counted(len(tables.joint), 'group')} has an optimum of the {both}; their table says why."
 
 
 def use(tables: Tables, card: Card, doubts: list[str]) -> Line:

@@ -30,6 +30,7 @@ from hpsweep.analysis.report_parts import (
     words,
 )
 from hpsweep.analysis.report_tables import Tables
+from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE
 
@@ -66,7 +67,8 @@ def ledger(tables: Tables, left_out: int) -> Section:
     elif not planned:
         text.append("No sweep is recorded in this folder, so that nothing says what is missing.")
     if left_out:
-        text.append(f"{left_out:,} stored trials are not of the recorded sweep, and are left out of this report.")
+        trials = counted(left_out, "stored trial")
+        text.append(f"{trials} {are(left_out)} not of the recorded sweep, and left out of this report.")
     note = rest_of(found, "hpsweep status")
     table = Table(caption="Trials of every group", header=header, rows=tuple(rows), keys=len(by), note=note)
     return Section(title="Run ledger", text=tuple(text), tables=(table, *_refinement(tables)))
@@ -166,5 +168,5 @@ def _distinct(column: pd.Series[Any]) -> str:
     counts = column.dropna().astype(str).value_counts().sort_index()
     if len(counts) == 1:
         return str(counts.index[0])
-    shown = [f"{value} ({count:,} trials)" for value, count in counts.items()]
+    shown = [f"{value} ({counted(count, 'trial')})" for value, count in counts.items()]
     return ", ".join(shown[:6]) + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")

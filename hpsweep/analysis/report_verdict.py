@@ -35,6 +35,7 @@ from hpsweep.analysis.report_parts import (
     word,
 )
 from hpsweep.analysis.report_tables import Tables
+from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 
 _VERDICTS = ("stable", "undetermined", "moves")
@@ -68,15 +69,15 @@ def _nothing(tables: Tables) -> str:
     if runs.empty:
         return "no trial is stored yet."
     if (runs["status"] == "failed").all():
-        return f"all {len(runs)} stored trials failed; hpsweep status says why."
+        return f"all {counted(len(runs), 'stored trial')} failed; hpsweep status says why."
     if (runs["status"] != "ok").all():
-        return f"none of the {len(runs)} stored trials ended well: {(runs['status'] == 'diverged').sum()} diverged."
+        return f"none of the {counted(len(runs), 'stored trial')} ended well: {(runs['status'] == 'diverged').sum()} diverged."
     if "optima" in tables.refused:
         return f"{typeset(tables.refused['optima'])}."
     if tables.pair:
         return report_joint.nothing(tables)
     if not optima["status"].isin(["ok", "edge"]).any():
-        return f"none of the {len(optima)} groups has an optimum of the {word(tables.over)}; their table says why."
+        return f"none of the {counted(len(optima), 'group')} has an optimum of the {word(tables.over)}; their table says why."
     return ""
 
 
@@ -274,11 +275,18 @@ def _incomplete(ledger: pd.DataFrame) -> list[str]:
     if "missing" in ledger and ledger["missing"].sum() > 0:
         count, planned = int(ledger["missing"].sum()), int(ledger["planned"].sum())
         least = "at least " if ledger["open"].any() else ""
-        said.append(f"that this is final: {least}{count} of {least}{planned} planned trials are missing.")
+        said.append(
+            f"that this is final: {least}{count} of {least}{counted(planned, 'planned trial')} {are(count)} missing."
+        )
     elif "open" in ledger and ledger["open"].any():
-        said.append(f"that this is final: the refinement of {int(ledger['open'].sum())} groups is not at its end.")
+        said.append(
+            f"that this is final: the refinement of {counted(int(ledger['open'].sum()), 'group')} is not at its end."
+        )
     if len(ledger) and ledger["failed"].sum() > 0:
-        said.append(f"that nothing is left out: {int(ledger['failed'].sum())} trials failed and count nowhere.")
+        failed = int(ledger["failed"].sum())
+        said.append(
+            f"that nothing is left out: {counted(failed, 'trial')} failed and count{'s' * (failed == 1)} nowhere."
+        )
     return said
 
 
@@ -292,7 +300,7 @@ def _unfitted(tables: Tables) -> list[str]:
         rows = optima[optima["status"] == status]
         if len(rows):
             places = [place({name: row[name] for name in tables.by}) for row in rows.to_dict("records")]
-            where = f"in {len(rows)} of {len(optima)} groups" if len(places) > MOST else f"at {some(places)}"
+            where = f"in {len(rows)} of {counted(len(optima), 'group')}" if len(places) > MOST else f"at {some(places)}"
             said.append(f"the optimum {where}: {meaning} ({status}).")
     return [*said, *_assumed(optima)]
 
@@ -301,8 +309,9 @@ def _assumed(optima: pd.DataFrame) -> list[str]:
     assumed = int((optima["interval"] == "assumed").sum())
     if not assumed:
         return []
+    groups = counted(len(optima), "group")
     return [
-        f"the intervals of {assumed} of {len(optima)} groups as measured ones: with too few seeds their noise is "
+        f"the intervals of {assumed} of {groups} as measured ones: with too few seeds their noise is "
         "assumed, or borrowed from other groups and from what the fits leave over."
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsweep import store
+from hpsweep.english import counted
 from hpsweep.parametrization import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
@@ -149,7 +150,7 @@ def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | No
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return rate, f"from {len(timed)} stored trials on {device}"
+    return rate, f"from {counted(len(timed), 'stored trial')} on {device}"
 
 
 class _Probe:
@@ -191,4 +192,4 @@ def _probed_rate(sweep: Sweep, size: int | None, cost: Cost, run: Any, train: st
     _, short, long = probe.seconds
     per_step = max(0.0, long - short) / (_PROBES[2] - _PROBES[1])
     whole = short + per_step * (costliest.total_steps - _PROBES[1])
-    return sum(map(cost, trials)) / whole, f"from {_PROBES[2]} steps of {len(trials)} trials, timed just now"
+    return sum(map(cost, trials)) / whole, f"from {_PROBES[2]} steps of {counted(len(trials), 'trial')}, timed just now"

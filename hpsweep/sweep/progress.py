@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
+from hpsweep.english import counted
 from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
 from hpsweep.units import unit_of_sources
 
@@ -41,7 +42,7 @@ class Status:
     def line(self) -> str:
         """One plain line."""
         least = "at least " if self.refining else ""
-        parts = [f"{self.done} of {least}{self.total} trials"]
+        parts = [f"{self.done} of {least}{counted(self.total, 'trial')}"]
         parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
         parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
         parts += [] if self.rate is None else [f"{self.rate:.3g} trials/min"]

@@ -71,13 +71,15 @@ def _nothing(tables: Tables) -> str:
     if (runs["status"] == "failed").all():
         return f"all {counted(len(runs), 'stored trial')} failed; hpsweep status says why."
     if (runs["status"] != "ok").all():
-        return f"none of the {counted(len(runs), 'stored trial')} ended well: {(runs['status'] == 'diverged').sum()} diverged."
+        diverged = (runs["status"] == "diverged").sum()
+        return f"none of the {counted(len(runs), 'stored trial')} ended well: {diverged} diverged."
     if "optima" in tables.refused:
         return f"{typeset(tables.refused['optima'])}."
     if tables.pair:
         return report_joint.nothing(tables)
     if not optima["status"].isin(["ok", "edge"]).any():
-        return f"none of the {counted(len(optima), 'group')} has an optimum of the {word(tables.over)}; their table says why."
+        groups = counted(len(optima), "group")
+        return f"none of the {groups} has an optimum of the {word(tables.over)}; their table says why."
     return ""
 
 

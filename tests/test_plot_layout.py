@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from matplotlib.text import Annotation
 
 import hpsweep as hp
 from hpsweep import store
-from hpsweep.analysis import plot_coords, plot_layout, plots
+from hpsweep.analysis import plot_coords, plot_law, plot_layout, plots
 from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.card import Card
 from hpsweep.analysis.groups import over_of
+from hpsweep.analysis.law import fit_law
 from hpsweep.analysis.plot_output import Output
 from hpsweep.analysis.plot_regret import regret_figure, regret_heatmap, regret_of
 from hpsweep.analysis.plot_surface import heat_table, heatmap, surface_heatmaps
 from hpsweep.analysis.plot_transfer import curves, transfer_figure
 from hpsweep.analysis.regret_matrix import regret_matrix
 from hpsweep.spec import Trial
+from tests import law_cells
 from tests.test_coords import made as coordinates
 from tests.test_optimum import bowl, made_runs
 
@@ -312,3 +315,31 @@ def test_a_matrix_of_very_many_places_has_colours_and_no_numbers() -> None:
 def test_columns_are_words_on_axes_and_in_sentences() -> None:
     assert style.axis_name("embedding_lr_mult") == "embedding lr mult"
     assert style.sentence_name("init_std") == "init std"
+
+
+@pytest.mark.parametrize("schemes", [1, 3])
+def test_labels_of_ticks_do_not_touch(schemes: int) -> None:
+    runs = sweep(schemes, 2, 1)
+    figure = plots.optimum_stability(runs, hp.optima(runs, by=["scheme", "density"], resamples=50))
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 3
+        assert not any(a.padded(1).overlaps(b) for a, b in pairwise(boxes))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_no_artist_leaves_a_figure_of_a_law(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = law_cells.made(noise=0.003)
+    law = fit_law(table if sparse else table[table["sparsity"] == 0].drop(columns="sparsity"), resamples=50)
+    drawn: dict[str, Figure] = {}
+
+    def keep(figure: Figure, path: Path) -> list[Path]:
+        drawn[path.name] = figure
+        return []
+
+    monkeypatch.setattr(style, "save", keep)
+    plot_law.draw_all(law, Path())
+    assert len(drawn) >= 4
+    found = {name: plot_layout.outside(figure) + covered(figure) for name, figure in drawn.items()}
+    assert not any(found.values()), found

@@ -42,6 +42,9 @@ _LEAST_TEXT = 0.3
 _HINTED = 1.03
 """How much wider than its outlines a text may be drawn on a grid of pixels."""
 
+_TICK = 0.38
+"""Width of a label of a power of two, with what keeps it from the next."""
+
 _LINE = 1.45 * SMALL / 72
 _X_LABEL = (3 + 2 + 1.2 * LABEL + 4 + 1.4 * LABEL) / 72  # ticks, their labels and the label below an axis
 
@@ -91,6 +94,12 @@ def _pieces(word: str, width: float, size: float) -> list[str]:
 def panel_width(figure_width: float, panels: int) -> float:
     """About the width of each of several panels side by side, the labels of the first taken off."""
     return max((figure_width - 0.62 - 0.12 * panels) / panels, SMALLEST_PANEL)
+
+
+def ticks_that_fit(ax: Axes) -> int:
+    """How many labels such as 2^-10 have room below an Axes, side by side."""
+    width = ax.get_position(original=True).width * ax.figure.figure.get_figwidth()
+    return max(2, min(8, int(width / _TICK)))
 
 
 # --- legends ---

@@ -128,7 +128,10 @@ def heatmap(
     _fitted(ax, optimum, over)
     if legend:
         only = pd.DataFrame([optimum])
-        beside(ax, heat_key(table, only, over, noise_said=heat_noise(optimum)), below=True, ncols=2)
+        key = heat_key(table, only, over, noise_said=heat_noise(optimum))
+        top = f"{norm.vmax:.2g} or more above"
+        colours = [Patch(facecolor=COLORS(at), label=text) for at, text in ((0.0, "lowest loss"), (1.0, top))]
+        beside(ax, [*key, *colours], below=True, ncols=2)
     return ax
 
 

@@ -86,7 +86,7 @@ def transfer_figure(panels: Curves, size: tuple[float, float] | None = None) -> 
     height = max(map(marks.line_count, texts))
     for ax, (row, own, proxy), text in zip(axes, panels, texts, strict=True):
         style.frame(ax)
-        style.log2_axis(ax, "x", *x, most=6)
+        style.log2_axis(ax, "x", *x, most=layout.ticks_that_fit(ax))
         ax.set_ylim(*y)
         ax.set_xlabel(style.axis_name(row["hyperparameter"]), fontsize=LABEL, color=INK)
         _panel(ax, row, own, proxy)

@@ -31,6 +31,7 @@ from hpsweep.analysis.plot_layout import (
     legend,
     legend_height,
     panel_width,
+    ticks_that_fit,
 )
 from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
@@ -84,7 +85,7 @@ def loss_curves(
     vertices = matching(optima, runs, over)
     shared = shared or scale(table, vertices, over, lines)
     style.frame(ax)
-    style.log2_axis(ax, "x", *shared.x)
+    style.log2_axis(ax, "x", *shared.x, most=ticks_that_fit(ax))
     for value, look in reversed(shared.looks.items()):
         rows = table[table[lines] == value]
         _curve(ax, rows[over], rows, look)

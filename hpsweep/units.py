@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BYTES = ("stdlib", "text", "jsonl", "parquet")
 """Kinds of source whose tokens are bytes."""
@@ -79,8 +76,8 @@ def unit_of_sources(sources: Iterable[str]) -> Unit:
     return Unit("nats/byte" if known[0] == 1 else "nats/token", 1 / math.log(2) / known[0])
 
 
-def unit_of(runs: pd.DataFrame) -> Unit:
-    """The unit of the losses in a table of runs, by its column `data`; nats/token where there is none.
+def unit_of(runs: Any) -> Unit:
+    """The unit of the losses in a DataFrame of runs, by its column `data`; nats/token where there is none.
 
     `unit_of(runs).bits_per_byte * runs["val_loss"]` is in bits/byte, whatever the tokens are.
     """

@@ -210,7 +210,7 @@ def check_room(figure: Figure, name: str) -> None:
         width, height = figure.get_size_inches()
         raise ValueError(
             f"{width:g} x {height:g} inches are too small for {name}: {lacking[0]} has no room. Give a larger size, "
-            f"such as {math.ceil(1.3 * width)}x{math.ceil(1.3 * height)}, or none for that which each figure asks for."
+            f"such as {math.ceil(max(1.3 * width, 5))}x{math.ceil(max(1.3 * height, 4))}, or none for that which each figure asks for."
         )
 
 
@@ -226,7 +226,7 @@ def outside(figure: Figure) -> list[str]:
         if box is None or not np.isfinite(box.extents).all() or min(box.width, box.height) <= 0:
             continue
         if box.x0 < page.x0 or box.y0 < page.y0 or box.x1 > page.x1 or box.y1 > page.y1:
-            found.append(f"{type(artist).__name__} {_words(artist)!r:.60}")
+            found.append("a panel" if isinstance(artist, Axes) else f"{type(artist).__name__} {_words(artist)!r:.60}")
     for ax in figure.axes:
         box = ax.get_window_extent()
         if ax.axison and ax.get_label() != "<colorbar>" and min(box.width, box.height) < SMALLEST_PANEL * figure.dpi:

@@ -19,6 +19,7 @@ from hpsweep.analysis.plot_style import GREY, INK, SMALL, TITLE, Look
 from hpsweep.analysis.plot_tables import Scale, drift_text
 
 DASHED = (0, (4, 3))
+BOUND = "bound: it lies beyond"
 BEYOND = r"$\circ\!\!\rightarrow$"
 
 
@@ -54,6 +55,11 @@ def _arrow(ax: Axes, start: tuple[float, float], by: tuple[float, float], color:
     ax.annotate("", start, xytext=by, textcoords="offset points", arrowprops=arrow, zorder=6)
 
 
+def open_side(row: Any) -> int:
+    """1 where the optimum lies above the last value, -1 where below the first, 0 where it is between."""
+    return (1 if np.isfinite(row.low) else -1) if row.status == "edge" else 0
+
+
 def line_handles(looks: dict[float, Look], lines: str) -> list[Handle]:
     """A handle per line, after one that says what the lines differ in."""
     handles: list[Handle] = [
@@ -82,7 +88,7 @@ def key(
             symbol(f"optimum, 95 % interval{assumed}", marker="o", markersize=5.5, linestyle="-", linewidth=1.5),
         ),
         (bool(referred), symbol(f"optimum of the {first}", linestyle=DASHED, linewidth=0.8, color=GREY)),
-        ("edge" in has, symbol("bound: it lies beyond", marker=BEYOND, markersize=13)),
+        ("edge" in has, symbol(BOUND, marker=BEYOND, markersize=13)),
         (bool(_unfitted(vertices).any()), symbol("no clear optimum: lowest", **hollow, markersize=5.5)),
         (bool((table["loss"] > shared.y[1]).any()), symbol("loss above the axis", marker="^", markersize=3.4)),
         (bool((table["n_diverged"] > 0).any()), symbol("seeds diverged", marker="x", markersize=4)),

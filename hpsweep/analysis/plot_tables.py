@@ -114,3 +114,11 @@ def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFram
 def records(table: pd.DataFrame) -> list[Any]:
     """The rows, with columns as attributes."""
     return list(table.itertuples(index=False))
+
+
+def drifts_of(drift: pd.DataFrame | None, scheme: str, along: str, over: str) -> list[Any]:
+    """The rows of the drift table that belong to one scheme's panel or line."""
+    if drift is None:
+        return []
+    own = (drift["scheme"] == scheme) & (drift["along"] == along) & (drift["over"] == over)
+    return records(drift[own])

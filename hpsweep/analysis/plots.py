@@ -1,8 +1,8 @@
 """The figures: loss against a hyperparameter, its optimum against density or width.
 
 A table function says what is drawn (`curve_table`, `path_table`), a drawing function draws it onto the Axes it
-is given. Losses are in nats/token, distances between optima in octaves. Nothing that was measured is left out in
-silence: diverged trials and losses above the axis stand in the strip on top of the panel.
+is given. Losses are in the unit of the data (`hpsweep.units`), distances between optima in octaves. Nothing that was
+measured is left out in silence: diverged trials and losses above the axis stand in the strip on top of the panel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
@@ -34,17 +33,15 @@ from hpsweep.analysis.plot_layout import (
     ticks_that_fit,
 )
 from hpsweep.analysis.plot_output import USUAL, Output
-from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, Look
+from hpsweep.analysis.plot_path import optimum_path, path_figure
+from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, Look
 from hpsweep.analysis.plot_surface import surfaces
-from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, matching, path_table, records, scale
+from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, drifts_of, matching, path_table, records, scale
 from hpsweep.spec import TUNED
 from hpsweep.units import unit_of
 
 STRIP = (0.045, 0.2)
 """Height of one row of the strip on top of a panel, and of all of them at most, as fractions of the panel."""
-
-_TOWARDS = (0, (1, 2))
-_BOUND = "bound: it lies beyond"
 
 __all__ = [
     "curve_table",
@@ -148,12 +145,7 @@ def _vertex(ax: Axes, row: Any, look: Look, size: float) -> None:
     at = (row.opt, row.loss_opt) if known else (row.best_value, row.best_loss)
     if np.isfinite(at).all():
         ends = (row.low, row.high) if known else (np.nan, np.nan)
-        marks.bar(ax, at, ends, look, sure=row.status == "ok", arrow=(_open_side(row) * 16, 0), size=size)
-
-
-def _open_side(row: Any) -> int:
-    """1 where the optimum lies above the last value, -1 where below the first, 0 where it is between."""
-    return (1 if np.isfinite(row.low) else -1) if row.status == "edge" else 0
+        marks.bar(ax, at, ends, look, sure=row.status == "ok", arrow=(marks.open_side(row) * 16, 0), size=size)
 
 
 def _reference(ax: Axes, vertices: pd.DataFrame, lines: str) -> None:
@@ -188,7 +180,7 @@ def optimum_stability(
     room = panel_width(figure.get_figwidth() - (0.5 if unit.bits_per_byte else 0.0), len(schemes))
     texts = [
         "\n".join(filter(None, [
-            marks.verdict(_drifts(drift, scheme, lines, over), room, shared.looks),
+            marks.verdict(drifts_of(drift, scheme, lines, over), room, shared.looks),
             fill(marks.noise(vertices[vertices["scheme"] == scheme], lines, shared.looks), room),
         ]))
         for scheme in schemes
@@ -205,121 +197,6 @@ def optimum_stability(
     if size is None:
         grow(figure, height=heading_height(height + 1) + legend_height(figure))
     return figure
-
-
-def _drifts(drift: pd.DataFrame | None, scheme: str, along: str, over: str) -> list[Any]:
-    """The rows of the drift table that belong to one scheme's panel or line."""
-    if drift is None:
-        return []
-    own = (drift["scheme"] == scheme) & (drift["along"] == along) & (drift["over"] == over)
-    return records(drift[own])
-
-
-# --- the optimum against density or width ---
-
-
-def optimum_path(
-    optima: pd.DataFrame, drift: pd.DataFrame | None, ax: Axes, *, along: str = "density", over: str = "lr"
-) -> Axes:
-    """The optimum of `over` against `along`, dense (or narrow) on the left, a line per scheme, bars for intervals.
-
-    Open markers with an arrow are bounds: the optimum lies beyond the sweep. A cross at the foot: no optimum. The
-    legend stands below the Axes.
-    """
-    draw_path(optima, ax, along=along, over=over)
-    beside(ax, path_key(optima, drift, along, over), below=True, **path_title(drift, along, over))
-    return ax
-
-
-def draw_path(optima: pd.DataFrame, ax: Axes, *, along: str, over: str) -> None:
-    """What `optimum_path` draws, without its legend."""
-    table = path_table(optima, along, over)
-    schemes = [name for name in SCHEMES if name in set(table["scheme"])]
-    style.frame(ax)
-    style.value_axis(ax, along, sorted(set(table[along].astype(float))))
-    known = table[["opt", "low", "high"]].to_numpy(dtype=float)
-    known = known[np.isfinite(known)]
-    low, high = (known.min(), known.max()) if len(known) else (0.5, 2.0)
-    spare = 2 ** max(0.6, 1.2 - np.log2(high / low) / 2)
-    style.log2_axis(ax, "y", low / spare, high * spare)
-    for i, scheme in enumerate(schemes):
-        _path(ax, table[table["scheme"] == scheme], along, SCHEMES[scheme], 2 ** (0.09 * (i - (len(schemes) - 1) / 2)))
-    ax.set_xlabel(style.axis_name(along), fontsize=LABEL, color=INK)
-    ax.set_ylabel(f"best {style.axis_name(over)}", fontsize=LABEL, color=INK)
-
-
-def path_figure(
-    optima: pd.DataFrame,
-    drift: pd.DataFrame | None,
-    *,
-    along: str = "density",
-    over: str = "lr",
-    size: tuple[float, float] | None = None,
-) -> Figure:
-    """`optimum_path` on a figure of its own, the legend above; by default as high as that asks for."""
-    figure = Figure(figsize=size or (3.5, 2.75), layout="constrained")
-    draw_path(optima, figure.subplots(), along=along, over=over)
-    title = path_title(drift, along, over)
-    legend(figure, path_key(optima, drift, along, over), loc="outside upper left", **title)
-    if size is None:
-        grow(figure, height=legend_height(figure))
-    return figure
-
-
-def path_title(drift: pd.DataFrame | None, along: str, over: str) -> dict[str, Any]:
-    """The title of a path's legend: the unit of the drifts in it, and none where there is no drift."""
-    rows = [] if drift is None else records(drift[(drift["along"] == along) & (drift["over"] == over)])
-    unit = next((f"drift in {row.unit}" for row in rows if np.isfinite(row.drift)), None)
-    return {"title": unit, "title_fontsize": SMALL, "alignment": "left"}
-
-
-def path_key(optima: pd.DataFrame, drift: pd.DataFrame | None, along: str, over: str) -> list[marks.Handle]:
-    """Handles that explain every mark of a path, and no other; a scheme's with its drift, and the noise if assumed."""
-    table = path_table(optima, along, over)
-    looks = style.ordered(along, table[along])
-    handles: list[marks.Handle] = []
-    for scheme in [name for name in SCHEMES if name in set(table["scheme"])]:
-        own = table[table["scheme"] == scheme]
-        said = [drift_text(row)[0] for row in _drifts(drift, scheme, along, over)]
-        said += filter(None, [marks.noise(own, along, looks)])
-        handles.append(_path_handle(SCHEMES[scheme], said))
-    ends = table[["low", "high"]].notna().all(axis=1)
-    towards = table["opt"].notna() & (table["status"] != "ok") & (table.groupby("scheme")["opt"].transform("count") > 1)
-    key: list[tuple[bool, marks.Handle]] = [
-        (bool(ends.any()), marks.symbol("95 % interval", linestyle="-", linewidth=1.5, marker="|", markersize=6)),
-        (bool(towards.any()), marks.symbol("to or from a bound", linestyle=_TOWARDS, linewidth=1.0)),
-        (bool((table["status"] == "edge").any()), marks.symbol(_BOUND, marker=marks.BEYOND, markersize=13)),
-        (bool(table["opt"].isna().any()), marks.symbol("no clear optimum", marker="x", markersize=4.5)),
-    ]  # fmt: skip
-    return handles + [handle for used, handle in key if used]
-
-
-def _path(ax: Axes, rows: pd.DataFrame, along: str, look: Look, shift: float) -> None:
-    """One scheme's optima; side-stepped by the factor `shift`, so that bars of several schemes can be told apart."""
-    x = rows[along] * (1 / shift if along == "density" else shift)
-    ok = rows["status"] == "ok"
-    ax.plot(x, rows["opt"], color=look.color, linewidth=1.0, linestyle=_TOWARDS, zorder=2)
-    ax.plot(x, rows["opt"].where(ok), color=look.color, linewidth=1.3, zorder=3)
-    for at, row in zip(x, records(rows), strict=True):
-        if not np.isfinite(row.opt):
-            foot = ax.get_xaxis_transform()
-            ax.plot(at, 0.03, color=look.color, marker="x", markersize=4.5, transform=foot, zorder=5)
-            continue
-        marks.bar(
-            ax,
-            (at, row.opt),
-            (row.low, row.high),
-            look,
-            sure=row.status == "ok",
-            arrow=(0, _open_side(row) * 16),
-            size=5.5,
-            upright=True,
-        )
-
-
-def _path_handle(look: Look, said: list[str]) -> Line2D:
-    label = "  ".join([look.label, "; ".join(said)]).strip()
-    return Line2D([], [], color=look.color, marker=look.marker, markersize=4.5, linewidth=1.3, label=label)
 
 
 # --- all figures of an experiment ---

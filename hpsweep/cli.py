@@ -150,9 +150,9 @@ def _run(a: argparse.Namespace) -> int:
     if a.json:
         print_json({"folder": str(folder), **summary._asdict(), **({"refinement": groups} if groups else {})})
         return 0
-    total = counted(summary.total, "trial")
+    trials = counted(summary.total, "trial")
     print(
-        f"{summary.ok + summary.diverged} of {total} stored in {folder} ({summary.diverged} diverged, "
+        f"{summary.ok + summary.diverged} of {trials} stored in {folder} ({summary.diverged} diverged, "
         f"{summary.failed} failed); {summary.trained} trained now, in {duration(summary.seconds)}"
     )
     _print_refinement(groups)

@@ -226,7 +226,8 @@ def outside(figure: Figure) -> list[str]:
         if box is None or not np.isfinite(box.extents).all() or min(box.width, box.height) <= 0:
             continue
         if box.x0 < page.x0 or box.y0 < page.y0 or box.x1 > page.x1 or box.y1 > page.y1:
-            found.append("a panel" if isinstance(artist, Axes) else f"{type(artist).__name__} {_words(artist)!r:.60}")
+            panel = isinstance(artist, Axes)
+            found.append("a panel" if panel else f"{type(artist).__name__} {_words(artist)!r:.60}")
     for ax in figure.axes:
         box = ax.get_window_extent()
         if ax.axison and ax.get_label() != "<colorbar>" and min(box.width, box.height) < SMALLEST_PANEL * figure.dpi:

@@ -43,8 +43,8 @@ def ledger(tables: Tables, left_out: int) -> Section:
     counts = [*(["planned"] if planned else []), *DONE, "failed", *(["missing"] if planned else [])]
     over = [name for name in found.columns if name in TUNED and name not in by]
     loss = f"lowest single loss ({tables.unit.name})"
-    counted = ("done" if name == "ok" else name for name in counts)
-    header = (*words(by), "state", *counted, loss, *(f"at {name}" for name in words(over)))
+    titles = ("done" if name == "ok" else name for name in counts)
+    header = (*words(by), "state", *titles, loss, *(f"at {name}" for name in words(over)))
     rows: list[tuple[Cell, ...]] = []
     for row in found[:LONGEST].to_dict("records"):
         best = [power_of(row[name]) if pd.notna(row[name]) else DASH for name in over]

@@ -208,9 +208,10 @@ def check_room(figure: Figure, name: str) -> None:
     """Raise ValueError where something of a figure would be cut off, or a panel have no room."""
     if lacking := outside(figure):
         width, height = figure.get_size_inches()
+        larger = f"{math.ceil(max(1.3 * width, 5))}x{math.ceil(max(1.3 * height, 4))}"
         raise ValueError(
             f"{width:g} x {height:g} inches are too small for {name}: {lacking[0]} has no room. Give a larger size, "
-            f"such as {math.ceil(max(1.3 * width, 5))}x{math.ceil(max(1.3 * height, 4))}, or none for that which each figure asks for."
+            f"such as {larger}, or none for that which each figure asks for."
         )
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any, NoReturn, get_args
 
 from hpsweep import __version__
+from hpsweep.analysis.plot_output import FORMATS, SIZES
 from hpsweep.spec import TUNED, Precision, Scheme
 from hpsweep.sweep.worker import ENGINES
 from hpsweep.text import visible
@@ -95,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help="fields that make a group; default: all that vary",
     )
+    _add_figures(verbs.choices["plot"])
     verbs.choices["report"].add_argument("--out", metavar="DIR", help="where it goes; default: the results folder")
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
@@ -111,6 +113,40 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _add_figures(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--format",
+        type=_formats,
+        default=None,
+        metavar="F[,F]",
+        help=f"of the figures: {', '.join(FORMATS)}, or several with commas; default: png,svg",
+    )
+    to.add_argument(
+        "--size", type=_size, metavar="WxH", help="inches of a figure, such as 7x4; default: what each figure asks for"
+    )
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Formats of figures with commas between them."""
+    names = tuple(dict.fromkeys(text.lower().split(",")))
+    if odd := [name for name in names if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{odd[0]!r} is no format of figures; choose from {', '.join(FORMATS)}")
+    return names
+
+
+def _size(text: str) -> tuple[float, float]:
+    """Width and height in inches."""
+    try:
+        width, height = (float(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size WIDTHxHEIGHT in inches, such as 7x4") from None
+    if not all(SIZES[0] <= side <= SIZES[1] for side in (width, height)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: width and height must be in [{SIZES[0]:g}, {SIZES[1]:g}] inches, such as 7x4"
+        )
+    return width, height
+
+
 def _add_regret(to: argparse.ArgumentParser) -> None:
     to.add_argument("folders", metavar="FOLDER", nargs="+", help="the results folder; with --card those of the target")
     to.add_argument(
@@ -121,6 +157,7 @@ def _add_regret(to: argparse.ArgumentParser) -> None:
         "the card what train made of it",
     )
     to.add_argument("--figures", metavar="DIR", help="draw the regret of the cards there")
+    _add_figures(to)
     to.add_argument("--over", choices=TUNED, help="the hyperparameter; default: that with most values")
     to.add_argument(
         "--per-doubling",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpsweep.cli_inputs import writable
 from hpsweep.cli_output import print_json, records, say
+from hpsweep.english import counted
 from hpsweep.spec import Trial
 
 TOKENS = 6
@@ -30,7 +31,7 @@ def coords(a: argparse.Namespace) -> int:
         if done == 0 and a.out:  # after all else is checked, and before any work
             _make(Path(a.out))
         if done % 24 == 0:
-            say(f"{done} of {models} models measured")
+            say(f"{done} of {counted(models, 'model')} measured")
 
     sizes = coordinate_check(
         trial, widths=a.widths, densities=a.densities, steps=a.steps, seeds=range(a.seeds), heads=a.heads,

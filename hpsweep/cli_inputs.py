@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hpsweep import store
 from hpsweep.cli_arguments import number
 from hpsweep.cli_output import say
+from hpsweep.english import are, counted
 from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.progress import Groups
 
@@ -166,7 +167,10 @@ def _recorded(runs: pd.DataFrame, sweep: Sweep, folder: str | Path) -> pd.DataFr
     """The runs of the sweep; what is left out is said."""
     own = own_runs(runs, sweep)
     if len(own) < len(runs):
-        say(f"{len(runs) - len(own)} trials in {folder} are not of the sweep as it is now, and are left out.")
+        left = len(runs) - len(own)
+        say(
+            f"{counted(left, 'trial')} in {folder} {are(left)} not of the sweep as it is now, and {are(left)} left out."
+        )
     if own.empty:
         raise ValueError(f"{folder} holds no trial of the sweep as it is now; run it first.")
     return own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hpsweep import store
+from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.sweep.progress import value
 from hpsweep.text import visible
+from hpsweep.units import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +97,15 @@ def concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
+def in_bits(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """The table with its best loss in bits/byte beside it, where it is known how many bytes a token has."""
+    if unit.bits_per_byte is None:
+        return table
+    table = table.copy()
+    table.insert(list(table.columns).index("best_loss") + 1, "bits/byte", table["best_loss"] * unit.bits_per_byte)
+    return table
+
+
 def print_table(frame: pd.DataFrame, key: Sequence[str] = ()) -> None:
     """The table, and under it the sentences of its column `why`, each after the row's key."""
     short = frame.drop(columns="why", errors="ignore")
@@ -130,6 +142,11 @@ def write(path: Path, text: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}); give another file with --out.") from None
+
+
+def output_of(a: argparse.Namespace) -> Output:
+    """How the figures of a command are written."""
+    return Output(formats=a.format or USUAL.formats, size=a.size)
 
 
 def print_json(what: Any) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from hpsweep import store
 from hpsweep.analysis.groups import over_of
 from hpsweep.cli_inputs import selected, stored_runs
-from hpsweep.cli_output import concat, keep, print_json, print_table, records
+from hpsweep.cli_output import concat, keep, output_of, print_json, print_table, records
+from hpsweep.units import unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     if a.json:
         print_json({"card_regret": records(table), **({"figures": figures} if a.figures else {})})
         return
-    print("regret of transfer, nats/token: loss at the card's setting - loss at the target's own optimum")
+    print(f"regret of transfer, {unit_of(runs).note()}: loss at the card's setting - loss at the target's own optimum")
     print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
     print_table(card_regret_text(table), ["scheme"])
     print("".join(f"\n{path}" for path in figures), end="\n" * bool(figures))
@@ -62,7 +63,8 @@ def _figures(a: argparse.Namespace, cards: list[Card], runs: pd.DataFrame) -> li
     from hpsweep.analysis.plot_transfer import draw_transfer
 
     beside = [folder for folder in dict.fromkeys(Path(path).parent for path in a.card) if (folder / "runs").is_dir()]
-    return [str(path) for path in draw_transfer(cards, runs, Path(a.figures), store.load(*beside) if beside else None)]
+    proxies = store.load(*beside) if beside else None
+    return [str(path) for path in draw_transfer(cards, runs, Path(a.figures), proxies, output_of(a))]
 
 
 def _matrix(a: argparse.Namespace) -> None:
@@ -84,7 +86,7 @@ def _matrix(a: argparse.Namespace) -> None:
     if a.json:
         print_json({"regret": records(matrix), "held_out": records(tests)})
         return
-    print(f"regret of {over}, nats/token: tuned at the row, used at the column")
+    print(f"regret of {over}, {unit_of(runs).note()}: tuned at the row, used at the column")
     print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
     for scheme, table in matrix.groupby("scheme"):
         print(f"{scheme}:")

@@ -303,7 +303,7 @@ def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "").rstrip().splitlines()[-9:]
     assert "━" * 30 in last[0]
     assert last[1].startswith("30 of 30 trials, ")
-    assert last[2] == "  density 1: 3.0000 nats/token at lr 2^-8"
+    assert last[2] == "  density 1: 3.0000 nats/byte at lr 2^-8"
     assert last[-1] == "  ... and 24 more groups"
 
 

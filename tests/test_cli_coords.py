@@ -110,7 +110,7 @@ def test_of_many_modules_the_legend_names_the_ends_and_what_is_wrong() -> None:
     sizes = made(slopes)
     figure = draw(sizes, hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes)), "title")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["m0", "m20: grows", "m39", "slopes within ±0.1"]
+    assert names == ["m0", "m20: grows", "m39", "37 others", "slopes within ±0.1"]
 
 
 # --- the page and the committed results ---

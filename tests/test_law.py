@@ -458,7 +458,7 @@ def test_blanks_around_ok_do_not_matter_and_an_unknown_status_is_said_to_be_one(
     assert not any("left out" in note for note in fit_law(table, **FEW).warnings)
     table.loc[5, "status"] = "done"
     assert fit_law(table, **FEW).warnings[0] == (
-        "1 rows with status done are left out: 5 (known are ok, diverged, failed; only ok is fitted)."
+        "1 row with status done is left out: 5 (known are ok, diverged, failed; only ok is fitted)."
     )
 
 
@@ -634,7 +634,7 @@ def test_a_sweep_of_ours_is_fitted_at_its_tuned_losses_with_its_conventions() ->
     assert law.coefficients["b_N"] == pytest.approx(0.2, rel=1e-5)
     assert law.cells == 27
     assert "hidden matrices" in law.conventions["params"]
-    assert "nats/token" in law.conventions["loss"]
+    assert "nats/byte" in law.conventions["loss"]
     assert not any("upper bound" in note for note in law.warnings)
     runs = sweep_runs()
     edge = fit_sweep(runs[runs["lr"] < 2**-6], **FEW)

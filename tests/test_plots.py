@@ -316,7 +316,7 @@ def test_draw_all_writes_equal_bytes_again_and_leaves_no_file_or_setting_behind(
 
 def drawn(monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame) -> list[str]:
     """Names of the figures of draw_all, which are drawn and not written."""
-    monkeypatch.setattr(style, "save", lambda figure, path: [path.with_name(f"{path.name}.png")])
+    monkeypatch.setattr(style, "save", lambda figure, path, formats: [path.with_name(f"{path.name}.png")])
     return names(plots.draw_all(table, Path("results")))
 
 

@@ -84,8 +84,8 @@ def test_a_run_stores_every_trial_once_and_says_what_made_it(tmp_path: Path) -> 
     last = reporter.statuses[-1]
     assert (last.total, last.done, last.eta) == (48, 48, None)
     assert last.best == {
-        "density 1": "3.0000 nats/token at lr 2^-8",
-        "density 1/4": "3.0000 nats/token at lr 2^-8",
+        "density 1": "3.0000 nats/byte at lr 2^-8",
+        "density 1/4": "3.0000 nats/byte at lr 2^-8",
     }
 
 

@@ -21,6 +21,7 @@ from hpsweep.analysis.drift import BOUND, Slope, octaves, slope_of, verdict
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.regret import best_of, select_proxy
 from hpsweep.spec import Target, Trial
+from hpsweep.units import unit_of_sources
 
 HELD_OUT = (
     *("scheme", "along", "width", "density", "hyperparameter", "n", "drift", "drift_low", "drift_high", "verdict"),
@@ -176,7 +177,8 @@ def notes_of(along: Mapping[str, Any], over: str, base: Trial) -> list[str]:
     if along["recommended"] == "constant":
         return [f"the optimum moves, and a constant is carried; along the drift it would be {setting}: {along['why']}."]
     lost = "; ".join(
-        f"at width {row['width']}, density {row['density']:g} {row['along_regret']:.3f} nats/token, the constant "
+        f"at width {row['width']}, density {row['density']:g} {row['along_regret']:.3f} "
+        f"{unit_of_sources([base.data]).name}, the constant "
         f"{row['constant_regret']:.3f}"
         for row in along["held_out"]
         if row["better"] == "drift" and (row["width"] == base.width or row["density"] == base.density)

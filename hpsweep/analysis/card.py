@@ -187,8 +187,8 @@ def _nonzeros(shape: tuple[int, ...], kind: rules.Kind, density: float) -> int:
     return kept(math.prod(shape), density) if kind in rules.SPARSE else math.prod(shape)
 
 
-def evidence_of(used: pd.DataFrame) -> dict[str, Any]:
-    """What the proxy's optimum rests on."""
+def evidence_of(used: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
+    """What the proxy's optimum rests on, and the hyperparameters that have one value in all runs of the scheme."""
     trained = used[used["status"] != "failed"]
 
     def distinct(name: str) -> list[str]:
@@ -200,6 +200,7 @@ def evidence_of(used: pd.DataFrame) -> dict[str, Any]:
         "data_hash": one_data_hash(trained["data_hash"]),
         "hpsweep_versions": distinct("hpsweep_version"),
         "commits": distinct("commit"),
+        "never_tuned": {name: float(own[name].iloc[0]) for name in TUNED if own[name].nunique() == 1},
     }
 
 

@@ -19,6 +19,9 @@ Found = TypeVar("Found")
 _GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more
 
 
+# --- cells ---
+
+
 @dataclass(frozen=True)
 class Cells:
     """The values tried in one group, in ascending order; loss is NaN where a run diverged or none ended well."""

@@ -315,9 +315,12 @@ def check_base(runs: pd.DataFrame) -> None:
 
 
 def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
-    """Raise ValueError if the rows differ in a field of the trial that is not in `free`."""
+    """Raise ValueError if the rows differ in a field of the trial that is not in `free`.
+
+    The name of the data may differ: equal hashes are equal tokens, by whatever path and with whatever option.
+    """
     for name in TRIAL_FIELDS:
-        if name in rows.columns and name not in free and varies(rows[name]):
+        if name in rows.columns and name not in ("data", *free) and varies(rows[name]):
             values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
             first = plain(rows[name].iloc[0])
             raise ValueError(
@@ -382,7 +385,7 @@ def varies(column: pd.Series[Any]) -> bool:
 def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
     """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
     names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])
-    varying = [name for name in TRIAL_FIELDS if name in runs and name not in names and varies(runs[name])]
+    varying = [name for name in TRIAL_FIELDS if name in runs and name not in ("data", *names) and varies(runs[name])]
     return runs[[*names, *varying]]
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 from hpsweep.analysis.cells import Floats
 from hpsweep.analysis.checks import check_number, check_table
 from hpsweep.analysis.drift import octaves
+from hpsweep.english import counted
 
 BOUND = 0.1
 """Octaves per halving or doubling within which a size is called flat."""
@@ -227,7 +228,7 @@ def in_words(verdicts: pd.DataFrame) -> str:
         told = ", ".join(f"{verdict} {n}" for verdict, n in count.items())
         return f"no module is known to grow or shrink ({told}); not settled: {', '.join(odd['module'])}."
     axes = " or ".join(sorted(set(verdicts["along"]), reverse=True))
-    return f"ok: none of {len(verdicts)} modules grows or shrinks along {axes}, before or by training."
+    return f"ok: none of {counted(len(verdicts), 'module')} grows or shrinks along {axes}, before or by training."
 
 
 def coordinate_text(slopes: pd.DataFrame) -> str:

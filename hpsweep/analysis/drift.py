@@ -23,6 +23,7 @@ from hpsweep.analysis.cells import Floats
 from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
+from hpsweep.english import counted, have
 from hpsweep.spec import hidden_shapes, kept, trial_from_row
 
 BOUND = 0.25
@@ -329,7 +330,8 @@ def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float
         way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
         return f"minima at the ends of grids force a drift of {way} {unit(along)}{left_out}"
     if n_ok < 2:
-        return f"{n_ok} of {_places(groups)} values of {along} have an optimum and a drift needs 2{left_out}"
+        values = f"{n_ok} of {counted(_places(groups), 'value')} of {along}"
+        return f"{values} {have(n_ok)} an optimum and a drift needs 2{left_out}"
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
     if _interval([group for group in groups if group.row["status"] == "ok"]) == "assumed":
         interval += " (noise assumed)"

@@ -48,8 +48,10 @@ from hpsweep.analysis.law_profile import profile, profile_interval
 from hpsweep.analysis.law_record import LAW_VERSION
 from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import Fit, names
+from hpsweep.english import are, counted
 from hpsweep.records import check_replaceable
 from hpsweep.store import replacing
+from hpsweep.units import unit_of
 
 ResidualKind = Literal["log", "raw"]
 
@@ -251,7 +253,8 @@ def fit_sweep(
     conventions = {
         "params": NONZEROS[nonzeros],
         "tokens": f"tokens trained on, of {data}",
-        "loss": f"validation loss of {table['scheme'].iloc[0]}, nats/token, at the best setting tried, mean over seeds",
+        "loss": f"validation loss of {table['scheme'].iloc[0]}, {unit_of(runs).name}, at the best setting tried, "
+        "mean over seeds",
     }
     law = fit_law(
         table,
@@ -263,9 +266,8 @@ def fit_sweep(
         seed=seed,
     )
     edges = int(table["edge"].sum())
-    note = (
-        f"{edges} of {len(table)} cells are best at the end of the learning rates tried: their loss is an upper bound."
-    )
+    of = counted(len(table), "cell")
+    note = f"{edges} of {of} {are(edges)} best at the end of the learning rates tried: their loss is an upper bound."
     return dataclasses.replace(law, warnings=[*law.warnings, *([note] if edges else [])])
 
 
@@ -374,7 +376,8 @@ def _warnings(cells: Cells) -> list[str]:
     notes = list(cells.notes)
     for row in cells.left_out:
         odd = "" if row["status"] in STATUSES else f" (known are {', '.join(STATUSES)}; only ok is fitted)"
-        notes.append(f"{row['rows']} rows with status {row['status']} are left out: {row['which']}{odd}.")
+        rows = f"{counted(row['rows'], 'row')} with status {row['status']} {are(row['rows'])}"
+        notes.append(f"{rows} left out: {row['which']}{odd}.")
     columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}
     for name, (what, numbers) in columns.items():
         if distinct(cells.table[name].to_numpy(float)) == 3:

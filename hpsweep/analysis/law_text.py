@@ -10,6 +10,7 @@ import pandas as pd
 
 from hpsweep.analysis.law import Law
 from hpsweep.analysis.law_at import replicates_of, theta_of
+from hpsweep.english import counted
 
 _ENOUGH = 0.8  # of held-out cells inside the band, below which the law is said not to extrapolate
 
@@ -40,7 +41,7 @@ def verdict(law: Law) -> list[str]:
     lines = [
         _status(law),
         formula(law),
-        f"objective {law.objective:.3e} over {counted(law)} (mean Huber of {law.residual_kind} residuals, delta "
+        f"objective {law.objective:.3e} over {cells_and_rows(law)} (mean Huber of {law.residual_kind} residuals, delta "
         f"{law.delta:g}); median residual {size(law, residual.median())}, largest {size(law, residual.max())}; "
         f"{law.starts['agreeing']} of {law.starts['polished']} starts agree.",
     ]
@@ -50,14 +51,15 @@ def verdict(law: Law) -> list[str]:
             inside = sum(row["low"] <= row["loss"] <= row["high"] for row in rows)
             errors = pd.Series([row["error"] for row in rows])
             lines.append(
-                f"held out, the largest {what} ({len(rows)} runs): error {100 * errors.mean():+.2g} % on average, "
+                f"held out, the largest {what} ({counted(len(rows), 'run')}): "
+                f"error {100 * errors.mean():+.2g} % on average, "
                 f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run"
                 + (": bands beyond the fit are too narrow, by the form's error." if axis in fails(law) else ".")
             )
     return [*lines, *([outlying(law)] if law.outliers else [])]
 
 
-def counted(law: Law) -> str:
+def cells_and_rows(law: Law) -> str:
     """How many cells the law is of, and how many rows, where that is another number."""
     fitted = len(law.residuals)
     cells = f"{law.cells} cells" if fitted == law.cells else f"{fitted} rows of {law.cells} cells"

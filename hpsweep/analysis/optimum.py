@@ -52,6 +52,7 @@ from hpsweep.analysis.fit import (
 )
 from hpsweep.analysis.noise import Noise, noises, perturbed, t_975
 from hpsweep.analysis.prepare import prepared
+from hpsweep.english import counted, have
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
@@ -162,7 +163,8 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
         best = int(np.nanargmin(cells.adjusted))
         row.update(best_value=float(cells.values[best]), best_loss=float(cells.adjusted[best]))
     if finite.sum() < 3:
-        why = f"{finite.sum()} values of {over} have finite losses and at least 3 are needed: train more values"
+        values = counted(int(finite.sum()), f"value of {over}", f"values of {over}")
+        why = f"{values} {have(int(finite.sum()))} finite losses and at least 3 are needed: train more values"
         return {**row, "status": "none", "why": why}
     centre = int(centres(cells.adjusted[None], finite)[0])
     if len(set(segment(finite, centre))) == 1:

@@ -45,7 +45,10 @@ def curve_table(
 
 
 def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -> pd.DataFrame:
-    """One row per scheme and value of `along`: scheme, along, opt, low, high, status, dense or narrow first."""
+    """One row per scheme and value of `along`, dense or narrow first.
+
+    Columns: scheme, along, opt, low, high, status, interval.
+    """
     check_table(optima, "optima", ("scheme", along, "hyperparameter", "opt", "low", "high", "status"), "hp.optima")
     table = optima[optima["hyperparameter"] == over]
     if table.duplicated(["scheme", along]).any():
@@ -55,7 +58,7 @@ def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -
         )
     table = table.assign(order=table["scheme"].map(list(SCHEMES).index))
     table = table.sort_values(["order", along], ascending=[True, along != "density"], ignore_index=True)
-    return table[["scheme", along, "opt", "low", "high", "status"]]
+    return table[["scheme", along, "opt", "low", "high", "status", "interval"]]
 
 
 def drift_text(row: Any) -> tuple[str, str]:
@@ -117,3 +120,11 @@ def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFram
 def records(table: pd.DataFrame) -> list[Any]:
     """The rows, with columns as attributes."""
     return list(table.itertuples(index=False))
+
+
+def drifts_of(drift: pd.DataFrame | None, scheme: str, along: str, over: str) -> list[Any]:
+    """The rows of the drift table that belong to one scheme's panel or line."""
+    if drift is None:
+        return []
+    own = (drift["scheme"] == scheme) & (drift["along"] == along) & (drift["over"] == over)
+    return records(drift[own])

@@ -28,6 +28,7 @@ from hpsweep.analysis.prepare import without
 from hpsweep.analysis.report_parts import Report, listed
 from hpsweep.analysis.report_tables import Tables, tables_of
 from hpsweep.analysis.report_verdict import verdict_of
+from hpsweep.english import counted
 from hpsweep.spec import Sweep
 from hpsweep.store import as_loaded, replacing
 from hpsweep.text import visible
@@ -85,7 +86,8 @@ def _about(tables: Tables) -> str:
         return "No trial is stored yet."
     schemes = listed([SCHEMES[name].label for name in SCHEMES if (runs["scheme"] == name).any()])
     tokens = f", {np.median(runs['tokens']):,.0f} tokens a trial" if runs["tokens"].notna().any() else ""
-    return f"{len(runs):,} trials under {schemes}{tokens}, on the data {listed(sorted(runs['data'].unique()))}."
+    trials, data = counted(len(runs), "trial"), listed(sorted(runs["data"].unique()))
+    return f"{trials} under {schemes}{tokens}, on the data {data}. Losses are in {tables.unit.note()}."
 
 
 def write(made: Report, folder: str | Path) -> list[Path]:

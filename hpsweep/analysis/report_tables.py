@@ -27,6 +27,7 @@ from hpsweep.analysis.surface import surface
 from hpsweep.analysis.transfer import transfer
 from hpsweep.spec import TUNED, Sweep
 from hpsweep.store import DONE
+from hpsweep.units import Unit, unit_of
 
 Found = TypeVar("Found")
 
@@ -55,6 +56,11 @@ class Tables:
     card: Card | None = None
     law: Law | None = None
     refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of the losses."""
+        return unit_of(self.runs)
 
     @property
     def found(self) -> pd.DataFrame:

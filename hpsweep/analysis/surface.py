@@ -54,6 +54,7 @@ from hpsweep.analysis.surface_fit import (
 )
 from hpsweep.analysis.surface_points import Flags, Points, points_of
 from hpsweep.analysis.surface_shape import ellipse, shape
+from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
 
 WINDOWS = (
@@ -219,11 +220,13 @@ def _too_few(points: Points, over: Sequence[str]) -> str:
     """Why the points cannot carry a fit; empty if they can."""
     finite = points.finite
     if finite.sum() < _MIN_POINTS:
-        return f"{finite.sum()} settings have finite losses and at least {_MIN_POINTS} are needed: train more settings"
+        settings = f"{counted(int(finite.sum()), 'setting')} {have(int(finite.sum()))} finite losses"
+        return f"{settings} and at least {_MIN_POINTS} are needed: train more settings"
     for i, name in enumerate(over):
         values = len(np.unique(points.values[finite, i]))
         if values < 3:
-            return f"{values} values of {name} have finite losses and at least 3 are needed: train more values"
+            said = f"{counted(values, f'value of {name}', f'values of {name}')} {have(values)} finite losses"
+            return f"{said} and at least 3 are needed: train more values"
     return ""
 
 

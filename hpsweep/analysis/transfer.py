@@ -24,6 +24,7 @@ from hpsweep.analysis.surface import in_order
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
 from hpsweep.spec import Scheme, Target, Trial, trial_from_row
+from hpsweep.units import unit_of_sources
 
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
@@ -98,6 +99,7 @@ def transfer(
     row = used[used["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in row.items()}).replace(**{over: tuned.row["opt"]})
     vocabulary = int(used["vocabulary"].iloc[0])
+    evidence = evidence_of(used, own)
     own = rows_at(own, settings)
     drifts, untold = _drifts(own, over, resamples, seed)
     far = {"density": FARTHEST_DENSITY, "width": FARTHEST_WIDTH}
@@ -123,7 +125,7 @@ def transfer(
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
         tuned=tuned,
-        evidence=evidence_of(used),
+        evidence=evidence,
         drifts=drifts,
         along=along,
         comparison=records(comparison),
@@ -316,7 +318,8 @@ def _warn_scheme(base: Trial, comparison: pd.DataFrame) -> list[str]:
     if gaps:
         gap, rival = max(gaps, key=lambda pair: pair[0])
         notes.append(
-            f"re-tuned {rival['scheme']} beats transferred {scheme} by up to {gap:.3f} nats/token "
+            f"re-tuned {rival['scheme']} beats transferred {scheme} by up to {gap:.3f} "
+            f"{unit_of_sources([base.data]).name} "
             f"(width {rival['width']}, density {rival['density']:g}); see comparison."
         )
     return notes

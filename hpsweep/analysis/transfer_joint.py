@@ -67,7 +67,7 @@ def transfer_joint(
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
         tuned=Group((scheme,), tuned, none, noises([none])[0]),
-        evidence=evidence_of(source),
+        evidence=evidence_of(source, pd.concat([own, source])),
         drifts=[],
         along=_CONSTANT,
         comparison=[],

@@ -6,13 +6,14 @@ A source is a string, and the `data` field of a trial:
     text:PATH                           a text file, or a folder of files, as bytes
     jsonl:PATH?field=text               one field of every line of a .jsonl file, or of a folder of them
     parquet:PATH?column=text            a text column of a .parquet file, or of a folder of them
-    bin:PATH?dtype=uint16&vocabulary=50304[&validation=PATH]
+    bin:PATH?dtype=uint16&vocabulary=50304[&validation=PATH][&bytes_per_token=4.3]
                                         nanoGPT's .bin: bare little-endian token ids, memory-mapped, or llm.c's,
                                         with its header
 
 PATH ends at the first `?`, may begin with `~`, and is relative to the working directory. Options follow as
 NAME=VALUE joined by `&`, where %XX stands for a byte (%26 is `&`); dtype is uint8, uint16 or uint32. Folders are
-read recursively, in the order of the relative paths; hidden files and folders are left out.
+read recursively, in the order of the relative paths; hidden files and folders are left out. bytes_per_token says how
+many bytes of text a token stands for, so that losses can be told in bits/byte (`hpsweep.units`); it changes no token.
 
 Text becomes UTF-8 bytes, vocabulary 256, whatever they are: a byte that is no UTF-8 is a token like any other. A
 document is a file, a line or a row; a zero byte stands between documents, and empty ones are left out. Files compressed
@@ -49,6 +50,7 @@ from hpsweep.proxy.documents import (
 )
 from hpsweep.proxy.held_out import Split, last_tenth, split
 from hpsweep.proxy.token_file import DTYPES, Tokens, check_apart, chunks, read_ids
+from hpsweep.units import bytes_per_token
 
 Integers = npt.NDArray[np.int64]
 
@@ -57,7 +59,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "text": (),
     "jsonl": ("field",),
     "parquet": ("column",),
-    "bin": ("dtype", "vocabulary", "validation"),
+    "bin": ("dtype", "vocabulary", "validation", "bytes_per_token"),
 }
 
 
@@ -97,6 +99,7 @@ def load_dataset(source: str) -> Dataset:
             train, validation, notes = _read_parquet(path, options.get("column", "text"))
         else:
             vocabulary = _vocabulary(options)
+            bytes_per_token(source)  # a number that cannot be is refused before the file is read
             train, validation, notes = _read_bin(path, options, vocabulary)
         for tokens, part in ((train, "training"), (validation, "validation")):
             if not len(tokens):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsweep import store
+from hpsweep.english import counted
 from hpsweep.parametrization import count
 from hpsweep.proxy import native
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
@@ -197,4 +198,4 @@ def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | No
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return rate, f"from {len(timed)} stored trials on {device}"
+    return rate, f"from {counted(len(timed), 'stored trial')} on {device}"

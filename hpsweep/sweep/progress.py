@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
+from hpsweep.english import counted
 from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
 from hpsweep.text import visible
+from hpsweep.units import unit_of_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Status:
     def line(self) -> str:
         """One plain line."""
         least = "at least " if self.refining else ""
-        parts = [f"{self.done} of {least}{self.total} trials"]
+        parts = [f"{self.done} of {least}{counted(self.total, 'trial')}"]
         parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
         parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
         parts += [] if self.rate is None else [pace(self.rate)]
@@ -100,7 +102,7 @@ class Groups:
     def setting(self, row: Mapping[str, Any]) -> str:
         """The row's loss, and where it was had."""
         setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
-        return f"{row['val_loss']:.4f} nats/token" + (f" at {setting}" if setting else "")
+        return f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}" + (f" at {setting}" if setting else "")
 
 
 class Tally:

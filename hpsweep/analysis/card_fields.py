@@ -91,7 +91,12 @@ CARD = table(
         parameters=_COUNT, embedding_parameters=_COUNT, hidden_parameters=_COUNT, hidden_nonzeros=_COUNT
     ),
     evidence=table(
-        trial_ids=rows(text), seeds=_COUNT, data_hash=text, hpsweep_versions=rows(text), commits=rows(text)
+        {"never_tuned": mapping(number())},  # cards of before have none
+        trial_ids=rows(text),
+        seeds=_COUNT,
+        data_hash=text,
+        hpsweep_versions=rows(text),
+        commits=rows(text),
     ),
     drift=_ROWS,
     along_drift=table(

@@ -22,6 +22,10 @@ FEWEST_LINES = 4
 four lines of three values do so in 2.5 %."""
 
 
+ROUNDING = 1e-9
+"""nats/token by which a line must fall at least: less is rounding, and the field has no effect."""
+
+
 def near_end(points: Points, used: Indices, place: Floats, field: int, side: int) -> bool:
     """Whether the place is as good as an end of a field's fitted points: within half a step, or all lines fall to it.
 
@@ -42,7 +46,8 @@ def falling_lines(points: Points, used: Indices, field: int, side: int) -> int:
         line = used[np.abs(points.x[used, 1 - field] - other) < 1e-6]
         if len(line) < FEWEST:
             continue
-        if points.adjusted[line].argmin() != (points.x[line, field] * side).argmax():
+        losses = points.adjusted[line]
+        if np.ptp(losses) < ROUNDING or losses.argmin() != (points.x[line, field] * side).argmax():
             return 0
         lines += 1
     return lines

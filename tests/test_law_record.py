@@ -30,11 +30,23 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[]", "7", "null", '{"form": "sparse"}', '{"schema_version": "1"}', "\xff"])
-def test_what_is_no_law_is_said_to_be_none(tmp_path: Path, torn: str) -> None:
+@pytest.mark.parametrize(
+    ("torn", "why"),
+    [
+        ("", "is no law (Expecting value"),
+        ("{", "is no law (Expecting property name"),
+        ("[]", "is no law (it is [], and no object)"),
+        ("7", "is no law (it is 7, and no object)"),
+        ("null", "is no law (it is None, and no object)"),
+        ('{"form": "sparse"}', "is no law (it has no schema_version)"),
+        ('{"schema_version": "1"}', "is a law of version '1'"),
+        ("\xff", "is no law (it is not text in UTF-8)"),
+    ],
+)
+def test_what_is_no_law_is_said_to_be_none(tmp_path: Path, torn: str, why: str) -> None:
     path = tmp_path / "law.json"
     path.write_bytes(torn.encode("latin-1"))
-    assert "is no law; write one with Law.write or the law command" in refused(path)
+    assert why in refused(path)
 
 
 def test_a_law_that_was_cut_short_is_no_law(tmp_path: Path, text: str) -> None:
@@ -45,15 +57,13 @@ def test_a_law_that_was_cut_short_is_no_law(tmp_path: Path, text: str) -> None:
 
 def test_a_file_that_is_absent_or_a_folder_is_said_to_be_so(tmp_path: Path) -> None:
     assert "cannot be read (No such file or directory)" in refused(tmp_path / "absent.json")
-    assert "cannot be read (Is a directory)" in refused(tmp_path)
+    assert "cannot be read (it is no regular file)" in refused(tmp_path)
 
 
 def test_a_later_law_asks_for_an_upgrade(tmp_path: Path, text: str) -> None:
     path = tmp_path / "law.json"
     path.write_text(json.dumps({**json.loads(text), "schema_version": LAW_VERSION + 1, "more": 1}))
-    assert f"is a law of version {LAW_VERSION + 1}, and this hpsweep reads up to {LAW_VERSION}: upgrade" in refused(
-        path
-    )
+    assert f"is a law of version {LAW_VERSION + 1}; this hpsweep reads {LAW_VERSION}: upgrade" in refused(path)
 
 
 def without(name: str) -> Callable[[dict[str, Any]], object]:
@@ -63,22 +73,22 @@ def without(name: str) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("delta"), "missing or unknown are delta"),
-        (lambda law: law.update(mine=1), "missing or unknown are mine"),
-        (lambda law: law.update(form="both"), "form is 'both', not one of sparse, dense"),
+        (without("delta"), "it has no delta"),
+        (lambda law: law.update(mine=1), "it has an unknown 'mine'"),
+        (lambda law: law.update(form="both"), "form is 'both'; allowed: dense, sparse"),
         (lambda law: law.update(residual_kind="relative"), "residual_kind is 'relative'"),
         (lambda law: law.update(cells="many"), "cells is 'many'"),
         (lambda law: law.update(residuals={}), "residuals is {}"),
         (lambda law: law.update(residuals=[]), "damaged law"),
         (lambda law: law["residuals"][3].pop("loss"), "values that no model can have"),
         (lambda law: law["residuals"][3].update(params=-1), "values that no model can have"),
-        (lambda law: law.update(replicates=[]), "replicates has values that are no number"),
+        (lambda law: law.update(replicates=[]), "replicates has 0 entries"),
         (lambda law: law["replicates"][0].pop(), "damaged law"),
-        (lambda law: law["replicates"][0].__setitem__(0, None), "replicates has values that are no number"),
-        (lambda law: law["centred"].pop("b_N"), "KeyError: 'b_N'"),
-        (lambda law: law["centred"].update(c=-1.0), "centred has values that are no number, or negative"),
-        (lambda law: law["centre"].update(params=0), "params is 0, and must be positive"),
-        (lambda law: law.update(delta=0), "delta is 0, and must be positive"),
+        (lambda law: law["replicates"][0].__setitem__(0, None), r"replicates\[0\]\[0\] is None"),
+        (lambda law: law["centred"].pop("b_N"), "centred has no b_N"),
+        (lambda law: law["centred"].update(c=-1.0), r"centred\.c is -1\.0; allowed"),
+        (lambda law: law["centre"].update(params=0), r"centre\.params is 0; allowed"),
+        (lambda law: law.update(delta=0), "delta is 0; allowed"),
         (lambda law: law["coefficients"].update(c=0.9), "its coefficient c is 0.9, and its centred numbers say 0.8"),
         (lambda law: law["residuals"][3].update(loss=9.0), "its objective is .* and its residuals say"),
         (lambda law: law.update(delta=0.01), "its objective is"),

@@ -161,7 +161,7 @@ def test_the_command_takes_residuals_and_delta(tmp_path: Path, capsys: pytest.Ca
     assert main([*words, "--residuals", "raw", "--delta", "0.02"]) == 0
     assert "(mean Huber of raw residuals, delta 0.02)" in capsys.readouterr().out
     assert main([*words, "--delta", "0"]) == 2
-    assert "delta is 0.0; it must be a positive number" in capsys.readouterr().err
+    assert "delta is 0.0; give a positive number" in capsys.readouterr().err
 
 
 @pytest.mark.external

@@ -26,7 +26,7 @@ from hpsweep.analysis.plot_output import Output
 from hpsweep.analysis.plot_regret import regret_figure, regret_heatmap, regret_of
 from hpsweep.analysis.plot_surface import heat_table, heatmap, surface_heatmaps
 from hpsweep.analysis.plot_transfer import curves, transfer_figure
-from hpsweep.analysis.regret_matrix import regret_matrix
+from hpsweep.analysis.regret_matrix import MATRIX, regret_matrix
 from hpsweep.spec import Trial
 from tests import law_cells
 from tests.test_coords import made as coordinates
@@ -300,8 +300,9 @@ def test_a_regret_of_an_init_std_has_its_article_and_its_diagonal_its_entry() ->
 
 def test_a_matrix_of_very_many_places_has_colours_and_no_numbers() -> None:
     places = [64 * k for k in range(1, 26)]
+    others = dict.fromkeys(MATRIX)
     rows = [
-        {"scheme": "sp", "hyperparameter": "lr", "tuned_width": a, "tuned_density": 1.0, "used_width": b,
+        {**others, "scheme": "sp", "hyperparameter": "lr", "tuned_width": a, "tuned_density": 1.0, "used_width": b,
          "used_density": 1.0, "regret": abs(a - b) / 1e4, "low": 0.0, "high": 1.0, "status": "ok", "why": "",
          "used_from": "measured"}
         for a in places for b in places

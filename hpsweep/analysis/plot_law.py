@@ -308,7 +308,7 @@ def dense_equivalents(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.axhline(1, color=GREY, linewidth=0.8, zorder=1)
     _labels(ax, "sparsity", "size of the dense model\nwith the same loss")
     handles = [marks.symbol(p[5], linestyle="-", linewidth=1.4, color=p[3], marker=p[4], markersize=4) for p in parts]
-    marks.legend(ax, handles, loc="upper left")
+    marks.legend(ax, handles, loc="lower left", bbox_to_anchor=(0.0, 1.02), borderaxespad=0.0)
     return ax
 
 

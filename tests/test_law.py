@@ -555,7 +555,7 @@ def test_points_that_cannot_be_are_refused(noisy: Law) -> None:
         predict(noisy, pd.DataFrame([{"params": -1.0, "tokens": 1e9}]))
     with pytest.raises(ValueError, match=r"sparsity is 1; it must be in \[0, 1\)"):
         predict(noisy, pd.DataFrame([{"params": 1e7, "tokens": 1e9, "sparsity": 1.0}]))
-    with pytest.raises(ValueError, match="no column 'tokens'; they have params"):
+    with pytest.raises(ValueError, match="points has no column 'tokens'; give a table"):
         predict(noisy, pd.DataFrame([{"params": 1e7}]))
 
 

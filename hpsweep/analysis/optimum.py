@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import (
@@ -49,27 +50,14 @@ from hpsweep.analysis.cells import (
     label,
     needed,
 )
-from hpsweep.analysis.fit import (
-    WINDOW,
-    Minima,
-    centres,
-    cliff_at,
-    fieller_set,
-    operator_of,
-    segment,
-    vertices,
-    window_cells,
-)
-from hpsweep.analysis.noise import Noise, noises, perturbed, t_975
+from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, centres, minimum, segment
+from hpsweep.analysis.noise import Noise, noises, perturbed
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
 
-_PARABOLAS = (WINDOW, 1.5, 2.0)  # half widths in octaves; the first that tells the curvature from 0 is the fit
-_WINDOWS = (*((half_width, 2) for half_width in _PARABOLAS), (2.0, 3))  # (half width, degree) compared for the spread
-_SPREADS = 1.5  # standard deviations of the vertex over the windows, by which the interval is widened
-_TOLD = 2.0  # standard errors between losses that can be told apart
-_COARSE = 1.05 * WINDOW  # values further apart do not show what the curve does between them
+_COARSE = 1.05  # octaves between values beyond which nothing shows what the curve does between them
+_FEW = 4  # cells fitted below which nothing shows it either
 
 COLUMNS = (
     *("hyperparameter", "opt", "low", "high", "log2_opt", "log2_low", "log2_high", "loss_opt", "loss_opt_se"),
@@ -121,6 +109,7 @@ class Group:
     row: dict[str, Any]
     cells: Cells
     noise: Noise
+    weights: Floats | None = None  # of the cell means whose sum is loss_opt, where the status is ok
 
 
 def fit_groups(
@@ -136,15 +125,18 @@ def fit_groups(
     groups = []
     for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
         generator = np.random.default_rng([seed, fingerprint(cells)])
-        groups.append(Group(key, {**_fit(cells, noise, over, resamples, generator), **count}, cells, noise))
+        row, weights = _fit(cells, noise, over, resamples, generator)
+        groups.append(Group(key, {**row, **count}, cells, noise, weights))
     return groups
 
 
 # --- the fit ---
 
 
-def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.random.Generator) -> dict[str, Any]:
-    """The row of one group, without its counts."""
+def _fit(
+    cells: Cells, noise: Noise, over: str, resamples: int, generator: np.random.Generator
+) -> tuple[dict[str, Any], Floats | None]:
+    """The row of one group, without its counts, and the weights of `Group`."""
     row: dict[str, Any] = {**dict.fromkeys(COLUMNS, math.nan), "hyperparameter": over, "interval": None, "why": ""}
     finite = cells.finite
     if finite.any():
@@ -152,86 +144,83 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
         row.update(best_value=float(cells.values[best]), best_loss=float(cells.adjusted[best]))
     if finite.sum() < 3:
         why = f"{finite.sum()} values of {over} have finite losses and at least 3 are needed: train more values"
-        return {**row, "status": "none", "why": why}
+        return {**row, "status": "none", "why": why}, None
     centre = int(centres(cells.adjusted[None], finite)[0])
     if len(set(segment(finite, centre))) == 1:
         why = f"the lowest loss, at {over} {_power(cells.x[centre])}, lies alone between diverged values: add values"
-        return {**row, "status": "none", "why": why}
+        return {**row, "status": "none", "why": why}, None
     if np.ptp(cells.adjusted[finite]) == 0:
-        return {**row, "status": "flat", "why": f"all losses are the same: {over} has no effect, or a loss is no loss"}
+        return {**row, "status": "flat", "why": f"all losses are the same: {over} has no effect, or a loss is no loss"}, None
     row["interval"] = noise.interval
-    drawn = perturbed(cells, noise, resamples, generator)
-    fits = [_fitted(cells, centre, half_width, drawn, noise) for half_width in _PARABOLAS]
-    draws = fits[0].draws
-    row["refused"] = float(np.isnan(draws.vertex).mean())
-    side = int(fits[0].point.side[0])
-    if row["refused"] > REFUSED_LIMIT and abs(draws.side.mean()) > row["refused"] / 2:
-        side = int(np.sign(draws.side.mean()))  # too often at one end for the minimum to be told from that end
-    if side:
-        return {**row, **_edge(cells, centre, side, draws, over)}
-    ends = segment(finite, centre)
-    for fit in fits:
-        if fit.half_width > WINDOW and int(np.nanargmin(cells.adjusted)) in ends:
-            break  # the lowest loss lies at an end: no wide window may find a minimum elsewhere
-        if not _why_flat(cells, centre, fit):
-            found = _interior(cells, centre, fit)
-            if side := _reached(cells, centre, fit, found, noise):
-                return {**row, **_edge(cells, centre, side, fit.draws, over)}
-            return {**row, "refused": float(np.isnan(fit.draws.vertex).mean()), **found}
-    why, curvature = _why_flat(cells, centre, fits[0]), fits[0].curvature
-    return {**row, "curvature": curvature, "interval": None, "status": "flat", "why": why}
+    found = _minimum(cells, centre, noise)
+    drawn = centres(perturbed(cells, noise, resamples, generator), finite)
+    row["refused"], side = _refused(cells, drawn, found)
+    side = _end(cells, centre) or side
+    if not side and found.open_below != found.open_above:
+        side = _open_end(cells, found)
+    if side and not (found.open_below if side > 0 else found.open_above):
+        return {**row, **_edge(cells, centre, side, found, over)}, None
+    if why := _why_flat(cells, centre, found, row["refused"]):
+        return {**row, "curvature": found.curvature, "interval": None, "status": "flat", "why": why}, None
+    return {**row, **_interior(cells, found, noise)}, found.weights
 
 
-class Fit(NamedTuple):
-    """A parabola through the cells within half_width octaves of the centre, and through perturbed losses."""
-
-    half_width: float
-    point: Minima
-    draws: Minima
-    curvature: float  # nats/octave^2
-    least: float  # the curvature from which on it is told from 0: t standard errors
-    fieller: tuple[float, float] | None  # log2 of the ends of Fieller's 95 % set; None where unbounded
-
-
-def _fitted(cells: Cells, centre: int, half_width: float, drawn: Floats, noise: Noise) -> Fit:
-    point = vertices(cells, cells.adjusted[None], half_width, 2)
-    draws = vertices(cells, drawn, half_width, 2)
-    operator = operator_of(cells, centre, half_width, 2)
-    if operator is None:
-        return Fit(half_width, point, draws, math.nan, math.nan, None)
-    coefficients = operator @ np.where(cells.finite, cells.adjusted, 0.0)
-    covariance = (operator * (noise.single**2 / np.maximum(cells.n, 1))) @ operator.T
-    t = t_975(noise.df)
-    ends = fieller_set(coefficients, covariance, t)
-    fieller = None if ends is None else (float(cells.x[centre] + ends[0]), float(cells.x[centre] + ends[1]))
-    return Fit(half_width, point, draws, float(coefficients[2]), t * math.sqrt(covariance[2, 2]), fieller)
+def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:
+    """By the narrowest window whose losses exclude places on both sides, else by the widest."""
+    variance = noise.variance(cells.n)
+    for reach in REACHES:
+        found = minimum(cells, centre, reach, variance, noise.slope)
+        if not (found.open_below or found.open_above):
+            break
+    return found
 
 
-def _interior(cells: Cells, centre: int, fit: Fit) -> dict[str, Any]:
+def _end(cells: Cells, centre: int) -> int:
+    """-1 or 1 for the first or last of the finite cells around a cell, else 0."""
+    first, last = segment(cells.finite, centre)
+    return int(centre == last) - int(centre == first)
+
+
+def _refused(cells: Cells, drawn: npt.NDArray[np.intp], found: Minimum) -> tuple[float, int]:
+    """(fraction of replicates whose lowest cell lies at an end or outside the window, the side they agree on or 0)."""
+    sides = np.array([_end(cells, cell) for cell in range(len(cells.x))])[drawn]
+    refused = float(((sides != 0) | ~np.isin(drawn, found.window.index)).mean())
+    if refused > REFUSED_LIMIT and abs(sides.mean()) > refused / 2:
+        return refused, int(np.sign(sides.mean()))
+    return refused, 0
+
+
+def _open_end(cells: Cells, found: Minimum) -> int:
+    """-1 or 1 where nothing is excluded up to that end of the finite cells; 0 if it is up to that of the window."""
+    return _end(cells, int(found.window.index[-1 if found.open_above else 0]))
+
+
+def _interior(cells: Cells, found: Minimum, noise: Noise) -> dict[str, Any]:
     """The optimum that a fit found, with its interval."""
-    vertex = float(fit.point.vertex[0])
-    low, high = _interval(cells, centre, fit)
+    low, high = _with_lowest(cells, found, noise)
+    below = float(np.nanmin(cells.adjusted)) - found.lowest
     return {
-        **_in_octaves(vertex, low, high),
-        "loss_opt": float(fit.point.loss[0]),
-        "loss_opt_se": math.sqrt(float(np.nanvar(fit.draws.loss)) + cells.seed_variance),
-        "curvature": fit.curvature,
-        "window": fit.half_width,
+        **_in_octaves(found.place, low, high),
+        "loss_opt": found.lowest,
+        "loss_opt_se": math.hypot(max(found.lowest_se, below / LIMIT), math.sqrt(cells.seed_variance)),
+        "curvature": found.curvature,
+        "window": found.window.reach,
         "status": "ok",
     }
 
 
-def _reached(cells: Cells, centre: int, fit: Fit, found: dict[str, Any], noise: Noise) -> int:
-    """-1 or 1 where the interval reaches that end of the finite cells, and the loss there cannot be told from the
-    optimum's: the minimum may as well lie beyond. Else 0.
-    """
-    best = int(np.nanargmin(cells.adjusted))
-    for side, end in zip((-1, 1), segment(cells.finite, centre), strict=True):
-        reaches = (found["log2_high"] if side > 0 else -found["log2_low"]) >= side * cells.x[end]
-        error = math.hypot(*(noise.single[cell] / math.sqrt(cells.n[cell]) for cell in (best, end)))
-        if reaches and cells.adjusted[end] - cells.adjusted[best] < _TOLD * error:
-            return side
-    return 0
+def _with_lowest(cells: Cells, found: Minimum, noise: Noise) -> tuple[float, float]:
+    """(low, high), held up to the lowest cell where the values are few or coarse and luck does not explain it."""
+    index = found.window.index
+    best = int(index[np.argmin(cells.adjusted[index])])
+    if found.low <= cells.x[best] <= found.high:
+        return found.low, found.high
+    beside = best + (1 if cells.x[best] < found.low else -1)
+    variance = noise.variance(cells.n)
+    lucky = cells.adjusted[beside] - cells.adjusted[best] <= LIMIT * math.sqrt(variance[beside] + variance[best])
+    if lucky or (len(index) >= _FEW and np.diff(cells.x[best - 1 : best + 2]).max() <= _COARSE):
+        return found.low, found.high
+    return min(found.low, float(cells.x[best])), max(found.high, float(cells.x[best]))
 
 
 def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str, float]:
@@ -239,64 +228,40 @@ def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str,
     return {**{f"log2_{name}": value for name, value in logs.items()}, **{n: 2.0**v for n, v in logs.items()}}
 
 
-def _interval(cells: Cells, centre: int, fit: Fit) -> tuple[float, float]:
-    """(log2_low, log2_high): the replicates' 95 % range, widened by the window choice, within the finite cells.
-
-    A replicate whose minimum is at an end counts as that end.
-    """
-    start, end = cells.x[list(segment(cells.finite, centre))]
-    window = cells.x[window_cells(cells, centre, fit.half_width)]
-    vertex, draws = float(fit.point.vertex[0]), fit.draws
-    values = np.where(draws.side > 0, end, np.where(draws.side < 0, start, draws.vertex))
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    below, above = cliff_at(cells, centre, -1), cliff_at(cells, centre, 1)
-    if fit.fieller and (math.isfinite(below) or math.isfinite(above)):
-        low, high = min(low, fit.fieller[0]), max(high, fit.fieller[1])
-    low, high = (min(low, below) if below >= window[0] else low), (max(high, above) if above <= window[-1] else high)
-    spread = _SPREADS * float(np.nanstd([vertices(cells, cells.adjusted[None], *w).vertex[0] for w in _WINDOWS]))
-    low = vertex - math.hypot(max(vertex - low, 0.0), spread)
-    high = vertex + math.hypot(max(high - vertex, 0.0), spread)
-    before, after = (cells.x[centre - 1] + cells.x[centre]) / 2, (cells.x[centre] + cells.x[centre + 1]) / 2
-    if 2 * (cells.x[centre] - before) > _COARSE:
-        low = min(low, before)
-    if 2 * (after - cells.x[centre]) > _COARSE:
-        high = max(high, after)
-    return float(max(low, start)), float(min(high, end))
-
-
-def _edge(cells: Cells, centre: int, side: int, draws: Minima, over: str) -> dict[str, Any]:
+def _edge(cells: Cells, centre: int, side: int, found: Minimum, over: str) -> dict[str, Any]:
     """What a minimum at an end of the finite cells, or not to be told from it, says: a bound with one side open."""
     end = segment(cells.finite, centre)[side > 0]
     before = cells.x[end - side]
-    known = np.where(draws.side == side, before, draws.vertex)
-    known = np.append(known[np.isfinite(known)], before)
-    low, high = (np.quantile(known, 0.025), math.nan) if side > 0 else (math.nan, np.quantile(known, 0.975))
+    low, high = (min(found.low, before), math.nan) if side > 0 else (math.nan, max(found.high, before))
     word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
     at, diverged = _power(cells.x[end]), 0 <= end + side < len(cells.x)
-    found = "minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
+    said = f"minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
     if diverged:
-        why = f"{found} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
+        why = f"{said} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
     else:
-        why = f"{found} the {word} {over} {at}: extend the grid {way}"
-    bound = _in_octaves(cells.x[centre], min(low, before) if side > 0 else low, high if side > 0 else max(high, before))
+        why = f"{said} the {word} {over} {at}: extend the grid {way}"
+    bound = _in_octaves(cells.x[centre], low, high)
     return {**bound, "loss_opt": float(cells.adjusted[centre]), "status": "edge", "why": why}
 
 
-def _why_flat(cells: Cells, centre: int, fit: Fit) -> str:
+def _why_flat(cells: Cells, centre: int, found: Minimum, refused: float) -> str:
     """Why a fit shows no optimum; empty if it shows one."""
-    where = f"within {fit.half_width:g} octave{'s' * (fit.half_width != 1)} of {_power(cells.x[centre])}"
     remedy = "train more seeds, or values further apart"
-    if not fit.curvature > 0 or math.isnan(fit.point.vertex[0]):
-        return f"the losses {where} have no minimum between them: {remedy}"
-    refused = float(np.isnan(fit.draws.vertex).mean())
+    first, last = (_power(cells.x[found.window.index[end]]) for end in (0, -1))
+    if found.open_below or found.open_above:
+        return f"the losses from {first} to {last} exclude no minimum {_where(found, first, last)}: {remedy}"
     if refused > REFUSED_LIMIT:
-        return f"{refused:.0%} of resamples have no optimum {where} (limit {REFUSED_LIMIT:.0%}): {remedy}"
-    if fit.curvature <= fit.least:
         return (
-            f"curvature {fit.curvature:.2g} nats/octave^2 {where} cannot be told from 0, as {fit.least:.2g} could "
-            f"(2.5 % by chance): {remedy}"
+            f"{refused:.0%} of resamples have their lowest loss at an end, or not between {first} and {last} (limit "
+            f"{REFUSED_LIMIT:.0%}): {remedy}"
         )
     return ""
+
+
+def _where(found: Minimum, first: str, last: str) -> str:
+    if found.open_below and found.open_above:
+        return "anywhere between them, or beyond"
+    return f"at {first} or below" if found.open_below else f"at {last} or above"
 
 
 def _power(log2: float) -> str:

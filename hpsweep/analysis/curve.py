@@ -83,7 +83,7 @@ def read_cell(cells: Cells, index: int) -> Reading:
 
 
 def read_own(group: Group) -> Reading:
-    """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none or a bound."""
+    """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none."""
     cells, row = group.cells, group.row
     if not cells.finite.any():
         return _unknown(cells, "no run ended well here")

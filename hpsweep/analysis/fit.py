@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.analysis.cells import Cells, Floats
+from hpsweep.analysis.cells import Cells, Floats, noise_growth
 
 SKEW = 0.8
 """Root mean square of the skew of 141 published learning-rate slices, per octave."""
@@ -32,9 +32,10 @@ LIMIT = 1.96
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
-_JUMP = 3.0  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
+_JUMP = 3.5  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
+_MISPLACED = 1.0  # octaves
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
-_ROUNDING = 1e-4  # of the largest rise: losses are taken to be no more exact
+_ROUNDING, _LEAST = 1e-4, 1e-24  # losses are taken to be no more exact: of the largest rise; (nats/token)^2
 
 
 def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -72,11 +73,11 @@ def rise(z: Floats, skew: Floats) -> Floats:
 
 
 class Points(NamedTuple):
-    """Cells as points: octaves from the centre, nats/token above it, and what these leave when covariance is undone."""
+    """Cells as points: octaves from the centre, nats/token above it, and the inverse of the covariance of these."""
 
     x: Floats
     y: Floats
-    precision: Floats  # inverse of the covariance of y
+    precision: Floats  # (points, points), or (places, points, points) where the noise depends on the place
 
 
 class Curves(NamedTuple):
@@ -88,30 +89,42 @@ class Curves(NamedTuple):
     variance: Floats  # of lowest
 
 
-def points_of(cells: Cells, index: npt.NDArray[np.intp], centre: int, variance: Floats, slope: float) -> Points:
-    """The cells of `index`, whose means have this variance, and a common slope by chance of sd `slope`."""
+def points_of(
+    cells: Cells, index: npt.NDArray[np.intp], centre: int, variance: Floats, slope: float, place: Floats | None = None
+) -> Points:
+    """The cells of `index`, whose means have this variance, and a slope of sd `slope` that all share.
+
+    With places, the noise grows from each of them, where that is left of the centre, or from _MISPLACED before it: a
+    lucky run amid much noise, which lies to the right, makes a centre around which the noise seems low.
+    """
     x, y = cells.x[index] - cells.x[centre], cells.adjusted[index] - cells.adjusted[centre]
     above = y - y.min()
-    spread = variance[index] + (MISFIT * above) ** 2 + (_ROUNDING * above.max()) ** 2
-    covariance = np.diag(np.maximum(spread, 1e-24)) + slope**2 * np.outer(x, x)
-    return Points(x, y, np.linalg.inv(covariance))
+    noise = variance[index]
+    if place is not None:
+        noise = noise * np.array(
+            [(noise_growth(x, at) / noise_growth(x, 0.0)) ** 2 for at in np.clip(place, -_MISPLACED, 0.0)]
+        )
+    misfit = MISFIT * np.maximum(1, (x / REACHES[0]) ** 2)
+    spread = np.maximum(noise + (misfit * above) ** 2 + (_ROUNDING * above.max()) ** 2, _LEAST)
+    return Points(x, y, np.linalg.inv(spread[..., None] * np.eye(len(x)) + slope**2 * np.outer(x, x)))
 
 
 def curves(points: Points, place: Floats, skew: Floats) -> Curves:
     """Generalized least squares for every place and skew; a curve with its maximum there is a straight line."""
-    ones = points.precision.sum(axis=0)
-    total = ones.sum()
-    centred = points.precision - np.outer(ones, ones) / total
+    precision = np.broadcast_to(points.precision, (len(place), len(points.x), len(points.x)))
+    ones = precision.sum(axis=-1)
+    total = ones.sum(axis=-1)
+    centred = precision - ones[:, :, None] * ones[:, None, :] / total[:, None, None]
     rises = rise(points.x - place[:, None, None], skew[:, None])
     weighed = rises @ centred
     square, product = (weighed * rises).sum(axis=-1), weighed @ points.y
-    known = square > 1e-9 * (rises**2).sum(axis=-1) * total / len(points.x)
+    risen = (rises * ones[:, None, :]).sum(axis=-1) / total[:, None]
+    known = square > 1e-9 * (rises**2 * ones[:, None, :]).sum(axis=-1)
     square = np.where(known, square, math.inf)
     steepness = np.maximum(product, 0.0) / square
-    misfit = points.y @ centred @ points.y - steepness * np.maximum(product, 0.0)
-    lowest = (ones @ points.y - steepness * (rises @ ones)) / total
-    variance = 1 / total + (rises @ ones / total) ** 2 / square
-    return Curves(misfit + (skew / SKEW) ** 2, steepness, lowest, variance)
+    misfit = ((points.y @ centred) * points.y).sum(axis=-1)[:, None] - steepness * np.maximum(product, 0.0)
+    lowest = (ones @ points.y / total)[:, None] - steepness * risen
+    return Curves(misfit + (skew / SKEW) ** 2, steepness, lowest, 1 / total[:, None] + risen**2 / square)
 
 
 def places_of(start: float, end: float, step: float = _STEP) -> Floats:
@@ -135,9 +148,9 @@ class Window(NamedTuple):
 def window(cells: Cells, centre: int, reach: float, variance: Floats) -> Window:
     """The cells within reach of the centre, the neighbours at least, up to a divergence or a cliff."""
     first, last = segment(cells.finite, centre)
-    index = np.arange(first, last + 1)
-    near = np.abs(cells.x[index] - cells.x[centre]) <= reach + 1e-9
-    index = index[near | (np.abs(index - centre) <= 1)]
+    every = np.arange(first, last + 1)
+    near = np.abs(cells.x[every] - cells.x[centre]) <= reach + 1e-9
+    index = every[near | (np.abs(every - centre) <= 1)]
     below, above = (_cliff(cells, index, centre, side, variance) for side in (-1, 1))
     if below is not None:
         index = index[index > below]
@@ -149,16 +162,17 @@ def window(cells: Cells, centre: int, reach: float, variance: Floats) -> Window:
 def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, variance: Floats) -> int | None:
     """The first of the cells on that side whose loss nothing before it explains: it is above all curves through these.
 
-    Where there are but two before it, the slope towards it is more than _JUMP times that on the other side.
+    Where there is one neighbour before the centre and no more, the slope beyond is more than _JUMP times that to it.
     """
-    for cell in index[(index - centre) * side > 0][::side]:
+    beyond = index[(index - centre) * side > 0][::side]
+    for cell in beyond.tolist():
         before = index[(index - cell) * side < 0]
         if len(before) >= 3:
             found = cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance)
         else:
-            found = len(before) == 2 and _jumps(cells, centre - side, centre, cell, variance)
+            found = centre - side in before and _jumps(cells, centre - side, centre, cell, variance)
         if found:
-            return int(cell)
+            return cell
     return None
 
 
@@ -211,9 +225,10 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
     end = index[-1] if above is None else above
     place = places_of(cells.x[start] - cells.x[centre], cells.x[end] - cells.x[centre])
     found = curves(points, place, _SKEWS)
-    misfit = found.misfit.min(axis=1)
-    agrees = np.flatnonzero(misfit <= misfit.min() + LIMIT**2)
     best, skew = _best(points, place, found.misfit)
+    misfit = curves(points_of(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
+    limit = min(found.misfit.min(), misfit.min()) + LIMIT**2
+    agrees = np.flatnonzero(misfit <= limit)
     weights, steepness = _lowest(points, best, skew)
     spread = np.zeros(len(cells.x))
     spread[index] = weights
@@ -221,11 +236,11 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
         window=looked_at,
         place=float(cells.x[centre] + best),
         lowest=float(cells.adjusted[centre] + weights @ points.y),
-        lowest_se=_error(found),
+        lowest_se=_error(found) if len(index) > 2 else math.sqrt(variance[centre]),
         weights=spread,
         curvature=float(steepness * rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
-        low=float(cells.x[centre] + _crossing(place[::-1], misfit[::-1], len(place) - 1 - agrees[0])),
-        high=float(cells.x[centre] + _crossing(place, misfit, agrees[-1])),
+        low=float(cells.x[centre] + _crossing(place[::-1], misfit[::-1] - limit, len(place) - 1 - agrees[0])),
+        high=float(cells.x[centre] + _crossing(place, misfit - limit, agrees[-1])),
         open_below=bool(agrees[0] == 0) and below is None,
         open_above=bool(agrees[-1] == len(place) - 1) and above is None,
     )
@@ -233,12 +248,12 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
 
 def _best(points: Points, place: Floats, misfit: Floats) -> tuple[float, float]:
     """(place, skew) of the least misfit, between the cells fitted; the nearest to the centre of several."""
+    if len(points.x) < 3:
+        return 0.0, 0.0  # a curve through two points has its minimum anywhere
     within = (place >= points.x[0] - 1e-9) & (place <= points.x[-1] + 1e-9)
     tie = 1e-9 * (np.abs(place)[:, None] + np.abs(_SKEWS))
     row, column = np.unravel_index(np.argmin(np.where(within[:, None], misfit + tie, math.inf)), misfit.shape)
     best, skew = float(place[row]), float(_SKEWS[column])
-    if len(points.x) < 3:
-        return best, skew  # a curve through two points is anywhere
     around = np.linspace(-1.0, 1.0, 7)
     for zoom in 0.5 ** np.arange(_ZOOMS):
         places = np.clip(best + 2 * _STEP * zoom * around, points.x[0], points.x[-1])
@@ -256,6 +271,8 @@ def _lowest(points: Points, place: float, skew: float) -> tuple[Floats, float]:
     risen = rise(points.x - place, np.array(skew))
     weighed = risen @ points.precision - (risen @ ones) * ones / total
     steepness = float(curves(points, np.array([place]), np.array([skew])).steepness[0, 0])
+    if len(points.x) < 3:
+        return (points.x == 0).astype(float), steepness
     if not steepness > 0:
         return ones / total, 0.0
     return (ones - (risen @ ones) * weighed / (weighed @ risen)) / total, steepness
@@ -269,10 +286,9 @@ def _error(found: Curves) -> float:
     return math.sqrt(float((likely * ((found.lowest - mean) ** 2 + found.variance)).sum()))
 
 
-def _crossing(place: Floats, misfit: Floats, last: int) -> float:
-    """Where the misfit passes the limit between place[last], the last within, and the next; the end if there is none."""
+def _crossing(place: Floats, excess: Floats, last: int) -> float:
+    """Where the excess passes 0 after place[last], the last where it is not above; that place if it is the end."""
     if last == len(place) - 1:
         return float(place[last])
-    limit = misfit.min() + LIMIT**2
-    share = (limit - misfit[last]) / (misfit[last + 1] - misfit[last])
+    share = excess[last] / (excess[last] - excess[last + 1])
     return float(place[last] + share * (place[last + 1] - place[last]))

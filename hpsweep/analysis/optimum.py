@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +150,8 @@ def _fit(
         why = f"the lowest loss, at {over} {_power(cells.x[centre])}, lies alone between diverged values: add values"
         return {**row, "status": "none", "why": why}, None
     if np.ptp(cells.adjusted[finite]) == 0:
-        return {**row, "status": "flat", "why": f"all losses are the same: {over} has no effect, or a loss is no loss"}, None
+        why = f"all losses are the same: {over} has no effect, or a loss is no loss"
+        return {**row, "status": "flat", "why": why}, None
     row["interval"] = noise.interval
     found = _minimum(cells, centre, noise)
     drawn = centres(perturbed(cells, noise, resamples, generator), finite)
@@ -235,7 +236,7 @@ def _edge(cells: Cells, centre: int, side: int, found: Minimum, over: str) -> di
     low, high = (min(found.low, before), math.nan) if side > 0 else (math.nan, max(found.high, before))
     word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
     at, diverged = _power(cells.x[end]), 0 <= end + side < len(cells.x)
-    said = f"minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
+    said = "minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
     if diverged:
         why = f"{said} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
     else:

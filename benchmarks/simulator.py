@@ -96,8 +96,9 @@ def simulated(
     points is a key of POINTS, curve one of CURVES; noise is in nats/token, cliff in octaves right of the optimum.
     tilt: standard deviation of an optimum of its own for every seed, octaves. slope: that of a slope of its own,
     nats/octave. tail: degrees of freedom of Student's t, scaled to the same standard deviation, that the noise is drawn
-    from in the place of a normal. diverging: chance that a run past the cliff diverges instead. missing: chance that a run is not there, half of these as failed ones. beyond=(1, .5): the
-    grid's highest value lies .5 octave below the optimum; (-1, .5): its lowest .5 above.
+    from in the place of a normal. diverging: chance that a run past the cliff diverges instead. missing: chance that a
+    run is not there, half of these as failed ones. beyond=(1, .5): the grid's highest value lies .5 octave below the
+    optimum; (-1, .5): its lowest .5 above.
     """
     generator = np.random.default_rng(seed)
     frames = []

@@ -32,7 +32,7 @@ LIMIT = 1.96
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
-_JUMP = 3.5  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
+_JUMP = 3.0  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
 _MISPLACED = 1.0  # octaves
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
 _ROUNDING, _LEAST = 1e-4, 1e-24  # losses are taken to be no more exact: of the largest rise; (nats/token)^2
@@ -164,13 +164,14 @@ def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, va
 
     Where there is one neighbour before the centre and no more, the slope beyond is more than _JUMP times that to it.
     """
+    close = np.abs(cells.x - cells.x[centre]) <= REACHES[0] + 1e-9  # wider windows find no fewer cliffs
     beyond = index[(index - centre) * side > 0][::side]
     for cell in beyond.tolist():
         before = index[(index - cell) * side < 0]
-        if len(before) >= 3:
-            found = cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance)
+        if close[before].sum() < 3 and cell == centre + side and centre - side in before:
+            found = _jumps(cells, centre - side, centre, cell, variance)
         else:
-            found = centre - side in before and _jumps(cells, centre - side, centre, cell, variance)
+            found = len(before) >= 3 and cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance)
         if found:
             return cell
     return None

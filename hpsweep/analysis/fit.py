@@ -162,14 +162,15 @@ def window(cells: Cells, centre: int, reach: float, variance: Floats) -> Window:
 def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, variance: Floats) -> int | None:
     """The first of the cells on that side whose loss nothing before it explains: it is above all curves through these.
 
-    Where there is one neighbour before the centre and no more, the slope beyond is more than _JUMP times that to it.
+    Where there is one neighbour to the left of the centre and no more, the slope to the right is more than _JUMP times
+    that to it; on the left so few cells show no cliff.
     """
     close = np.abs(cells.x - cells.x[centre]) <= REACHES[0] + 1e-9  # wider windows find no fewer cliffs
     beyond = index[(index - centre) * side > 0][::side]
     for cell in beyond.tolist():
         before = index[(index - cell) * side < 0]
-        if close[before].sum() < 3 and cell == centre + side and centre - side in before:
-            found = _jumps(cells, centre - side, centre, cell, variance)
+        if side > 0 and close[before].sum() < 3 and cell == centre + 1 and centre - 1 in before:
+            found = _jumps(cells, centre - 1, centre, cell, variance)
         else:
             found = len(before) >= 3 and cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance)
         if found:

@@ -2,26 +2,31 @@
 
     x_j        log2 of the j-th value tried, octaves
     cell       (group, value): its runs differ in the seed alone
-    loss       ~ loss_opt + curvature (x - log2_opt)^2 near the optimum, nats/token
+    loss       ~ loss_opt + steepness rise(x - log2_opt, skew): a parabola, or one that is steeper on one side (fit.py)
 
 How it is done; what was measured to decide it is below (the simulator is benchmarks/simulator.py).
 
 1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum.
-2. The lowest cell of the 3-point running median. The running mean, the usual choice, puts the minimum beside a
-   cliff one cell too far to the left; the raw minimum follows single lucky runs.
-3. The vertex of a least-squares parabola through the cells within 1 octave of it, each weighted by its seeds; within
-   1.5 or 2 octaves where that cannot tell the curvature from 0. The wider windows end before a cliff.
-4. Noise of single runs, pooled over cells within 2 octaves of the minimum and taken to double per octave to its
-   right. With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says
-   "assumed": noise.py.
-5. Replicates: new cell means, drawn independently per cell with that noise and a t factor for its degrees of
-   freedom; steps 2 and 3 are redone in each. The interval is the replicates' 95 % range, widened in quadrature by 1.5
-   times the spread over window choices (parabolas within 1, 1.5 and 2 octaves, a cubic within 2), and cut at the ends
-   of the finite cells. With a cliff within 2 octaves, which pulls replicates away from it, it holds Fieller's 95 % set
-   too, and if the cliff is inside the window, all up to the cliff. A neighbour more than an octave away extends it half
-   the way.
-6. An optimum whose interval reaches an end of the finite cells, where the loss cannot be told from that of the lowest
-   cell, is a bound.
+2. The lowest cell of the 3-point running median is the centre. The running mean, the usual choice, puts the minimum
+   beside a cliff one cell too far to the left; the raw minimum follows single lucky runs.
+3. Noise of single runs, pooled over cells within 2 octaves of the centre and taken to double per octave to its right.
+   With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says "assumed":
+   noise.py. Slopes that seeds have of their own err in all cells together, and are added.
+4. The cells within 2.4 octaves of the centre, up to a cliff: a cell above all curves that agree with the cells before
+   it, or, where one neighbour is all there is on the left, reached by more than three times the slope towards that.
+5. For every place of a minimum, and every skew, the curve through these by generalized least squares. A loss lies off
+   a true curve by its noise and by a fifth of its rise, more beyond 2.4 octaves; the skew varies by 0.8 per octave, as
+   on 141 published slices, and costs as much: chi^2 = sum (loss - curve)^2 / variance + (skew / 0.8)^2. The optimum is
+   where it is least.
+6. The interval is all places whose chi^2, at its best skew, is within 1.96^2 of the least, with the noise scaled by its
+   t factor; the noise of a place to the left of the centre grows from there, up to an octave. Beyond the last cell
+   before a cliff nothing speaks against a place but the cliff. Where that leaves a side of the window open, cells
+   within 4 octaves are taken.
+7. With fewer than 4 cells, or values more than an octave apart, the interval is extended to the lowest of them, unless
+   its noise explains that it is lowest. The error of loss_opt is at least half of what it lies below the lowest loss.
+8. If a side stays open, the optimum is a bound where the finite cells end there, and the curve is flat elsewhere. Also
+   if the lowest cells of more than a quarter of the replicates lie at an end: new cell means, drawn with that noise and
+   a t factor for its degrees of freedom, step 2 redone in each.
 
 What that covers, and how often it refuses, on simulated groups: docs/coverage.md, the table that `python -m
 benchmarks.coverage` prints. Resampling the seeds themselves does not do (`python -m benchmarks.coverage --bootstrap`).
@@ -78,17 +83,17 @@ def optima(
     """One row per group: the fitted minimum of val_loss over `over`, with a 95 % interval.
 
     opt, low, high are values of `over`; log2_* the same in octaves; loss_opt, loss_opt_se, best_loss in
-    nats/token; curvature in nats/octave^2 (what 1 octave beside the optimum costs); window the half width of what was
-    fitted, octaves; best_value is the best
-    measured cell, best_loss its mean over seeds as if every seed had been run everywhere. n_runs counts all rows,
-    n_diverged and n_failed among them. `refused` is the fraction of replicates without an optimum. `interval` is
-    "resampled", "assumed" (too few seeds to measure the noise) or null.
+    nats/token; curvature in nats/octave^2 (what 1 octave beside the optimum costs, the mean of both sides); window the
+    half width of what was fitted, octaves; best_value is the best measured cell, best_loss its mean over seeds as if
+    every seed had been run everywhere. n_runs counts all rows, n_diverged and n_failed among them. `refused` is the
+    fraction of replicates whose lowest cell lies at an end or outside the window. `interval` is "resampled", "assumed"
+    (too few seeds to measure the noise) or null.
 
     status  ok    there is an optimum
-            edge  the minimum has no finite neighbour on one side, or the parabola's vertex lies beyond the last
-                  value, or it cannot be told from one end: there is a bound only, its open side null, the other a
-                  value that the optimum lies beyond; opt is the best value tried, and no optimum
-            flat  the curvature cannot be told from 0, or too many replicates have no optimum: opt is null
+            edge  the minimum has no finite neighbour on one side, or the losses do not exclude that it lies at, or
+                  beyond, the last value: there is a bound only, its open side null, the other a value that the
+                  optimum lies beyond; opt is the best value tried, and no optimum
+            flat  the losses exclude no place on either side, or too many replicates have no optimum: opt is null
             none  fewer than three values with finite losses: opt is null
     why     what was found and the remedy; empty if ok
 
@@ -145,7 +150,7 @@ def _fit(
     if finite.sum() < 3:
         why = f"{finite.sum()} values of {over} have finite losses and at least 3 are needed: train more values"
         return {**row, "status": "none", "why": why}, None
-    centre = int(centres(cells.adjusted[None], finite)[0])
+    centre = int(centres(cells.adjusted[None], finite)[0])  # step 2
     if len(set(segment(finite, centre))) == 1:
         why = f"the lowest loss, at {over} {_power(cells.x[centre])}, lies alone between diverged values: add values"
         return {**row, "status": "none", "why": why}, None
@@ -153,9 +158,9 @@ def _fit(
         why = f"all losses are the same: {over} has no effect, or a loss is no loss"
         return {**row, "status": "flat", "why": why}, None
     row["interval"] = noise.interval
-    found = _minimum(cells, centre, noise)
+    found = _minimum(cells, centre, noise)  # steps 4 to 6
     drawn = centres(perturbed(cells, noise, resamples, generator), finite)
-    row["refused"], side = _refused(cells, drawn, found)
+    row["refused"], side = _refused(cells, drawn, found)  # step 8
     side = _end(cells, centre) or side
     if not side and found.open_below != found.open_above:
         side = _open_end(cells, found)
@@ -198,7 +203,7 @@ def _open_end(cells: Cells, found: Minimum) -> int:
 
 def _interior(cells: Cells, found: Minimum, noise: Noise) -> dict[str, Any]:
     """The optimum that a fit found, with its interval."""
-    low, high = _with_lowest(cells, found, noise)
+    low, high = _with_lowest(cells, found, noise)  # step 7
     below = float(np.nanmin(cells.adjusted)) - found.lowest
     return {
         **_in_octaves(found.place, low, high),

@@ -140,7 +140,7 @@ class Window(NamedTuple):
     """Cells fitted, and the cell beside them that lies beyond a cliff, if there is one: on the left, on the right."""
 
     reach: float
-    index: npt.NDArray[np.intp]
+    fitted: npt.NDArray[np.intp]
     below: int | None
     above: int | None
 
@@ -167,7 +167,7 @@ def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, va
     """
     close = np.abs(cells.x - cells.x[centre]) <= REACHES[0] + 1e-9  # wider windows find no fewer cliffs
     beyond = index[(index - centre) * side > 0][::side]
-    for cell in beyond.tolist():
+    for cell in map(int, beyond):
         before = index[(index - cell) * side < 0]
         if side > 0 and close[before].sum() < 3 and cell == centre + 1 and centre - 1 in before:
             found = _jumps(cells, centre - 1, centre, cell, variance)

@@ -161,7 +161,7 @@ def _by_residuals(cells: Cells) -> _Squares:
         return _NOTHING
     centre = int(centres(cells.adjusted[None], cells.finite)[0])
     growth = noise_growth(cells.x, cells.x[centre])
-    index = window(cells, centre, _REACH, (ASSUMED_NOISE * growth) ** 2 / np.maximum(cells.n, 1)).index
+    index = window(cells, centre, _REACH, (ASSUMED_NOISE * growth) ** 2 / np.maximum(cells.n, 1)).fitted
     if len(index) <= 4:
         return _NOTHING
     weight = np.sqrt(cells.n[index]) / growth[index]

@@ -190,7 +190,7 @@ def _end(cells: Cells, centre: int) -> int:
 def _refused(cells: Cells, drawn: npt.NDArray[np.intp], found: Minimum) -> tuple[float, int]:
     """(fraction of replicates whose lowest cell lies at an end or outside the window, the side they agree on or 0)."""
     sides = np.array([_end(cells, cell) for cell in range(len(cells.x))])[drawn]
-    refused = float(((sides != 0) | ~np.isin(drawn, found.window.index)).mean())
+    refused = float(((sides != 0) | ~np.isin(drawn, found.window.fitted)).mean())
     if refused > REFUSED_LIMIT and abs(sides.mean()) > refused / 2:
         return refused, int(np.sign(sides.mean()))
     return refused, 0
@@ -198,7 +198,7 @@ def _refused(cells: Cells, drawn: npt.NDArray[np.intp], found: Minimum) -> tuple
 
 def _open_end(cells: Cells, found: Minimum) -> int:
     """-1 or 1 where nothing is excluded up to that end of the finite cells; 0 if it is up to that of the window."""
-    return _end(cells, int(found.window.index[-1 if found.open_above else 0]))
+    return _end(cells, int(found.window.fitted[-1 if found.open_above else 0]))
 
 
 def _interior(cells: Cells, found: Minimum, noise: Noise) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def _interior(cells: Cells, found: Minimum, noise: Noise) -> dict[str, Any]:
 
 def _with_lowest(cells: Cells, found: Minimum, noise: Noise) -> tuple[float, float]:
     """(low, high), held up to the lowest cell where the values are few or coarse and luck does not explain it."""
-    index = found.window.index
+    index = found.window.fitted
     best = int(index[np.argmin(cells.adjusted[index])])
     if found.low <= cells.x[best] <= found.high:
         return found.low, found.high
@@ -253,7 +253,7 @@ def _edge(cells: Cells, centre: int, side: int, found: Minimum, over: str) -> di
 def _why_flat(cells: Cells, centre: int, found: Minimum, refused: float) -> str:
     """Why a fit shows no optimum; empty if it shows one."""
     remedy = "train more seeds, or values further apart"
-    first, last = (_power(cells.x[found.window.index[end]]) for end in (0, -1))
+    first, last = (_power(cells.x[found.window.fitted[end]]) for end in (0, -1))
     if found.open_below or found.open_above:
         return f"the losses from {first} to {last} exclude no minimum {_where(found, first, last)}: {remedy}"
     if refused > REFUSED_LIMIT:

@@ -35,7 +35,7 @@ _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
 _JUMP = 3.0  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
 _MISPLACED = 1.0  # octaves
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
-_ROUNDING, _LEAST = 1e-4, 1e-24  # losses are taken to be no more exact: of the largest rise; (nats/token)^2
+_ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least
 
 
 def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -180,7 +180,8 @@ def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, va
 
 def _ceiling(cells: Cells, before: npt.NDArray[np.intp], centre: int, cell: int, variance: Floats) -> float:
     """The highest loss at a cell by any curve that agrees with the cells before it."""
-    points = points_of(cells, before, centre, variance, 0.0)
+    rounding = 3 * _ROUNDING * np.ptp(cells.adjusted[before])  # fewer places are tried here
+    points = points_of(cells, before, centre, variance + rounding**2, 0.0)
     place = places_of(points.x[0], points.x[-1], 2 * _STEP)
     found = curves(points, place, _SKEWS[::2])
     risen = found.steepness * rise(cells.x[cell] - cells.x[centre] - place[:, None], _SKEWS[::2])

@@ -57,7 +57,7 @@ def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
 
 
 def test_what_changes_along_with_it_has_optima_of_its_own_on_one_line() -> None:
-    # by hand: at depth 2 -8 and -7.5, at depth 4 -7 and -6.5: alike precise at either density, it rises by .5 per halving
+    # by hand: at depth 2 -8 and -7.5, at depth 4 -7 and -6.5: alike precise at either density, .5 per halving
     def loss(trial: Trial) -> float:
         return moving(0.5, dense=-8 + 0.5 * (trial.depth - 2))(trial)
 

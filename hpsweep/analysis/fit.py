@@ -32,7 +32,7 @@ LIMIT = 1.96
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
-_JUMP = 3.0  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
+_JUMP = 3.01  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
 _MISPLACED = 1.0  # octaves
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
 _ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least

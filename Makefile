@@ -24,11 +24,11 @@ else ifneq ($(INSTALLED),$(strip $(TORCH) $(TORCH_INDEX)))
 OTHER := $(INSTALLED)
 endif
 
-.PHONY: help install sweep test check notebooks notebooks-check bench clean
+.PHONY: help install sweep test test-kernels check notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made, and the variables
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo ""
 	@echo "  EXPERIMENT=$(EXPERIMENT)  what is swept: a file, or a name in experiments/"
 	@echo "  ADDRESS=$(ADDRESS)             where it runs: local (worker processes here), auto, or a Ray address"
@@ -60,6 +60,19 @@ sweep: install  ## run an experiment, then its optima, figures, card and report
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What is fitted has other last digits under other matrix kernels, and the tests hold under each.
+KERNELS ?= Haswell Sandybridge
+KERNEL_TESTS ?= tests/test_export.py tests/test_along.py tests/test_optimum.py tests/test_drift.py tests/test_curve.py \
+  tests/test_surface.py tests/test_sensitivity.py tests/test_card_regret.py tests/test_regret_matrix.py
+
+test-kernels: install  ## run the tests of what is fitted as on other x86 processors
+	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"
+	@test "$$(uname -m)" != x86_64 || for kernel in $(KERNELS); do \
+	  echo "$$kernel:"; OPENBLAS_CORETYPE=$$kernel ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	  $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow" $(KERNEL_TESTS) || exit 1; done
+	@test "$$(uname -m)" != x86_64 || \
+	  HPSWEEP_TEST_TARGET=AVX2 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow" tests/test_native.py
 
 check: install  ## format and lint (ruff), types (mypy strict), import contracts
 	$(BIN)/ruff format --check .

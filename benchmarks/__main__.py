@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from benchmarks.throughput import PARTS
 
 FILES = (
-    *("throughput", "agreement", "coords", "coverage", "crossover", "drift", "law", "matrices", "noise", "overhead"),
-    *("peak", "profile", "refine", "scale", "surface"),
+    *("throughput", "agreement", "architectures", "coords", "coverage", "crossover", "drift", "law", "matrices"),
+    *("noise", "overhead", "peak", "profile", "refine", "scale", "surface"),
 )
 
 

@@ -32,7 +32,8 @@ def paths(
     runs = simulated(cases * scales, points=points, seeds=seeds, noise=noise, seed=seed)
     scale = runs["group"] % scales
     moved = drift * scale + bend * (scale - (scales - 1) / 2) ** 2 / 2
-    return runs.assign(case=runs["group"] // scales, density=2.0**-scale, lr=runs["lr"] * 2.0**moved)
+    made = runs.assign(case=runs["group"] // scales, density=2.0**-scale, lr=runs["lr"] * 2.0**moved)
+    return made.drop(columns="group")
 
 
 def true_loss(x: float, cliff: float = 3.2) -> float:

@@ -19,13 +19,15 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law_fit import THETA, Design, polish, predicted, starts
+from hpsweep.analysis.law_fit import THETA, Design, Misfit, polish, predicted, starts
 from hpsweep.analysis.law_uncertainty import Fit, resample
 
 TRUTH = np.array([[0.252, 0.98, 0.225, 0.83, 1.345, 0.232, 0.385]])
 """A law in centred units: that of T5, as fitted."""
 
 RESAMPLES = 150
+
+MISFIT = Misfit(1e-3)
 
 
 def cells_of(setting: str) -> Design:
@@ -53,7 +55,7 @@ def by_residuals(fit: Fit, count: int, generator: np.random.Generator) -> Floats
     cells = len(fit.loss)
     drawn = generator.choice(fit.residual * np.sqrt(cells / (cells - 7)), (count, cells))
     losses = predicted(fit.theta[None], fit.design)[0] * np.exp(drawn)
-    return polish(np.repeat(fit.theta[None], count, 0), fit.design, losses, fit.delta).theta
+    return polish(np.repeat(fit.theta[None], count, 0), fit.design, losses, fit.misfit).theta
 
 
 def coverage(setting: str, kind: str, tables: int) -> list[dict[str, object]]:
@@ -65,8 +67,8 @@ def coverage(setting: str, kind: str, tables: int) -> list[dict[str, object]]:
     inside: dict[str, list[Floats]] = {"pairs": [], "residuals": []}
     for _ in range(tables):
         losses = predicted(TRUTH, design)[0] * np.exp(noise_of(kind, design, generator))
-        found = polish(starts(design, losses, 1e-3, 8), design, losses, 1e-3)
-        fit = Fit(found.theta[found.value.argmin()], design, losses, 1e-3, 1.0, 1.0)
+        found = polish(starts(design, losses, MISFIT, 8), design, losses, MISFIT)
+        fit = Fit(found.theta[found.value.argmin()], design, losses, MISFIT, 1.0, 1.0)
         for way, draw in (("pairs", resample), ("residuals", by_residuals)):
             theta = draw(fit, RESAMPLES, generator)
             low, high = np.quantile(np.hstack([theta, predicted(theta, far)]), [0.025, 0.975], axis=0)

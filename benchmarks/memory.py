@@ -89,7 +89,7 @@ def most_of_its_own() -> float:
     Raises OSError where the system does not say (it is Linux that does). Not getrusage's, which a new process takes
     over from the one that started it.
     """
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
     if not {"VmHWM", "RssFile"} <= kibibytes.keys():
         raise OSError("/proc/self/status has no VmHWM and RssFile")

@@ -41,7 +41,7 @@ class Load(NamedTuple):
 def busy_and_stolen() -> tuple[float, float] | None:
     """Core-seconds since boot that all processes ran, and that were stolen; None where there is no /proc/stat."""
     try:
-        fields = [float(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        fields = [float(word) for word in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]]
     except OSError:
         return None
     user, nice, system, _, _, irq, softirq, steal = fields[:8]

@@ -1,12 +1,13 @@
 """A million stored trials: how long they take to load, to compact and to find optima in, and how much memory.
 
-python -m benchmarks.scale [--trials 1000000] [--each 16] [--widths 5] [--resamples 2000]
+python -m benchmarks.scale [--trials 1000000] [--each 16] [--widths 5] [--resamples 2000] [--verbs]
 
 The rows are made, in the store's own schema: three schemes, five widths, seven densities, half octaves of lr over ten
 octaves, and as many seeds as it takes. Losses are steeper to the right of the optimum and noisier; runs diverge beyond
 a cliff; one trial in a thousand failed, and one in a hundred failed before it was trained, and is stored twice. They
 lie there as a sweep leaves them, one file per ensemble of --each trials, and are then compacted. With more --widths
-there are as many trials in more groups.
+there are as many trials in more groups. --verbs takes the time of the commands status, optimum and report too: with
+--trials 100000 those of a large sweep, with --trials 30000 --widths 24 those of 504 groups.
 
 Every measurement is a process of its own, whose clock starts after its imports; the memory is the largest that was ever
 resident, Python and the libraries included. Where the machine is shared, the processor time says more than the clock.
@@ -15,7 +16,9 @@ resident, Python and the libraries included. Where the machine is shared, the pr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -27,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,13 +38,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpsweep import store
+from hpsweep import cli, store
 from hpsweep.analysis.optimum import optima
 from hpsweep.parametrization import count
 from hpsweep.spec import Scheme, Trial
 
 LRS = 2.0 ** np.arange(-12, -2, 0.5)
 BY = ["scheme", "width", "density"]
+
+VERBS = ("status", "optimum", "report")
 
 _CLIFF = 3.2  # octaves right of the optimum
 _FAILED, _RETRIED = 0.001, 0.01  # parts of the trials
@@ -160,6 +166,14 @@ def _load_and_optima(a: argparse.Namespace) -> str:
     return f"{len(table)} groups, {int((table['status'] == 'ok').sum())} ok"
 
 
+def _verb(verb: str, a: argparse.Namespace) -> str:
+    """The command, with its output thrown away."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        status = cli.main([verb, str(a.folder)])
+    return f"{len(said.getvalue().splitlines())} lines, exit status {status}"
+
+
 def _size(folder: Path) -> str:
     sizes = [path.stat().st_size for path in (folder / "runs").glob("part-*.parquet")]
     return f"{len(sizes)} files of {sum(sizes) / 1e6:.0f} MB"
@@ -171,6 +185,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace], str]] = {
     "status": lambda a: ", ".join(f"{number} {status}" for status, number in store.status_counts(a.folder).items()),
     "compact": _compact,
     "load, optima": _load_and_optima,
+    **{f"hpsweep {verb}": partial(_verb, verb) for verb in VERBS},
 }
 """What is timed in a process of its own; each says what it found."""
 
@@ -203,6 +218,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=16, help="trials per ensemble, so per file (default 16)")
     parser.add_argument("--widths", type=int, default=5, help="widths; 21 groups each (default 5)")
     parser.add_argument("--resamples", type=int, default=2000, help="resamples per group (default 2000)")
+    parser.add_argument("--verbs", action="store_true", help="take the time of commands, too")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -211,11 +227,11 @@ def main() -> None:
         return
     load = f"load {os.getloadavg()[0]:.2f} of other work"
     print(f"{os.cpu_count()} cores, {platform.machine()}, {load}; Python {platform.python_version()}, ", end="")
-    print(f"pyarrow {pa.__version__}\n\n{'':14}{'seconds':>9}{'CPU s':>9}{'peak MiB':>10}", flush=True)
+    print(f"pyarrow {pa.__version__}\n\n{'':16}{'seconds':>9}{'CPU s':>9}{'peak MiB':>10}", flush=True)
     with tempfile.TemporaryDirectory(prefix="hpsweep-scale-") as folder:
-        for what in STORY:
+        for what in (*STORY, *(f"hpsweep {verb}" for verb in VERBS if a.verbs)):
             m = alone(what, Path(folder), a)
-            print(f"{what:14}{m['seconds']:9.2f}{m['cpu']:9.2f}{m['peak']:10.0f}  {m['found']}", flush=True)
+            print(f"{what:16}{m['seconds']:9.2f}{m['cpu']:9.2f}{m['peak']:10.0f}  {m['found']}", flush=True)
 
 
 if __name__ == "__main__":

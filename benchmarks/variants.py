@@ -137,7 +137,7 @@ def bfloat16_hardware() -> str:
     """What multiplies bfloat16 on this CPU: AMX, AVX512-BF16, or nothing, so that it is emulated."""
     flags: set[str] = set()
     with contextlib.suppress(OSError):  # only Linux has this file
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("flags"):
                 flags = set(line.split())
                 break

@@ -2,7 +2,8 @@
 
 Expected: lr is, within half an octave; init std is not under supar, where the basin is flat, and rises as density
 falls under sp; the two are nearly independent.
-Cost: 840 trials of width 32, about nine minutes on two cores.
+Cost: 840 trials of width 32, about nine minutes on two cores with the torch engine, by which the
+published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan lr_by_init_std` times it.
 Run: make sweep EXPERIMENT=lr_by_init_std
 Result: lr moves by 3.2 octaves under sp and by 0.2 under supar; init std stays under supar (2^-2.6, 2^-3.2) and is not
 told under sp at 1/8. LOG.md, 2026-11-24.

@@ -5,7 +5,8 @@ wide_sparse. At density 1 supar is mup, tensor by tensor, so that one group of r
 own.
 
 Expected: 2^-7.8 under sp and 2^-6.7 under supar, as lr_by_width has it at this width.
-Cost: at most 192 trials of width 64; about 3 minutes on two cores.
+Cost: at most 192 trials of width 64; about 3 minutes on two cores with the torch engine, by which the
+published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan narrow_dense` times it.
 Run: make sweep EXPERIMENT=narrow_dense; LOG.md has the cards and the runs that follow
 Result: results/reference/narrow_dense, and experiments/LOG.md
 """

@@ -4,6 +4,7 @@ The reading half, which needs neither torch nor ray nor optuna:
 
     import hpsweep as hp
     runs = hp.load("results/lr_by_density")              # a DataFrame, one row per trial
+    hp.unit_of(runs)                                     # of its losses: nats/byte or nats/token; and bits/byte
     hp.optima(runs, by=["scheme", "density"])            # best learning rate per group, with interval and status
     hp.surface(runs, over=["lr", "init_std"])            # the best of both together, where both were searched
     hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from hpsweep.spec import Trial as Trial
     from hpsweep.store import load as load
     from hpsweep.store import load_curves as load_curves
+    from hpsweep.units import unit_of as unit_of
 
 __version__ = "0.1.0"
 
@@ -76,6 +78,7 @@ _HOME = {
     "Trial": "hpsweep.spec",
     "load": "hpsweep.store",
     "load_curves": "hpsweep.store",
+    "unit_of": "hpsweep.units",
     "optima": "hpsweep.analysis.optimum",
     "surface": "hpsweep.analysis.surface",
     "drift": "hpsweep.analysis.drift",

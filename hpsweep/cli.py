@@ -7,7 +7,6 @@ Tables go to stdout, as text or as JSON; progress, messages and warnings to stde
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import errno
 import os
 import shlex
@@ -15,7 +14,7 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,42 +22,92 @@ from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
-from hpsweep.cli_output import concat, frame_of, keep, print_json, print_table, records, say, write
-from hpsweep.spec import TUNED, Sweep, Target
-from hpsweep.sweep.progress import duration, interruptible, reporting, value
+from hpsweep.cli_output import (
+    concat,
+    frame_of,
+    in_bits,
+    keep,
+    output_of,
+    print_json,
+    print_table,
+    records,
+    say,
+    speaking,
+)
+from hpsweep.english import counted
+from hpsweep.faults import explained
+from hpsweep.spec import TUNED, Sweep
+from hpsweep.sweep.progress import duration, interruptible, reporting
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.units import unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what is stored is whole; more cannot be stored
+
+_OF_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of a path that was given, and not of the machine."""
 
 
 def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
     """The exit status of a command: 0, 2 for wrong input, 130 if interrupted. `train` is another trainer, for tests."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(words)
-    absent = Path(sys.argv[0]).name == "hpsweep" and not shutil.which("hpsweep")  # called by its path, as make does
-    name = sys.argv[0] if absent else "hpsweep"
-    arguments.train, arguments.command = train, shlex.join([name, *words])
-    with warnings.catch_warnings(), interruptible():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
-        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
-        try:
-            status = VERBS[arguments.verb](arguments)
-        except ValueError as error:
-            if not _is_ours(error):
-                raise
-            say(str(error))
-            return 2
-        except KeyboardInterrupt:
-            say("stopped.")
-            return 130
-        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+    with speaking():
+        arguments = parser().parse_args(words)
+        absent = Path(sys.argv[0]).name == "hpsweep" and not shutil.which("hpsweep")  # called by its path, as make does
+        name = sys.argv[0] if absent else "hpsweep"
+        arguments.train, arguments.command = train, shlex.join([name, *words])
+        with warnings.catch_warnings(), interruptible():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
+            warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+            return _status_of(arguments)
+
+
+def _status_of(arguments: argparse.Namespace) -> int:
+    """The exit status of the verb, and on stderr what stopped it."""
+    try:
+        status = VERBS[arguments.verb](arguments) or 0
+        sys.stdout.flush()
+    except UnicodeEncodeError as error:
+        say(f"the locale's encoding {error.encoding} has no {error.object!r}; set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
+        return 2
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say("stopped.")
+        return 130
+    except store.FolderLost as error:
+        say(str(error))
+        return 1
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno is None:  # raised by a library, with a meaning of its own
+            raise
+        if not _can_print():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-    return status or 0
+            say(f"the output could not be written: {error.strerror}.")
+            return 1
+        if (line := explained(error)) is None:
+            raise
+        say(f"{line}. What is stored stays; then: {arguments.command}")
+        return 2 if error.errno in _OF_PATHS else 1
+    return status
+
+
+def _can_print() -> bool:
+    """Whether stdout takes what was printed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _is_ours(error: ValueError) -> bool:
@@ -74,8 +123,9 @@ def _plan(a: argparse.Namespace) -> None:
     from hpsweep.sweep.estimate import plan
 
     options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
+    train = a.train or ENGINES[a.engine]
     planned = plan(
-        load_experiment(a.experiment), a.results, **options, device=a.device, train=a.train or ENGINES[a.engine]
+        load_experiment(a.experiment), a.results, **options, device=a.device, tflops=a.tflops, train=train, say=say
     )
     if a.json:
         print_json(planned)
@@ -84,12 +134,18 @@ def _plan(a: argparse.Namespace) -> None:
     seconds = planned["seconds"]
     groups = planned.get("refinement", [])
     least = "at least " if any(group["next"] for group in groups) else ""
-    print(f"{planned['name']}: {least}{planned['trials']} trials; stored: {stored}; missing: {planned['missing']}")
+    trials = f"{least}{counted(planned['trials'], 'trial')}"
+    print(f"{planned['name']}: {trials}; stored: {stored}; missing: {planned['missing']}")
     engine, why = planned["engine"], planned["engine_why"]
     served = f"{engine} engine" + (f"{': ' if engine == 'torch' else '; torch for some: '}{why}" if why else "")
-    print(f"{planned['ensembles']} ensembles on {planned['workers']} workers ({planned['device']}, {served})")
+    ensembles, workers = counted(planned["ensembles"], "ensemble"), counted(planned["workers"], "worker")
+    print(f"{ensembles} on {workers} ({planned['device']}, {served})")
+    if planned["crowded"]:
+        print(planned["crowded"])
+    print(f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})")
+    lost = planned["kill_loses"]
     print(
-        f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})\n"
+        f"a kill loses at most {'an ensemble' if lost is None else f'about {duration(lost)}'} of each worker's work\n"
     )
     print_table(frame_of(planned["shapes"]))
     _print_refinement(groups)
@@ -133,36 +189,42 @@ def _run(a: argparse.Namespace) -> int:
                 sweep, a.results, address=a.address, **options, device=a.device, train=train, reporter=reporter
             )
     except (KeyboardInterrupt, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno not in _DISK:
+        if isinstance(error, store.FolderLost):  # it says itself what is stored where
             raise
+        known = explained(error)
+        if known is None and isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            raise
+        why, then = (known.what, f"{known.remedy}. Then resume") if known else (str(error) or "stopped", "Resume")
         counts = store.status_counts(folder)
         stored = sum(counts[status] for status in store.DONE)
         total, least = _total(sweep, folder)
-        why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)) or "stopped"
-        say(f"{why}; {stored} of {least}{max(stored, total)} trials stored. Resume with: {a.command}")
+        then = then[0].upper() + then[1:]
+        say(f"{why}; {stored} of {least}{counted(max(stored, total), 'trial')} stored. {then} with: {a.command}")
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     groups = _refinement(sweep, folder)
     if a.json:
         print_json({"folder": str(folder), **summary._asdict(), **({"refinement": groups} if groups else {})})
         return 0
+    trials = counted(summary.total, "trial")
     print(
-        f"{summary.ok + summary.diverged} of {summary.total} trials stored in {folder} ({summary.diverged} diverged, "
+        f"{summary.ok + summary.diverged} of {trials} stored in {folder} ({summary.diverged} diverged, "
         f"{summary.failed} failed); {summary.trained} trained now, in {duration(summary.seconds)}"
     )
     _print_refinement(groups)
     if summary.failed:
-        say(f"{summary.failed} trials failed: hpsweep status {folder} says why; the same command tries them again.")
+        failed = counted(summary.failed, "trial")
+        say(f"{failed} failed: hpsweep status {folder} says why; the same command tries again.")
     return 0 if summary.ok + summary.diverged else 1
 
 
 def _status(a: argparse.Namespace) -> None:
     sweep = stored_sweep(a.folder)
     total, least = (None, "") if sweep is None else _total(sweep, a.folder)
-    if sweep is not None and store.read_runs(a.folder).num_rows == 0:  # interrupted before the first ensemble
+    if sweep is not None and store.is_empty(a.folder):  # interrupted before the first ensemble
         if a.json:
             print_json({"trials": total, **dict.fromkeys((*store.DONE, "failed"), 0), "groups": [], "failures": []})
         else:
-            print(f"{a.folder}: nothing stored yet; {least}{total} trials in all")
+            print(f"{a.folder}: nothing stored yet; {least}{counted(total or 0, 'trial')} in all")
         return
     runs = stored_runs(a.folder)
     total = None if total is None else max(total, len(runs))  # a search may have been shortened since
@@ -172,12 +234,12 @@ def _status(a: argparse.Namespace) -> None:
     best = runs[runs["status"] == "ok"].sort_values("val_loss").drop_duplicates(by)
     table = table.merge(best[[*by, "val_loss", *over]].rename(columns={"val_loss": "best_loss"}), on=by, how="left")
     failed = runs[runs["status"] == "failed"][["trial_id", "attempts", "error"]]
-    counted = {status: int((runs["status"] == status).sum()) for status in (*store.DONE, "failed")}
+    number = {status: int((runs["status"] == status).sum()) for status in (*store.DONE, "failed")}
     if a.json:
-        print_json({"trials": total, **counted, "groups": records(table), "failures": records(failed)})
+        print_json({"trials": total, **number, "groups": records(table), "failures": records(failed)})
         return
-    stored = ", ".join(f"{number} {status}" for status, number in counted.items())
-    print(f"{a.folder}: {stored}" + ("" if total is None else f"; {least}{total} trials in all") + "\n")
+    stored = ", ".join(f"{count} {status}" for status, count in number.items())
+    print(f"{a.folder}: {stored}" + ("" if total is None else f"; {least}{counted(total, 'trial')} in all") + "\n")
     print_table(table)
     if len(failed):
         print("\nfailed, and tried again by the next run:")
@@ -189,7 +251,7 @@ def _optimum(a: argparse.Namespace) -> None:
     from hpsweep.analysis.optimum import optima
     from hpsweep.analysis.sensitivity import sensitivity
 
-    runs = stored_runs(a.folder, a.where)
+    runs = stored_runs(a.folder, a.where, a.ignore)
     if pair := pair_of(runs, a.over):
         _joint_optimum(a, runs, pair)
         return
@@ -203,17 +265,20 @@ def _optimum(a: argparse.Namespace) -> None:
     tables = {"optima": table, "drift": drifts, "sensitivity": wrong}
     keep(a.folder, tables, own=not (a.by or a.over or a.where))  # the sweep's own tables, not those of a look at it
     if a.json:
-        print_json({name: records(frame) for name, frame in (tables | {"tuned_against_transferred": regret}).items()})
+        said = {name: records(frame) for name, frame in (tables | {"tuned_against_transferred": regret}).items()}
+        print_json({"loss_unit": unit_of(runs)._asdict(), **said})
         return
-    print(f"best {over} per group:\n")
-    print_table(table[[*by, "opt", "low", "high", "best_loss", "n_runs", "interval", "status", "why"]], by)
+    unit = unit_of(runs)
+    print(f"best {over} per group, losses in {unit.name}:\n")
+    shown = in_bits(table[[*by, "opt", "low", "high", "best_loss", "n_runs", "interval", "status", "why"]], unit)
+    print_table(shown, by)
     drifts = drifts.drop(columns=["over", "interval"], errors="ignore").dropna(axis=1, how="all")
     compared = regret.drop(columns=["hyperparameter", "tuned_loss_se", "proxy_status", "interval"], errors="ignore")
     lost = wrong[[*by, *_SENSITIVITY, "why"]].assign(why="")  # its reasons are those of the optimum
     for title, frame in (
         ("drift of the optimum", drifts),
         (f"sensitivity: mean loss above the optimum's over {_range(wrong)}; basin of 1 %, octaves", lost),
-        ("tuned against transferred", compared),
+        (f"tuned against transferred, {unit.name}", compared),
     ):
         if len(frame):
             print(f"\n{title}:\n")
@@ -248,11 +313,13 @@ def _joint_optimum(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, s
         with store.replacing(Path(a.folder) / "surface.csv") as path:
             table.to_csv(path, index=False)
     if a.json:
-        print_json({"surface": records(table)})
+        print_json({"loss_unit": unit_of(runs)._asdict(), "surface": records(table)})
         return
-    print(f"best {over[0]} and {over[1]} per group, together:\n")
+    unit = unit_of(runs)
+    print(f"best {over[0]} and {over[1]} per group, together, losses in {unit.name}:\n")
     each = [f"{name}_{which}" for name in over for which in ("opt", "low", "high")]
-    print_table(table[[*by, *each, "ridge_slope", "best_loss", "n_runs", "interval", "status", "why"]], by)
+    shown = table[[*by, *each, "ridge_slope", "best_loss", "n_runs", "interval", "status", "why"]]
+    print_table(in_bits(shown, unit), by)
     if not a.over:
         say(f"--over {over[0]} gives the optimum of {over[0]} alone at every {over[1]}, where {over[1]} was on a grid.")
 
@@ -268,96 +335,41 @@ def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFr
 
 
 def _transfer(a: argparse.Namespace) -> None:
-    from hpsweep.analysis.transfer import transfer
+    from hpsweep.cli_transfer import transfer
 
-    runs = stored_runs(a.folder, a.where)
-    target = _target(a)
-    out = Path(a.out or Path(a.folder) / _card_name(a, target))
-    writable(out.parent)
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; give the name of a file with --out.")
-    said = {"width": a.proxy_width, "density": a.proxy_density}
-    proxy = {name: value for name, value in said.items() if value is not None}
-    over = pair_of(runs, a.over) or over_of(runs, a.over)
-    card = transfer(runs, target, scheme=a.scheme, over=over, proxy=proxy, along_drift=a.along_drift)
-    write(out, card.to_json())
-    for warning in card.warnings:
-        say(f"warning: {warning}")
-    if a.json:
-        print_json(dataclasses.asdict(card))
-        return
-    base = ", ".join(f"{name} {number:.5g}" for name, number in card.base.items())
-    along = card.along_drift
-    if along["value"] is not None:
-        base += (
-            f"\n{over} by constant {card.optimum['opt']:.4g} [{card.optimum['low']:.4g}, {card.optimum['high']:.4g}], "
-        )
-        base += f"along the drift {along['value']:.4g} [{along['low']:.4g}, {along['high']:.4g}]; "
-        base += f"carried: {along['carried']}, recommended: {along['recommended']} ({along['why']})"
-    where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
-    print(f"{card.scheme} for {where}\nbase: {base}\n")
-    print_table(frame_of([{"kind": kind, **numbers} for kind, numbers in card.kinds.items()]))
-    print(f"\nattention scale {card.attention_scale:.5g}, readout multiplier {card.readout_multiplier:.5g}")
-    print(f"written to {out}")
-
-
-def _card_name(a: argparse.Namespace, target: Target) -> str:
-    """card.json is that of the recorded target and proxy; another one's name has what was said instead."""
-    said = {name: getattr(a, name) for name in ("scheme", "over", "proxy_width", "proxy_density")}
-    said |= {"along": "drift" if a.along_drift else None, **{f"where_{name}": text for name, text in a.where or ()}}
-    if dataclasses.asdict(target) == store.read_meta(a.folder).get("target") and not any(said.values()):
-        return "card.json"
-    names = [f.name for f in dataclasses.fields(Target) if f.name not in ("width", "density")]
-    said = {"width": target.width, "density": target.density, **{name: getattr(a, name) for name in names}, **said}
-    parts = [
-        f"{name}_{value(given).replace('/', 'over').replace(',', '_')}"
-        for name, given in said.items()
-        if given is not None
-    ]
-    return f"card_{'_'.join(parts)}.json"
-
-
-def _target(a: argparse.Namespace) -> Target:
-    """The target of the recorded sweep, with what the command line says instead."""
-    names = [f.name for f in dataclasses.fields(Target)]
-    said = {name: getattr(a, name) for name in names if getattr(a, name) is not None}
-    recorded = store.read_meta(a.folder).get("target") or {}
-    values = {name: value for name, value in {**recorded, **said}.items() if name in names}
-    if lacking := {"width", "density"} - set(values):
-        raise ValueError(
-            f"the target has no {' and no '.join(sorted(lacking))}: the sweep in {a.folder} was recorded without a "
-            "target. Give --width and --density."
-        )
-    return Target(**values)
+    transfer(a)
 
 
 def _plot(a: argparse.Namespace) -> None:
-    from hpsweep.analysis.plots import draw_all
+    from hpsweep.analysis.plots import save_all
 
-    runs = stored_runs(writable(a.folder))
-    paths = [str(path) for path in draw_all(runs, Path(a.folder))]
-    if paths:
-        paths += [str(path) for path in _drawn_regret(runs, Path(a.folder))]
+    runs, output = stored_runs(writable(a.folder), ignore=a.ignore), output_of(a)
+    paths = save_all(_figures(runs, output.size), Path(a.folder) / "figures", output)
     if not paths and searched(runs):
         over_of(runs, None)  # says why, where hyperparameters were searched together
     if a.json:
-        print_json({"figures": paths})
+        print_json({"figures": [str(path) for path in paths]})
         return
-    print("\n".join(paths) or "no figure: no hyperparameter has three values or more")
+    print("\n".join(map(str, paths)) or "no figure: no hyperparameter has three values or more")
 
 
-def _drawn_regret(runs: pd.DataFrame, folder: Path) -> list[Path]:
-    """The figure of the regret matrix, or none and why: not every sweep's settings can be compared."""
-    from hpsweep.analysis.plot_regret import draw_regret
+def _figures(runs: pd.DataFrame, size: tuple[float, float] | None) -> Iterator[tuple[str, Figure]]:
+    """Names and figures of a sweep, and last its regrets, or why there are none: not all settings can be compared."""
+    from hpsweep.analysis.plot_regret import regret_of
+    from hpsweep.analysis.plots import figures
 
+    drawn = False
+    for pair in figures(runs, size=size):
+        yield pair
+        drawn = True
     try:
-        return draw_regret(runs, folder, over_of(runs, None))
+        yield from regret_of(runs, over_of(runs, None), size) if drawn else ()
     except ValueError as error:
         say(f"no figure of regrets: {error}")
-        return []
 
 
 def _report(a: argparse.Namespace) -> None:
+    from hpsweep.analysis.prepare import without
     from hpsweep.analysis.report import report, write
 
     sweep, out = stored_sweep(a.folder), Path(a.out or a.folder)
@@ -367,12 +379,23 @@ def _report(a: argparse.Namespace) -> None:
     stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()
     runs = stored if sweep is None else own_runs(stored, sweep)
     stages = [] if sweep is None else _refinement(sweep, Path(a.folder))
-    made = report(runs, sweep, folder=a.folder, left_out=len(stored) - len(runs), stages=stages)
+    left_out, runs = len(stored) - len(runs), without(runs, a.ignore or ())
+    quiet = len(runs) < _LARGE
+    made = report(
+        *(runs, sweep),
+        folder=a.folder,
+        left_out=left_out,
+        stages=stages,
+        say=lambda what: None if quiet else say(f"report of {len(runs)} trials: {what.replace('_', ' ')} ..."),
+    )
     page, text = write(made, out)
     if a.json:
         print_json({"report": str(page), "markdown": str(text), "verdict": made.sentences})
         return
     print("\n".join([*made.sentences, "", f"written to {text} and", str(page)]))
+
+
+_LARGE = 2000  # trials from which on a report says what it is at
 
 
 def _make(folder: Path) -> None:
@@ -391,7 +414,7 @@ def _compact(a: argparse.Namespace) -> None:
     if a.json:
         print_json({"files": before, "trials": trials})
         return
-    print(f"{a.folder}: {trials} trials, in {before} files before")
+    print(f"{a.folder}: {counted(trials, 'trial')}, in {counted(before, 'file')} before")
 
 
 def _train(a: argparse.Namespace) -> None:

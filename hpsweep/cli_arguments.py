@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import argparse
 from fractions import Fraction
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from hpsweep import __version__
+from hpsweep.analysis.plot_output import FORMATS, SIZES
 from hpsweep.spec import TUNED, Precision, Scheme
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.text import visible
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"hpsweep: {message}; see {self.prog} --help\n")
+        self.exit(2, visible(f"hpsweep: {' '.join(message.split())}; see {self.prog} --help") + "\n")
+
+
+class _Verb(_Parser):
+    """Refuses what it does not know itself: the parser of all verbs would name the help of all verbs."""
+
+    def parse_known_args(self, *given: Any, **options: Any) -> Any:
+        """What argparse makes of them, and nothing that it does not know."""
+        known, unknown = super().parse_known_args(*given, **options)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def number(text: str) -> float:
     """A number, or a fraction such as 1/64."""
     try:
         return float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no number or fraction, such as 0.25 or 1/64") from None
 
 
@@ -28,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the hpsweep command; every verb and option has a help text."""
     whole = _Parser(prog="hpsweep", description="Tune small, train large, at any density.")
     whole.add_argument("--version", action="version", version=f"hpsweep {__version__}", help="print the version")
-    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text)
@@ -40,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         ("run", "train what is missing of an experiment, and store it"),
     ):
         _add_experiment(verb(name, text))
+    verbs.choices["plan"].add_argument(
+        "--tflops",
+        type=number,
+        metavar="T",
+        help="TFLOP/s of a worker, here or on another machine; default: by stored trials, or timed",
+    )
     run = verbs.choices["run"]
     run.add_argument("--address", default="local", help="local, auto (this machine's Ray cluster) or a Ray address")
     for name, text in (
@@ -73,17 +92,59 @@ def parser() -> argparse.ArgumentParser:
         )
     verbs.choices["optimum"].add_argument(
         "--by",
-        type=lambda text: text.split(","),
+        type=_columns,
         metavar="A,B",
         help="fields that make a group; default: all that vary",
     )
+    _add_figures(verbs.choices["plot"])
     verbs.choices["report"].add_argument("--out", metavar="DIR", help="where it goes; default: the results folder")
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
+    for name in ("optimum", "regret", "transfer", "plot", "report", "law"):
+        verbs.choices[name].add_argument(
+            "--ignore",
+            type=_columns,
+            metavar="A,B",
+            help="columns of another's table that are outcomes or bookkeeping, and may differ among runs of one group",
+        )
     _add_export(verb("export", "write a card as parameter groups, or as the file of another trainer"))
     _add_coords(verb("coords", "check that no activation of the proxies grows or shrinks with width or density"))
     return whole
+
+
+def _add_figures(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--format",
+        type=_formats,
+        default=None,
+        metavar="F[,F]",
+        help=f"of the figures: {', '.join(FORMATS)}, or several with commas; default: png,svg",
+    )
+    to.add_argument(
+        "--size", type=_size, metavar="WxH", help="inches of a figure, such as 7x4; default: what each figure asks for"
+    )
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Formats of figures with commas between them."""
+    names = tuple(dict.fromkeys(text.lower().split(",")))
+    if odd := [name for name in names if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{odd[0]!r} is no format of figures; choose from {', '.join(FORMATS)}")
+    return names
+
+
+def _size(text: str) -> tuple[float, float]:
+    """Width and height in inches."""
+    try:
+        width, height = (float(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size WIDTHxHEIGHT in inches, such as 7x4") from None
+    if not all(SIZES[0] <= side <= SIZES[1] for side in (width, height)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: width and height must be in [{SIZES[0]:g}, {SIZES[1]:g}] inches, such as 7x4"
+        )
+    return width, height
 
 
 def _add_regret(to: argparse.ArgumentParser) -> None:
@@ -96,6 +157,7 @@ def _add_regret(to: argparse.ArgumentParser) -> None:
         "the card what train made of it",
     )
     to.add_argument("--figures", metavar="DIR", help="draw the regret of the cards there")
+    _add_figures(to)
     to.add_argument("--over", choices=TUNED, help="the hyperparameter; default: that with most values")
     to.add_argument(
         "--per-doubling",
@@ -182,6 +244,13 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     ):
         to.add_argument(f"--{name}", metavar="COL", help=f"column of the {text}")
     to.add_argument(
+        "--tuned", metavar="COL,...", help="hyperparameters of which the best is taken at each S, N, D; none: no column"
+    )
+    to.add_argument(
+        "--residuals", choices=("log", "raw"), default="log", help="what the Huber loss is of; default: log"
+    )
+    to.add_argument("--delta", type=number, help="of the Huber loss; default: 1e-3 of log residuals, 0.01 of raw ones")
+    to.add_argument(
         "--counts", metavar="TEXT", help="what N counts, such as 'nonzeros without embeddings'; is recorded"
     )
     to.add_argument("--unit", metavar="TEXT", help="unit of D, such as tokens or examples; is recorded")
@@ -195,6 +264,14 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
     to.add_argument("--figures", metavar="DIR", help="draw the figures there")
     to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
+
+
+def _columns(text: str) -> list[str]:
+    """Names with commas between them."""
+    names = [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different names, such as scheme,density")
+    return names
 
 
 def _field(text: str) -> tuple[str, str]:

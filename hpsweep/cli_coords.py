@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpsweep.cli_inputs import writable
 from hpsweep.cli_output import print_json, records, say
+from hpsweep.english import counted
 from hpsweep.spec import Trial
 
 TOKENS = 6
@@ -25,11 +26,16 @@ def coords(a: argparse.Namespace) -> int:
         scheme=a.scheme, lr=a.lr, init_std=a.init_std, base_width=a.base_width, steps=1, batch=1, context=TOKENS,
         head_size=16,
     )  # fmt: skip
-    if a.out:
-        _make(Path(a.out))
+
+    def progress(done: int, models: int) -> None:
+        if done == 0 and a.out:  # after all else is checked, and before any work
+            _make(Path(a.out))
+        if done % 24 == 0:
+            say(f"{done} of {counted(models, 'model')} measured")
+
     sizes = coordinate_check(
         trial, widths=a.widths, densities=a.densities, steps=a.steps, seeds=range(a.seeds), heads=a.heads,
-        device=a.device, progress=_progress,
+        device=a.device, progress=progress,
     )  # fmt: skip
     slopes = coordinate_slopes(sizes)
     verdicts = coordinate_verdicts(slopes)
@@ -56,8 +62,3 @@ def _make(folder: Path) -> None:
     except OSError as error:
         raise ValueError(f"{folder} cannot be made ({error.strerror}); give another folder with --out.") from None
     writable(folder)
-
-
-def _progress(done: int, models: int) -> None:
-    if done % 24 == 0:
-        say(f"{done} of {models} models measured")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import runpy
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hpsweep import store
 from hpsweep.cli_arguments import number
 from hpsweep.cli_output import say
+from hpsweep.english import are, counted
 from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.progress import Groups
 
@@ -37,8 +39,9 @@ def load_experiment(name: str) -> Sweep:
         raise ValueError(f"no experiment {name!r}: {path} does not exist. In {EXPERIMENTS}/: {known}.")
     try:
         found = runpy.run_path(str(path), run_name="hpsweep.experiment")
-    except SyntaxError as error:
-        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from None
+    except SyntaxError as error:  # of bytes that are no text it has neither file nor line
+        where = f"{path}" if error.lineno is None else f"{error.filename}, line {error.lineno}"
+        raise ValueError(f"{where}: {error.msg}.") from None
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise ValueError(f"{path}, line {lines[-1] if lines else '?'}: {_explained(error)}") from None
@@ -76,7 +79,7 @@ def stored_sweep(folder: str) -> Sweep | None:
         target = Target(**meta["target"]) if meta["target"] else None
         refine = Refine(**meta["refine"]) if meta.get("refine") else None
         return Sweep(**{**meta, "base": Trial(**meta["base"]), "refine": refine, "target": target})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
 
 
@@ -93,50 +96,81 @@ def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     groups = Groups(sweep)
     if groups.ids is not None:
         return runs[runs["trial_id"].isin(groups.ids)]
-    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs.to_dict("records")]
+    fields = [*dict.fromkeys([*groups.fixed, *groups.space, "seed"])]  # of half a hundred columns
+    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs[fields].to_dict("records")]
     return runs.loc[own]  # of no rows too: runs[[]] would be no columns
 
 
-def stored_runs(folder: str | Path, where: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
+def stored_runs(
+    folder: str | Path, where: Sequence[tuple[str, str]] | None = None, ignore: Sequence[str] | None = None
+) -> pd.DataFrame:
     """The stored runs of the recorded sweep; all runs where none is recorded. What is left out is said.
 
-    Of `where`, field and value, only the runs that have all these values.
+    Of `where`, field and value, only the runs that have all these values; without the columns of `ignore`.
     """
+    from hpsweep.analysis.prepare import without
+
     runs = store.load(folder)
     sweep = stored_sweep(str(folder))
-    return selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ())
+    return without(selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ())
+
+
+_OUTCOMES = (
+    *("status", "val_loss", "val_loss_se", "train_loss", "initial_loss", "diverged_step", "error", "attempts"),
+    *("seconds", "finished_at"),
+)
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_ROUNDED = 1e-4  # part by which a number may differ from a stored one: tables are printed to five digits
 
 
 def selected(runs: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """The runs that have these values. Raises ValueError for an unknown field, and for a value that no run has."""
     for name, text in where:
-        if name not in runs or name not in Trial(steps=1).resolved:
+        if name not in runs:
             check_names([name], Trial)
             raise ValueError(f"nothing can be selected by {name!r}: the runs are stored without it.")
-        column, wanted = runs[name], _as(runs[name], text)
-        found = runs[column == wanted if isinstance(wanted, str) else (column - wanted).abs() <= 1e-9 * abs(wanted)]
+        if name in _OUTCOMES:
+            raise ValueError(f"nothing can be selected by {name!r}, which came out: --where takes what was trained.")
+        found = runs[_equal(runs[name], text)]
         if found.empty:
-            known = ", ".join(map(str, column.drop_duplicates().sort_values()[:8]))
+            values = runs[name].drop_duplicates().sort_values()
+            known = ", ".join("null" if value != value or value is None else str(value) for value in values[:8])
             raise ValueError(f"no run has {name} {text}, as --where asks; there are {known}.")
         runs = found
     return runs
 
 
-def _as(column: pd.Series[Any], text: str) -> float | str:
-    """The text as a value of the column."""
-    if column.dtype.kind not in "iuf":
-        return text
+def _equal(column: pd.Series[Any], text: str) -> pd.Series[bool]:
+    """Which values are the one that is meant: null, a number, yes or no, or text."""
+    from pandas.api import types
+
+    if text.lower() in ("null", "none"):
+        return column.isna()
+    known = column.dropna()
+    if types.is_bool_dtype(column) or (len(known) > 0 and all(isinstance(value, bool) for value in known.unique())):
+        if text.lower() not in _WORDS:
+            raise ValueError(f"--where {column.name}={text}: give true, false or null.")
+        return column.eq(_WORDS[text.lower()]).fillna(False).astype(bool)
+    if not types.is_numeric_dtype(column) or len(known) == 0:
+        return column.astype(object).eq(text)
     try:
-        return number(text)
+        wanted = number(text)
     except argparse.ArgumentTypeError as error:
         raise ValueError(f"--where {column.name}={text}: {error}.") from None
+    if not math.isfinite(wanted):
+        raise ValueError(f"--where {column.name}={text}: give a finite number, or null for the runs without one.")
+    within = 0.0 if (known % 1 == 0).all() else _ROUNDED * abs(wanted)
+    return (column.astype(float) - wanted).abs() <= within
 
 
 def _recorded(runs: pd.DataFrame, sweep: Sweep, folder: str | Path) -> pd.DataFrame:
     """The runs of the sweep; what is left out is said."""
     own = own_runs(runs, sweep)
     if len(own) < len(runs):
-        say(f"{len(runs) - len(own)} trials in {folder} are not of the sweep as it is now, and are left out.")
+        left = len(runs) - len(own)
+        say(
+            f"{counted(left, 'trial')} in {folder} {are(left)} not of the sweep as it is now, and {are(left)} left out."
+        )
     if own.empty:
         raise ValueError(f"{folder} holds no trial of the sweep as it is now; run it first.")
     return own

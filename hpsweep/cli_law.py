@@ -24,6 +24,8 @@ def law(a: argparse.Namespace) -> None:
     asked = [_point(text) for text in a.at or ()]
     budgets = [_numbers(text, "--budget", "N,D") for text in a.budget or ()]
     others = {name: _coefficients(name) for name in a.compare or ()}
+    if a.out:
+        _check_overwritable(a.out)
     found = _fit(a)
     answers: dict[str, Any] = {
         "compared": {name: _score(found, values) for name, values in others.items()},
@@ -39,14 +41,21 @@ def law(a: argparse.Namespace) -> None:
         _print(found, answers)
 
 
+def _check_overwritable(path: str) -> None:
+    from hpsweep.analysis.law import check_overwritable
+
+    check_overwritable(path)
+
+
 def _fit(a: argparse.Namespace) -> Law:
     from hpsweep.analysis.law import fit_law, fit_sweep
     from hpsweep.analysis.law_tables import read_table
 
-    options = {"resamples": a.resamples, "seed": a.seed}
+    options = {name: getattr(a, name) for name in ("residuals", "delta", "resamples", "seed")}
+    options["ignore"] = a.ignore or ()
     named = {name: getattr(a, name) for name in ("loss", "params", "tokens", "sparsity", "status")}
     if (Path(a.table) / "runs").is_dir():
-        said = [f"--{name}" for name in (*named, "counts", "unit") if getattr(a, name)]
+        said = [f"--{name}" for name in (*named, "tuned", "counts", "unit") if getattr(a, name)]
         if said:
             raise ValueError(f"{', '.join(said)} belong to a table; of a results folder give --scheme and --nonzeros.")
         return fit_sweep(store.load(a.table), a.scheme, nonzeros=a.nonzeros or "hidden", **options)
@@ -57,7 +66,8 @@ def _fit(a: argparse.Namespace) -> Law:
     stated = {"params": a.counts, "tokens": a.unit}
     conventions = {name: text for name, text in stated.items() if text}
     given = {name: column for name, column in named.items() if column}
-    return fit_law(read_table(a.table), **given, conventions=conventions, **options)
+    tuned = None if a.tuned is None else [name for name in a.tuned.split(",") if name not in ("", "none")]
+    return fit_law(read_table(a.table), **given, tuned=tuned, conventions=conventions, **options)
 
 
 # --- what was asked beside the fit ---

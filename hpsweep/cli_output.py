@@ -2,23 +2,85 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hpsweep import store
+from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.sweep.progress import value
+from hpsweep.text import visible
+from hpsweep.units import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+_LONGEST = 4000  # characters of a message
+
+
+class _Visible(io.TextIOBase):
+    """A stream that shows what could steer a terminal as escapes, and what its encoding does not have too."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(visible(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+
+@contextlib.contextmanager
+def speaking() -> Iterator[None]:
+    """Let everything be printed: to streams that are closed, in any locale, whatever the text.
+
+    A closed descriptor is opened on nothing, lest the next file that is opened gets its number, and a library's message
+    ends up in it. stdout has no control characters; stderr may move the cursor, and each message is made visible.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            assert opened == descriptor  # the lowest that is free
+            os.set_inheritable(opened, True)  # to workers too
+    before = sys.stdout, sys.stderr
+    nowhere = open(os.devnull, "w", encoding="utf-8") if None in before else None  # noqa: SIM115, PTH123
+    out, err = (stream or nowhere for stream in before)
+    assert out is not None
+    assert err is not None
+    for stream in (out, err):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = _Visible(out), err
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        if nowhere is not None:
+            nowhere.close()
+
+
 def say(message: str) -> None:
     """One line on stderr."""
-    print(f"hpsweep: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    line = visible(" ".join(message.split()))
+    cut = f" ... ({len(line)} characters)" if len(line) > _LONGEST else ""
+    print(f"hpsweep: {line[:_LONGEST]}{cut}", file=sys.stderr, flush=True)
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -33,6 +95,15 @@ def concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def in_bits(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """The table with its best loss in bits/byte beside it, where it is known how many bytes a token has."""
+    if unit.bits_per_byte is None:
+        return table
+    table = table.copy()
+    table.insert(list(table.columns).index("best_loss") + 1, "bits/byte", table["best_loss"] * unit.bits_per_byte)
+    return table
 
 
 def print_table(frame: pd.DataFrame, key: Sequence[str] = ()) -> None:
@@ -64,11 +135,18 @@ def keep(folder: str | Path, tables: dict[str, pd.DataFrame], *, own: bool) -> N
 
 def write(path: Path, text: str) -> None:
     """Write a file, whole or not at all. Raises ValueError where the system does not let it be written there."""
+    if os.path.lexists(path) and not path.is_file():  # a device would be replaced by a file
+        raise ValueError(f"{path} is no regular file; give the name of a file with --out.")
     try:
         with store.replacing(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}); give another file with --out.") from None
+
+
+def output_of(a: argparse.Namespace) -> Output:
+    """How the figures of a command are written."""
+    return Output(formats=a.format or USUAL.formats, size=a.size)
 
 
 def print_json(what: Any) -> None:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 from hpsweep import store
 from hpsweep.analysis.groups import over_of
 from hpsweep.cli_inputs import selected, stored_runs
-from hpsweep.cli_output import concat, keep, print_json, print_table, records
+from hpsweep.cli_output import concat, keep, output_of, print_json, print_table, records
+from hpsweep.units import unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hpsweep.analysis.card import Card
+
+
+_COLUMNS = 5  # of a matrix side by side; what follows is printed below
 
 
 def regret(a: argparse.Namespace) -> None:
@@ -29,6 +33,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     """What the transfer of each card cost at its target."""
     from hpsweep.analysis.card import Card
     from hpsweep.analysis.card_regret import card_regret, card_regret_text
+    from hpsweep.analysis.prepare import without
 
     if a.over or a.per_doubling or a.flops != "flops_dense":
         raise ValueError(
@@ -36,15 +41,18 @@ def _of_cards(a: argparse.Namespace) -> None:
         )
     cards = [Card.read(path) for path in a.card]
     folders = [Path(folder) for folder in a.folders]
+    for folder in folders:
+        store.read_meta(folder)  # refuses what a newer hpsweep wrote
     beside = dict.fromkeys(Path(path).parent / "target" for path in a.card)  # where train puts its rows by default
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
+    runs = without(runs, a.ignore or ())
     table = concat([card_regret(card, runs) for card in cards])
     keep(a.folders[0], {"card_regret": table}, own=not a.where)
     figures = _figures(a, cards, runs) if a.figures else []
     if a.json:
         print_json({"card_regret": records(table), **({"figures": figures} if a.figures else {})})
         return
-    print("regret of transfer, nats/token: loss at the card's setting - loss at the target's own optimum")
+    print(f"regret of transfer, {unit_of(runs).note()}: loss at the card's setting - loss at the target's own optimum")
     print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
     print_table(card_regret_text(table), ["scheme"])
     print("".join(f"\n{path}" for path in figures), end="\n" * bool(figures))
@@ -55,7 +63,8 @@ def _figures(a: argparse.Namespace, cards: list[Card], runs: pd.DataFrame) -> li
     from hpsweep.analysis.plot_transfer import draw_transfer
 
     beside = [folder for folder in dict.fromkeys(Path(path).parent for path in a.card) if (folder / "runs").is_dir()]
-    return [str(path) for path in draw_transfer(cards, runs, Path(a.figures), store.load(*beside) if beside else None)]
+    proxies = store.load(*beside) if beside else None
+    return [str(path) for path in draw_transfer(cards, runs, Path(a.figures), proxies, output_of(a))]
 
 
 def _matrix(a: argparse.Namespace) -> None:
@@ -68,7 +77,7 @@ def _matrix(a: argparse.Namespace) -> None:
     if a.figures:
         raise ValueError("--figures draws the regret of a transfer, and needs --card; hpsweep plot draws the others.")
     (folder,) = a.folders
-    runs = stored_runs(folder, a.where)
+    runs = stored_runs(folder, a.where, a.ignore)
     over = over_of(runs, a.over)
     matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops)
     tests = held_out(runs, over=over)
@@ -77,10 +86,13 @@ def _matrix(a: argparse.Namespace) -> None:
     if a.json:
         print_json({"regret": records(matrix), "held_out": records(tests)})
         return
-    print(f"regret of {over}, nats/token: tuned at the row, used at the column")
+    print(f"regret of {over}, {unit_of(runs).note()}: tuned at the row, used at the column")
     print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
     for scheme, table in matrix.groupby("scheme"):
-        print(f"{scheme}:\n{matrix_text(table, intervals=len(table) <= 16).to_string()}\n")
+        print(f"{scheme}:")
+        whole = matrix_text(table)
+        for start in range(0, len(whole.columns), _COLUMNS):
+            print(f"{whole.iloc[:, start : start + _COLUMNS].to_string()}\n")
     worst = matrix.dropna(subset="regret").sort_values("regret").groupby("scheme").tail(1)
     names = ("scheme", "tuned_width", "tuned_density", "used_width", "used_density")
     shown = ("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why")

@@ -13,6 +13,7 @@ from hpsweep.analysis.card import Card
 from hpsweep.cli_output import print_json, say
 from hpsweep.spec import Trial
 from hpsweep.sweep.progress import duration, value
+from hpsweep.units import unit_of_sources
 
 _LINE_SECONDS = 30.0  # between lines of progress; on a terminal one line is kept up to date
 
@@ -90,6 +91,7 @@ def _print(row: dict[str, Any], folder: Path, as_json: bool) -> None:
         print(f"diverged at step {row['diverged_step']}; stored in {folder} as trial {row['trial_id']}")
     else:
         print(
-            f"val_loss {row['val_loss']:.4f} +- {row['val_loss_se']:.4f} nats/token after {row['tokens']} tokens "
+            f"val_loss {row['val_loss']:.4f} +- {row['val_loss_se']:.4f} {unit_of_sources([row['data']]).name} after "
+            f"{row['tokens']} tokens "
             f"({duration(row['seconds'])}); stored in {folder} as trial {row['trial_id']}"
         )

@@ -12,11 +12,14 @@ import hashlib
 import itertools
 import json
 import math
+import numbers
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Literal, get_args
+
+from hpsweep.text import shown, steers
 
 Scheme = Literal["sp", "mup", "supar"]
 WeightDecayRule = Literal["coupled", "independent"]
@@ -29,36 +32,47 @@ TUNED = ("lr", "init_std", "alpha_input", "alpha_output", "embedding_lr_mult", "
 # One of these says how long a trial trains.
 _DURATION = ("steps", "tokens", "tokens_per_parameter")
 
-# Field -> (lowest, highest, lowest is allowed, highest is allowed). Numbers must be finite.
+# Field -> (lowest, highest, lowest is allowed, highest is allowed). Numbers must be finite. No run comes near the
+# highest: they stand where a slip of the hand (tokens for steps, a width of 10^9) would cost hours, or all memory.
 _INF = math.inf
-_RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "width": (1, _INF, True, False),
-    "depth": (1, _INF, True, False),
-    "head_size": (1, _INF, True, False),
-    "context": (1, _INF, True, False),
-    "batch": (1, _INF, True, False),
-    "steps": (1, _INF, True, False),
-    "tokens": (1, _INF, True, False),
-    "tokens_per_parameter": (0, _INF, False, False),
+_LARGEST = 1e30  # of what float32 holds
+RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    "width": (1, 2**20, True, True),
+    "depth": (1, 10_000, True, True),
+    "head_size": (1, 2**20, True, True),
+    "context": (1, 10**8, True, True),
+    "batch": (1, 10**8, True, True),
+    "steps": (1, 10**9, True, True),
+    "tokens": (1, 10**16, True, True),
+    "tokens_per_parameter": (0, 1e9, False, True),
     "density": (0, 1, False, True),
-    "lr": (0, _INF, False, False),
-    "init_std": (0, _INF, False, False),
-    "alpha_input": (0, _INF, False, False),
-    "alpha_output": (0, _INF, False, False),
-    "embedding_lr_mult": (0, _INF, False, False),
-    "weight_decay": (0, _INF, True, False),
+    "lr": (0, _LARGEST, False, True),
+    "init_std": (0, _LARGEST, False, True),
+    "alpha_input": (0, _LARGEST, False, True),
+    "alpha_output": (0, _LARGEST, False, True),
+    "embedding_lr_mult": (0, _LARGEST, False, True),
+    "weight_decay": (0, _LARGEST, True, True),
     "beta1": (0, 1, True, False),
     "beta2": (0, 1, True, False),
-    "eps": (1e-30, _INF, True, False),  # below it is 0 in float32
-    "clip": (0, _INF, False, False),
+    "eps": (1e-30, _LARGEST, True, True),  # below it is 0 in float32
+    "clip": (0, _LARGEST, False, True),
     "warmup_fraction": (0, 1, True, False),
     "final_lr_fraction": (0, 1, True, True),
-    "base_width": (1, _INF, True, False),
+    "base_width": (1, 2**20, True, True),
     "base_density": (0, 1, False, True),
-    "eval_sequences": (2, _INF, True, False),
+    "eval_sequences": (2, 10**8, True, True),
     "seed": (0, 2**63, True, False),
-    "vocabulary": (2, _INF, True, False),
+    "vocabulary": (2, 2**24, True, True),
 }
+"""The range of every number of a trial."""
+_MOST_WEIGHTS = 10**13
+"""The most weights of a model's hidden matrices; the largest models that are trained have about 10^12."""
+_MOST_TRIALS = 10**7
+"""The most trials of a sweep; what there is to know of each is in memory."""
+_MOST_POINTS = 10**6
+"""The most settings of a search, per group."""
+_LONGEST = 1000
+"""Characters of a text."""
 QUARTER = 0.25
 """Octaves between the closest values that a refinement tries."""
 FINE_SEEDS = 3
@@ -133,7 +147,7 @@ class Trial:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        _check_fields(self, _DECLARED)
+        _check_fields(self, DECLARED)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -147,6 +161,17 @@ class Trial:
             raise ValueError(
                 f"width {self.width} is not divisible by head_size {self.head_size}; "
                 "choose a width that is a multiple of the head size."
+            )
+        weights = 12 * self.width**2 * self.depth
+        if weights > _MOST_WEIGHTS:
+            raise ValueError(
+                f"width {self.width} and depth {self.depth} make {weights:.3g} hidden weights; "
+                f"allowed: at most {_MOST_WEIGHTS:g}. Take a smaller model."
+            )
+        if self.total_steps > RANGES["steps"][1]:
+            raise ValueError(
+                f"{' and '.join(given)} of {shown(getattr(self, given[0]))} are {self.total_steps:.3g} steps; "
+                f"allowed: at most {RANGES['steps'][1]:g}. Train for less, or take larger batches."
             )
         if 0 < self.warmup_steps >= self.total_steps:
             raise ValueError(
@@ -207,12 +232,12 @@ class Trial:
 
     def replace(self, **changes: Any) -> Trial:
         """A trial with some fields changed; a new duration takes the place of the old one."""
-        if not changes.keys() <= _DECLARED.keys():
+        if not changes.keys() <= DECLARED.keys():
             check_names(changes, Trial)
         if any(name in changes for name in _DURATION):
             changes = {**dict.fromkeys(_DURATION), **changes}
         own, made = vars(self), object.__new__(Trial)
-        vars(made).update({name: own[name] for name in _DECLARED}, **changes)
+        vars(made).update({name: own[name] for name in DECLARED}, **changes)
         _check_fields(made, changes)  # those that stay have been checked
         made._check_together()
         return made
@@ -279,13 +304,14 @@ class Refine:
     coarse_seeds: int = 1  # of the octaves, which come first
 
     def __post_init__(self) -> None:
-        for name, low, declared in (("interval", 0, "float"), ("trials", 1, "int"), ("extend", 0, "int"),
-                                    ("coarse_seeds", 1, "int")):  # fmt: skip
+        for name, low, high, declared in (("interval", 0, 100, "float"), ("trials", 1, 10**6, "int"),
+                                          ("extend", 0, 100, "int"), ("coarse_seeds", 1, 10**4, "int")):  # fmt: skip
             value = getattr(self, name)
-            if isinstance(value, bool | str) or not isinstance(value, int | float) or not low <= value < _INF:
-                raise ValueError(f"refine {name} is {value!r}; give a finite number of at least {low}.")
+            allowed = f"of at least {low} and at most {high}"
+            if isinstance(value, bool | str) or not isinstance(value, int | float) or not low <= value <= high:
+                raise ValueError(f"refine {name} is {shown(value)}; give a finite number {allowed}.")
             if declared == "int" and value != int(value):
-                raise ValueError(f"refine {name} is {value!r}; give a whole number of at least {low}.")
+                raise ValueError(f"refine {name} is {shown(value)}; give a whole number {allowed}.")
             object.__setattr__(self, name, _as_declared(declared, value))
         if not self.interval:
             raise ValueError("refine interval is 0 octaves, which nothing reaches; give what will do, such as 1.")
@@ -312,24 +338,29 @@ class Sweep:
     target: Target | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
-            raise ValueError(f"sweep name {self.name!r}: use letters, digits, '-' and '_'; it names a folder.")
+        if (
+            not isinstance(self.name, str)
+            or not 0 < len(self.name) <= 100
+            or not all(c.isalnum() or c in "-_" for c in self.name)
+        ):
+            raise ValueError(
+                f"sweep name {shown(self.name)}: use at most 100 letters, digits, '-' and '_'; it names a folder."
+            )
         _check_choice("search", self.search)
         if not isinstance(self.base, Trial):
-            raise ValueError(f"base is {self.base!r}; give a Trial(...).")
+            raise ValueError(f"base is {shown(self.base)}; give a Trial(...).")
         if self.target is not None and not isinstance(self.target, Target):
-            raise ValueError(f"target is {self.target!r}; give a Target(width=..., density=...), or leave it out.")
+            raise ValueError(f"target is {shown(self.target)}; give a Target(width=..., density=...), or leave it out.")
+        given: Any = self.grid  # perhaps of no declared type: experiments are not type-checked
+        if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
+            raise ValueError(
+                f"grid is {shown(self.grid)}; give field names with their values, such as {{'seed': [0, 1]}}."
+            )
+        if not isinstance(self.space, Mapping):
+            raise ValueError(f"space is {shown(self.space)}; give fields with (low, high), or leave it out.")
         if not self.grids:
             raise ValueError("the list of grids is empty; give at least one grid, or {} for the base trial alone.")
-        for grid in self.grids:
-            check_names(grid, Trial)
-            for name, values in grid.items():
-                if isinstance(values, str) or not isinstance(values, Collection) or len(values) == 0:
-                    raise ValueError(
-                        f"grid axis {name!r} is {values!r}: give a list with at least one value, or leave it out."
-                    )
-                for value in values if name in TUNED else ():  # sorted later, which needs numbers
-                    self.base.replace(**{name: value})
+        self._check_grids()
         if self.search == "grid" and (self.space or self.points):
             raise ValueError("space and points belong to search random, qmc, tpe, gp or refine; search is 'grid'.")
         if self.search != "refine" and self.refine is not None:
@@ -340,19 +371,45 @@ class Sweep:
         if self.search == "refine":
             self._check_limits()
 
+    def _check_grids(self) -> None:
+        trials = 0
+        for grid in self.grids:
+            if not isinstance(grid, Mapping):
+                raise ValueError(
+                    f"grid is {shown(grid)}; give field names with their values, such as {{'seed': [0, 1]}}."
+                )
+            check_names(grid, Trial)
+            for name, values in grid.items():
+                if isinstance(values, str) or not isinstance(values, Collection) or len(values) == 0:
+                    raise ValueError(
+                        f"grid axis {name!r} is {shown(values)}: give a list with at least one value, or leave it out."
+                    )
+            trials += math.prod(len(values) for values in grid.values())
+        if trials > _MOST_TRIALS:
+            raise ValueError(
+                f"the grid has {trials:.3g} trials; allowed: at most {_MOST_TRIALS:g}. Take fewer values, or seeds."
+            )
+        for grid in self.grids:
+            for name in set(grid) & set(TUNED):  # sorted later, which needs numbers
+                for value in grid[name]:
+                    self.base.replace(**{name: value})
+
     def _check_space(self) -> None:
         if self.search == "refine":
             self._check_refinement()
-        elif not self.space or not isinstance(self.points, int) or self.points < 1:
+        elif not self.space or type(self.points) is not int or not 1 <= self.points <= _MOST_POINTS:
             raise ValueError(
                 f"search {self.search!r} needs a space, such as {{'lr': (2**-12, 2**-3)}}, and points of at least 1 "
-                f"per group; got space {dict(self.space)!r}, points {self.points}."
+                f"and at most {_MOST_POINTS} per group; got space {shown(dict(self.space))}, points "
+                f"{shown(self.points)}."
             )
         for name, bounds in self.space.items():
             if name not in TUNED:
-                raise ValueError(f"space field {name!r} is not searched; allowed: {', '.join(TUNED)}.")
-            if not isinstance(bounds, Sequence) or len(bounds) != 2 or not 0 < bounds[0] < bounds[1] < _INF:
-                raise ValueError(f"space of {name} is {bounds!r}; it needs (low, high) with 0 < low < high.")
+                raise ValueError(f"space field {shown(name)} is not searched; allowed: {', '.join(TUNED)}.")
+            if not _are_bounds(bounds):
+                raise ValueError(
+                    f"space of {name} is {shown(bounds)}; it needs (low, high) with 0 < low < high <= {_LARGEST:g}."
+                )
             for grid in self.grids:
                 if name in grid:
                     raise ValueError(f"{name} is in both grid and space; keep it in one of them.")
@@ -454,6 +511,15 @@ def on_quarter_octaves(value: float | None) -> bool:
     return bool(value == 2.0 ** (round(math.log2(value) / QUARTER) * QUARTER))
 
 
+def _are_bounds(bounds: Any) -> bool:
+    """Whether this is (low, high), two numbers that are searched between on a logarithmic scale."""
+    if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
+        return False
+    if not all(isinstance(bound, numbers.Real) and not isinstance(bound, bool) for bound in bounds):
+        return False
+    return bool(0 < bounds[0] < bounds[1] <= _LARGEST)
+
+
 def _seeds(number: int) -> str:
     return f"{number} seed{'s' * (number != 1)}"
 
@@ -482,37 +548,48 @@ def check_names(names: Iterable[str], record: type) -> None:
     allowed = [f.name for f in dataclasses.fields(record)]
     for name in names:
         if name not in allowed:
-            close = difflib.get_close_matches(name, allowed, n=1)
+            close = difflib.get_close_matches(str(name), allowed, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else f" Fields: {', '.join(allowed)}."
-            raise ValueError(f"unknown field {name!r} of a {record.__name__.lower()}.{hint}")
+            raise ValueError(f"unknown field {shown(name)} of a {record.__name__.lower()}.{hint}")
 
 
 def _check_choice(name: str, value: Any) -> None:
-    if value not in _CHOICES[name]:
-        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(_CHOICES[name])}.")
+    if not isinstance(value, str) or value not in _CHOICES[name]:
+        raise ValueError(f"{name} is {shown(value)}; allowed: {', '.join(_CHOICES[name])}.")
 
 
 def _check_fields(record: Trial | Target, names: Iterable[str]) -> None:
     """Raise ValueError for a bad field, and make the others what they are declared: 128.0 is the width 128."""
     for name in names:
         declared, value = record.__annotations__[name], getattr(record, name)  # declared as text, such as 'int | None'
-        if name in _CHOICES:
-            _check_choice(name, value)
-        elif declared == "str":
-            if not isinstance(value, str) or not value:
-                raise ValueError(f"{name} is {value!r}; give a non-empty string.")
-        elif declared == "bool":
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} is {value!r}; give True or False.")
-        elif value is not None or "None" not in declared:
-            _check_number(name, value, whole="int" in declared)
+        if value is not None or "None" not in declared:
+            _check_field(name, declared, value)
         object.__setattr__(record, name, _as_declared(declared, value))
+
+
+def _check_field(name: str, declared: str, value: Any) -> None:
+    if name in _CHOICES:
+        _check_choice(name, value)
+    elif declared == "str":
+        _check_text(name, value)
+    elif declared == "bool":
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {shown(value)}; give True or False.")
+    else:
+        _check_number(name, value, whole="int" in declared)
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} is {shown(value)}; give a non-empty string.")
+    if steers(value) or len(value) > _LONGEST:
+        raise ValueError(f"{name} is {shown(value)}; give at most {_LONGEST} characters, none that steers a terminal.")
 
 
 def _check_number(name: str, value: Any, *, whole: bool) -> None:
     if name == "mask_seed":
         name = "seed"
-    low, high, low_in, high_in = _RANGES[name]
+    low, high, low_in, high_in = RANGES[name]
     if (
         type(value) in (float, int)
         and -(2**63) <= value < 2**63
@@ -520,26 +597,32 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
         and (not whole or value == int(value))
     ):
         return  # the common case, without the words
-    allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
+    allowed = f"{'[' if low_in else '('}{_written(low)}, {_written(high)}{']' if high_in else ')'}"
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool | str) or type(value).__name__ == "bool_" or not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}; give a finite {'whole ' * whole}number in {allowed}.")
+        raise ValueError(f"{name} is {shown(value)}; give a finite {'whole ' * whole}number in {allowed}.")
     if whole and number != int(number):
-        raise ValueError(f"{name} is {value!r}; give a whole number in {allowed}.")
+        raise ValueError(f"{name} is {shown(value)}; give a whole number in {allowed}.")
     if not (low < number or (low_in and number == low)) or not (number < high or (high_in and number == high)):
-        raise ValueError(f"{name} is {value!r}; allowed: {'whole numbers in ' * whole}{allowed}.")
+        raise ValueError(f"{name} is {shown(value)}; allowed: {'whole numbers in ' * whole}{allowed}.")
 
 
-_DECLARED: dict[str, str] = dict(Trial.__annotations__)
+def _written(bound: float) -> str:
+    """The bound of a range: exactly, such as 1048576, while that is short."""
+    return f"{bound:.0f}" if 1 <= bound < 10**7 and bound == int(bound) else f"{bound:g}"
+
+
+DECLARED: dict[str, str] = dict(Trial.__annotations__)
+"""Field of a trial -> its type, as text."""
 _as_json = json.JSONEncoder(sort_keys=True).encode
 
 
 def _typed(name: str, value: Any) -> Any:
     """The value as its declared type, so that 1, 1.0 and numpy.float64(1) are one value."""
-    return _as_declared(_DECLARED[name], value)
+    return _as_declared(DECLARED[name], value)
 
 
 def _as_declared(declared: str, value: Any) -> Any:

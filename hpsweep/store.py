@@ -3,7 +3,7 @@
     results/NAME/runs/part-<hash>.parquet     one row per trial, one file per finished ensemble
     results/NAME/curves/part-<hash>.parquet   long form: trial_id, step, tokens, train_loss, val_loss
     results/NAME/meta.json                    the resolved sweep
-    results/NAME/.lock                        who writes here now
+    results/NAME/.lock                        who writes here now: lock.py
 
 A file is written under a temporary name, synced and renamed, the curves before the runs: a trial is either
 stored whole or not at all, whatever is killed when. Only the process that holds the lock writes.
@@ -12,18 +12,14 @@ stored whole or not at all, whatever is killed when. Only the process that holds
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
 import os
-import shlex
-import socket
-import sys
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +29,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hpsweep import records
+from hpsweep.lock import FolderLost as FolderLost
+from hpsweep.lock import Held as Held
+from hpsweep.lock import lock as lock
 from hpsweep.schema import CURVES as CURVES
 from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
 from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from hpsweep.spec import Trial, trial_from_row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = 500  # files that are read before their rows are joined
-_IDENTITY = ("trial_id", "data_hash", "status", "finished_at")  # what says which row of a trial counts
+_VERSION = b"hpsweep_schema_version"  # in the metadata of files that hpsweep wrote
+_INDEX = re.compile(r"__index_level_\d+__")  # what pandas writes of an index
+_IDENTITIES = pa.schema(  # what says which row of a trial counts
+    [RUNS.field(name) for name in ("trial_id", "data_hash", "status", "finished_at")]
+)
 
 # --- reading ---
 
@@ -50,28 +55,67 @@ _IDENTITY = ("trial_id", "data_hash", "status", "finished_at")  # what says whic
 def load(*folders: str | Path) -> pd.DataFrame:
     """Stored runs of one or several results folders: one row per trial, columns as in `RUNS`.
 
-    Files that cannot be read are skipped and named in a warning. A trial stored more than once counts once,
-    and a finished one before a failed one. Thousands of small files load slowly; `compact` joins them. Raises
-    ValueError where a folder holds no runs, or was written by a newer hpsweep.
+    Columns that `RUNS` does not have, of files that others wrote or rewrote, come after these. Files that cannot be
+    read are skipped and named in a warning. A trial stored more than once counts once, and a finished one before a
+    failed one. Thousands of small files load slowly; `compact` joins them. Raises ValueError where a folder holds no
+    runs, or was written by a newer hpsweep.
     """
     if not folders:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")
     tables = []
     for folder in folders:
+        _check_path(folder)
         if not Path(folder).exists():
             raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
         if not (Path(folder) / "runs").is_dir():
             raise ValueError(f"{folder} is no results folder: it has no runs/. Give the folder of one experiment.")
-        tables.append(read_runs(folder))
-    runs = _distinct(pa.concat_tables(tables))
+        _warn_unread(Path(folder) / "runs")
+        tables.append(_read(Path(folder) / "runs", RUNS, others=True))
+    runs = _distinct(_joined(tables))
     if runs.num_rows == 0:
         raise ValueError(f"no stored trials in {', '.join(map(str, folders))}; run the experiment first.")
     frame: pd.DataFrame = runs.to_pandas()
     return frame
 
 
+def _check_path(folder: Any) -> None:
+    """Raise ValueError unless it is a path."""
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"a folder is {type(folder).__name__}; give a path, such as load('results/lr_by_density').")
+
+
+def as_loaded(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of whatever types, as of a CSV file, with the columns and types that `load` gives; others come after these.
+
+    Raises ValueError for a value that is none of its column's type, and for a column of the trial that is not there.
+    """
+    names = (*Trial(steps=1).resolved, "trial_id", "status", "val_loss", "data_hash")
+    if lacking := [name for name in names if name not in runs]:
+        raise ValueError(f"the runs have no column {lacking[0]!r}; give those of hp.load('results/NAME'), all columns.")
+    try:
+        table = pa.Table.from_pandas(runs, preserve_index=False)
+        frame: pd.DataFrame = _aligned(table, RUNS).to_pandas()
+    except pa.ArrowException as error:
+        raise ValueError(f"the runs are not as hp.load returns them: {str(error).splitlines()[0]}.") from None
+    return frame
+
+
+def _warn_unread(folder: Path) -> None:
+    """Warn of Parquet files that are no parts: of another name, or in a folder below."""
+    parts = set(folder.glob("part-*.parquet"))
+    others = sorted(path for path in folder.rglob("*.parquet") if path not in parts and not path.name.startswith("."))
+    if others:
+        listed = ", ".join(str(path.relative_to(folder)) for path in others[:5]) + ", ..." * (len(others) > 5)
+        warnings.warn(
+            f"{folder}: {len(others)} Parquet files are not read ({listed}): a file of runs is named part-*.parquet, "
+            "and lies in runs/ itself.",
+            stacklevel=3,
+        )
+
+
 def load_curves(folder: str | Path) -> pd.DataFrame:
     """Training curves of one results folder, columns as in `CURVES`, in order of trial and step."""
+    _check_path(folder)
     table = _read(Path(folder) / "curves", CURVES)
     frame: pd.DataFrame = _in_order(table).to_pandas()
     return frame.drop_duplicates(["trial_id", "step"], ignore_index=True)
@@ -85,14 +129,16 @@ def read_runs(folder: str | Path) -> pa.Table:
 def _distinct(table: pa.Table) -> pa.Table:
     """Each trial once per data_hash: the earliest finished row, else the latest failed one.
 
-    The same trial on other data is another run: it must stay visible, so that mixed data is refused.
+    The same trial on other data is another run: it must stay visible, so that mixed data is refused. So is one with
+    another value in a column that is not hpsweep's.
     """
     if pc.count_distinct(table["trial_id"]).as_py() == table.num_rows:
         return table
-    hashes = _codes(table["data_hash"])
-    _, run, rows = np.unique(
-        _codes(table["trial_id"]) * (hashes.max() + 1) + hashes, return_inverse=True, return_counts=True
-    )
+    run = _codes(table["trial_id"])
+    for name in ("data_hash", *(name for name in table.column_names if name not in RUNS.names)):
+        codes = _codes(table[name])
+        run = np.unique(run * (codes.max() + 1) + codes, return_inverse=True)[1]
+    rows = np.bincount(run)
     keep = rows[run] == 1
     again = np.flatnonzero(~keep)
     several = table.select(["status", "finished_at"]).take(pa.array(again))
@@ -115,21 +161,33 @@ def _done(table: pa.Table) -> pa.ChunkedArray:
     return pc.is_in(table["status"], pa.array(DONE))
 
 
-def _read(folder: Path, schema: pa.Schema) -> pa.Table:
-    """All parts as one table. A part that is gone was joined with others by `compact`: then what is there now."""
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of several, null where one lacks a column. Raises ValueError for a column of several types."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"a column has different types in different files ({said}); write it as one type.") from None
+
+
+def _read(folder: Path, schema: pa.Schema, *, others: bool = False) -> pa.Table:
+    """All parts as one table, with columns that the schema lacks if `others`.
+
+    A part that is gone was joined with others by `compact`: then what is there now.
+    """
     while True:
         try:
             empty = pa.Table.from_batches([], schema)  # not schema.empty_table(), which imports pandas
-            return pa.concat_tables([empty, *(table for _, table in _batches(folder, schema))])
+            return _joined([empty, *(table for _, table in _batches(folder, schema, others=others))])
         except FileNotFoundError:
             continue
 
 
-def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.Table]]:
+def _batches(folder: Path, schema: pa.Schema, *, others: bool = False) -> Iterator[tuple[list[Path], pa.Table]]:
     """The parts that can be read, and their rows, some hundred parts at a time; the others named in a warning.
 
-    Columns that the schema does not name are not read. Raises FileNotFoundError for a part that is gone since it was
-    listed.
+    Columns that the schema does not name are read if `others`. Raises FileNotFoundError for a part that is gone since
+    it was listed.
     """
     paths = sorted(folder.glob("part-*.parquet"))
     parts: dict[Path, pa.Table] = {}
@@ -138,7 +196,7 @@ def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.T
         each = map if len(paths) <= _BATCH else pool.map  # a few files are read by the columns in parallel
         for start in range(0, len(paths), _BATCH):
             some = paths[start : start + _BATCH]
-            for path, found in zip(some, each(lambda path: _part(path, schema), some), strict=True):
+            for path, found in zip(some, each(lambda path: _part(path, schema, others), some), strict=True):
                 if isinstance(found, str):
                     invalid.append(f"{path.name} ({found})")
                 else:
@@ -159,27 +217,40 @@ def _batches(folder: Path, schema: pa.Schema) -> Iterator[tuple[list[Path], pa.T
 
 def _together(parts: Iterable[pa.Table]) -> pa.Table:
     """The rows of small parts in one piece of memory each column: thousands of pieces take more than the rows."""
-    whole = pa.concat_tables(parts)
+    whole = _joined(list(parts))
     return whole if whole.num_rows > _BATCH * _BATCH else whole.combine_chunks()
 
 
-def _part(path: Path, schema: pa.Schema) -> pa.Table | str:
-    """The rows of one part, or why it cannot be read."""
+def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
+    """The rows of one part, or why it cannot be read. Those of a file that hpsweep did not write are checked."""
+    if path.exists() and not path.is_file():  # of a pipe nobody waits for a writer
+        return "no regular file"
     try:
         with pq.ParquetFile(path) as file:
             stored = file.schema_arrow
             _check_version(path, stored)
-            return _aligned(file.read([name for name in schema.names if name in stored.names]), schema)
+            if len(set(stored.names)) < len(stored.names):
+                twice = next(name for name in stored.names if stored.names.count(name) > 1)
+                return f"it has several columns {twice}"
+            more = [name for name in stored.names if name not in schema.names and not _INDEX.fullmatch(name)]
+            names = [*(name for name in schema.names if name in stored.names), *(more if others else ())]
+            table = _aligned(file.read(names), schema)
+        if schema is RUNS and _VERSION not in (stored.metadata or {}):
+            _check_ids(table)
+        return table
     except FileNotFoundError:
         if not path.is_symlink():
             raise
         return "a link to nothing"
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system: nothing is known of the file
+            error.filename = str(path)
+            raise
         return str(error).splitlines()[0]
 
 
 def _check_version(path: Path, schema: pa.Schema) -> None:
-    stated = (schema.metadata or {}).get(b"hpsweep_schema_version", b"0")
+    stated = (schema.metadata or {}).get(_VERSION, b"0")
     if not stated.isdigit():
         raise pa.ArrowInvalid(f"schema version {stated!r}")
     version = int(stated)
@@ -190,28 +261,90 @@ def _check_version(path: Path, schema: pa.Schema) -> None:
 
 
 def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the schema's columns: absent ones null, types cast. ArrowInvalid for no table of ours."""
+    """The table with the schema's columns, absent ones null, types cast, and then others. ArrowInvalid if not ours.
+
+    As pandas and others write them are cast: dictionaries, large strings, floats that were integers before a null came
+    in, times of another unit or zone, or as text.
+    """
     for name in ("trial_id", "status" if "status" in schema.names else "step"):
         if name not in table.column_names or table[name].null_count:
             raise pa.ArrowInvalid(f"not written by hpsweep: {name} is missing")
-    if not pa.types.is_string(table.schema.field("trial_id").type):
+    if not _is_text(table.schema.field("trial_id").type):
         raise pa.ArrowInvalid("not written by hpsweep: trial_id is no text")
-    if "status" in schema.names and (odd := set(table["status"].unique().to_pylist()) - {*DONE, "failed"}):
-        raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
     if table.schema.equals(schema):
-        return table
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
+        aligned = table
+    else:
+        columns = [
+            _cast(table[field.name], field)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+        aligned = pa.table(columns, schema=schema)
+        for name in table.column_names:
+            if name not in schema.names:
+                aligned = aligned.append_column(name, _decoded(table[name]))
+    if "status" in schema.names and (odd := set(aligned["status"].unique().to_pylist()) - {*DONE, "failed"}):
+        raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
+    return aligned
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with its values where it has numbers of them, as pandas' categories are written."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """The column as the schema's type. ArrowInvalid, with its name, where a value is none of that type."""
+    try:
+        column = _decoded(column)
+        if pa.types.is_floating(column.type) and pa.types.is_integer(field.type):
+            column = pc.if_else(pc.is_nan(column), None, column)
+        if pa.types.is_timestamp(field.type):
+            column = _as_time(column)
+            return column.cast(field.type, safe=False)  # nanoseconds of another writer are cut
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise pa.ArrowInvalid(f"column {field.name}: {str(error).splitlines()[0]}") from None
+
+
+def _as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of times with a zone: UTC where none is said."""
+    if _is_text(column.type):
+        column = column.cast(pa.timestamp("us", tz="UTC"))
+    without = pa.types.is_timestamp(column.type) and column.type.tz is None
+    return pc.assume_timezone(column, "UTC") if without else column
+
+
+def _check_ids(table: pa.Table) -> None:
+    """Raise ArrowInvalid unless every trial_id is the hash of its row's fields: else it counts as another trial."""
+    fields = table.select([name for name in RUNS.names if name in Trial(steps=1).resolved])
+    for row, (stated, values) in enumerate(zip(table["trial_id"].to_pylist(), fields.to_pylist(), strict=True)):
+        try:
+            found = trial_from_row({name: value for name, value in values.items() if value is not None}).trial_id
+        except (TypeError, ValueError) as error:
+            raise pa.ArrowInvalid(f"row {row} is no trial: {error}") from None
+        if found != stated:
+            raise pa.ArrowInvalid(
+                f"row {row} has trial_id {stated}, and its fields are those of trial {found}: it was changed since"
+            )
 
 
 def status_counts(folder: str | Path) -> dict[str, int]:
     """Stored trials by status: ok, diverged, failed."""
-    rows = _distinct(_read(Path(folder) / "runs", pa.schema([RUNS.field(name) for name in _IDENTITY])))
+    rows = _identities(folder)
     stored = {count["values"]: count["counts"] for count in rows["status"].value_counts().to_pylist()}
     return {status: stored.get(status, 0) for status in (*DONE, "failed")}
+
+
+def _identities(folder: str | Path) -> pa.Table:
+    """The columns of the stored runs that say which trials are there, each trial once."""
+    return _distinct(_read(Path(folder) / "runs", _IDENTITIES))
 
 
 # --- writing ---
@@ -276,9 +409,9 @@ def compact(folder: str | Path) -> tuple[int, int]:
     disk: killed in between, its rows are there twice and count once. Curves pass through memory some hundred parts at
     a time; the runs are in it as a whole.
     """
-    with lock(folder):
+    with lock(folder) as held, held.writing():
         curves, _ = _join(Path(folder) / "curves", CURVES, lambda tables: (_in_order(table) for table in tables))
-        runs, trials = _join(Path(folder) / "runs", RUNS, lambda tables: [_distinct(pa.concat_tables(tables))])
+        runs, trials = _join(Path(folder) / "runs", RUNS, lambda tables: [_distinct(_joined(list(tables)))])
         return curves + runs, trials
 
 
@@ -286,7 +419,7 @@ def _join(
     folder: Path, schema: pa.Schema, arranged: Callable[[Iterator[pa.Table]], Iterable[pa.Table]]
 ) -> tuple[int, int]:
     """Put the rows of all parts, as `arranged`, into one of them; returns (parts before, rows after)."""
-    batches = _batches(folder, schema)
+    batches = _batches(folder, schema, others=schema is RUNS)
     first = next(batches, ([], schema.empty_table()))
     parts: list[Path] = []
 
@@ -299,7 +432,11 @@ def _join(
         return len(first[0]), sum(table.num_rows for table in arranged(tables()))
     name = hashlib.sha256("".join(path.name for path in sorted(folder.glob("part-*.parquet"))).encode()).hexdigest()
     joined = folder / f"part-{name[:16]}.parquet"
-    _write(arranged(tables()), schema, joined)
+    if schema is RUNS:  # the columns of others stay
+        [whole] = arranged(tables())
+        _write([whole], whole.schema.with_metadata(RUNS.metadata), joined)
+    else:
+        _write(arranged(tables()), schema, joined)
     rows: int = pq.read_metadata(joined).num_rows
     for path in parts:
         path.unlink()
@@ -313,6 +450,24 @@ def _in_order(curves: pa.Table) -> pa.Table:
 # --- whose folder it is ---
 
 
+_META = records.table(
+    hpsweep_schema_version=records.whole(1),
+    sweep=records.table(
+        {
+            "base": records.mapping(records.plain),
+            "grid": records.rows(records.mapping(records.rows(records.plain))),
+            "search": records.text,
+            "space": records.mapping(records.rows(records.number(), least=2, most=2)),
+            "points": records.whole(0),
+            "refine": records.optional(records.mapping(records.plain)),
+            "target": records.optional(records.mapping(records.plain)),
+        },
+        name=records.text,
+    ),
+)
+"""What meta.json may hold, whatever an older version left out; which values a sweep may have is for Sweep to say."""
+
+
 def write_meta(folder: str | Path, sweep: Mapping[str, Any]) -> None:
     """Record the sweep (as plain data) in meta.json; a changed sweep of the same name replaces the recorded one.
 
@@ -320,19 +475,30 @@ def write_meta(folder: str | Path, sweep: Mapping[str, Any]) -> None:
     """
     path = Path(folder) / "meta.json"
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"hpsweep_schema_version": SCHEMA_VERSION, "sweep": sweep}, indent=1) + "\n")
+        record = {"hpsweep_schema_version": SCHEMA_VERSION, "sweep": sweep}
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def read_meta(folder: str | Path) -> dict[str, Any]:
-    """The resolved sweep recorded in meta.json, or {} where there is none."""
+    """The resolved sweep recorded in meta.json, or {} where there is none.
+
+    Raises ValueError for a file that hpsweep did not write so, and for one of a newer version.
+    """
     path = Path(folder) / "meta.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
+    refusal, anew = "is not what hpsweep wrote", "restore or remove it"
+    record = records.read_record(path, refusal=refusal, remedy=anew)
+    if "hpsweep_schema_version" in record:  # first of all: a newer record may have another shape
+        records.check_version(
+            record, path, name="hpsweep_schema_version", version=SCHEMA_VERSION, what="record of a sweep", anew=anew,
+            oldest=1,
+        )  # fmt: skip
     try:
-        sweep: dict[str, Any] = json.loads(path.read_text())["sweep"]
-        sweep["name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not what hpsweep wrote ({error}); restore or remove it.") from None
+        _META(record, "")
+    except ValueError as error:
+        raise ValueError(f"{path} {refusal} ({error}); {anew}.") from None
+    sweep: dict[str, Any] = record["sweep"]
     return sweep
 
 
@@ -347,13 +513,15 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
     except OSError as error:
         raise ValueError(f"{folder} cannot be a folder ({error.strerror}); give another with --results.") from None
     for path in (existing, folder / "runs", folder / "curves"):
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"{path} is a file; results need a folder. Give another one with --results.")
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "a file" if path.is_file() else "no folder"
+            raise ValueError(f"{path} is {kind}; results need a folder. Give another one with --results.")
         if writes and path.exists() and not os.access(path, os.W_OK | os.X_OK):
             raise ValueError(f"{path} cannot be written; give another folder with --results, or change its mode.")
     for path in (folder / "meta.json", folder / ".lock"):
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder where hpsweep keeps a file; remove it, or give another --results.")
+        if os.path.lexists(path) and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise ValueError(f"{path} is {kind} where hpsweep keeps a file; remove it, or give another --results.")
     owner = read_meta(folder).get("name", name)
     if owner != name:
         raise ValueError(
@@ -361,47 +529,23 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
         )
 
 
-@contextlib.contextmanager
-def lock(folder: str | Path) -> Iterator[str | None]:
-    """Hold the folder for writing; yields the note of a holder that died without letting go, else None.
-
-    The lock is the kernel's (flock), so it ends with its process, however that ends. Raises ValueError that
-    says who holds it.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        opened = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise ValueError(
-            f"{folder} cannot be written ({error.strerror}); give another folder with --results."
-        ) from None
-    with opened as file:
-        file.seek(0)
-        holder = file.read().strip() or None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder} is in use by {holder or 'another process'}. Wait for it, or stop it; "
-                "two runs must not write to one folder."
-            ) from None
-        file.truncate(0)
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}: {command}\n")
-        file.flush()
-        for left in folder.glob("*/.part-*.tmp"):  # half-written by a process that was killed; never read
-            left.unlink()
-        try:
-            yield holder
-        finally:
-            file.truncate(0)
-
-
 def finished(runs: pa.Table) -> set[str]:
     """Ids of the trials that need not be trained again."""
     return set(runs["trial_id"].filter(_done(runs)).to_pylist())
+
+
+def is_empty(folder: str | Path) -> bool:
+    """Whether no row is stored, as far as files can be read; it looks no further than the first that has one."""
+    try:
+        parts = (_part(path, _IDENTITIES, False) for path in (Path(folder) / "runs").glob("part-*.parquet"))
+        return not any(isinstance(part, pa.Table) and part.num_rows for part in parts)
+    except FileNotFoundError:  # joined with others just now
+        return False
+
+
+def finished_ids(folder: str | Path) -> set[str]:
+    """Ids of the trials of a folder that need not be trained again, read from the disk now."""
+    return finished(_identities(folder))
 
 
 def one_data_hash(hashes: Iterable[str]) -> str:

@@ -3,8 +3,8 @@
 It finds its orders and its log beside the file that the trials name as their data, so that workers of Ray,
 which do not inherit our environment, find them too. orders.json: seconds per ensemble, silent for no word of progress;
 how many trials must have started before any is trained; after how many lines of the log whoever begins is held until
-the file `released` is there; trial ids that raise, that kill their worker always, or once;
-noise of the losses, by trial.
+the file `released` is there; trial ids that raise, that kill their worker always, or once, or that make it hang;
+whether trials are trained one after the other; an error of the system, always or once; noise of the losses, by trial.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def sweep(folder: Path, **changes: Any) -> Sweep:
 def order(folder: Path, **orders: Any) -> None:
     """Say how `train` behaves from its next ensemble on.
 
-    seconds, silent, together, hold_after, fail, die, die_once, noise, data_hash (another than ours).
+    seconds, silent, together, hold_after, fail, die, die_once, hang, one_by_one, fault, fault_once, noise, data_hash
+    (another than ours).
     """
     written = folder / "orders.tmp"
     written.write_text(json.dumps(orders))
@@ -56,11 +57,36 @@ def log(folder: Path) -> list[tuple[str, str, int]]:
     return [(what, trial_id, int(pid)) for what, trial_id, pid in map(str.split, lines)]
 
 
-def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Callable[[int, int], None] | None = None) -> Any:
-    """Rows and curves as hpsweep.proxy.train gives them, after a while."""
-    folder = Path(trials[0].data.removeprefix("text:")).parent
-    path = folder / "orders.json"
+def train(
+    trials: Sequence[Trial],
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[Any], None] | None = None,
+) -> Any:
+    """Rows and curves as hpsweep.proxy.train gives them, after a while; `seconds` of each, if one by one."""
+    orders = orders_of(trials)
+    if not orders.get("one_by_one"):
+        return _train(trials, device, progress)
+    outcomes = []
+    for trial in trials:
+        outcomes.append(_train([trial], device, progress))
+        if finished is not None:
+            finished(outcomes[-1])
+    curves = {name: [x for one in outcomes for x in one.curves[name]] for name in outcomes[0].curves}
+    return SimpleNamespace(rows=[row for one in outcomes for row in one.rows], curves=curves)
+
+
+def orders_of(trials: Sequence[Trial]) -> dict[str, Any]:
+    """What lies beside the trials' data."""
+    path = Path(trials[0].data.removeprefix("text:")).parent / "orders.json"
     orders: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return orders
+
+
+def _train(trials: Sequence[Trial], device: str, progress: Callable[[int, int], None] | None) -> Any:
+    folder = Path(trials[0].data.removeprefix("text:")).parent
+    orders = orders_of(trials)
     hold = len(log(folder)) >= orders.get("hold_after", math.inf)
     _note(folder, "started", trials)
     if hold:
@@ -69,6 +95,11 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Callable[[i
     ids = {trial.trial_id for trial in trials}
     if ids & set(orders.get("die", [])) or (ids & set(orders.get("die_once", [])) and _first_time(folder)):
         os.kill(os.getpid(), signal.SIGKILL)
+    if ids & set(orders.get("hang", [])):
+        time.sleep(3600)
+    if "fault" in orders or ("fault_once" in orders and _first_time(folder)):
+        number = orders.get("fault", orders.get("fault_once"))
+        raise OSError(number, os.strerror(number), "data.txt")
     wait_for(lambda: sum(what == "started" for what, _, _ in log(folder)) >= orders.get("together", 0))
     for step in range(10):
         time.sleep(orders.get("seconds", 0.05) / 10)

@@ -46,7 +46,8 @@ def test_the_held_out_scale_is_reached_along_the_drift_of_the_others() -> None:
     assert row["along_regret"] == pytest.approx(0)
     assert row["gain"] == pytest.approx(0.2)
     assert (row["better"], row["verdict"]) == ("drift", "moves")
-    assert row["along_value_low"] < 2.0**-6 < row["along_value_high"]
+    # without noise the interval is the optimum, to rounding, which differs between processors
+    assert row["along_value_low"] * (1 - 1e-9) <= 2.0**-6 <= row["along_value_high"] * (1 + 1e-9)
 
 
 def test_a_drift_that_ends_makes_the_constant_the_better_one() -> None:

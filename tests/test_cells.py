@@ -12,16 +12,8 @@ import pytest
 
 from benchmarks.scale import BY, made, write
 from hpsweep import store
-from hpsweep.analysis.cells import (
-    TRIAL_FIELDS,
-    Cells,
-    cells_of,
-    check_equal,
-    check_resamples,
-    check_runs,
-    needed,
-    two_way,
-)
+from hpsweep.analysis.cells import Cells, cells_of, two_way
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_equal, check_resamples, check_runs, needed
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.optimum import optima
 from hpsweep.analysis.regret import tuned_against_transferred

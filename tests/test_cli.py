@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hpsweep import store
 from hpsweep.cli import load_experiment, main, parser
+from hpsweep.cli_inputs import selected
 from tests import fake_training as fake
 
 VERBS = (
@@ -188,7 +192,8 @@ def test_a_full_disk_is_one_line_with_the_command_that_resumes(
     monkeypatch.setattr(store, "append", full)
     assert main(["run", "fake", "--workers", "1", "--ensemble-size", "4"], train=fake.TRAIN) == 1
     err = capsys.readouterr().err
-    assert "No space left on device; 4 of 48 trials stored. Resume with: " in err
+    assert "the disk is full: No space left on device; 4 of 48 trials stored. Free some space, or give another" in err
+    assert "Then resume with: " in err
     assert err.rstrip().endswith("run fake --workers 1 --ensemble-size 4")
 
 
@@ -298,7 +303,7 @@ def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "").rstrip().splitlines()[-9:]
     assert "━" * 30 in last[0]
     assert last[1].startswith("30 of 30 trials, ")
-    assert last[2] == "  density 1: 3.0000 nats/token at lr 2^-8"
+    assert last[2] == "  density 1: 3.0000 nats/byte at lr 2^-8"
     assert last[-1] == "  ... and 24 more groups"
 
 
@@ -378,7 +383,7 @@ def test_a_run_that_train_made_of_the_card_is_used_wherever_it_lies(
     card = carded(folder, "mup")
     row = store.read_runs(folder).to_pylist()[0]
     setting = json.loads(Path(card).read_text())["base"]["lr"]
-    of_card = {**row, "trial_id": "0" * 16, "scheme": "mup", "density": 0.25, "lr": setting, "val_loss": 5.0}
+    of_card = {**row, "trial_id": "0" * 16, "scheme": "mup", "density": 0.25, "lr": setting, "val_loss": 5.0, "seed": 9}
     with store.lock(there / place):
         store.append(there / place, [of_card])
     capsys.readouterr()
@@ -466,13 +471,81 @@ def test_only_the_runs_with_a_value_are_looked_at_and_the_sweep_s_own_tables_sta
         ("density=1/3", "no run has density 1/3, as --where asks; there are "),
         ("density=thin", "--where density=thin: 'thin' is no number or fraction"),
         ("densty=1", "unknown field 'densty' of a trial. Did you mean 'density'?"),
-        ("tokens=5", "nothing can be selected by 'tokens'"),
+        ("tokens=5", "no run has tokens 5, as --where asks; there are "),
+        ("val_loss=5", "nothing can be selected by 'val_loss', which came out"),
+        ("lr=inf", "--where lr=inf: give a finite number"),
+        ("lr=-inf", "--where lr=-inf: give a finite number"),
+        ("lr=nan", "--where lr=nan: give a finite number, or null for the runs without one"),
+        ("clip=null", "no run has clip null, as --where asks; there are 1.0."),
+        ("tied=perhaps", "--where tied=perhaps: give true, false or null"),
+        ("tied=False", "no run has tied False, as --where asks; there are True."),
+        ("data=", "not of the form FIELD=VALUE"),
+        ("optuna_version=3", "no run has optuna_version 3, as --where asks; there are null."),
     ],
 )
 def test_what_no_run_has_cannot_be_selected(
     folder: str, capsys: pytest.CaptureFixture[str], where: str, said: str
 ) -> None:
     assert said in refused(capsys, "regret", folder, "--where", where)
+
+
+def test_values_are_selected_by_what_they_are() -> None:
+    runs = pd.DataFrame(
+        {
+            "lr": [2.0**-8, 1 / 3, 0.1, 0.1],
+            "seed": [10_000, 10_001, 10_002, 10_003],
+            "steps": [100.0, 200.0, np.nan, 300.0],  # whole numbers that nulls made floats
+            "tied": [True, False, True, False],
+            "maybe": [True, None, False, None],
+            "data": ["true", "null.txt", "0.1", "a=b"],
+            "clip": [1.0, np.nan, np.inf, 0.5],
+        }
+    )
+
+    def rows(*where: tuple[str, str]) -> list[int]:
+        return list(selected(runs, where).index)
+
+    assert rows(("lr", "0.0039062")) == [0]  # as tables print it
+    assert rows(("lr", "1/3")) == rows(("lr", "0.33333")) == [1]
+    assert rows(("seed", "10001")) == [1]
+    assert rows(("steps", "300")) == [3]
+    assert rows(("steps", "null")) == [2]
+    for text in ("True", "true", "1", "yes"):
+        assert rows(("tied", text)) == [0, 2]
+    assert rows(("tied", "False")) == [1, 3]
+    assert rows(("maybe", "false")) == [2]
+    assert rows(("maybe", "null")) == [1, 3]
+    assert rows(("data", "true")) == [0]
+    assert rows(("data", "0.1")) == [2]
+    assert rows(("data", "a=b")) == [3]
+    assert rows(("lr", "0.1"), ("tied", "true")) == [2]
+    with pytest.raises(ValueError, match="give a finite number"):
+        rows(("clip", "inf"))
+    with pytest.raises(ValueError, match="unknown field 'depht'"):
+        rows(("depht", "2"))
+
+
+@pytest.mark.parametrize("verb", ["optimum", "regret", "transfer", "plot", "report"])
+def test_ignore_is_checked_by_every_verb_that_takes_it(
+    folder: str, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert "ignore has 'absent', and the runs have no such column" in refused(
+        capsys, verb, folder, "--ignore", "absent"
+    )
+    assert "no list of different names" in refused(capsys, verb, folder, "--ignore", "a,,b")
+
+
+def test_an_unknown_column_of_a_stored_file_is_refused_until_it_is_named(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [path] = list((Path(folder) / "runs").glob("part-*.parquet"))[:1]
+    table = pq.read_table(path)
+    before = sum(row.num_rows for row in map(pq.read_table, (Path(folder) / "runs").glob("part-*.parquet")))
+    pq.write_table(table.append_column("n_layer", pa.array([i % 2 for i in range(table.num_rows)])), path)
+    assert "differ in n_layer" in refused(capsys, "optimum", folder)
+    assert main(["optimum", folder, "--ignore", "n_layer", "--json"]) == 0
+    assert sum(row["n_runs"] for row in json.loads(capsys.readouterr().out)["optima"]) == before
+    assert main(["optimum", folder, "--by", "scheme,density,n_layer", "--json"]) == 0
 
 
 def test_a_card_is_written_for_the_target_that_is_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,16 @@ def test_wrong_words_are_one_line(words: tuple[str, ...], message: str, capsys: 
     assert message in refused(capsys, "coords", *words)
 
 
+def test_a_gpu_that_is_not_there_and_other_bad_words_make_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for words in (("--device", "cuda"), ("--steps", "0"), ("--widths", "64", "--densities", "1")):
+        message = refused(capsys, "coords", *words, "--out", str(tmp_path / "out"))
+        assert words[0] != "--device" or "device is cuda, but there is no GPU that torch can use; use device" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_figure_has_a_panel_per_field_and_quantity_and_names_what_is_wrong() -> None:
     slopes: Any = {"a": (0, 0.5, 0.2), "b": (0, 0, 0)}
     sizes = pd.concat([made(slopes), made(slopes, along="width")]).drop_duplicates(
@@ -100,7 +110,7 @@ def test_of_many_modules_the_legend_names_the_ends_and_what_is_wrong() -> None:
     sizes = made(slopes)
     figure = draw(sizes, hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes)), "title")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["m0", "m20: grows", "m39", "slopes within ±0.1"]
+    assert names == ["m0", "m20: grows", "m39", "37 others", "slopes within ±0.1"]
 
 
 # --- the page and the committed results ---

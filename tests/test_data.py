@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpsweep.proxy import data
+from hpsweep.proxy import data, token_file
+from hpsweep.proxy import documents as documents_module
 from hpsweep.proxy.data import Dataset, check_dataset, load_dataset, train_offsets, validation_windows, windows
 
 WORDS = [f"document number {i}: " + "abcdefgh"[i % 8] * (i % 50) for i in range(400)]
@@ -73,7 +74,7 @@ def test_the_standard_library_is_about_ten_megabytes_of_which_one_in_sixteen_fil
 
 def test_the_standard_library_has_neither_tests_nor_installed_packages_nor_build_files() -> None:
     root = Path(os.__file__).parent
-    names = [path.relative_to(root) for path in data._files(root, (".py",), data._is_stdlib)]
+    names = [path.relative_to(root) for path in documents_module.files(root, (".py",), data._is_stdlib, links=False)]
     folders = {part for name in names for part in name.parts[:-1]}
     assert "json" in folders
     assert not folders & {"test", "tests", "idle_test", "site-packages", "encodings", "pydoc_data"}
@@ -294,7 +295,7 @@ def test_bin_maps_little_endian_ids_and_holds_out_the_last_tenth_or_another_file
 def test_a_bad_bin_source_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, words: list[str]
 ) -> None:
-    monkeypatch.setattr(data, "_CHUNK", 4)  # so that the position counts over chunks
+    monkeypatch.setattr(token_file, "CHUNK", 4)  # so that the position counts over chunks
     write_bin(tmp_path / "train.bin", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     write_bin(tmp_path / "val.bin", [3, 12, 13])
     (tmp_path / "empty.bin").touch()
@@ -320,7 +321,7 @@ def test_the_hash_is_the_same_in_every_dtype_byte_order_source_and_chunk_size(
         hashes.add(load_dataset(f"bin:{tmp_path / name}?dtype={name}&vocabulary=256").data_hash)
     hashes.add(load_dataset(f"text:{tmp_path / 'uint8'}").data_hash)
     for chunk in (7, 1000):
-        monkeypatch.setattr(data, "_CHUNK", chunk)
+        monkeypatch.setattr(token_file, "CHUNK", chunk)
         for order in (">u2", "<u8", "u1"):
             tokens = np.array(ids, dtype=order)
             hashes.add(data._data_hash(256, tokens[:180], tokens[180:]))

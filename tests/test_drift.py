@@ -73,6 +73,58 @@ def test_what_changes_along_with_it_has_optima_of_its_own_on_one_line() -> None:
     assert "1 of 1 values of density" in one["why"]
 
 
+def deep(trial: Trial) -> float:
+    """The optimum goes by the depth alone: -8 at depth 2, half an octave past the highest lr at depth 4."""
+    optimum = -8.0 if trial.depth == 2 else OCTAVE_AT_THE_END + 0.5
+    return 2 + 0.05 * (math.log2(trial.lr) - optimum) ** 2
+
+
+OCTAVE_AT_THE_END = math.log2(max(OCTAVES))
+
+
+def test_bounds_are_compared_within_one_line_of_what_changes_along_with_it() -> None:
+    runs = made_runs(deep, {"density": DENSITIES, "depth": [2, 4], "lr": OCTAVES, "seed": [0, 1]})
+    gone = (runs["density"] == 1) & (runs["depth"] == 4) | (runs["density"] == 1 / 16) & (runs["depth"] == 2)
+    for part in (runs, runs[~gone]):  # deep ones stand at the sparse end alone
+        [row] = drift(part, along_with=["depth"]).to_dict("records")
+        assert row["verdict"] == "undetermined"
+        assert row["n_edge"] == (part.groupby("density")["depth"].nunique().sum() - row["n_ok"])
+        assert row["drift"] == pytest.approx(0, abs=0.05)
+
+
+def test_a_bound_on_the_same_line_still_forces_a_drift() -> None:
+    def loss(trial: Trial) -> float:  # at depth 4 the optimum leaves the grid as the model gets sparser
+        optimum = -8.0 if trial.depth == 2 else OCTAVE_AT_THE_END - 2 - 1.5 * math.log2(trial.density)
+        return 2 + 0.05 * (math.log2(trial.lr) - optimum) ** 2
+
+    runs = made_runs(loss, {"density": DENSITIES, "depth": [2, 4], "lr": OCTAVES, "seed": [0, 1]})
+    [row] = drift(runs, along_with=["depth"]).to_dict("records")
+    assert (row["verdict"], row["n_edge"]) == ("moves", 2)
+    family = runs[[(d, s) in ((2, 1), (4, 1 / 16)) for d, s in zip(runs["depth"], runs["density"], strict=True)]]
+    [row] = drift(family, along_with=["depth"]).to_dict("records")  # one optimum at every density: one line
+    assert (row["verdict"], row["n"], row["n_edge"]) == ("moves", 2, 1)
+
+
+def test_lines_with_heights_of_their_own_do_not_bend_or_tilt_the_drift_where_one_lacks_a_place() -> None:
+    def loss(trial: Trial) -> float:
+        return 2 + 0.05 * (math.log2(trial.lr) + (8.0 if trial.depth == 2 else 6.0)) ** 2
+
+    runs = made_runs(loss, {"density": DENSITIES, "depth": [2, 4], "lr": OCTAVES, "seed": [0, 1]})
+    lacking = (runs["density"] == 1) & (runs["depth"] == 4) | (runs["density"] == 1 / 16) & (runs["depth"] == 2)
+    [row] = drift(runs[~lacking], along_with=["depth"]).to_dict("records")
+    assert row["drift"] == pytest.approx(0, abs=1e-6)
+    assert row["verdict"] == "stable"
+
+
+def test_optima_of_which_no_two_are_on_one_line_make_no_drift() -> None:
+    runs = made_runs(deep, {"density": [1, 1 / 2], "depth": [2, 4], "lr": OCTAVES, "seed": [0, 1]})
+    crossed = (runs["density"] == 1) & (runs["depth"] == 4) | (runs["density"] == 1 / 2) & (runs["depth"] == 2)
+    wide = runs[crossed].assign(depth=lambda t: t["depth"] + 4)
+    both = pd.concat([runs[~crossed], wide])  # four depths, two at each density
+    [row] = drift(both, along_with=["depth"]).to_dict("records")
+    assert (row["verdict"], row["drift"] != row["drift"]) == ("undetermined", True)
+
+
 def test_along_width_the_slope_is_per_doubling() -> None:
     def loss(trial: Trial) -> float:
         return 2 + 0.05 * (math.log2(trial.lr) + 7.3 + 0.8 * math.log2(trial.width / 128)) ** 2

@@ -110,9 +110,9 @@ def test_the_command_trains_with_the_engine_that_is_said(
     monkeypatch.setitem(ENGINES, "torch", fake.TRAIN)
     words = ["fake", "--engine", "torch", "--device", "cpu", "--workers", "1"]
     assert main(["plan", *words]) == 0
-    assert "1 ensembles on 1 workers (cpu, torch engine)" in capsys.readouterr().out
+    assert "1 ensemble on 1 worker (cpu, torch engine)" in capsys.readouterr().out
     assert main(["run", *words]) == 0
-    assert "1 of 1 trials stored" in capsys.readouterr().out
+    assert "1 of 1 trial stored" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_plan_says_which_engine_serves_and_why_not_native(
     fake.order(tmp_path, seconds=0)
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "fake", "--device", "cpu", "--workers", "1"]) == 0
-    assert f"on 1 workers (cpu, {said}" in capsys.readouterr().out
+    assert f"on 1 worker (cpu, {said}" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("native")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from hpsweep.spec import Trial
 from hpsweep.sweep import local
 from hpsweep.sweep.execute import place
 from hpsweep.sweep.local import visible_gpus
-from hpsweep.sweep.worker import Ensemble, Failure, Result, attempt
+from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt, joined
 from tests import fake_training as fake
 
 
@@ -32,6 +33,8 @@ class Recorder:
         self.waiting, self.running = list(ensembles), 0
         self.outcomes: list[tuple[Ensemble, Result | Failure]] = []
         self.steps: list[int] = []
+        self.parts: list[tuple[Ensemble, Part]] = []
+        self.ticks = 0
 
     def next(self) -> Ensemble | None:
         if not self.waiting:
@@ -42,6 +45,12 @@ class Recorder:
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
         self.running -= 1
         self.outcomes.append((ensemble, outcome))
+
+    def part(self, ensemble: Ensemble, part: Part) -> None:
+        self.parts.append((ensemble, part))
+
+    def tick(self) -> None:
+        self.ticks += 1
 
     def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
         self.steps.append(step)
@@ -173,6 +182,30 @@ def test_attempt_speaks_of_progress_now_and_then(monkeypatch: pytest.MonkeyPatch
     heard: list[int] = []
     attempt("counts:train", (Trial(steps=1),), "cpu", lambda step, steps: heard.append(step))
     assert 0 < len(heard) < 30
+
+
+def test_trials_that_are_whole_before_the_others_come_in_parts_and_every_one_once(tmp_path: Path) -> None:
+    (ensemble,) = ensembles(tmp_path, 48)
+    fake.order(tmp_path, one_by_one=True, seconds=0)
+    for every in (0.0, 1e9):
+        parts: list[Part] = []
+        result = attempt(fake.TRAIN, ensemble, "cpu", lambda *_: None, parts.append, every=every)
+        assert isinstance(result, Result)
+        assert len(parts) == (48 if every == 0 else 0)
+        for of in (
+            lambda found: [row["trial_id"] for row in found.rows],
+            lambda found: found.curves.get("trial_id", []),
+        ):
+            assert [i for part in (*parts, result) for i in of(part)] == [trial.trial_id for trial in ensemble]
+    whole = attempt(fake.TRAIN, ensemble, "cpu", lambda *_: None)  # as nobody asks for parts
+    assert isinstance(whole, Result)
+    assert len(whole.rows) == 48
+
+
+def test_parts_are_joined_whatever_columns_their_curves_have() -> None:
+    one, other, none = Part([{"a": 1}], {"step": [1]}), Part([{"a": 2}], {"step": [2, 3]}), Part([{"a": 3}], {})
+    assert joined(joined(none, one), other) == Part([{"a": 3}, {"a": 1}, {"a": 2}], {"step": [1, 2, 3]})
+    assert joined(one, none) == Part([{"a": 1}, {"a": 3}], {"step": [1]})
 
 
 def _counts(trials: Ensemble, *, device: str, progress: Any) -> Any:
@@ -321,6 +354,31 @@ def a_cluster() -> Iterator[tuple[str, int]]:
 
 def stored(folder: Path) -> set[str]:
     return store.finished(store.read_runs(folder / "results" / "fake"))
+
+
+def test_on_ray_the_plan_hears_of_parts_before_the_result_and_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpsweep.sweep import cluster
+
+    monkeypatch.setattr(cluster, "_LOOK_SECONDS", 0.0)
+    (ensemble,) = work = ensembles(tmp_path, 48)
+    part, result = Part([{"trial_id": "x"}], {}), Result([], {})
+    messages: list[tuple[str, Any]] = [("a", (1, 10)), ("a", part), ("a", result)]
+    mailbox = SimpleNamespace(
+        give=SimpleNamespace(remote=lambda key, given: None),
+        drain=SimpleNamespace(remote=lambda: [messages.pop(0)] if messages else []),
+    )
+    plan = Recorder(work)
+    searcher, callback = cluster._suggestions(SimpleNamespace(get=lambda value: value), plan, mailbox)
+    monkeypatch.setattr(plan, "next", lambda: ensemble)
+    plan.running = 1
+    messages.insert(0, ("b", part))  # of nobody that runs
+    assert searcher.suggest("a") == {"ensemble": "a"}
+    for _ in range(3):
+        callback.on_step_end(1, [])
+    assert (plan.steps, plan.parts, plan.outcomes) == ([1], [(ensemble, part)], [(ensemble, result)])
+    assert plan.ticks == 4
 
 
 @pytest.mark.ray

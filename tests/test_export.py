@@ -417,7 +417,7 @@ def test_a_card_that_was_changed_is_refused_by_every_export() -> None:
             export(dataclasses.replace(card, kinds=kinds), to)
         with pytest.raises(ValueError, match=r"the card is not whole \(schedule has no warmup_fraction, .*\); make it"):
             export(dataclasses.replace(card, schedule={}), to)
-        with pytest.raises(ValueError, match=r"lr is -1.0; allowed: \(0, inf\)"):
+        with pytest.raises(ValueError, match=r"lr is -1.0; allowed: \(0, 1e\+30\]"):
             export(dataclasses.replace(card, base=card.base | {"lr": -1.0}), to)
 
 
@@ -448,7 +448,9 @@ def test_the_card_for_nanogpt_on_the_page_is_made_and_exported_by_its_commands(
         assert main(words) == 0
     capsys.readouterr()
     config = run_config((tmp_path / "config.py").read_text())
-    assert (config["sparsity"], config["n_embd"], config["learning_rate"]) == (0.9375, 1024, 0.005231755069485496)
+    assert (config["sparsity"], config["n_embd"]) == (0.9375, 1024)
+    # a fit: its last digits differ between the kernels that processors multiply matrices with
+    assert config["learning_rate"] == pytest.approx(0.0052317550694855, rel=1e-9)
 
 
 def test_an_unknown_trainer_is_refused_with_those_there_are() -> None:

@@ -26,7 +26,7 @@ from hpsweep.proxy.outcome import Outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
-from tests.native_library import SANITIZER, TARGETS, pieces, use
+from tests.native_library import SANITIZER, TARGET, TARGETS, pieces, use
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs a C compiler")
 
@@ -54,9 +54,9 @@ TRIALS = {
 
 @pytest.fixture(autouse=True)
 def sanitized(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a sanitizer every test trains by its library."""
-    if SANITIZER:
-        use("this processor", monkeypatch)
+    """Under a sanitizer every test trains by its library, and by that of a lesser processor where one is named."""
+    if SANITIZER or TARGET:
+        use(TARGET or "this processor", monkeypatch)
 
 
 def _bin_source(folder: Path, vocabulary: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,9 +178,9 @@ def test_cc_names_the_compiler_and_targets_are_tried_until_one_is_known(
     assert build.compiled().native_lanes() == (4 if X86 else build.compiled().native_lanes())
 
 
-def test_a_cc_that_does_not_exist_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "/no/such/cc -O1")
-    assert native.unavailable() == "CC=/no/such/cc -O1 was not found"
+def test_a_cc_that_does_not_exist_is_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CC", f"{tmp_path}/cc -O1")
+    assert native.unavailable() == f"CC={tmp_path}/cc -O1 was not found"
     for unusable in ("gcc 'no end", " "):
         build._built.cache_clear()
         monkeypatch.setenv("CC", unusable)
@@ -361,6 +362,124 @@ def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> Non
     answers = {process.communicate()[0] for process in processes}
     assert len(answers) == 1
     assert len(_built(tmp_path)) == 1
+
+
+# --- a library that another user could have planted ---
+
+OTHER = 12345  # a user that this machine need not know
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to another user")
+
+
+def _planted(folder: Path) -> Path:
+    """The folder with a library that is named as the engine's would be; loaded, it leaves a mark."""
+    assert COMPILER is not None
+    cache = folder / "hpsweep"
+    cache.mkdir(parents=True, exist_ok=True)
+    honest = build.compile_library([*build.FLAGS, *build.TARGETS[-1]], compiler=COMPILER, folder=cache)
+    key = honest.name.split("-")[1]
+    honest.unlink()
+    mark = cache.parents[1] / "planted was loaded"
+    source = cache / "planted.c"
+    source.write_text(f'#include <stdio.h>\n__attribute__((constructor)) void mark(void) {{ fopen("{mark}", "w"); }}\n')
+    made = cache / "planted.so"
+    subprocess.run([*shlex.split(COMPILER), "-shared", "-fPIC", str(source), "-o", str(made)], check=True)
+    source.unlink()
+    made.chmod(0o755)
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()[:16]
+    return made.replace(cache / f"native-{key}-{digest}.so")
+
+
+def _owned(path: Path) -> None:
+    os.chown(path, OTHER, OTHER, follow_symlinks=False)
+
+
+def _linked(home: Path, library: Path) -> None:
+    """The cache is a link of another user's to a folder of another user's."""
+    moved = home.parent / "elsewhere"
+    library.parent.rename(moved)
+    _owned(moved)
+    library.parent.symlink_to(moved)
+    _owned(library.parent)
+
+
+def _library_is_a_link(home: Path, library: Path) -> None:
+    library.rename(home.parent / "elsewhere.so")
+    library.symlink_to(home.parent / "elsewhere.so")
+
+
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "the library is another user's": lambda home, library: _owned(library),
+    "the library is writable for its group": lambda home, library: library.chmod(0o775),
+    "the library is writable for all": lambda home, library: library.chmod(0o757),
+    "the library is a link": _library_is_a_link,
+    "the library is a pipe": lambda home, library: (library.unlink(), os.mkfifo(library)),
+    "the folder is another user's": lambda home, library: _owned(library.parent),
+    "the folder is writable for its group": lambda home, library: library.parent.chmod(0o770),
+    "the folder is writable for all": lambda home, library: library.parent.chmod(0o777),
+    "the folder is for all, as /tmp": lambda home, library: library.parent.chmod(0o1777),
+    "the folder above is another user's": lambda home, library: _owned(home),
+    "the folder above is writable for all": lambda home, library: home.chmod(0o777),
+    "the folder is a link of another user's": _linked,
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("way", PLANTED)
+def test_a_library_that_another_user_could_have_planted_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    if "another user's" in way and os.getuid() != 0:
+        pytest.skip("only root can give files to another user")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(build, "TARGETS", build.TARGETS[-1:])
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    library = _planted(home)
+    PLANTED[way](home, library)
+    assert native.unavailable() is None
+    assert not (tmp_path / "planted was loaded").exists()
+    assert {row["engine"] for row in train([TINY]).rows} == {"native"}
+
+
+@needs_compiler
+def test_the_planted_library_would_have_been_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of this user's own, in a folder of this user's own, it is loaded: the test above can fail."""
+    monkeypatch.setattr(build, "TARGETS", build.TARGETS[-1:])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir(mode=0o700)
+    _planted(tmp_path / "home").parent.chmod(0o700)
+    assert native.unavailable() is not None
+    assert (tmp_path / "planted was loaded").exists()
+
+
+@needs_compiler
+@needs_root
+def test_without_any_folder_of_its_own_the_engine_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path))
+    for folder in (tmp_path / "cache", tmp_path / f"hpsweep-{os.getuid()}"):
+        folder.mkdir()
+        _owned(folder)
+    why = str(native.unavailable())
+    assert f"hpsweep-{os.getuid()} belongs to another user; set XDG_CACHE_HOME to a folder of yours" in why
+    assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
+
+
+@needs_compiler
+def test_a_generous_umask_makes_no_library_that_others_may_write(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert native.unavailable() is None
+    finally:
+        os.umask(before)
+    cache = tmp_path / "cache/hpsweep"
+    (library,) = cache.iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (library, cache, cache.parent)] == [0o700] * 3
+    stamp = library.stat().st_mtime_ns
+    build._built.cache_clear()
+    assert native.unavailable() is None
+    assert library.stat().st_mtime_ns == stamp
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -200,12 +200,14 @@ UNDECIDED: dict[str, tuple[nn.Module, nn.Module, str, dict[str, Any]]] = {
     ),
     "a vector": (
         Raw(64, lambda w: (w,)), Raw(32, lambda w: (w,)),
-        r"extra \(64,\) in Raw is a gain or a bias: kinds=\{'extra': 'norm'\} or 'bias'",
+        r"extra \(64,\) in Raw is a gain, a bias or a token: kinds=\{'extra': 'keep'\} \(it begins as it is built\), "
+        r"'norm' or 'bias'; or 'embedding' for a token, which is drawn",
         {"kinds": {"extra": "norm"}},
     ),
     "keys of fixed size": (
         FixedHeads(64), FixedHeads(32),
-        r"key.weight maps from a width to a fixed size, and is not the only one: kinds=\{'key.weight': 'readout'\} if "
+        r"key.weight \(8, 64\) in Linear maps from a width to a fixed size, and is not the only one: "
+        r"kinds=\{'key.weight': 'readout'\} if "
         "it is an end of the model, or 'hidden' if it lies within",
         {"kinds": {"key.*": "hidden", "value.*": "hidden"}},
     ),
@@ -342,10 +344,11 @@ def test_bad_input_is_one_message_with_the_remedy(case: str) -> None:
 def test_initial_weights_follow_the_plan() -> None:
     model = Toy(256)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(7.0)
         model.blocks[0].norm.weight.fill_(0.0)  # a gain around zero, as some models have
     made = plan(model, Toy(32), "mup")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7.0)
     made.init_(model, init_std=0.1, seed=0)
     model.requires_grad_(False)
     up = model.blocks[0].up

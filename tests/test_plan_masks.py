@@ -81,7 +81,8 @@ OPTIMIZERS: dict[str, Make] = {
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_pruned_weights_are_zero_at_every_step_with_accumulated_gradients(make: str) -> None:
     model, plan = sparse_toy(optimizer="sgd" if make == "SGD" else "adam")
-    optimizer = OPTIMIZERS[make](plan.param_groups(model, lr=0.01, weight_decay=0.1))
+    decay = 0.0 if make == "RMSprop" else 0.1  # RMSprop's would be added to the gradient
+    optimizer = OPTIMIZERS[make](plan.param_groups(model, lr=0.01, weight_decay=decay))
     plan.attach(model, optimizer)
     masks = plan.masks(model)
     weights = dict(model.named_parameters())
@@ -201,34 +202,9 @@ def test_attaching_refuses_what_it_cannot_hold() -> None:
     with torch.no_grad():
         model.blocks[1].up.weight.fill_(1.0)
     with pytest.raises(
-        ValueError, match=r"blocks.1.up.weight has 28672 nonzero weights outside of its mask; begin with"
+        ValueError, match=r"blocks.1.up.weight has 28672 nonzero weights outside of its mask: .* of plan.init_"
     ):
         plan.attach(model, optimizer)
-
-
-class Own(torch.optim.Optimizer):
-    """An optimizer that no list knows."""
-
-    def __init__(self, groups: Any) -> None:
-        super().__init__(groups, {"lr": 0.1})
-
-    def step(self, closure: Any = None) -> None:
-        """Nothing."""
-
-
-@pytest.mark.parametrize(
-    "name", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "SGD", "ASGD"]
-)
-def test_an_optimizer_of_the_other_rules_is_refused(name: str) -> None:
-    right, wrong = ("sgd", "adam") if "SGD" in name else ("adam", "sgd")
-    model, plan = sparse_toy(optimizer=wrong)
-    with pytest.raises(
-        ValueError, match=rf"is for {wrong}, and {name} is not.*parametrize\(\.\.\., optimizer='{right}'\)"
-    ):
-        plan.attach(model, getattr(torch.optim, name)(plan.param_groups(model, lr=0.01)))
-    for rule in ("adam", "sgd"):
-        model, plan = sparse_toy(optimizer=rule)
-        plan.attach(model, Own(plan.param_groups(model, lr=0.01)))
 
 
 REWRITTEN: dict[str, tuple[str, Callable[[dict[str, Any]], Any], str]] = {

@@ -54,6 +54,15 @@ def test_every_cell_is_drawn_and_the_held_out_ones_open_beside_it(law: Law) -> N
     assert sum(line.get_color() == "white" for line in ax.lines) == len(largest) == 20
 
 
+def test_raw_residuals_are_drawn_in_the_unit_of_the_loss(law: Law) -> None:
+    residuals = pd.DataFrame(law.residuals)
+    residuals["residual"] = residuals["loss"] - residuals["predicted"]
+    ax = plot_law.residuals_by_sparsity(residuals, axes(), log=False)
+    drawn = [float(y) for line in ax.lines if line.get_linestyle() == "None" for y in np.atleast_1d(line.get_ydata())]
+    assert max(drawn) == pytest.approx(residuals["residual"].max())
+    assert ax.get_ylabel() == "measured above predicted (unit of the loss)"
+
+
 def test_residuals_are_drawn_in_percent_by_sparsity(law: Law) -> None:
     residuals = pd.DataFrame(law.residuals)
     ax = plot_law.residuals_by_sparsity(residuals, axes())

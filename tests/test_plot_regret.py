@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from hpsweep.analysis.plot_regret import draw_regret, regret_figure, regret_heatmap, thousandths
+from hpsweep.analysis.plot_output import USUAL
+from hpsweep.analysis.plot_regret import regret_figure, regret_heatmap, regret_of, thousandths
+from hpsweep.analysis.plots import save_all
 from hpsweep.analysis.regret_matrix import regret_matrix
 from tests.test_regret_matrix import sweep
 
@@ -37,7 +39,9 @@ def test_bounds_and_fits_are_marked_and_what_is_unknown_has_no_number() -> None:
     assert drawn[(1, 0)].startswith("~>")
     assert (0, 1) not in drawn
     labels = [text.get_text() for text in regret_figure(matrix).legends[0].get_texts()]
-    assert labels == ["bold: 95 % interval excludes 0", "~ fitted, no run there", "> at least", "diverged"]
+    assert labels == [
+        "bold: 95 % interval excludes 0", "~ fitted, no run there", "> at least", "used where tuned", "diverged",
+    ]  # fmt: skip
 
 
 def test_a_regret_whose_interval_excludes_zero_is_bold() -> None:
@@ -61,7 +65,7 @@ def test_regrets_are_written_in_two_digits(regret: float, text: str) -> None:
 
 
 def test_the_figure_is_drawn_for_several_places_only(tmp_path: Path) -> None:
-    paths = draw_regret(sweep(), tmp_path)
+    paths = save_all(regret_of(sweep()), tmp_path, USUAL)
     assert [path.name for path in paths] == ["regret_lr.png", "regret_lr.svg"]
     assert all(path.stat().st_size > 5000 for path in paths)
-    assert draw_regret(sweep(density=[1]), tmp_path) == []
+    assert list(regret_of(sweep(density=[1]))) == []

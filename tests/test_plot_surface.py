@@ -11,8 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.surface import simulated
-from hpsweep.analysis.plot_surface import draw_surfaces, heat_scale, heat_table, surface_heatmaps, verdict_text
+from hpsweep.analysis.plot_output import USUAL
+from hpsweep.analysis.plot_surface import heat_scale, heat_table, surface_heatmaps, surfaces, verdict_text
 from hpsweep.analysis.plot_tables import records
+from hpsweep.analysis.plots import save_all
 from hpsweep.analysis.surface import surface
 from hpsweep.spec import Trial
 from tests.test_optimum import made_runs
@@ -105,14 +107,14 @@ def test_settings_at_random_are_drawn_as_points_and_files_are_written(tmp_path: 
     figure = surface_heatmaps(made)
     drawn = [collection for collection in figure.axes[0].collections if len(collection.get_offsets()) > 1]
     assert sum(len(collection.get_offsets()) for collection in drawn) == made[made.status == "ok"]["lr"].nunique()
-    paths = draw_surfaces(made, tmp_path)
+    paths = save_all(surfaces(made), tmp_path, USUAL)
     assert [path.name for path in paths] == ["surface_lr_init_std.png", "surface_lr_init_std.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)
-    assert draw_surfaces(made[np.isclose(made["lr"], made["lr"].iloc[0])], tmp_path) == []
+    assert list(surfaces(made[np.isclose(made["lr"], made["lr"].iloc[0])])) == []
 
 
-def test_other_fields_that_vary_have_a_figure_each(runs: pd.DataFrame, tmp_path: Path) -> None:
+def test_other_fields_that_vary_have_a_figure_each(runs: pd.DataFrame) -> None:
     wide = pd.concat([runs, runs.assign(width=512, trial_id=runs["trial_id"] + "w")])
-    names = [path.name for path in draw_surfaces(wide[wide["scheme"] == "sp"], tmp_path) if path.suffix == ".png"]
+    names = [name for name, _ in surfaces(wide[wide["scheme"] == "sp"])]
     assert len(names) == 2
-    assert "surface_lr_init_std_at_width_512.png" in names
+    assert "surface_lr_init_std_at_width_512" in names

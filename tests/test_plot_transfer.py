@@ -31,7 +31,7 @@ def test_the_bar_is_the_regret_and_the_star_the_loss_at_the_cards_setting() -> N
     assert (x, y) == ([pytest.approx(2.0**-7)], [pytest.approx(2.1)])
     ((x, y),) = lines(ax, linewidth=4.0)
     assert (x, y) == ([pytest.approx(2.0**-7)] * 2, [pytest.approx(1.9), pytest.approx(2.1)])
-    assert any("regret 0.200 [0.200, 0.200]\nnats/token, 10.5 %" in text.get_text() for text in ax.texts)
+    assert any("regret 0.200 [0.200, 0.200]\nnats/byte, 10.5 %" in text.get_text() for text in ax.texts)
 
 
 def test_there_is_a_panel_per_card_in_the_order_of_the_schemes_with_its_own_curves() -> None:
@@ -43,7 +43,10 @@ def test_there_is_a_panel_per_card_in_the_order_of_the_schemes_with_its_own_curv
     for ax in figure.axes:  # mup's proxy is supar's: dense, the two are one
         assert len(lines(ax, linewidth=1.2)) == 2
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[:2] == ["proxy: width 64, dense", "target: width 256, density 1/16"]
+    assert labels == [
+        "proxy: width 64, dense", "proxy's optimum", "the setting carried", "target: width 256, density 1/16",
+        "target's own optimum, 95 % interval", "target at that setting", "regret", "loss at its own optimum",
+    ]  # fmt: skip
     assert "diverged" not in labels
 
 
@@ -52,7 +55,8 @@ def test_without_the_proxys_runs_the_targets_curve_stands_alone() -> None:
         figure = transfer_figure(curves([carded()], tuned(), proxies))
         drawn = [x for x, _ in lines(figure.axes[0], linewidth=1.2) if x]
         assert len(drawn) == 1
-        assert figure.legends[0].get_texts()[0].get_text() == "target: width 256, density 1/16"
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels[:2] == ["the setting carried", "target: width 256, density 1/16"]
 
 
 def test_bounds_and_what_is_not_known_are_said_and_divergences_marked() -> None:

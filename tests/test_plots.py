@@ -105,7 +105,7 @@ def test_a_curve_is_the_mean_and_range_of_the_seeds_that_finished_and_counts_the
 
 
 def test_runs_that_differ_in_more_than_the_lines_are_refused(runs: pd.DataFrame) -> None:
-    wider = runs.assign(width=256)
+    wider = runs.assign(width=256, trial_id=runs["trial_id"].str[::-1])
     with pytest.raises(ValueError, match=r"differ in width \(128, 256\).*select one"):
         plots.curve_table(pd.concat([runs, wider]))
 
@@ -316,7 +316,7 @@ def test_draw_all_writes_equal_bytes_again_and_leaves_no_file_or_setting_behind(
 
 def drawn(monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame) -> list[str]:
     """Names of the figures of draw_all, which are drawn and not written."""
-    monkeypatch.setattr(style, "save", lambda figure, path: [path.with_name(f"{path.name}.png")])
+    monkeypatch.setattr(style, "save", lambda figure, path, formats: [path.with_name(f"{path.name}.png")])
     return names(plots.draw_all(table, Path("results")))
 
 

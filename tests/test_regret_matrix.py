@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -146,3 +147,37 @@ def test_other_hyperparameters_come_with_the_setting() -> None:
 def test_wrong_arguments_are_named_with_the_remedy(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regret_matrix(sweep(), **arguments)
+
+
+def parabola(optimum: float) -> Callable[[Trial], float]:
+    return lambda trial: 2 + 0.05 * (math.log2(trial.lr) - optimum) ** 2
+
+
+def searched_together() -> pd.DataFrame:
+    """lr and init std on one grid at two densities; at init std 0.02 the losses are flat in lr, and lower by 0.037."""
+
+    def loss(trial: Trial) -> float:
+        if trial.init_std == 0.02:
+            return 1.963 + 0.001 * math.sin(40 * math.log2(trial.lr))
+        return parabola(-7.0 + 0.3 * math.log2(trial.density))(trial) + 0.5 * (trial.init_std - 0.08)
+
+    grid = {"density": [1.0, 1 / 4], "init_std": [0.02, 0.08, 0.16], "lr": OCTAVES, "seed": [0, 1]}
+    return made_runs(loss, grid, noise=0.002)
+
+
+def test_the_diagonal_is_zero_where_other_hyperparameters_were_searched_too() -> None:
+    table = regret_matrix(searched_together())
+    here = table[table["tuned_density"] == table["used_density"]]
+    assert here["regret"].tolist() == [0.0, 0.0]
+    assert here["own_value"].tolist() == here["setting"].tolist()
+    assert set(table["status"]) <= {"flat", "edge", "none"}  # a lower loss was measured, without an optimum
+    assert table["why"].str.contains("a setting without one").all()
+    text = matrix_text(table)
+    assert [text.loc[place, place] for place in ("1", "1/4")] == ["0", "0"]
+
+
+def test_the_diagonal_is_zero_where_the_optimum_is_a_bound() -> None:
+    runs = made_runs(parabola(-1.0), {"density": [1.0, 1 / 4], "lr": OCTAVES, "seed": [0, 1]}, noise=0.01)
+    table = regret_matrix(runs)
+    assert (table["status"] == "edge").all()
+    assert table.loc[table["tuned_density"] == table["used_density"], "regret"].tolist() == [0.0, 0.0]

@@ -220,7 +220,7 @@ def costs_of(*rows: tuple[float, float, float, str]) -> str:
 
 def test_the_largest_regret_is_an_estimate_and_the_largest_upper_end_is_what_it_may_reach() -> None:
     said = costs_of((0.0, 0.0, 0.0, "ok"), (0.005, -0.01, 0.012, "ok"), (0.001, -0.013, 0.019, "ok"))
-    assert "costs 0.005 nats/token [−0.010, 0.012] or 0.2 % at width 128, the largest estimate of 2 places" in said
+    assert "costs 0.005 nats/byte [−0.010, 0.012] or 0.2 % at width 128, the largest estimate of 2 places" in said
     assert said.endswith("Its 95 % intervals reach up to 0.019, at width 256.")
     assert "at most" not in said
     said = costs_of((0.005, -0.01, 0.02, "ok"), (0.001, -0.013, 0.019, "ok"))
@@ -244,7 +244,7 @@ def test_a_scheme_that_is_better_after_tuning_is_named_with_both_losses() -> Non
     sweep = sweep_of(grid={**SMALL, "scheme": ["sp", "supar"]})
     runs = runs_of(sweep, val_loss=lambda trial: loss_of(trial) - 0.1 * (trial.scheme == "sp" and trial.density == 1))
     rival = next(text for text in concluded(runs, sweep) if "best everywhere" in text)
-    assert re.search(r"SP, re-tuned at width 128, density 1, reaches 2\.00\d nats/token, 0\.\d+ below SuPar", rival)
+    assert re.search(r"SP, re-tuned at width 128, density 1, reaches 2\.00\d nats/byte, 0\.\d+ below SuPar", rival)
     worse = runs_of(sweep, val_loss=lambda trial: loss_of(trial) + 0.1 * (trial.scheme == "sp"))
     assert not any("best everywhere" in text for text in concluded(worse, sweep))
 

@@ -94,7 +94,8 @@ def test_adams_eps_follows_the_width_that_a_gradient_comes_from(scheme: Scheme) 
     """A matrix's gradient is its output's times its input, which does not shrink; the readout's is 1 / m_d times it."""
     eps = {kind: eps_multiplier(scheme, kind, m_d=4.0, m_out=2.0) for kind in get_args(Kind)}
     assert eps == {
-        "embedding": 1 / 4, "hidden": 1 / 2, "residual_out": 1 / 2, "norm": 1 / 4, "bias": 1 / 4, "readout": 1 / 4,
+        "embedding": 1 / 4, "hidden": 1 / 2, "residual_out": 1 / 2, "norm": 1 / 4, "bias": 1 / 4, "keep": 1 / 4,
+            "readout": 1 / 4,
     }  # fmt: skip
     assert {eps_multiplier("sp", kind, m_d=4.0, m_out=2.0) for kind in get_args(Kind)} == {1.0}
 

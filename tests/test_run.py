@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,11 @@ def train_all(folder: Path, sweep: Sweep | None = None, **options: Any) -> tuple
     return run(sweep or fake.sweep(folder), folder / "results", **{**fixed, **options}), reporter
 
 
+def free(folder: Path) -> Any:
+    """A folder as `store.lock` gives it, which nobody else wants."""
+    return SimpleNamespace(path=folder, check=lambda: None, writing=lambda: contextlib.nullcontext(folder))
+
+
 def stored(folder: Path) -> set[str]:
     return store.finished(store.read_runs(folder / "results" / "fake"))
 
@@ -78,8 +84,8 @@ def test_a_run_stores_every_trial_once_and_says_what_made_it(tmp_path: Path) -> 
     last = reporter.statuses[-1]
     assert (last.total, last.done, last.eta) == (48, 48, None)
     assert last.best == {
-        "density 1": "3.0000 nats/token at lr 2^-8",
-        "density 1/4": "3.0000 nats/token at lr 2^-8",
+        "density 1": "3.0000 nats/byte at lr 2^-8",
+        "density 1/4": "3.0000 nats/byte at lr 2^-8",
     }
 
 
@@ -181,7 +187,7 @@ def test_a_trial_that_kills_every_worker_becomes_a_failed_row(tmp_path: Path) ->
 def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path: Path) -> None:
     sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
     datasets = {sweep.base.data: load_dataset(sweep.base.data)}
-    asked = _Plan(sweep, tmp_path, [], Cost(datasets), 1, 2, Quiet())
+    asked = _Plan(sweep, free(tmp_path), [], Cost(datasets), 1, 2, Quiet())
     asked.done(asked.next() or (), Failure("among two"))
     for failure in (Failure("alone"), Failure("the worker died", died=True)):
         ensemble = asked.next()
@@ -194,7 +200,7 @@ def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path
 
 def test_the_time_to_go_counts_what_is_half_done(tmp_path: Path) -> None:
     sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
-    plan = _Plan(sweep, tmp_path, [], Cost({sweep.base.data: load_dataset(sweep.base.data)}), 1, 1, Quiet())
+    plan = _Plan(sweep, free(tmp_path), [], Cost({sweep.base.data: load_dataset(sweep.base.data)}), 1, 1, Quiet())
     ensemble = plan.next()
     assert ensemble
     assert plan.status().eta is None
@@ -379,7 +385,8 @@ def test_a_plan_counts_what_is_missing_and_times_it_by_a_probe_and_then_by_what_
     options: dict[str, Any] = {"workers": 2, "ensemble_size": 8, "device": "cpu", "train": fake.TRAIN}
     planned = plan(sweep, tmp_path / "results", **options)
     assert not (tmp_path / "results").exists()
-    assert [what for what, _, _ in fake.log(tmp_path)] == (["started"] * 8 + ["trained"] * 8) * 3  # one at a time
+    warm_up, one_at_a_time = ["started", "trained"], ["started"] * 8 + ["trained"] * 8
+    assert [what for what, _, _ in fake.log(tmp_path)] == warm_up + 2 * one_at_a_time
     counted = ("trials", "ok", "missing", "ensembles", "workers")
     assert [planned[name] for name in counted] == [48, 0, 48, 6, 2]
     assert planned["seconds"] > 0

@@ -70,8 +70,8 @@ BAD = [
     ({"density": 0}, r"density is 0; allowed: \(0, 1\]"),
     ({"density": 1.5}, r"density is 1.5; allowed: \(0, 1\]"),
     ({"density": math.nan}, r"density is nan; give a finite number in \(0, 1\]"),
-    ({"lr": -1}, r"lr is -1; allowed: \(0, inf\)"),
-    ({"eps": 1e-31}, r"eps is 1e-31; allowed: \[1e-30, inf\)"),
+    ({"lr": -1}, r"lr is -1; allowed: \(0, 1e\+30\]"),
+    ({"eps": 1e-31}, r"eps is 1e-31; allowed: \[1e-30, 1e\+30\]"),
     ({"lr": math.nan}, "lr is nan; give a finite number"),
     ({"lr": math.inf}, "lr is inf; give a finite number"),
     ({"lr": "0.1"}, "lr is '0.1'; give a finite number"),
@@ -90,7 +90,33 @@ BAD = [
     ({"data": ""}, "data is ''; give a non-empty string"),
     ({"tokens": 100}, "exactly one of steps, tokens, tokens_per_parameter; got steps and tokens"),
     ({"steps": None}, "exactly one of steps, tokens, tokens_per_parameter; got none"),
+    # what no run has: a slip of the hand, or an attack
+    ({"width": 10**9}, r"width is 1000000000; allowed: whole numbers in \[1, 1048576\]"),
+    ({"depth": 10**9}, r"depth is 1000000000; allowed: whole numbers in \[1, 10000\]"),
+    ({"steps": 10**12}, r"steps is 1000000000000; allowed: whole numbers in \[1, 1e\+09\]"),
+    ({"context": 10**12}, r"context is 1000000000000; allowed: whole numbers in \[1, 1e\+08\]"),
+    ({"batch": 2**40}, "batch is 1099511627776; allowed"),
+    ({"eval_sequences": 10**12}, "eval_sequences is 1000000000000; allowed"),
+    ({"steps": None, "tokens": 10**30}, r"tokens is 10{30}; allowed: whole numbers in \[1, 1e\+16\]"),
+    ({"steps": None, "tokens": 10**16, "batch": 1}, r"tokens of 10{16} are 1.56e\+14 steps; allowed: at most 1e\+09"),
+    ({"steps": None, "tokens_per_parameter": 1e300}, r"tokens_per_parameter is 1e\+300; allowed: \(0, 1e\+09\]"),
+    ({"width": 2**20, "depth": 9999}, r"make 1.32e\+17 hidden weights; allowed: at most 1e\+13"),
+    ({"lr": 1e300}, r"lr is 1e\+300; allowed: \(0, 1e\+30\]"),
+    ({"clip": 1e31}, r"clip is 1e\+31; allowed: \(0, 1e\+30\]"),
+    ({"seed": 2**63}, "seed is 9223372036854775808; allowed"),
+    ({"width": 10**5000}, "width is an integer of 16610 bits; give a finite whole number in"),
+    ({"data": "x" * 10**6}, r"data is 'x{79}\.\.\. \(1000002 characters\); give at most 1000 characters"),
+    ({"data": "text:a\x1b[31m"}, r"data is 'text:a\\x1b\[31m'; give at most 1000 characters, none that steers"),
+    ({"scheme": ["sp"]}, r"scheme is \['sp'\]; allowed: sp, mup, supar"),
+    ({"width": None}, "width is None; give a finite whole number"),
 ]
+
+
+def test_the_largest_runs_there_are_pass_the_limits() -> None:
+    """Of about 10^12 weights on 10^14 tokens, at contexts of 10^7 and batches of 10^5."""
+    Trial(width=2**15, depth=128, head_size=128, context=8192, batch=12_000, tokens=10**14)
+    Trial(width=2**17, depth=20, head_size=128, context=10**7, batch=16, steps=10**8)
+    Trial(width=16, depth=1, head_size=16, density=1 / 1024, tokens_per_parameter=1e7)
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD)
@@ -204,6 +230,8 @@ def test_a_bad_sweep_is_refused_when_it_is_made(fields: dict[str, Any], message:
         ({"interval": math.inf}, "refine interval is inf; give a finite number"),
         ({"trials": 2.5}, "refine trials is 2.5; give a whole number of at least 1"),
         ({"extend": -1}, "refine extend is -1; give a finite number of at least 0"),
+        ({"trials": 10**12}, "refine trials is 1000000000000; give a finite number of at least 1 and at most 1000000"),
+        ({"extend": 1e9}, "refine extend is 1000000000.0; give a finite number of at least 0 and at most 100"),
         ({"coarse_seeds": "2"}, "refine coarse_seeds is '2'; give a finite number"),
     ],
 )
@@ -227,7 +255,33 @@ def test_quarter_octaves_are_told_from_other_values() -> None:
     assert octaves_within((2.0**-3, 2.0**1)) == [-3.0, -2.0, -1.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grid": {"seed": range(10**12)}}, r"the grid has 1e\+12 trials; allowed: at most 1e\+07"),
+        ({"grid": [{"seed": range(9 * 10**6)}, {"seed": range(9 * 10**6)}]}, r"the grid has 1.8e\+07 trials"),
+        ({"grid": "abc"}, "grid is 'abc'; give field names with their values"),
+        ({"grid": ["abc"]}, "grid is 'abc'; give field names with their values"),
+        ({"grid": 3}, "grid is 3; give field names with their values"),
+        ({"name": 3}, "sweep name 3: use at most 100 letters"),
+        ({"name": "n" * 101}, "use at most 100 letters"),
+        ({"space": 3}, "space is 3; give fields with"),
+        ({"search": ["grid"]}, r"search is \['grid'\]; allowed: grid"),
+        ({"search": "tpe", "space": {"lr": ("a", "b")}, "points": 2}, r"space of lr is \('a', 'b'\); it needs"),
+        ({"search": "tpe", "space": {"lr": (1e-3, 1e300)}, "points": 2}, r"with 0 < low < high <= 1e\+30"),
+        ({"search": "tpe", "space": {"lr": (1e-3, 1)}, "points": 10**9}, "at most 1000000 per group"),
+        ({"search": "tpe", "space": {"lr": (1e-3, 1)}, "points": True}, "points of at least 1"),
+        ({"search": "tpe", "space": {3: (1e-3, 1)}, "points": 2}, "space field 3 is not searched"),
+    ],
+)
+def test_a_sweep_that_no_machine_could_hold_or_that_is_none_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sweep(**{"name": "x", "base": BASE, **options})
+
+
 def test_an_impossible_target_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"width is 1000000000; allowed: whole numbers in \[1, 1048576\]"):
+        Target(width=10**9, density=0.5)
     with pytest.raises(ValueError, match=r"density is 0; allowed: \(0, 1\]"):
         Target(width=1024, density=0)
     with pytest.raises(ValueError, match="target width 1000 is not divisible by head_size 64"):

@@ -341,8 +341,8 @@ def test_many_parts_that_are_joined_while_they_are_read_are_all_there(
     monkeypatch.setattr(store, "_BATCH", 2)
     inner, reads = store._batches, []
 
-    def joined_after_the_first(folder: Path, schema: pa.Schema) -> Any:
-        for batch in inner(folder, schema):
+    def joined_after_the_first(folder: Path, schema: pa.Schema, **options: Any) -> Any:
+        for batch in inner(folder, schema, **options):
             yield batch
             reads.append(batch)
             if len(reads) == 1:
@@ -444,8 +444,8 @@ def test_compacting_a_folder_without_a_readable_part_writes_none(tmp_path: Path)
 HOLDER = """
 import sys, time
 from hpsweep import store
-with store.lock(sys.argv[1]) as stale:
-    print(stale or "free", flush=True)
+with store.lock(sys.argv[1]) as held:
+    print(held.stale or "free", flush=True)
     time.sleep(60)
 """
 
@@ -465,10 +465,10 @@ def test_a_folder_in_use_is_refused_with_who_holds_it_and_a_dead_holder_is_recog
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.communicate()
-    with store.lock(tmp_path) as stale:
-        assert f"process {holder.pid} " in (stale or "")
-    with store.lock(tmp_path) as stale:
-        assert stale is None
+    with store.lock(tmp_path) as held:
+        assert f"process {holder.pid} " in (held.stale or "")
+    with store.lock(tmp_path) as held:
+        assert held.stale is None
 
 
 def test_what_a_killed_writer_left_half_written_is_cleared_by_the_next_holder(tmp_path: Path) -> None:

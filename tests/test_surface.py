@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.surface import simulated
+from hpsweep.analysis.optimum import optima
 from hpsweep.analysis.surface import columns, searched_together, surface
 from hpsweep.analysis.surface_fit import Hull, hull, lowest
 from hpsweep.spec import Trial
@@ -278,3 +280,72 @@ def test_two_fields_were_searched_together_at_points_of_their_own_or_on_a_grid_o
     apart = made_runs(bowl(-7, -4), {"lr": LR}).assign(embedding_lr_mult=range(8))
     assert searched_together(apart) == ("lr", "embedding_lr_mult")
     assert searched_together(apart.assign(init_std=range(8))) is None
+
+
+# --- losses that fall to the last value tried ---
+
+LRS = [0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05]
+DECAYS = [0.1, 0.2, 0.3, 0.4, 0.6]
+
+
+def falling(lr: Any, decay: Any, power: float = 3.5) -> Any:
+    """A loss that falls to lr 0.054 at every decay."""
+    return 3.41 + 0.02 * (-4.2 - np.log2(lr)) ** power + 0.00075 * np.log2(lr / 0.05) * np.log2(decay)
+
+
+def of(settings: Any, loss: Any, names: tuple[str, str] = ("lr", "weight_decay")) -> pd.DataFrame:
+    runs = pd.DataFrame(settings, columns=list(names))
+    return runs.assign(scheme="mup", density=1.0, seed=0, status="ok", data_hash="x", val_loss=loss)
+
+
+@pytest.mark.parametrize("power", [2.5, 3.5, 5.0])
+def test_a_grid_whose_losses_fall_to_the_last_lr_at_every_decay_is_a_bound_and_open(power: float) -> None:
+    grid = np.array(list(itertools.product(LRS, DECAYS)))
+    [row] = surface(of(grid, falling(*grid.T, power)), over=["lr", "weight_decay"], resamples=200).to_dict("records")
+    assert (row["status"], row["status_lr"]) == ("edge", "edge")
+    assert (row["lr_opt"], math.isnan(row["lr_high"])) == (pytest.approx(0.05), True)
+    assert row["lr_low"] <= 0.03 + 1e-9
+    assert "extend the grid upwards" in row["why"]
+
+
+def test_a_grid_whose_losses_fall_to_the_first_value_is_a_bound_open_below() -> None:
+    grid = np.array(list(itertools.product(LRS, DECAYS)))
+    loss = falling(0.05 * 0.003 / grid[:, 0], grid[:, 1])  # the same, turned around
+    [row] = surface(of(grid, loss), over=["lr", "weight_decay"], resamples=200).to_dict("records")
+    assert (row["status_lr"], row["lr_opt"], math.isnan(row["lr_low"])) == ("edge", pytest.approx(0.003), True)
+    assert "extend the grid downwards" in row["why"]
+
+
+def test_the_second_field_of_a_pair_is_a_bound_too_where_every_line_falls_to_its_end() -> None:
+    lrs, stds = 2.0 ** np.arange(-10, -3.0), [0.02, 0.04, 0.06, 0.1]
+    grid = np.array(list(itertools.product(lrs, stds)))
+    loss = falling(grid[:, 1] / 2, 0.3) + 0.05 * (np.log2(grid[:, 0]) + 7.1) ** 2
+    [row] = surface(of(grid, loss, ("lr", "init_std")), resamples=200).to_dict("records")
+    assert (row["status_lr"], row["status_init_std"]) == ("ok", "edge")
+    assert (row["init_std_opt"], math.isnan(row["init_std_high"])) == (pytest.approx(0.1), True)
+    assert row["lr_low"] < 2**-7.1 < row["lr_high"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_scattered_points_whose_losses_fall_to_the_highest_lr_have_no_optimum_below_it(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    ends = np.log2([[0.003, 0.1], [0.05, 0.6]])
+    points = 2.0 ** generator.uniform(*ends, ([30, 60, 120][seed % 3], 2))
+    [row] = surface(of(points, falling(*points.T)), over=["lr", "weight_decay"], resamples=200).to_dict("records")
+    assert row["status_lr"] in ("edge", "flat")
+    assert not row["lr_high"] < points[:, 0].max() - 1e-9
+
+
+def test_a_weight_decay_of_0_in_a_grid_is_left_out_and_said() -> None:
+    grid = np.array(list(itertools.product(2.0 ** np.arange(-10, -4.0), [0.05, 0.1, 0.2, 0.4])))
+    loss = 3 + 0.02 * (np.log2(grid[:, 0]) + 7.2) ** 2 + 0.03 * (np.log2(grid[:, 1]) + 2.8) ** 2
+    runs = of(grid, loss)
+    zero = runs.iloc[:6].assign(weight_decay=0.0, val_loss=3.3, lr=2.0 ** np.arange(-10, -4.0))
+    both = pd.concat([runs, zero])
+    said = "weight_decay is 0 in 6 of 30 runs.* Their lowest loss is 3.3, that of the others 3.00"
+    with pytest.warns(UserWarning, match=said):
+        found = surface(both, over=["lr", "weight_decay"], resamples=200)
+    assert found.equals(surface(runs, over=["lr", "weight_decay"], resamples=200))
+    with pytest.warns(UserWarning, match=said):
+        alone = optima(both, by=["lr"], over="weight_decay", resamples=200)
+    assert alone["n_runs"].tolist() == [4] * 6

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,9 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.ensemble import train
 from hpsweep.spec import Target, Trial, trial_from_row
 from hpsweep.store import RUNS
+from hpsweep.target import checkpoint
 from hpsweep.target.checkpoint import checkpoint_path
+from hpsweep.target.ranks import Ranks
 from hpsweep.target.run import Run, train_target
 from hpsweep.target.trial import target_trial
 from tests.target_process import SHORT, TRIAL
@@ -156,25 +162,141 @@ def test_a_run_that_diverges_is_stored_with_its_step(tmp_path: Path) -> None:
         ({"data_hash": "0123456789abcdef"}, "has data_hash 0123456789abcdef, and this run has"),
         ({"mask": {"seed": 1, "density": 0.25, "hash": "another"}}, "has mask hash another, and this run has"),
         ({"trial_id": "another"}, "has trial_id another"),
-        ({"checkpoint_version": 2}, "is a checkpoint of version 2; this hpsweep reads 1"),
+        ({"checkpoint_version": 3}, "is a checkpoint of version 3; this hpsweep reads 2"),
+        ({"checkpoint_version": "2"}, "is a checkpoint of version '2'; this hpsweep reads 2"),
+        ({"checkpoint_version": True}, "is a checkpoint of version True"),
+        ({"checkpoint_version": None}, "is a checkpoint of version None"),
+        ({"mask": None}, "has mask hash None, and this run has"),
+        ({"step": 10**9}, r"step is 1000000000; allowed: whole numbers in \[1, 30\]"),
+        ({"step": -1}, "step is -1; allowed"),
+        ({"step": "1"}, "step is '1'; allowed"),
+        ({"step": 2}, r"train_losses has shape \[1\] of torch.float32, and this run has \[2\]"),
+        ({"seconds": float("nan")}, "seconds is nan; allowed"),
+        ({"seconds": "long"}, "seconds is 'long'; allowed"),
+        ({"train_losses": torch.tensor([torch.nan])}, "train_losses has numbers that are not finite"),
+        ({"train_losses": [1.0]}, "train_losses is a list, and no dense tensor"),
+        ({"weights": {}}, r"weights has 0 entries, unlike this run in block0.attention.out, block0.attention.qkv"),
+        ({"weights": [1]}, r"weights is \[1\], and no dictionary"),
+        ({"moments": None}, "moments is None, and no dictionary"),
+        (
+            {"weights": {"block0.norm1": torch.ones(63)}},
+            r"block0.norm1 has shape \[63\] of torch.float32, and .* \[64\]",
+        ),
+        ({"weights": {"block0.norm1": torch.ones(64).double()}}, "block0.norm1 has shape .64. of torch.float64, and"),
+        ({"weights": {"block0.norm1": torch.full((64,), torch.nan)}}, "block0.norm1 has numbers that are not finite"),
+        ({"weights": {"block0.norm1": torch.full((64,), -torch.inf)}}, "block0.norm1 has numbers that are not finite"),
+        ({"weights": {"block0.norm1": torch.ones(64).to_sparse()}}, "block0.norm1 is a Tensor, and no dense tensor"),
+        ({"weights": {"block0.mlp.in": torch.ones(256, 64)}}, "block0.mlp.in is not zero where its mask is"),
+        ({"moments": {"block0.norm1": {"exp_avg_sq": -torch.ones(64)}}}, "block0.norm1 has negative mean squares"),
+        ({"moments": {"block0.norm1": {"exp_avg": torch.full((64,), torch.nan)}}}, "exp_avg has numbers that are not"),
+        ({"moments": {"block0.norm1": {"step": torch.tensor(7.0)}}}, "block0.norm1 is of step 7, and not of 1"),
+        (
+            {"moments": {"block0.norm1": {"other": torch.tensor(7.0)}}},
+            "moments.block0.norm1 has .*unlike this run in other",
+        ),
     ],
 )
-def test_a_checkpoint_that_is_not_this_runs_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_a_checkpoint_that_is_not_this_runs_is_refused(begun: Path, change: dict[str, Any], words: str) -> None:
+    """Each with the SHA-256 of its own content, as someone who changes it on purpose would write it."""
+    path = checkpoint_path(begun, TRIAL)
+    checkpoint.write(path, _changed(torch.load(path), change))
+    with pytest.raises(ValueError, match=words) as refused:
+        _trained(begun)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).endswith("remove it to begin anew.")
+    assert not list(begun.glob("runs/*"))
+
+
+def _changed(old: Any, new: Any) -> Any:
+    if not isinstance(new, dict) or not new:
+        return new
+    return {**old, **{name: _changed(old.get(name, {}), value) for name, value in new.items()}}
+
+
+@pytest.fixture(scope="module")
+def first_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoint of a run that was stopped after its first step."""
+
     class Enough(Exception):
         pass
 
     def stop(*_: object) -> None:
         raise Enough
 
+    folder = tmp_path_factory.mktemp("begun") / "target"
     with pytest.raises(Enough):
-        _trained(tmp_path, checkpoint_every=1, progress=stop)
-    path = checkpoint_path(tmp_path, TRIAL)
-    torch.save({**torch.load(path), **change}, path)
-    with pytest.raises(ValueError, match=words):
-        _trained(tmp_path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"is no checkpoint, or damaged .*remove it to begin anew"):
-        _trained(tmp_path)
+        _trained(folder, checkpoint_every=1, progress=stop)
+    return folder
+
+
+@pytest.fixture
+def begun(first_step: Path, tmp_path: Path) -> Path:
+    """The same in a folder of its own."""
+    shutil.copytree(first_step, tmp_path / "target")
+    return tmp_path / "target"
+
+
+def _like_and_identity() -> tuple[checkpoint.Identity, checkpoint.Like]:
+    run = Run(TRIAL, load_dataset("stdlib"), Ranks(0, 1, torch.device("cpu")), compiled=False, accumulate=1)
+    return run.identity, run.like()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_checkpoint_of_which_one_bit_has_changed_is_refused(begun: Path, version: int) -> None:
+    """Wherever in the file; of version 1, which had no SHA-256, in its tensors and in what says what they are."""
+    path, (identity, like) = checkpoint_path(begun, TRIAL), _like_and_identity()
+    if version == 1:
+        torch.save({**torch.load(path), "checkpoint_version": 1}, path)
+        with zipfile.ZipFile(path) as records:
+            inside = [
+                (record.header_offset + 30 + len(record.filename) + 64, record.file_size)
+                for record in records.infolist()
+                if record.file_size > 128
+            ]
+    whole = path.read_bytes()
+    assert checkpoint.load(path, identity, like) is not None
+    random = np.random.default_rng(0)
+    places = {0, 1, len(whole) - 1, len(whole) - 64, len(whole) - 72, *random.integers(len(whole), size=60).tolist()}
+    if version == 1:
+        places = {start + size // 2 for start, size in inside}
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"is no checkpoint, or damaged .*remove it to begin anew"):
+            checkpoint.load(path, identity, like)
+    assert len(places) >= (20 if version == 1 else 60)
+
+
+def test_a_checkpoint_of_version_1_is_gone_on_from(begun: Path, uninterrupted: list[float]) -> None:
+    path = checkpoint_path(begun, TRIAL)
+    torch.save({**torch.load(path), "checkpoint_version": 1}, path)
+    assert _trained(begun) == uninterrupted
+
+
+ODD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda path: path.write_bytes(b""), "is no checkpoint, or damaged"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:1000]), "is no checkpoint, or damaged"),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), "is no checkpoint, or damaged"),
+    "without its last line": (lambda path: path.write_bytes(path.read_bytes()[:-72]), "its SHA-256 is missing"),
+    "text": (lambda path: path.write_text("no checkpoint"), "is no checkpoint, or damaged"),
+    "a list": (lambda path: checkpoint.write(path, {"a": 1}), "it has no checkpoint_version"),
+    "zip": (lambda path: zipfile.ZipFile(path, "w").close(), "is no checkpoint, or damaged"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), r"cannot be read \(it is no regular file\)"),
+    "a loop": (lambda path: (path.unlink(), path.symlink_to(path)), "cannot be read"),
+    "code": (lambda path: torch.save({"checkpoint_version": print}, path), "is no checkpoint, or damaged"),
+}
+
+
+@pytest.mark.parametrize("what", ODD_FILES)
+def test_a_file_that_is_no_checkpoint_is_refused(begun: Path, what: str) -> None:
+    path, (identity, like) = checkpoint_path(begun, TRIAL), _like_and_identity()
+    make, words = ODD_FILES[what]
+    make(path)
+    with pytest.raises(ValueError, match=words) as refused:
+        checkpoint.load(path, identity, like)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_folder_with_rows_of_other_data_or_in_use_is_refused_before_training(
@@ -255,11 +377,11 @@ def test_runs_of_a_card_with_seeds_of_their_own_are_what_its_regret_is_measured_
             "the card says tensors[0].shape[0] is 256, and the rules make it 50257",
         ),
         ({"kinds": {"hidden": {"lr": 1.0}}}, ["--data", "text:README.md"], "the card says kinds.hidden.lr is 1.0, and"),
-        ({}, ["--data", "text:/no/such"], "/no/such does not exist"),
+        ({}, ["--data", "text:absent/file"], "absent/file does not exist"),
         ({}, ["--accumulate", "3"], "batch 8 cannot be split over 1 processes x 3 parts"),
         ({}, ["--accumulate", "0"], "--accumulate is 0; give a whole number of at least 1"),
-        ({}, ["--batch", "0"], "batch is 0; allowed: whole numbers in [1, inf)"),
-        ({}, ["--tokens", "0"], "tokens is 0; allowed: whole numbers in [1, inf)"),
+        ({}, ["--batch", "0"], "batch is 0; allowed: whole numbers in [1, 1e+08]"),
+        ({}, ["--tokens", "0"], "tokens is 0; allowed: whole numbers in [1, 1e+16]"),
         ({"kinds": {"hidden": {"lr": 1.0}}}, [], "the card says kinds.hidden.lr is 1.0, and the rules make it"),
         ({"attention_scale": 0.5}, [], "the card says attention_scale is 0.5, and the rules make it 0.125"),
         ({"mask": {"density": 0.25}}, [], "is not of density 0.5; make the card anew"),
@@ -267,11 +389,18 @@ def test_runs_of_a_card_with_seeds_of_their_own_are_what_its_regret_is_measured_
     ],
 )
 def test_a_card_that_cannot_be_trained_is_refused_in_one_line_before_any_work(
-    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, options: list[str], words: str
+    swept: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Any,
+    options: list[str],
+    words: str,
 ) -> None:
     def changed(old: Any, new: Any) -> Any:
         return {**old, **{k: changed(old[k], v) for k, v in new.items()}} if isinstance(new, dict) else new
 
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "card.json"
     path.write_text(json.dumps(changed(json.loads((swept / "card.json").read_text()), change)))
     assert main(["train", str(path), *options]) == 2
@@ -301,8 +430,10 @@ def test_tokens_that_are_no_whole_steps_are_said_with_those_that_are_trained(
     assert "for 2 steps of 8 x 16 tokens on stdlib" in capsys.readouterr().err
 
 
-def test_a_card_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "no/such/card.json"]) == 2
+def test_a_card_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none" / "card.json"
+    assert main(["train", str(path)]) == 2
     assert capsys.readouterr().err == (
-        "hpsweep: no/such/card.json cannot be read (No such file or directory); give the file of a card.\n"
+        f"hpsweep: {path} cannot be read (No such file or directory); give the file of a card, as Card.write or "
+        "transfer writes it.\n"
     )

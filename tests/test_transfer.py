@@ -117,7 +117,10 @@ def test_the_card_says_how_to_optimize_and_what_the_result_rests_on() -> None:
         "data_hash": "d" * 8,
         "hpsweep_versions": ["0.1.0"],
         "commits": ["abc"],
-    }
+        "never_tuned": {
+            "init_std": 0.08, "alpha_input": 2.0, "alpha_output": 0.5, "embedding_lr_mult": 4.0, "weight_decay": 0.1,
+        },
+    }  # fmt: skip
     assert card.optimum["status"] == "ok"
     assert card.uncertainty is not None
     assert 0 <= card.uncertainty < 0.3

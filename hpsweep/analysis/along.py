@@ -15,12 +15,13 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.card import records
-from hpsweep.analysis.cells import other_tuned
+from hpsweep.analysis.checks import check_number, check_over, other_tuned
 from hpsweep.analysis.curve import difference, read, read_own
 from hpsweep.analysis.drift import BOUND, Slope, octaves, slope_of, verdict
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.regret import best_of, select_proxy
 from hpsweep.spec import Target, Trial
+from hpsweep.units import unit_of_sources
 
 HELD_OUT = (
     *("scheme", "along", "width", "density", "hyperparameter", "n", "drift", "drift_low", "drift_high", "verdict"),
@@ -33,7 +34,13 @@ HELD_OUT = (
 
 
 def held_out(
-    runs: pd.DataFrame, *, over: str = "lr", bound: float = BOUND, resamples: int = 2000, seed: int = 0
+    runs: pd.DataFrame,
+    *,
+    over: str = "lr",
+    ignore: Sequence[str] = (),
+    bound: float = BOUND,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """One row per scheme and line of three scales or more: what either transfer to its last scale costs there.
 
@@ -46,7 +53,9 @@ def held_out(
     "undetermined". Null with the reason in `why` where a setting diverged or was not tried, or where fewer than two
     optima make no drift.
     """
-    runs, _ = select_proxy(runs, {}, over)
+    check_number("bound", bound, "a positive number of octaves, such as 0.25")
+    check_over(over)
+    runs, _ = select_proxy(runs, {}, over, ignore)
     others = other_tuned(runs, over)
     groups = fit_groups(runs, ["scheme", "width", "density", *others], over=over, resamples=resamples, seed=seed)
     rows = []
@@ -168,7 +177,8 @@ def notes_of(along: Mapping[str, Any], over: str, base: Trial) -> list[str]:
     if along["recommended"] == "constant":
         return [f"the optimum moves, and a constant is carried; along the drift it would be {setting}: {along['why']}."]
     lost = "; ".join(
-        f"at width {row['width']}, density {row['density']:g} {row['along_regret']:.3f} nats/token, the constant "
+        f"at width {row['width']}, density {row['density']:g} {row['along_regret']:.3f} "
+        f"{unit_of_sources([base.data]).name}, the constant "
         f"{row['constant_regret']:.3f}"
         for row in along["held_out"]
         if row["better"] == "drift" and (row["width"] == base.width or row["density"] == base.density)

@@ -26,8 +26,18 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_table
 from hpsweep.analysis.law import Law
-from hpsweep.analysis.law_at import check_points, design_at, predict, range_text, reach, replicates_of, theta_of
+from hpsweep.analysis.law_at import (
+    check_law,
+    check_points,
+    design_at,
+    predict,
+    range_text,
+    reach,
+    replicates_of,
+    theta_of,
+)
 from hpsweep.analysis.law_fit import predicted
 
 Cost = Literal["dense", "gradual", "free"]
@@ -55,7 +65,7 @@ def cost_factor(cost: Cost, sparsity: Any) -> Floats:
 
 
 def _check_cost(cost: str) -> None:
-    if cost not in get_args(Cost):
+    if not isinstance(cost, str) or cost not in get_args(Cost):
         raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(get_args(Cost))}.")
 
 
@@ -66,6 +76,7 @@ def _laws(law: Law) -> Floats:
 
 def _sparse(law: Law) -> Law:
     """The law, if it has sparsity in it."""
+    check_law(law)
     if law.form != "sparse":
         raise ValueError(
             "the law is dense: it says nothing about sparsity; fit one to runs at three sparsities or more."
@@ -90,6 +101,8 @@ def optimal_sparsity(
     without sparsity, an unknown cost, and far budgets otherwise.
     """
     _check_cost(cost)
+    check_law(law)
+    check_table(budgets, "budgets", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     _sparse(law)
     points = budgets[["params", "tokens"]].astype(float).reset_index(drop=True)
     predict(law, points.assign(sparsity=law.ranges["sparsity"][0]), extrapolate=extrapolate)  # refuses what is far

@@ -13,11 +13,14 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.card_fields import CARD
 from hpsweep.analysis.optimum import Group
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
+from hpsweep.records import check_replaceable, check_version, read_record
 from hpsweep.spec import TUNED, Scheme, Target, Trial, kept
 from hpsweep.store import one_data_hash, replacing
+from hpsweep.text import shown
 
 CARD_VERSION = 2
 """Raised when a field of the card changes its meaning or is added."""
@@ -64,30 +67,45 @@ class Card:
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> Path:
-        """Write the JSON to a file, whole or not at all; returns its path."""
+        """Write the JSON to a file, whole or not at all; returns its path.
+
+        Raises ValueError where a newer hpsweep has written a card, and where the path is that of no file.
+        """
         path = Path(path)
+        check_overwritable(path)
         with replacing(path) as temporary:
-            temporary.write_text(self.to_json())
+            temporary.write_text(self.to_json(), encoding="utf-8")
         return path
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
-        """The card in a file. Raises ValueError if it is none, or one of another version."""
-        try:
-            values = json.loads(Path(path).read_text())
-            version = values["schema_version"]
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read ({error.strerror}); give the file of a card.") from None
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no card; write one with Card.write or the transfer command.") from None
-        if version != CARD_VERSION:
-            remedy = "upgrade hpsweep" if version > CARD_VERSION else "make it anew from the runs"
-            raise ValueError(f"{path} is a card of version {version}; this hpsweep reads {CARD_VERSION}: {remedy}.")
+        """The card in a file, each field within its range. Raises ValueError if it is none, or of another version."""
+        values = read_record(
+            path, refusal="is no card", remedy="give the file of a card, as Card.write or transfer writes it"
+        )
+        check_version(
+            values, path, name="schema_version", version=CARD_VERSION, what="card", anew="make it anew from the runs"
+        )
         names = {f.name for f in dataclasses.fields(cls)}
         if set(values) != names:
-            odd = ", ".join(sorted(set(values) ^ names))
-            raise ValueError(f"{path} is no card of version {version}: missing or unknown {odd}. Make it anew.")
-        return cls(**values)
+            odd = ", ".join(shown(name).strip("'") for name in sorted(set(values) ^ names))
+            raise ValueError(f"{path} is no card of version {CARD_VERSION}: missing or unknown {odd}. Make it anew.")
+        card = cls(**values)
+        check_whole(card, path)
+        return card
+
+
+def check_whole(card: Card, path: str | Path = "") -> None:
+    """Raise ValueError for a card that lacks something, or has a value that is none."""
+    try:
+        CARD(vars(card), "")
+    except ValueError as error:
+        raise ValueError(f"{path}: the card is not whole ({error}); make it anew.".lstrip(": ")) from None
+
+
+def check_overwritable(path: str | Path) -> None:
+    """Raise ValueError where writing a card would destroy that of a newer hpsweep, or what is no file."""
+    check_replaceable(path, name="schema_version", version=CARD_VERSION, what="card")
 
 
 def make_card(
@@ -155,6 +173,8 @@ def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
     """The numbers of every kind of tensor at the target; dense kinds have m_rho = 1."""
     kinds = {}
     for kind in get_args(rules.Kind):
+        if kind == "keep":  # of own models; the reference GPT has none
+            continue
         m_rho = trial.m_rho if kind in rules.SPARSE else 1.0
         numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
@@ -167,8 +187,8 @@ def _nonzeros(shape: tuple[int, ...], kind: rules.Kind, density: float) -> int:
     return kept(math.prod(shape), density) if kind in rules.SPARSE else math.prod(shape)
 
 
-def evidence_of(used: pd.DataFrame) -> dict[str, Any]:
-    """What the proxy's optimum rests on."""
+def evidence_of(used: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
+    """What the proxy's optimum rests on, and the hyperparameters that have one value in all runs of the scheme."""
     trained = used[used["status"] != "failed"]
 
     def distinct(name: str) -> list[str]:
@@ -180,6 +200,7 @@ def evidence_of(used: pd.DataFrame) -> dict[str, Any]:
         "data_hash": one_data_hash(trained["data_hash"]),
         "hpsweep_versions": distinct("hpsweep_version"),
         "commits": distinct("commit"),
+        "never_tuned": {name: float(own[name].iloc[0]) for name in TUNED if own[name].nunique() == 1},
     }
 
 

@@ -7,7 +7,7 @@ that loses to it. Nothing of the proxy goes into it but the setting.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.cells import other_tuned
-from hpsweep.analysis.curve import MEASURED_WITHIN, difference, read, read_own
+from hpsweep.analysis.checks import check_frame, check_numeric, check_plain, label, other_tuned, shown
+from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, read, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
-from hpsweep.analysis.regret import lowest_of, rows_at
+from hpsweep.analysis.prepare import ONE_DENSITY, plain_types, prepared, without
+from hpsweep.analysis.regret import rows_at, tuned_of
 from hpsweep.spec import TUNED
 
 CARD_REGRET = (
@@ -33,7 +34,9 @@ FEWEST_VALUES = 3
 """Values of the hyperparameter, the card's own among them, below which nothing is said of the target's optimum."""
 
 
-def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def card_regret(
+    card: Card, runs: pd.DataFrame, *, ignore: Sequence[str] = (), resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
     """One row: what the card's setting costs at its target, where that was trained and tuned for itself.
 
     Of `runs` those of the card's scheme, width and density are used: the target's own sweep, and the runs that
@@ -47,6 +50,7 @@ def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: 
                 were tried there; at the lowest measured value where `status` is not ok: then own_value is a bound and
                 the regret at least what is given
     octaves     log2(setting / own_value)
+    why         also the regret against the optimum with the card's other hyperparameters, where own_value has others
     regret      used_loss - own_loss, nats/token; low, high: 95 % interval of the noise that paired seeds leave, the
                 two settings taken as given; percent of own_loss. Below 0 it is noise.
 
@@ -55,17 +59,20 @@ def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: 
     the card's target, where fewer than FEWEST_VALUES values were tried, and for a card of two hyperparameters that were
     tuned together.
     """
+    if not isinstance(card, Card):
+        raise ValueError(f"card is {shown(card)}; give a Card, as hp.Card.read('card.json') or hp.transfer returns.")
     over = str(card.optimum["hyperparameter"])
     if over not in TUNED:
         raise ValueError(
             f"the card carries {over.replace(',', ' and ')}, tuned together: the regret of a card is along one "
             f"hyperparameter. Make the card of one, such as transfer --over {over.split(',')[0]}."
         )
-    same, group = _own_groups(card, runs, over, resamples, seed)
+    runs = target_runs(card, plain_types(without(runs, ignore)))
+    runs = prepared(runs, ["scheme", "width", "density"], over)
+    same, group, status, others = _own_groups(card, runs, over, resamples, seed)
     own, used = read_own(group), read(same.cells, math.log2(card.base[over]))
     gap = difference(used, same, own, group)
-    status, known = group.row["status"], group.row["status"] == "ok"
-    bound = "" if known else f"own optimum: {group.row['why']}"
+    bound = "" if status == "ok" else f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
     row = {
         "scheme": card.scheme,
         "width": card.target["width"],
@@ -88,14 +95,22 @@ def card_regret(card: Card, runs: pd.DataFrame, *, resamples: int = 2000, seed: 
         "low": gap.low,
         "high": gap.high,
         "interval": gap.interval,
-        "why": "; ".join(filter(None, [bound, used.why])),
+        "why": "; ".join(filter(None, [bound, used.why, _with_the_cards(same, group, used, others)])),
     }
     return pd.DataFrame([row], columns=list(CARD_REGRET))
 
 
 def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the card's scheme, width and density, all of which have to be runs of its target."""
-    own = rows_at(runs, {"scheme": card.scheme, **{name: card.target[name] for name in ("width", "density")}})
+    check_frame(runs)
+    if lacking := [name for name in ("scheme", "width", "density", *_wanted(card)) if name not in runs]:
+        raise ValueError(f"the runs have no column {lacking[0]!r}, by which the runs of the card's target are known.")
+    for name in ("width", "density"):
+        check_numeric(runs[name])
+    check_plain(runs["scheme"])
+    near = (runs["density"] / card.target["density"] - 1).abs() <= ONE_DENSITY  # a logger may have rounded it
+    own = rows_at(runs[near], {"scheme": card.scheme, "width": card.target["width"]})
+    own = own.assign(density=card.target["density"])
     where = f"{card.scheme}, width {card.target['width']}, density {value_label('density', card.target['density'])}"
     if own.empty:
         found = runs[["scheme", "width", "density"]].drop_duplicates().sort_values(["scheme", "width", "density"])
@@ -154,8 +169,12 @@ def curve_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     return chosen
 
 
-def _own_groups(card: Card, runs: pd.DataFrame, over: str, resamples: int, seed: int) -> tuple[Group, Group]:
-    """The target's curve with the card's other hyperparameters, and that with its best ones.
+def _own_groups(
+    card: Card, runs: pd.DataFrame, over: str, resamples: int, seed: int
+) -> tuple[Group, Group, str, list[str]]:
+    """The target's curve with the card's other hyperparameters, that with its best ones, the status of its optimum.
+
+    And the names of the other hyperparameters that were searched at the target.
 
     Raises ValueError where the former was tried at too few values.
     """
@@ -171,7 +190,20 @@ def _own_groups(card: Card, runs: pd.DataFrame, over: str, resamples: int, seed:
     others = other_tuned(own, over)
     groups = fit_groups(own, ["scheme", *others], over=over, resamples=resamples, seed=seed)
     key = (card.scheme, *(curve[name].iloc[0] for name in others))
-    return next(group for group in groups if group.key == key), lowest_of(groups)
+    return next(group for group in groups if group.key == key), *tuned_of(groups), others
+
+
+def _with_the_cards(same: Group, group: Group, used: Reading, others: Sequence[str]) -> str:
+    """What the setting costs with the card's other hyperparameters, where the target's own optimum has other ones."""
+    if same is group or used.source is None:
+        return ""
+    own, cards = (label(others, one.key[1:]) for one in (group, same))
+    gap = difference(used, same, read_own(same), same)
+    least = "" if same.row["status"] == "ok" else "at least "
+    return (
+        f"the own optimum is at {own}, and the card has {cards}: with that the regret is {least}{gap.value:.4f} "
+        f"[{gap.low:.4f}, {gap.high:.4f}]"
+    )
 
 
 def _runs_at(group: Group, setting: float) -> int:

@@ -6,36 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hpsweep.analysis.card import Card, target_numbers
+from hpsweep.analysis.card import Card, check_whole, target_numbers
 from hpsweep.spec import TUNED, Trial
 
 _SAME = 1e-9  # relative; a card's numbers passed through JSON in their shortest exact form
-
-
-_PARTS = {
-    "target": ("width", "density", "depth", "head_size", "context", "tied", "vocabulary", "tokens"),
-    "proxy": (
-        "width", "density", "depth", "head_size", "context", "vocabulary", "base_width", "base_density", "data",
-        "batch", "steps",
-    ),
-    "base": TUNED,
-    "optimum": ("hyperparameter", "low", "high", "status", "interval"),
-    "optimizer": ("name", "weight_decay", "weight_decay_rule", "beta1", "beta2", "eps", "clip"),
-    "schedule": ("warmup_fraction", "final_lr_fraction"),
-    "mask": ("seed", "density", "kinds"),
-    "evidence": ("trial_ids", "seeds", "data_hash", "hpsweep_versions"),
-    "along_drift": ("carried", "low", "high"),
-}  # fmt: skip
-"""What training and exports read of a card's parts."""
-
-
-def check_whole(card: Card) -> None:
-    """Raise ValueError for a card that lacks something that training or an export reads."""
-    for part, names in _PARTS.items():
-        values = getattr(card, part)
-        missing = [name for name in names if name not in values] if isinstance(values, dict) else [*names]
-        if missing:
-            raise ValueError(f"the card is not whole ({part} has no {', '.join(missing)}); make it anew.")
 
 
 def tokens_of(card: Card) -> int | None:

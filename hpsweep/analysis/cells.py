@@ -1,161 +1,22 @@
-"""The runs of a group as cells: the values tried of one hyperparameter, and the loss at each over seeds.
-
-Also what may be fitted together at all: runs on the same data that differ in nothing but what is fitted and the seed.
-"""
+"""The runs of a group as cells: the values tried of one hyperparameter, and the loss at each over seeds."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import zlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.spec import TUNED, Trial
-from hpsweep.store import DONE, one_data_hash
-
 Floats = npt.NDArray[np.float64]
-
-TRIAL_FIELDS = tuple(f.name for f in dataclasses.fields(Trial) if f.name not in ("tokens", "tokens_per_parameter"))
-"""Columns that say what was trained; the duration is stored as steps."""
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 _GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more
-
-
-# --- what may be fitted together ---
-
-
-def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
-    """Raise ValueError unless the runs can be grouped by `by` and fitted over `over`."""
-    if isinstance(by, str) or not by:
-        raise ValueError(f"by is {by!r}; give a list with at least one column, such as ['scheme', 'density'].")
-    if over not in TUNED:
-        raise ValueError(f"over is {over!r}{_hint(over, TUNED)} It must be one of {', '.join(TUNED)}.")
-    for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
-        if name not in runs.columns:
-            raise ValueError(f"the runs have no column {name!r}{_hint(name, map(str, runs.columns))}")
-    if over in by:
-        raise ValueError(f"{over} is in by, and is what the optimum is sought over; keep it in one of them.")
-    if len(runs) == 0:
-        raise ValueError("there are no runs to fit; load a results folder that has some, or select less strictly.")
-    if odd := sorted(set(runs["status"].dropna().unique()) - {*DONE, "failed"}) or ["null"] * runs["status"].hasnans:
-        raise ValueError(f"runs have status {', '.join(map(str, odd))}; it must be ok, diverged or failed.")
-    trained = runs.loc[runs["status"] != "failed", ["data_hash"]]
-    if len(trained):
-        one_data_hash(trained["data_hash"].unique())
-    for name in dict.fromkeys((over, "width", "density")):
-        if name in runs.columns:
-            _check_positive(runs[name])
-    if runs["seed"].isna().any():
-        raise ValueError(f"seed is missing in {runs['seed'].isna().sum()} of {len(runs)} runs; leave those out.")
-    broken = int(((runs["status"] == "ok") & ~np.isfinite(runs["val_loss"].astype(float))).sum())
-    if broken:
-        raise ValueError(f"{broken} runs have status ok and no finite val_loss; leave them out or train again.")
-    if "trial_id" in runs and not runs["trial_id"].is_unique:
-        twice = runs.loc[runs["trial_id"].duplicated(), "trial_id"].iloc[0]
-        raise ValueError(f"trial {twice} is in the runs twice; load folders together, hp.load(a, b), which joins them.")
-
-
-def _check_positive(column: pd.Series[Any]) -> None:
-    """Raise ValueError unless every value is a finite number above 0, which has a log2."""
-    name = column.name
-    if not pd.api.types.is_numeric_dtype(column):
-        odd = next((repr(value) for value in column if isinstance(value, str)), f"values of type {column.dtype}")
-        raise ValueError(f"{name} holds {odd} and must hold numbers: runs.astype({{{name!r}: float}}) makes them so.")
-    values = column.to_numpy(float, na_value=np.nan)
-    bad = ~(np.isfinite(values) & (values > 0))
-    if bad.any():
-        good = f"(runs.{name} > 0) & (runs.{name} < float('inf'))" if np.isposinf(values).any() else f"runs.{name} > 0"
-        raise ValueError(
-            f"{name} is {values[bad][0]:g} in {bad.sum()} of {len(values)} runs and has no log2; it must be finite and "
-            f"above 0: select runs[{good}]."
-        )
-
-
-def check_base(runs: pd.DataFrame) -> None:
-    """Raise ValueError unless the runs say where their proxy is: its width and density."""
-    for name in ("base_width", "base_density"):
-        if name not in runs.columns:
-            raise ValueError(
-                f"the runs have no column {name!r}, which says where the proxy is; give it, such as "
-                f"runs.assign({name}={'128' if name == 'base_width' else '1.0'})."
-            )
-        if runs[name].isna().any():
-            raise ValueError(f"{name} is missing in {runs[name].isna().sum()} of {len(runs)} runs; leave those out.")
-
-
-def check_resamples(resamples: Any) -> None:
-    """Raise ValueError unless it is a whole number, 1 or more."""
-    if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}; it must be a whole number, 1 or more: the default is 2000.")
-
-
-def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
-    """Raise ValueError if the rows differ in a field of the trial that is not in `free`."""
-    for name in TRIAL_FIELDS:
-        if name in rows.columns and name not in free and _varies(rows[name]):
-            values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
-            first = plain(rows[name].iloc[0])
-            raise ValueError(
-                f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
-                f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
-                f"{name}={first} on the command line."
-            )
-
-
-def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
-    """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
-    names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])
-    varying = [name for name in TRIAL_FIELDS if name in runs and name not in names and _varies(runs[name])]
-    return runs[[*names, *varying]]
-
-
-def _varies(column: pd.Series[Any]) -> bool:
-    """Whether there are several values, null being one."""
-    return len(column) > 0 and not (column == column.iloc[0]).all() and column.nunique(dropna=False) > 1
-
-
-def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
-    """Searched hyperparameters other than `over` that vary in the runs.
-
-    Raises ValueError where they were searched together with `over` at points that share no value, as Optuna's are: an
-    optimum along one field needs runs that are equal in the others.
-    """
-    others = [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
-    if (
-        others
-        and runs[over].nunique() > 2
-        and runs.groupby(["scheme", "width", "density", *others])[over].nunique().max() < 3
-    ):
-        names = " and ".join([over, *others])
-        best = runs[runs["status"] == "ok"].nsmallest(1, "val_loss")[[over, *others]].to_dict("records")
-        at = "".join(f", {name} {value:.4g}" for row in best for name, value in row.items())
-        raise ValueError(
-            f"{names} were searched together, and no three values of {over} share the rest: there is no curve "
-            f"along {over} to find an optimum on. Fit them together, as surface and --over {over},{others[0]} do, or "
-            f"sweep a grid of {over} around the best run{at}."
-        )
-    return others
-
-
-def _hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f": did you mean {close[0]!r}?" if close else "."
-
-
-def label(by: Sequence[str], key: tuple[Hashable, ...]) -> str:
-    """A group's name, such as scheme sp, density 0.25."""
-    return ", ".join(f"{name} {plain(value)}" for name, value in zip(by, key, strict=True))
-
-
-def plain(value: Any) -> Any:
-    """A numpy number as Python's own."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 # --- cells ---
@@ -173,14 +34,47 @@ class Cells:
     runs: pd.DataFrame  # the single runs of the finite cells: columns cell, seed, loss
     seed_variance: float  # variance of a mean over these seeds, of what a seed does to all cells alike
 
-    @property
+    @cached_property
     def finite(self) -> npt.NDArray[np.bool_]:
         """Which cells have a loss."""
         return np.isfinite(self.loss)
 
+    @cached_property
+    def computed(self) -> dict[tuple[Any, ...], Any]:
+        """What `once` has computed of these cells."""
+        return {}
+
+
+def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Concatenate[Cells, Given], Found]:
+    """A function of cells, called once with the same arguments: half a dozen tables ask the same of every group."""
+
+    @wraps(function)
+    def remembered(cells: Cells, /, *given: Given.args, **named: Given.kwargs) -> Found:
+        key = (function, *given, *named.items())
+        if key not in cells.computed:
+            cells.computed[key] = function(cells, *given, **named)
+        found: Found = cells.computed[key]
+        return found
+
+    return remembered
+
+
+_KEPT = 10_000  # groups whose cells are kept
+_known: dict[tuple[Any, ...], Cells] = {}
+
 
 def cells_of(rows: pd.DataFrame, over: str) -> Cells:
-    """The cells of one group. Values at which no run ended (all failed) are left out."""
+    """The cells of one group, the same object for the same rows. Values at which no run ended are left out."""
+    numbers = (rows[name].to_numpy(float).tobytes() for name in (over, "val_loss"))
+    key = (over, *numbers, *(tuple(rows[name].to_numpy().tolist()) for name in ("seed", "status")))
+    if key not in _known:
+        if len(_known) >= _KEPT:
+            _known.clear()
+        _known[key] = _cells(rows, over)
+    return _known[key]
+
+
+def _cells(rows: pd.DataFrame, over: str) -> Cells:
     trained = rows[rows["status"] != "failed"]
     values = np.sort(trained[over].unique().astype(float))
     cell = np.searchsorted(values, trained[over].to_numpy(float))

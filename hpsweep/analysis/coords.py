@@ -20,7 +20,9 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_number, check_table
 from hpsweep.analysis.drift import octaves
+from hpsweep.english import counted
 
 BOUND = 0.1
 """Octaves per halving or doubling within which a size is called flat."""
@@ -63,6 +65,9 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
 
     Raises ValueError for bounds that are not in order, and for a table without two widths or densities.
     """
+    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coordinate_check")
+    check_number("bound", bound, "a positive number, such as 0.1")
+    check_number("wrong", wrong, "a positive number, such as 0.25")
     if not 0 < bound <= wrong:
         raise ValueError(f"bound is {bound!r} and wrong is {wrong!r}; they need 0 < bound <= wrong, such as 0.1, 0.25.")
     rows = [
@@ -174,6 +179,7 @@ def coordinate_verdicts(slopes: pd.DataFrame) -> pd.DataFrame:
              undetermined   no slope is known to be wrong, and one is not known to be right
              zero           it has weights of its own, and they do not learn
     """
+    check_table(slopes, "slopes", ("module", "quantity", "verdict", "slope", "least", "most"), "hp.coordinate_slopes")
     rows = []
     for module, members in slopes.groupby("module", sort=False):
         wrong = members[members["verdict"].isin(WRONG_VERDICTS)]
@@ -222,7 +228,7 @@ def in_words(verdicts: pd.DataFrame) -> str:
         told = ", ".join(f"{verdict} {n}" for verdict, n in count.items())
         return f"no module is known to grow or shrink ({told}); not settled: {', '.join(odd['module'])}."
     axes = " or ".join(sorted(set(verdicts["along"]), reverse=True))
-    return f"ok: none of {len(verdicts)} modules grows or shrinks along {axes}, before or by training."
+    return f"ok: none of {counted(len(verdicts), 'module')} grows or shrinks along {axes}, before or by training."
 
 
 def coordinate_text(slopes: pd.DataFrame) -> str:

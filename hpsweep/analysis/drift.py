@@ -10,6 +10,7 @@ never called stable, none of 0 or .15 said to move in more than 1 % of the paths
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,8 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats, check_equal, check_runs
+from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.prepare import prepared
+from hpsweep.english import counted, have
 from hpsweep.spec import hidden_shapes, kept, trial_from_row
 
 BOUND = 0.25
@@ -55,6 +59,7 @@ def drift(
     *,
     along_with: Sequence[str] = (),
     over: str = "lr",
+    ignore: Sequence[str] = (),
     bound: float = BOUND,
     resamples: int = 2000,
     seed: int = 0,
@@ -80,16 +85,26 @@ def drift(
              undetermined  anything else; null with fewer than four optima
 
     along_with: columns that may change together with `along`, as depth does in a family of models that grow; every
-    combination has its own optimum, and several may lie at one value of `along`.
+    combination has its own optimum. With one optimum at every value of `along` they are one line. Where several lie at
+    one value, those that share the columns are a line of their own: one slope is fitted to all lines, each with its
+    own height, and bounds are compared within a line.
 
     `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
 
     Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
     anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
     """
-    check_runs(runs, [*by, *along_with, along], over)
-    if not bound > 0:
-        raise ValueError(f"bound is {bound!r}; give a positive number of octaves, such as 0.25.")
+    check_number("bound", bound, "a positive number of octaves, such as 0.25")
+    if not isinstance(along, str):
+        raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
+    by = check_names("by", by, "['scheme']")
+    along_with = check_names("along_with", along_with, "['depth']")
+    if along in (*by, *along_with):
+        raise ValueError(
+            f"{along} is in by or along_with, and is what the drift is sought along; keep it in one of them."
+        )
+    check_over(over)
+    runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
         raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
     rows = []
@@ -97,7 +112,7 @@ def drift(
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
         free = (*by, *along_with, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
         check_equal(members, free, f"the drift of {name}")
-        groups = fit_groups(members, [*by, *along_with, along], over=over, resamples=resamples, seed=seed)
+        groups = _on_lines(fit_groups(members, [*along_with, along], over=over, resamples=resamples, seed=seed))
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
@@ -121,6 +136,13 @@ def _steps_follow(members: pd.DataFrame) -> bool:
         most.append(trial.total_tokens / nonzeros)
         least.append((trial.total_tokens - trial.batch * trial.context) / nonzeros)
     return max(least) < min(most) or max(most) < 1.1 * min(most)
+
+
+def _on_lines(groups: list[Group]) -> list[Group]:
+    """The groups keyed by their line and their place on it: one line where no two lie at one place."""
+    if len({group.key[-1] for group in groups}) < len(groups):
+        return groups
+    return [dataclasses.replace(group, key=group.key[-1:]) for group in groups]
 
 
 class Slope(NamedTuple):
@@ -207,8 +229,11 @@ def _interval(fitted: list[Group]) -> str | None:
 
 
 def _places(fitted: list[Group]) -> int:
-    """Distinct values of the field along which the drift is sought."""
-    return len({group.key[-1] for group in fitted})
+    """Distinct values of the field along which the drift is sought, on the line that has most of them."""
+    lines: dict[tuple[Any, ...], set[Any]] = {}
+    for group in fitted:
+        lines.setdefault(group.key[:-1], set()).add(group.key[-1])
+    return max(map(len, lines.values()), default=0)
 
 
 def slope_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Slope:
@@ -224,7 +249,7 @@ def bend_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
         return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
     square, low, high = _coefficient(fitted, along, 2, resamples, seed)
     x, y, _, _ = optima_along(fitted, along)
-    linear = float(_polynomial(fitted, along, 2)[0][1] @ y)
+    linear = float(_polynomial(fitted, along, 2)[0][-2] @ y)
     first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
     return Bend(2 * square, 2 * low, 2 * high, (first, last))
 
@@ -249,15 +274,18 @@ def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -
 def _polynomial(fitted: list[Group], along: str, degree: int) -> tuple[Floats, float]:
     """(weights of the coefficients about the mean place, scatter) of a weighted least-squares polynomial.
 
-    The scatter is sqrt(chi^2 / degrees of freedom), at least 1.
+    The coefficients are the heights of the lines and then those of the powers. The scatter is sqrt(chi^2 / degrees of
+    freedom), at least 1.
     """
     x, y, down, up = optima_along(fitted, along)
     weight = 1 / np.maximum((up + down) / 3.92, 1e-3)
-    powers = np.vander(x - x.mean(), degree + 1, increasing=True)
+    lines = [group.key[:-1] for group in fitted]
+    heights = np.array([[float(line == other) for other in dict.fromkeys(lines)] for line in lines])
+    powers = np.hstack([heights, np.vander(x - x.mean(), degree + 1, increasing=True)[:, 1:]])
     operator = np.linalg.pinv(powers * weight[:, None]) * weight
     residual = (y - powers @ (operator @ y)) * weight
-    df = len(y) - degree - 1
-    return operator, max(1.0, math.sqrt(float(residual @ residual) / df)) if df else 1.0
+    df = len(y) - powers.shape[1]
+    return operator, max(1.0, math.sqrt(float(residual @ residual) / df)) if df > 0 else 1.0
 
 
 def _coefficient(fitted: list[Group], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
@@ -271,12 +299,17 @@ def _coefficient(fitted: list[Group], along: str, degree: int, resamples: int, s
 
 
 def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
-    """The one-sided slope that a minimum at the end of a grid forces beyond the bound, from the most distant pair."""
+    """The one-sided slope that a minimum at the end of a grid forces beyond the bound, from the most distant pair.
+
+    Only groups of one line are compared: of others the optimum may differ for another reason.
+    """
     usable = [group for group in groups if group.row["status"] in ("ok", "edge")]
     usable.sort(key=lambda group: octaves(along, group.key[-1]))
     forced: list[tuple[float, Slope]] = []
     for first, last in itertools.combinations(usable, 2):
-        if "edge" not in (first.row["status"], last.row["status"]) or first.key[-1] == last.key[-1]:
+        if "edge" not in (first.row["status"], last.row["status"]):
+            continue
+        if first.key[:-1] != last.key[:-1] or first.key[-1] == last.key[-1]:
             continue
         distance = octaves(along, last.key[-1]) - octaves(along, first.key[-1])
         least = (last.row["log2_low"] - first.row["log2_high"]) / distance  # NaN where a side is open
@@ -297,7 +330,8 @@ def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float
         way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
         return f"minima at the ends of grids force a drift of {way} {unit(along)}{left_out}"
     if n_ok < 2:
-        return f"{n_ok} of {_places(groups)} values of {along} have an optimum and a drift needs 2{left_out}"
+        values = f"{n_ok} of {counted(_places(groups), 'value')} of {along}"
+        return f"{values} {have(n_ok)} an optimum and a drift needs 2{left_out}"
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
     if _interval([group for group in groups if group.row["status"] == "ok"]) == "assumed":
         interval += " (noise assumed)"

@@ -45,8 +45,9 @@ def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.int
     this is that minimum, also at the end of the grid or beside a cliff.
     """
     padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
-    here = padded[:, 1:-1]
-    smooth = np.where(finite, np.median(np.stack([padded[:, :-2], here, padded[:, 2:]]), axis=0), np.inf)
+    before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
+    median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
+    smooth = np.where(finite, median, np.inf)
     lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
     return np.asarray(lowest.argmin(axis=1))
 

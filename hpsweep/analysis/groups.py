@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
 
 def varying(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
-    """The scheme, and the fields of a trial that differ among the runs, but for the seed and `without`."""
-    names = [name for name in Trial(steps=1).resolved if name not in ("seed", *without)]
+    """The scheme, and the fields of a trial that differ among the runs, but for the seed and `without`.
+
+    Nor the name of the data where it is the same data by its hash.
+    """
+    same_data = ("data",) if "data_hash" in runs and runs["data_hash"].nunique() < 2 else ()
+    names = [name for name in Trial(steps=1).resolved if name not in ("seed", *same_data, *without)]
     return [name for name in names if name == "scheme" or runs[name].nunique(dropna=False) > 1]
 
 
@@ -34,7 +38,7 @@ def over_of(runs: pd.DataFrame, asked: str | None) -> str:
 
     Raises ValueError where it was not searched, or was searched together with others at points that share no value.
     """
-    from hpsweep.analysis.cells import other_tuned
+    from hpsweep.analysis.checks import other_tuned
 
     names = searched(runs)
     if not names or (asked and asked not in names):

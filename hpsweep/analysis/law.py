@@ -8,9 +8,10 @@
     D    training data, tokens or examples
     L    loss, as measured (nats/token for language models)
 
-Fitted is the mean Huber loss of log(predicted / measured), delta 1e-3, with coefficients and exponents that are not
-negative; how it is minimized is in `law_fit`, how its numbers are judged in `law_uncertainty`, what tables it takes in
-`law_tables`. docs/law.md has the equations and what was measured.
+Fitted is the mean Huber loss of log(predicted / measured), delta 1e-3, or of predicted - measured, delta 0.01, with
+coefficients and exponents that are not negative; how it is minimized is in `law_fit`, how its numbers are judged in
+`law_uncertainty`, what tables it takes in `law_tables`, what it does with rows of one cell in `law_settings`, its file
+in `law_record`. docs/law.md has the equations and what was measured.
 """
 
 from __future__ import annotations
@@ -18,37 +19,44 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis import law_record
 from hpsweep.analysis import law_uncertainty as uncertainty
 from hpsweep.analysis.card import records
 from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_number, check_resamples, check_seed
 from hpsweep.analysis.law_fit import (
     LARGEST_EXPONENT,
     THETA,
     Design,
+    Misfit,
     Polished,
     huber,
     polish,
     predicted,
     starts,
 )
+from hpsweep.analysis.law_outliers import outliers, record_without
 from hpsweep.analysis.law_profile import profile, profile_interval
+from hpsweep.analysis.law_record import LAW_VERSION
 from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
-from hpsweep.analysis.law_uncertainty import RAW, Fit
+from hpsweep.analysis.law_uncertainty import Fit, names
+from hpsweep.english import are, counted
+from hpsweep.records import check_replaceable
 from hpsweep.store import replacing
+from hpsweep.units import unit_of
 
-LAW_VERSION = 1
-"""Raised when a field of the law's JSON changes its meaning or is added."""
+ResidualKind = Literal["log", "raw"]
 
-DELTA = 1e-3
-"""Huber's delta on log residuals, as in arXiv 2203.15556 and 2309.08520."""
+DELTAS: dict[ResidualKind, float] = {"log": 1e-3, "raw": 1e-2}
+"""Huber's delta on log residuals (arXiv 2203.15556; 2309.08520 for T5), on raw ones (2309.08520 for ViT)."""
 
 PUBLISHED: dict[str, dict[str, float]] = {
     "t5_c4": {"a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.90e8, "b_D": 0.203, "c": 0.651},
@@ -80,8 +88,11 @@ class Law:
     of N and D (`centre`), where sparse, dense, data and c are parts of the loss. `intervals` has a row per coefficient:
     value, low and high (95 %, resampled cells; of a number at 0 up to its profile's end), profile_low and profile_high
     (95 %, null where the profile does not end), and part, part_low, part_high: its part of the loss at the centre, or
-    the exponent itself. `objective` is the
-    mean Huber loss. `replicates` are centred numbers of the resamples, from which every band is made. Missing is null.
+    the exponent itself. `objective` is the mean Huber loss of the residuals, log or raw (`residual_kind`; `delta` is in
+    their unit). `rows` counts the runs of the table, `cells` their distinct (S, N, D); `residuals` has the rows that
+    were fitted: the runs, or the tuned losses of the cells. `outliers` are those that the law does not describe,
+    `without_outliers` is the law of the others. `replicates` are centred numbers of the resamples, of which every band
+    is made. Missing is null.
     """
 
     form: str
@@ -91,8 +102,10 @@ class Law:
     centred: dict[str, float]
     centre: dict[str, float]
     objective: float
+    residual_kind: str
     delta: float
     cells: int
+    rows: int
     ranges: dict[str, list[float]]
     levels: dict[str, int]
     conventions: dict[str, str]
@@ -105,6 +118,8 @@ class Law:
     correlations: list[dict[str, Any]]
     profiles: list[dict[str, Any]]
     residuals: list[dict[str, Any]]
+    outliers: list[dict[str, Any]]
+    without_outliers: dict[str, Any] | None
     replicates: list[list[float]]
     seed: int
     schema_version: int = LAW_VERSION
@@ -114,26 +129,28 @@ class Law:
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> Path:
-        """Write the JSON to a file, whole or not at all; returns its path."""
+        """Write the JSON to a file, whole or not at all; returns its path.
+
+        Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
+        """
         path = Path(path)
+        check_overwritable(path)
         with replacing(path) as temporary:
-            temporary.write_text(self.to_json())
+            temporary.write_text(self.to_json(), encoding="utf-8")
         return path
 
     @classmethod
     def read(cls, path: str | Path) -> Law:
-        """The law in a file. Raises ValueError if it is none, or one of another version."""
-        try:
-            values = json.loads(Path(path).read_text())
-            version = values["schema_version"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no law; write one with Law.write or the law command.") from None
-        names = {field.name for field in dataclasses.fields(cls)}
-        if version != LAW_VERSION or set(values) != names:
-            raise ValueError(
-                f"{path} is a law of version {version}, and this hpsweep reads {LAW_VERSION}: fit it anew."
-            )
-        return cls(**values)
+        """The law in a file, of this version or an earlier one.
+
+        Raises ValueError if it is none, one of a later version, or one whose parts do not belong together.
+        """
+        return cls(**law_record.read(path))
+
+
+def check_overwritable(path: str | Path) -> None:
+    """Raise ValueError where writing a law would destroy that of a newer hpsweep, or what is no file."""
+    check_replaceable(path, name="schema_version", version=LAW_VERSION, what="law")
 
 
 # --- the fit ---
@@ -147,8 +164,11 @@ def fit_law(
     tokens: str = "tokens",
     sparsity: str | None = None,
     status: str | None = None,
+    tuned: Sequence[str] | None = None,
+    residuals: ResidualKind = "log",
+    delta: float | None = None,
+    ignore: Sequence[str] = (),
     conventions: Mapping[str, str] | None = None,
-    delta: float = DELTA,
     resamples: int = 400,
     seed: int = 0,
 ) -> Law:
@@ -156,15 +176,20 @@ def fit_law(
 
     `params` are the nonzero ones. `sparsity` and `status` default to columns of these names where there are any; with
     no sparsity, or none but 0, the dense form is fitted. Rows whose status is not ok are left out, counted and named.
+    Where hyperparameters vary within a cell (S, N, D), the law is of the lowest loss of each, over the columns `tuned`,
+    by default those whose names say so; with none ([]) all rows are repeated runs. Another column that splits them,
+    such as n_layer, is refused unless `ignore` lists it. `residuals` and `delta` are those of the Huber loss (DELTAS).
     `conventions` says what N, D, L and FLOPs mean (keys as in CONVENTIONS). The same table and seed give the same law.
 
     Raises ValueError for absent columns, N, D or L that are not positive, sparsity outside [0, 1), a missing loss
     without a status, and for cells that cannot identify the law whatever their losses: fewer than three distinct sizes,
     data amounts or sparsities, no more cells than numbers, or axes that only vary together.
     """
-    _check_options(conventions, delta, resamples)
-    cells = cells_of_table(table, loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status)
-    fit, found = _fit(cells, delta)
+    _check_options(conventions, residuals, delta, resamples, seed)
+    misfit = Misfit(DELTAS[residuals] if delta is None else float(delta), residuals == "log")
+    columns = {"loss": loss, "params": params, "tokens": tokens, "sparsity": sparsity, "status": status}
+    cells = cells_of_table(table, **columns, tuned=tuned, ignore=ignore)  # type: ignore[arg-type]
+    fit, found = _fit(cells, misfit)
     agreeing = _agreeing(found, fit)
     converged = agreeing >= _AGREEING and bool(found.converged[found.value.argmin()])
     generator = np.random.default_rng([seed, 309])
@@ -173,6 +198,8 @@ def fit_law(
     pairs = uncertainty.correlations(replicates, fit.design)
     weak = uncertainty.weak(intervals, pairs, LARGEST_EXPONENT)
     held_out, notes = _held_out(cells.table, fit, max(resamples // 2, 50), generator)
+    rows = _residuals(cells.table, fit)
+    far = outliers(rows, fit)
     return Law(
         form="dense" if cells.dense else "sparse",
         status="not_converged" if not converged else "weak" if weak else "ok",
@@ -180,9 +207,11 @@ def fit_law(
         coefficients={row["coefficient"]: row["value"] for row in records(intervals)},
         centred=dict(zip(THETA, map(float, fit.theta), strict=True)),
         centre={"params": fit.params, "tokens": fit.tokens},
-        objective=float(huber(fit.residual, delta).mean()),
-        delta=delta,
-        cells=len(cells.table),
+        objective=float(huber(fit.residual, misfit.delta).mean()),
+        residual_kind=residuals,
+        delta=misfit.delta,
+        cells=int(fit.design.cell.max()) + 1,
+        rows=cells.rows,
         ranges={name: [float(cells.table[name].min()), float(cells.table[name].max())] for name in COLUMNS},
         levels={**{n: distinct(cells.table[n].to_numpy(float)) for n in ("params", "tokens")},
                 "sparsity": distinct(1 - cells.table["sparsity"].to_numpy(float))},
@@ -195,52 +224,79 @@ def fit_law(
         held_out=records(held_out),
         correlations=records(pairs),
         profiles=records(profiles),
-        residuals=records(_residuals(cells.table, fit)),
+        residuals=records(rows),
+        outliers=records(far),
+        without_outliers=record_without(fit, far.index, names(cells.dense), _index(cells.dense)) if len(far) else None,
         replicates=[[float(number) for number in row] for row in replicates],
         seed=seed,
     )  # fmt: skip
 
 
 def fit_sweep(
-    runs: pd.DataFrame, scheme: str | None = None, *, nonzeros: str = "hidden", resamples: int = 400, seed: int = 0
+    runs: pd.DataFrame,
+    scheme: str | None = None,
+    *,
+    nonzeros: str = "hidden",
+    ignore: Sequence[str] = (),
+    residuals: ResidualKind = "log",
+    delta: float | None = None,
+    resamples: int = 400,
+    seed: int = 0,
 ) -> Law:
     """The law of the tuned losses of one scheme of a sweep of ours (see `tuned_losses`), with its conventions.
 
     Raises ValueError as `tuned_losses` and `fit_law` do. Cells whose best learning rate is at the end of those tried
     are in, and a warning counts them: their loss is an upper bound.
     """
-    table = tuned_losses(runs, scheme, nonzeros)
+    table = tuned_losses(runs, scheme, nonzeros, ignore=ignore)
     data = runs["data"].iloc[0] if "data" in runs else "the sweep"
     conventions = {
         "params": NONZEROS[nonzeros],
         "tokens": f"tokens trained on, of {data}",
-        "loss": f"validation loss of {table['scheme'].iloc[0]}, nats/token, at the best setting tried, mean over seeds",
+        "loss": f"validation loss of {table['scheme'].iloc[0]}, {unit_of(runs).name}, at the best setting tried, "
+        "mean over seeds",
     }
-    law = fit_law(table, conventions=conventions, resamples=resamples, seed=seed)
-    edges = int(table["edge"].sum())
-    note = (
-        f"{edges} of {len(table)} cells are best at the end of the learning rates tried: their loss is an upper bound."
+    law = fit_law(
+        table,
+        tuned=[],
+        residuals=residuals,
+        delta=delta,
+        conventions=conventions,
+        resamples=resamples,
+        seed=seed,
     )
+    edges = int(table["edge"].sum())
+    of = counted(len(table), "cell")
+    note = f"{edges} of {of} {are(edges)} best at the end of the learning rates tried: their loss is an upper bound."
     return dataclasses.replace(law, warnings=[*law.warnings, *([note] if edges else [])])
 
 
-def _check_options(conventions: Mapping[str, str] | None, delta: float, resamples: int) -> None:
-    if not (math.isfinite(delta) and delta > 0):
-        raise ValueError(f"delta is {delta!r}; it must be a positive number, such as {DELTA:g}, of log residuals.")
+def _check_options(
+    conventions: Mapping[str, str] | None, residuals: str, delta: float | None, resamples: int, seed: int
+) -> None:
+    if residuals not in DELTAS:
+        raise ValueError(f"residuals is {residuals!r}; it must be one of {', '.join(DELTAS)}.")
+    usual = f"such as {DELTAS['log']:g} of log residuals, {DELTAS['raw']:g} of raw ones (in the unit of the loss)"
+    if delta is not None:
+        check_number("delta", delta, f"a positive number, {usual}")
+    check_resamples(resamples)
+    check_seed(seed)
     if resamples < 50:
         raise ValueError(f"resamples is {resamples!r}; a 95 % interval needs at least 50 of them, better 400.")
-    if odd := sorted(set(conventions or {}) - set(CONVENTIONS)):
+    if not isinstance(conventions, Mapping | None):
+        raise ValueError(f"conventions is {conventions!r}; give a dict with some of {', '.join(CONVENTIONS)}.")
+    if odd := sorted(map(str, set(conventions or {}) - set(CONVENTIONS))):
         raise ValueError(f"conventions has {', '.join(odd)}; allowed: {', '.join(CONVENTIONS)}.")
 
 
-def _fit(cells: Cells, delta: float) -> tuple[Fit, Polished]:
+def _fit(cells: Cells, misfit: Misfit) -> tuple[Fit, Polished]:
     """The best of all polished starts, and all of them."""
     table = cells.table
     params, tokens = (float(np.exp(np.log(table[name]).mean())) for name in ("params", "tokens"))
     design = design_of(table, params, tokens, cells.dense)
     losses = table["loss"].to_numpy(float)
-    found = polish(starts(design, losses, delta, _STARTS), design, losses, delta)
-    return Fit(found.theta[found.value.argmin()], design, losses, delta, params, tokens), found
+    found = polish(starts(design, losses, misfit, _STARTS), design, losses, misfit)
+    return Fit(found.theta[found.value.argmin()], design, losses, misfit, params, tokens), found
 
 
 def design_of(table: pd.DataFrame, params: float, tokens: float, dense: bool) -> Design:
@@ -258,9 +314,9 @@ def _agreeing(found: Polished, fit: Fit) -> int:
     return int((near & (far < _SAME_LOSS)).sum())
 
 
-def names(dense: bool) -> list[str]:
-    """The coefficients in the order of the formula."""
-    return ["A", "b_N", "a_D", "b_D", "c"] if dense else list(RAW)
+def _index(dense: bool) -> list[int]:
+    """Which of the raw numbers the coefficients are."""
+    return [2, 3, 4, 5, 6] if dense else list(range(7))
 
 
 def _intervals(fit: Fit, replicates: Floats) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -269,7 +325,7 @@ def _intervals(fit: Fit, replicates: Floats) -> tuple[pd.DataFrame, pd.DataFrame
     Of a number fitted at 0 resamples say little: they may all end there too, whatever else the cells allow. Its
     interval reaches to where its profile ends, if that is further.
     """
-    index = [2, 3, 4, 5, 6] if fit.design.dense else list(range(7))
+    index = _index(fit.design.dense)
     values, drawn = fit.raw(fit.theta[None])[0], fit.raw(replicates)
     profiles, rows = [], []
     for i, name in zip(index, names(fit.design.dense), strict=True):
@@ -310,17 +366,18 @@ def _held_out(
 
 
 def _residuals(table: pd.DataFrame, fit: Fit) -> pd.DataFrame:
-    """The cells with `predicted` and `residual` = log(measured / predicted); `row` is the index in the given table."""
+    """The rows with `predicted` and `residual`, measured over predicted; `row` is the index in the given table."""
     losses = predicted(fit.theta[None], fit.design)[0]
     return table.assign(predicted=losses, residual=fit.residual).reset_index(names="row")
 
 
 def _warnings(cells: Cells) -> list[str]:
     """What a reader must know about the cells."""
-    notes = []
+    notes = list(cells.notes)
     for row in cells.left_out:
         odd = "" if row["status"] in STATUSES else f" (known are {', '.join(STATUSES)}; only ok is fitted)"
-        notes.append(f"{row['rows']} rows with status {row['status']} are left out: {row['which']}{odd}.")
+        rows = f"{counted(row['rows'], 'row')} with status {row['status']} {are(row['rows'])}"
+        notes.append(f"{rows} left out: {row['which']}{odd}.")
     columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}
     for name, (what, numbers) in columns.items():
         if distinct(cells.table[name].to_numpy(float)) == 3:

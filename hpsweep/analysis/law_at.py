@@ -11,9 +11,10 @@ import pandas as pd
 
 from hpsweep.analysis import law_uncertainty as uncertainty
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law import Law, design_of, names
-from hpsweep.analysis.law_fit import THETA, Design, centred, huber, predicted
-from hpsweep.analysis.law_uncertainty import RAW, Fit
+from hpsweep.analysis.checks import check_numeric, check_table, shown
+from hpsweep.analysis.law import Law, design_of
+from hpsweep.analysis.law_fit import THETA, Design, Misfit, centred, huber, predicted
+from hpsweep.analysis.law_uncertainty import RAW, Fit, names
 
 TEN_FOLD = 10.0
 """How far beyond the fitted N and D the law may be asked without saying extrapolate=True."""
@@ -45,10 +46,10 @@ def _vector(coefficients: Mapping[str, float]) -> Floats:
 
 
 def score(law: Law, coefficients: Mapping[str, float]) -> float:
-    """The objective (mean Huber loss, the law's delta) of other coefficients at the law's own cells."""
+    """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
     cells = pd.DataFrame(law.residuals)
     losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
-    return float(huber(np.log(losses / cells["loss"].to_numpy(float)), law.delta).mean())
+    return float(huber(misfit_of(law).residual(cells["loss"].to_numpy(float), losses), law.delta).mean())
 
 
 def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
@@ -58,10 +59,9 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
     the fitted ranges, beyond them by up to ten-fold in N or D, or far (more, or a sparsity that was not fitted).
     Raises ValueError for far points unless `extrapolate`, and for values that no model can have.
     """
+    check_law(law)
+    check_table(points, "points", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     table = points.assign(sparsity=points.get("sparsity", 0.0))
-    for name in ("params", "tokens"):
-        if name not in table:
-            raise ValueError(f"the points have no column {name!r}; they have {', '.join(map(str, points.columns))}.")
     check_points(law, table)
     where = reach(law, table["sparsity"], table["params"], table["tokens"])
     if (where == "far").any() and not extrapolate:
@@ -77,8 +77,16 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
     return points.assign(predicted=centre, **bands, reach=where)
 
 
+def check_law(law: Any) -> None:
+    """Raise ValueError unless it is a law, by what it has: law.py is above this module."""
+    if not hasattr(law, "centred"):
+        raise ValueError(f"law is {shown(law)}; give a Law, such as hp.fit_law or hp.Law.read('law.json') returns.")
+
+
 def check_points(law: Law, table: pd.DataFrame) -> None:
     """Raise ValueError for values that no model, or no model of this law, can have."""
+    for name in ("sparsity", "params", "tokens"):
+        check_numeric(table[name])
     sparsity = table["sparsity"].to_numpy(float)
     if not ((sparsity >= 0) & (sparsity < 1)).all():
         raise ValueError(f"sparsity is {sparsity[~((sparsity >= 0) & (sparsity < 1))][0]:g}; it must be in [0, 1).")
@@ -125,8 +133,13 @@ def design_at(law: Law, table: pd.DataFrame) -> Design:
     return design_of(table, law.centre["params"], law.centre["tokens"], law.form == "dense")
 
 
+def misfit_of(law: Law) -> Misfit:
+    """How the law was held against the losses."""
+    return Misfit(law.delta, law.residual_kind == "log")
+
+
 def fit_of(law: Law) -> Fit:
     """The law's fit again, from its record."""
     cells = pd.DataFrame(law.residuals)
     centre = law.centre["params"], law.centre["tokens"]
-    return Fit(theta_of(law)[0], design_at(law, cells), cells["loss"].to_numpy(float), law.delta, *centre)
+    return Fit(theta_of(law)[0], design_at(law, cells), cells["loss"].to_numpy(float), misfit_of(law), *centre)

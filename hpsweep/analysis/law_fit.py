@@ -7,9 +7,11 @@ in its unit, and none of the seven numbers is large or small. The dense form is 
 
 1. Starts: for every triple of exponents on a grid, the four coefficients by non-negative least squares on relative
    residuals, which is exact: of the 2^4 sets of coefficients left free, the best that is feasible.
-2. Polish: mean Huber loss of the log residuals, divided by its delta so that it is of order one (at its own size, about
+2. Polish: mean Huber loss of the residuals, divided by its delta so that it is of order one (at its own size, about
    1e-5, the default tolerances of general optimizers end early). Newton's method with all second derivatives, damped as
    in Levenberg and Marquardt and kept inside the bounds by projection.
+
+Residuals are log(measured / predicted), or measured - predicted in the unit of the loss: see `Misfit`.
 
 Every problem is solved in a batch with others (starts, resamples, points of a profile): the first axis of `theta`.
 """
@@ -61,6 +63,28 @@ class Design(NamedTuple):
         return np.array([not self.dense, True, True, True, not self.dense, True, True])
 
 
+class Misfit(NamedTuple):
+    """How a prediction is held against a measured loss: Huber's delta, on log residuals or on raw ones.
+
+    Log residuals take the noise of a loss for proportional to it, raw ones for equal at every loss.
+    """
+
+    delta: float
+    log: bool = True
+
+    def scaled(self, loss: Floats) -> Floats:
+        """Losses on the scale on which residuals are differences."""
+        return np.asarray(np.log(loss) if self.log else loss)
+
+    def residual(self, measured: Floats, predicted: Floats) -> Floats:
+        """log(measured / predicted), or measured - predicted."""
+        return np.asarray(np.log(measured / predicted) if self.log else measured - predicted)
+
+    def moved(self, predicted: Floats, residual: Floats) -> Floats:
+        """The loss that has that residual."""
+        return np.asarray(predicted * np.exp(residual) if self.log else predicted + residual)
+
+
 class Tie(NamedTuple):
     """A coefficient pinned to its value in raw units: theta[:, amplitude] = exp(offset + slope theta[:, exponent])."""
 
@@ -99,15 +123,17 @@ def huber(residual: Floats, delta: float) -> Floats:
 # --- starts ---
 
 
-def starts(design: Design, loss: Floats, delta: float, keep: int) -> Floats:
+def starts(design: Design, loss: Floats, misfit: Misfit, keep: int) -> Floats:
     """The `keep` best solutions of the grid by their Huber objective, no two of them neighbours on the grid."""
     grid_s = np.zeros(1) if design.dense else _GRID
     index = np.array(list(itertools.product(range(len(grid_s)), range(len(_GRID)), range(len(_GRID)))))
     exponents = np.column_stack([grid_s[index[:, 0]], _GRID[index[:, 1]], _GRID[index[:, 2]]])
-    theta = np.concatenate([linear_rest(exponents[part], design, loss) for part in _chunks(len(index), len(loss))])
+    theta = np.concatenate(
+        [linear_rest(exponents[part], design, loss, log=misfit.log) for part in _chunks(len(index), len(loss))]
+    )
     value = np.concatenate(
         [
-            huber(np.log(predicted(theta[part], design) / loss), delta).mean(axis=1)
+            huber(misfit.residual(loss, predicted(theta[part], design)), misfit.delta).mean(axis=1)
             for part in _chunks(len(index), len(loss))
         ]
     )
@@ -120,16 +146,17 @@ def starts(design: Design, loss: Floats, delta: float, keep: int) -> Floats:
     return np.asarray(theta[chosen])
 
 
-def linear_rest(exponents: Floats, design: Design, loss: Floats) -> Floats:
-    """theta with the coefficients that minimize the squared relative residuals at each triple of exponents.
+def linear_rest(exponents: Floats, design: Design, loss: Floats, *, log: bool = True) -> Floats:
+    """theta with the coefficients that minimize the squared residuals, relative or raw, at each triple of exponents.
 
     Non-negative, and exact up to the conditioning of the normal equations: all 15 non-empty sets of coefficients.
     """
     unit = np.concatenate([np.ones((len(exponents), 4)), exponents], axis=1)
     sparse, dense, data = _parts(unit, design)
-    columns = np.stack([sparse, dense, data, np.ones_like(data)], axis=-1) / loss[:, None]
+    unit_loss = loss if log else np.full_like(loss, loss.mean())
+    columns = np.stack([sparse, dense, data, np.ones_like(data)], axis=-1) / unit_loss[:, None]
     gram = columns.transpose(0, 2, 1) @ columns
-    target = columns.sum(axis=1)
+    target = ((loss / unit_loss)[:, None] * columns).sum(axis=1)
     best, least = np.zeros((len(exponents), 4)), np.full(len(exponents), np.inf)
     for subset in _SUBSETS:
         if design.dense and subset[0]:
@@ -156,7 +183,7 @@ def polish(
     theta: Floats,
     design: Design,
     loss: Floats,
-    delta: float,
+    misfit: Misfit,
     *,
     weight: Floats | None = None,
     fixed: npt.NDArray[np.bool_] | None = None,
@@ -168,20 +195,20 @@ def polish(
     `loss` and `weight` have one row for all problems or one per problem; `fixed` says which of THETA stay.
     """
     problems, cells = len(theta), len(design.n)
-    target = np.broadcast_to(np.log(loss), (problems, cells))
+    target = np.broadcast_to(misfit.scaled(loss), (problems, cells))
     weights = np.broadcast_to(np.ones(cells) if weight is None else weight, (problems, cells))
     parts = []
     for part in _chunks(problems, cells):
         bound = None if tie is None else Tie(tie.amplitude, tie.exponent, tie.offset[part], tie.slope[part])
         held = np.broadcast_to(~design.free if fixed is None else fixed | ~design.free, (problems, 7))[part]
-        parts.append(_polish(theta[part].copy(), design, target[part], weights[part], delta, held, bound, most))
+        parts.append(_polish(theta[part].copy(), design, target[part], weights[part], misfit, held, bound, most))
     return Polished(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def objective(theta: Floats, design: Design, loss: Floats, delta: float, tie: Tie | None = None) -> Floats:
+def objective(theta: Floats, design: Design, loss: Floats, misfit: Misfit, tie: Tie | None = None) -> Floats:
     """Mean Huber loss over delta of each row of theta, what `polish` minimizes; a tied coefficient is set in theta."""
     flat = np.full((1, len(loss)), 1 / len(loss))
-    return _value(_tied(theta, tie), design, np.log(loss)[None], flat, delta)
+    return _value(_tied(theta, tie), design, misfit.scaled(loss)[None], flat, misfit)
 
 
 def _polish(
@@ -189,26 +216,26 @@ def _polish(
     design: Design,
     target: Floats,
     weight: Floats,
-    delta: float,
+    misfit: Misfit,
     held: npt.NDArray[np.bool_],
     tie: Tie | None,
     most: int,
 ) -> Polished:
     weight = weight / weight.sum(axis=1, keepdims=True)
     theta = _tied(theta, tie)
-    value = _value(theta, design, target, weight, delta)
+    value = _value(theta, design, target, weight, misfit)
     damping, done, still = np.full(len(theta), 1e-3), np.zeros(len(theta), bool), np.zeros(len(theta), int)
     for _ in range(most):
         go = np.flatnonzero(~done)
         if not len(go):
             break
         own = None if tie is None else Tie(tie.amplitude, tie.exponent, tie.offset[go], tie.slope[go])
-        gradient, hessian, metric = _derivatives(theta[go], design, target[go], weight[go], delta, own)
+        gradient, hessian, metric = _derivatives(theta[go], design, target[go], weight[go], misfit, own)
         at_lower, at_upper = (theta[go] <= _LOWER) & (gradient > 0), (theta[go] >= _UPPER) & (gradient < 0)
         frozen = held[go] | at_lower | at_upper
         step = _step(gradient, hessian, metric, damping[go], frozen)
         trial = _tied(np.clip(theta[go] + step, _LOWER, _UPPER), own)
-        new = _value(trial, design, target[go], weight[go], delta)
+        new = _value(trial, design, target[go], weight[go], misfit)
         better = new < value[go]
         scale = np.maximum(np.abs(theta[go]), 1e-3)
         small = (np.abs(trial - theta[go]) / scale).max(axis=1) < 1e-10
@@ -226,14 +253,15 @@ def _tied(theta: Floats, tie: Tie | None) -> Floats:
     return theta
 
 
-def _value(theta: Floats, design: Design, target: Floats, weight: Floats, delta: float) -> Floats:
+def _value(theta: Floats, design: Design, target: Floats, weight: Floats, misfit: Misfit) -> Floats:
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        value = (weight * huber(np.log(predicted(theta, design)) - target, delta)).sum(axis=1) / delta
+        residual = misfit.scaled(predicted(theta, design)) - target
+        value = (weight * huber(residual, misfit.delta)).sum(axis=1) / misfit.delta
     return np.where(np.isfinite(value), value, np.inf)
 
 
 def _derivatives(
-    theta: Floats, design: Design, target: Floats, weight: Floats, delta: float, tie: Tie | None
+    theta: Floats, design: Design, target: Floats, weight: Floats, misfit: Misfit, tie: Tie | None
 ) -> tuple[Floats, Floats, Floats]:
     """Gradient and Hessian of the objective, and the diagonal of its Gauss-Newton matrix with Huber's weights."""
     sparse, dense, data = _parts(theta, design)
@@ -262,17 +290,19 @@ def _derivatives(
         (5, 5): (sparse + dense) * design.n**2,
         (6, 6): data * design.d**2,
     }
-    residual = np.log(loss) - target
+    residual, delta = misfit.scaled(loss) - target, misfit.delta
+    unit_loss = loss if misfit.log else np.ones_like(loss)  # d loss / d residual
     slope = weight * np.clip(residual, -delta, delta) / delta  # of Huber's loss
     curvature = weight * (np.abs(residual) <= delta) / delta
-    relative = first / loss[..., None]
+    relative = first / unit_loss[..., None]
     bend = np.zeros((len(theta), 7, 7))
     for (i, j), value in second.items():
-        bend[:, i, j] = bend[:, j, i] = (slope / loss * value).sum(axis=1)
+        bend[:, i, j] = bend[:, j, i] = (slope / unit_loss * value).sum(axis=1)
     if tie is not None:
         relative, bend = _chain(theta, relative, bend, slope, tie)
     gradient = (slope[:, None, :] @ relative)[:, 0]
-    hessian = relative.transpose(0, 2, 1) @ ((curvature - slope)[..., None] * relative) + bend
+    bent = curvature - slope if misfit.log else curvature  # the logarithm bends as well
+    hessian = relative.transpose(0, 2, 1) @ (bent[..., None] * relative) + bend
     majorant = weight / np.maximum(np.abs(residual), delta)
     metric = (majorant[:, None, :] @ relative**2)[:, 0]
     return gradient, hessian, metric

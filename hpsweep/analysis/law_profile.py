@@ -30,21 +30,22 @@ def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
     theta, tie, fixed = _held_at(fit, replicates, index, values)
     least, best = np.full(len(values), np.inf), np.repeat(fit.theta[None], len(values), axis=0)
     for _ in range(2):
-        found = polish(theta, fit.design, fit.loss, fit.delta, fixed=fixed, tie=_repeated(tie, len(theta)), most=100)
+        found = polish(theta, fit.design, fit.loss, fit.misfit, fixed=fixed, tie=_repeated(tie, len(theta)), most=100)
         for solved, value in zip(found.theta.reshape(-1, *best.shape), found.value.reshape(-1, len(best)), strict=True):
             better = value < least
             least[better], best[better] = value[better], solved[better]
         theta = np.concatenate([best[np.r_[1 : len(best), -1]], best[np.r_[0, : len(best) - 1]]])  # the neighbours'
         if tie is None:
             theta[:, THETA.index(RAW[index])] = np.tile(values, 2)
-    lowest = huber(fit.residual, fit.delta).mean() / fit.delta
+    delta = fit.misfit.delta
+    lowest = huber(fit.residual, delta).mean() / delta
     scale = _deviance_scale(fit)
     return pd.DataFrame(
         {
             "coefficient": RAW[index],
             "value": values,
-            "objective": least * fit.delta,
-            "deviance": 2 * len(fit.loss) * np.maximum(least - lowest, 0.0) * fit.delta / scale,
+            "objective": least * delta,
+            "deviance": 2 * len(fit.loss) * np.maximum(least - lowest, 0.0) * delta / scale,
         }
     )
 
@@ -57,11 +58,11 @@ def _deviance_scale(fit: Fit) -> float:
     about 0, taken from the half of the rows with the smaller ones: within delta itself there are too few, and those
     are the ones the fit passes through.
     """
-    rows = noise_rows(fit)
+    rows, delta = noise_rows(fit), fit.misfit.delta
     residual, size = fit.residual[rows], np.abs(fit.residual[rows])
-    half = max(fit.delta, float(np.median(size)))
-    slope = float((size <= half).mean()) * fit.delta / half
-    psi = np.clip(residual, -fit.delta, fit.delta)
+    half = max(delta, float(np.median(size)))
+    slope = float((size <= half).mean()) * delta / half
+    psi = np.clip(residual, -delta, delta)
     together = np.bincount(fit.design.cell[rows], psi)
     return max(float(max((together**2).sum(), (psi**2).sum())) / len(psi) / slope, _ROUNDING**2)
 
@@ -116,7 +117,7 @@ def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[
     theta = np.repeat(several, len(values), axis=0)
     if tie is None:
         theta[:, THETA.index(name)] = np.tile(values, len(several))
-    value = objective(theta, fit.design, fit.loss, fit.delta, tie=_repeated(tie, len(theta)))
+    value = objective(theta, fit.design, fit.loss, fit.misfit, tie=_repeated(tie, len(theta)))
     order = np.argsort(value.reshape(len(several), len(values))[1:], axis=0)[:2] + 1
     chosen = (np.vstack([np.zeros(len(values), int), order]) * len(values) + np.arange(len(values))).ravel()
     return theta[chosen], tie, fixed

@@ -11,10 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpsweep.analysis.cells import Floats, cells_of, check_equal
+from hpsweep.analysis.cells import Floats
+from hpsweep.analysis.checks import check_columns, check_equal, check_frame, check_names
+from hpsweep.analysis.law_settings import at_end, best_setting, one_setting_per_cell
+from hpsweep.analysis.prepare import plain_types, prepared, without
 from hpsweep.schema import DONE
 from hpsweep.spec import TUNED, Scheme
-from hpsweep.store import one_data_hash
 
 COLUMNS = ("sparsity", "params", "tokens", "loss")
 """Columns of the cells of a law: sparsity in [0, 1), nonzero parameters, tokens or examples, loss."""
@@ -33,42 +35,83 @@ FEWEST = 3
 
 _APART = 0.01  # in log: values closer than 1 % count as one
 _SHAPE = ("width", "depth", "density", "steps")
+_SIZES = ("hidden_parameters", "hidden_nonzeros", "parameters", "tokens")
 _FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "seed", *TUNED)
 
 
 class Cells(NamedTuple):
-    """The cells of a law, with what was left out (one row per status: status, rows, which)."""
+    """The rows that a law is fitted to, with what was left out (one row per status: status, rows, which).
+
+    `rows` counts the runs behind them, and `notes` says what was done to these.
+    """
 
     table: pd.DataFrame
     dense: bool
     left_out: list[dict[str, Any]]
+    rows: int
+    notes: list[str]
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The table in a CSV or Parquet file. Raises ValueError for a file that is neither, or empty."""
+    """The table in a CSV or Parquet file, told by its first bytes; semicolons and tabs separate as commas do.
+
+    Raises ValueError for a file that is neither, or empty.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is no file and no results folder; give a .csv or .parquet file, or a results folder.")
+    parquet = path.suffix == ".parquet"
     try:
-        table = pq.read_table(path).to_pandas() if path.suffix == ".parquet" else pd.read_csv(path)
-    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        parquet = parquet or _begins(path, b"PAR1")
+        table = pq.read_table(path).to_pandas() if parquet else _read_csv(path)
+    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError, ValueError) as error:
+        kind = "Parquet" if parquet else "CSV"
         raise ValueError(f"{path} cannot be read as {kind} ({str(error).splitlines()[0]}).") from None
     if table.empty:
         raise ValueError(f"{path} has no rows; a law needs one row per trained model.")
     return table
 
 
+def _begins(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """The CSV file; where commas find one column, what else separates in its name does."""
+    table = pd.read_csv(path)
+    name = str(table.columns[0])
+    other = next((mark for mark in ";\t" if mark in name), None)
+    return pd.read_csv(path, sep=other) if table.shape[1] == 1 and other else table
+
+
 def cells_of_table(
-    table: pd.DataFrame, *, loss: str, params: str, tokens: str, sparsity: str | None, status: str | None
+    table: pd.DataFrame,
+    *,
+    loss: str,
+    params: str,
+    tokens: str,
+    sparsity: str | None,
+    status: str | None,
+    tuned: Sequence[str] | None = None,
+    ignore: Sequence[str] = (),
 ) -> Cells:
     """The cells of a tidy table, one row per trained model, in its order; rows whose status is not ok are left out.
 
-    `sparsity` and `status` None mean the columns of these names where the table has them. Raises ValueError for
+    `sparsity` and `status` None mean the columns of these names where the table has them. Where hyperparameters vary
+    within a cell it is reduced to its tuned loss (`law_settings`, which has what `tuned` is). Raises ValueError for
     absent columns, values out of range, a loss that is missing with nothing that says why, a status that is ok nowhere,
-    a column that looks like sparsity or density and was not named, and for a table with fewer distinct values, or
-    fewer cells, than the law has numbers to identify.
+    a column that looks like sparsity or density and was not named, for rows of one sparsity, N and D that differ in a
+    column that may say what was trained (the seed may differ), and for a table with fewer distinct values, or fewer
+    cells, than the law has numbers to identify. A row given twice counts once, with a warning.
     """
+    check_frame(table, "table")
+    check_columns(loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status)
+    if None in (loss, params, tokens):
+        raise ValueError("loss, params and tokens each need the name of a column of the table; one of them is None.")
+    if unused := set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}:
+        raise ValueError(f"ignore has {min(map(str, unused))!r}, which the law is fitted to; leave it out of ignore.")
+    table = plain_types(without(table, ignore, needed=()))
     sparsity = "sparsity" if sparsity is None and "sparsity" in table else sparsity
     status = "status" if status is None and "status" in table else status
     for name in (loss, params, tokens, sparsity, status):
@@ -77,17 +120,27 @@ def cells_of_table(
     if sparsity is None:
         _check_no_sparsity(table, {loss, params, tokens, status})
     named = {"sparsity": sparsity, "params": params, "tokens": tokens, "loss": loss}
-    ok = pd.Series(True, table.index) if status is None else table[status].astype(str).str.strip().str.lower() == "ok"
+    table = table if table.index.is_unique else table.reset_index(drop=True)
+    ok = _is(table, status, "ok")
     left_out = [] if status is None else _left_out(table.index, table[status], ok)
     if not ok.any():
         raise ValueError(f"all {len(table)} rows are left out: {_statuses(str(status), left_out)}.")
-    values = {name: _numbers(table, column)[ok] for name, column in named.items() if column is not None}
-    cells = pd.DataFrame(values, columns=list(COLUMNS))
-    cells["sparsity"] = cells["sparsity"].fillna(0.0) if sparsity is None else cells["sparsity"]
-    _check_ranges(cells, named, status)
+    values = {name: _numbers(table, column) for name, column in named.items() if column is not None}
+    runs = pd.DataFrame(values, index=table.index, columns=list(COLUMNS))
+    runs["sparsity"] = runs["sparsity"].fillna(0.0) if sparsity is None else runs["sparsity"]
+    _check_ranges(runs[ok], named, status)
+    others = table[[name for name in table.columns if name not in {*named.values(), status}]]
+    cells, notes = one_setting_per_cell(others, runs[ok], runs[_is(table, status, "diverged")], tuned)
     dense = bool((cells["sparsity"] == 0).all())
     _check_identified(cells, dense, f" Left out: {_statuses(str(status), left_out)}." if left_out else "")
-    return Cells(cells, dense, left_out)
+    return Cells(cells, dense, left_out, int(ok.sum()), notes)
+
+
+def _is(table: pd.DataFrame, status: str | None, word: str) -> pd.Series[bool]:
+    """Rows with that status, whatever its case and the blanks around it; without a column of them all are ok."""
+    if status is None:
+        return pd.Series(word == "ok", table.index)
+    return table[status].astype(str).str.strip().str.lower() == word
 
 
 def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
@@ -200,7 +253,9 @@ def _check_identified(cells: pd.DataFrame, dense: bool, left_out: str) -> None:
 # --- sweeps of ours ---
 
 
-def tuned_losses(runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = "hidden") -> pd.DataFrame:
+def tuned_losses(
+    runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = "hidden", *, ignore: Sequence[str] = ()
+) -> pd.DataFrame:
     """One row per (width, depth, density, steps) of one scheme: the lowest loss over the tried hyperparameters.
 
     Columns: scheme, width, depth, density, steps, sparsity (1 - density), params (nonzeros, of the `hidden` matrices
@@ -210,18 +265,25 @@ def tuned_losses(runs: pd.DataFrame, scheme: str | None = None, nonzeros: str = 
     if every seed had been run at each (a setting that any seed diverged at has none). Without a scheme it is supar,
     else mup, else sp.
 
-    Raises ValueError for data of different hashes and where the runs differ in any other field of the trial.
+    Raises ValueError as `optima` does, and where the runs differ in any other field of the trial.
     """
-    if nonzeros not in NONZEROS:
+    if not isinstance(nonzeros, str) or nonzeros not in NONZEROS:
         raise ValueError(f"nonzeros is {nonzeros!r}; it must be one of {', '.join(NONZEROS)}.")
+    if scheme is not None and (not isinstance(scheme, str) or scheme not in get_args(Scheme)):
+        raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
+    runs = prepared(runs, ["scheme", *_SHAPE], "lr", ignore=ignore)
+    if lacking := [name for name in _SIZES if name not in runs or runs[name].isna().any()]:
+        raise ValueError(
+            f"the runs lack {', '.join(lacking)}, which a law counts: give a table of these to fit_law, or the runs of "
+            "a results folder."
+        )
     known = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
     scheme = scheme or next(iter(known), None)
     own = runs[(runs["scheme"] == scheme) & (runs["status"] != "failed")]
     if own.empty:
         raise ValueError(f"no trained run has scheme {scheme!r}; the runs have {', '.join(known) or 'none'}.")
-    one_data_hash(own["data_hash"])
     check_equal(own, _FREE, f"a law of {scheme}")
-    fields = [name for name in TUNED if own[name].nunique() > 1]
+    fields = [name for name in TUNED if name in own and own[name].nunique() > 1]
     rows = [_tuned(part, fields, nonzeros) for _, part in own.groupby(list(_SHAPE), sort=True)]
     return pd.DataFrame(rows)
 
@@ -235,20 +297,14 @@ def _tuned(part: pd.DataFrame, fields: list[str], nonzeros: str) -> dict[str, An
         "sparsity": 1 - first["density"],
         "params": first["hidden_nonzeros"] if nonzeros == "hidden" else first["parameters"] - pruned,
         "tokens": first["tokens"],
-        "flops_dense": first["flops_dense"],
-        "flops_sparse": first["flops_sparse"],
+        **{name: first.get(name, np.nan) for name in ("flops_dense", "flops_sparse")},
     }
-    settings = (
-        part.assign(setting=part.groupby(fields, sort=True).ngroup() + 1.0) if fields else part.assign(setting=1.0)
-    )
-    cells = cells_of(settings, "setting")
-    if not cells.finite.any():
+    best = best_setting(part, fields)
+    if best is None:
         lost = {"loss": np.nan, "loss_se": np.nan, "n_seeds": 0, **dict.fromkeys(fields, np.nan)}
         return {**row, **lost, "edge": False, "status": "diverged"}
-    best = int(np.nanargmin(cells.adjusted))
-    ended = settings[settings["setting"].isin(cells.values[cells.finite])]
-    own = ended[ended["setting"] == cells.values[best]]
-    edge = "lr" in fields and own["lr"].iloc[0] in (ended["lr"].min(), ended["lr"].max())
-    found = {"loss": cells.adjusted[best], "loss_se": own["val_loss"].sem(), "n_seeds": own["seed"].nunique()}
+    own = best.rows
+    edge = "lr" in fields and at_end(best, "lr")
+    found = {"loss": best.loss, "loss_se": own["val_loss"].sem(), "n_seeds": own["seed"].nunique()}
     chosen = found | {name: own[name].iloc[0] for name in fields}
     return {**row, **chosen, "edge": bool(edge), "status": "ok"}

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.law import Law
 from hpsweep.analysis.law_at import replicates_of, theta_of
+from hpsweep.english import counted
 
 _ENOUGH = 0.8  # of held-out cells inside the band, below which the law is said not to extrapolate
 
 _ALONG = {"params": ("sizes", "in N"), "tokens": ("data amounts", "in D")}
+
+RESIDUALS = {"log": "log(measured / predicted)", "raw": "measured - predicted, in the unit of the loss,"}
+"""What residuals are, in words."""
+
+_NAMED = 3  # outliers in a sentence
 
 _DATA_TERM = ("a_D", "b_D", "c")
 
 
 def formula(law: Law) -> str:
     """The fitted law as text, coefficients to four digits: an overview, not for computing with."""
-    k = {name: "inf" if value is None else f"{value:.4g}" for name, value in law.coefficients.items()}
-    size = f"{k['A']}" if law.form == "dense" else f"({k['a_S']} (1 - S)^{k['b_S']} + {k['c_S']})"
+    return _formula(law.form, law.coefficients)
+
+
+def _formula(form: str, coefficients: Mapping[str, float | None]) -> str:
+    k = {name: "inf" if value is None else f"{value:.4g}" for name, value in coefficients.items()}
+    size = f"{k['A']}" if form == "dense" else f"({k['a_S']} (1 - S)^{k['b_S']} + {k['c_S']})"
     return f"L = {size} N^-{k['b_N']} + ({k['a_D']} / D)^{k['b_D']} + {k['c']}"
 
 
@@ -30,8 +41,8 @@ def verdict(law: Law) -> list[str]:
     lines = [
         _status(law),
         formula(law),
-        f"objective {law.objective:.3e} over {law.cells} cells (mean Huber of log residuals, delta {law.delta:g}); "
-        f"median residual {100 * residual.median():.2g} %, largest {100 * residual.max():.2g} %; "
+        f"objective {law.objective:.3e} over {cells_and_rows(law)} (mean Huber of {law.residual_kind} residuals, delta "
+        f"{law.delta:g}); median residual {size(law, residual.median())}, largest {size(law, residual.max())}; "
         f"{law.starts['agreeing']} of {law.starts['polished']} starts agree.",
     ]
     for axis, (what, _) in _ALONG.items():
@@ -40,11 +51,56 @@ def verdict(law: Law) -> list[str]:
             inside = sum(row["low"] <= row["loss"] <= row["high"] for row in rows)
             errors = pd.Series([row["error"] for row in rows])
             lines.append(
-                f"held out, the largest {what} ({len(rows)} cells): error {100 * errors.mean():+.2g} % on average, "
+                f"held out, the largest {what} ({counted(len(rows), 'run')}): "
+                f"error {100 * errors.mean():+.2g} % on average, "
                 f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run"
                 + (": bands beyond the fit are too narrow, by the form's error." if axis in fails(law) else ".")
             )
-    return lines
+    return [*lines, *([outlying(law)] if law.outliers else [])]
+
+
+def cells_and_rows(law: Law) -> str:
+    """How many cells the law is of, and how many rows, where that is another number."""
+    fitted = len(law.residuals)
+    cells = f"{law.cells} cells" if fitted == law.cells else f"{fitted} rows of {law.cells} cells"
+    return cells if fitted == law.rows else f"{cells}, out of {law.rows} rows"
+
+
+def size(law: Law, residual: float) -> str:
+    """The size of a residual: in percent, or in the unit of the loss."""
+    return f"{100 * residual:.2g} %" if law.residual_kind == "log" else f"{residual:.2g} (unit of the loss)"
+
+
+def outlying(law: Law) -> str:
+    """Which rows the law does not describe, the farthest first, and what it is without them."""
+    named = "; ".join(_outlier(law, row) for row in law.outliers[:_NAMED])
+    more = f"; and {len(law.outliers) - _NAMED} more" if len(law.outliers) > _NAMED else ""
+    what = "1 outlier" if len(law.outliers) == 1 else f"{len(law.outliers)} outliers"
+    return f"{what}: {named}{more}. {_without(law)}"
+
+
+def _outlier(law: Law, row: Mapping[str, Any]) -> str:
+    sparsity = f"S {row['sparsity']:g}, " if law.form == "sparse" else ""
+    side = "above" if row["residual"] > 0 else "below"
+    return (
+        f"row {row['row']} ({sparsity}N {row['params']:.4g}, D {row['tokens']:.4g}) has loss {row['loss']:.4g}, "
+        f"{size(law, abs(row['residual']))} {side} the law, {row['sd']:.3g} robust standard deviations"
+    )
+
+
+def _without(law: Law) -> str:
+    rest = law.without_outliers or {"coefficients": None, "why": "it was not fitted"}
+    them = "it" if len(law.outliers) == 1 else "them"
+    if rest["coefficients"] is None:
+        return f"Without {them} there is no law: {rest['why']}."
+    moved = [row["coefficient"] for row in law.intervals if not _within(rest["coefficients"][row["coefficient"]], row)]
+    said = f"{_and(moved)} outside the 95 % interval given here" if moved else "every number inside its 95 % interval"
+    return f"Without {them}: {_formula(law.form, rest['coefficients'])}, {said}."
+
+
+def _within(value: float | None, row: Mapping[str, Any]) -> bool:
+    low, high = (np.inf if end is None else end for end in (row["low"], row["high"]))
+    return bool(low <= (np.inf if value is None else value) <= high)
 
 
 def _status(law: Law) -> str:

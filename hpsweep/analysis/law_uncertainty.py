@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law_fit import THETA, Design, polish, predicted, raw, starts
+from hpsweep.analysis.law_fit import THETA, Design, Misfit, polish, predicted, raw, starts
 from hpsweep.analysis.law_tables import FEWEST, distinct
 
 RAW = ("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c")
@@ -43,12 +43,12 @@ TRADED = 0.95
 
 
 class Fit(NamedTuple):
-    """A fit as the functions here read it: theta, its design, the losses, Huber's delta and the centre."""
+    """A fit as the functions here read it: theta, its design, the losses, how they are compared, the centre."""
 
     theta: Floats
     design: Design
     loss: Floats
-    delta: float
+    misfit: Misfit
     params: float
     tokens: float
 
@@ -58,8 +58,13 @@ class Fit(NamedTuple):
 
     @property
     def residual(self) -> Floats:
-        """log(measured / predicted) of each cell."""
-        return np.asarray(np.log(self.loss / predicted(self.theta[None], self.design)[0]))
+        """log(measured / predicted) of each row, or measured - predicted."""
+        return self.misfit.residual(self.loss, predicted(self.theta[None], self.design)[0])
+
+
+def names(dense: bool) -> list[str]:
+    """The coefficients in the order of the formula."""
+    return ["A", "b_N", "a_D", "b_D", "c"] if dense else list(RAW)
 
 
 # --- resampling ---
@@ -73,7 +78,7 @@ def resample(fit: Fit, count: int, generator: np.random.Generator) -> Floats:
     cell = fit.design.cell
     weight = np.stack([_draw(fit.design, cell, generator) for _ in range(count)])
     start = np.repeat(fit.theta[None], count, axis=0)
-    return polish(start, fit.design, fit.loss, fit.delta, weight=weight).theta
+    return polish(start, fit.design, fit.loss, fit.misfit, weight=weight).theta
 
 
 def _draw(design: Design, cell: npt.NDArray[np.intp], generator: np.random.Generator) -> Floats:
@@ -89,7 +94,7 @@ def _draw(design: Design, cell: npt.NDArray[np.intp], generator: np.random.Gener
 
 
 def noise_rows(fit: Fit) -> npt.NDArray[np.bool_]:
-    """Rows whose log residuals are of the size of the noise: without those that the fit passes through.
+    """Rows whose residuals are of the size of the noise: without those that the fit passes through.
 
     A least-absolute-deviations fit passes through as many runs as it has numbers; a row that repeats one goes with it.
     """
@@ -100,7 +105,7 @@ def noise_rows(fit: Fit) -> npt.NDArray[np.bool_]:
 
 
 def noise_of(fit: Fit) -> Floats:
-    """Log residuals of the size of the noise, with both signs."""
+    """Residuals of the size of the noise, with both signs."""
     kept = np.sort(np.abs(fit.residual[noise_rows(fit)]))
     return np.concatenate([-kept, kept])
 
@@ -191,15 +196,17 @@ def held_out(fit: Fit, axis: str, resamples: int, generator: np.random.Generator
     cells = int(rest.cell.max()) + 1 if (~out).any() else 0
     if left < FEWEST or cells <= free:
         return pd.DataFrame(), f"without the largest {what} there are {left} left ({cells} cells), too few to fit"
-    part = _refit(fit, rest, ~out)
+    part = refit(fit, rest, ~out)
     predictions, bands = prediction(part, resample(part, resamples, generator), fit.design.at(out), generator)
     table = pd.DataFrame({"cell": np.flatnonzero(out), "predicted": predictions})
     return table.assign(low=bands["run_low"], high=bands["run_high"]), ""
 
 
-def _refit(fit: Fit, rest: Design, rows: Any) -> Fit:
-    found = polish(starts(rest, fit.loss[rows], fit.delta, 12), rest, fit.loss[rows], fit.delta)
-    return fit._replace(theta=found.theta[found.value.argmin()], design=rest, loss=fit.loss[rows])
+def refit(fit: Fit, rest: Design, rows: Any) -> Fit:
+    """The fit of some of its rows, whose design is `rest`; the centre stays."""
+    losses = fit.loss[rows]
+    found = polish(starts(rest, losses, fit.misfit, 12), rest, losses, fit.misfit)
+    return fit._replace(theta=found.theta[found.value.argmin()], design=rest, loss=losses)
 
 
 def prediction(
@@ -208,7 +215,7 @@ def prediction(
     """(predicted losses, their 95 % bands): low, high of the law; run_low, run_high of one more run there."""
     centre = predicted(fit.theta[None], at)[0]
     losses = predicted(replicates, at)
-    runs = losses * np.exp(generator.choice(noise_of(fit), losses.shape))
+    runs = fit.misfit.moved(losses, generator.choice(noise_of(fit), losses.shape))
     low, high = np.quantile(losses, [0.025, 0.975], axis=0)
     run_low, run_high = np.quantile(runs, [0.025, 0.975], axis=0)
     return centre, {

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpsweep.analysis.cells import Cells, Floats, noise_growth, two_way
+from hpsweep.analysis.cells import Cells, Floats, noise_growth, once, two_way
 from hpsweep.analysis.fit import LIMIT, centres, window
 
 ASSUMED_NOISE = 0.005
@@ -144,6 +144,7 @@ def _typical(found: Sequence[_Squares]) -> float:
     return float(variances[np.searchsorted(np.cumsum(df), df.sum() / 2)])
 
 
+@once
 def _by_seeds(cells: Cells) -> _Squares:
     """What is left of the losses within _REACH octaves of the lowest cell when cells and seeds have had their say."""
     if not cells.finite.any():
@@ -155,6 +156,7 @@ def _by_seeds(cells: Cells) -> _Squares:
     return _Squares(squares, df) if df > 0 else _NOTHING
 
 
+@once
 def _by_residuals(cells: Cells) -> _Squares:
     """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say."""
     if not cells.finite.any():

@@ -43,20 +43,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.cells import (
-    Cells,
-    Floats,
-    cells_of,
-    check_equal,
-    check_resamples,
-    check_runs,
-    counts,
-    fingerprint,
-    label,
-    needed,
-)
+from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint
+from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, centres, minimum, segment
 from hpsweep.analysis.noise import Noise, noises, perturbed
+from hpsweep.analysis.prepare import prepared
+from hpsweep.english import counted, have
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
@@ -77,6 +69,7 @@ def optima(
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: str = "lr",
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -98,10 +91,12 @@ def optima(
     why     what was found and the remedy; empty if ok
 
     A value at which any seed diverged has no finite loss. Failed runs are counted only. A group's row depends on other
-    groups only where its noise is assumed. Raises ValueError for unknown columns, no rows, data of different hashes, a
-    run given twice, and where rows of a group differ in any field but `over` and seed: nothing is averaged silently.
+    groups only where its noise is assumed. Values within 1 % are one, and a run given twice counts once (`prepared`).
+    Raises ValueError for columns that are not there, no rows, data of different hashes, two outcomes of one run, and
+    where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
+    not in `ignore`: nothing is averaged silently.
     """
-    groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    groups = fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed)
     rows = [{**dict(zip(by, group.key, strict=True)), **group.row} for group in groups]
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
 
@@ -118,24 +113,43 @@ class Group:
 
 
 def fit_groups(
-    runs: pd.DataFrame, by: Sequence[str], *, over: str = "lr", resamples: int = 2000, seed: int = 0
+    runs: pd.DataFrame,
+    by: Sequence[str],
+    *,
+    over: str = "lr",
+    ignore: Sequence[str] = (),
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
-    check_runs(runs, by, over)
+    check_over(over)
     check_resamples(resamples)
+    check_seed(seed)
+    runs = prepared(runs, by, over, ignore=ignore)
     found = []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
         found.append((key, cells_of(rows, over), counts(rows)))
     groups = []
     for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
-        generator = np.random.default_rng([seed, fingerprint(cells)])
-        row, weights = _fit(cells, noise, over, resamples, generator)
+        row, weights = _known_fit(cells, noise, over, resamples, seed)
         groups.append(Group(key, {**row, **count}, cells, noise, weights))
     return groups
 
 
 # --- the fit ---
+
+
+def _known_fit(
+    cells: Cells, noise: Noise, over: str, resamples: int, seed: int
+) -> tuple[dict[str, Any], Floats | None]:
+    """What `_fit` says of one group, fitted once: a report asks for it in half a dozen tables."""
+    key = (_fit, noise.single.tobytes(), *noise[1:], over, resamples, seed)
+    if key not in cells.computed:
+        generator = np.random.default_rng([seed, fingerprint(cells)])
+        cells.computed[key] = _fit(cells, noise, over, resamples, generator)
+    found: tuple[dict[str, Any], Floats | None] = cells.computed[key]
+    return found
 
 
 def _fit(
@@ -148,7 +162,8 @@ def _fit(
         best = int(np.nanargmin(cells.adjusted))
         row.update(best_value=float(cells.values[best]), best_loss=float(cells.adjusted[best]))
     if finite.sum() < 3:
-        why = f"{finite.sum()} values of {over} have finite losses and at least 3 are needed: train more values"
+        values = counted(int(finite.sum()), f"value of {over}", f"values of {over}")
+        why = f"{values} {have(int(finite.sum()))} finite losses and at least 3 are needed: train more values"
         return {**row, "status": "none", "why": why}, None
     centre = int(centres(cells.adjusted[None], finite)[0])  # step 2
     if len(set(segment(finite, centre))) == 1:

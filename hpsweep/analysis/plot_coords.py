@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hpsweep.analysis import plot_layout as layout
+from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.coords import AXES, BOUND, QUANTITIES, WRONG_VERDICTS, coordinate_paths
-from hpsweep.analysis.plot_style import (
-    FAINT,
-    GREY,
-    INK,
-    LABEL,
-    NAMES,
-    SMALL,
-    TITLE,
-    Look,
-    frame,
-    log2_axis,
-    ordered,
-    save,
-    value_axis,
-)
+from hpsweep.analysis.plot_style import FAINT, GREY, INK, LABEL, NAMES, TITLE, Look, frame, value_axis
 from hpsweep.store import replacing
 
 MOST_NAMED = 24
@@ -52,13 +39,14 @@ def plot_paths(paths: pd.DataFrame, looks: dict[str, Look], ax: Axes) -> Axes:
     return ax
 
 
+@style.ours()
 def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str) -> Figure:
     """A row of panels per field that varies, a column per quantity, modules in the order of the forward pass."""
     paths = coordinate_paths(sizes)
     fields = [field for field in AXES if field in set(paths["along"])]
     modules = [str(module) for module in verdicts["module"]]
-    looks = dict(zip(modules, ordered("place", range(len(modules))).values(), strict=True))
-    figure = Figure(figsize=(8.4, 2.1 * len(fields) + 0.55), layout="constrained")
+    looks = dict(zip(modules, style.ordered("place", range(len(modules))).values(), strict=True))
+    figure = Figure(figsize=(6.4, 1.85 * len(fields)), layout="constrained")
     axes = figure.subplots(len(fields), len(QUANTITIES), squeeze=False, sharey="row")
     for ax, text in zip(axes[0], QUANTITIES.values(), strict=True):
         ax.set_title(text, fontsize=LABEL + 0.5, color=INK)
@@ -67,15 +55,16 @@ def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str) -> Figure:
         for ax, quantity in zip(row, QUANTITIES, strict=True):
             plot_paths(line[line["quantity"] == quantity], looks, ax)
         finite = line["factor"][np.isfinite(line["factor"]) & (line["factor"] > 0)]
-        log2_axis(row[0], "y", min(finite.min(), 0.5) / 1.15, max(finite.max(), 2.0) * 1.15, most=7)
-        start = line["value"].iloc[0]
-        row[0].set_ylabel(f"relative to {field} {start:g}", fontsize=LABEL, color=INK)
-    figure.legend(
-        handles=[*_named(verdicts, looks), *_marks("width" in fields)], loc="outside right center",
-        fontsize=SMALL, frameon=False, labelcolor=INK,
-        handlelength=1.6, labelspacing=0.45,
-    )  # fmt: skip
-    figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=TITLE, color=INK, x=0.01, ha="left")
+        style.log2_axis(row[0], "y", min(finite.min(), 0.5) / 1.15, max(finite.max(), 2.0) * 1.15, most=7)
+        start = style.value_label(field, line["value"].iloc[0])
+        row[0].set_ylabel(f"relative to {field} {start}", fontsize=LABEL, color=INK)
+    handles = [*_named(verdicts, looks), *_marks("width" in fields)]
+    key = layout.legend(figure, handles, loc="outside right center", handlelength=1.6, labelspacing=0.45)
+    width, height = layout.extent(key)
+    layout.grow(figure, width=width, height=max(height - figure.get_figheight(), 0.0))
+    said = layout.fill(title, figure.get_figwidth() - 2 * layout.MARGIN, TITLE)
+    figure.suptitle(said, fontsize=TITLE, color=INK, x=0.01, ha="left")
+    layout.grow(figure, height=1.3 * TITLE / 72 * (said.count("\n") + 1) + 0.1)
     return figure
 
 
@@ -91,6 +80,9 @@ def _named(verdicts: pd.DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         look = looks[row["module"]]
         label = row["module"] if row["verdict"] == "ok" else f"{row['module']}: {row['verdict']}"
         handles.append(Line2D([], [], color=look.color, marker=look.marker, linewidth=1, markersize=3.2, label=label))
+    if more := len(verdicts) - len(named):
+        others = "others" if (verdicts.drop(named.index)["verdict"] == "ok").all() else "others, not all ok"
+        handles.append(Line2D([], [], color=GREY, linewidth=1, label=f"{more} {others}"))
     return handles
 
 
@@ -109,4 +101,4 @@ def write(sizes: pd.DataFrame, slopes: pd.DataFrame, verdicts: pd.DataFrame, fol
         with replacing(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.5g")
         written.append(path)
-    return [*written, *save(draw(sizes, verdicts, title), folder / "coords")]
+    return [*written, *style.save(draw(sizes, verdicts, title), folder / "coords")]

@@ -137,8 +137,8 @@ def marks_of(looks: dict[float, Look], title: str) -> list[Any]:
     return [marks.symbol(title), *points]
 
 
-def residuals_by_sparsity(residuals: pd.DataFrame, ax: Axes) -> Axes:
-    """log(measured / predicted) of every cell in percent, by sparsity, a colour per size N; small to large N, D.
+def residuals_by_sparsity(residuals: pd.DataFrame, ax: Axes, *, log: bool = True) -> Axes:
+    """Residuals of every row by sparsity, a colour per size N; small to large N, D: in percent, or of the loss itself.
 
     More sizes than there are markers are drawn in groups, labelled from the smallest to the largest in it. Columns
     sparsity, params, tokens, residual. What is not noise shows as order within a column.
@@ -152,19 +152,20 @@ def residuals_by_sparsity(residuals: pd.DataFrame, ax: Axes) -> Axes:
         looks[size] = look._replace(label=" to ".join(ends))
     levels = sorted(residuals["sparsity"].unique())
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+    unit = 100 if log else 1
     for at, level in enumerate(levels):
         own = residuals[residuals["sparsity"] == level].assign(size=sizes).sort_values(["size", "tokens"])
         x = at + np.linspace(-0.34, 0.34, len(own)) if len(own) > 1 else np.array([float(at)])
         for size, look in looks.items():
             here = (own["size"] == size).to_numpy()
             ax.plot(
-                x[here], 100 * own["residual"][here], linestyle="none", marker=look.marker, markersize=3.6,
+                x[here], unit * own["residual"][here], linestyle="none", marker=look.marker, markersize=3.6,
                 color=look.color, markeredgewidth=0, zorder=3,
             )  # fmt: skip
     ax.xaxis.set_major_locator(FixedLocator([float(i) for i in range(len(levels))]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{levels[round(value)]:g}"))
     ax.set_xlim(-0.5, len(levels) - 0.5)
-    _labels(ax, "sparsity", "measured above predicted (%)")
+    _labels(ax, "sparsity", f"measured above predicted ({'%' if log else 'unit of the loss'})")
     marks.legend(ax, marks_of(looks, "N"), loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
     return ax
 
@@ -323,7 +324,7 @@ def draw_all(law: Law, folder: Path) -> list[Path]:
     predicted_against_measured(residuals, figure.subplots(), held_out=largest)
     paths += style.save(figure, Path(folder) / "law_predicted_against_measured")
     figure = Figure(figsize=(4.4, 2.9), layout="constrained")
-    residuals_by_sparsity(residuals, figure.subplots())
+    residuals_by_sparsity(residuals, figure.subplots(), log=law.residual_kind == "log")
     paths += style.save(figure, Path(folder) / "law_residuals_by_sparsity")
     paths += style.save(_profiles(law), Path(folder) / "law_profiles")
     paths += style.save(_loss_contours(law, residuals), Path(folder) / "law_loss_contours")

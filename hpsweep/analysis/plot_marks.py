@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
 from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.plot_layout import Handle as Handle
+from hpsweep.analysis.plot_layout import fill, text_width
+from hpsweep.analysis.plot_layout import legend as legend
 from hpsweep.analysis.plot_style import GREY, INK, SMALL, TITLE, Look
 from hpsweep.analysis.plot_tables import Scale, drift_text
 
-Handle = Line2D | Patch
 DASHED = (0, (4, 3))
+BOUND = "bound: it lies beyond"
 BEYOND = r"$\circ\!\!\rightarrow$"
 
 
@@ -56,21 +55,28 @@ def _arrow(ax: Axes, start: tuple[float, float], by: tuple[float, float], color:
     ax.annotate("", start, xytext=by, textcoords="offset points", arrowprops=arrow, zorder=6)
 
 
+def open_side(row: Any) -> int:
+    """1 where the optimum lies above the last value, -1 where below the first, 0 where it is between."""
+    return (1 if np.isfinite(row.low) else -1) if row.status == "edge" else 0
+
+
 def line_handles(looks: dict[float, Look], lines: str) -> list[Handle]:
     """A handle per line, after one that says what the lines differ in."""
     handles: list[Handle] = [
         Line2D([], [], color=look.color, marker=look.marker, markersize=4, linewidth=1.2, label=look.label)
         for look in looks.values()
     ]
-    return [symbol(style.NAMES.get(lines, lines)), *handles]
+    return [symbol(style.axis_name(lines)), *handles]
 
 
-def key(table: pd.DataFrame, vertices: pd.DataFrame, shared: Scale, lines: str) -> list[Handle]:
-    """Handles that explain every symbol that is drawn, and no other."""
+def key(
+    table: pd.DataFrame, vertices: pd.DataFrame, shared: Scale, lines: str, *, noise_said: str = ""
+) -> list[Handle]:
+    """Handles that explain every symbol that is drawn, and no other; with what is said of the noise of intervals."""
     has = set(vertices["status"])
     seeds = sorted({int(n) for n in table["n_ok"] if n > 1})
     of = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else "".join(map(str, seeds))
-    assumed = " (noise assumed)" if (vertices["interval"] == "assumed").any() else ""
+    assumed = f" ({noise_said})" if noise_said else ""
     missing = int(table["n_missing"].sum())
     hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "white"}
     first = "densest" if lines == "density" else "first" if lines != "width" else "narrowest"
@@ -82,7 +88,7 @@ def key(table: pd.DataFrame, vertices: pd.DataFrame, shared: Scale, lines: str) 
             symbol(f"optimum, 95 % interval{assumed}", marker="o", markersize=5.5, linestyle="-", linewidth=1.5),
         ),
         (bool(referred), symbol(f"optimum of the {first}", linestyle=DASHED, linewidth=0.8, color=GREY)),
-        ("edge" in has, symbol("bound: it lies beyond", marker=BEYOND, markersize=13)),
+        ("edge" in has, symbol(BOUND, marker=BEYOND, markersize=13)),
         (bool(_unfitted(vertices).any()), symbol("no clear optimum: lowest", **hollow, markersize=5.5)),
         (bool((table["loss"] > shared.y[1]).any()), symbol("loss above the axis", marker="^", markersize=3.4)),
         (bool((table["n_diverged"] > 0).any()), symbol("seeds diverged", marker="x", markersize=4)),
@@ -103,33 +109,44 @@ def symbol(label: str, linestyle: Any = "none", color: str = INK, **look: Any) -
     return Line2D([], [], color=color, linestyle=linestyle, label=label, **look)
 
 
-def legend(where: Axes | Figure, handles: Iterable[Handle], **place: Any) -> Legend:
-    """A legend without a frame, of an Axes or of a figure; `place` as in matplotlib."""
-    handles = list(handles)
-    return where.legend(
-        handles=handles, fontsize=SMALL, frameon=False, handlelength=1.9, handletextpad=0.5, columnspacing=1.5,
-        labelcolor=INK, **place,
-    )  # fmt: skip
-
-
-def verdict(drifts: list[Any], letters: int, looks: dict[float, Look]) -> str:
-    """The verdicts in lines of so many letters, broken before the unit; which lines they cover if not all."""
+def verdict(drifts: list[Any], width: float, looks: dict[float, Look]) -> str:
+    """The verdicts in lines of at most so many inches, broken before the unit; which lines they cover if not all."""
     texts = []
     for row in drifts:
         claim, unit = drift_text(row)
         if unit and np.isfinite([row.low, row.high]).all() and row.n_ok < len(looks):
             unit = unit.split(" of ")[0] + f", {looks[row.first].label} to {looks[row.last].label}"
         whole = f"{claim} {unit}".strip()
-        parts = [whole] if len(whole) <= letters else [claim, unit]
-        texts += [textwrap.fill(part, letters) for part in parts if part]
+        parts = [whole] if text_width(whole) <= width else [claim, unit]
+        texts += [fill(part, width) for part in parts if part]
     return "\n".join(texts)
 
 
-def heading(ax: Axes, title: str, verdict: str, height: int) -> None:
-    """The title in bold, and below it the verdict in so many lines, above the panel."""
+def noise(vertices: pd.DataFrame, lines: str, looks: dict[float, Look]) -> str:
+    """Whether intervals that are drawn rest on an assumed noise: of all lines, or of which; empty where none does.
+
+    Of rows of `optima`, by their column `interval`.
+    """
+    drawn = vertices[vertices["status"].isin(["ok", "edge"])]
+    assumed = drawn[drawn["interval"] == "assumed"]
+    if assumed.empty:
+        return ""
+    if len(assumed) == len(drawn):
+        return "noise assumed"
+    at = [look.label for value, look in looks.items() if (assumed[lines] == value).any()]
+    return f"noise assumed at {style.axis_name(lines)} {', '.join(at)}"
+
+
+def heading(ax: Axes, title: str, text: str, height: int) -> None:
+    """The title in bold, and below it the text in so many lines, above the panel."""
     ax.annotate(
-        verdict + "\n" * (height - verdict.count("\n") - 1), (0, 1), xytext=(0, 5), xycoords="axes fraction",
+        text + "\n" * (height - text.count("\n") - 1), (0, 1), xytext=(0, 5), xycoords="axes fraction",
         textcoords="offset points", va="bottom", fontsize=SMALL, color=INK, linespacing=1.25,
     )  # fmt: skip
     pad = 6 + 1.45 * SMALL * height
     ax.set_title(title, loc="left", fontsize=TITLE, fontweight="bold", color=INK, pad=pad)
+
+
+def line_count(text: str) -> int:
+    """Lines of a text; none of an empty one."""
+    return text.count("\n") + 1 if text else 0

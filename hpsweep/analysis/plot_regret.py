@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, PowerNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from hpsweep.analysis import plot_layout as layout
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
+from hpsweep.analysis.checks import check_table
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL
-from hpsweep.analysis.regret_matrix import place_names, regret_matrix
+from hpsweep.analysis.regret_matrix import MATRIX, place_names, regret_matrix
+from hpsweep.english import with_article
+from hpsweep.units import unit_of
+
+COLORS = mpl.colormaps["YlOrRd"]
+
+CELL, SMALL_CELL = 0.46, 0.2
+"""Inches of a cell with a number in it, and of one without."""
+
+NUMBERED = 24
+"""Places up to which the cells have numbers."""
 
 UNKNOWN = "#ececec"
 """Colour of a cell without a regret."""
@@ -25,38 +38,50 @@ LEAST_TOP = 0.005
 """nats/token that the colours span at least, so that noise does not look like a cliff."""
 
 
-def regret_figure(matrix: pd.DataFrame) -> Figure:
+@style.ours()
+def regret_figure(matrix: pd.DataFrame, unit: str = "nats/token", *, size: tuple[float, float] | None = None) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
+    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
+    if not schemes:
+        raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")
     most = max(len(rows) ** 0.5 for _, rows in matrix.groupby("scheme"))
-    size = min(max(0.46 * most + 0.9, 2.6), 5.2)
-    figure = Figure(figsize=(max(len(schemes) * size, 4.6), size + 0.6), layout="constrained")
+    side = max((CELL if most <= NUMBERED else SMALL_CELL) * most, 1.8)
+    figure = Figure(figsize=size or (len(schemes) * (side + 0.9), side + 0.9), layout="constrained")
     axes = figure.subplots(1, len(schemes), squeeze=False)[0]
     top = max(float(np.nanmax([*matrix["regret"], LEAST_TOP])), LEAST_TOP)
     for ax, scheme in zip(axes, schemes, strict=True):
-        regret_heatmap(matrix[matrix["scheme"] == scheme], ax, top=top)
+        regret_heatmap(matrix[matrix["scheme"] == scheme], ax, top=top, legend=False)
         ax.set_title(SCHEMES[scheme].label, loc="left", fontsize=style.TITLE, fontweight="bold", color=INK)
-    setting = style.NAMES.get(matrix["hyperparameter"].iloc[0], "setting").removeprefix("base ")
-    title = f"Regret of a {setting} tuned at the row and used at the column, 10$^{{-3}}$ nats/token"
+    if most > NUMBERED:
+        bar = figure.colorbar(ScalarMappable(PowerNorm(0.5, 0.0, top), COLORS), ax=axes, shrink=0.6, pad=0.015)
+        bar.ax.tick_params(labelsize=SMALL, labelcolor=INK)
+        bar.set_label(unit, fontsize=SMALL, color=INK)
+    setting = with_article(style.sentence_name(str(matrix["hyperparameter"].iloc[0])))
+    title = f"Regret of {setting} tuned at the row and used at the column, 10$^{{-3}}$ {unit}"
+    title = layout.fill(title, figure.get_figwidth() - 2 * layout.MARGIN, LABEL)
     figure.suptitle(title, fontsize=LABEL, color=INK, x=0.01, ha="left")
-    marks.legend(figure, matrix_key(matrix), loc="outside lower left", ncols=2 if len(schemes) == 1 else 4)
+    layout.legend(figure, matrix_key(matrix), loc="outside lower left", ncols=4)
+    if size is None:
+        layout.grow(figure, height=layout.heading_height(title.count("\n") + 2) + layout.legend_height(figure))
     return figure
 
 
-def regret_heatmap(matrix: pd.DataFrame, ax: Axes, *, top: float) -> Axes:
+def regret_heatmap(matrix: pd.DataFrame, ax: Axes, *, top: float, legend: bool = True) -> Axes:
     """The matrix of one scheme onto an Axes; colours from 0 to `top` nats/token, by the root.
 
     Bold: the interval excludes 0. ~ fitted or interpolated, as no run was near. > at least: the optimum there is a
-    bound. Hatched: diverged. Grey and empty: nothing known. Outlined: used where tuned.
+    bound. Hatched: diverged. Grey and empty: nothing known. Outlined: used where tuned. The legend stands below the
+    Axes; of more than NUMBERED places the colours alone are drawn.
     """
     name = place_names(matrix)
     labels = list(dict.fromkeys(name(w, d) for w, d in zip(matrix["used_width"], matrix["used_density"], strict=True)))
-    colors, norm = mpl.colormaps["YlOrRd"], PowerNorm(0.5, 0.0, top, clip=True)
+    norm = PowerNorm(0.5, 0.0, top, clip=True)
     size = SMALL if len(labels) < 7 else SMALL - 1.5
     for row in matrix.to_dict("records"):
         y = labels.index(name(row["tuned_width"], row["tuned_density"]))
         x = labels.index(name(row["used_width"], row["used_density"]))
-        _cell(ax, x, y, row, colors, norm, size)
+        _cell(ax, x, y, row, norm, size, numbered=len(labels) <= NUMBERED)
     ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_aspect("equal")
@@ -67,13 +92,15 @@ def regret_heatmap(matrix: pd.DataFrame, ax: Axes, *, top: float) -> Axes:
     what = _axis_name(matrix)
     ax.set_xlabel(f"used at {what}", fontsize=LABEL, color=INK)
     ax.set_ylabel(f"tuned at {what}", fontsize=LABEL, color=INK)
+    if legend:
+        layout.beside(ax, matrix_key(matrix), below=True, ncols=2)
     return ax
 
 
-def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], colors: Colormap, norm: PowerNorm, size: float) -> None:
+def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], norm: PowerNorm, size: float, *, numbered: bool) -> None:
     regret = row["regret"]
     known = bool(np.isfinite(regret))
-    color = colors(float(norm(max(regret, 0.0)))) if known else UNKNOWN
+    color = COLORS(float(norm(max(regret, 0.0)))) if known else UNKNOWN
     diverged = not known and "diverge" in row["why"]
     ax.add_patch(
         Rectangle(
@@ -82,11 +109,14 @@ def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], colors: Colormap, norm:
         )
     )  # fmt: skip
     if x == y:
-        ax.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor="none", edgecolor=INK, linewidth=0.9))
-    if known:
+        ax.add_patch(
+            Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor="none", edgecolor=INK, linewidth=0.9, zorder=2)
+        )
+    if known and numbered:
         dark = float(np.dot(mpl.colors.to_rgb(color), (0.299, 0.587, 0.114))) < 0.5
         sure = row["low"] > 0 or row["high"] < 0
-        mark = ("" if row["used_from"] == "measured" or x == y else "~") + ("" if row["status"] == "ok" else ">")
+        mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
+        mark = "" if x == y else mark  # 0 by definition
         text = mark + (" " if mark and regret < 0 else "") + thousandths(regret)
         look: dict[str, Any] = {
             "color": "white" if dark else INK,
@@ -113,18 +143,24 @@ def matrix_key(matrix: pd.DataFrame) -> list[marks.Handle]:
     diverged = matrix["regret"].isna() & matrix["why"].str.contains("diverge")
     away = (matrix["tuned_width"] != matrix["used_width"]) | (matrix["tuned_density"] != matrix["used_density"])
     fitted = away & matrix["used_from"].isin(["fitted", "interpolated"])
+    numbered = max(len(rows) ** 0.5 for _, rows in matrix.groupby("scheme")) <= NUMBERED
+    known = matrix["regret"].notna()
+    sure = known & ((matrix["low"] > 0) | (matrix["high"] < 0))
+    least = known & away & (matrix["status"] != "ok")
     key: list[tuple[bool, marks.Handle]] = [
-        (True, marks.symbol("bold: 95 % interval excludes 0", marker="")),
-        (bool(fitted.any()), marks.symbol("~ fitted, no run there", marker="")),
-        (bool(((matrix["status"] != "ok") & matrix["regret"].notna()).any()), marks.symbol("> at least", marker="")),
+        (numbered and bool(sure.any()), marks.symbol("bold: 95 % interval excludes 0", marker="")),
+        (numbered and bool((fitted & known).any()), marks.symbol("~ fitted, no run there", marker="")),
+        (numbered and bool(least.any()), marks.symbol("> at least", marker="")),
+        (bool((~away).any()), Patch(facecolor="none", edgecolor=INK, linewidth=0.9, label="used where tuned")),
         (bool(diverged.any()), Patch(facecolor=UNKNOWN, edgecolor=GREY, hatch="////", label="diverged")),
-        (bool((matrix["regret"].isna() & ~diverged).any()), Patch(facecolor=UNKNOWN, label="not tried")),
+        (bool((~known & ~diverged).any()), Patch(facecolor=UNKNOWN, label="not known")),
     ]  # fmt: skip
     return [handle for used, handle in key if used]
 
 
-def draw_regret(runs: pd.DataFrame, folder: Path, over: str = "lr") -> list[Path]:
-    """The figure of a sweep's regret matrix as PNG and SVG in folder/figures; none where all was tuned at one place."""
-    if runs[["width", "density"]].drop_duplicates().shape[0] < 2:
-        return []
-    return style.save(regret_figure(regret_matrix(runs, over=over)), Path(folder) / "figures" / f"regret_{over}")
+def regret_of(
+    runs: pd.DataFrame, over: str = "lr", size: tuple[float, float] | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of a sweep's regret matrix; none where all was tuned at one place."""
+    if runs[["width", "density"]].drop_duplicates().shape[0] > 1:
+        yield f"regret_{over}", regret_figure(regret_matrix(runs, over=over), unit_of(runs).name, size=size)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from hpsweep.analysis.plot_output import USUAL
 from hpsweep.store import replacing
+from hpsweep.units import Unit
 
 INK, GREY, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 TITLE, LABEL, SMALL = 9.5, 8.5, 7.5  # points, at the printed size
@@ -44,6 +48,16 @@ NAMES = {"lr": "base learning rate", "init_std": "base init std", "density": "de
 """Axis labels; any other column is shown by its name."""
 
 _MARKERS = "os^Dv<>ph*d8"
+
+
+def sentence_name(column: str) -> str:
+    """A hyperparameter within a sentence: learning rate, init std, embedding lr mult."""
+    return NAMES.get(column, column.replace("_", " ")).removeprefix("base ")
+
+
+def axis_name(column: str) -> str:
+    """A column as the label of an axis."""
+    return NAMES.get(column, column.replace("_", " "))
 
 
 def ordered(column: str, values: Iterable[float]) -> dict[float, Look]:
@@ -117,12 +131,61 @@ def _ticks(ax: Axes, which: str, ticks: list[float], labels: list[str], low: flo
     axis.set_minor_formatter(NullFormatter())
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write path.png (200 dpi) and path.svg, whole or not at all; equal figures give equal bytes."""
+def loss_label(ax: Axes, unit: Unit) -> None:
+    """The label of an axis of losses, with their unit."""
+    ax.set_ylabel(f"validation loss ({unit.name})", fontsize=LABEL, color=INK)
+
+
+def bits_axis(ax: Axes, unit: Unit, low: float, high: float) -> None:
+    """On the right the same losses in bits/byte, from low to high, where it is known how many bytes a token has."""
+    factor = unit.bits_per_byte
+    if factor is None:
+        return
+
+    def bits_of(loss: Any) -> Any:
+        return loss * factor
+
+    def loss_of(bits: Any) -> Any:
+        return bits / factor
+
+    right = ax.secondary_yaxis("right", functions=(bits_of, loss_of))
+    right.set_ylabel("bits/byte", fontsize=LABEL, color=INK)
+    right.tick_params(labelsize=LABEL - 0.5, color=GREY, labelcolor=INK, length=3, width=0.7, pad=2)
+    right.spines["right"].set(color=GREY, linewidth=0.7, bounds=(low * factor, high * factor))
+    right.set_yticks(ticks_between(low * factor, high * factor))
+
+
+def ticks_between(low: float, high: float) -> list[float]:
+    """About six round numbers in a range."""
+    found = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in found if low <= tick <= high]
+
+
+# --- files ---
+
+_FILES: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "hpsweep", "pdf.fonttype": 42, "savefig.bbox": None}
+"""Text stays text in an SVG, fonts in a PDF are embedded as TrueType, ids are the same every time."""
+
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+@contextmanager
+def ours() -> Iterator[None]:
+    """matplotlib's own defaults, whatever the user has set: for figures of ours, and never beyond them."""
+    with mpl.style.context("default"):
+        yield
+
+
+def save(figure: Figure, path: Path, formats: Sequence[str] = USUAL.formats) -> list[Path]:
+    """Write path.FORMAT for every format, PNG at 200 dpi, whole or not at all; equal figures give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
-    with replacing(png) as temporary:
-        figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None}, pil_kwargs={"optimize": True})
-    with replacing(svg) as temporary, mpl.rc_context({"svg.hashsalt": "hpsweep"}):
-        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
-    return [png, svg]
+    paths = [path.with_name(f"{path.name}.{form}") for form in formats]
+    for form, to in zip(formats, paths, strict=True):
+        more: dict[str, Any] = {"dpi": 200, "pil_kwargs": {"optimize": True}} if form == "png" else {}
+        with replacing(to) as temporary, ours(), mpl.rc_context(_FILES):
+            figure.savefig(temporary, format=form, metadata=_METADATA[form], **more)
+    return paths

@@ -6,8 +6,7 @@ A table function says what is drawn (`heat_table`), drawing functions draw it. L
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -18,32 +17,48 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
+from hpsweep.analysis import plot_layout as layout
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import TRIAL_FIELDS, check_equal, label
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_equal, label
+from hpsweep.analysis.plot_layout import beside, panel_width
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
-from hpsweep.analysis.surface import check_over, searched_together, surface
+from hpsweep.analysis.prepare import prepared
+from hpsweep.analysis.surface import in_order, searched_together, surface
 from hpsweep.analysis.surface_points import points_of
 from hpsweep.analysis.surface_shape import BASIN
+from hpsweep.units import Unit, unit_of
 
 COLORS = ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.0, 0.86, 256)))
 """Light where the loss is lowest, and perceptually uniform."""
+
+_ACROSS = 4
+"""Panels side by side; more go into further rows."""
+
+_BAND = (0, (6, 1.5, 1, 1.5))
+_RIDGE = (0, (1, 1.6))
 
 _CASED = [Stroke(linewidth=3.0, foreground="white"), Normal()]
 _NO_LOSS = "#e4e4e4"
 
 
 def heat_table(
-    runs: pd.DataFrame, by: Sequence[str] = ("scheme", "density"), *, over: Sequence[str] = ("lr", "init_std")
+    runs: pd.DataFrame,
+    by: Sequence[str] = ("scheme", "density"),
+    *,
+    over: Sequence[str] = ("lr", "init_std"),
+    ignore: Sequence[str] = (),
 ) -> pd.DataFrame:
     """One row per group and setting tried: its loss over seeds, and how far that lies above the lowest of the group.
 
     Columns: by, over, loss, above, n_ok, n_diverged. loss is the mean as if every seed had been run everywhere, null
     where a seed diverged. Raises ValueError as `surface` does.
     """
-    first, second = over = check_over(runs, by, over)
+    first, second = over = in_order(over)
+    runs = prepared(runs, by, over, ignore=ignore)
     parts = []
     for key, own in runs.groupby(list(by), sort=True, dropna=False):
         check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
@@ -80,20 +95,26 @@ def heat_scale(table: pd.DataFrame, over: Sequence[str]) -> Heat:
 
 
 def heatmap(
-    table: pd.DataFrame, optimum: Any, ax: Axes, *, over: Sequence[str] = ("lr", "init_std"), shared: Heat | None = None
+    table: pd.DataFrame,
+    optimum: Any,
+    ax: Axes,
+    *,
+    over: Sequence[str] = ("lr", "init_std"),
+    shared: Heat | None = None,
+    legend: bool = True,
 ) -> Axes:
     """Loss above the lowest for the settings of one group, rows of `heat_table`, and its optimum, a row of `surface`.
 
     Cells where the settings are a grid, else circles. Dot: measured; x: a seed diverged; blank: not tried. Drawn of the
     fit: the optimum with its 95 % ellipse, the basin of 1 % (dashed), the flattest axis (dotted) over the length within
-    1 %; a band where one field alone is known; an open marker with arrows for a bound.
+    1 %; a band where one field alone is known; an open marker with arrows for a bound. The legend is below the Axes.
     """
     shared = shared or heat_scale(table, over)
     first, second = over
     _axes(ax, over, shared)
     norm = shared.norm
     grid = _edges(table, first), _edges(table, second)
-    whole = len(table) > 0.5 * (len(grid[0]) - 1) * (len(grid[1]) - 1)
+    whole = _is_grid(table, over)
     if whole:
         cells = table.pivot(index=second, columns=first, values="above")
         lost = table.pivot(index=second, columns=first, values="n_diverged")
@@ -111,7 +132,19 @@ def heatmap(
     lost = table[table["n_diverged"] > 0]
     ax.plot(lost[first], lost[second], "x", color=INK, markersize=3.6, markeredgewidth=0.9, zorder=3)
     _fitted(ax, optimum, over)
+    if legend:
+        only = pd.DataFrame([optimum])
+        key = heat_key(table, only, over, noise_said=heat_noise(optimum))
+        top = f"{norm.vmax:.2g} or more above"
+        colours = [Patch(facecolor=COLORS(at), label=text) for at, text in ((0.0, "lowest loss"), (1.0, top))]
+        beside(ax, [*key, *colours], below=True, ncols=2)
     return ax
+
+
+def _is_grid(table: pd.DataFrame, over: Sequence[str]) -> bool:
+    """Whether the settings are more than half of a grid, whose cells are then drawn."""
+    first, second = (table[name].nunique() for name in over)
+    return bool(len(table) > 0.5 * first * second)
 
 
 def _axes(ax: Axes, over: Sequence[str], shared: Heat) -> None:
@@ -120,8 +153,8 @@ def _axes(ax: Axes, over: Sequence[str], shared: Heat) -> None:
     ax.set_facecolor("white")
     style.log2_axis(ax, "x", *shared.x, most=7)
     style.log2_axis(ax, "y", *shared.y, most=7)
-    ax.set_xlabel(style.NAMES.get(over[0], over[0]), fontsize=LABEL, color=INK)
-    ax.set_ylabel(style.NAMES.get(over[1], over[1]), fontsize=LABEL, color=INK)
+    ax.set_xlabel(style.axis_name(over[0]), fontsize=LABEL, color=INK)
+    ax.set_ylabel(style.axis_name(over[1]), fontsize=LABEL, color=INK)
 
 
 def _edges(table: pd.DataFrame, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -154,7 +187,7 @@ def _fitted(ax: Axes, optimum: Any, over: Sequence[str]) -> None:
         angle = math.radians(optimum.ridge_angle)
         half = np.array([math.cos(angle), math.sin(angle)]) * optimum.ridge_length / 2
         ends = 2.0 ** np.stack([place - half, place + half])
-        ax.plot(*ends.T, color=INK, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=4, path_effects=_CASED)
+        ax.plot(*ends.T, color=INK, linewidth=1.1, linestyle=_RIDGE, zorder=4, path_effects=_CASED)
     at = 2.0**place
     for i, name in enumerate(over):
         if statuses[i] == "edge":
@@ -177,7 +210,7 @@ def _band(ax: Axes, optimum: Any, name: str, *, upright: bool) -> None:
     low, opt, high = (getattr(optimum, f"{name}_{which}") for which in ("low", "opt", "high"))
     line = ax.axvline if upright else ax.axhline
     for end in (low, high):
-        line(end, color=INK, linewidth=0.9, linestyle=marks.DASHED, zorder=4, path_effects=_CASED)
+        line(end, color=INK, linewidth=0.9, linestyle=_BAND, zorder=4, path_effects=_CASED)
     line(opt, color=INK, linewidth=1.4, zorder=5, path_effects=_CASED)
 
 
@@ -223,51 +256,96 @@ def verdict_text(optimum: Any, over: Sequence[str]) -> str:
 # --- figures ---
 
 
+@style.ours()
 def surface_heatmaps(
     runs: pd.DataFrame,
     optima: pd.DataFrame | None = None,
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: Sequence[str] = ("lr", "init_std"),
+    size: tuple[float, float] | None = None,
 ) -> Figure:
-    """A heatmap per group on common scales: a row of panels per value of the first of `by`, dense or narrow first."""
-    over = check_over(runs, by, over)
+    """A heatmap per group on common scales: panels of one value of the first of `by` beside each other, dense or narrow
+    first, four in a row at most. `size` in inches; by default as large as the panels and their texts ask for.
+    """
+    over = in_order(over)
     optima = surface(runs, by, over=over) if optima is None else optima
     table = heat_table(runs, by, over=over)
     shared = heat_scale(table, over)
-    keys = [tuple(key) for key in table[list(by)].drop_duplicates().itertuples(index=False)]
-    order = list(SCHEMES)
-    rows = sorted({key[0] for key in keys}, key=lambda key: (order.index(key) if key in order else 0, str(key)))
-    columns = sorted({key[1:] for key in keys}, key=lambda key: [-v if by[1] == "density" else v for v in key])
-    across = max(len(columns), 1)
-    figure = Figure(figsize=(min(1.1 + 2.6 * across, 11), 0.9 + 2.65 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), across, sharex=True, sharey=True, squeeze=False)
-    for ax, key in zip(axes.flat, ((row, *column) for row in rows for column in columns), strict=True):
-        here = np.logical_and.reduce([table[name] == value for name, value in zip(by, key, strict=True)])
-        row = optima[np.logical_and.reduce([optima[name] == value for name, value in zip(by, key, strict=True)])]
-        if not here.any() or row.empty:
+    places = _places(table, by)
+    down, across = len(places), max(map(len, places))
+    panel = 2.6 if across > 1 else 3.0
+    figure = Figure(figsize=size or (1.1 + panel * across, 0.5 + 2.1 * down), layout="constrained")
+    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    found = {key: _fit_of(optima, by, key) for row in places for key in row if key is not None}
+    room = panel_width(figure.get_figwidth() - 0.75, across)
+    texts = {key: _panel_text(fitted, over, room) for key, fitted in found.items() if fitted is not None}
+    height = max(map(marks.line_count, texts.values()), default=0)
+    for ax, key in zip(axes.flat, (key for row in places for key in row), strict=True):
+        if key not in texts:
             ax.set_axis_off()
             continue
-        [fitted] = row.itertuples(index=False)
-        heatmap(table[here], fitted, ax, over=over, shared=shared)
-        ax.label_outer()
-        _heading(ax, by, key, verdict_text(fitted, over))
+        here = np.logical_and.reduce([table[name] == value for name, value in zip(by, key, strict=True)])
+        heatmap(table[here], found[key], ax, over=over, shared=shared, legend=False)
+        _heading(ax, by, key, texts[key], height)
+    _outer_labels(axes)
     bar = figure.colorbar(ScalarMappable(shared.norm, COLORS), ax=axes, extend="max", shrink=0.6, aspect=28, pad=0.015)
-    bar.set_label(
-        "above the panel's lowest loss (nats/token)" if len(rows) > 1 else "above the lowest (nats/token)",
-        fontsize=SMALL,
-        color=INK,
-    )
+    lowest = "above the panel's lowest loss" if len(texts) > 1 else "above the lowest"
+    bar.set_label(f"{lowest} ({unit_of(runs).name})", fontsize=SMALL, color=INK)
     _bar_style(bar)
-    marks.legend(figure, heat_key(table, optima), loc="outside lower center", ncols=4 if across > 1 else 2)
+    layout.legend(figure, heat_key(table, optima, over), loc="outside lower center", ncols=4)
+    if size is None:
+        layout.grow(figure, height=down * layout.heading_height(height + 1) + layout.legend_height(figure))
     return figure
 
 
-def colour_bar(figure: Figure, ax: Axes, norm: Normalize) -> None:
+def _places(table: pd.DataFrame, by: Sequence[str]) -> list[list[tuple[Any, ...] | None]]:
+    """The groups in rows of panels, all equally long: schemes in their order, dense or narrow first, then nothing."""
+    keys = {tuple(key) for key in table[list(by)].drop_duplicates().itertuples(index=False)}
+    order = list(SCHEMES)
+    firsts = sorted({key[0] for key in keys}, key=lambda key: (order.index(key) if key in order else 0, str(key)))
+    rests = sorted({key[1:] for key in keys}, key=lambda key: [-v if by[1] == "density" else v for v in key])
+    rows = []
+    for first in firsts:
+        row = [(first, *rest) if (first, *rest) in keys else None for rest in rests]
+        rows += [row[i : i + _ACROSS] for i in range(0, len(row), _ACROSS)]
+    across = max(map(len, rows))
+    return [row + [None] * (across - len(row)) for row in rows]
+
+
+def _outer_labels(axes: Any) -> None:
+    """Labels of x below the last panel of each column, of y left of the first of each row."""
+    for (i, j), ax in np.ndenumerate(axes):
+        last = all(not below.axison for below in axes[i + 1 :, j])
+        first = all(not left.axison for left in axes[i, :j])
+        ax.tick_params(labelbottom=last, labelleft=first)
+        ax.set_xlabel(ax.get_xlabel() if last else "")
+        ax.set_ylabel(ax.get_ylabel() if first else "")
+
+
+def _fit_of(optima: pd.DataFrame, by: Sequence[str], key: Sequence[Any]) -> Any:
+    """The row of a group; None where it has none."""
+    here = np.logical_and.reduce([optima[name] == value for name, value in zip(by, key, strict=True)])
+    return next(optima[here].itertuples(index=False), None)
+
+
+def _panel_text(optimum: Any, over: Sequence[str], room: float) -> str:
+    """What stands above a panel: its optimum, field by field, and whether the noise behind it is assumed."""
+    said = [*verdict_text(optimum, over).split("\n"), *filter(None, [heat_noise(optimum)])]
+    return "\n".join(layout.fill(line, room) for line in said)
+
+
+def heat_noise(optimum: Any) -> str:
+    """Whether the region of a row of `surface` rests on an assumed noise; empty where it was measured, or is none."""
+    known = any(value == "ok" for name, value in optimum._asdict().items() if name.startswith("status"))
+    return "noise assumed" if known and optimum.interval == "assumed" else ""
+
+
+def colour_bar(figure: Figure, ax: Axes, norm: Normalize, unit: Unit) -> None:
     """The key of a single panel's colours, below it: shapes alone, so that a page needs no picture for it."""
     colours = ScalarMappable(norm, COLORS.resampled(32))
     bar = figure.colorbar(colours, ax=ax, extend="max", orientation="horizontal", shrink=0.9, aspect=32, pad=0.02)
-    bar.set_label("above the lowest (nats/token)", fontsize=SMALL, color=INK)
+    bar.set_label(f"above the lowest ({unit.name})", fontsize=SMALL, color=INK)
     _bar_style(bar)
 
 
@@ -276,49 +354,59 @@ def _bar_style(bar: Colorbar) -> None:
     bar.outline.set_visible(False)
 
 
-def _heading(ax: Axes, by: Sequence[str], key: Sequence[Any], verdict: str) -> None:
+def _heading(ax: Axes, by: Sequence[str], key: Sequence[Any], text: str, height: int) -> None:
     names = [
         SCHEMES[value].label if name == "scheme" and value in SCHEMES else f"{name} {style.value_label(name, value)}"
         for name, value in zip(by, key, strict=True)
     ]
-    marks.heading(ax, ", ".join(names), verdict, 2)
+    marks.heading(ax, ", ".join(names), text, height)
     ax.title.set_fontsize(TITLE - 0.5)
 
 
-def heat_key(table: pd.DataFrame, optima: pd.DataFrame) -> list[marks.Handle]:
-    """Handles that explain every symbol that is drawn, and no other."""
+def heat_key(
+    table: pd.DataFrame, optima: pd.DataFrame, over: Sequence[str], *, noise_said: str = ""
+) -> list[marks.Handle]:
+    """Handles that explain every symbol that is drawn, and no other; with what is said of the noise of the regions."""
     has, hollow = set(optima["status"]), {"marker": "o", "markerfacecolor": "white"}
     statuses = optima[[name for name in optima.columns if str(name).startswith("status_")]]
     partly = (((statuses == "ok").sum(axis=1) == 1) & ~(statuses == "edge").any(axis=1)).any()
-    assumed = " (noise assumed)" if (optima["interval"] == "assumed").any() else ""
+    assumed = f" ({noise_said})" if noise_said else ""
+    by = list(table.columns[: list(table.columns).index(over[0])])
+    grids = [own for _, own in table.groupby(by, dropna=False)]
+    whole = [_is_grid(own, over) for own in grids]
+    gaps = any(len(own) < own[over[0]].nunique() * own[over[1]].nunique() for own in grids)
+    dot: dict[str, Any] = {"markersize": 2.2, "color": GREY, "markeredgewidth": 0}
+    circle: dict[str, Any] = {"markersize": 5, "color": GREY, "markerfacecolor": COLORS(0.3), "markeredgewidth": 0.4}
     key: list[tuple[bool, marks.Handle]] = [
         ("ok" in has, marks.symbol(f"optimum, 95 % region{assumed}", marker="o", markersize=5, linestyle="-", lw=1.3)),
         ("ok" in has, marks.symbol("within 1 % of the loss", linestyle=marks.DASHED, linewidth=0.9)),
-        ("ok" in has, marks.symbol("flattest axis", linestyle=(0, (1, 1.6)), linewidth=1.1)),
+        ("ok" in has, marks.symbol("flattest axis", linestyle=_RIDGE, linewidth=1.1)),
         ("edge" in has, marks.symbol("bound: it lies beyond", **hollow, markersize=5.5)),
-        (bool(partly), marks.symbol("one is known, 95 % interval", linestyle="-", linewidth=1.2)),
+        (bool(partly), marks.symbol(f"one is known{assumed}", linestyle="-", linewidth=1.4)),
+        (bool(partly), marks.symbol("its 95 % interval", linestyle=_BAND, linewidth=0.9)),
+        (any(whole), marks.symbol("measured", marker="o", **dot)),
+        (not all(whole), marks.symbol("measured, its loss as the colour", marker="o", **circle)),
         (bool((table["n_diverged"] > 0).any()), marks.symbol("a seed diverged", marker="x", markersize=4)),
+        (any(whole) and gaps, Patch(facecolor="white", edgecolor=GREY, linewidth=0.5, label="not tried")),
     ]
     return [handle for used, handle in key if used]
 
 
-def draw_surfaces(runs: pd.DataFrame, folder: Path) -> list[Path]:
-    """The heatmaps as PNG and SVG in folder/figures; returns the paths: none unless two fields were searched together.
+def surfaces(runs: pd.DataFrame, size: tuple[float, float] | None = None) -> Iterator[tuple[str, Figure]]:
+    """Names and figures of the heatmaps: none unless two fields were searched together.
 
-    A row of panels per scheme, a column per density or width; where more fields vary, a figure per combination.
+    A row of panels per scheme, a panel per density or width; where more fields vary, a figure per combination.
     """
     over = searched_together(runs)
     if over is None:
-        return []
-    groups = [name for name in TRIAL_FIELDS if name not in (*over, "seed", "scheme") and runs[name].nunique() > 1]
+        return
+    free = (*over, "seed", "scheme", "data")  # different data, by its hash, are refused
+    groups = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
     if runs.groupby(["scheme", *(name for name in groups if name != "steps")])["steps"].nunique().max() == 1:
         groups = [name for name in groups if name != "steps"]  # they follow from the size of the model
     lines = next((name for name in ("density", "width") if name in groups), "density")
     rest = [name for name in groups if name != lines]
-    paths = []
     for key, part in runs.groupby(rest) if rest else [((), runs)]:
         fixed = "_".join(f"{n}_{style.value_label(n, v).replace('/', 'over')}" for n, v in zip(rest, key, strict=True))
         name = f"surface_{over[0]}_{over[1]}" + (f"_at_{fixed}" if fixed else "")
-        figure = surface_heatmaps(part, by=("scheme", lines), over=over)
-        paths += style.save(figure, Path(folder) / "figures" / name)
-    return paths
+        yield name, surface_heatmaps(part, by=("scheme", lines), over=over, size=size)

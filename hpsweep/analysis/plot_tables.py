@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import check_equal
+from hpsweep.analysis.checks import check_columns, check_equal, check_over, check_table
 from hpsweep.analysis.plot_style import SCHEMES, Look
-from hpsweep.store import one_data_hash
+from hpsweep.analysis.prepare import prepared
 
 
-def curve_table(runs: pd.DataFrame, over: str = "lr", lines: str = "density") -> pd.DataFrame:
+def curve_table(
+    runs: pd.DataFrame, over: str = "lr", lines: str = "density", *, ignore: Sequence[str] = ()
+) -> pd.DataFrame:
     """One row per scheme, line and value of `over`: the loss over seeds, and how many runs have none.
 
     Columns: scheme, lines, over, loss, low, high, n_ok, n_diverged, n_missing. loss is the mean of val_loss over the
     seeds that finished, low and high the lowest and highest of them; NaN where none did. n_missing counts failed
-    runs and those without a number. Raises ValueError where the runs of a line differ in any field but `over` and
-    seed, or in their data.
+    runs and those without a number. Raises ValueError as `optima` does.
     """
-    trained = runs[runs["status"] != "failed"]
-    if len(trained):
-        one_data_hash(trained["data_hash"])
+    check_over(over)
+    check_columns(lines=lines)
+    check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
+    if len(runs):  # a proxy that is not among the runs has no curve
+        runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
     for key, rows in runs.groupby(["scheme", lines]):
         check_equal(rows, ("scheme", lines, over, "seed"), f"the line of scheme {key[0]}, {lines} {key[1]}")
     ok = (runs["status"] == "ok") & np.isfinite(runs["val_loss"])
@@ -41,7 +45,11 @@ def curve_table(runs: pd.DataFrame, over: str = "lr", lines: str = "density") ->
 
 
 def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -> pd.DataFrame:
-    """One row per scheme and value of `along`: scheme, along, opt, low, high, status, dense or narrow first."""
+    """One row per scheme and value of `along`, dense or narrow first.
+
+    Columns: scheme, along, opt, low, high, status, interval.
+    """
+    check_table(optima, "optima", ("scheme", along, "hyperparameter", "opt", "low", "high", "status"), "hp.optima")
     table = optima[optima["hyperparameter"] == over]
     if table.duplicated(["scheme", along]).any():
         raise ValueError(
@@ -50,7 +58,7 @@ def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -
         )
     table = table.assign(order=table["scheme"].map(list(SCHEMES).index))
     table = table.sort_values(["order", along], ascending=[True, along != "density"], ignore_index=True)
-    return table[["scheme", along, "opt", "low", "high", "status"]]
+    return table[["scheme", along, "opt", "low", "high", "status", "interval"]]
 
 
 def drift_text(row: Any) -> tuple[str, str]:
@@ -102,6 +110,7 @@ def scale(table: pd.DataFrame, vertices: pd.DataFrame, over: str, lines: str) ->
 
 def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFrame:
     """The optima over `over` of groups that are among the runs."""
+    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima")
     chosen = optima[optima["hyperparameter"] == over]
     for name in chosen.columns[: list(chosen.columns).index("hyperparameter")]:
         chosen = chosen[chosen[name].isin(runs[name].unique())]
@@ -111,3 +120,11 @@ def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFram
 def records(table: pd.DataFrame) -> list[Any]:
     """The rows, with columns as attributes."""
     return list(table.itertuples(index=False))
+
+
+def drifts_of(drift: pd.DataFrame | None, scheme: str, along: str, over: str) -> list[Any]:
+    """The rows of the drift table that belong to one scheme's panel or line."""
+    if drift is None:
+        return []
+    own = (drift["scheme"] == scheme) & (drift["along"] == along) & (drift["over"] == over)
+    return records(drift[own])

@@ -14,14 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from hpsweep.analysis import plot_layout as layout
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.card import Card
 from hpsweep.analysis.card_regret import card_regret, curve_runs
+from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES
 from hpsweep.analysis.plot_tables import curve_table
+from hpsweep.units import unit_of_sources
 
 PROXY = style.Look("#8a8a8a", "v", "proxy")
+
+_LEVEL = (0, (1, 1.5))
 
 CROSS: dict[str, Any] = {"marker": "x", "markersize": 4, "markeredgewidth": 1.0}
 
@@ -56,27 +61,41 @@ def _names(card: Card) -> dict[str, Any]:
         density = "dense" if of["density"] == 1 else f"density {style.value_label('density', of['density'])}"
         return f"width {of['width']}, {density}"
 
-    return {"proxy": name(card.proxy), "target": name(card.target), "proxy_loss": card.optimum["loss_opt"]}
+    return {
+        "proxy": name(card.proxy),
+        "target": name(card.target),
+        "proxy_loss": card.optimum["loss_opt"],
+        "unit": unit_of_sources([card.proxy["data"]]),
+    }
 
 
-def transfer_figure(panels: Curves) -> Figure:
+@style.ours()
+def transfer_figure(panels: Curves, size: tuple[float, float] | None = None) -> Figure:
     """Loss against the hyperparameter, a panel per card on one loss axis.
 
     Grey: the proxy, and its optimum, through which a dashed line leads to the target at the same setting. In colour:
     the target, its own optimum with the interval, and as a bar what the setting loses to it: the regret. Crosses on
     top: values at which a seed diverged.
     """
-    figure = Figure(figsize=(max(2.45 * len(panels), 4.2), 3.7), layout="constrained")
+    figure = Figure(figsize=size or (max(2.45 * len(panels), 4.2), 2.75), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     x, y = _ranges(panels)
-    for ax, (row, own, proxy) in zip(axes, panels, strict=True):
+    unit = panels[0][0]["unit"]
+    room = layout.panel_width(figure.get_figwidth() - (0.5 if unit.bits_per_byte else 0.0), len(panels))
+    texts = ["\n".join(layout.fill(line, room) for line in _sentences(row)) for row, *_ in panels]
+    height = max(map(marks.line_count, texts))
+    for ax, (row, own, proxy), text in zip(axes, panels, texts, strict=True):
         style.frame(ax)
-        style.log2_axis(ax, "x", *x, most=6)
+        style.log2_axis(ax, "x", *x, most=layout.ticks_that_fit(ax))
         ax.set_ylim(*y)
-        ax.set_xlabel(style.NAMES.get(row["hyperparameter"], row["hyperparameter"]), fontsize=LABEL, color=INK)
+        ax.set_xlabel(style.axis_name(row["hyperparameter"]), fontsize=LABEL, color=INK)
         _panel(ax, row, own, proxy)
-    axes[0].set_ylabel("validation loss (nats/token)", fontsize=LABEL, color=INK)
-    marks.legend(figure, _key(panels), loc="outside lower center", ncols=min(len(panels), 3))
+        marks.heading(ax, SCHEMES[row["scheme"]].label, text, height)
+    style.loss_label(axes[0], unit)
+    style.bits_axis(axes[-1], unit, *y)
+    layout.legend(figure, _key(panels), loc="outside lower center", ncols=min(len(panels) + 1, 4))
+    if size is None:
+        layout.grow(figure, height=layout.heading_height(height + 1) + layout.legend_height(figure))
     return figure
 
 
@@ -111,43 +130,65 @@ def _panel(ax: Axes, row: dict[str, Any], own: pd.DataFrame, proxy: pd.DataFrame
     ends, ok = (row["own_low"], row["own_high"]), row["status"] == "ok"
     marks.bar(ax, (row["own_value"], least), ends, look, sure=ok, arrow=(0, 0), size=6.4)
     if np.isfinite(used):
-        ax.plot([setting, row["own_value"]], [least] * 2, color=look.color, linewidth=0.7, linestyle=":", zorder=4)
+        ax.plot([setting, row["own_value"]], [least] * 2, color=look.color, linewidth=0.8, linestyle=_LEVEL, zorder=4)
         ax.plot(
             [setting] * 2, [least, used], color=look.color, linewidth=4.0, alpha=0.45, solid_capstyle="butt", zorder=5
         )
         ax.plot(setting, used, marker="*", markersize=11, color=look.color, markeredgecolor="white",
                 markeredgewidth=0.8, zorder=8)  # fmt: skip
-    marks.heading(ax, look.label, _sentence(row), 2)
 
 
-def _sentence(row: dict[str, Any]) -> str:
-    """The regret in two lines."""
+def _sentences(row: dict[str, Any]) -> list[str]:
+    """The regret, in lines; and whether the intervals rest on an assumed noise."""
     if math.isnan(row["regret"]):
-        return f"regret unknown:\n{row['why'].split(';')[-1].strip()[:44]}"
+        return ["regret unknown:", row["why"].split(";")[-1].strip()]
     least = "" if row["status"] == "ok" else "at least "
     interval = f"[{row['low']:.3f}, {row['high']:.3f}]".replace("-", "\N{MINUS SIGN}")
     regret = f"{row['regret']:.3f}".replace("-", "\N{MINUS SIGN}")
-    return f"regret {least}{regret} {interval}\nnats/token, {row['percent']:.1f} %"
+    noise = ["noise assumed"] if row["interval"] == "assumed" else []
+    return [f"regret {least}{regret} {interval}", f"{row['unit'].name}, {row['percent']:.1f} %", *noise]
 
 
 def _key(panels: Curves) -> list[marks.Handle]:
     """Handles of what is drawn, and no other."""
-    row = panels[0][0]
+    rows, tables = [row for row, *_ in panels], [table for _, *both in panels for table in both]
+    row, proxies = rows[0], any(len(proxy) for *_, proxy in panels)
+    reached = any(math.isfinite(row["used_loss"]) for row in rows)
     ends: dict[str, Any] = {"marker": "o", "markersize": 5.5, "linestyle": "-", "linewidth": 1.5}
-    grey: dict[str, Any] = {"marker": PROXY.marker, "color": PROXY.color, "markersize": 4}
+    hollow: dict[str, Any] = {"marker": "o", "markersize": 5.5, "markerfacecolor": "white"}
+    grey: dict[str, Any] = {"marker": PROXY.marker, "color": PROXY.color}
+    seeds = any((table["high"] > table["low"]).any() for table in tables)
+    own = "target's own optimum"
     key: list[tuple[bool, marks.Handle]] = [
-        (any(len(proxy) for *_, proxy in panels), Line2D([], [], label=f"proxy: {row['proxy']}", **grey)),
+        (proxies, Line2D([], [], label=f"proxy: {row['proxy']}", markersize=2.8, linewidth=1.2, **grey)),
+        (proxies, Line2D([], [], label="proxy's optimum", markersize=6.5, linestyle="none", **grey)),
+        (True, marks.symbol("the setting carried", linestyle=marks.DASHED, linewidth=0.8, color=GREY)),
         (True, marks.symbol(f"target: {row['target']}", linestyle="-", linewidth=1.2, marker="o", markersize=2.8)),
-        (True, marks.symbol("target's own optimum, 95 % interval", **ends)),
-        (True, marks.symbol("target at the proxy's setting", marker="*", markersize=9)),
-        (True, Patch(facecolor=INK, alpha=0.4, label="regret")),
-        (any(table["n_diverged"].any() for _, *both in panels for table in both), marks.symbol("diverged", **CROSS)),
+        (any(row["status"] == "ok" for row in rows), marks.symbol(f"{own}, 95 % interval", **ends)),
+        (any(_has_no_optimum(row) for row in rows), marks.symbol("target's best, or a bound", **hollow)),
+        (reached, marks.symbol("target at that setting", marker="*", markersize=9)),
+        (reached, Patch(facecolor=INK, alpha=0.4, label="regret")),
+        (reached, marks.symbol("loss at its own optimum", linestyle=_LEVEL, linewidth=0.8)),
+        (seeds, Patch(facecolor=INK, alpha=0.18, label="range of the seeds")),
+        (any(table["n_diverged"].any() for table in tables), marks.symbol("diverged", **CROSS)),
     ]
     return [handle for used, handle in key if used]
 
 
+def _has_no_optimum(row: dict[str, Any]) -> bool:
+    """Whether the open marker is drawn."""
+    return row["status"] != "ok" and math.isfinite(row["own_loss"])
+
+
 def draw_transfer(
-    cards: Sequence[Card], runs: pd.DataFrame, folder: Path, proxies: pd.DataFrame | None = None
+    cards: Sequence[Card],
+    runs: pd.DataFrame,
+    folder: Path,
+    proxies: pd.DataFrame | None = None,
+    output: Output = USUAL,
 ) -> list[Path]:
-    """The figure as PNG and SVG in the folder; returns the paths."""
-    return style.save(transfer_figure(curves(cards, runs, proxies)), Path(folder) / "transfer")
+    """Write the figure to the folder; returns the paths. Raises ValueError where a size that was asked for is small."""
+    figure = transfer_figure(curves(cards, runs, proxies), output.size)
+    if output.size is not None:
+        layout.check_room(figure, "transfer")
+    return style.save(figure, Path(folder) / "transfer", output.formats)

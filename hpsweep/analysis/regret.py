@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import check_base, check_equal, check_runs, other_tuned
+from hpsweep.analysis.checks import check_base, check_equal, check_names, check_number, check_over, other_tuned, shown
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, error_of, read, read_cell, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.prepare import prepared
 
 __all__ = ["COMPARISON", "MEASURED_WITHIN", "tuned_against_transferred"]
 
@@ -28,6 +29,7 @@ def tuned_against_transferred(
     *,
     over: str = "lr",
     proxy: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -47,14 +49,15 @@ def tuned_against_transferred(
     noise. best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss.
     Losses in nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
-    runs, place = select_proxy(runs, proxy or {}, over)
+    check_over(over)
+    runs, place = select_proxy(runs, proxy, over, ignore)
     others = other_tuned(runs, over)
     by = ["scheme", "width", "density", *others]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     rows = []
     for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
         here = [group for group in groups if group.key[:3] == key]
-        tuned = lowest_of(here)
+        tuned = _lowest_of(here)
         schemes = [key[0]]
         if key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
             schemes.append("mup" if key[0] == "supar" else "supar")
@@ -81,9 +84,23 @@ def _with_best(table: pd.DataFrame) -> pd.DataFrame:
 # --- which runs ---
 
 
-def select_proxy(runs: pd.DataFrame, proxy: Mapping[str, Any], over: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The runs with the proxy's fields, all widths and densities of them, and where the proxy is."""
-    check_runs(runs, ["scheme", "width", "density", *(name for name in proxy if name != over)], over)
+def select_proxy(
+    runs: pd.DataFrame, proxy: Mapping[str, Any] | None, over: str | Sequence[str], ignore: Sequence[str] = ()
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The prepared runs with the proxy's fields, all widths and densities of them, and where the proxy is.
+
+    Raises ValueError as `prepared` does, and for a proxy that is no mapping or that no run has.
+    """
+    if not isinstance(proxy, Mapping | None):
+        raise ValueError(f"proxy is {shown(proxy)}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
+    proxy = dict(proxy or {})
+    check_names("proxy", list(proxy), "{'width': 128}")
+    for name in ("width", "density"):
+        if name in proxy:
+            check_number(f"{name} of proxy", proxy[name], "a positive number, as one of the runs has it")
+    by = ["scheme", "width", "density"]
+    fields = [over] if isinstance(over, str) else over
+    runs = prepared(runs, [*by, *(name for name in proxy if name not in (*by, *fields))], over, ignore=ignore)
     check_base(runs)
     for name, value in proxy.items():
         if name in ("width", "density"):
@@ -113,9 +130,22 @@ def best_of(groups: Sequence[Group]) -> Group | None:
     )
 
 
-def lowest_of(groups: Sequence[Group]) -> Group:
+def _lowest_of(groups: Sequence[Group]) -> Group:
     """The group with the lowest measured loss, whatever its curve."""
     return min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
+
+
+def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
+    """The group whose optimum is the own one of a place, and its status: the best of them.
+
+    Where a group without an optimum has a mean that is lower by more than noise, the status is that group's: the own
+    optimum then is a bound, as is what is compared with it.
+    """
+    best = best_of(groups)
+    assert best is not None
+    lowest = _lowest_of(groups)
+    lower = lowest is not best and not _as_good(best, lowest)
+    return best, str(lowest.row["status"] if lower else best.row["status"])
 
 
 def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) -> tuple[Group | None, list[Group]]:
@@ -189,7 +219,10 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
 
 
 def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
-    """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one."""
-    if here is tuned and here.key == source.key and source.row["status"] == "ok":
+    """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one.
+
+    There nothing is lost by definition, also where the optimum is a bound.
+    """
+    if here is tuned and here.key == source.key:
         return own
     return read(here.cells, source.row["log2_opt"])

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import other_tuned
-from hpsweep.analysis.curve import Difference, difference, error_of, read_own
+from hpsweep.analysis.checks import check_number, check_over, other_tuned
+from hpsweep.analysis.curve import Difference, Reading, difference, error_of, read_own
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.plot_style import value_label
-from hpsweep.analysis.regret import best_of, lowest_of, select_proxy, used_at
+from hpsweep.analysis.regret import select_proxy, tuned_of, used_at
 
 MATRIX = (
     *("scheme", "tuned_width", "tuned_density", "used_width", "used_density", "hyperparameter"),
@@ -43,6 +43,8 @@ def regret_matrix(
     over: str = "lr",
     per_doubling: float | None = None,
     flops: str = "flops_dense",
+    whole_up_to: int | None = None,
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -52,7 +54,8 @@ def regret_matrix(
     that setting where used; used_from is "measured" (a run within MEASURED_WITHIN octaves, at used_value), "fitted" or
     "interpolated" (see `curve.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
     own_loss: the loss at the optimum found where used, read in the same way; at its lowest measured value if `status`
-    is not ok, and the regret is then at least what is given.
+    is not ok, and the regret is then at least what is given. Where other hyperparameters were searched too, the own
+    optimum is that of the best setting of them that has one; `status` is that of one without, if its mean is lower.
 
     regret   used_loss - own_loss, nats/token; low, high: 95 % interval of the noise, by Student's t on what paired
              seeds leave, and in quadrature of how far a convex curve through the cells could lie from a fit. The
@@ -64,29 +67,35 @@ def regret_matrix(
              That is no optimal way to spend compute, so that rate is low and the fraction high. Null with the reason
              where there is one width, where the rate cannot be told from 0, and beyond FARTHEST_COMPUTE times.
 
+    whole_up_to: of a scheme with more widths and densities than that, only what was tuned at the proxy has rows.
     `interval` is "assumed" where the noise was. Raises ValueError as `optima` does, and for a per_doubling not above 0.
     """
-    if per_doubling is not None and not per_doubling > 0:
-        raise ValueError(f"per_doubling is {per_doubling!r}; give the nats/token that a doubling of compute buys, > 0.")
-    if flops not in ("flops_dense", "flops_sparse"):
+    if per_doubling is not None:
+        check_number("per_doubling", per_doubling, "the nats/token that a doubling of compute buys, > 0")
+    if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
-    runs, _ = select_proxy(runs, {}, over)
+    check_over(over)
+    runs, proxy = select_proxy(runs, {}, over, ignore)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     rows = []
     for scheme in dict.fromkeys(group.key[0] for group in groups):
         here = places([group for group in groups if group.key[0] == scheme])
-        tuned = {place: lowest_of(members) for place, members in here.items()}
+        tuned = {place: tuned_of(members) for place, members in here.items()}
         rates = {
             density: Rate(per_doubling, 0.0, "")
             if per_doubling is not None
-            else _rate({width: g for (width, d), g in tuned.items() if d == density}, runs, flops)
+            else _rate({width: g for (width, d), (g, _) in tuned.items() if d == density}, runs, flops)
             for density in {density for _, density in here}
         }
-        for source, used in itertools.product(here, here):
+        own = {place: read_own(group) for place, (group, _) in tuned.items()}
+        sources = {place: group for place, (group, _) in tuned.items()}
+        if whole_up_to is not None and len(here) > whole_up_to:
+            sources = {place: group for place, group in sources.items() if place == (proxy["width"], proxy["density"])}
+        for (source, group), used in itertools.product(sources.items(), here):
             rows.append(
                 dict(zip(MATRIX[:5], (scheme, *source, *used), strict=True))
-                | _entry(best_of(here[source]), here[used], tuned[used], rates[used[1]])
+                | _entry(group, here[used], *tuned[used], own[used], rates[used[1]])
             )
     return pd.DataFrame(rows, columns=list(MATRIX))
 
@@ -130,10 +139,11 @@ def place_names(table: pd.DataFrame) -> Callable[[float, float], str]:
     return name
 
 
-def _entry(source: Group | None, here: Sequence[Group], tuned: Group, rate: Rate) -> dict[str, Any]:
-    """What follows the places in a row: the setting of `source` among the groups `here`, the best of which is tuned."""
-    assert source is not None
-    own = read_own(tuned)
+def _entry(source: Group, here: Sequence[Group], tuned: Group, status: str, own: Reading, rate: Rate) -> dict[str, Any]:
+    """What follows the places in a row: the setting of `source` among the groups `here`.
+
+    The best of these is `tuned`, `status` that of its optimum, and `own` its loss.
+    """
     row: dict[str, Any] = {
         **dict.fromkeys(MATRIX[5:], math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
@@ -143,7 +153,7 @@ def _entry(source: Group | None, here: Sequence[Group], tuned: Group, rate: Rate
         "own_value": own.value,
         "own_loss": own.loss,
         "own_from": own.source,
-        "status": tuned.row["status"],
+        "status": status,
         "interval": None,
     }
     if source.row["status"] not in ("ok", "edge"):
@@ -154,6 +164,8 @@ def _entry(source: Group | None, here: Sequence[Group], tuned: Group, rate: Rate
     used = used_at(same[0], source, tuned, own)
     gap = difference(used, same[0], own, tuned)
     bound = f"own optimum: {tuned.row['why']}" if tuned.row["why"] else ""
+    if status != tuned.row["status"]:
+        bound = f"own optimum: a setting without one ({status}) has a lower loss"
     found = {
         "used_value": used.value,
         "used_loss": used.loss,

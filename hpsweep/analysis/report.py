@@ -6,7 +6,7 @@ to nothing outside, and report.md with its drawings beside it. The same runs giv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,16 @@ from hpsweep.analysis import (
     report_runs,
     report_sections,
 )
+from hpsweep.analysis.checks import check_frame, check_path, shown
 from hpsweep.analysis.plot_style import SCHEMES
+from hpsweep.analysis.prepare import without
 from hpsweep.analysis.report_parts import Report, listed
 from hpsweep.analysis.report_tables import Tables, tables_of
 from hpsweep.analysis.report_verdict import verdict_of
+from hpsweep.english import counted
 from hpsweep.spec import Sweep
-from hpsweep.store import replacing
+from hpsweep.store import as_loaded, replacing
+from hpsweep.text import visible
 
 FIGURES = "report_figures"
 """The folder of report.md's drawings."""
@@ -40,14 +44,26 @@ def report(
     folder: str = "results/NAME",
     left_out: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
+    ignore: Sequence[str] = (),
+    say: Callable[[str], None] = lambda message: None,
 ) -> Report:
     """What the runs say, verdict first. What cannot be computed is said, with why, and never raised.
 
     The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
     `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
-    per group of a refinement: without them nothing is said of what it still lacks.
+    per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
+    computed next.
     """
-    tables = tables_of(runs, sweep, stages)
+    check_frame(runs)
+    check_path("folder", folder)
+    if sweep is not None and not isinstance(sweep, Sweep):
+        raise ValueError(f"sweep is {shown(sweep)}; give a Sweep, or None where none is recorded.")
+    runs = as_loaded(without(runs, ignore))
+    if odd := sorted({*map(str, runs["scheme"].dropna().unique())} - {*SCHEMES}):
+        raise ValueError(f"runs have scheme {', '.join(odd)}; allowed: {', '.join(SCHEMES)}.")
+    folder = str(folder)
+    tables = tables_of(runs, sweep, stages, say)
+    say("figures")
     sections = (
         report_sections.losses(tables),
         report_sections.target(tables),
@@ -70,7 +86,8 @@ def _about(tables: Tables) -> str:
         return "No trial is stored yet."
     schemes = listed([SCHEMES[name].label for name in SCHEMES if (runs["scheme"] == name).any()])
     tokens = f", {np.median(runs['tokens']):,.0f} tokens a trial" if runs["tokens"].notna().any() else ""
-    return f"{len(runs):,} trials under {schemes}{tokens}, on the data {listed(sorted(runs['data'].unique()))}."
+    trials, data = counted(len(runs), "trial"), listed(sorted(runs["data"].unique()))
+    return f"{trials} under {schemes}{tokens}, on the data {data}. Losses are in {tables.unit.note()}."
 
 
 def write(made: Report, folder: str | Path) -> list[Path]:
@@ -85,5 +102,5 @@ def write(made: Report, folder: str | Path) -> list[Path]:
     pages = {folder / "report.html": report_html.render(made), folder / "report.md": report_md.render(made, FIGURES)}
     for path, text in {**wanted, **pages}.items():
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(visible(text), encoding="utf-8")  # what trials failed with, too
     return list(pages)

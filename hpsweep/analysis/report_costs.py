@@ -30,21 +30,18 @@ from hpsweep.analysis.report_parts import (
 )
 from hpsweep.analysis.report_tables import Tables, in_order
 
-PLACES = 12
-"""Widths and densities of a scheme up to which its regret matrix is drawn and printed."""
-
 
 def regret(tables: Tables) -> Section | None:
     """Tuned here against carried from the proxy, scheme beside scheme; None where there is no comparison."""
     found = tables.comparison
     if found.empty:
         return None
-    at = f"at {tables.over.replace('_', ' ')}"
+    at, unit = f"at {tables.over.replace('_', ' ')}", tables.unit.name
     header = (
-        *("width", "density", "scheme", "tuned loss (nats/token)", at, "transferred loss (nats/token)", at),
+        *("width", "density", "scheme", f"tuned loss ({unit})", at, f"transferred loss ({unit})", at),
         *(
-            "regret (nats/token)",
-            "95 % interval (nats/token)",
+            f"regret ({unit})",
+            f"95 % interval ({unit})",
             "regret (%)",
             "equal to more compute",
             "transferred loss is",
@@ -68,10 +65,15 @@ def regret(tables: Tables) -> Section | None:
         keys=3,
         note=note,
     )
-    shown = tables.matrix.groupby("scheme").filter(lambda rows: len(rows) <= PLACES**2)
-    panels = matrix_panels(shown) if len(shown) else []
-    matrices = [_matrix(shown[shown["scheme"] == name]) for name in SCHEMES if (shown["scheme"] == name).any()]
+    shown = tables.matrix.groupby("scheme").filter(_is_whole)
+    panels = matrix_panels(shown, unit) if len(shown) else []
+    matrices = [_matrix(shown[shown["scheme"] == name], unit) for name in SCHEMES if (shown["scheme"] == name).any()]
     return Section(title="Tuned against transferred", text=(text,), panels=tuple(panels), tables=(made, *matrices))
+
+
+def _is_whole(rows: pd.DataFrame) -> bool:
+    """Whether a scheme's matrix is there from every place to every place."""
+    return len(rows) == len(rows[["used_width", "used_density"]].drop_duplicates()) ** 2
 
 
 def _compute(tables: Tables) -> dict[tuple[Any, ...], str]:
@@ -115,7 +117,7 @@ def _regret_row(row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str]) 
     )
 
 
-def _matrix(rows: pd.DataFrame) -> Table:
+def _matrix(rows: pd.DataFrame, unit: str) -> Table:
     """The regret matrix of one scheme, with intervals."""
     text = matrix_text(rows)
     label = SCHEMES[rows["scheme"].iloc[0]].label
@@ -123,7 +125,7 @@ def _matrix(rows: pd.DataFrame) -> Table:
         caption=f"Regret under {label}: tuned at the row, used at the column",
         header=("tuned at", *map(str, text.columns)),
         rows=tuple((str(at), *map(typeset, cells)) for at, *cells in text.itertuples()),
-        note="nats/token with 95 % intervals. ~: fitted or interpolated. >: at least, as the optimum there is a bound.",
+        note=f"{unit} with 95 % intervals. ~: fitted or interpolated. >: at least, as the optimum there is a bound.",
         folded=True,
     )
 
@@ -133,9 +135,10 @@ def carried(tables: Tables) -> tuple[Table, ...]:
     found = tables.held_out
     if found.empty:
         return ()
+    regret = f"regret ({tables.unit.name})"
     header = (
-        *("scheme", "along", "held out", "better", "by constant", "regret (nats/token)", "95 % interval"),
-        *("along the drift", "regret (nats/token)", "95 % interval", "noise"),
+        *("scheme", "along", "held out", "better", "by constant", regret, "95 % interval"),
+        *("along the drift", regret, "95 % interval", "noise"),
     )
     rows = []
     for row in found[:LONGEST].to_dict("records"):
@@ -164,7 +167,7 @@ def basins(tables: Tables) -> Section | None:
         return None
     header = (
         *(*words(by), "status", "1 % basin (octaves)", "95 % interval", "from", "to"),
-        *("sensitivity (nats/token)", "95 % interval", "diverged", "noise"),
+        *(f"sensitivity ({tables.unit.name})", "95 % interval", "diverged", "noise"),
     )
     rows: list[tuple[Cell, ...]] = []
     for row in in_order(found, by)[:LONGEST].to_dict("records"):

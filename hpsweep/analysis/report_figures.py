@@ -14,14 +14,25 @@ from matplotlib.figure import Figure
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS
+from hpsweep.analysis.plot_layout import fill, grow, heading_height, legend, legend_height, panel_width
 from hpsweep.analysis.plot_regret import LEAST_TOP, matrix_key, regret_heatmap
-from hpsweep.analysis.plot_style import SCHEMES, SMALL
-from hpsweep.analysis.plot_surface import colour_bar, heat_key, heat_scale, heat_table, heatmap, verdict_text
+from hpsweep.analysis.plot_style import SCHEMES
+from hpsweep.analysis.plot_surface import (
+    colour_bar,
+    heat_key,
+    heat_noise,
+    heat_scale,
+    heat_table,
+    heatmap,
+    verdict_text,
+)
 from hpsweep.analysis.plot_tables import curve_table, drift_text, matching, path_table, records, scale
-from hpsweep.analysis.plots import loss_curves, optimum_path, parts_of
+from hpsweep.analysis.plots import loss_curves, parts_of, path_figure
 from hpsweep.analysis.regret_matrix import place_names
 from hpsweep.analysis.report_parts import Panel, place, powers, setting, value_of
+from hpsweep.english import with_article
+from hpsweep.units import unit_of
 
 SIZE = (3.5, 3.9)
 """Inches: text of 7.5 points is then eleven pixels high on a phone."""
@@ -30,8 +41,8 @@ SIZE = (3.5, 3.9)
 DRAWN = 8
 """Combinations of what varies that are drawn: a page of hundreds of drawings is not read."""
 
-LETTERS = 46
-"""Letters of a legend's two columns that fit the panel together."""
+HELD = 1.1
+"""Inches of legends and headings that a drawing of that size has room for; more make it higher."""
 
 
 def svg_of(figure: Figure, name: str, title: str, text: str) -> str:
@@ -40,7 +51,7 @@ def svg_of(figure: Figure, name: str, title: str, text: str) -> str:
     Equal figures give equal text. Nothing in it refers to anything outside.
     """
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+    with style.ours(), mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().decode()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -102,43 +113,38 @@ def _loss_panels(
         ax = figure.subplots()
         loss_curves(runs[runs["scheme"] == scheme], vertices, ax, over=over, lines=lines, shared=shared, legend=False)
         found = records(drift[drift["scheme"] == scheme])
-        verdict = marks.verdict(found, int((SIZE[0] - 0.6) * 72 / (0.58 * SMALL)), shared.looks)
-        marks.heading(ax, "", verdict, verdict.count("\n") + 1 if verdict else 0)
+        verdict = marks.verdict(found, panel_width(SIZE[0], 1), shared.looks)
+        marks.heading(ax, "", verdict, marks.line_count(verdict))
         looks = {value: look for value, look in shared.looks.items() if (own[lines] == value).any()}
-        marks.legend(figure, marks.line_handles(looks, lines), loc="outside upper left", ncols=5)
-        key = marks.key(own, rows, shared._replace(looks=looks), lines)
-        marks.legend(figure, key, loc="outside lower left", ncols=_columns(key))
+        legend(figure, marks.line_handles(looks, lines), loc="outside upper left", ncols=5)
+        noise = marks.noise(rows, lines, looks)
+        key = marks.key(own, rows, shared._replace(looks=looks), lines, noise_said=noise)
+        legend(figure, key, loc="outside lower left", ncols=2)
+        grow(figure, height=max(legend_height(figure) + heading_height(marks.line_count(verdict)) - HELD, 0.0))
         title = ", ".join(filter(None, [SCHEMES[scheme].label, place(at)]))
-        said = f"Validation loss against {style.NAMES.get(over, over)}, a line per {lines}. {_vertices(rows, lines)}"
+        said = f"Validation loss against {style.axis_name(over)}, a line per {lines}. {_vertices(rows, lines)}"
         name = _name("loss", over, lines, scheme, at)
         panels.append(_panel(name, title, said, figure))
     return panels
 
 
-def _columns(key: list[marks.Handle]) -> int:
-    """Columns of a legend that fit the panel side by side: two, or one."""
-    letters = [len(str(handle.get_label())) for handle in key]
-    half = (len(letters) + 1) // 2
-    return 2 if max(letters[:half], default=0) + max(letters[half:], default=0) <= LETTERS else 1
-
-
-def matrix_panels(matrix: pd.DataFrame) -> list[Panel]:
+def matrix_panels(matrix: pd.DataFrame, unit: str) -> list[Panel]:
     """The regret matrix, a panel per scheme, on one scale of colours."""
     top = max(float(matrix["regret"].max()), LEAST_TOP) if matrix["regret"].notna().any() else LEAST_TOP
     panels = []
     for scheme in [name for name in SCHEMES if (matrix["scheme"] == name).any()]:
         rows = matrix[matrix["scheme"] == scheme]
         figure = Figure(figsize=SIZE, layout="constrained")
-        regret_heatmap(rows, figure.subplots(), top=top)
-        marks.legend(figure, matrix_key(rows), loc="outside lower left", ncols=1)
+        regret_heatmap(rows, figure.subplots(), top=top, legend=False)
+        legend(figure, matrix_key(rows), loc="outside lower left", ncols=2)
         over, known = rows["hyperparameter"].iloc[0], rows[rows["regret"].notna()]
-        said = f"What a {style.NAMES.get(over, over)} tuned at the row costs where it is used, at the column. "
+        said = f"What {with_article(style.axis_name(over))} tuned at the row costs where it is used, at the column. "
         for row in records(known.sort_values("regret").iloc[-1:]):
             name = place_names(rows)
             at = name(row.tuned_width, row.tuned_density), name(row.used_width, row.used_density)
-            said += f"The largest estimate is {row.regret:.4f} nats/token, tuned at {at[0]} and used at {at[1]}; "
+            said += f"The largest estimate is {row.regret:.4f} {unit}, tuned at {at[0]} and used at {at[1]}; "
         said += "the tables have every number."
-        title = f"{SCHEMES[scheme].label}: regret in 10^\N{MINUS SIGN}3 nats/token"
+        title = f"{SCHEMES[scheme].label}: regret in 10^\N{MINUS SIGN}3 {unit}"
         panels.append(_panel(f"regret-{over}-{scheme}", title, said, figure))
     return panels
 
@@ -170,15 +176,14 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     for lines, at, part in drawn[:DRAWN]:
         if part[lines].nunique() > 1:
             own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
-            figure = Figure(figsize=(SIZE[0], 3.3), layout="constrained")
-            optimum_path(own, moves, figure.subplots(), along=lines, over=over)
+            figure = path_figure(own, moves, along=lines, over=over)
             name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", place(at)]))
             said = "; ".join(
                 f"{SCHEMES[row.scheme].label} {' '.join(filter(None, drift_text(row)))}" for row in records(moves)
             )
             count = int(np.isfinite(path_table(own, lines, over)["opt"]).sum())
             found = f"{count} {'optimum or bound' if count == 1 else 'optima or bounds'}"
-            said = f"Best {style.NAMES.get(over, over)} against {lines}, {found}. {said}."
+            said = f"Best {style.axis_name(over)} against {lines}, {found}. {said}."
             panels.append(_panel(name, title, said, figure))
     return panels
 
@@ -194,13 +199,15 @@ def joint_panels(runs: pd.DataFrame, joint: pd.DataFrame, by: tuple[str, ...], o
         only = pd.DataFrame([row])
         figure = Figure(figsize=(SIZE[0], 4.3), layout="constrained")
         ax = figure.subplots()
-        heatmap(table[here], row, ax, over=over, shared=shared)
-        marks.heading(ax, "", verdict_text(row, over), 2)
-        colour_bar(figure, ax, shared.norm)
-        key = heat_key(table[here], only)
-        marks.legend(figure, key, loc="outside lower left", ncols=_columns(key))
+        heatmap(table[here], row, ax, over=over, shared=shared, legend=False)
+        verdict = "\n".join(fill(line, panel_width(SIZE[0], 1)) for line in verdict_text(row, over).split("\n"))
+        marks.heading(ax, "", verdict, marks.line_count(verdict))
+        colour_bar(figure, ax, shared.norm, unit_of(runs))
+        key = heat_key(table[here], only, over, noise_said=heat_noise(row))
+        legend(figure, key, loc="outside lower left", ncols=2)
+        grow(figure, height=max(legend_height(figure) + heading_height(marks.line_count(verdict)) - HELD, 0.0))
         name = _slug(["surface", *over, *(f"{name}-{value_of(name, value)}" for name, value in at.items())])
-        said = f"Validation loss over {' and '.join(style.NAMES.get(name, name) for name in over)}. "
+        said = f"Validation loss over {' and '.join(style.axis_name(name) for name in over)}. "
         said += "; ".join(f"{name.replace('_', ' ')}: {joint_text(row, name)}" for name in over) + "."
         panels.append(_panel(name, place(at), said, figure))
     return panels

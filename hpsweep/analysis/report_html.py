@@ -8,6 +8,7 @@ from html import escape
 
 from hpsweep.analysis.report_parts import LINK, MINUS, MOST, Cell, Line, Panel, Report, Section, Status, Table, anchor
 from hpsweep.analysis.report_style import STYLE
+from hpsweep.english import counted
 
 SHAPES = {"good": "●", "caution": "▲", "bad": "■", "none": "○"}
 """A shape for every kind, so that colour is never alone."""
@@ -91,7 +92,7 @@ def _table(table: Table, name: str) -> str:
     body = "\n".join(rows)
     note = f'\n<p class="note">{_text(table.note)}</p>' if table.note else ""
     folded = table.folded or len(table.rows) > FOLDED
-    caption = f"{table.caption} ({len(table.rows)} rows)" if len(table.rows) > FOLDED else table.caption
+    caption = f"{table.caption} ({counted(len(table.rows), 'row')})" if len(table.rows) > FOLDED else table.caption
     made = (
         f'<div class="{"wide" if len(table.header) > WIDE else "narrow"}">\n'
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">\n<table>\n'

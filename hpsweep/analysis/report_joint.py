@@ -21,8 +21,10 @@ from hpsweep.analysis.report_parts import (
     Line,
     Section,
     Table,
+    bits,
     explained,
     fixed,
+    in_bits,
     noise_of,
     number,
     place,
@@ -39,6 +41,8 @@ from hpsweep.analysis.report_parts import (
     words,
 )
 from hpsweep.analysis.report_tables import Tables, in_order
+from hpsweep.english import counted
+from hpsweep.units import Unit
 
 DRAWN = 12
 """Groups that are drawn; the first six are shown at once, and the others fold out."""
@@ -75,15 +79,16 @@ def joint(tables: Tables) -> Section | None:
         lines=explained("Why not ok", whys),
         panels=tuple(panels[:6]),
         more=tuple(panels[6:]),
-        tables=(_optima(found, by, tables.pair), _ridges(found, by, tables.pair)),
+        tables=(_optima(found, by, tables.pair, tables.unit), _ridges(found, by, tables.pair, tables.unit.name)),
     )
 
 
-def _optima(found: pd.DataFrame, by: list[str], pair: tuple[str, str]) -> Table:
+def _optima(found: pd.DataFrame, by: list[str], pair: tuple[str, str], unit: Unit) -> Table:
     header = [*words(by)]
     for name in words(pair):
         header += [f"{name}: status", f"best {name}", "95 % interval"]
-    header += ["noise", "lowest, fitted (nats/token)", "lowest, measured (nats/token)", "runs", "seeds", "diverged"]
+    header += ["noise", f"lowest, fitted ({unit.name})", f"lowest, measured ({unit.name})", *in_bits(unit)]
+    header += ["runs", "seeds", "diverged"]
     rows: list[tuple[Cell, ...]] = []
     for row in found[:LONGEST].to_dict("records"):
         cells: list[Cell] = [value_of(name, row[name]) for name in by]
@@ -93,6 +98,7 @@ def _optima(found: pd.DataFrame, by: list[str], pair: tuple[str, str]) -> Table:
             cells += [status(known), best, _range(row, name)]
         error = f" ± {fixed(row['loss_opt_se'], 3)}" if math.isfinite(row["loss_opt_se"]) else ""
         cells += [noise_of(row), fixed(row["loss_opt"], 3) + error, fixed(row["best_loss"], 3)]
+        cells += bits(row["best_loss"], unit)
         rows.append((*cells, *(str(row[count]) for count in ("n_runs", "n_seeds", "n_diverged"))))
     caption = f"Best {' and '.join(words(pair))} of every group, together"
     note = (
@@ -105,13 +111,13 @@ def _range(row: Mapping[Any, Any], name: str) -> str:
     return powers(row[f"{name}_low"], row[f"{name}_high"]) if row[f"status_{name}"] != "none" else DASH
 
 
-def _ridges(found: pd.DataFrame, by: list[str], pair: tuple[str, str]) -> Table:
+def _ridges(found: pd.DataFrame, by: list[str], pair: tuple[str, str], unit: str) -> Table:
     """The shape of every basin: its ridge, its curvatures, and the best of the settings measured."""
     first, second = words(pair)
     header = (
         *(*words(by), f"ridge (octaves of {second} per octave of {first})", "within 1 % of the loss (octaves)"),
-        *("within the noise of a run (octaves)", f"1 octave of {first} costs (nats/token)"),
-        *(f"1 octave of {second} costs (nats/token)", f"best measured {first}", f"best measured {second}"),
+        *("within the noise of a run (octaves)", f"1 octave of {first} costs ({unit})"),
+        *(f"1 octave of {second} costs ({unit})", f"best measured {first}", f"best measured {second}"),
     )
     rows: list[tuple[Cell, ...]] = []
     for row in found[:LONGEST].to_dict("records"):
@@ -144,7 +150,7 @@ def nothing(tables: Tables) -> str:
     if known.any(axis=None):
         return ""
     both = " or ".join(word(name) for name in tables.pair)
-    return f"none of the {len(tables.joint)} groups has an optimum of the {both}; their table says why."
+    return f"none of {counted(len(tables.joint), 'group')} has an optimum of the {both}; their table says why."
 
 
 def use(tables: Tables, card: Card, doubts: list[str]) -> Line:
@@ -204,7 +210,7 @@ def _scheme(tables: Tables, scheme: str) -> Line:
         said.append(f"The {names} {verb} identified in {count} of {len(rows)} groups: nothing says whether it moves.")
     if rows["loss_opt"].notna().any():
         (lowest,) = records(rows.sort_values("loss_opt")[:1])
-        said.append(f"The lowest fitted loss is {fixed(lowest.loss_opt, 3)} nats/token{_at(tables, lowest)}.")
+        said.append(f"The lowest fitted loss is {fixed(lowest.loss_opt, 3)} {tables.unit.name}{_at(tables, lowest)}.")
     return Line(kind=kind, lead=f"{SCHEMES[scheme].label}: {verdict}", text=" ".join(said))
 
 

@@ -68,7 +68,7 @@ def law(tables: Tables) -> Section | None:
         code=(said[1],),
         lines=tuple(Line(kind="caution", lead="Do not trust", text=typeset(text)) for text in notes),
         panels=tuple(_panels(found)),
-        tables=(_numbers(found), *_held_out(found), *_budgets(found)),
+        tables=(_numbers(found), *_outliers(found), *_held_out(found), *_budgets(found)),
     )
 
 
@@ -85,6 +85,17 @@ def _numbers(found: Law) -> Table:
     header = ("coefficient", "", "value", "low (95 %)", "high (95 %)", "profile low (95 %)", "profile high (95 %)")
     note = f"N and D in raw units. {DASH}: the interval does not end. hpsweep law --out writes the numbers unrounded."
     return Table(caption="The numbers of the law", header=header, rows=tuple(rows), note=note)
+
+
+def _outliers(found: Law) -> list[Table]:
+    """The rows that the law does not describe."""
+    rows = []
+    for row in found.outliers[:LONGEST]:
+        at = (str(row["row"]), number(row["sparsity"]), amount(row["params"]), amount(row["tokens"]))
+        losses = (fixed(row["loss"], 3), fixed(row["predicted"], 3))
+        rows.append((*at, *losses, law_text.size(found, row["residual"]), fixed(row["sd"], 1)))
+    header = ("row", "sparsity", "N", "D", "measured", "predicted", "residual", "robust sd")
+    return [Table(caption="Outliers", header=header, rows=tuple(rows), keys=4)] if rows else []
 
 
 _ENDS = ("low", "high", "profile_low", "profile_high")
@@ -141,12 +152,13 @@ def _panels(found: Law) -> list[Panel]:
     residuals, held = pd.DataFrame(found.residuals), pd.DataFrame(found.held_out)
     figure, ax = _figure()
     predicted_against_measured(residuals, ax, held_out=held[held["largest"] == "params"] if len(held) else None)
-    worst = 100 * residuals["residual"].abs().max()
-    panels = [_panel("predicted", "Predicted against measured", f"Largest residual {worst:.2g} %.", figure)]
+    worst = law_text.size(found, residuals["residual"].abs().max())
+    panels = [_panel("predicted", "Predicted against measured", f"Largest residual {worst}.", figure)]
     if found.form == "sparse":
         figure, ax = _figure()
-        residuals_by_sparsity(residuals, ax)
-        panels.append(_panel("residuals", "Residuals by sparsity", "log(measured / predicted) of every cell.", figure))
+        residuals_by_sparsity(residuals, ax, log=found.residual_kind == "log")
+        text = f"{law_text.RESIDUALS[found.residual_kind]} of every row."
+        panels.append(_panel("residuals", "Residuals by sparsity", text, figure))
     for level in sorted({found.ranges["sparsity"][0], found.ranges["sparsity"][1]}):
         figure, ax = _figure()
         label = f"D, {found.conventions['tokens'].split(',')[0]}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hpsweep.analysis.plot_style import SCHEMES, value_label
+from hpsweep.units import Unit
 
 Kind = Literal["good", "caution", "bad", "none"]
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -295,6 +296,16 @@ def words(names: Iterable[str]) -> list[str]:
 def power_of(value: float) -> str:
     """The cell of a tried value."""
     return power(value) if value == value and value > 0 else number(value)
+
+
+def in_bits(unit: Unit) -> tuple[str, ...]:
+    """The header of a column in bits/byte, which compares data of any tokens; none where that is not known."""
+    return ("in bits/byte",) if unit.bits_per_byte else ()
+
+
+def bits(loss: float, unit: Unit) -> tuple[str, ...]:
+    """The cell of that column."""
+    return (fixed(loss * unit.bits_per_byte, 3),) if unit.bits_per_byte else ()
 
 
 def noise_of(row: Mapping[Any, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS
 from hpsweep.analysis.report_parts import (
     DASH,
     KINDS,
@@ -30,6 +30,7 @@ from hpsweep.analysis.report_parts import (
     words,
 )
 from hpsweep.analysis.report_tables import Tables
+from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE
 
@@ -41,9 +42,9 @@ def ledger(tables: Tables, left_out: int) -> Section:
     planned = "planned" in found
     counts = [*(["planned"] if planned else []), *DONE, "failed", *(["missing"] if planned else [])]
     over = [name for name in found.columns if name in TUNED and name not in by]
-    loss = "lowest single loss (nats/token)"
-    counted = ("done" if name == "ok" else name for name in counts)
-    header = (*words(by), "state", *counted, loss, *(f"at {name}" for name in words(over)))
+    loss = f"lowest single loss ({tables.unit.name})"
+    titles = ("done" if name == "ok" else name for name in counts)
+    header = (*words(by), "state", *titles, loss, *(f"at {name}" for name in words(over)))
     rows: list[tuple[Cell, ...]] = []
     for row in found[:LONGEST].to_dict("records"):
         best = [power_of(row[name]) if pd.notna(row[name]) else DASH for name in over]
@@ -66,7 +67,8 @@ def ledger(tables: Tables, left_out: int) -> Section:
     elif not planned:
         text.append("No sweep is recorded in this folder, so that nothing says what is missing.")
     if left_out:
-        text.append(f"{left_out:,} stored trials are not of the recorded sweep, and are left out of this report.")
+        trials = counted(left_out, "stored trial")
+        text.append(f"{trials} {are(left_out)} not of the recorded sweep, and left out of this report.")
     note = rest_of(found, "hpsweep status")
     table = Table(caption="Trials of every group", header=header, rows=tuple(rows), keys=len(by), note=note)
     return Section(title="Run ledger", text=tuple(text), tables=(table, *_refinement(tables)))
@@ -166,5 +168,5 @@ def _distinct(column: pd.Series[Any]) -> str:
     counts = column.dropna().astype(str).value_counts().sort_index()
     if len(counts) == 1:
         return str(counts.index[0])
-    shown = [f"{value} ({count:,} trials)" for value, count in counts.items()]
+    shown = [f"{value} ({counted(count, 'trial')})" for value, count in counts.items()]
     return ", ".join(shown[:6]) + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")

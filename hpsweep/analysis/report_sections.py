@@ -24,8 +24,10 @@ from hpsweep.analysis.report_parts import (
     Section,
     Table,
     between,
+    bits,
     explained,
     fixed,
+    in_bits,
     noise_of,
     number,
     place,
@@ -137,7 +139,7 @@ def optima(tables: Tables) -> Section | None:
         return None
     header = (
         *(*words(by), "status", f"best {word(tables.over)}", "95 % interval", "noise"),
-        *("lowest mean loss (nats/token)", "runs", "seeds", "diverged"),
+        *(f"lowest mean loss ({tables.unit.name})", *in_bits(tables.unit), "runs", "seeds", "diverged"),
     )
     rows: list[tuple[Cell, ...]] = []
     whys = []
@@ -152,6 +154,7 @@ def optima(tables: Tables) -> Section | None:
                 ends,
                 noise_of(row),
                 fixed(row["best_loss"], 3),
+                *bits(row["best_loss"], tables.unit),
                 *(str(row[count]) for count in ("n_runs", "n_seeds", "n_diverged")),
             )
         )

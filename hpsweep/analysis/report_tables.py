@@ -12,7 +12,7 @@ import pandas as pd
 
 from hpsweep.analysis.along import HELD_OUT, held_out
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.cells import TRIAL_FIELDS
+from hpsweep.analysis.checks import TRIAL_FIELDS
 from hpsweep.analysis.drift import COLUMNS as DRIFT
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
@@ -27,8 +27,12 @@ from hpsweep.analysis.surface import surface
 from hpsweep.analysis.transfer import transfer
 from hpsweep.spec import TUNED, Sweep
 from hpsweep.store import DONE
+from hpsweep.units import Unit, unit_of
 
 Found = TypeVar("Found")
+
+PLACES = 12
+"""Widths and densities of a scheme up to which its regret matrix is computed as a whole, drawn and printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +58,33 @@ class Tables:
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
+    def unit(self) -> Unit:
+        """The unit of the losses."""
+        return unit_of(self.runs)
+
+    @property
     def found(self) -> pd.DataFrame:
         """The optima, those of a pair where two fields were searched together: status, interval and why of each."""
         return self.joint if self.pair else self.optima
 
 
-def tables_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[str, Any]] = ()) -> Tables:
-    """All tables of a report on these runs; the recorded sweep says what was planned, and the target."""
+def tables_of(
+    runs: pd.DataFrame,
+    sweep: Sweep | None,
+    stages: Sequence[Mapping[str, Any]] = (),
+    say: Callable[[str], None] = lambda message: None,
+) -> Tables:
+    """All tables of a report on these runs; the recorded sweep says what was planned, and the target.
+
+    `say` is called with the name of each before it is computed.
+    """
     refused: dict[str, str] = {}
+    said: set[str] = set()
 
     def attempt(name: str, compute: Callable[[], Found]) -> Found | None:
+        if name not in said:
+            say(name)
+            said.add(name)
         try:
             return compute()
         except ValueError as error:
@@ -93,7 +114,7 @@ def tables_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[
             "sensitivity": attempt("sensitivity", lambda: sensitivity(runs, by, over=over)),
         }
         if len(runs[["width", "density"]].drop_duplicates()) > 1:
-            found["matrix"] = attempt("matrix", lambda: regret_matrix(runs, over=over))
+            found["matrix"] = attempt("matrix", lambda: regret_matrix(runs, over=over, whole_up_to=PLACES))
             found["held_out"] = attempt("held_out", lambda: held_out(runs, over=over))
         if target is not None and found["optima"] is not None:
             found["card"] = attempt("card", lambda: transfer(runs, target, over=over))

@@ -35,6 +35,7 @@ from hpsweep.analysis.report_parts import (
     word,
 )
 from hpsweep.analysis.report_tables import Tables
+from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 
 _VERDICTS = ("stable", "undetermined", "moves")
@@ -68,15 +69,17 @@ def _nothing(tables: Tables) -> str:
     if runs.empty:
         return "no trial is stored yet."
     if (runs["status"] == "failed").all():
-        return f"all {len(runs)} stored trials failed; hpsweep status says why."
+        return f"all {counted(len(runs), 'stored trial')} failed; hpsweep status says why."
     if (runs["status"] != "ok").all():
-        return f"none of the {len(runs)} stored trials ended well: {(runs['status'] == 'diverged').sum()} diverged."
+        diverged = (runs["status"] == "diverged").sum()
+        return f"none of the {counted(len(runs), 'stored trial')} ended well: {diverged} diverged."
     if "optima" in tables.refused:
         return f"{typeset(tables.refused['optima'])}."
     if tables.pair:
         return report_joint.nothing(tables)
     if not optima["status"].isin(["ok", "edge"]).any():
-        return f"none of the {len(optima)} groups has an optimum of the {word(tables.over)}; their table says why."
+        groups = counted(len(optima), "group")
+        return f"none of the {groups} has an optimum of the {word(tables.over)}; their table says why."
     return ""
 
 
@@ -227,7 +230,7 @@ def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
         noise = " (noise assumed)" * (row["interval"] == "assumed")
         most = f", the largest estimate of {len(known)} places where it was tried" * (len(known) > 1)
         said.append(
-            f"Re-using the proxy's setting costs {fixed(row['regret'], 3)} nats/token "
+            f"Re-using the proxy's setting costs {fixed(row['regret'], 3)} {tables.unit.name} "
             f"{within(row['regret_low'], row['regret_high'], 3)}{noise} or {fixed(percent, 1)} % at {at}{most}."
         )
         said.append(_reach(known, axes))
@@ -257,7 +260,7 @@ def _do_not_trust(tables: Tables) -> list[Line]:
     """What the reader must not conclude, one line each."""
     said = _incomplete(tables.ledger)
     if tables.card is not None:
-        said += [*_beyond(tables, tables.card), *_rivals(tables.comparison, tables.card)]
+        said += [*_beyond(tables, tables.card), *_rivals(tables.comparison, tables.card, tables.unit.name)]
     said += [*_unfitted(tables), *_mixed(tables.runs)]
     lines = [Line(kind="caution", lead="Do not trust", text=text) for text in said]
     whys = [(what, tables.refused[name]) for name, what in _OF_USE.items() if name in tables.refused and _axes(tables)]
@@ -274,11 +277,18 @@ def _incomplete(ledger: pd.DataFrame) -> list[str]:
     if "missing" in ledger and ledger["missing"].sum() > 0:
         count, planned = int(ledger["missing"].sum()), int(ledger["planned"].sum())
         least = "at least " if ledger["open"].any() else ""
-        said.append(f"that this is final: {least}{count} of {least}{planned} planned trials are missing.")
+        said.append(
+            f"that this is final: {least}{count} of {least}{counted(planned, 'planned trial')} {are(count)} missing."
+        )
     elif "open" in ledger and ledger["open"].any():
-        said.append(f"that this is final: the refinement of {int(ledger['open'].sum())} groups is not at its end.")
+        said.append(
+            f"that this is final: the refinement of {counted(int(ledger['open'].sum()), 'group')} is not at its end."
+        )
     if len(ledger) and ledger["failed"].sum() > 0:
-        said.append(f"that nothing is left out: {int(ledger['failed'].sum())} trials failed and count nowhere.")
+        failed = int(ledger["failed"].sum())
+        said.append(
+            f"that nothing is left out: {counted(failed, 'trial')} failed and count{'s' * (failed == 1)} nowhere."
+        )
     return said
 
 
@@ -292,7 +302,7 @@ def _unfitted(tables: Tables) -> list[str]:
         rows = optima[optima["status"] == status]
         if len(rows):
             places = [place({name: row[name] for name in tables.by}) for row in rows.to_dict("records")]
-            where = f"in {len(rows)} of {len(optima)} groups" if len(places) > MOST else f"at {some(places)}"
+            where = f"in {len(rows)} of {counted(len(optima), 'group')}" if len(places) > MOST else f"at {some(places)}"
             said.append(f"the optimum {where}: {meaning} ({status}).")
     return [*said, *_assumed(optima)]
 
@@ -301,8 +311,9 @@ def _assumed(optima: pd.DataFrame) -> list[str]:
     assumed = int((optima["interval"] == "assumed").sum())
     if not assumed:
         return []
+    groups = counted(len(optima), "group")
     return [
-        f"the intervals of {assumed} of {len(optima)} groups as measured ones: with too few seeds their noise is "
+        f"the intervals of {assumed} of {groups} as measured ones: with too few seeds their noise is "
         "assumed, or borrowed from other groups and from what the fits leave over."
     ]
 
@@ -372,7 +383,7 @@ def _other_bounds(runs: pd.DataFrame, card: Card) -> list[str]:
     return said
 
 
-def _rivals(comparison: pd.DataFrame, card: Card) -> list[str]:
+def _rivals(comparison: pd.DataFrame, card: Card, unit: str) -> list[str]:
     """The place where another scheme, re-tuned, is furthest below the transferred one, beyond two standard errors."""
     at = ["width", "density"]
     own = comparison[comparison["scheme"] == card.scheme].set_index(at)["transferred_loss"]
@@ -389,7 +400,7 @@ def _rivals(comparison: pd.DataFrame, card: Card) -> list[str]:
     names = SCHEMES[rival["scheme"]].label, SCHEMES[card.scheme].label
     return [
         f"that {names[1]} is best everywhere: {names[0]}, re-tuned at {place({n: rival[n] for n in at})}, reaches "
-        f"{fixed(rival['tuned_loss'], 3)} nats/token, {fixed(gap[i], 3)} below {names[1]} transferred there."
+        f"{fixed(rival['tuned_loss'], 3)} {unit}, {fixed(gap[i], 3)} below {names[1]} transferred there."
     ]
 
 

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.cells import Cells, Floats, fingerprint
+from hpsweep.analysis.checks import check_number, check_over
 from hpsweep.analysis.curve import Reading, read_own, variance_of
 from hpsweep.analysis.noise import perturbed, t_975
 from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.prepare import prepared
 from hpsweep.analysis.regret import rows_at
 
 BASIN = 0.01
@@ -31,6 +33,7 @@ def sensitivity(
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: str = "lr",
+    ignore: Sequence[str] = (),
     between: tuple[float, float] | None = None,
     basin: float = BASIN,
     resamples: int = 2000,
@@ -53,12 +56,13 @@ def sensitivity(
     reason in `why` where a range was not tried, and where runs diverged and no initial_loss is known. Raises ValueError
     as `optima` does, for a `between` that is no range, and for a `basin` that is not above 0.
     """
-    if not basin > 0:
-        raise ValueError(f"basin is {basin!r}; give a positive part of the loss, such as 0.01.")
-    if between is not None and not 0 < between[0] < between[1]:
+    check_number("basin", basin, "a positive part of the loss, such as 0.01")
+    if between is not None and not _is_range(between):
         raise ValueError(
             f"between is {between!r}; give two values of {over}, the lower first, such as (2**-10, 2**-4)."
         )
+    check_over(over)
+    runs = prepared(runs, by, over, ignore=ignore)
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     tried = [group.cells.x for group in groups if len(group.cells.x)]
     ends = between or (2.0 ** max((x[0] for x in tried), default=0.0), 2.0 ** min((x[-1] for x in tried), default=0.0))
@@ -68,6 +72,14 @@ def sensitivity(
         row = _row(group, members, over, (math.log2(ends[0]), math.log2(ends[1])), basin, resamples, seed)
         rows.append({**dict(zip(by, group.key, strict=True)), **row})
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+def _is_range(between: Any) -> bool:
+    """Whether these are two finite numbers above 0, the lower first."""
+    if not isinstance(between, Sequence | np.ndarray) or len(between) != 2:
+        return False
+    numbers = all(isinstance(end, int | float | np.number) for end in between)
+    return numbers and bool(0 < between[0] < between[1] < math.inf)
 
 
 def _row(

@@ -17,7 +17,9 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    `interval` says "assumed". New means are drawn with it, and steps 2 to 4 redone in each replicate.
 6. A field is identified in a window if its lowest place is at neither end, in the data and in nearly all replicates
    (LIMIT, WINDOW_LIMIT), and if the loss rises towards either end of what was tried by CLEAR standard errors. The first
-   window in which both are is the fit; windows whose residuals the noise does not explain (MISFIT) are none.
+   window in which both are is the fit; windows whose residuals the noise does not explain (MISFIT) are none. A minimum
+   within half a step of an end of what was tried, or of which every line falls to that end, is a bound
+   (surface_ends.py).
 7. The interval of a field: the central 95 % of the replicates, widened where residuals are larger than the noise, and
    in quadrature by twice the spread over windows, cut at the ends of the window's points.
 
@@ -33,9 +35,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats, check_equal, check_resamples, check_runs, counts, label, two_way
+from hpsweep.analysis.cells import Floats, counts, two_way
+from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, shown
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import REFUSED_LIMIT
+from hpsweep.analysis.prepare import prepared
+from hpsweep.analysis.surface_ends import FEWEST_LINES, falling_lines, near_end, step
 from hpsweep.analysis.surface_fit import (
     POWERS,
     Found,
@@ -49,6 +54,7 @@ from hpsweep.analysis.surface_fit import (
 )
 from hpsweep.analysis.surface_points import Flags, Points, points_of
 from hpsweep.analysis.surface_shape import ellipse, shape
+from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
 
 WINDOWS = (
@@ -93,6 +99,7 @@ def surface(
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: Sequence[str] = ("lr", "init_std"),
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -122,8 +129,10 @@ def surface(
     diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
     does.
     """
-    over = check_over(runs, by, over)
+    over = in_order(over)
     check_resamples(resamples)
+    check_seed(seed)
+    runs = prepared(runs, by, over, ignore=ignore)
     rows = []
     for key, own in runs.groupby(list(by), sort=True, dropna=False):
         check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
@@ -133,12 +142,12 @@ def surface(
     return pd.DataFrame(rows, columns=[*by, *columns(over)])
 
 
-def check_over(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> tuple[str, str]:
-    """The two fields in the order of TUNED. Raises ValueError unless the runs can be fitted over them."""
-    if isinstance(over, str) or len(over) != 2 or over[0] == over[1]:
-        raise ValueError(f"over is {over!r}; give two different fields, such as ('lr', 'init_std').")
+def in_order(over: Sequence[str]) -> tuple[str, str]:
+    """The two fields in the order of TUNED. Raises ValueError unless they are two different hyperparameters."""
+    if isinstance(over, str) or not isinstance(over, Sequence) or len(over) != 2 or over[0] == over[1]:
+        raise ValueError(f"over is {shown(over)}; give two different fields, such as ('lr', 'init_std').")
     for name in over:
-        check_runs(runs, by, name)
+        check_over(name)
     first, second = sorted(over, key=TUNED.index)
     return first, second
 
@@ -211,11 +220,13 @@ def _too_few(points: Points, over: Sequence[str]) -> str:
     """Why the points cannot carry a fit; empty if they can."""
     finite = points.finite
     if finite.sum() < _MIN_POINTS:
-        return f"{finite.sum()} settings have finite losses and at least {_MIN_POINTS} are needed: train more settings"
+        settings = f"{counted(int(finite.sum()), 'setting')} {have(int(finite.sum()))} finite losses"
+        return f"{settings} and at least {_MIN_POINTS} are needed: train more settings"
     for i, name in enumerate(over):
         values = len(np.unique(points.values[finite, i]))
         if values < 3:
-            return f"{values} values of {name} have finite losses and at least 3 are needed: train more values"
+            said = f"{counted(values, f'value of {name}', f'values of {name}')} {have(values)} finite losses"
+            return f"{said} and at least 3 are needed: train more values"
     return ""
 
 
@@ -337,7 +348,7 @@ class Verdict(NamedTuple):
 def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: str) -> Verdict:
     """The status of one field: an edge is where it can be told from one end, and not from the other."""
     if fit.identified[field]:
-        return Verdict("ok", 0, "", fit)
+        return _told_from_ends(points, fit, field, name)
     last = [other for other in fits if not other.identified[field]][-1]
     shares, at = last.shares[field], int(last.found.sides[0, field])
     used = points.x[last.found.used, field]
@@ -346,6 +357,10 @@ def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: st
     hit = [] if last.at_end[field].all() else hit  # the other end is as good
     kind = last.ends[field][hit[0] > 0] if len(hit) == 1 else "window"
     if kind == "window":
+        for side in (-1, 1):
+            lines = falling_lines(points, last.found.used, field, side)
+            if last.ends[field][side > 0] != "window" and lines >= FEWEST_LINES:
+                return _falls_to(last, used, field, side, name)
         why = f"{name} not identified within [{_power(low)}, {_power(high)}]"
         ends = [word for word, there in zip(("lowest", "highest"), last.at_end[field], strict=True) if there]
         way = (
@@ -358,6 +373,26 @@ def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: st
     if kind == "tried":
         return Verdict("edge", side, f"minimum at the {word} {where}: extend the grid {way}", last)
     return Verdict("edge", side, f"minimum at {where}, beside a cliff or diverged runs: add values around it", last)
+
+
+def _told_from_ends(points: Points, fit: Fit, field: int, name: str) -> Verdict:
+    """The verdict on a field with a minimum between the ends: an edge where the runs do not show a rise towards one."""
+    found = fit.found
+    used = points.x[found.used, field]
+    for side in (-1, 1):
+        ends_here = fit.ends[field][side > 0] != "window"
+        if ends_here and near_end(points, found.used, found.places[0], field, side):
+            return _falls_to(fit, used, field, side, name)
+    return Verdict("ok", 0, "", fit)
+
+
+def _falls_to(fit: Fit, used: Floats, field: int, side: int, name: str) -> Verdict:
+    """The verdict on a field whose losses fall to an end of its values."""
+    end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")
+    why = f"the losses fall to the {word} {name} {_power(end)}: extend the grid {way}"
+    if fit.ends[field][side > 0] == "cliff":
+        why = f"the losses fall to {name} {_power(end)}, beside a cliff or diverged runs: add values around it"
+    return Verdict("edge", side, why, fit)
 
 
 def _interval(fit: Fit, field: int) -> tuple[float, float]:
@@ -384,8 +419,9 @@ def _coordinate(points: Points, field: int, name: str, verdict: Verdict, spread:
     low = max(opt - math.hypot(stretch * max(opt - low, 0.0), spread), used.min())
     high = min(opt + math.hypot(stretch * max(high - opt, 0.0), spread), used.max())
     if verdict.status == "edge":
-        inner = np.unique(used)[[1, -2]]  # the values beside the ends
-        low, high = (min(low, inner[1]), math.nan) if verdict.side > 0 else (math.nan, max(high, inner[0]))
+        opt = used.max() if verdict.side > 0 else used.min()
+        beside = opt - verdict.side * step(points, found.used, field, verdict.side)
+        low, high = (min(low, beside), math.nan) if verdict.side > 0 else (math.nan, max(high, beside))
     elif verdict.status == "flat":
         opt, (low, high) = math.nan, _reached(verdict.fit, field, used)
     logs = {"opt": opt, "low": float(low), "high": float(high)}

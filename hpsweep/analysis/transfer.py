@@ -15,14 +15,16 @@ import pandas as pd
 
 from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
-from hpsweep.analysis.cells import other_tuned
+from hpsweep.analysis.checks import check_over, other_tuned, shown
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_against_transferred
+from hpsweep.analysis.surface import in_order
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
 from hpsweep.spec import Scheme, Target, Trial, trial_from_row
+from hpsweep.units import unit_of_sources
 
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
@@ -42,6 +44,7 @@ def transfer(
     over: str | Sequence[str] = "lr",
     proxy: Mapping[str, Any] | None = None,
     along_drift: bool = False,
+    ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> Card:
@@ -65,10 +68,12 @@ def transfer(
     nonzero per neuron.
     """
     if not isinstance(target, Target):
-        raise ValueError(f"target is {target!r}; give a Target(width=..., density=...).")
-    if scheme is not None and scheme not in get_args(Scheme):
+        raise ValueError(f"target is {shown(target)}; give a Target(width=..., density=...).")
+    if scheme is not None and (not isinstance(scheme, str) or scheme not in get_args(Scheme)):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
-    runs, place = select_proxy(runs, proxy or {}, over if isinstance(over, str) else over[0])
+    if isinstance(over, str) or not isinstance(over, Sequence):
+        check_over(over)
+    runs, place = select_proxy(runs, proxy, over if isinstance(over, str) else in_order(over), ignore)
     there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
     scheme = scheme or there_is[0]
     if not isinstance(over, str):
@@ -94,6 +99,7 @@ def transfer(
     row = used[used["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in row.items()}).replace(**{over: tuned.row["opt"]})
     vocabulary = int(used["vocabulary"].iloc[0])
+    evidence = evidence_of(used, own)
     own = rows_at(own, settings)
     drifts, untold = _drifts(own, over, resamples, seed)
     far = {"density": FARTHEST_DENSITY, "width": FARTHEST_WIDTH}
@@ -119,7 +125,7 @@ def transfer(
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
         tuned=tuned,
-        evidence=evidence_of(used),
+        evidence=evidence,
         drifts=drifts,
         along=along,
         comparison=records(comparison),
@@ -312,7 +318,8 @@ def _warn_scheme(base: Trial, comparison: pd.DataFrame) -> list[str]:
     if gaps:
         gap, rival = max(gaps, key=lambda pair: pair[0])
         notes.append(
-            f"re-tuned {rival['scheme']} beats transferred {scheme} by up to {gap:.3f} nats/token "
+            f"re-tuned {rival['scheme']} beats transferred {scheme} by up to {gap:.3f} "
+            f"{unit_of_sources([base.data]).name} "
             f"(width {rival['width']}, density {rival['density']:g}); see comparison."
         )
     return notes

@@ -14,7 +14,7 @@ from hpsweep.analysis.cells import cells_of
 from hpsweep.analysis.noise import noises
 from hpsweep.analysis.optimum import Group
 from hpsweep.analysis.regret import rows_at
-from hpsweep.analysis.surface import check_over, surface
+from hpsweep.analysis.surface import in_order, surface
 from hpsweep.spec import Scheme, Target, trial_from_row
 
 
@@ -35,8 +35,7 @@ def transfer_joint(
     `drift` are empty: warnings name the widths and densities whose own joint optimum is elsewhere, or not known.
     Raises ValueError where neither field has an optimum.
     """
-    first, second = check_over(runs, ["scheme", "width", "density"], over)
-    names = (first, second)
+    first, second = names = in_order(over)
     source = single._proxy_runs(runs, scheme, place)
     table = surface(source, ["scheme"], over=names, resamples=resamples, seed=seed)
     row: dict[str, Any] = {str(name): value for name, value in table.iloc[0].items()}
@@ -68,7 +67,7 @@ def transfer_joint(
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
         tuned=Group((scheme,), tuned, none, noises([none])[0]),
-        evidence=evidence_of(source),
+        evidence=evidence_of(source, pd.concat([own, source])),
         drifts=[],
         along=_CONSTANT,
         comparison=[],

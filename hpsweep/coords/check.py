@@ -8,6 +8,7 @@ and a few optimizer steps change every one of them as much in a wide, sparse mod
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,7 +63,12 @@ def coordinate_check(
     Raises ValueError for values out of range, naming a module with weights of its own that recorded nothing, and where
     the modules differ between widths or densities.
     """
-    seeds, exclude = list(seeds), [exclude] if isinstance(exclude, str) else list(exclude)
+    widths, densities, seeds = _list(widths, "widths"), _list(densities, "densities"), _list(seeds, "seeds")
+    exclude = [exclude] if isinstance(exclude, str) else _list(exclude, "exclude")
+    if odd := [pattern for pattern in exclude if not isinstance(pattern, str)]:
+        raise ValueError(f"exclude has {odd[0]!r}; give patterns of names of modules, such as '*.attention'.")
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress is {progress!r}; give a function of (models done, models in all), or nothing.")
     _check(widths, densities, steps, seeds)
     cells = _cells(widths, densities, seeds)
     begin = _beginning(what, cells, steps, heads, exclude, device)
@@ -83,13 +89,36 @@ def _beginning(
     if isinstance(what, Trial):
         if exclude:
             raise ValueError(f"exclude is {exclude}, which belongs to models of your own; a Trial is recorded whole.")
+        check_device(device)
         trials = dict(zip(cells, proxy.trials(what, cells, steps=steps, heads=heads), strict=True))
         return lambda cell: proxy.subject(trials[cell], device)
-    if not callable(what):
+    if not callable(what) or isinstance(what, nn.Module):
         raise ValueError(f"cannot check a {type(what).__name__}; give a Trial, or a function that builds a model.")
+    try:
+        inspect.signature(what).bind(*cells[0])
+    except TypeError as error:
+        raise ValueError(
+            f"the build function cannot be called with (width, density, seed) ({error}); give one that takes these "
+            "three."
+        ) from None
     if heads is not None or device != "cpu":
         raise ValueError("heads and device belong to a Trial; the function that builds a model sees to them itself.")
     return lambda cell: module.subject(what(*cell), exclude)
+
+
+def check_device(device: object) -> None:
+    """Raise ValueError for a device on which a proxy cannot be checked."""
+    kind = device.partition(":")[0] if isinstance(device, str) else None
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}; allowed: cpu, cuda.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device}, but there is no GPU that torch can use; use device cpu.")
+
+
+def _list(given: Any, word: str) -> list[Any]:
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise ValueError(f"{word} is {given!r}; give a list of values.")
+    return list(given)
 
 
 def _check(widths: Sequence[int], densities: Sequence[float], steps: int, seeds: Sequence[int]) -> None:
@@ -104,7 +133,7 @@ def _check(widths: Sequence[int], densities: Sequence[float], steps: int, seeds:
         "seeds": (seeds, lambda value: whole(value, 0), "whole numbers of at least 0"),
     }
     for name, (values, fits, form) in allowed.items():
-        if not len(values) or len(set(values)) < len(values) or not all(map(fits, values)):
+        if not values or not all(map(fits, values)) or len(set(values)) < len(values):
             raise ValueError(f"{name} is {list(values)!r}; give one or more {form}, each once.")
     if len(widths) == len(densities) == 1:
         raise ValueError(

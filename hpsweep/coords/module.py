@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -32,6 +33,16 @@ def subject(built: Any, exclude: Sequence[str]) -> Subject:
             "batch, always the same, and returns its mean loss."
         )
     model, optimizer, loss = parts
+    if isinstance(optimizer, type):
+        raise ValueError(
+            f"the build function returned the class {optimizer.__name__}; return an optimizer of the model."
+        )
+    try:
+        inspect.signature(loss).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"loss() cannot be called without arguments ({error}); let it hold its batch itself."
+        ) from None
     watched = _watched(model, exclude)
     first: list[_Record] = []
     initial: dict[str, Tensor] = {}

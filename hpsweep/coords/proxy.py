@@ -31,6 +31,8 @@ FEW_INPUTS = 8
 
 def trials(trial: Trial, cells: Sequence[tuple[int, float, int]], *, steps: int, heads: int | None) -> list[Trial]:
     """The trial at every (width, density, seed), without warm-up and decay; with as many `heads`, if given."""
+    if heads is not None and not isinstance(heads, int):
+        raise ValueError(f"heads is {heads!r}; give a whole number of at least 1.")
     if heads is not None and (odd := [width for width, _, _ in cells if heads < 1 or width % heads]):
         raise ValueError(f"heads is {heads}, which does not divide the width {odd[0]}; give a divisor of every width.")
     constant = trial.replace(steps=steps, warmup_fraction=0.0, final_lr_fraction=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpsweep.analysis.card import Card
+from hpsweep.english import counted
 from hpsweep.spec import Trial
 
 _DECAY = {
@@ -15,7 +16,7 @@ _DECAY = {
 
 def statement(card: Card, trial: Trial) -> list[str]:
     """Scheme, base, target, multipliers, numbers per kind, decay rule, optimizer, schedule, interval and warnings."""
-    optimizer, schedule = card.optimizer, card.schedule
+    optimizer, schedule, found = card.optimizer, card.schedule, card.evidence
     unknown = f"unknown, the proxy's {trial.total_steps} steps stand in for it"
     duration = unknown if card.target["tokens"] is None else f"{trial.total_steps} steps"
     proxy = {name: card.proxy[name] for name in ("width", "density", "depth", "head_size", "context", "vocabulary")}
@@ -39,7 +40,7 @@ def statement(card: Card, trial: Trial) -> list[str]:
         f"{schedule['final_lr_fraction']!r} of the rate at the last; duration {duration}",
         f"masks: random, density {trial.density!r} of every {' and '.join(card.mask['kinds'])} matrix, "
         f"seed {trial.seed}, fixed through training",
-        f"evidence: {len(card.evidence['trial_ids'])} trials, {card.evidence['seeds']} seeds, data "
+        f"evidence: {counted(len(found['trial_ids']), 'trial')}, {counted(found['seeds'], 'seed')}, data "
         f"{card.evidence['data_hash']}, hpsweep {', '.join(card.evidence['hpsweep_versions'])}",
         *(f"warning: {warning}" for warning in card.warnings),
     ]

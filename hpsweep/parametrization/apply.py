@@ -1,51 +1,28 @@
-"""A plan applied to a module: initial weights, parameter groups, masks that hold through training."""
+"""A plan applied to a module: initial weights and parameter groups."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from hpsweep.parametrization import masks
-from hpsweep.parametrization.kinds import reshard, tensor_uses
-from hpsweep.parametrization.rules import OptimizerRule
-from hpsweep.parametrization.wiring import check_wired
+from hpsweep.parametrization.kinds import match, reshard, tensor_uses
+from hpsweep.parametrization.rules import VECTORS
 from hpsweep.spec import Trial
 
 if TYPE_CHECKING:
-    from hpsweep.parametrization.plan import Plan, TensorPlan
-
-RATIO_TOLERANCE = 1e-5
-"""Relative; rates that are kept as float32 tensors differ by less."""
-
-FIELDS: dict[str, tuple[str, str]] = {
-    "lr": (
-        "learning rates",
-        "Use a scheduler that multiplies the rates (LambdaLR, or others without an absolute lowest or highest rate).",
-    ),
-    "weight_decay": ("weight decays", "Give the base value to plan.param_groups, and only multiply it afterwards."),
-    "eps": ("eps", "Give the base value to plan.param_groups, or none there and one for all to the optimizer."),
-}
-"""Of parameter groups that a plan multiplies: what they are called, and what keeps their ratios."""
-
-OPTIMIZERS: dict[OptimizerRule, tuple[type[torch.optim.Optimizer], ...]] = {
-    "adam": (
-        torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax,
-        torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
-    ),
-    "sgd": (torch.optim.SGD, torch.optim.ASGD),
-}  # fmt: skip
-"""torch's optimizers that divide by the size of the gradient, and that do not; of others nothing is known."""
+    from hpsweep.parametrization.plan import Plan
 
 
 def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters by the plan's names; raises ValueError if they are not those of the plan."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is of type {type(model).__name__}; give the torch.nn.Module that the plan is of.")
     reshard(model)
     places = {
         use.name: (use, names) for uses in tensor_uses(model) for use in uses for names in [{u.name for u in uses}]
@@ -67,9 +44,12 @@ def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
             )
         found[name] = parameter
     planned = {n for name, tensor in plan.tensors.items() for n in (name, *tensor.tied)}
-    for name in places:
-        if name not in planned:
-            raise ValueError(f"the model has the tensor {name}, which the plan has not; parametrize this model.")
+    for name, (use, _) in places.items():
+        if name not in planned and getattr(use.module, use.local).requires_grad:
+            raise ValueError(
+                f"the model has the tensor {name}, which the plan has not; parametrize this model, as it is trained (a "
+                "plan leaves out what did not train when it was made)."
+            )
     return found
 
 
@@ -104,7 +84,7 @@ def local(tensor: Any) -> Tensor:
 
 
 @torch.no_grad()
-def init_(plan: Plan, model: nn.Module, *, init_std: float, seed: int) -> None:
+def init_(plan: Plan, model: nn.Module, *, init_std: float, seed: int, leave: str | Iterable[str] = ()) -> None:
     """See Plan.init_."""
     Trial(steps=1, init_std=init_std, seed=seed)  # raises for values out of range
     padding = {
@@ -112,19 +92,45 @@ def init_(plan: Plan, model: nn.Module, *, init_std: float, seed: int) -> None:
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None
     }
-    for name, parameter in parameters(plan, model).items():
+    named = parameters(plan, model)
+    left = match([leave] if isinstance(leave, str) else leave, tensor_uses(model), "leave")
+    stays = {name for name, tensor in plan.tensors.items() if tensor.kind == "keep" or name in left}
+    _check_trainable(named, stays)
+    for name, parameter in named.items():
         tensor = plan.tensors[name]
-        if parameter.is_meta:
-            raise ValueError(f"{name} is on the meta device, without memory; call model.to_empty(device=...) before.")
-        if tensor.kind in ("norm", "bias"):
-            values = torch.full(tensor.shape, tensor.init_mean)
+        if name in stays:
+            values = None
+        elif tensor.kind in VECTORS:
+            values = torch.full(tensor.shape, 0.0 if tensor.init_mean is None else tensor.init_mean)
         else:
             values = torch.from_numpy(masks.normals(seed, stream(name), tensor.shape)) * (init_std * tensor.init_std)
+        if values is not None:
+            if id(parameter) in padding:
+                values[padding[id(parameter)]] = 0.0
+            parameter.copy_(like(values.to(parameter.dtype), parameter))
         if plan.is_sparse(name):
-            values *= torch.from_numpy(mask(plan, name))
-        if id(parameter) in padding:
-            values[padding[id(parameter)]] = 0.0
-        parameter.copy_(like(values.to(parameter.dtype), parameter))
+            gone = local(like(torch.from_numpy(mask(plan, name)), parameter)).logical_not()
+            local(parameter).masked_fill_(gone, 0.0)
+
+
+def _check_trainable(named: Mapping[str, nn.Parameter], stays: Collection[str]) -> None:
+    """Raise ValueError, before anything is filled, for parameters without memory, and for planned ones that are frozen.
+
+    What stays as it is must be finite: memory that was never filled mostly is not.
+    """
+    for name, parameter in named.items():
+        if parameter.is_meta:
+            raise ValueError(f"{name} is on the meta device, without memory; call model.to_empty(device=...) before.")
+        if not parameter.requires_grad and name not in stays:
+            raise ValueError(
+                f"{name} does not train (requires_grad is False), and the plan has it: parametrize the model as it is "
+                f"trained, which leaves it out, or leave its values by leave={[name]!r}."
+            )
+        if name in stays and not bool(local(parameter).isfinite().all()):
+            raise ValueError(
+                f"{name} is to begin as it is, and has values that are not finite: build the model with memory, or "
+                "load its values, before init_."
+            )
 
 
 def param_groups(
@@ -149,93 +155,3 @@ def param_groups(
         groups[key]["params"].append(parameter)
         groups[key]["names"].append(name)
     return list(groups.values())
-
-
-@dataclass(frozen=True)
-class Attached:
-    """The hooks that hold a plan while an optimizer trains."""
-
-    handles: tuple[RemovableHandle, ...]
-
-    def remove(self) -> None:
-        """Let go: pruned weights are free from now on."""
-        for handle in self.handles:
-            handle.remove()
-
-
-def attach(plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer) -> Attached:
-    """See Plan.attach."""
-    named = parameters(plan, model)
-    check_wired(plan, model)
-    _check_optimizer(plan.optimizer, optimizer)
-    tensors = {id(parameter): plan.tensors[name] for name, parameter in named.items()}
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for name, parameter in named.items():
-        if parameter.requires_grad and id(parameter) not in held:
-            raise ValueError(
-                f"the optimizer does not hold {name}; make it from plan.param_groups(model, ...) after the model is "
-                "wrapped, sharded and moved."
-            )
-    _check_ratios(optimizer, tensors)
-    pruned: dict[Tensor, Tensor] = {named[name]: local(kept).logical_not() for name, kept in plan.masks(model).items()}
-    for name, parameter in named.items():
-        if parameter in pruned and (stray := int((local(parameter.detach())[pruned[parameter]] != 0).sum())):
-            raise ValueError(
-                f"{name} has {stray} nonzero weights outside of its mask; begin with plan.init_(model, ...), or load a "
-                "checkpoint of this plan before attaching."
-            )
-
-    def before(*_: object) -> None:
-        _check_ratios(optimizer, tensors)
-        for parameter in pruned:
-            zero_gradient(parameter)
-
-    def zero_gradient(parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            local(parameter.grad).masked_fill_(pruned[parameter], 0.0)
-
-    @torch.no_grad()
-    def after(*_: object) -> None:
-        for parameter, gone in pruned.items():
-            local(parameter).masked_fill_(gone, 0.0)
-
-    handles = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
-    for weights in pruned:
-        if weights.requires_grad:
-            handles.append(weights.register_post_accumulate_grad_hook(zero_gradient))  # type: ignore[no-untyped-call]
-    return Attached(tuple(handles))
-
-
-def _check_optimizer(rule: OptimizerRule, optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if the optimizer is known to follow the other rules."""
-    for other, classes in OPTIMIZERS.items():
-        if other != rule and isinstance(optimizer, classes):
-            raise ValueError(
-                f"the plan is for {rule}, and {type(optimizer).__name__} is not: its rates follow other rules. Make "
-                f"the plan by parametrize(..., optimizer={other!r}), or train with "
-                f"{'AdamW' if rule == 'adam' else 'SGD'}."
-            )
-
-
-def _check_ratios(optimizer: torch.optim.Optimizer, tensors: dict[int, TensorPlan]) -> None:
-    """Raise ValueError if a field of the groups is no longer one base value times the plan's multipliers."""
-    for field, (word, remedy) in FIELDS.items():
-        given = [group.get(field) for group in optimizer.param_groups]
-        values = [float(value) for value in given if isinstance(value, int | float | Tensor)]
-        if len(values) < len(given):
-            continue  # an optimizer that has none, or something else by that name
-        if field == "eps" and len(set(values)) == 1:
-            continue  # the optimizer's own, for all
-        found = []
-        for group, value in zip(optimizer.param_groups, values, strict=True):
-            for multiplier in {getattr(tensors[id(p)], field) for p in group["params"] if id(p) in tensors}:
-                if multiplier or value:
-                    found.append((value / multiplier if multiplier else math.inf, value, multiplier))
-        if not found:
-            continue
-        low, high = min(found), max(found)
-        if math.isinf(high[0]) or not math.isclose(low[0], high[0], rel_tol=RATIO_TOLERANCE):
-            raise ValueError(
-                f"the optimizer's {word} {low[1]:g} and {high[1]:g} belong to multipliers {low[2]:g} and {high[2]:g} "
-                f"of the plan: something has re-written the groups. {remedy}"
-            )

@@ -1,7 +1,7 @@
 """The kind, fan-in and width multipliers of every tensor of a torch module, by comparing its shapes with a base's.
 
-A dimension that differs is a width. Where shapes and the type of the owning module do not settle a tensor, one
-ValueError names it, and the line that does.
+A dimension that differs is a width. Where shapes, values and the type of the owning module do not settle a tensor, one
+ValueError names all of those, and the line that settles them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hpsweep.parametrization.rules import SPARSE, Kind
+from hpsweep.parametrization.choice import Guess, begins, choose, missing_end, no_fan_in, parameter_of
+from hpsweep.parametrization.initial import AsBuilt, Beginning
+from hpsweep.parametrization.remedies import Question, complaint
+from hpsweep.parametrization.reparametrized import computed_prefixes, plain, refusal
+from hpsweep.parametrization.roles import fan_in_of, is_transposed
+from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
+
+__all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]
 
 Value = TypeVar("Value")
 _WITH_FAN_IN: tuple[Kind, ...] = (*SPARSE, "readout")
 _WRAPPERS = ("", "_orig_mod", "_checkpoint_wrapped_module")
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_UPWARDS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_VECTORS: tuple[Kind, ...] = ("norm", "bias")
 
 
 class Use(NamedTuple):
@@ -37,8 +41,8 @@ class Use(NamedTuple):
 class Derived(NamedTuple):
     """What the rules need to know of a tensor. Its first name is the parameter's, the others are tied to it.
 
-    `readouts` are those of the names by which a tied embedding is the readout. `init_mean` is the constant around which
-    norms and biases begin. `m_d` is fan_in / base fan_in; for a tensor with one width or none, that width's ratio.
+    `readouts` are those of the names by which a tied embedding is the readout. `m_d` is fan_in / base fan_in; for a
+    tensor with one width or none, that width's ratio. `dense`: a density for all hidden matrices is not meant for it.
     """
 
     names: tuple[str, ...]
@@ -48,7 +52,8 @@ class Derived(NamedTuple):
     fan_in: int | None
     m_d: float
     m_out: float
-    init_mean: float
+    beginning: Beginning
+    dense: bool
 
 
 def derive(
@@ -58,53 +63,147 @@ def derive(
     delta: object = None,
     kinds: Mapping[str, Kind] | None = None,
     fan_in_axis: Mapping[str, int] | None = None,
+    partial: bool = True,
 ) -> dict[str, Derived]:
-    """Every tensor of the model, by name, in the order of the model's parameters.
+    """Every tensor of the model that trains, by name, in the order of the model's parameters.
 
     `base` and `delta` are modules, functions that return one, or configurations that the model's class takes; the last
-    two are built without memory, on the meta device. `delta` is only needed where base and model have equal widths.
-    Raises ValueError for a base of another architecture, and for tensors that cannot be decided.
+    two are built without memory, on the meta device, and the base once more with memory where only its values tell how
+    a tensor begins. `delta` is only needed where base and model have equal widths. Unless it is `partial`, the model
+    must have an embedding and a readout. Raises ValueError for a base of another architecture, and for tensors that
+    cannot be decided.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"the model is {model!r}; it must be a torch.nn.Module.")
-    _check_mapping(kinds, "kinds", "patterns to kinds", "residual_out")
-    _check_mapping(fan_in_axis, "fan_in_axis", "patterns to axes", 1)
-    model = unwrapped(model)
-    uses = tensor_uses(model)
-    shapes = {names[0].name: tuple(_parameter(names[0]).shape) for names in uses}
-    narrow = _shapes_of(build(base, model, "base"), uses, "base")
-    other = narrow if delta is None else _shapes_of(build(delta, model, "delta"), uses, "delta")
-    widths = {
-        name: [axis for axis, size in enumerate(shape) if not size == narrow[name][axis] == other[name][axis]]
-        for name, shape in shapes.items()
-    }
-    _check_widths(shapes, narrow, widths)
-    given_kinds = match(kinds or {}, uses, "kinds")
-    given_axes = match(fan_in_axis or {}, uses, "fan_in_axis")
+    _check_model(model)
+    _check_mapping(kinds, "kinds", "patterns to kinds", "residual_out", str)
+    _check_mapping(fan_in_axis, "fan_in_axis", "patterns to axes", 1, int)
     for pattern, kind in (kinds or {}).items():
         if kind not in get_args(Kind):
             raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
-
+    model = unwrapped(model)
+    refused = refusal(model)
+    compared = _Compared.of(model, base, delta, computed_prefixes(model))
+    uses, trained = compared.uses, compared.trained
+    given_kinds = match(kinds or {}, tensor_uses(model), "kinds")
+    given_axes = match(fan_in_axis or {}, tensor_uses(model), "fan_in_axis")
     guesses = {
-        places[0].name: _Guess.of(places, widths[places[0].name], given_axes.get(places[0].name)) for places in uses
+        name: Guess.of(places, compared.others, compared.widths[name], given_axes.get(name))
+        for name, places in uses.items()
     }
-    chosen, undecided = _choose(guesses, given_kinds)
-    for name, kind in chosen.items():
-        if kind in _WITH_FAN_IN and (len(shapes[name]) < 2 or guesses[name].axis is None):
-            undecided[name] = _no_fan_in(name, shapes[name], kind)
-    if undecided:
-        lines = [f"  {undecided[name]}" for name in shapes if name in undecided]
-        more = f"\n  and {len(lines) - 8} more" if len(lines) > 8 else ""
-        raise ValueError("what these tensors are cannot be decided:\n" + "\n".join(lines[:8]) + more)
+    built = AsBuilt(uses, compared.fill)
+    known = {name: given_kinds.get(name) for name in uses}
+    chosen, questions = choose(uses, guesses, known, compared.widths, built)
+    beginnings: dict[str, Beginning] = {}
+    for name, places in trained.items():
+        shape = tuple(parameter_of(places[0]).shape)
+        if name in questions:
+            continue
+        if chosen[name] in _WITH_FAN_IN and (len(shape) < 2 or guesses[name].axis is None):
+            questions[name] = no_fan_in(shape, chosen[name])
+            continue
+        beginnings[name] = built.beginning(name, chosen[name], given=given_kinds.get(name) is not None)
+        if problem := beginnings[name].problem:
+            questions[name] = begins(problem, chosen[name])
+    asked = {name: questions[name] for name in trained if name in questions}
+    wrong = [refused, _unsettled(asked, trained, chosen, guesses, partial)]
+    if any(wrong):
+        raise ValueError("\nBesides, ".join(text for text in wrong if text))
     return {
-        places[0].name: _derived(places, shapes, narrow, widths, guesses[places[0].name], chosen[places[0].name])
-        for places in uses
+        name: _derived(
+            places, compared.narrow[name], compared.widths[name], guesses[name], chosen[name], beginnings[name]
+        )
+        for name, places in trained.items()
     }
 
 
-def _check_mapping(given: object, word: str, what: str, example: object) -> None:
+def _unsettled(
+    questions: Mapping[str, Question],
+    trained: Mapping[str, tuple[Use, ...]],
+    chosen: Mapping[str, Kind],
+    guesses: Mapping[str, Guess],
+    partial: bool,
+) -> str:
+    """What is wrong with a model of which something is not settled, or that lacks an end; '' if nothing is."""
+    supposed = {**chosen, **{name: question.kind for name, question in questions.items() if question.kind is not None}}
+    ends = "" if partial else missing_end(supposed, guesses)
+    if not questions:
+        return ends
+    told = {
+        name: f"{tuple(parameter_of(places[0]).shape)} in {type(places[0].module).__name__}"
+        for name, places in trained.items()
+    }
+    return complaint(questions, told, [use.name for places in trained.values() for use in places], ends)
+
+
+class _Compared(NamedTuple):
+    """A model beside its base, and delta if there is one, tensor by tensor; by the first name of each."""
+
+    uses: dict[str, tuple[Use, ...]]
+    trained: dict[str, tuple[Use, ...]]  # those of them that train
+    narrow: dict[str, tuple[int, ...]]  # shapes in the base
+    widths: dict[str, list[int]]  # the dimensions that differ
+    others: list[dict[str, Use]]  # the uses in base and delta, by name
+    fill: Callable[[], dict[str, Use]]  # gives those of the base with its values
+
+    @classmethod
+    def of(cls, model: nn.Module, base: object, delta: object, without: tuple[str, ...]) -> _Compared:
+        """Compare all tensors but those whose names begin with one of `without`."""
+        uses = [places for places in tensor_uses(model) if not places[0].name.startswith(without)]
+        trained = [places for places in uses if parameter_of(places[0]).requires_grad]
+        if not trained:
+            raise ValueError(
+                f"none of the {len(tensor_uses(model))} parameters of {type(model).__name__} trains (requires_grad is "
+                "False): there is nothing to plan. Call model.requires_grad_(True), or parametrize before it is frozen."
+            )
+        sources = {"base": base} if delta is None else {"base": base, "delta": delta}
+        modules = {word: _plain_base(source, model, word, refuse=not without) for word, source in sources.items()}
+        sizes = [_shapes_of(module, uses, word, without) for word, module in modules.items()]
+        shapes = {places[0].name: tuple(parameter_of(places[0]).shape) for places in uses}
+        widths = {
+            name: [axis for axis, size in enumerate(shape) if any(size != of[name][axis] for of in sizes)]
+            for name, shape in shapes.items()
+        }
+        _check_widths(shapes, sizes[0], widths)
+
+        def fill() -> dict[str, Use]:
+            filled = modules["base"]
+            if not isinstance(base, nn.Module):
+                filled = build(base, model, "base", filled=True)
+                plain(filled)
+            return by_name(filled)
+
+        return cls(
+            uses={places[0].name: places for places in uses},
+            trained={places[0].name: places for places in trained},
+            narrow=sizes[0],
+            widths=widths,
+            others=[by_name(module) for module in modules.values()],
+            fill=fill,
+        )
+
+
+def by_name(model: nn.Module) -> dict[str, Use]:
+    """Every place that holds a parameter, by its full name."""
+    return {use.name: use for places in tensor_uses(model) for use in places}
+
+
+def _check_model(model: object) -> None:
+    """Raise ValueError for what is no module with whole parameters."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is {model!r}; it must be a torch.nn.Module.")
+    if not any(True for _ in model.parameters()):
+        raise ValueError(f"the model {type(model).__name__} has no parameters; give the module that is trained.")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name} of the model has no shape yet; call the model once on inputs before.")
+
+
+def _check_mapping(given: object, word: str, what: str, example: object, value: type) -> None:
+    as_in = f"as in {{'*.down.weight': {example!r}}}"
     if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"{word} is {given!r}; it must map {what}, as in {{'*.down.weight': {example!r}}}.")
+        raise ValueError(f"{word} is {given!r}; it must map {what}, {as_in}.")
+    for pattern, each in (given or {}).items():
+        if not isinstance(pattern, str) or not isinstance(each, value) or isinstance(each, bool):
+            raise ValueError(f"{word} has {pattern!r}: {each!r}; it must map {what}, {as_in}.")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -128,21 +227,40 @@ def reshard(model: nn.Module) -> None:
             module.reshard()
 
 
-def build(source: object, model: nn.Module, word: str) -> nn.Module:
-    """The module that `source` is, returns, or configures; raises ValueError if it is none of them."""
+def build(source: object, model: nn.Module, word: str, *, filled: bool = False) -> nn.Module:
+    """The module that `source` is, returns, or configures; raises ValueError if it is none of them.
+
+    It is built without memory, unless it has to be `filled`, or cannot be built without; the global random numbers are
+    as they were afterwards.
+    """
     if isinstance(source, nn.Module):
         return source
     make: Callable[[], Any] = source if callable(source) else lambda: type(model)(source)
-    try:
-        with torch.device("meta"):
-            built = make()
-    except Exception as error:
-        raise ValueError(
-            f"{word} is {type(source).__name__}, from which no {type(model).__name__} could be built ({error}); give a "
-            f"module, a function that returns one, or a configuration that {type(model).__name__} takes."
-        ) from error
+    for device in ["cpu"] if filled else ["meta", "cpu"]:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device):
+                built = make()
+        except Exception as error:
+            if device == "meta":  # some constructors read values, which are only there with memory
+                continue
+            raise ValueError(
+                f"{word} is {type(source).__name__}, from which no {type(model).__name__} could be built ({error}); "
+                f"give a module, a function that returns one, or a configuration that {type(model).__name__} takes."
+            ) from error
+        break
     if not isinstance(built, nn.Module):
         raise ValueError(f"{word}() returned {type(built).__name__}; it must return a torch.nn.Module.")
+    return built
+
+
+def _plain_base(source: object, model: nn.Module, word: str, *, refuse: bool) -> nn.Module:
+    """The base with plain weights, as the model has: one that is built here is made to have them."""
+    built = build(source, model, word)
+    if isinstance(source, nn.Module):
+        if refuse and (refused := refusal(built)):
+            raise ValueError(f"{word}: {refused}")
+    else:
+        plain(built)
     return built
 
 
@@ -191,10 +309,16 @@ def _nearest(pattern: str, names: list[str]) -> str:
     return max(names, key=likeness)
 
 
-def _shapes_of(other: nn.Module, uses: list[tuple[Use, ...]], word: str) -> dict[str, tuple[int, ...]]:
+def _shapes_of(
+    other: nn.Module, uses: list[tuple[Use, ...]], word: str, without: tuple[str, ...]
+) -> dict[str, tuple[int, ...]]:
     """Shapes of another module's tensors, which must have the model's names, ties and numbers of dimensions."""
-    theirs = {tuple(use.name for use in places): tuple(_parameter(places[0]).shape) for places in tensor_uses(other)}
-    ours = {tuple(use.name for use in places): tuple(_parameter(places[0]).shape) for places in uses}
+    theirs = {
+        tuple(use.name for use in places): tuple(parameter_of(places[0]).shape)
+        for places in tensor_uses(other)
+        if not places[0].name.startswith(without)
+    }
+    ours = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in uses}
     for here, there, having in ((ours, theirs, "the model"), (theirs, ours, word)):
         for names in here:
             if names not in there or len(ours[names]) != len(theirs[names]):
@@ -225,141 +349,24 @@ def _check_widths(
                 )
 
 
-class _Guess(NamedTuple):
-    """What module types and widths say of one tensor."""
-
-    kinds: frozenset[str]  # of its uses: kinds, 'input' (a linear layer from outside), '' (unknown)
-    readouts: tuple[str, ...]  # the names of its uses as a readout
-    axis: int | None  # of the fan-in
-    why: str  # and the line that settles it
-
-    @classmethod
-    def of(cls, places: tuple[Use, ...], widths: list[int], given_axis: int | None) -> _Guess:
-        shape = tuple(_parameter(places[0]).shape)
-        if given_axis is not None and not 0 <= given_axis < len(shape):
-            raise ValueError(
-                f"fan_in_axis of {places[0].name!r} is {given_axis}; its shape is {shape}: give an axis from 0 to "
-                f"{len(shape) - 1}."
-            )
-        axes = [_fan_in_axis(use) if given_axis is None else given_axis for use in places]
-        kinds = [_kind(use, len(shape), axis, widths) for use, axis in zip(places, axes, strict=True)]
-        readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
-        known = {axis for axis in axes if axis is not None}
-        if not known and len(shape) > 1 and len(widths) == 1:
-            known = {widths[0]}  # all that a readout could sum over
-        axis = known.pop() if len(known) == 1 else None
-        return cls(frozenset(kinds), readouts, axis, _why(places[0], shape, widths))
-
-
-def _kind(use: Use, dimensions: int, axis: int | None, widths: list[int]) -> str:
-    """The kind of a tensor in one use; '' if unknown."""
-    if isinstance(use.module, nn.Embedding):
-        if 0 in widths:
-            raise ValueError(
-                f"{use.name} has another number of entries than in the base (vocabulary or context); build the base "
-                "with the same: it must differ in widths only."
-            )
-        return "embedding"
-    if dimensions < 2:
-        if use.local.endswith("bias"):
-            return "bias"
-        return "norm" if "Norm" in type(use.module).__name__ and use.local == "weight" else ""
-    if axis is None or not widths:
-        return ""
-    if len(widths) > 1:
-        return "hidden" if axis in widths else ""
-    return "readout" if axis in widths else "input"
-
-
-def _fan_in_axis(use: Use) -> int | None:
-    """The dimension that a known module sums over."""
-    if isinstance(use.module, (nn.Linear, *_CONVOLUTIONS)) and use.local == "weight":
-        return 1  # (out, in, ...)
-    if isinstance(use.module, nn.MultiheadAttention) and use.local.endswith("proj_weight"):
-        return 1
-    if (is_transposed(use.module) or isinstance(use.module, _UPWARDS)) and use.local == "weight":
-        return 0  # (in, out, ...)
-    return None
-
-
-def is_transposed(module: nn.Module) -> bool:
-    """Whether it is the linear layer of transformers' GPT-2, known without importing transformers."""
-    return any(c.__name__ == "Conv1D" and c.__module__.startswith("transformers.") for c in type(module).__mro__)
-
-
-def _choose(guesses: dict[str, _Guess], given: Mapping[str, Kind | None]) -> tuple[dict[str, Kind], dict[str, str]]:
-    """Kinds by name, and for every tensor without one the line that settles it.
-
-    Among several linear layers to the outside, only one that is tied to an embedding is surely the readout: a key
-    projection or router whose fan-out does not grow looks the same. Likewise for several from the outside.
-    """
-    chosen: dict[str, Kind] = {name: kind for name, kind in given.items() if kind is not None}
-    undecided: dict[str, str] = {}
-    tied = {name for name, guess in guesses.items() if guess.kinds == {"embedding", "readout"}}
-    only: dict[str, Kind] = {"readout": "readout", "input": "embedding"}
-    alike = {
-        kind: [name for name, guess in guesses.items() if guess.kinds == {kind} and name not in chosen] for kind in only
-    }
-    for name, guess in guesses.items():
-        if name in chosen:
-            continue
-        if name in tied:
-            chosen[name] = "embedding"
-        elif len(guess.kinds) > 1 or "" in guess.kinds:
-            undecided[name] = guess.why
-        elif (kind := next(iter(guess.kinds))) not in only:
-            chosen[name] = kind  # type: ignore[assignment]
-        elif alike[kind] == [name] and not (kind == "readout" and tied):
-            chosen[name] = only[kind]
-        else:
-            outside = "from a width to a fixed size" if kind == "readout" else "from a fixed size to a width"
-            undecided[name] = (
-                f"{name} maps {outside}, and is not the only one: kinds={{{name!r}: {only[kind]!r}}} if it is an end "
-                "of the model, or 'hidden' if it lies within"
-            )
-    return chosen, undecided
-
-
-def _why(use: Use, shape: tuple[int, ...], widths: list[int]) -> str:
-    told = f"{use.name} {shape} in {type(use.module).__name__}"
-    if len(shape) < 2:
-        return f"{told} is a gain or a bias: kinds={{{use.name!r}: 'norm'}} or 'bias'"
-    if len(widths) > 1:
-        return f"{told} sums over an unknown dimension: fan_in_axis={{{use.name!r}: {len(shape) - 1}}}, or another"
-    return (
-        f"{told} has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{{use.name!r}: 'embedding'}} or 'readout' "
-        "if it is an end of the model, or 'hidden' if it lies within"
-    )
-
-
-def _no_fan_in(name: str, shape: tuple[int, ...], kind: Kind) -> str:
-    if len(shape) < 2:
-        return f"{name} {shape} has no fan-in, which {kind!r} needs: kinds={{{name!r}: 'norm'}} or 'bias'"
-    remedy = f"fan_in_axis={{{name!r}: {len(shape) - 1}}}, or another"
-    return f"{name} {shape} is {kind}, and sums over an unknown dimension: {remedy}"
-
-
 def _derived(
     places: tuple[Use, ...],
-    shapes: dict[str, tuple[int, ...]],
-    narrow: dict[str, tuple[int, ...]],
-    widths: dict[str, list[int]],
-    guess: _Guess,
+    narrow: tuple[int, ...],
+    widths: list[int],
+    guess: Guess,
     kind: Kind,
+    beginning: Beginning,
 ) -> Derived:
-    name = places[0].name
-    shape, base, axis = shapes[name], narrow[name], guess.axis
-    ratios = {i: shape[i] / base[i] for i in widths[name]}
+    shape, axis = tuple(parameter_of(places[0]).shape), guess.axis
+    ratios = {i: shape[i] / narrow[i] for i in widths}
     fan_in = None
-    if axis is not None and kind not in _VECTORS and (kind != "embedding" or guess.kinds & {"input", "readout"}):
-        fan_in = shape[axis]
-        if isinstance(module := places[0].module, (*_CONVOLUTIONS, *_UPWARDS)):
-            fan_in *= math.prod(shape[2:])  # weights of one channel that is given, over all of the kernel
-        if isinstance(module, _UPWARDS):
-            fan_in //= module.groups  # (in, out / groups, ...)
+    if axis is not None and kind not in VECTORS and (kind != "embedding" or guess.kinds & {"input", "readout"}):
+        fan_in = fan_in_of(places[0], shape, axis)
     if kind in _WITH_FAN_IN:
         assert axis is not None
         m_d, m_out = ratios.pop(axis, 1.0), math.prod(ratios.values())
+        if guess.groups is not None and axis == 0:  # (in, out / groups, ...)
+            m_d, m_out = m_d / guess.groups, m_out * guess.groups
     else:
         m_d, m_out = math.prod(ratios.values()), 1.0
     return Derived(
@@ -370,23 +377,6 @@ def _derived(
         fan_in=fan_in,
         m_d=m_d,
         m_out=m_out,
-        init_mean=_init_mean(_parameter(places[0]).detach(), kind),
+        beginning=beginning,
+        dense=guess.groups is not None or "router" in guess.kinds,
     )
-
-
-def _init_mean(parameter: Tensor, kind: Kind) -> float:
-    """0 for all but gains; the constant that a gain is filled with (1 if that is not known: it has no memory yet, or
-    has been trained).
-    """
-    if kind != "norm":
-        return 0.0
-    if parameter.is_meta or parameter.numel() == 0:
-        return 1.0
-    first = float(parameter.flatten()[0])
-    return first if bool((parameter == first).all()) else 1.0
-
-
-def _parameter(use: Use) -> nn.Parameter:
-    parameter = getattr(use.module, use.local)
-    assert isinstance(parameter, nn.Parameter)
-    return parameter

@@ -10,6 +10,7 @@ from torch import nn
 
 from hpsweep.parametrization.kinds import Derived, derive, match, tensor_uses
 from hpsweep.parametrization.plan import Plan, TensorPlan
+from hpsweep.parametrization.remedies import patterns
 from hpsweep.parametrization.rules import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
 from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
 
@@ -53,13 +54,14 @@ def parametrize(
         base_density=base_density, alpha_input=alpha_input, alpha_output=alpha_output,
         embedding_lr_mult=embedding_lr_mult,
     )  # fmt: skip
-    derived = derive(model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis)
-    if not partial:
-        _check_ends(derived)
+    if not isinstance(partial, bool):
+        raise ValueError(f"partial is {partial!r}; allowed: True, False.")
+    included, excluded = _patterns(include, "include"), _patterns(exclude, "exclude")
+    derived = derive(model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis, partial=partial)
     unit = unit.replace(depth=_depth(derived, depth))
-    densities = _densities(model, derived, density, _patterns(include), _patterns(exclude))
+    densities = _densities(model, derived, density, included, excluded)
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
-    warnings = _warnings(tensors)
+    warnings = (*_warnings(tensors), *_overwritten(derived))
     for warning in warnings:
         python_warnings.warn(warning, stacklevel=2)
     return Plan(
@@ -86,8 +88,8 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
         density=nonzeros / numel,
         m_d=tensor.m_d,
         m_rho=m_rho,
-        init_mean=tensor.init_mean,
-        init_std=n.init_std,
+        init_mean=tensor.beginning.mean,
+        init_std=0.0 if tensor.beginning.zero else n.init_std,
         lr=n.lr,
         weight_decay=n.weight_decay,
         eps=eps_multiplier(unit.scheme, tensor.kind, m_d=tensor.m_d, m_out=tensor.m_out)
@@ -96,27 +98,6 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
         forward=n.forward,
         readout_forward=readout,
     )
-
-
-def _check_ends(derived: Mapping[str, Derived]) -> None:
-    """Raise ValueError for hidden matrices without an embedding before them or a readout behind: where model and base
-    differ in an end's fixed size too, it looks like a width, and the end like a hidden matrix.
-    """
-    kinds = {tensor.kind for tensor in derived.values()}
-    if not kinds & set(SPARSE):
-        return
-    part = "or the model is a part of another, without that end: say so by partial=True."
-    if "embedding" not in kinds:
-        raise ValueError(
-            "the plan would have no embedding: no tensor maps from a fixed size to a width. The base has another "
-            f"number of inputs (features) than the model; {part}"
-        )
-    if "readout" not in kinds and not any(tensor.readouts for tensor in derived.values()):
-        raise ValueError(
-            "the plan would have no readout: no tensor maps from a width to a fixed size. The base has another number "
-            "of outputs (classes) than the model; or a tied readout is written as F.linear(x, token.weight), for which "
-            f"define an nn.Linear whose weight is tied; {part}"
-        )
 
 
 def _depth(derived: Mapping[str, Derived], depth: int | None) -> int:
@@ -128,8 +109,18 @@ def _depth(derived: Mapping[str, Derived], depth: int | None) -> int:
     return depth if depth is not None else max(1, writers // 2)
 
 
-def _patterns(given: str | Iterable[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+def _patterns(given: str | Iterable[str], word: str) -> list[str]:
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{word} is {given!r}; it must be a pattern or a list of patterns, as in ['*.mlp.*'].")
+    return [_pattern(each, word) for each in given]
+
+
+def _pattern(given: object, word: str) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"{word} has {given!r}; patterns are text, as in '*.mlp.*'.")
+    return given
 
 
 def _densities(
@@ -139,22 +130,23 @@ def _densities(
     include: list[str],
     exclude: list[str],
 ) -> dict[str, float]:
-    """Density by name, of every tensor that is made sparse."""
+    """Density by name, of every tensor that is made sparse.
+
+    Routers and convolutions whose groups grow stay dense unless a pattern other than "*" is for them: pruned like the
+    other matrices, an expert would lose most of what it is chosen by, and a channel its few weights.
+    """
     uses = tensor_uses(model)
     hidden = [name for name, tensor in derived.items() if tensor.kind in SPARSE]
 
     def chosen(patterns: Mapping[str, float] | list[str], word: str) -> dict[str, float | None]:
         for pattern in patterns:
             if not (found := match([pattern], uses, word)).keys() & set(hidden) and pattern != "*":
-                name = next(iter(found))
-                raise ValueError(
-                    f"{word} has {pattern!r}, which matches no hidden matrix; {name} is of kind "
-                    f"{derived[name].kind}, which stays dense."
-                )
+                raise ValueError(f"{word} has {pattern!r}, which matches no hidden matrix; {_stays(found, derived)}.")
         return match(patterns, uses, word)
 
     by_pattern = density if isinstance(density, Mapping) else {"*": density}
     for pattern, given in by_pattern.items():
+        _pattern(pattern, "density")
         try:
             Trial(steps=1, density=given)
         except ValueError as error:
@@ -163,25 +155,49 @@ def _densities(
             ) from None
     values = chosen(by_pattern, "density")
     included, excluded = chosen(include, "include"), chosen(exclude, "exclude")
+    named = match([pattern for pattern in (*by_pattern, *include) if pattern != "*"], uses, "density")
     result = {}
     for name in hidden:
         value = values.get(name)
-        if value is None or name not in included or name in excluded:
-            continue
-        fan_in = derived[name].fan_in
-        assert fan_in is not None
-        if fan_in * value < 1:
-            raise ValueError(
-                f"density {value:g} leaves neurons of {name} without inputs: its fan-in is {fan_in}. Give it at least "
-                f"{1 / fan_in:g}, by density={{pattern: ...}}, or leave it out by exclude={[name]!r}."
-            )
-        result[name] = float(value)
+        left_dense = derived[name].dense and name not in named
+        if value is not None and name in included and name not in excluded and not left_dense:
+            result[name] = float(value)
+    _check_inputs(result, derived, exclude, [use.name for places in uses for use in places])
     if not result and any(value < 1 for value in by_pattern.values()):
         raise ValueError(
             f"density is {density!r}, and no hidden matrix is made sparse by it: there are {len(hidden)}, less what "
             f"include={include} leaves out and exclude={exclude} takes away. Give density 1, or other patterns."
         )
     return result
+
+
+def _stays(found: Iterable[str], derived: Mapping[str, Derived]) -> str:
+    """Why what a pattern matches has no density."""
+    name = next(iter(found))
+    if name not in derived:
+        return f"{name} does not train (requires_grad is False), and is left as it is"
+    return f"{name} is of kind {derived[name].kind}, which stays dense"
+
+
+def _check_inputs(
+    densities: Mapping[str, float], derived: Mapping[str, Derived], exclude: list[str], every: list[str]
+) -> None:
+    """Raise ValueError for densities that leave neurons without any input."""
+    lacking = {}
+    for name, value in densities.items():
+        fan_in = derived[name].fan_in
+        assert fan_in is not None
+        if fan_in * value < 1:
+            lacking[name] = fan_in
+    if not lacking:
+        return
+    name = min(lacking, key=lambda each: lacking[each])
+    more = f" (and of {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+    raise ValueError(
+        f"density {densities[name]:g} leaves neurons of {name}{more} without inputs: its fan-in is {lacking[name]}. "
+        f"Give it at least {1 / lacking[name]:g}, by density={{pattern: ...}}, or leave it out by "
+        f"exclude={[*exclude, *patterns(lacking, every)]!r}."
+    )
 
 
 def _warnings(tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
@@ -201,3 +217,13 @@ def _warnings(tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
         f"{tensor.nonzero_fan_in:.3g} in {least}, where {empty:.1%} of the neurons have no input at all: the rules "
         "average over inputs, and may not hold.",
     )
+
+
+def _overwritten(derived: Mapping[str, Derived]) -> tuple[str, ...]:
+    """What `init_` replaces that the model was built with."""
+    found = {name: tensor.beginning.overwritten for name, tensor in derived.items() if tensor.beginning.overwritten}
+    if not found:
+        return ()
+    more = f", and so for {len(found) - 1} more tensors" if len(found) > 1 else ""
+    left = list(patterns(found, derived))
+    return (f"{next(iter(found.values()))}{more}; leave their values by init_(..., leave={left!r}).",)

@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpsweep.parametrization import apply, wiring
+from hpsweep.parametrization import apply, attached, given, wiring
 from hpsweep.parametrization.rules import ATTENTION_SCALE_EXPONENT, Kind, OptimizerRule
 from hpsweep.spec import Scheme, WeightDecayRule
 
@@ -39,9 +39,9 @@ class TensorPlan:
     """One tensor: what it is, and what its base values are multiplied by. Missing is None.
 
     `tied` are the other names of the same tensor, `readouts` those by which a tied embedding is the readout. `density`
-    is `nonzeros` over its size, and m_rho is counted from it. `init_mean` is the constant around which norms and biases
-    begin. `forward` multiplies what the tensor gives, `readout_forward` what a tied embedding gives in its second use:
-    `Plan.wire_` has a model apply them.
+    is `nonzeros` over its size, and m_rho is counted from it. `init_mean` is the constant at which norms and biases
+    begin, None of what begins as it is built. `forward` multiplies what the tensor gives, `readout_forward` what a tied
+    embedding gives in its second use: `Plan.wire_` has a model apply them.
     """
 
     tied: tuple[str, ...]
@@ -54,7 +54,7 @@ class TensorPlan:
     density: float
     m_d: float
     m_rho: float
-    init_mean: float
+    init_mean: float | None
     init_std: float
     lr: float
     weight_decay: float
@@ -162,13 +162,15 @@ class Plan:
                 digest.update(np.packbits(apply.mask(self, name)).tobytes())
         return digest.hexdigest()[:16]
 
-    def init_(self, model: nn.Module, *, init_std: float, seed: int) -> None:
+    def init_(self, model: nn.Module, *, init_std: float, seed: int, leave: str | Iterable[str] = ()) -> None:
         """Fill every parameter: unit normals by (seed, tensor name) times init_std, its multiplier and its mask.
 
-        Norms and biases are filled with `init_mean`, the rows of padding tokens with zero. `init_std` is the base
-        value. Works on whole and on sharded (FSDP2) parameters; each rank fills its own part with the same numbers.
+        Norms and biases are filled with `init_mean`, the rows of padding tokens with zero; what is of kind "keep", or
+        does not train, stays as it is. `leave` are patterns of tensors whose values stay too, but for their masks.
+        `init_std` is the base value. Works on whole and on sharded (FSDP2) parameters; each rank fills its own part
+        with the same numbers.
         """
-        apply.init_(self, model, init_std=init_std, seed=seed)
+        apply.init_(self, model, init_std=init_std, seed=seed, leave=leave)
 
     def wire_(
         self,
@@ -189,8 +191,10 @@ class Plan:
         leave    patterns of factors that are left as they are, by the names in the returned table: those that the
                  model's own code sees to where it cannot be measured
 
-        Raises ValueError, and changes nothing, for factors that cannot be measured or set.
+        Raises ValueError, and changes nothing, for factors that cannot be measured or set, and for layers that the plan
+        takes for inputs of the model and that are given what other layers have made.
         """
+        given.check_given_data(self, model, inputs)
         return wiring.wire_(self, model, inputs, queries=queries, leave=leave)
 
     def param_groups(
@@ -215,15 +219,25 @@ class Plan:
         """Whether the tensor has a mask."""
         return self.tensors[name].nonzeros < math.prod(self.tensors[name].shape)
 
-    def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> apply.Attached:
+    def attach(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        rule: OptimizerRule | None = None,
+    ) -> attached.Attached:
         """Keep pruned weights exactly zero, and the ratios of rates, decays and eps checked, now and at every step.
 
         Call it after wrapping, sharding and moving the model, and after a checkpoint is loaded. Gradients of pruned
         weights are zeroed where they arrive, before they are clipped, and pruned weights after every step of the
-        optimizer. Raises ValueError if the optimizer lacks a tensor or is known to follow other rules than the plan, a
-        pruned weight is not zero, or `wire_` was not called.
+        optimizer. Several optimizers are given as a list, each tensor in one of them; each has a base rate of its own.
+        A wrapper that keeps an optimizer as `optimizer`, as accelerate's does, is that optimizer. `rule` says what an
+        optimizer of a class that hpsweep does not know follows.
+
+        Raises ValueError, now or before a step, if no optimizer has a tensor, one follows other rules than the plan,
+        values of the model are not finite, a pruned weight is not zero, or `wire_` was not called.
         """
-        return apply.attach(self, model, optimizer)
+        return attached.attach(self, model, optimizer, rule)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the plan, its hash, and the hash of its masks."""

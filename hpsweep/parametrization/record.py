@@ -23,6 +23,7 @@ TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 5e-3, torc
 """Relative; of a factor, and of what is left where one tensor is a multiple of another."""
 
 _ENTRIES = 1_000_000  # of a tensor, at most so many are compared
+_KEPT = 250_000  # of what a layer is given, at most so many are kept, but 64 positions at least
 
 
 class Places(NamedTuple):
@@ -41,7 +42,11 @@ class Places(NamedTuple):
         ends: dict[nn.Module, list[str]] = {}
         for name in ends_of:
             ends.setdefault(uses[name].module, []).append(name)
-        kinds = {uses[name].module: tensor.kind for name, tensor in plan.tensors.items() if tensor.kind != "bias"}
+        kinds = {
+            uses[name].module: tensor.kind
+            for name, tensor in plan.tensors.items()
+            if tensor.kind not in ("bias", "keep")
+        }
         within = {module for module, kind in kinds.items() if module not in ends}
         norms = {module for module, kind in kinds.items() if kind == "norm"}
         return cls(ends, {uses[name].module for name in readouts}, within, norms)
@@ -54,6 +59,13 @@ class Scaled(NamedTuple):
     head_size: int
     dtype: torch.dtype
     by_queries: bool  # measured from the output of the layers that make the queries
+
+
+class Nudge(NamedTuple):
+    """A vector that was added to everything that a use of an embedding looked up."""
+
+    use: str
+    vector: Tensor
 
 
 class Product(NamedTuple):
@@ -69,19 +81,22 @@ class Record:
     """What one forward pass leaves, for `probe` to read; `uses` are those of embeddings and readouts.
 
     What readouts are given, and queries times keys, are multiplied by `amplify`: what is no multiple, as behind a
-    softcap, is told by that even where it is close to one.
+    softcap, is told by that even where it is close to one. With `nudging`, a vector of its own is added to what every
+    embedding looks up.
     """
 
     uses: dict[str, Use]
     places: Places
     queries: Queries
     amplify: float = 1.0
+    nudging: bool = False
     running: list[str] = field(default_factory=list)
     called: dict[str, nn.Module] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)  # of embeddings and readouts, by use; the first call's
     outputs: dict[str, Tensor] = field(default_factory=dict)  # of embeddings and readouts, by use
-    rows: dict[str, Tensor] = field(default_factory=dict)  # what was looked up, without any factor, by use
-    stream: Tensor | None = None  # what the first block is given
+    looked: set[str] = field(default_factory=set)  # uses of embeddings that looked something up
+    nudges: list[Nudge] = field(default_factory=list)
+    given: list[Tensor] = field(default_factory=list)  # what norms and hidden matrices are given, position by feature
     normed: Tensor | None = None  # what the last norm returned
     before_readout: dict[str, tuple[Tensor | None, float]] = field(default_factory=dict)  # see `before`
     query: tuple[float, float] | None = None  # norm of the last query module's output, and its own factor
@@ -104,10 +119,10 @@ class Record:
         for use in self.places.ends.get(module, ()):
             self.before_readout.setdefault(use, (self.normed, self.factor_of(given)))
             self.inputs.setdefault(use, given.detach().clone())
-        if module in self.places.within:
+        if module in self.places.within or module in self.places.readouts:
             self.began(given)
-        if module in self.places.readouts and not isinstance(module, nn.Embedding) and args and self.amplify != 1:
-            return (args[0] * self.amplify, *args[1:]), kwargs
+        if module in self.places.readouts and not isinstance(module, nn.Embedding) and self.amplify != 1:
+            return times_first(args, kwargs, self.amplify)
         return None
 
     def after(self, name: str, module: nn.Module, output: Any) -> None:
@@ -123,14 +138,23 @@ class Record:
             self.query = (norm_of(output[..., self.queries[name]]), own_factor(module))
 
     def began(self, x: Tensor) -> None:
-        """Note what the first norm or hidden matrix after the embeddings is given."""
-        if self.stream is None and self.outputs:
-            self.stream = x.detach().clone()
+        """Note what a norm or hidden matrix is given, in the order of the forward pass."""
+        if not x.is_floating_point() or not x.dim():
+            return
+        positions = x.detach().reshape(-1, x.shape[-1])
+        most = max(64, _KEPT // max(1, x.shape[-1]))
+        self.given.append(positions[:: max(1, len(positions) // most)].clone())
 
-    def looked_up(self, rows: Tensor) -> None:
-        """Note what the embedding that is running looks up."""
-        for use in self.places.ends.get(self.called[self.running[-1]], ()):
-            self.rows.setdefault(use, rows.detach().clone())
+    def looked_up(self, rows: Tensor) -> Tensor:
+        """Note that the embedding that is running looks something up; gives that, or what it is nudged to."""
+        module = self.called[self.running[-1]]
+        uses = self.places.ends.get(module, ()) if isinstance(module, nn.Embedding) else ()
+        for use in uses:
+            self.looked.add(use)
+            if self.nudging:
+                self.nudges.append(Nudge(use, nudge_of(rows, len(self.nudges))))
+                rows = rows + self.nudges[-1].vector
+        return rows
 
     def times(self, x: Tensor, factor: float, result: Tensor) -> None:
         """Note that `result` is x times a number."""
@@ -160,10 +184,27 @@ class Record:
         self.query = None
 
 
+def times_first(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], factor: float
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, the first one multiplied, whether it has a keyword or not."""
+    if args:
+        return (args[0] * factor, *args[1:]), dict(kwargs)
+    first, *rest = kwargs
+    return args, {first: kwargs[first] * factor, **{name: kwargs[name] for name in rest}}
+
+
 def own_factor(module: nn.Module) -> float:
     """The product of the factors of the hooks that `wiring` has put on the module."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return math.prod(getattr(hook, "hpsweep_factor", 1.0) for hook in hooks)
+
+
+def nudge_of(values: Tensor, number: int) -> Tensor:
+    """A random vector, the same for the same number, with the size and as many features as the values."""
+    vector = torch.randn(values.shape[-1], generator=torch.Generator().manual_seed(number))
+    size = float(values.detach().double().square().mean().sqrt())
+    return (vector * (size or 1.0)).to(values.device, values.dtype)
 
 
 _CHANGED_BY_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
@@ -180,6 +221,15 @@ def evaluating(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def same_chance(model: nn.Module) -> Iterator[None]:
+    """While it lasts, random numbers are those of every other time; afterwards they go on as if it had not been."""
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        yield
 
 
 @contextmanager

@@ -7,6 +7,9 @@
 For Adam: arXiv 2405.15743, Table 1; for SGD: arXiv 2203.03466, Table 8, with m_rho beside the fan-in. A tensor with
 one width or none (embedding, norm, bias) has that width's multiplier as m_d. Base hyperparameters are the values at
 m_d = m_rho = m_out = 1.
+
+`keep` is a vector whose initial values stay as the model builds them: time constants, gates, prior biases. It is
+trained as norms and biases are: base lr, no decay.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Literal, NamedTuple, get_args
 
 from hpsweep.spec import Scheme, Trial, hidden_shapes
 
-Kind = Literal["embedding", "hidden", "residual_out", "norm", "bias", "readout"]
+Kind = Literal["embedding", "hidden", "residual_out", "norm", "bias", "keep", "readout"]
 OptimizerRule = Literal["adam", "sgd"]
 
 
@@ -45,18 +48,21 @@ RULES: dict[tuple[Scheme, Kind], Rule] = {
     ("sp", "residual_out"): Rule(),
     ("sp", "norm"): Rule(),
     ("sp", "bias"): Rule(),
+    ("sp", "keep"): Rule(),
     ("sp", "readout"): Rule(),
     ("mup", "embedding"): Rule(),
     ("mup", "hidden"): Rule(init_std=Exponents(m_d=-0.5), lr=Exponents(m_d=-1)),
     ("mup", "residual_out"): Rule(init_std=Exponents(m_d=-0.5), lr=Exponents(m_d=-1)),
     ("mup", "norm"): Rule(),
     ("mup", "bias"): Rule(),
+    ("mup", "keep"): Rule(),
     ("mup", "readout"): Rule(forward=Exponents(m_d=-1)),
     ("supar", "embedding"): Rule(),
     ("supar", "hidden"): Rule(init_std=Exponents(m_d=-0.5, m_rho=-0.5), lr=Exponents(m_d=-1, m_rho=-1)),
     ("supar", "residual_out"): Rule(init_std=Exponents(m_d=-0.5, m_rho=-0.5), lr=Exponents(m_d=-1, m_rho=-1)),
     ("supar", "norm"): Rule(),
     ("supar", "bias"): Rule(),
+    ("supar", "keep"): Rule(),
     ("supar", "readout"): Rule(forward=Exponents(m_d=-1)),
 }
 
@@ -66,18 +72,21 @@ SGD_LR: dict[tuple[Scheme, Kind], Exponents] = {
     ("sp", "residual_out"): ONE,
     ("sp", "norm"): ONE,
     ("sp", "bias"): ONE,
+    ("sp", "keep"): ONE,
     ("sp", "readout"): ONE,
     ("mup", "embedding"): Exponents(m_d=1),
     ("mup", "hidden"): Exponents(m_d=-1, m_out=1),
     ("mup", "residual_out"): Exponents(m_d=-1, m_out=1),
     ("mup", "norm"): Exponents(m_d=1),
     ("mup", "bias"): Exponents(m_d=1),
+    ("mup", "keep"): Exponents(m_d=1),
     ("mup", "readout"): Exponents(m_d=1),
     ("supar", "embedding"): Exponents(m_d=1),
     ("supar", "hidden"): Exponents(m_d=-1, m_rho=-1, m_out=1),
     ("supar", "residual_out"): Exponents(m_d=-1, m_rho=-1, m_out=1),
     ("supar", "norm"): Exponents(m_d=1),
     ("supar", "bias"): Exponents(m_d=1),
+    ("supar", "keep"): Exponents(m_d=1),
     ("supar", "readout"): Exponents(m_d=1),
 }
 """Learning rates under SGD; the readout's with its forward multiplier alpha_output / m_d, as under Adam."""
@@ -88,18 +97,21 @@ EPS: dict[tuple[Scheme, Kind], Exponents] = {
     ("sp", "residual_out"): ONE,
     ("sp", "norm"): ONE,
     ("sp", "bias"): ONE,
+    ("sp", "keep"): ONE,
     ("sp", "readout"): ONE,
     ("mup", "embedding"): Exponents(m_d=-1),
     ("mup", "hidden"): Exponents(m_out=-1),
     ("mup", "residual_out"): Exponents(m_out=-1),
     ("mup", "norm"): Exponents(m_d=-1),
     ("mup", "bias"): Exponents(m_d=-1),
+    ("mup", "keep"): Exponents(m_d=-1),
     ("mup", "readout"): Exponents(m_d=-1),
     ("supar", "embedding"): Exponents(m_d=-1),
     ("supar", "hidden"): Exponents(m_out=-1),
     ("supar", "residual_out"): Exponents(m_out=-1),
     ("supar", "norm"): Exponents(m_d=-1),
     ("supar", "bias"): Exponents(m_d=-1),
+    ("supar", "keep"): Exponents(m_d=-1),
     ("supar", "readout"): Exponents(m_d=-1),
 }
 """Adam's eps follows the gradients. A matrix's gradient is that of its output times its input, which keeps its size:
@@ -121,17 +133,21 @@ DECAYED: dict[Kind, bool] = {
     "residual_out": True,
     "norm": False,
     "bias": False,
+    "keep": False,
     "readout": True,
 }
 """Whether weight decay acts on a kind: on matrices, not on gains and biases (as nanoGPT does)."""
+
+VECTORS: tuple[Kind, ...] = ("norm", "bias", "keep")
+"""Kinds that nothing is summed over: no values are drawn for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
     """What a model and an optimizer need to know of one tensor; they know no scheme.
 
-    init_std of a norm gain is 0 around 1, of a bias 0 around 0. weight_decay is AdamW's, which multiplies it
-    with lr.
+    init_std of a norm gain is 0 around 1, of a bias 0 around 0, of what is kept 0 around its own values. weight_decay
+    is AdamW's, which multiplies it with lr.
     """
 
     kind: Kind
@@ -168,7 +184,7 @@ def numbers(
     init_std = trial.init_std * scale(rule.init_std)
     if kind == "residual_out":
         init_std *= (2 * trial.depth) ** -0.5
-    if kind in ("norm", "bias"):
+    if kind in VECTORS:
         init_std = 0.0
     lr = trial.lr * scale(lr_exponents)
     if kind == "embedding":

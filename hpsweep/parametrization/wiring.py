@@ -10,17 +10,21 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from hpsweep.parametrization.apply import parameters
+from hpsweep.parametrization.complaint import complaint
+from hpsweep.parametrization.finite import check_finite
 from hpsweep.parametrization.kinds import tensor_uses, unwrapped
-from hpsweep.parametrization.probe import Reading, read, within
-from hpsweep.parametrization.record import Queries, own_factor
+from hpsweep.parametrization.layers import is_layer
+from hpsweep.parametrization.probe import read, within
+from hpsweep.parametrization.reading import UNUSED, Reading
+from hpsweep.parametrization.record import Queries, own_factor, times_first
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.plan import Plan
@@ -80,14 +84,17 @@ def wire_(
     leave: str | Iterable[str] = (),
 ) -> Wiring:
     """See Plan.wire_."""
+    parameters(plan, model)  # raises for another model
+    check_finite(model)
     _wired.pop(unwrapped(model), None)
     named = _queries(model, queries)
     first = read(plan, model, inputs, named)
     left = _left(first, leave)
     done = {reading.name: "as it was" for reading in first if reading.right}
+    done |= {reading.name: _NEEDLESS[reading.why == UNUSED] for reading in first if reading.needless}
     latest, undos = {reading.name: reading for reading in first}, []
     for way in (_by_configuration, _by_attribute, _by_hook):
-        pending = [r for r in latest.values() if not r.right and r.name not in left and r.factor is not None]
+        pending = [r for r in latest.values() if _is_wrong(r, left) and r.factor is not None and r.factor == r.factor]
         changes = {reading.name: change for reading in pending if (change := way(model, reading, named)) is not None}
         if not changes:
             continue
@@ -99,11 +106,11 @@ def wire_(
             else:
                 undo()
     latest = {reading.name: reading for reading in read(plan, model, inputs, named)}
-    wrong = [reading for reading in latest.values() if not reading.right and reading.name not in left]
+    wrong = [reading for reading in latest.values() if _is_wrong(reading, left)]
     if wrong:
         for undo in reversed(undos):
             undo()
-        raise ValueError(_complaint(wrong))
+        raise ValueError(complaint(wrong, [*latest], model, named))
     _wired[unwrapped(model)] = plan.hash, _state(model)
     return Wiring(
         tuple(
@@ -111,6 +118,13 @@ def wire_(
             for r in first
         )
     )
+
+
+def _is_wrong(reading: Reading, left: Collection[str]) -> bool:
+    return not (reading.right or reading.needless or reading.name in left)
+
+
+_NEEDLESS = {False: "not read, and not to be multiplied", True: "not used"}
 
 
 def check_wired(plan: Plan, model: nn.Module) -> None:
@@ -158,11 +172,8 @@ _DROPOUT = nn.modules.dropout._DropoutNd
 
 def _queries(model: nn.Module, given: str | Iterable[str] | Mapping[str, slice]) -> Queries:
     """The modules that a pattern matches, by name."""
-    table = (
-        given
-        if isinstance(given, Mapping)
-        else dict.fromkeys([given] if isinstance(given, str) else given, slice(None))
-    )
+    table = dict(given) if isinstance(given, Mapping) else dict.fromkeys(_patterns(given, "queries"), slice(None))
+    _patterns(table, "queries")
     result: dict[str, slice] = {}
     for pattern, features in table.items():
         found = [name for name, _ in unwrapped(model).named_modules() if name and fnmatchcase(name, pattern)]
@@ -179,13 +190,23 @@ def _queries(model: nn.Module, given: str | Iterable[str] | Mapping[str, slice])
 def _left(readings: Sequence[Reading], leave: str | Iterable[str]) -> set[str]:
     """The names that a pattern says to leave as they are."""
     left: set[str] = set()
-    for pattern in [leave] if isinstance(leave, str) else leave:
+    for pattern in _patterns(leave, "leave"):
         found = {reading.name for reading in readings if fnmatchcase(reading.name, pattern)}
         if not found:
             names = ", ".join(reading.name for reading in readings)
             raise ValueError(f"leave has {pattern!r}, which matches none of the factors; there are {names}.")
         left |= found
     return left
+
+
+def _patterns(given: object, word: str) -> list[str]:
+    """One pattern, or several."""
+    if isinstance(given, str):
+        return [given]
+    several: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+    if odd := [pattern for pattern in several if not isinstance(pattern, str)]:
+        raise ValueError(f"{word} has {odd[0]!r}; give a pattern of names such as '*.self_attn', or a list of them.")
+    return several
 
 
 # --- the ways to set a factor; each gives how, and what undoes it, or None where it does not apply ---
@@ -260,6 +281,8 @@ def _by_hook(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str,
         module, made = unwrapped(model).get_submodule(name), _MultipliedOutput
     else:
         use = next(use for places in tensor_uses(model) for use in places if use.name == reading.name)
+        if not (isinstance(use.module, nn.Embedding) or is_layer(use.module)):
+            return None
         name, features, module = reading.name.rpartition(".")[0], slice(None), use.module
         made = _MultipliedOutput if isinstance(module, nn.Embedding) else _MultipliedInput
     assert reading.factor is not None
@@ -282,10 +305,9 @@ def _hook(module: nn.Module, hook: _MultipliedOutput | _MultipliedInput) -> Undo
                 hooks[key] = other
 
             return restore
-    register: Callable[..., RemovableHandle] = (
-        module.register_forward_pre_hook if isinstance(hook, _MultipliedInput) else module.register_forward_hook
-    )
-    return register(hook).remove
+    if isinstance(hook, _MultipliedInput):
+        return module.register_forward_pre_hook(hook, with_kwargs=True).remove
+    return module.register_forward_hook(hook).remove
 
 
 class _MultipliedOutput:
@@ -312,29 +334,10 @@ class _MultipliedInput:
     def __init__(self, factor: float, features: slice = slice(None)) -> None:
         self.hpsweep_factor, self.features = factor, features
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0] * self.hpsweep_factor, *inputs[1:])
-
-
-def _complaint(wrong: Sequence[Reading]) -> str:
-    lines = []
-    for reading in wrong[:8]:
-        had = reading.why or f"{reading.factor:.6g} is there, and could not be changed" + _REMEDY[reading.kind]
-        asked = "" if math.isnan(reading.expected) else f", which has to be {reading.expected:.6g}"
-        lines.append(f"  the {reading.kind} factor of {reading.name}{asked}: {had}")
-    more = f"\n  and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-    return (
-        "these factors of the forward pass are not as the rules ask, or cannot be read:\n" + "\n".join(lines) + more
-        + f"\nSet them in the model's own code, or leave them as they are by leave={[r.name for r in wrong[:8]]!r}."
-    )  # fmt: skip
-
-
-_REMEDY = {
-    "embedding": "",
-    "readout": "",
-    "attention": "; name the layers that return the queries, which are multiplied then: queries='*.q_proj', or "
-    "queries={'*.qkv': slice(0, width)}",
-}
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return times_first(args, kwargs, self.hpsweep_factor)
 
 
 def _cell(value: float | None) -> str:

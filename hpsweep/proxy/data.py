@@ -4,17 +4,21 @@ A source is a string, and the `data` field of a trial:
 
     stdlib                              the Python standard library's own sources, as bytes; no download needed
     text:PATH                           a text file, or a folder of files, as bytes
-    jsonl:PATH?field=text               one field of every line of a .jsonl or .jsonl.gz file, or of a folder of them
+    jsonl:PATH?field=text               one field of every line of a .jsonl file, or of a folder of them
     parquet:PATH?column=text            a text column of a .parquet file, or of a folder of them
-    bin:PATH?dtype=uint16&vocabulary=50304[&validation=PATH]
-                                        nanoGPT's .bin: bare little-endian token ids, memory-mapped
+    bin:PATH?dtype=uint16&vocabulary=50304[&validation=PATH][&bytes_per_token=4.3]
+                                        nanoGPT's .bin: bare little-endian token ids, memory-mapped, or llm.c's,
+                                        with its header
 
 PATH ends at the first `?`, may begin with `~`, and is relative to the working directory. Options follow as
 NAME=VALUE joined by `&`, where %XX stands for a byte (%26 is `&`); dtype is uint8, uint16 or uint32. Folders are
-read recursively, in the order of the relative paths; hidden files and folders are left out.
+read recursively, in the order of the relative paths; hidden files and folders are left out. bytes_per_token says how
+many bytes of text a token stands for, so that losses can be told in bits/byte (`hpsweep.units`); it changes no token.
 
 Text becomes UTF-8 bytes, vocabulary 256, whatever they are: a byte that is no UTF-8 is a token like any other. A
-document is a file, a line or a row; a zero byte stands between documents, and empty ones are left out.
+document is a file, a line or a row; a zero byte stands between documents, and empty ones are left out. Files compressed
+by gzip, bzip2, xz or zstd are decompressed, whatever their names. A folder of JSON lines is that of its .jsonl and
+.ndjson files or, without any, of its .json files; a file that is one JSON array has its elements for lines.
 
 Held out for validation: the documents whose SHA-256 begins with a byte divisible by 16, about one in sixteen; of the
 relative path (stdlib, text), or of the content (jsonl, parquet), so that duplicates stay on one side. Of a .bin without
@@ -24,36 +28,39 @@ relative path (stdlib, text), or of the content (jsonl, parquet), so that duplic
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
-import json
 import os
 import sysconfig
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
 
 from hpsweep.parametrization.masks import generator
+from hpsweep.proxy.documents import (
+    files,
+    jsonl_documents,
+    jsonl_files,
+    line,
+    parquet_documents,
+    whole,
+)
+from hpsweep.proxy.held_out import Split, last_tenth, split
+from hpsweep.proxy.token_file import DTYPES, Tokens, check_apart, chunks, read_ids
+from hpsweep.units import bytes_per_token
 
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
 Integers = npt.NDArray[np.int64]
-Split = tuple[Tokens, Tokens]  # training, validation
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "stdlib": (),
     "text": (),
     "jsonl": ("field",),
     "parquet": ("column",),
-    "bin": ("dtype", "vocabulary", "validation"),
+    "bin": ("dtype", "vocabulary", "validation", "bytes_per_token"),
 }
-_DTYPES = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4"}
-_CHUNK = 2**22  # tokens looked at together, so that a memory map never has to fit into memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +68,7 @@ class Dataset:
     """Training and held-out tokens of one source, read-only, each id in [0, vocabulary).
 
     data_hash: 16 hexadecimal digits of a SHA-256 over vocabulary and tokens; equal tokens have equal hashes,
-    whatever their source, dtype and byte order.
+    whatever their source, dtype and byte order. `notes` says what is odd about them, a sentence each.
     """
 
     source: str
@@ -69,6 +76,7 @@ class Dataset:
     validation: Tokens
     vocabulary: int
     data_hash: str
+    notes: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=8)
@@ -82,32 +90,37 @@ def load_dataset(source: str) -> Dataset:
         kind, path, options = _parse(source)
         vocabulary = 256
         if kind == "stdlib":
-            train, validation = _read_text(Path(sysconfig.get_path("stdlib")), (".py",), _is_stdlib)
+            train, validation, notes = _read_stdlib()
         elif kind == "text":
-            train, validation = _read_text(path)
+            train, validation, notes = _read_text(path)
         elif kind == "jsonl":
-            train, validation = _read_jsonl(path, options.get("field", "text"))
+            train, validation, notes = _read_jsonl(path, options.get("field", "text"))
         elif kind == "parquet":
-            train, validation = _read_parquet(path, options.get("column", "text"))
+            train, validation, notes = _read_parquet(path, options.get("column", "text"))
         else:
             vocabulary = _vocabulary(options)
-            train, validation = _read_bin(path, options, vocabulary)
+            bytes_per_token(source)  # a number that cannot be is refused before the file is read
+            train, validation, notes = _read_bin(path, options, vocabulary)
         for tokens, part in ((train, "training"), (validation, "validation")):
             if not len(tokens):
                 raise ValueError(f"no {part} tokens: it is empty or too short; give more data.")
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"data source {source!r}: {_line(error)}") from error
+        raise ValueError(f"data source {source!r}: {line(error)}") from error
     digest = _data_hash(vocabulary, train, validation)
-    return Dataset(source=source, train=train, validation=validation, vocabulary=vocabulary, data_hash=digest)
+    return Dataset(
+        source=source, train=train, validation=validation, vocabulary=vocabulary, data_hash=digest, notes=tuple(notes)
+    )
 
 
 def check_dataset(dataset: Dataset, *, context: int, eval_sequences: int) -> None:
     """Nothing, when `dataset` holds a training window and `eval_sequences` validation windows of `context` tokens.
 
-    Raises ValueError with what fits and the remedy otherwise: call it before any work.
+    Raises ValueError with what fits and the remedy otherwise, and warns of what is odd: call it before any work.
     """
     _count_starts(dataset, context)
     _validation_starts(dataset, eval_sequences, context)
+    for note in dataset.notes:
+        warnings.warn(f"data source {dataset.source!r}: {note}", stacklevel=2)
 
 
 def train_offsets(dataset_or_length: Dataset | int, *, seed: int, steps: int, batch: int, context: int) -> Integers:
@@ -198,125 +211,39 @@ def _parse(source: str) -> tuple[str, Path, dict[str, str]]:
     return kind, Path(path).expanduser(), options
 
 
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".")
-
-
 def _is_stdlib(name: str) -> bool:
     """Leaves out what is no program text, and what differs between builds of one Python version."""
     no_text = ("site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data")
     return name not in no_text and not name.startswith((".", "_sysconfigdata", "config-"))
 
 
-def _files(root: Path, suffixes: tuple[str, ...] = ("",), keep: Callable[[str], bool] = _is_visible) -> list[Path]:
-    """A file itself, or a folder's regular files that end in one of the suffixes, in the order of relative paths.
-
-    `keep` is asked about the name of every file and folder on the way.
-    """
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise ValueError(f"{root.absolute()} does not exist; check the path.")
-    found = []
-    seen = set()
-    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
-        folders[:] = sorted(filter(keep, folders))
-        if (real := os.path.realpath(folder)) in seen:  # linked twice, or to itself
-            folders[:] = []
-            continue
-        seen.add(real)
-        found += [Path(folder, name) for name in filter(keep, names) if name.endswith(suffixes)]
-    found = [path for path in found if path.is_file()]
-    if not found:
-        raise ValueError(f"{root.absolute()} holds no {' or '.join(filter(None, suffixes))} files; check the path.")
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+def _read_text(path: Path) -> Split:
+    train, validation, notes = _split_by_path(path, found := files(path))
+    binary = [file for file in found if b"\0" in whole(file)]
+    if binary:
+        notes.append(f"{len(binary)} of {len(found)} files hold zero bytes, as files that are no text do: {binary[0]}.")
+    return train, validation, notes
 
 
-def _read_text(path: Path, suffixes: tuple[str, ...] = ("",), keep: Callable[[str], bool] = _is_visible) -> Split:
-    files = _files(path, suffixes, keep)
-    names = [os.fsencode(file.relative_to(path).as_posix()) for file in files]
-    return _split([file.read_bytes() for file in files], names)
+def _read_stdlib() -> Split:
+    root = Path(sysconfig.get_path("stdlib"))
+    train, validation, _ = _split_by_path(root, files(root, (".py",), _is_stdlib, links=False))
+    return train, validation, []
+
+
+def _split_by_path(root: Path, found: list[Path]) -> Split:
+    names = [os.fsencode(file.relative_to(root).as_posix()) for file in found]
+    return split([whole(file) for file in found], names)
 
 
 def _read_jsonl(path: Path, field: str) -> Split:
-    documents = [text for file in _files(path, (".jsonl", ".jsonl.gz")) for text in _jsonl_documents(file, field)]
-    return _split(documents, documents)
-
-
-def _jsonl_documents(path: Path, field: str) -> Iterator[bytes]:
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _text(line, field, f"{path}, line {number}").encode(errors="surrogatepass")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged gzip ({_line(error)}); fetch or write it again.") from error
-
-
-def _text(line: bytes, field: str, where: str) -> str:
-    try:
-        record = json.loads(line)
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{where}: broken JSON ({_line(error)}); mend or remove the line.") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{where}: a JSON {type(record).__name__}, not an object; mend or remove the line.")
-    if field not in record:
-        raise ValueError(f"{where}: no field {field!r}; there is {_names(record)}. Choose one with ?field=NAME.")
-    text = record[field]
-    if not isinstance(text, str):
-        raise ValueError(f"{where}: field {field!r} is {text!r:.40}, not a string; choose one with ?field=NAME.")
-    return text
+    documents = [text for file in jsonl_files(path) for text in jsonl_documents(file, field)]
+    return split(documents, documents)
 
 
 def _read_parquet(path: Path, column: str) -> Split:
-    documents = [text for file in _files(path, (".parquet",)) for text in _parquet_documents(file, column)]
-    return _split(documents, documents)
-
-
-def _parquet_documents(path: Path, column: str) -> Iterator[bytes]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if names.count(column) != 1:
-                what = "two columns" if column in names else "no column"
-                raise ValueError(f"{what} {column!r}; there is {_names(names)}. Choose one with ?column=NAME.")
-            kind = file.schema_arrow.field(column).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise ValueError(f"column {column!r} is {kind}, not text; there is {_names(names)}.")
-            row = 0
-            for batch in file.iter_batches(columns=[column]):
-                for text in batch.column(0).cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
-                    row += 1
-                    if text is None:
-                        raise ValueError(f"column {column!r} is null in row {row}; remove rows without text first.")
-                    yield text
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path}: {_line(error)}") from error
-
-
-def _split(documents: list[bytes], keys: list[bytes]) -> Split:
-    """Training and validation bytes of the documents; which side one is on is a function of its key alone."""
-    train: list[bytes] = []
-    validation: list[bytes] = []
-    for document, key in zip(documents, keys, strict=True):
-        if document:
-            (train if hashlib.sha256(key).digest()[0] % 16 else validation).append(document)
-    if len(train) + len(validation) < 16 or not train or not validation:
-        return _last_tenth(_joined(filter(None, documents)))
-    return _joined(train), _joined(validation)
-
-
-def _joined(documents: Iterable[bytes]) -> Tokens:
-    return np.frombuffer(b"\0".join(documents), dtype=np.uint8)
-
-
-def _last_tenth(tokens: Tokens) -> Split:
-    cut = len(tokens) - len(tokens) // 10
-    return tokens[:cut], tokens[cut:]
+    documents = [text for file in files(path, (".parquet",)) for text in parquet_documents(file, column)]
+    return split(documents, documents)
 
 
 def _vocabulary(options: dict[str, str]) -> int:
@@ -328,56 +255,38 @@ def _vocabulary(options: dict[str, str]) -> int:
 
 def _read_bin(path: Path, options: dict[str, str], vocabulary: int) -> Split:
     dtype = options.get("dtype", "missing")
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype}; state how ids are stored, {' or '.join(_DTYPES)}, such as ?dtype=uint16.")
-    train = _memory_map(path, dtype, vocabulary)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype}; state how ids are stored, {' or '.join(DTYPES)}, such as ?dtype=uint16.")
+    train, notes = read_ids(path, dtype, vocabulary)
     if "validation" not in options:
-        return _last_tenth(train)
+        kept, held = last_tenth(train)
+        _check_filled(held)
+        return kept, held, notes
     held_out = Path(options["validation"]).expanduser()
-    validation = _memory_map(held_out, dtype, vocabulary)
+    validation, more = read_ids(held_out, dtype, vocabulary)
     if held_out.samefile(path):
         raise ValueError(f"{path} is both training and validation; give two files, or one to hold out its last tenth.")
-    return train, validation
+    check_apart(train, validation)
+    if len(validation) > len(train):
+        more.append(f"validation has {len(validation)} tokens and training {len(train)}: are the files the other way?")
+    return train, validation, notes + more
 
 
-def _memory_map(path: Path, dtype: str, vocabulary: int) -> Tokens:
-    """The token ids in a .bin file, every one checked to be below `vocabulary`."""
-    if not path.is_file():
-        raise ValueError(f"{path.absolute()} is no file; check the path.")
-    size, item = path.stat().st_size, np.dtype(_DTYPES[dtype]).itemsize
-    if size == 0 or size % item:
-        raise ValueError(f"{path} has {size} bytes; {dtype} takes a positive multiple of {item}. Check dtype and file.")
-    tokens: Tokens = np.asarray(np.memmap(path, dtype=_DTYPES[dtype], mode="r"))
-    for start in range(0, len(tokens), _CHUNK):
-        chunk = tokens[start : start + _CHUNK]
-        if chunk.max() >= vocabulary:
-            first = int(np.argmax(chunk >= vocabulary))
-            raise ValueError(
-                f"{path}: token id {chunk[first]} at position {start + first} is not below vocabulary {vocabulary}. "
-                "State the vocabulary and dtype that the file was written with."
-            )
-    return tokens
+def _check_filled(validation: Tokens) -> None:
+    """Raise ValueError where all held-out tokens are equal, as at the end of a file that was not filled."""
+    if len(validation) >= 256 and int(validation.min()) == int(validation.max()):
+        raise ValueError(
+            f"all {len(validation)} held-out tokens are {validation[0]}, as at the end of a file that was not filled: "
+            "cut it where its tokens end, or give other validation data."
+        )
 
 
 def _data_hash(vocabulary: int, *parts: Tokens) -> str:
     """The tokens go in as the smallest little-endian integers that hold the vocabulary, each part after its length."""
     digest = hashlib.sha256(str(vocabulary).encode())
-    dtype = next(d for d in _DTYPES.values() if vocabulary <= 256 ** np.dtype(d).itemsize)
+    dtype = next(d for d in DTYPES.values() if vocabulary <= 256 ** np.dtype(d).itemsize)
     for tokens in parts:
         digest.update(f"/{len(tokens)}/".encode())
-        for start in range(0, len(tokens), _CHUNK):
-            digest.update(np.ascontiguousarray(tokens[start : start + _CHUNK], dtype=dtype).data)
+        for _, chunk in chunks(tokens):
+            digest.update(np.ascontiguousarray(chunk, dtype=dtype).data)
     return digest.hexdigest()[:16]
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"

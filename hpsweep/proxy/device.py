@@ -100,10 +100,10 @@ def device_name(device: torch.device) -> str:
     return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu_name()
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether the error says that memory ran out, on a GPU, also while a graph was captured, or on a CPU."""
     on_gpu = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__))
-    return on_gpu or "DefaultCPUAllocator" in str(error)
+    return on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def fitting(free: int, one: int, several: int, count: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from hpsweep.proxy.device import (
     products,
 )
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, outcome
+from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_shapes, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 
@@ -48,22 +48,33 @@ MEASURED = 8
 _fitting: dict[tuple[object, torch.device], int] = {}  # trials of a shape that a device was found to hold
 
 
-def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
+def train(
+    trials: Sequence[Trial],
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    finished: Finished | None = None,
+) -> Outcome:
     """Train the trials, which share one shape, together; rows in their order.
 
     No trial's result depends on its neighbours, but for rounding where a library chooses its kernel by the size of all.
     On a GPU no more are trained at a time than its free memory holds; when memory runs out the ensemble is halved.
-    `progress` is called with (steps done, steps in all), steps of all trials. Raises ValueError if the shapes differ or
-    the data is unfit.
+    `progress` is called with (steps done, steps in all), steps of all trials; `finished` with what came of each part
+    but the last. Raises ValueError if the shapes differ or the data is unfit.
     """
     check_shapes(trials)
     data, where = load_dataset(trials[0].data), torch.device(device)
     parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
-    return _in_parts(trials, parts, data, where, progress)
+    return _in_parts(trials, parts, data, where, progress, finished)
 
 
 def _in_parts(
-    trials: Sequence[Trial], parts: int, data: Dataset, device: torch.device, progress: Progress | None
+    trials: Sequence[Trial],
+    parts: int,
+    data: Dataset,
+    device: torch.device,
+    progress: Progress | None,
+    finished: Finished | None = None,
 ) -> Outcome:
     """Train a part of the trials after the other, so many of them."""
     ends = [len(trials) * i // parts for i in range(parts + 1)]
@@ -75,6 +86,8 @@ def _in_parts(
                 progress((before * steps + part * done) // len(trials), steps)
 
         outcomes.append(_train_or_halve(trials[start:end], data, device, advance))
+        if finished is not None and end < len(trials):
+            finished(outcomes[-1])
     columns = {name: [x for part in outcomes for x in part.curves[name]] for name in outcomes[0].curves}
     return Outcome(rows=[row for part in outcomes for row in part.rows], curves=columns)
 
@@ -148,7 +161,7 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
         trials,
         data,
         history.double().cpu().numpy(),
-        ensemble.evaluate(),
+        ensemble.evaluate(lambda: progress(first.total_steps, first.total_steps)),
         ensemble.diverged,
         device=device_name(device),
         engine="torch",
@@ -236,8 +249,11 @@ class Ensemble:
         self.batches.keep(remaining)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[int, Float[np.ndarray, " sequence"]]:
-        """Loss of every held-out sequence, nats/token, by the places of those that train among all trials."""
+    def evaluate(self, alive: Callable[[], None] = lambda: None) -> dict[int, Float[np.ndarray, " sequence"]]:
+        """Loss of every held-out sequence, nats/token, by the places of those that train among all trials.
+
+        `alive` is called between batches of sequences.
+        """
         if not self.members:
             return {}
         first = self.trials[0]
@@ -245,11 +261,11 @@ class Ensemble:
             torch.from_numpy(x) for x in validation_windows(self.data, first.eval_sequences, first.context)
         )
         size = 2 * first.batch
+        chunks = []
         with products(self.device):
-            chunks = [
-                self._losses(self._for_all(inputs[i : i + size]), self._for_all(targets[i : i + size]))
-                for i in range(0, first.eval_sequences, size)
-            ]
+            for i in range(0, first.eval_sequences, size):
+                chunks.append(self._losses(self._for_all(inputs[i : i + size]), self._for_all(targets[i : i + size])))
+                alive()
         each = torch.cat(chunks, 1).double().cpu().numpy()
         return {m: losses for m, losses in zip(self.members, each, strict=True) if m not in self.diverged}
 

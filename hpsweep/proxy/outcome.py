@@ -40,6 +40,10 @@ class Outcome:
     curves: dict[str, list[Any]]
 
 
+Finished = Callable[[Outcome], None]
+"""Called with what came of some trials while others are still being trained."""
+
+
 def check_shapes(trials: Sequence[Trial]) -> None:
     """Nothing, when the trials share one shape; ValueError otherwise."""
     if len({trial.shape for trial in trials}) != 1:
@@ -119,7 +123,7 @@ def _curves(trials: Sequence[Trial], train_losses: Floats, rows: list[dict[str, 
 def cpu_name() -> str:
     """The processor as its maker names it."""
     with contextlib.suppress(OSError):  # only Linux has this file
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

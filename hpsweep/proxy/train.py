@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpsweep.proxy.outcome import Outcome, Progress
+from hpsweep.proxy.outcome import Finished, Outcome, Progress
 from hpsweep.spec import Trial
 
 
-def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
+def train(
+    trials: Sequence[Trial],
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    finished: Finished | None = None,
+) -> Outcome:
     """Train the trials, which share one shape: on a CPU by the native engine where it can serve, else by torch.
 
     Rows are in the trials' order, and no trial's result depends on its neighbours. `progress` is called with (steps
-    done, steps in all). Raises ValueError if the shapes differ or the data is unfit.
+    done, steps in all), `finished` with what came of trials that are whole before the others. Raises ValueError if the
+    shapes differ or the data is unfit.
     """
     if device == "cpu":
         from hpsweep.proxy import native
 
         if native.unavailable() is None and not any(map(native.unsupported, trials)):
-            return native.train(trials, device=device, progress=progress)
+            return native.train(trials, device=device, progress=progress, finished=finished)
     from hpsweep.proxy import ensemble
 
-    return ensemble.train(trials, device=device, progress=progress)
+    return ensemble.train(trials, device=device, progress=progress, finished=finished)

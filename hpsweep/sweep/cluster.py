@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpsweep.sweep.worker import Ensemble, Failure, Place, Plan, Result, attempt, one_line, prepare
+from hpsweep.sweep.worker import Ensemble, Failure, Part, Place, Plan, Result, attempt, one_line, prepare
 
 _CONNECT_SECONDS = 3.0
 _LOST_SECONDS = 10.0  # a head that does not answer for so long is gone
@@ -47,7 +47,11 @@ _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0,
 def connected(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address`; ValueError where there is none."""
     address = _reachable(address)
-    with _environment(_RAY_ENVIRONMENT), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        _environment(_RAY_ENVIRONMENT),
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
         try:
             with _no_stderr(nowhere.fileno()):
                 import ray
@@ -146,7 +150,7 @@ def ray_place(ray: Any, workers: int | None, device: str, gpus_per_worker: float
         raise ValueError(f"workers of the Ray cluster have hpsweep {theirs}, this is {ours}; install the same there.")
     need = {"cpu": 1.0, "gpu": gpus_per_worker if gpus else 0.0}
     kind = "cuda" if gpus else "cpu"
-    return Place(workers or fit, kind, partial(_train_there, ray, workers or fit, need, kind))
+    return Place(workers or fit, kind, partial(_train_there, ray, workers or fit, need, kind), fit)
 
 
 class _Mailbox:
@@ -262,11 +266,14 @@ def _suggestions(ray: Any, plan: Plan, mailbox: Any) -> tuple[Any, Any]:
         for key, message in ray.get(mailbox.drain.remote()):
             if key in running and isinstance(message, Result | Failure):
                 plan.done(running.pop(key), message)
+            elif key in running and isinstance(message, Part):
+                plan.part(running[key], message)
             elif key in running:
                 plan.progress(running[key], *message)
         while ended:  # without a result: it died
             if ensemble := running.pop(ended.pop(), ()):
                 plan.done(ensemble, Failure("the Ray worker died", died=True))
+        plan.tick()
 
     class Suggestions(Searcher):
         def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Searcher does not declare
@@ -309,7 +316,10 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str) -> 
             key = self.config["ensemble"]
             ensemble = ray.get(mailbox.ensemble.remote(key))
             outcome = attempt(
-                train, ensemble, device, lambda *steps: mailbox.put.remote(key, steps), every=_LOOK_SECONDS
+                *(train, ensemble, device),
+                lambda *steps: mailbox.put.remote(key, steps),
+                lambda part: ray.get(mailbox.put.remote(key, part)),
+                every=_LOOK_SECONDS,
             )
             ray.get(mailbox.put.remote(key, outcome))  # arrived before Tune hears of the end
             return {"done": True}

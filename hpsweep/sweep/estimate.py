@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpsweep import store
+from hpsweep.english import counted
 from hpsweep.parametrization import count
+from hpsweep.proxy import native
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size
+from hpsweep.sweep.probe import probed_rate
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import check, check_hashes
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Result
-
-_PROBES = (1, 1, 11)  # steps; the first is a warm-up
+from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Place
 
 
 def plan(
@@ -31,14 +32,21 @@ def plan(
     gpus_per_worker: float = 1.0,
     device: str = "auto",
     probe: bool = True,
+    tflops: float | None = None,
     train: str = TRAIN,
+    say: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """What `run` with the same arguments would train on this machine; plain data, nothing is written.
 
-    `seconds` is the wall time that is left, or None, and `estimate` says where it comes from: stored trials, or else
-    a few steps of training, timed now. Of a refinement it is that of what is planned so far, and `refinement` has the
-    next step of every group, and why. Raises ValueError as `run` does.
+    `seconds` is the wall time that is left, or None, and `estimate` says where it comes from: `tflops`, the TFLOP/s of
+    a worker, where they are given; or else stored trials; or else a few seconds of training, timed now; or else an
+    assumed rate. Workers for which this machine has no room gain nothing, but with `tflops`, which may be those of
+    another machine. `kill_loses` is what a worker's work is set back by at most when the run is killed, in seconds.
+    Of a refinement it is that of what is planned so far, and `refinement` has the next step of every group, and why.
+    Raises ValueError as `run` does, and for tflops that are not above 0.
     """
+    if tflops is not None and not 0 < tflops < math.inf:
+        raise ValueError(f"tflops is {tflops}; allowed: above 0, such as 0.1 for a core or 50 for a GPU.")
     folder = Path(results) / sweep.name
     datasets = check(sweep, folder, ensemble_size=ensemble_size, writes=False)
     rows = store.read_runs(folder).to_pylist()
@@ -51,27 +59,69 @@ def plan(
         total = search.total(sweep, rows)
         refines = sweep.search == "refine"
         known = _known(sweep, rows) if refines else list(sweep.trials)
-        shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, here.workers, cost))
+        done = {row["trial_id"] for row in rows if row["status"] in store.DONE}
+        packed = arrange([trial for trial in known if trial.trial_id not in done], size, here.workers, cost)
+        shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, packed, cost))
         left = sum(shape["flops_missing"] for shape in shapes)
-        rate, source = _stored_rate(rows, cost, engine if train in ENGINES.values() else None)
+        rate, source = (
+            _given_rate(tflops)
+            if tflops is not None
+            else _stored_rate(rows, cost, engine if train in ENGINES.values() else None)
+        )
         if rate is None and left and probe:
-            rate, source = _probed_rate(sweep, size, cost, here.train, train)
-        busy = min(here.workers, sum(shape["ensembles"] for shape in shapes))
+            say("timing a few steps, for some seconds at most ...")
+            rate, source = probed_rate(sweep, size or CPU_ENSEMBLE, cost, here, train)
+        ensembles = sum(shape["ensembles"] for shape in shapes)
         return {
             "name": sweep.name,
             "trials": total,
             **{status: counts[status] for status in (*store.DONE, "failed")},
             "missing": sum(shape["missing"] for shape in shapes),
-            "ensembles": sum(shape["ensembles"] for shape in shapes),
+            "ensembles": ensembles,
             "workers": here.workers,
+            "room": here.room,
+            "crowded": here.crowded(),
             "device": here.device,
             "engine": engine,
             "engine_why": why,
-            "seconds": 0.0 if not left else left / rate / busy if rate else None,
+            "seconds": _seconds(left, rate, here, ensembles, elsewhere=tflops is not None),
             "estimate": source if left else "nothing is missing",
+            "kill_loses": _kill_loses(packed, cost, rate, in_turn=engine == "native"),
             "shapes": shapes,
             **({"refinement": _refinement(sweep, rows)} if refines else {}),
         }
+
+
+def _seconds(left: float, rate: float | None, here: Place, ensembles: int, *, elsewhere: bool) -> float | None:
+    """The wall time of what is left; None where no rate is known."""
+    if not left:
+        return 0.0
+    busy = min(ensembles, here.workers if elsewhere else min(here.workers, here.room))
+    return left / rate / busy if rate else None
+
+
+def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, in_turn: bool) -> float | None:
+    """Seconds of a worker's work that a kill loses at most; None where no rate is known.
+
+    Trials that are trained one after the other are stored some seconds after each is whole, and others with their
+    ensemble.
+    """
+    if not packed:
+        return 0.0
+    if rate is None:
+        return None
+
+    def lost(ensemble: Ensemble) -> float:
+        if in_turn and not native.unsupported(ensemble[0]):
+            return max(map(cost, ensemble)) / rate + PART_SECONDS
+        return sum(map(cost, ensemble)) / rate
+
+    return max(map(lost, packed))
+
+
+def _given_rate(tflops: float) -> tuple[float, str]:
+    """Cost per second of a worker, as given."""
+    return 1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given"
 
 
 def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
@@ -92,21 +142,20 @@ def _shapes(
     known: Sequence[Trial],
     rows: Sequence[Mapping[str, Any]],
     factor: int,
-    packing: tuple[int | None, int, Cost],
+    packing: tuple[int | None, Sequence[Ensemble], Cost],
 ) -> list[dict[str, Any]]:
     """One record per shape: what it is, how many trials and ensembles, and the sizes and FLOPs of its trials.
 
     Of those that are missing their cost, as packing.Cost has it. An Optuna search has `factor` points for each trial
     that is known.
     """
-    size, workers, cost = packing
+    size, ensembles, cost = packing
     done = {row["trial_id"]: shape_of(row) for row in rows if row["status"] in store.DONE}
     per_shape = Counter(done.values())
     by_shape: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in known:
         by_shape.setdefault(trial.shape, []).append(trial)
-    missing = [trial for trial in known if trial.trial_id not in done]
-    packed = Counter(ensemble[0].shape for ensemble in arrange(missing, size, workers, cost))
+    packed = Counter(ensemble[0].shape for ensemble in ensembles)
     records = []
     for shape, trials in by_shape.items():
         number = Counter(trial.density for trial in trials)
@@ -149,46 +198,4 @@ def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | No
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return rate, f"from {len(timed)} stored trials on {device}"
-
-
-class _Probe:
-    """A worker.Plan that trains an ensemble of the costliest shape for a few steps, and takes the time."""
-
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        still = {"lr": 1e-9, "warmup_fraction": 0}  # at so low a rate none diverges and leaves
-        self.waiting = [tuple(trial.replace(steps=steps, **still) for trial in trials) for steps in _PROBES]
-        self.busy = False
-        self.since = time.monotonic()
-        self.seconds: list[float] = []
-
-    def next(self) -> Ensemble | None:
-        """The next ensemble, one at a time."""
-        if self.busy or not self.waiting:
-            return None if self.busy else ()
-        self.busy, self.since = True, time.monotonic()
-        return self.waiting.pop(0)
-
-    def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
-        """Nothing."""
-
-    def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
-        """Take the time; after a failure, stop."""
-        self.busy = False
-        self.seconds.append(time.monotonic() - self.since)
-        if isinstance(outcome, Failure):
-            self.waiting, self.seconds = [], []
-
-
-def _probed_rate(sweep: Sweep, size: int | None, cost: Cost, run: Any, train: str) -> tuple[float | None, str]:
-    """Cost per second of a worker, from a few steps of an ensemble of the costliest shape."""
-    costliest = max(sweep.trials, key=cost)
-    trials = [trial for trial in sweep.trials if trial.shape == costliest.shape][: size or CPU_ENSEMBLE]
-    probe = _Probe(trials)
-    run(probe, train)
-    if len(probe.seconds) < len(_PROBES):
-        return None, "unknown until the first ensemble (a timed probe failed)"
-    _, short, long = probe.seconds
-    per_step = max(0.0, long - short) / (_PROBES[2] - _PROBES[1])
-    whole = short + per_step * (costliest.total_steps - _PROBES[1])
-    return sum(map(cost, trials)) / whole, f"from {_PROBES[2]} steps of {len(trials)} trials, timed just now"
+    return rate, f"from {counted(len(timed), 'stored trial')} on {device}"

@@ -20,9 +20,25 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hpsweep.sweep.worker import ONE_THREAD, Ensemble, Failure, Place, Plan, Result, attempt, one_line, prepare
+from hpsweep.faults import explained
+from hpsweep.sweep.pace import Pace
+from hpsweep.sweep.worker import (
+    ENGINES,
+    ONE_THREAD,
+    Ensemble,
+    Failure,
+    Part,
+    Place,
+    Plan,
+    Result,
+    attempt,
+    one_line,
+    prepare,
+)
 
 _START_ATTEMPTS = 3  # of a worker process
+_TICK_SECONDS = 1.0  # between looks at workers that say nothing
+_KILL_SECONDS = 5.0  # that a killed process may take to end
 
 
 def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Place:
@@ -42,21 +58,22 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
     if not found:
         count = workers or cores
         environments = [{"CUDA_VISIBLE_DEVICES": "", **ONE_THREAD}] * count
-        return Place(count, "cpu", partial(_train_here, environments, "cpu"))
-    count = workers or len(found) * int(1 / gpus_per_worker)
+        return Place(count, "cpu", partial(_train_here, environments, "cpu"), cores)
+    room = len(found) * int(1 / gpus_per_worker)
+    count = workers or room
     threads = str(max(1, cores // count))
     environments = [
         {"CUDA_VISIBLE_DEVICES": found[i % len(found)], "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         for i in range(count)
     ]
-    return Place(count, "cuda", partial(_train_here, environments, "cuda"))
+    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room)
 
 
 def available_cores() -> int:
     """Cores this process may use: the scheduler's affinity, and a container's quota where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # "max 100000" without a quota
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         cores = min(cores, max(1, int(quota) // int(period)))
     return cores
 
@@ -82,12 +99,13 @@ def _torch_sees_gpus() -> bool:
 
 @dataclass
 class _Worker:
-    """A worker process, its pipe, and the ensemble it trains; None while idle."""
+    """A worker process, its pipe, the ensemble it trains (None while idle), and how long it has been silent."""
 
     process: subprocess.Popen[bytes]
     pipe: Connection
     ensemble: Ensemble | None = None
     started: bool = False  # it has spoken
+    silence: float = 0.0  # seconds of the driver's own time
 
 
 def _start(environment: dict[str, str], device: str, train: str) -> _Worker:
@@ -121,63 +139,138 @@ def _end(worker: _Worker) -> None:
     """Kill the worker with all it started. Nothing is lost by it: workers keep nothing."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and ends when that lets it go
+        worker.process.wait(_KILL_SECONDS)
     worker.pipe.close()
 
 
 def _train_here(environments: Sequence[dict[str, str]], device: str, plan: Plan, train: str) -> None:
-    """Train a plan to its end, each worker started when there is an ensemble for it."""
-    workers: dict[int, _Worker] = {}
-    deaths_at_start = 0
+    """Train a plan to its end."""
+    crew = _Crew(environments, device, plan, train)
     try:
-        while True:
-            for slot, environment in enumerate(environments):
-                if slot in workers and workers[slot].ensemble:
-                    continue
-                ensemble = plan.next()
-                if not ensemble:
-                    break
-                workers[slot] = workers.get(slot) or _start(environment, device, train)
-                workers[slot].ensemble = ensemble
-                with contextlib.suppress(OSError):  # it died: the pipe says so below
-                    workers[slot].pipe.send(ensemble)
-            busy = {worker.pipe: slot for slot, worker in workers.items() if worker.ensemble}
-            if not busy:
-                return
-            for pipe in wait(list(busy)):
-                slot = busy[pipe]  # type: ignore[index]
-                deaths_at_start = 0 if workers[slot].started else deaths_at_start
-                if not _hear(workers[slot], plan):
-                    deaths_at_start += not workers[slot].started
-                    _end(workers.pop(slot))
-                    if deaths_at_start == _START_ATTEMPTS:
-                        raise RuntimeError(f"{_START_ATTEMPTS} worker processes in a row died while starting.")
+        while crew.hand_out():
+            heard = crew.listen()
+            plan.tick()
+            crew.look_after_the_silent(heard)
     finally:
-        for worker in workers.values():
+        for worker in crew.workers.values():
             _end(worker)
 
 
-def _hear(worker: _Worker, plan: Plan) -> bool:
-    """Take one message of a worker; False if it died instead. What it was training is then a failure."""
+class _Crew:
+    """The workers by slot, each started when there is an ensemble for it, and how long they may be silent."""
+
+    def __init__(self, environments: Sequence[dict[str, str]], device: str, plan: Plan, train: str) -> None:
+        self.environments, self.device, self.plan, self.train = environments, device, plan, train
+        self.workers: dict[int, _Worker] = {}
+        self.pace = Pace(speaks=train in ENGINES.values())
+        self.deaths_at_start, self.looked = 0, time.monotonic()
+
+    def hand_out(self) -> bool:
+        """Give every idle worker an ensemble, as far as there are any; False if none is being trained."""
+        for slot, environment in enumerate(self.environments):
+            if slot in self.workers and self.workers[slot].ensemble:
+                continue
+            ensemble = self.plan.next()
+            if not ensemble:
+                break
+            worker = self.workers.get(slot) or _start(environment, self.device, self.train)
+            worker.ensemble, worker.silence = ensemble, 0.0
+            self.workers[slot] = worker
+            with contextlib.suppress(OSError):  # it died: the pipe says so below
+                worker.pipe.send(ensemble)
+        return any(worker.ensemble for worker in self.workers.values())
+
+    def listen(self) -> set[int]:
+        """Take a message of every worker that has one, within a second or so; returns their slots."""
+        busy = {worker.pipe: slot for slot, worker in self.workers.items() if worker.ensemble}
+        heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
+        for slot in heard:
+            if not _hear(self.workers[slot], self.plan, self.pace):
+                self._lose(slot, _death(self.workers[slot]))
+            elif self.workers[slot].started:
+                self.deaths_at_start = 0
+        return heard
+
+    def look_after_the_silent(self, heard: set[int]) -> None:
+        """End workers that have been silent for too long.
+
+        No more than two ticks are counted at a time: while this process itself is stopped, sleeps with its machine or
+        waits for a disk, nobody could be heard.
+        """
+        now = time.monotonic()
+        passed, self.looked = min(now - self.looked, 2 * _TICK_SECONDS), now
+        for slot, worker in list(self.workers.items()):
+            if slot in heard or not worker.ensemble:
+                continue
+            worker.silence += passed
+            if worker.silence > self.pace.limit(worker.ensemble, worker.started):
+                self._lose(slot, _hang(worker, self.pace))
+
+    def _lose(self, slot: int, how: str) -> None:
+        """End a worker; what it was training is a failure. Raises RuntimeError where several did not even start."""
+        worker = self.workers.pop(slot)
+        _end(worker)
+        self.plan.done(_trained_by(worker), Failure(how, died=True))
+        self.deaths_at_start += not worker.started
+        if self.deaths_at_start == _START_ATTEMPTS:
+            raise RuntimeError(f"{_START_ATTEMPTS} worker processes in a row died while starting.")
+
+
+def _trained_by(worker: _Worker) -> Ensemble:
     assert worker.ensemble
+    return worker.ensemble
+
+
+def _hear(worker: _Worker, plan: Plan, pace: Pace) -> bool:
+    """Take one message of a worker; False if it died instead."""
+    ensemble = _trained_by(worker)
     try:
         message = worker.pipe.recv()
     except (EOFError, OSError):
-        code = worker.process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        when = "" if worker.started else " while starting"
-        plan.done(worker.ensemble, Failure(f"the worker process died{when} ({how})", died=True))
         return False
+    if worker.started:
+        pace.heard(ensemble, worker.silence)
+    worker.silence = 0.0
     if message == "started":
         worker.started = True
+    elif isinstance(message, OSError):
+        raise OSError(message.errno, f"a worker process cannot start: {message.strerror}")
     elif isinstance(message, Exception):
         raise RuntimeError(f"a worker process cannot start: {one_line(message)}") from message
     elif isinstance(message, Result | Failure):
-        ensemble, worker.ensemble = worker.ensemble, None
+        worker.ensemble = None
         plan.done(ensemble, message)
+    elif isinstance(message, Part):
+        plan.part(ensemble, message)
     else:
-        plan.progress(worker.ensemble, *message)
+        pace.speaks = True
+        plan.progress(ensemble, *message)
     return True
+
+
+def _death(worker: _Worker) -> str:
+    """How a worker process died, in words."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        worker.process.wait(_KILL_SECONDS)
+    return f"the worker process died{_when(worker)} ({_end_of(worker.process.returncode)})"
+
+
+def _end_of(code: int | None) -> str:
+    if code is None:
+        return "it closed its pipe"
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+
+def _hang(worker: _Worker, pace: Pace) -> str:
+    """How long a worker process has been silent, in words."""
+    longest = pace.longest(_trained_by(worker))
+    before = f", and never more than {longest:.1f} s before" if longest else ""
+    return f"the worker process hung{_when(worker)}: not a word for {worker.silence:.0f} s{before}; it was killed"
+
+
+def _when(worker: _Worker) -> str:
+    return "" if worker.started else " while starting"
 
 
 def serve(descriptor: int, driver: int, device: str, train: str) -> None:
@@ -189,12 +282,13 @@ def serve(descriptor: int, driver: int, device: str, train: str) -> None:
         try:
             prepare(train, device)
         except Exception as error:
-            pipe.send(RuntimeError(one_line(error)))
+            fault = error.errno if isinstance(error, OSError) and explained(error) else None
+            pipe.send(RuntimeError(one_line(error)) if fault is None else OSError(fault, str(error)))
             return
         pipe.send("started")
         while True:
             ensemble = pipe.recv()
-            pipe.send(attempt(train, ensemble, device, lambda step, steps: pipe.send((step, steps))))
+            pipe.send(attempt(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send))
 
 
 def _end_with(driver: int) -> None:

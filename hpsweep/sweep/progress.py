@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
+from hpsweep.english import counted
 from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
+from hpsweep.text import visible
+from hpsweep.units import unit_of_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +43,10 @@ class Status:
     def line(self) -> str:
         """One plain line."""
         least = "at least " if self.refining else ""
-        parts = [f"{self.done} of {least}{self.total} trials"]
+        parts = [f"{self.done} of {least}{counted(self.total, 'trial')}"]
         parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
         parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
-        parts += [] if self.rate is None else [f"{self.rate:.3g} trials/min"]
+        parts += [] if self.rate is None else [pace(self.rate)]
         parts += [] if self.eta is None else [f"{least}{duration(self.eta)} to go"]
         return ", ".join(parts)
 
@@ -56,6 +59,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def pace(per_minute: float) -> str:
+    """Trials a minute as people say them: by the hour or the day where they are few."""
+    number, unit = per_minute, "min"
+    for factor, longer in ((60, "h"), (24, "day")):
+        if number < 1:
+            number, unit = factor * number, longer
+    return f"{number:,.0f} trials/{unit}" if number >= 100 else f"{number:.3g} trials/{unit}"
 
 
 class Groups:
@@ -90,7 +102,7 @@ class Groups:
     def setting(self, row: Mapping[str, Any]) -> str:
         """The row's loss, and where it was had."""
         setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
-        return f"{row['val_loss']:.4f} nats/token" + (f" at {setting}" if setting else "")
+        return f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}" + (f" at {setting}" if setting else "")
 
 
 class Tally:
@@ -147,7 +159,7 @@ class Lines:
 
     def say(self, message: str) -> None:
         """Write the message."""
-        print(f"hpsweep: {message}", file=sys.stderr, flush=True)
+        print(f"hpsweep: {visible(message)}", file=sys.stderr, flush=True)
 
     def show(self, status: Status, *, finished: bool) -> None:
         """Write the status if an ensemble has finished."""
@@ -176,7 +188,7 @@ class _Display:
         self.live = live
 
     def say(self, message: str) -> None:
-        self.live.console.print(f"hpsweep: {message}", markup=False)
+        self.live.console.print(f"hpsweep: {visible(message)}", markup=False)
 
     def show(self, status: Status, *, finished: bool) -> None:
         from rich.console import Group

@@ -5,6 +5,8 @@ The results folder is the only state. Kill this at any moment: the same call aga
 
 from __future__ import annotations
 
+import itertools
+import math
 import platform
 import re
 import subprocess
@@ -24,7 +26,7 @@ from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Place, Result
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
@@ -33,6 +35,10 @@ ATTEMPTS = 3
 """A trial that was tried this often in vain, the last time alone, is stored as failed."""
 
 _LEARNING_ROUNDS = 8  # an Optuna search is asked at least this often, so that it can learn
+PART_SECONDS = 5.0
+"""Trials of an ensemble that still runs are stored together, so often at most, so that files do not become many."""
+
+_CHECK_SECONDS = 2.0  # between looks at whether the folder is still there
 _SHOW_SECONDS = 0.5  # between looks at how far running ensembles are
 
 
@@ -75,7 +81,8 @@ def run(
 
     Raises ValueError, before any work, for wrong input: a folder or data that cannot be used, rows of other data, an
     unreachable address, an engine that cannot serve, a folder that another run holds; and DataChanged when data changes
-    under it. On Ctrl-C and SIGTERM workers are stopped, and KeyboardInterrupt is raised; what is stored stays.
+    under it; FolderLost when the folder is moved, removed or unmounted under it; OSError when a fault of the machine
+    stays. On Ctrl-C and SIGTERM workers are stopped, and KeyboardInterrupt is raised; what is stored stays.
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
@@ -85,27 +92,35 @@ def run(
         if why and engine == "torch":
             train = ENGINES["torch"]  # else every worker would find it out again
         size = ensemble_size or default_size(engine, here.device)
-        with store.lock(folder) as stale, interruptible():
-            if stale:
-                reporter.say(f"taking over from {stale}, which died.")
+        with store.lock(folder) as held, interruptible():
+            if held.stale:
+                reporter.say(f"taking over from {held.stale}, which died.")
             rows = store.read_runs(folder).to_pylist()
             check_hashes(folder, rows, datasets)
             store.write_meta(folder, sweep.to_dict())
-            plan = _Plan(sweep, folder, rows, Cost(datasets, engine), here.workers, size, reporter)
-            if why and plan.is_open():
-                reporter.say(f"the torch engine trains{' some trials' * (engine != 'torch')}: {why}.")
+            plan = _Plan(sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter)
+            if plan.is_open():
+                if why:
+                    reporter.say(f"the torch engine trains{' some trials' * (engine != 'torch')}: {why}.")
+                if crowded := here.crowded():
+                    reporter.say(crowded)
             return _trained(here, plan, train)
 
 
 def _trained(here: Place, plan: _Plan, train: str) -> Summary:
-    """The summary of the plan after its training."""
+    """The summary of the plan after its training. Raises FolderLost, which says what is where."""
     try:
-        here.train(plan, train)
+        try:
+            here.train(plan, train)
+        finally:
+            plan.store_parts()
+        return plan.summary()
     except DataChanged:
         raise
+    except store.FolderLost as lost:
+        raise store.FolderLost(f"{lost} {plan.what_is_where()}") from None
     except ValueError as error:  # no wrong input from here on: this is a bug, and wants its traceback
         raise RuntimeError(str(error)) from error
-    return plan.summary()
 
 
 def check(sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True) -> dict[str, Dataset]:
@@ -162,14 +177,14 @@ class _Plan:
     def __init__(
         self,
         sweep: Sweep,
-        folder: Path,
+        held: store.Held,
         rows: Iterable[Mapping[str, Any]],
         cost: Cost,
         workers: int,
         size: int | None,
         reporter: Reporter,
     ) -> None:
-        self.sweep, self.folder, self.cost = sweep, folder, cost
+        self.sweep, self.held, self.cost = sweep, held, cost
         self.workers, self.size, self.reporter = workers, size, reporter
         groups = Groups(sweep)
         self.stored = Tally(groups, cost.stored)
@@ -178,6 +193,11 @@ class _Plan:
         self.queue: deque[Ensemble] = deque()
         self.running: dict[Ensemble, float] = {}  # the part of its steps that is taken
         self.tried: Counter[str] = Counter()  # failed attempts by trial_id
+        self.faults: Counter[Ensemble] = Counter()  # attempts that the machine was at fault for
+        self.came: set[str] = set()  # ids of trials that came in parts of ensembles that still run
+        self.parts = Part([], {})  # what came of them, and is not stored yet
+        self.stored_at = -math.inf  # when parts were stored last
+        self.checked_at = -math.inf  # when the folder was seen to be there
         self.died: set[Ensemble] = set()  # ensembles that a worker died of once
         self.given_up: list[Trial] = []
         self.exhausted = False  # nothing to propose until another result is there
@@ -231,20 +251,47 @@ class _Plan:
             self.reporter.show(self.status(), finished=False)
             self.shown = time.monotonic()
 
+    def tick(self) -> None:
+        """See that the folder is still there; store parts that have waited for long enough."""
+        now = time.monotonic()
+        if now - self.checked_at >= _CHECK_SECONDS:
+            self.held.check()
+            self.checked_at = now
+        if now - self.stored_at >= PART_SECONDS:
+            self.store_parts()
+
+    def part(self, ensemble: Ensemble, part: Part) -> None:
+        """Take what came of some trials of an ensemble. It is stored at once, or with others a few seconds later."""
+        returned = {str(row.get("trial_id")) for row in part.rows}
+        if not returned <= {trial.trial_id for trial in ensemble}:
+            return  # the result will lack trials, and count as a failure
+        self._check_hashes(part.rows)
+        self.parts = joined(self.parts, part)
+        self.came |= returned
+
+    def store_parts(self) -> None:
+        """Store what came in parts."""
+        if self.parts.rows:
+            rows, curves = self.parts
+            self.parts, self.stored_at = Part([], {}), time.monotonic()
+            self._store(rows, curves)
+
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
         """Store the rows of an ensemble, or see to it that its trials are tried again."""
         del self.running[ensemble]
         self.exhausted = False
+        left = tuple(trial for trial in ensemble if trial.trial_id not in self.came)
+        self.came.difference_update(trial.trial_id for trial in ensemble)
         if isinstance(outcome, Result):
             returned = sorted(str(row.get("trial_id")) for row in outcome.rows)
-            if returned != sorted(trial.trial_id for trial in ensemble):
+            if returned != sorted(trial.trial_id for trial in left):
                 outcome = Failure("training returned rows for other trials than it was given")
         if isinstance(outcome, Result):
             self._check_hashes(outcome.rows)
-        if isinstance(outcome, Failure):
-            self._retry(ensemble, outcome)
-        else:
-            self._store(ensemble, outcome.rows, outcome.curves)
+            self.parts = joined(self.parts, Part(outcome.rows, outcome.curves))
+            self.store_parts()
+        elif left:
+            self._retry(left, outcome)
 
     def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
@@ -258,13 +305,16 @@ class _Plan:
 
     def _retry(self, ensemble: Ensemble, failure: Failure) -> None:
         """A death is first taken for an accident; else the ensemble is halved, down to the trial that fails alone."""
+        if failure.fault is not None:
+            self._wait_out(ensemble, failure)
+            return
         self.tried.update(trial.trial_id for trial in ensemble)
         first, middle = ensemble[0], len(ensemble) // 2
         accident = failure.died and ensemble not in self.died
         if not middle and self.tried[first.trial_id] >= ATTEMPTS and not accident:
             self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")
             self.given_up.append(first)
-            self._store(ensemble, [self._failed_row(first, failure.error)], {})
+            self._store([self._failed_row(first, failure.error)], {})
             return
         many = f"{len(ensemble)} trials" if middle else f"trial {first.trial_id}"
         self.reporter.say(f"{many} will be tried again: {failure.error}")
@@ -274,6 +324,14 @@ class _Plan:
             self.queue.appendleft(ensemble)
         else:
             self.queue.extendleft([ensemble[middle:], ensemble[:middle]])
+
+    def _wait_out(self, ensemble: Ensemble, failure: Failure) -> None:
+        """Try again after a fault of the machine, which no trial is to blame for. Raises OSError if it stays."""
+        self.faults[ensemble] += 1
+        if self.faults[ensemble] == ATTEMPTS:
+            raise OSError(failure.fault, f"a worker cannot go on: {failure.error}")
+        self.reporter.say(f"{len(ensemble)} trials will be tried again: {failure.error}.")
+        self.queue.appendleft(ensemble)
 
     def _failed_row(self, trial: Trial, error: str) -> dict[str, Any]:
         dataset = self.cost.datasets[trial.data]
@@ -287,18 +345,17 @@ class _Plan:
             "data_hash": dataset.data_hash,
         }
 
-    def _store(
-        self, ensemble: Ensemble, rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Any]]
-    ) -> None:
+    def _store(self, rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Any]]) -> None:
         made_by = {**self.made_by, "finished_at": datetime.now(UTC)}
         whole = [
             {**made_by, "attempts": self.tried[row["trial_id"]] + (row["status"] != "failed"), **row} for row in rows
         ]
-        store.append(self.folder, whole, curves)
-        for row in whole:
-            self.stored.add(row)
+        with self.held.writing() as folder:
+            store.append(folder, whole, curves)
+            for row in whole:
+                self.stored.add(row)
+                self.worked += self.cost.stored(row)
         self.trained += sum(row["status"] in store.DONE for row in whole)
-        self.worked += sum(self.cost(trial) for trial in ensemble)
         if self.sweep.search == "refine":
             self.known = self._known()
         self.reporter.show(self.status(), finished=True)
@@ -307,7 +364,7 @@ class _Plan:
         """How far the sweep is; the time to go is by what trials cost, not by their number."""
         counts, total = self.stored.counts, self.known.total
         seconds = time.monotonic() - (self.clock or self.started)
-        half_done = sum(part * sum(map(self.cost, ensemble)) for ensemble, part in self.running.items())
+        half_done = sum(itertools.starmap(self._half_done, self.running.items()))
         left = self.known.work - half_done - self.stored.work
         worked = self.worked + half_done
         return Status(
@@ -321,8 +378,35 @@ class _Plan:
             best=self.stored.best(),
         )
 
+    def _half_done(self, ensemble: Ensemble, part: float) -> float:
+        """The cost of what has been trained of a running ensemble, and is not stored."""
+        stored = sum(self.cost(trial) for trial in ensemble if trial.trial_id in self.stored.rows)
+        return max(0.0, part * sum(map(self.cost, ensemble)) - stored)
+
+    def what_is_where(self) -> str:
+        """After the folder was lost: how many trials are stored where, and how to go on."""
+        stored = sum(id in self.stored.rows for id in store.finished_ids(self.held.path))
+        counted = f"{stored} of {self.known.total} trials are stored"
+        if self.held.is_here():
+            return f"{counted} in it. The same command trains what is missing."
+        if place := self.held.place():
+            return f"{counted} in {place}: put it back as {self.held.folder}, and the same command goes on."
+        if stored:
+            return f"{counted} there: mount it again as {self.held.folder}, and the same command goes on."
+        return (
+            f"Of the {len(self.stored.rows)} trials that were stored none is left there. The same command begins anew."
+        )
+
+    def _check_disk(self) -> None:
+        """Raise FolderLost where trials that this run has stored are not on the disk any more."""
+        done = {trial_id for trial_id, row in self.stored.rows.items() if row["status"] in store.DONE}
+        if gone := len(done - store.finished_ids(self.held.path)):
+            raise store.FolderLost(f"files were removed from {self.held.folder} meanwhile, with {gone} stored trials.")
+
     def summary(self) -> Summary:
-        """What there is at the end."""
+        """What there is at the end, on the disk."""
+        if self.trained:
+            self._check_disk()
         status = self.status()
         seconds = time.monotonic() - self.started
         return Summary(status.total, status.ok, status.diverged, status.failed, self.trained, seconds)

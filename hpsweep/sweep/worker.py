@@ -6,6 +6,7 @@ A worker is one function that returns a result or a failure as a value, so only 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from hpsweep.faults import explained
 from hpsweep.spec import Trial
 
 Ensemble = tuple[Trial, ...]
@@ -34,11 +36,22 @@ class Result(NamedTuple):
     curves: dict[str, list[Any]]
 
 
+class Part(NamedTuple):
+    """What came of some trials of an ensemble that is still being trained: rows and curves as of a Result."""
+
+    rows: list[dict[str, Any]]
+    curves: dict[str, list[Any]]
+
+
 class Failure(NamedTuple):
-    """Why an ensemble was not trained, in one line, and whether its worker died of it."""
+    """Why an ensemble was not trained, in one line, and whether its worker died of it.
+
+    `fault`: the errno, where it was the machine's fault and not that of any trial, with the error in words.
+    """
 
     error: str
     died: bool = False
+    fault: int | None = None
 
 
 class Plan(Protocol):
@@ -47,41 +60,107 @@ class Plan(Protocol):
     def next(self) -> Ensemble | None:
         """An ensemble to train; None: nothing yet, ask after the next result; (): finished."""
 
+    def part(self, ensemble: Ensemble, part: Part) -> None:
+        """Take what came of some trials of an ensemble."""
+
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
-        """Take what came of an ensemble."""
+        """Take what came of an ensemble, without the trials that came in parts."""
+
+    def tick(self) -> None:
+        """Look after what else there is: called every second or two, whatever the workers do."""
 
     def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
         """Note how far the training of an ensemble is."""
 
 
 class Place(NamedTuple):
-    """A place with workers: how many, on which kind of device, and what trains a plan there."""
+    """A place with workers: how many, on which kind of device, what trains a plan there, and how many it has room for.
+
+    There is room for a worker per core of a CPU, and for 1 / gpus_per_worker per GPU.
+    """
 
     workers: int
     device: str  # cpu or cuda
     train: Callable[[Plan, str], None]
+    room: int
+
+    def crowded(self) -> str:
+        """What there is to say of more workers than there is room for, else an empty text."""
+        if self.workers <= self.room:
+            return ""
+        what = "core" if self.device == "cpu" else "GPU share"
+        return (
+            f"{self.workers} workers on {self.room} {what}{'s' * (self.room != 1)}: they take turns, and are together "
+            f"no faster than {self.room}. Leave out --workers for one each."
+        )
 
 
 def attempt(
-    train: str, ensemble: Ensemble, device: str, progress: Callable[[int, int], None], *, every: float = 0.5
+    train: str,
+    ensemble: Ensemble,
+    device: str,
+    progress: Callable[[int, int], None],
+    part: Callable[[Part], None] | None = None,
+    *,
+    every: float = 0.5,
 ) -> Result | Failure:
     """What training the ensemble gives, or the error as a value: the work of a worker.
 
-    `progress` is called at most once in `every` seconds.
+    `progress` and `part` are called at most once in `every` seconds; `part` with trials that are whole before the
+    others are, which the result then lacks.
     """
-    last = 0.0
+    told = 0.0
+    sent: set[str] = set()
+    waiting = Part([], {})
+    since = time.monotonic()
 
     def now_and_then(step: int, steps: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
+        nonlocal told
+        if time.monotonic() - told >= every:
+            told = time.monotonic()
             progress(step, steps)
 
+    def finished(outcome: Any) -> None:
+        nonlocal waiting, since
+        waiting = joined(waiting, Part(*_plain(outcome)))
+        if part is not None and time.monotonic() - since >= every:
+            part(waiting)
+            sent.update(str(row["trial_id"]) for row in waiting.rows)
+            waiting, since = Part([], {}), time.monotonic()
+
     try:
-        outcome = function(train)(ensemble, device=device, progress=now_and_then)
-        return Result([dict(row) for row in outcome.rows], {name: list(v) for name, v in outcome.curves.items()})
+        trainer = function(train)
+        in_parts = part is not None and "finished" in inspect.signature(trainer).parameters
+        more = {"finished": finished} if in_parts else {}
+        outcome = trainer(ensemble, device=device, progress=now_and_then, **more)
+        return Result(*_without(sent, *_plain(outcome)))
     except Exception as error:
+        if isinstance(error, OSError) and (known := explained(error)):
+            return Failure(str(known), fault=error.errno)
         return Failure(one_line(error))
+
+
+def _plain(outcome: Any) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """Rows and curves of an outcome as plain data."""
+    return [dict(row) for row in outcome.rows], {name: list(values) for name, values in outcome.curves.items()}
+
+
+def joined(one: Part, other: Part) -> Part:
+    """Both parts as one."""
+    names = {**one.curves, **other.curves}
+    curves = {name: one.curves.get(name, []) + other.curves.get(name, []) for name in names}
+    return Part(one.rows + other.rows, curves)
+
+
+def _without(
+    sent: set[str], rows: list[dict[str, Any]], curves: dict[str, list[Any]]
+) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """The rows and curves of the trials that have not been sent yet."""
+    if not sent:
+        return rows, curves
+    kept = [i for i, trial_id in enumerate(curves.get("trial_id", [])) if trial_id not in sent]
+    left = {name: [values[i] for i in kept] for name, values in curves.items()}
+    return [row for row in rows if row["trial_id"] not in sent], left
 
 
 def function(name: str) -> Callable[..., Any]:

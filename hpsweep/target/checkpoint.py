@@ -2,15 +2,19 @@
 
 There is no state of a random generator to keep: masks, initial weights and the batch of a step are functions of the
 trial's seed and the step. A mask is kept as what determines it and its hash; the masked weights in the file are zeros.
+
+The file is torch's, with a last line that holds the SHA-256 of all before it: torch.load reads it, and a file of which
+one bit has changed is refused. Then what is in it is compared with the run that goes on from it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +22,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hpsweep.proxy.optimizer import Optimizer
+from hpsweep.records import open_regular
 from hpsweep.spec import Trial
 from hpsweep.store import replacing
+from hpsweep.text import shown, visible
 
-CHECKPOINT_VERSION = 1
-"""Raised when a field of the checkpoint changes its meaning or is added."""
+CHECKPOINT_VERSION = 2
+"""Raised when a field of the checkpoint changes its meaning or is added. Version 1 had no SHA-256 of the file."""
+
+_MARK = b"\nsha256 "
+_TRAILER = len(_MARK) + 64  # bytes
+_CHUNK = 2**24  # bytes that are hashed at a time
 
 
 class Identity(NamedTuple):
@@ -41,6 +51,14 @@ class State(NamedTuple):
     moments: dict[str, dict[str, Tensor]]  # AdamW's, by tensor
     train_losses: Float[Tensor, " step"]
     seconds: float
+
+
+class Like(NamedTuple):
+    """The tensors of a run that goes on from a checkpoint, each without its trial axis."""
+
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Mapping[str, Tensor]]
+    masks: Mapping[str, Tensor]
 
 
 def mask_hash(masks: Mapping[str, Tensor]) -> str:
@@ -72,46 +90,151 @@ def save(path: Path, identity: Identity, state: State) -> None:
         "mask": {"seed": trial.seed, "density": trial.density, "hash": identity.mask_hash},
         **state._asdict(),
     }
+    write(path, content)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the file of a checkpoint, whole or not at all."""
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        torch.save(dict(content), temporary)
+        with temporary.open("r+b") as file:
+            digest = _digest(file, temporary.stat().st_size)
+            file.seek(0, os.SEEK_END)
+            file.write(_MARK + digest.encode())
 
 
-def load(path: Path, identity: Identity) -> State | None:
+def load(path: Path, identity: Identity, like: Like) -> State | None:
     """The state in a checkpoint, on the CPU; None where there is no file.
 
-    Raises ValueError for a file that cannot be read, one of a newer version, of another trial, other data or other
-    masks.
+    `like`: tensors of the same run, whose names, shapes and types those in the file have to have. Raises ValueError
+    for a file that cannot be read, is damaged or is of a newer version, for one of another trial, other data or other
+    masks, and for a state that no such run could be in.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version = content["checkpoint_version"]
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    content = _read(path)
+    version = content["checkpoint_version"]
+    if version not in (1, CHECKPOINT_VERSION) or isinstance(version, bool):
         raise ValueError(
-            f"{path} is no checkpoint, or damaged ({type(error).__name__}); restore it, or remove it to begin anew."
-        ) from None
-    if version != CHECKPOINT_VERSION:
-        raise ValueError(
-            f"{path} is a checkpoint of version {version}; this hpsweep reads {CHECKPOINT_VERSION}. Use the version "
-            "that wrote it, or remove it to begin anew."
+            f"{path} is a checkpoint of version {shown(version)}; this hpsweep reads {CHECKPOINT_VERSION}. Use the "
+            "version that wrote it, or remove it to begin anew."
         )
+    mask = content.get("mask")
+    theirs = {**content, "mask hash": mask.get("hash") if isinstance(mask, dict) else mask}
     ours = {"trial_id": identity.trial.trial_id, "data_hash": identity.data_hash, "mask hash": identity.mask_hash}
-    theirs = {name: content[name] for name in ("trial_id", "data_hash")} | {"mask hash": content["mask"]["hash"]}
     for name, expected in ours.items():
-        if theirs[name] != expected:
+        if theirs.get(name) != expected:
+            found = shown(theirs.get(name)).replace("'", "")
             raise ValueError(
-                f"{path} has {name} {theirs[name]}, and this run has {expected}: it cannot be gone on from. "
-                "Restore what it was made with, or remove it to begin anew."
+                f"{path} has {name} {found}, and this run has {expected}: it cannot be gone on from. Restore what it "
+                "was made with, or remove it to begin anew."
             )
-    return State(**{name: content[name] for name in State._fields})
+    try:
+        state = State(**{name: content[name] for name in State._fields})
+        _check_state(state, like, identity.trial)
+    except KeyError as error:
+        raise _damaged(path, f"it has no {error}") from None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    return state
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} is no checkpoint, or damaged ({why}); restore it, or remove it to begin anew.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file holds, once it is known to be as it was written. Raises ValueError for any other."""
+    try:
+        file = open_regular(path)
+    except OSError as error:  # nothing is known of what is in it
+        raise ValueError(f"{path} cannot be read ({error.strerror}); it is to be the file of a checkpoint.") from None
+    with file:
+        stated = _stated_digest(file)
+        if stated is not None and _digest(file, os.fstat(file.fileno()).st_size - _TRAILER) != stated:
+            raise _damaged(path, "its SHA-256 is not the one that it states")
+        file.seek(0)
+        try:
+            if stated is None and (record := zipfile.ZipFile(file).testzip()):  # as version 1 was
+                raise _damaged(path, f"{record} is not what was written")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except ValueError:
+            raise
+        except Exception as error:  # of a file that is none, torch and zipfile raise whatever they come across
+            raise _damaged(path, type(error).__name__) from None
+    if not isinstance(content, dict) or "checkpoint_version" not in content:
+        raise _damaged(path, "it has no checkpoint_version")
+    if stated is None and content["checkpoint_version"] == CHECKPOINT_VERSION:
+        raise _damaged(path, "its SHA-256 is missing")
+    return content
+
+
+def _stated_digest(file: IO[bytes]) -> str | None:
+    """The SHA-256 in the last line of the file; None where there is none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TRAILER))
+    mark, digest = file.read(len(_MARK)), file.read()
+    return digest.decode("ascii", errors="replace") if mark == _MARK else None
+
+
+def _digest(file: IO[bytes], size: int) -> str:
+    """The SHA-256 of the first `size` bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size > 0 and (some := file.read(min(size, _CHUNK))):
+        digest.update(some)
+        size -= len(some)
+    return digest.hexdigest()
+
+
+def _check_state(state: State, like: Like, trial: Trial) -> None:
+    """Raise ValueError for a state that a run like the other cannot be in."""
+    if type(state.step) is not int or not 0 < state.step <= trial.total_steps:
+        raise ValueError(f"step is {shown(state.step)}; allowed: whole numbers in [1, {trial.total_steps}]")
+    if type(state.seconds) is not float or not 0 <= state.seconds < np.inf:
+        raise ValueError(f"seconds is {shown(state.seconds)}; allowed: numbers in [0, inf)")
+    _check_tensor("train_losses", state.train_losses, torch.empty(state.step))
+    _check_names("weights", state.weights, like.weights)
+    _check_names("moments", state.moments, like.moments)
+    for name, weight in like.weights.items():
+        _check_tensor(f"weights.{name}", state.weights[name], weight)
+        _check_names(f"moments.{name}", state.moments[name], like.moments[name])
+        for key, moment in like.moments[name].items():
+            _check_tensor(f"moments.{name}.{key}", state.moments[name][key], moment)
+        if int(state.moments[name]["step"]) != state.step:
+            raise ValueError(f"moments.{name} is of step {int(state.moments[name]['step'])}, and not of {state.step}")
+        if bool((state.moments[name]["exp_avg_sq"] < 0).any()):
+            raise ValueError(f"moments.{name} has negative mean squares")
+    for name, mask in like.masks.items():
+        if bool(state.weights[name].masked_fill(mask.cpu(), 0.0).any()):
+            raise ValueError(f"weights.{name} is not zero where its mask is")
+
+
+def _check_names(place: str, found: Any, expected: Mapping[str, Any]) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"{place} is {shown(found)}, and no dictionary")
+    if odd := sorted(map(str, found.keys() ^ expected.keys())):
+        raise ValueError(f"{place} has {len(found)} entries, unlike this run in {visible(', '.join(odd[:5]))}")
+
+
+def _check_tensor(place: str, found: Any, expected: Tensor) -> None:
+    """Raise ValueError unless the tensor has shape and type of the other, and finite numbers only."""
+    if not isinstance(found, Tensor) or found.layout != torch.strided:
+        raise ValueError(f"{place} is a {type(found).__name__}, and no dense tensor")
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ValueError(
+            f"{place} has shape {list(found.shape)} of {found.dtype}, and this run has {list(expected.shape)} of "
+            f"{expected.dtype}"
+        )
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"{place} has numbers that are not finite")
 
 
 def moments(optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
-    """AdamW's moments and step of every tensor, by name, on the CPU."""
+    """AdamW's moments and step of every tensor, by name, where they are."""
     return {
-        name: {key: value[0].cpu() for key, value in vars(moments).items()}
-        for name, moments in optimizer.moments.items()
+        name: {key: value[0] for key, value in vars(moments).items()} for name, moments in optimizer.moments.items()
     }
 
 

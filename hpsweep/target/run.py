@@ -30,7 +30,17 @@ from hpsweep.proxy.outcome import Outcome, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
-from hpsweep.target.checkpoint import Identity, State, checkpoint_path, load, mask_hash, moments, restore_moments, save
+from hpsweep.target.checkpoint import (
+    Identity,
+    Like,
+    State,
+    checkpoint_path,
+    load,
+    mask_hash,
+    moments,
+    restore_moments,
+    save,
+)
 from hpsweep.target.ranks import Ranks, processes, ranks
 
 Progress = Callable[[int, int, float], None]
@@ -94,8 +104,8 @@ def train_target(
     """
     check_split(trial, accumulate, checkpoint_every)
     folder = Path(folder)
-    with ranks(device) as here, contextlib.ExitStack() as held:
-        problem, row = _begin(trial, data, folder, held) if here.first else (None, None)
+    with ranks(device) as here, contextlib.ExitStack() as opened:
+        problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
         problem, row = here.from_first((problem, row))
         if problem:
             raise ValueError(problem)
@@ -105,12 +115,17 @@ def train_target(
         try:
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
-            if saved := load(path, run.identity):
+            if saved := load(path, run.identity, run.like()):
                 run.restore(saved)
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
             here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
-            result = run.train(path, checkpoint_every or max(1, trial.total_steps // 20), progress)
-        except RuntimeError as error:
+            every = checkpoint_every or max(1, trial.total_steps // 20)
+            if held is None:
+                result = run.train(path, every, progress)
+            else:
+                with held.writing() as kept:
+                    result = run.train(checkpoint_path(kept, trial), every, _checking(held, progress))
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             raise ValueError(
@@ -118,24 +133,38 @@ def train_target(
                 "raise --accumulate, or use more processes."
             ) from error
         row = {**provenance(optuna=False), "attempts": 1, **result.rows[0]}
-        if here.first:
-            store.append(folder, [row], result.curves)
+        if held is not None:
+            with held.writing() as kept:
+                store.append(kept, [row], result.curves)
         return row
 
 
+def _checking(held: store.Held, progress: Progress | None) -> Progress:
+    """The progress, which raises FolderLost where the folder has been moved or removed."""
+
+    def advance(taken: int, steps: int, loss: float) -> None:
+        held.check()
+        if progress is not None:
+            progress(taken, steps, loss)
+
+    return advance
+
+
 def _begin(
-    trial: Trial, data: Dataset, folder: Path, held: contextlib.ExitStack
-) -> tuple[str | None, dict[str, Any] | None]:
+    trial: Trial, data: Dataset, folder: Path, opened: contextlib.ExitStack
+) -> tuple[str | None, dict[str, Any] | None, store.Held | None]:
     """Hold the folder; returns what is wrong with it, in one line, or the row of this trial if it has been trained."""
     try:
         store.check_folder(folder, folder.name)
-        if stale := held.enter_context(store.lock(folder)):
-            warnings.warn(f"taking over from {stale}, which died.", stacklevel=2)
+        held = opened.enter_context(store.lock(folder))
+        if held.stale:
+            warnings.warn(f"taking over from {held.stale}, which died.", stacklevel=2)
         stored = store.read_runs(folder).to_pylist()
         check_hashes(folder, stored, {trial.data: data})
     except ValueError as error:
-        return str(error).replace("--results", "--out"), None
-    return None, next((r for r in stored if r["trial_id"] == trial.trial_id and r["status"] in store.DONE), None)
+        return str(error).replace("--results", "--out"), None, None
+    done = (row for row in stored if row["trial_id"] == trial.trial_id and row["status"] in store.DONE)
+    return None, next(done, None), held
 
 
 class Run:
@@ -168,7 +197,13 @@ class Run:
         """All that the next step depends on, beside the trial, on the CPU."""
         weights = {name: tensor[0].cpu() for name, tensor in self.parameters.items()}
         losses = self.train_losses[: self.steps_taken, 0].cpu()
-        return State(self.steps_taken, weights, moments(self.optimizer), losses, self.seconds)
+        kept = {n: {key: value.cpu() for key, value in own.items()} for n, own in moments(self.optimizer).items()}
+        return State(self.steps_taken, weights, kept, losses, self.seconds)
+
+    def like(self) -> Like:
+        """The tensors that a checkpoint of this run has the like of."""
+        weights = {name: tensor[0] for name, tensor in self.parameters.items()}
+        return Like(weights, moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
 
     def restore(self, saved: State) -> None:
         """Go on from `saved`."""

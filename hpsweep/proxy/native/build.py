@@ -2,7 +2,7 @@
 
 Plain C in the compiler's vector extensions: one translation unit, about two seconds of `cc`. The file's name holds a
 hash of sources, command and processor, so that a home folder shared by different machines keeps one library for each,
-and one of its contents, so that a damaged file is made anew and not loaded.
+and one of its contents, so that a damaged file is made anew and not loaded. `cache.py` says which files may be loaded.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpsweep.proxy.native.cache import cache_folder, open_library
+
 SOURCES = Path(__file__).parent
 ENGINE = SOURCES / "engine.c"
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
@@ -29,7 +31,6 @@ TARGETS = (("-march=native",), ("-march=native", "-mno-amx-bf16"), ("-mcpu=nativ
 """Tried in this order until one compiles and may run: clang on Arm knows only -mcpu, and a kernel can refuse tiles."""
 
 _PATIENCE = 300  # seconds for a compiler that takes two
-_ROOM = 2**20  # bytes, several times what a library takes
 _UNFINISHED = "building-"
 
 
@@ -83,7 +84,7 @@ def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None 
     digest = hashlib.sha256("\0".join([compiler, *flags, _processor()]).encode())
     for file in sources:
         digest.update(file.read_bytes())
-    folder, key = folder or _cache(), digest.hexdigest()[:16]
+    folder, key = folder or cache_folder(), digest.hexdigest()[:16]
     for path in folder.glob(f"native-{key}-*.so"):
         if path.name == _name(key, path):
             return path
@@ -93,7 +94,10 @@ def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None 
         _run([*shlex.split(compiler), *flags, f"-I{SOURCES}", str(source), "-o", str(made), "-lm"], compiler)
         if not made.exists():
             raise RuntimeError(f"{compiler} wrote no library")
-        return made.replace(folder / _name(key, made))  # whole or not at all, whoever else builds it
+        made.chmod(0o700)  # whatever the umask: what others may write is not loaded
+        if (name := _name(key, made)) is None:
+            raise RuntimeError(f"{made} was changed by another user while it was made")
+        return made.replace(folder / name)  # whole or not at all, whoever else builds it
 
 
 def _clear(folder: Path) -> None:
@@ -104,8 +108,14 @@ def _clear(folder: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _name(key: str, library: Path) -> str:
-    return f"native-{key}-{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}.so"
+def _name(key: str, library: Path) -> str | None:
+    """What a library of this content is named; None for one that others may have written."""
+    try:
+        file = os.fdopen(open_library(library), "rb")
+    except OSError:
+        return None
+    with file:
+        return f"native-{key}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}.so"
 
 
 def _run(command: Sequence[str], compiler: str) -> None:
@@ -133,8 +143,14 @@ def _run(command: Sequence[str], compiler: str) -> None:
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """A compiled engine with the types of its functions."""
-    engine = ctypes.CDLL(str(path))
+    """A compiled engine with the types of its functions. Raises OSError for one that others may have written.
+
+    The file that was checked is the one that is loaded, by its descriptor where the system has a path for that. It
+    stays open: the loader knows libraries by their paths, and would take the next file of that number for this one.
+    """
+    descriptor = open_library(path)
+    opened = Path(f"/proc/self/fd/{descriptor}")
+    engine = ctypes.CDLL(str(opened if opened.exists() else path))
     pointer, whole, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
     engine.native_half_unit.restype = ctypes.c_char_p
     engine.native_scratch_floats.argtypes, engine.native_scratch_floats.restype = [pointer], whole
@@ -163,32 +179,8 @@ def _is_there(command: str) -> bool:
 def _processor() -> str:
     """What a library made for this processor depends on."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # only Linux has this file
         lines = []
     features = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
     return " ".join([platform.machine(), platform.processor(), *features])
-
-
-def _cache() -> Path:
-    """A folder of this user's that libraries can be kept in and run from: at home, else among the temporary files.
-
-    Raises RuntimeError or OSError if there is none.
-    """
-    try:
-        return _usable(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep")
-    except (OSError, RuntimeError):  # no home at all is a RuntimeError
-        folder = _usable(Path(tempfile.gettempdir(), f"hpsweep-{os.getuid()}"))
-        if folder.stat().st_uid != os.getuid():  # who could put a library there
-            raise RuntimeError(f"{folder} belongs to another user; set XDG_CACHE_HOME") from None
-        return folder
-
-
-def _usable(folder: Path) -> Path:
-    """The folder, made if need be. Raises OSError if a library finds no room there, or may not run from there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(bytes(_ROOM))
-    if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # which macOS does not have
-        raise OSError(f"nothing may run from {folder}")
-    return folder

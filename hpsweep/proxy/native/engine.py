@@ -24,7 +24,7 @@ from hpsweep.parametrization.rules import (
 )
 from hpsweep.proxy.data import Dataset, load_dataset, sequences, train_offsets, validation_windows
 from hpsweep.proxy.native.build import compiled
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Outcome, Progress, check_shapes, cpu_name, outcome
+from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_shapes, cpu_name, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Precision, Trial
 
@@ -149,14 +149,15 @@ class NativeTrial:
             progress(done)
         return losses, None
 
-    def evaluate(self) -> npt.NDArray[np.float64]:
-        """Loss of every held-out sequence, nats/token."""
+    def evaluate(self, alive: Callable[[], None] = lambda: None) -> npt.NDArray[np.float64]:
+        """Loss of every held-out sequence, nats/token; `alive` is called between some sequences and the next."""
         inputs, targets = validation_windows(self.data, self.trial.eval_sequences, self.trial.context)
         tokens = self._tokens(np.concatenate([inputs, targets[:, -1:]], 1))
         losses = np.empty(len(tokens))
         for i in range(0, len(tokens), _EVALUATED):
             some, found = tokens[i : i + _EVALUATED], losses[i : i + _EVALUATED]
             self._library.native_evaluate(ctypes.byref(self._model), _pointer(some), len(some), _pointer(found))
+            alive()
         return losses
 
     def gradients(self, step: int) -> npt.NDArray[np.float64]:
@@ -285,11 +286,18 @@ class NativeTrial:
         return array.ctypes.data
 
 
-def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | None = None) -> Outcome:
+def train(
+    trials: Sequence[Trial],
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    finished: Finished | None = None,
+) -> Outcome:
     """Train the trials, one after the other, each whole, those of one seed together; rows in the order of the trials.
 
-    `progress` is called with (steps done, steps in all). Raises ValueError if the shapes differ, the data is unfit, the
-    device is no CPU, or a trial is left to the torch engine; RuntimeError where the engine cannot be built.
+    `progress` is called with (steps done, steps in all), `finished` with what came of each trial. Raises ValueError if
+    the shapes differ, the data is unfit, the device is no CPU, or a trial is left to the torch engine; RuntimeError
+    where the engine cannot be built.
     """
     if device != "cpu":
         raise ValueError(f"the native engine trains on a CPU, not on {device}; use engine torch, or auto.")
@@ -298,40 +306,44 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Progress | 
     check_shapes(trials)
     data = load_dataset(trials[0].data)
     total, before = sum(trial.total_steps for trial in trials), 0
-    histories, seconds = np.empty((trials[0].total_steps, len(trials))), np.empty(len(trials))
-    validation, diverged = {}, {}
+    found: dict[int, Outcome] = {}
     seed, drawn = trials[0].seed, dict[Any, Any]()
     for i in sorted(range(len(trials)), key=lambda i: trials[i].seed):
-        trial, started = trials[i], time.perf_counter()
+        trial = trials[i]
         if trial.seed != seed:
             seed, drawn = trial.seed, {}
-        training = NativeTrial(trial, data, drawn)
 
         def report(steps: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + steps, total)
 
-        histories[:, i], step = training.train(report)
-        if step is None:
-            validation[i] = training.evaluate()
-        else:
-            diverged[i] = step
+        found[i] = _trained(trial, data, drawn, report)
         before += trial.total_steps
-        seconds[i] = time.perf_counter() - started
-    result = outcome(
-        trials,
+        if finished is not None:
+            finished(found[i])
+    whole = [found[i] for i in range(len(trials))]
+    curves = {name: [x for own in whole for x in own.curves[name]] for name in whole[0].curves}
+    return Outcome(rows=[row for own in whole for row in own.rows], curves=curves)
+
+
+def _trained(trial: Trial, data: Dataset, drawn: dict[Any, Any], report: Callable[[int], None]) -> Outcome:
+    """What comes of one trial; `report` is called with the steps taken."""
+    started = time.perf_counter()
+    training = NativeTrial(trial, data, drawn)
+    losses, diverged = training.train(report)
+    validation = {0: training.evaluate(lambda: report(trial.total_steps))} if diverged is None else {}
+    return outcome(
+        [trial],
         data,
-        histories,
+        losses[:, None],
         validation,
-        diverged,
+        {} if diverged is None else {0: diverged},
         device=cpu_name(),
         engine=training.engine,
         ensemble_size=1,
         torch_version=None,
+        seconds=time.perf_counter() - started,
     )
-    for row, own in zip(result.rows, seconds, strict=True):
-        row["seconds"] = float(own)
-    return result
 
 
 def way(density: float, precision: Precision, unit: str) -> Way:

@@ -1,0 +1,249 @@
+"""What several rows of one cell (S, N, D) are: copies, repeated runs, or a sweep of hyperparameters that was left in.
+
+A law is of tuned losses. A table that still holds a sweep of the learning rate would be fitted to the middle of it,
+above the losses that the cells can reach; so it is reduced to the best setting of each, as a results folder is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis.cells import cells_of
+
+HYPERPARAMETERS = frozenset(
+    {"lr", "lrs", "eta", "learning", "learningrate", "wd", "decay", "bs", "bsz", "batch", "batchsize", "optimizer",
+     "optim", "schedule", "scheduler", "warmup", "momentum", "dropout", "clip", "beta", "beta1", "beta2", "betas",
+     "eps", "epsilon", "init", "alpha"}
+)  # fmt: skip
+"""Words in the name of a column that is a hyperparameter: where it varies within a cell, the best is taken."""
+
+SEEDS = frozenset({"seed", "seeds", "rng", "replicate", "replica", "repeat", "rep"})
+"""Words in the name of a column that tells repeated runs apart."""
+
+OUTCOMES = frozenset(
+    {"loss", "losses", "acc", "accuracy", "ppl", "perplexity", "nll", "bpb", "bpc", "error", "err", "se", "sem",
+     "flops", "flop", "compute", "cost", "time", "seconds", "sec", "hours", "speed", "throughput", "mfu", "memory"}
+)  # fmt: skip
+"""Words in the name of a column that says what came out of a run, whatever else is in the name."""
+
+LABELS = frozenset(
+    {"id", "ids", "uid", "name", "names", "run", "trial", "label", "title", "note", "notes", "comment", "tag", "tags",
+     "host", "node", "gpu", "gpus", "device", "path", "file", "url", "commit", "hash", "user", "status", "state",
+     "index", "timestamp", "date", "created", "started", "finished"}
+)  # fmt: skip
+"""Words in the name of a column that says which run it was, and where and when."""
+
+UNEXPLAINED = 0.05
+"""Median spread of the losses of a cell (highest over lowest, minus 1) beyond which rows are hardly seeds."""
+
+ROUNDED = 5e-3
+"""Relative difference of N, D or 1 - S that may be rounding."""
+
+_EQUAL = 1e-9
+
+_CELL = ["sparsity", "params", "tokens"]
+
+
+class Best(NamedTuple):
+    """The setting of a cell with the lowest loss: its rows, its loss, and the settings that ended well, best or not."""
+
+    rows: pd.DataFrame
+    loss: float
+    ended: pd.DataFrame
+
+
+def best_setting(part: pd.DataFrame, fields: Sequence[str]) -> Best | None:
+    """The best setting of the fields in one cell (columns val_loss, seed, status); None where no setting ended well.
+
+    The loss is the lowest of the settings' means over seeds, as if every seed had been run at each. A setting that any
+    seed diverged at has none.
+    """
+    number = part.groupby(list(fields), sort=True, dropna=False).ngroup() + 1.0 if fields else 1.0
+    settings = part.assign(setting=number)
+    cells = cells_of(settings, "setting")
+    if not cells.finite.any():
+        return None
+    best = int(np.nanargmin(cells.adjusted))
+    ended = settings[settings["setting"].isin(cells.values[cells.finite])]
+    return Best(ended[ended["setting"] == cells.values[best]], float(cells.adjusted[best]), ended)
+
+
+def at_end(best: Best, field: str) -> bool:
+    """Whether the best value of a field is the lowest or the highest that ended well: the loss is an upper bound."""
+    return best.rows[field].iloc[0] in (best.ended[field].min(), best.ended[field].max())
+
+
+# --- tables of anyone ---
+
+
+def one_setting_per_cell(
+    others: pd.DataFrame, rows: pd.DataFrame, diverged: pd.DataFrame, tuned: Sequence[str] | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """(the rows to fit, what was done to them in words).
+
+    `rows` and `diverged` (columns sparsity, params, tokens, loss) are the runs that ended well and those that did not;
+    `others` are the columns of the table that say nothing that the law needs, of all rows. `tuned` None means the
+    columns whose names say that they are hyperparameters; a list is taken at its word. Raises ValueError for columns
+    that are absent, and without `tuned` for another column that splits the cells, and for rows that nothing tells apart
+    and that are too far apart for seeds.
+    """
+    others = _comparable(others)
+    if tuned is not None and (lacking := [name for name in tuned if name not in others]):
+        left = ", ".join(map(str, others.columns)) or "none"
+        raise ValueError(f"tuned has {', '.join(map(repr, lacking))}; the columns not used otherwise are: {left}.")
+    copies = pd.concat([others.loc[rows.index], rows], axis=1).duplicated()
+    notes = [f"{int(copies.sum())} of {len(rows)} rows repeat another in every column, and count once."]
+    rows, notes = rows[~copies], notes if copies.any() else []
+    if not _shared(rows).any():
+        return rows, notes
+    chosen = list(tuned) if tuned is not None else _varying(others, rows, HYPERPARAMETERS)
+    seeds = _varying(others, rows, SEEDS)
+    if tuned is None:
+        _check_told_apart(others, rows, chosen, seeds)
+    if chosen:
+        reduced, said = _reduced(others, rows, diverged, chosen, seeds)
+        return reduced, [*notes, *said]
+    return rows, [*notes, _repeats(rows, seeds)]
+
+
+def _comparable(others: pd.DataFrame) -> pd.DataFrame:
+    """The columns as values that can be compared, without the numbers that a CSV file's rows were given."""
+    numbers = [name for name in others.columns if str(name).startswith("Unnamed:")]
+    kept = others.drop(columns=numbers)
+    return kept.apply(lambda column: column.astype(str) if column.dtype == object else column) if len(kept) else kept
+
+
+def cell_of(rows: pd.DataFrame) -> pd.Series[int]:
+    """The number of the cell that each row is in.
+
+    Where that leaves half as many cells or fewer, what differs by rounding is one, as D in whole batches.
+    """
+    exact, rounded = _cells(rows, _EQUAL), _cells(rows, ROUNDED)
+    return rounded if 2 * rounded.nunique() <= exact.nunique() else exact
+
+
+def _cells(rows: pd.DataFrame, apart: float) -> pd.Series[int]:
+    kept = {"density": 1 - rows["sparsity"], "params": rows["params"], "tokens": rows["tokens"]}
+    keys = pd.DataFrame({name: _steps(values, apart) for name, values in kept.items()}, index=rows.index)
+    return keys.groupby(list(keys)).ngroup().rename("cell")
+
+
+def _steps(values: pd.Series[float], apart: float) -> Any:
+    """The number of the distinct value that each value is: neighbours no further apart than that (in log) are one."""
+    logs = np.log(values.to_numpy(float))
+    order = np.argsort(logs)
+    number = np.empty(len(logs), int)
+    number[order] = np.concatenate([[0], (np.diff(logs[order]) > apart).cumsum()])
+    return number
+
+
+def _shared(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are in a cell with others."""
+    return cell_of(rows).duplicated(keep=False)
+
+
+def _words(name: object) -> set[str]:
+    """The words of a column's name: max_LR, learningRate and config.lr are max lr, learning rate and config lr."""
+    split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", str(name))
+    return set(re.findall(r"[a-z]+\d?", split.lower()))
+
+
+def _varying(others: pd.DataFrame, rows: pd.DataFrame, words: frozenset[str]) -> list[str]:
+    """Columns with one of the words in their names, and no outcome's, that vary within a cell."""
+    named = [name for name in others.columns if _words(name) & words and not _words(name) & OUTCOMES]
+    cell = cell_of(rows)
+    return [str(name) for name in named if (others.loc[rows.index, name].groupby(cell).nunique(dropna=False) > 1).any()]
+
+
+def _check_told_apart(others: pd.DataFrame, rows: pd.DataFrame, chosen: list[str], seeds: list[str]) -> None:
+    """Raise ValueError where the rows of a cell differ in what is neither a known hyperparameter nor a seed."""
+    own = others.loc[rows.index]
+    group = _groups(own, rows, chosen)
+    shared = group.duplicated(keep=False)
+    for name in own.columns:
+        column = own.loc[shared, name]
+        if name in seeds or _words(name) & (OUTCOMES | LABELS | SEEDS) or not _splits(column, group[shared]):
+            continue
+        values = ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in column.drop_duplicates().head(3))
+        words = ",".join([*chosen, str(name)])
+        raise ValueError(
+            f"rows of one (S, N, D) differ in {name} ({values}, ...), which may be a setting: take the best of each "
+            f"cell with --tuned {words} (tuned={[*chosen, str(name)]!r}), count them as repeated runs with --tuned "
+            f"{','.join(chosen) or 'none'} (tuned={chosen!r}), or keep the rows with one value."
+        )
+    _check_spread(rows["loss"].groupby(_groups(own, rows, [*chosen, *seeds])), [*chosen, *seeds], chosen)
+
+
+def _groups(own: pd.DataFrame, rows: pd.DataFrame, names: list[str]) -> pd.Series[int]:
+    """The number of the cell and of the values of these columns that each row has."""
+    keys = pd.concat([cell_of(rows), own[names]], axis=1)
+    return keys.groupby(list(keys.columns), dropna=False).ngroup()
+
+
+def _splits(column: pd.Series[Any], group: pd.Series[int]) -> bool:
+    """Whether a column differs within cells and has values that come back in others: a factor, not a measurement."""
+    varies = (column.groupby(group).nunique(dropna=False) > 1).any()
+    return bool(varies) and column.nunique(dropna=False) <= max(2, len(column) // 2)
+
+
+def _check_spread(losses: Any, names: list[str], chosen: list[str]) -> None:
+    """Raise ValueError where the losses of rows that nothing tells apart are too far apart for seeds."""
+    spread = 100 * (losses.max() / losses.min() - 1)[losses.size() > 1]
+    if spread.median() > 100 * UNEXPLAINED:
+        raise ValueError(
+            f"rows of one ({', '.join(['S', 'N', 'D', *names])}) differ in loss by {spread.median():.2g} % (median of "
+            f"{len(spread)}; {spread.max():.2g} % at most), too much for seeds, and no column says why: if a sweep of "
+            "hyperparameters is left in, keep its columns, or the lowest loss of each cell; if they are repeated runs, "
+            f"say --tuned {','.join(chosen) or 'none'} (tuned={chosen!r})."
+        )
+
+
+def _repeats(rows: pd.DataFrame, seeds: list[str]) -> str:
+    told = f", told apart by {' and '.join(seeds)}" if seeds else ""
+    return f"{len(rows)} rows are of {cell_of(rows).nunique()} cells (S, N, D): counted as repeated runs{told}."
+
+
+def _reduced(
+    others: pd.DataFrame, rows: pd.DataFrame, diverged: pd.DataFrame, chosen: list[str], seeds: list[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """(one row per cell with its tuned loss, in words)."""
+    tried = pd.concat([rows.assign(status="ok"), diverged.dropna(subset=_CELL).assign(status="diverged")])
+    cell = cell_of(tried)
+    settings = others.loc[tried.index, chosen].assign(status=tried["status"], val_loss=tried["loss"], seed="")
+    paired = _pairing(others.loc[tried.index], cell, chosen, seeds)
+    if paired:
+        settings["seed"] = others.loc[tried.index, paired].astype(str)
+    found = [best_setting(part, chosen) for _, part in settings.groupby(cell, sort=False)]
+    kept = [best for best in found if best is not None]
+    lowest = [best.rows["val_loss"].idxmin() for best in kept]
+    reduced = rows.loc[lowest].assign(loss=[best.loss for best in kept])
+    over = f"mean over {paired}" if paired else "mean of the rows of a setting"
+    said = [
+        f"{len(tried)} rows are a sweep of {' and '.join(chosen)}: the law is of the lowest loss of each of "
+        f"{len(reduced)} cells (S, N, D), {over}."
+    ]
+    for name in (name for name in chosen if pd.api.types.is_numeric_dtype(others[name])):
+        ends = sum(best.ended[name].nunique() > 1 and at_end(best, name) for best in kept)
+        if ends:
+            said.append(
+                f"{ends} of {len(reduced)} cells are best at the end of the {name} tried: their loss is an upper bound."
+            )
+    if alone := sum(len(best.ended) == 1 for best in kept):
+        said.append(f"{alone} of {len(reduced)} cells have one run: nothing says that it is tuned.")
+    if lost := len(found) - len(kept):
+        said.append(f"{lost} cells are left out: of every setting some run diverged.")
+    return reduced, said
+
+
+def _pairing(others: pd.DataFrame, cell: pd.Series[int], chosen: list[str], seeds: list[str]) -> str:
+    """The column of seeds, where it tells all runs of a setting apart and its values come back; else nothing."""
+    for name in seeds:
+        runs = others[[*chosen, name]].assign(cell=cell)
+        if not runs.duplicated().any() and others[name].nunique() <= len(others) // 2:
+            return name
+    return ""

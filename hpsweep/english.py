@@ -1,0 +1,23 @@
+"""Words in messages that follow a number or a noun: 1 trial is, 2 trials are; an init std, a learning rate."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """1 trial, 2 trials, 1,200 trials: a number with its noun. `plural` where an s is not enough."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def are(number: int) -> str:
+    """The verb after so many."""
+    return "is" if number == 1 else "are"
+
+
+def have(number: int) -> str:
+    """The verb after so many."""
+    return "has" if number == 1 else "have"
+
+
+def with_article(noun: str) -> str:
+    """An init std, a learning rate: by the letter, which is how the names of hyperparameters sound."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"

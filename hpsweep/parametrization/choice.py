@@ -1,0 +1,289 @@
+"""Which kind every tensor is, from what modules and widths say of its uses; and the questions that these leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from torch import nn
+
+from hpsweep.parametrization.initial import AsBuilt
+from hpsweep.parametrization.remedies import Question
+from hpsweep.parametrization.roles import groups_grow, role, summed_axis, words_of
+from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
+
+if TYPE_CHECKING:
+    from hpsweep.parametrization.kinds import Use
+
+_TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", "position", "positions", "query"}
+_TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
+_INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
+_HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
+_ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
+_FORTH, _BACK = (
+    {"up", "gate", "in", "input", "wi", "fc1", "w1", "w3", "v1"},
+    {"down", "out", "output", "wo", "fc2", "w2"},
+)
+"""Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
+
+
+class Guess(NamedTuple):
+    """What modules and widths say of one tensor."""
+
+    kinds: frozenset[str]  # of its uses; see `roles.role`
+    readouts: tuple[str, ...]  # the names of its uses as a readout
+    axis: int | None  # of the fan-in
+    groups: float | None  # of a convolution whose groups grow, their number over the base's
+
+    @classmethod
+    def of(
+        cls, places: tuple[Use, ...], theirs: Sequence[Mapping[str, Use]], widths: list[int], given_axis: int | None
+    ) -> Guess:
+        """That of one tensor; `theirs` are the uses in base and delta, by name."""
+        shape = tuple(parameter_of(places[0]).shape)
+        if given_axis is not None and not 0 <= given_axis < len(shape):
+            raise ValueError(
+                f"fan_in_axis of {places[0].name!r} is {given_axis}; its shape is {shape}: give an axis from 0 to "
+                f"{len(shape) - 1}."
+            )
+        others = {use.name: [of[use.name] for of in theirs] for use in places}
+        axes = [summed_axis(use, others[use.name]) if given_axis is None else given_axis for use in places]
+        kinds = [
+            role(use, others[use.name], axis, widths, given_axis=given_axis is not None)
+            for use, axis in zip(places, axes, strict=True)
+        ]
+        readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
+        known = {axis for axis in axes if axis is not None}
+        if not known and len(shape) > 1 and len(widths) == 1:
+            known = {widths[0]}  # all that a readout could sum over
+        axis = known.pop() if len(known) == 1 else None
+        return cls(frozenset(kinds), readouts, axis, groups_grow(places[0], others[places[0].name]))
+
+
+def choose(
+    places: Mapping[str, tuple[Use, ...]],
+    guesses: Mapping[str, Guess],
+    given: Mapping[str, Kind | None],
+    widths: Mapping[str, list[int]],
+    built: AsBuilt,
+) -> tuple[dict[str, Kind], dict[str, Question]]:
+    """Kinds by name, and for every tensor without one the question that it leaves.
+
+    Among several linear layers to the outside, only one that is tied to an embedding is surely the readout: a key
+    projection or an adapter whose fan-out does not grow looks the same. Likewise for several from the outside.
+    """
+    chosen: dict[str, Kind] = {name: kind for name, kind in given.items() if kind is not None}
+    questions: dict[str, Question] = {}
+    tied = {name for name, guess in guesses.items() if guess.kinds == {"embedding", "readout"}}
+    alike = {
+        kind: [name for name, guess in guesses.items() if guess.kinds == {kind} and name not in chosen]
+        for kind in ("readout", "input")
+    }
+    has_readout = bool(tied or alike["readout"] or "readout" in chosen.values())
+    inputs = _inputs(places, guesses, alike["input"])
+    for name, guess in guesses.items():
+        if name in chosen:
+            continue
+        shape = tuple(parameter_of(places[name][0]).shape)
+        kind = next(iter(guess.kinds)) if len(guess.kinds) == 1 else ""
+        if name in tied or ("embedding" in guess.kinds and not widths[name]):
+            chosen[name] = "embedding"
+        elif kind in get_args(Kind) and kind != "readout":
+            chosen[name] = kind  # type: ignore[assignment]
+        elif kind == "readout" and alike["readout"] == [name] and not tied:
+            chosen[name] = "readout"
+        elif kind == "router" and has_readout:
+            chosen[name] = "hidden"
+        elif kind == "input" and name in inputs:
+            chosen[name] = "embedding"
+        elif kind in ("readout", "router", "input"):
+            questions[name] = _end_or_within("readout" if kind == "router" else kind, name, guesses, places)
+        else:
+            questions[name] = _unknown(name, shape, widths[name], built)
+    return chosen, questions
+
+
+def _inputs(places: Mapping[str, tuple[Use, ...]], guesses: Mapping[str, Guess], candidates: list[str]) -> set[str]:
+    """The layers from a fixed size to a width that are surely given data.
+
+    The one such layer of a model that looks nothing up; or one that comes before every matrix of its tower that sums
+    over a width, where no layer of the model returns the size that it is given. Layers with one pattern go together.
+    """
+    looked_up = any("embedding" in guess.kinds for guess in guesses.values())
+    if len(candidates) == 1 and not looked_up:
+        return set(candidates)
+    summing = [name for name, guess in guesses.items() if guess.kinds & {"hidden", "readout", "router"}]
+    order = {name: i for i, name in enumerate(guesses)}
+    returned = {_fixed_size(places[name][0], guesses[name]) for name in summing if guesses[name].kinds == {"readout"}}
+    doubted = set()
+    for name in candidates:
+        if _fixed_size(places[name][0], guesses[name]) in returned or not _first(name, summing, order):
+            doubted.add(_layered(name))
+    return {name for name in candidates if _layered(name) not in doubted}
+
+
+def _first(name: str, summing: list[str], order: Mapping[str, int]) -> bool:
+    """Whether no matrix that sums over a width comes before it in the smallest module with any, and in lists."""
+    parts = name.split(".")
+    found = False
+    for n in range(len(parts) - 2, -1, -1):
+        prefix = "".join(f"{part}." for part in parts[:n])
+        inside = [other for other in summing if other.startswith(prefix)]
+        innermost = bool(inside) and not found
+        if (innermost or parts[n].isdigit()) and any(order[other] < order[name] for other in inside):
+            return False
+        found = found or bool(inside)
+    return True
+
+
+def _fixed_size(use: Use, guess: Guess) -> int | None:
+    """The size that does not grow, of a layer between it and a width."""
+    shape = tuple(parameter_of(use).shape)
+    if guess.axis is None:
+        return None
+    if guess.kinds == {"input"}:
+        return shape[guess.axis]
+    return math.prod(size for axis, size in enumerate(shape[:2]) if axis != guess.axis)
+
+
+def _layered(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def _end_or_within(
+    kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]
+) -> Question:
+    """The question of a layer between a width and a fixed size."""
+    end: Kind = "embedding" if kind == "input" else "readout"
+    outside = "a width to a fixed size, and is not the only one"
+    if kind == "input":
+        outside = "a fixed size to a width, and need not be the first"
+    return Question(
+        f"maps from {outside}: kinds={{PATTERN: {end!r}}} if it is an end of the model, or 'hidden' if it lies within",
+        "hidden" if _likely_within(kind, name, guesses, places) else end,
+    )
+
+
+def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
+    """Whether such a layer lies within the model, most likely: by its name; or as one of two layers between which the
+    fixed size lies; or by the matrices before it, or those of its block.
+    """
+    if words_of(name) & (_INPUTS if kind == "input" else _HEADS):
+        return False
+    opposite = "readout" if kind == "input" else "input"
+    size = _fixed_size(places[name][0], guesses[name])
+    for other, guess in guesses.items():
+        if guess.kinds == {opposite} and _fixed_size(places[other][0], guess) == size:
+            return True
+    summing = [other for other, guess in guesses.items() if guess.kinds & {"hidden", "readout", "router"}]
+    if kind == "input":
+        return not _first(name, summing, {other: i for i, other in enumerate(guesses)})
+    parts = name.split(".")
+    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
+    block = ".".join(parts[: numbered[-1] + 1]) + "." if numbered else None
+    in_block = block is not None and any(other.startswith(block) and other != name for other in summing)
+    return in_block or bool(words_of(name) & _ATTENTION)
+
+
+def _unknown(name: str, shape: tuple[int, ...], widths: list[int], built: AsBuilt) -> Question:
+    """The question of a tensor of no known layer."""
+    words = words_of(name)
+    drawn = built.drawn(name)
+    token = bool(words & _TOKENS) and not words & {"bias", "relative"} and drawn is not False
+    if len(shape) < 2:
+        return Question(
+            "is a gain, a bias or a token: kinds={PATTERN: 'keep'} (it begins as it is built), 'norm' or 'bias'; or "
+            "'embedding' for a token, which is drawn",
+            "embedding" if token else "keep",
+        )
+    if len(widths) > 1:
+        axis = _likely_axis(words, shape, widths)
+        sizes = ", ".join(f"{i} sums over {shape[i]}" for i in widths)
+        return Question(
+            f"sums over an unknown dimension: fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})", None, axis
+        )
+    likely: Kind = "embedding" if widths else "hidden"
+    if words & _HEADS and not widths:
+        likely = "readout"
+    if not token and (drawn is False or "bias" in words):
+        likely = "keep"
+    return Question(
+        f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
+        "end of the model, or 'hidden' if it lies within; 'keep' if nothing is summed over and it begins as built",
+        likely,
+    )
+
+
+def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int]) -> int:
+    """The last width, unless the tensor's name says whether it leads to the wider of two or back."""
+    first, last = widths[0], widths[-1]
+    if len(widths) == 2 and shape[first] != shape[last]:
+        wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
+        if words & _FORTH and not words & _BACK:
+            return narrower
+        if words & _BACK and not words & _FORTH:
+            return wider
+    return last
+
+
+def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
+    """The question of a matrix of which nothing says what it sums over."""
+    if len(shape) < 2:
+        return Question(f"has no fan-in, which {kind!r} needs: kinds={{PATTERN: 'keep'}}, 'norm' or 'bias'", "keep")
+    axis = len(shape) - 1
+    return Question(
+        f"is {kind}, and sums over an unknown dimension: fan_in_axis={{PATTERN: {axis}}}, or another", kind, axis
+    )
+
+
+def begins(problem: str, kind: Kind) -> Question:
+    """The question of a tensor whose first values have a meaning, or cannot be seen."""
+    if "meta" in problem:
+        return Question(
+            f"{problem}: give base as a function or a configuration, which is built to see them; or kinds="
+            "{PATTERN: 'keep'} if they are loaded later",
+            "keep",
+        )
+    if kind in VECTORS:
+        told = (
+            "are not one constant: kinds={PATTERN: 'keep'} leaves them, 'bias' begins at 0, 'embedding' draws them, "
+            "as of a token"
+        )
+        return Question(told, "keep", seen=f"{problem}, which ")
+    told = (
+        "is no random draw: kinds={PATTERN: 'keep'} leaves it (lr x 1, no decay); or fill it with random numbers "
+        "before, and it is drawn"
+    )
+    return Question(told, "keep", seen=f"{problem}, which ")
+
+
+def missing_end(kinds: Mapping[str, str], guesses: Mapping[str, Guess]) -> str:
+    """What is wrong with a model of hidden matrices without an embedding before them or a readout behind, or ''.
+
+    Where model and base differ in an end's fixed size too, it looks like a width, and the end like a hidden matrix.
+    """
+    found = set(kinds.values())
+    if not found & set(SPARSE):
+        return ""
+    part = "or the model is a part of another, without that end: say so by partial=True."
+    if "embedding" not in found:
+        return (
+            "the plan would have no embedding: no tensor maps from a fixed size to a width. The base has another "
+            f"number of inputs (features) than the model; {part}"
+        )
+    tied = any(kinds.get(name) == "embedding" and guess.readouts for name, guess in guesses.items())
+    if "readout" not in found and not tied:
+        return (
+            "the plan would have no readout: no tensor maps from a width to a fixed size. The base has another number "
+            "of outputs (classes) than the model; or a tied readout is written as F.linear(x, token.weight), for which "
+            f"define an nn.Linear whose weight is tied; {part}"
+        )
+    return ""
+
+
+def parameter_of(use: Use) -> nn.Parameter:
+    """The parameter at a place."""
+    parameter = getattr(use.module, use.local)
+    assert isinstance(parameter, nn.Parameter)
+    return parameter

@@ -1,0 +1,83 @@
+"""What `wire_` says of factors that it could not read or set: which, why, and lines that can be pasted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+from torch import nn
+
+from hpsweep.parametrization.kinds import unwrapped
+from hpsweep.parametrization.patterns import patterns
+from hpsweep.parametrization.probe import UNSCALED, within
+from hpsweep.parametrization.reading import Reading
+from hpsweep.parametrization.record import Queries
+
+
+def complaint(wrong: Sequence[Reading], names: Sequence[str], model: nn.Module, queries: Queries) -> str:
+    """One line for all factors of which the same is to be said, and what ends the error."""
+    modules = dict(unwrapped(model).named_modules())
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for reading in wrong:
+        asked = "" if math.isnan(reading.expected) else f", which has to be {reading.expected:.6g}"
+        groups.setdefault((reading.kind, asked, _why(reading, modules, queries)), []).append(reading.name)
+    lines = []
+    for (kind, asked, why), alike in groups.items():
+        all_of_them = f" ({len(alike)} in all: {', '.join(patterns(alike, names))})" * (len(alike) > 1)
+        lines.append(f"  the {kind} factor of {alike[0] or 'the model itself'}{asked}: {why}{all_of_them}")
+    leave = patterns([reading.name for reading in wrong], names)
+    remedies = f"Set them in the model's own code, or leave them as they are by leave={leave!r}."
+    if layers := _query_layers(wrong, modules, queries):
+        remedies = f"Name the layers that return the queries, which are multiplied then: queries={layers!r}. {remedies}"
+    return "\n".join(
+        ["these factors of the forward pass are not as the rules ask, or cannot be read:", *lines, remedies]
+    )
+
+
+def _why(reading: Reading, modules: dict[str, nn.Module], queries: Queries) -> str:
+    """Why a factor is wrong, with what can be done about this one alone."""
+    is_attention, inside = reading.kind == "attention", [name for name in queries if within(reading.name, name)]
+    if is_attention and len(inside) > 1:
+        return f"queries= names {len(inside)} layers in it, {_last(inside)}: name the one that returns the queries"
+    if reading.why:
+        return reading.why
+    there = f"{reading.factor:.6g} is there, and could not be changed"
+    if not is_attention:
+        return there
+    if isinstance(modules[reading.name], nn.MultiheadAttention):
+        return f"{there}: nn.MultiheadAttention has no setting for it; with heads of one size at every width, leave it"
+    if inside:
+        return f"{there}: its queries are no multiple of what {inside[0]} returns"
+    return (
+        f"{there}; name the layers that return the queries, which are multiplied then: queries='*.q_proj', or "
+        f"queries={{'*.qkv': slice(0, width)}}; its layers are {_last(_layers(reading.name, modules))}"
+    )
+
+
+def _query_layers(wrong: Sequence[Reading], modules: dict[str, nn.Module], queries: Queries) -> list[str]:
+    """Patterns of the layers that, by their names, return the queries of attentions that a number there would set."""
+    layers = []
+    for reading in wrong:
+        settable = reading.kind == "attention" and (not reading.why or reading.why == UNSCALED)
+        if settable and not any(within(reading.name, name) for name in queries):
+            named = [name for name in _layers(reading.name, modules) if _returns_queries(name)]
+            layers += named if len(named) == 1 else []
+    return patterns(layers, modules)
+
+
+def _returns_queries(name: str) -> bool:
+    last = name.rpartition(".")[2].lower()
+    return last in ("q", "wq", "to_q", "query") or last.startswith("q_") or last.endswith(("_query", "query_proj"))
+
+
+def _layers(name: str, modules: dict[str, nn.Module]) -> list[str]:
+    """The modules with matrices in a module."""
+    return [
+        part
+        for part, module in modules.items()
+        if part != name and within(name, part) and any(p.dim() > 1 for p in module.parameters(recurse=False))
+    ]
+
+
+def _last(names: Collection[str]) -> str:
+    return ", ".join(name.rpartition(".")[2] for name in names) or "none"

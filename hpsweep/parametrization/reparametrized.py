@@ -1,0 +1,93 @@
+"""Layers whose weight in use is computed from other tensors: weight and spectral norm, orthogonal matrices, pruning.
+
+The rules are of the weight in use, and the optimizer trains what it is computed from, so that no plan has it right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+REMEDIES = {
+    "parametrization": "torch.nn.utils.parametrize.remove_parametrizations({module}, {tensor!r})",
+    "pruning": "torch.nn.utils.prune.remove({module}, {tensor!r})",
+    "weight norm": "torch.nn.utils.remove_weight_norm({module}, {tensor!r})",
+    "spectral norm": "torch.nn.utils.remove_spectral_norm({module}, {tensor!r})",
+}
+"""What computes a weight -> the call that leaves the weight itself."""
+
+
+def computed(model: nn.Module) -> list[tuple[str, str, str]]:
+    """(name of a module, name of its weight, what computes it: a key of `REMEDIES`) of all such weights."""
+    found = []
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            found += [(name, tensor, "parametrization") for tensor in module.parametrizations]
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, prune.BasePruningMethod):
+                found.append((name, hook._tensor_name, "pruning"))
+            elif isinstance(hook, WeightNorm):
+                found.append((name, hook.name, "weight norm"))
+            elif isinstance(hook, SpectralNorm):
+                found.append((name, hook.name, "spectral norm"))
+    return found
+
+
+def computed_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """What the names begin with of such weights, and of the tensors that they are computed from."""
+    found = []
+    for name, tensor, _ in computed(model):
+        inside = f"{name}." if name else ""
+        found += [f"{inside}{tensor}", f"{inside}parametrizations."]
+    return tuple(found)
+
+
+def refusal(model: nn.Module) -> str:
+    """Why a model with such weights has no plan, and the calls that leave plain ones; '' for one with plain weights."""
+    found = computed(model)
+    if not found:
+        return ""
+    name, tensor, how = found[0]
+    calls = "\n".join(f"  {call}" for call in _calls(found))
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    where = f"{name}.{tensor}" if name else tensor
+    return (
+        f"{where} is computed by a {how}{more}: neither the density nor the multipliers of a plan would be those of "
+        f"the weight in use. Leave plain weights, before parametrize and in a base that is a module too:\n{calls}"
+    )
+
+
+def plain(base: nn.Module) -> None:
+    """Leave plain weights in a base that was built here, as the model was made to have."""
+    for name, tensor, how in computed(base):
+        module = base.get_submodule(name)
+        if how == "parametrization":
+            parametrize.remove_parametrizations(module, tensor)
+        elif how == "pruning":
+            prune.remove(module, tensor)  # type: ignore[no-untyped-call]
+        elif how == "weight norm":
+            nn.utils.remove_weight_norm(module, tensor)
+        else:
+            nn.utils.remove_spectral_norm(module, tensor)
+
+
+def _calls(found: Iterable[tuple[str, str, str]]) -> list[str]:
+    """One call for every weight, or one loop for several of a kind."""
+    by_kind: dict[tuple[str, str], list[str]] = {}
+    for name, tensor, how in found:
+        names = by_kind.setdefault((how, tensor), [])
+        if name not in names:
+            names.append(name)
+    calls = []
+    for (how, tensor), names in by_kind.items():
+        if len(names) == 1:
+            module = f"model.get_submodule({names[0]!r})"
+            calls.append(REMEDIES[how].format(module=module, tensor=tensor))
+        else:
+            call = REMEDIES[how].format(module="model.get_submodule(name)", tensor=tensor)
+            calls.append(f"for name in {names!r}: {call}")
+    return calls

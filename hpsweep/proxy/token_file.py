@@ -1,0 +1,336 @@
+"""Files of token ids: memory-mapped, and checked to be what the source says that they are.
+
+A file of bare ids does not say how wide they are, in which order their bytes come, or whether a header stands before
+them. Read wrongly, most are ids of the same vocabulary again, and nothing fails. So every known header is looked for,
+every id is compared with the vocabulary, and what ids of another width or byte order look like is recognised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+
+DTYPES = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4"}
+"""How ids can be stored."""
+
+CHUNK = 2**22  # tokens looked at together, so that a memory map never has to fit into memory
+
+_SAMPLE = 2**20  # tokens of which the bytes are counted
+_FEW = 256  # fewer tokens than that say nothing of how they were stored
+_PRACTICALLY_ALL = 0.999
+_HIGH_HALF = 16  # the most that the high half of an id is, of a vocabulary of a million
+_ENTROPY_APART = 1.0  # bits by which the low byte of an id is the poorer one only if the bytes are swapped
+
+_LLM_C_HEADER = 1024  # bytes: 256 numbers of 32 bits, of which the first three are magic, version and count
+_LLM_C_TOKENS = {20240520: {1: "uint16"}, 20240801: {7: "uint32"}}
+_LLM_C_OTHERS = {
+    20240522: "an evaluation set",
+    20240326: "a model",
+    20240327: "a training state",
+    20240328: "a tokenizer",
+}
+_MEGATRON_IDS = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float64", 7: "float32", 8: "uint16"}
+
+MAGIC: dict[bytes, tuple[str, str]] = {
+    b"\x1f\x8b\x08": ("compressed by gzip", "decompress it: gzip -d"),
+    b"BZ": ("compressed by bzip2", "decompress it: bzip2 -d"),
+    b"\xfd7zXZ\x00": ("compressed by xz", "decompress it: xz -d"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it: zstd -d"),
+    b"\x04\x22\x4d\x18": ("compressed by lz4", "decompress it: lz4 -d"),
+    b"PK\x03\x04": ("a zip archive, as .npz and torch.save write", "take out what is in it"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "take out what is in it"),
+    b"\x93NUMPY": ("a .npy array", "write its ids bare: numpy.load(path).astype('<u4').tofile('ids.bin')"),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", "write its ids bare: array.astype('<u4').tofile('ids.bin')"),
+    b"PAR1\x15": ("a Parquet file", "write parquet:PATH?column=NAME for a column of text"),
+    b"ARROW1\x00\x00": ("an Arrow file", "write it as Parquet, and parquet:PATH?column=NAME for a column of text"),
+    b"MMIDIDX\x00\x00": ("the index of Megatron", "give the .bin beside it"),
+    b"TNTIDX\x00\x00": ("the index of fairseq", "give the .bin beside it"),
+    b"LITPKDS\x01\x00": (
+        "a packed data set of lit-gpt, with headers",
+        "write its ids bare: array.astype('<u4').tofile('ids.bin')",
+    ),
+    b"\x80\x02\x8a\x0a": ("a file of torch.save", "write its ids bare: tensor.numpy().astype('<u4').tofile('ids.bin')"),
+    b"version https://git-lfs": ("a pointer of Git LFS, not the data", "fetch it: git lfs pull"),
+}
+"""First bytes of files that hold neither bare ids nor text: what they are, and the remedy."""
+
+
+_BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # the first block, or the end of an empty stream
+
+
+class Ids(NamedTuple):
+    """The ids of a file, with what a reader should know about them."""
+
+    tokens: Tokens
+    notes: list[str]
+
+
+def magic_of(head: bytes) -> bytes | None:
+    """The known first bytes that a file begins with."""
+    found = next((magic for magic in MAGIC if head.startswith(magic)), None)
+    return found if found != b"BZ" or head[4:10] in _BZIP2_BLOCKS else None  # text may begin with BZ as well
+
+
+def is_text(head: bytes) -> bool:
+    """Whether bytes are all printable ASCII, tabs or line ends."""
+    return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
+
+
+def check_file(path: Path) -> None:
+    """Raise ValueError for what is no regular file, such as a pipe that would be waited for."""
+    if path.is_file():
+        return
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path.absolute()} is a link to {path.readlink()}, which does not exist; mend the link.")
+    if path.is_dir():
+        raise ValueError(f"{path.absolute()} is a folder; give one file.")
+    if path.exists():
+        raise ValueError(f"{path.absolute()} is a pipe or a device; write what comes out of it into a file.")
+    raise ValueError(f"{path.absolute()} is no file; check the path.")
+
+
+def read_ids(path: Path, dtype: str, vocabulary: int) -> Ids:
+    """The token ids in a file, every one checked to be below `vocabulary`; a header of llm.c is left out.
+
+    Raises ValueError for a header of another tool, for ids of another width or byte order, and for a file that holds
+    one id alone.
+    """
+    item = np.dtype(DTYPES[dtype]).itemsize
+    if vocabulary > 256**item:
+        raise ValueError(
+            f"vocabulary is {vocabulary}, and {dtype} holds ids below {256**item}: those above have wrapped. Write the "
+            f"ids as uint32, or state a vocabulary of at most {256**item} if they all are below it."
+        )
+    check_file(path)
+    with path.open("rb") as file:
+        head = file.read(_LLM_C_HEADER)
+    size = path.stat().st_size
+    _check_head(path, head, dtype)
+    _check_megatron(path, dtype)
+    skipped = _llm_c_header(path, head, dtype, size)
+    if size == skipped or (size - skipped) % item:
+        raise ValueError(
+            f"{path} has {size - skipped} bytes; {dtype} takes a positive multiple of {item}. Check dtype and file."
+        )
+    tokens: Tokens = np.asarray(np.memmap(path, dtype=DTYPES[dtype], mode="r", offset=skipped))
+    highest = _check_ids(path, tokens, dtype, vocabulary)
+    return Ids(tokens, _notes(path, tokens, highest, vocabulary))
+
+
+def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
+    """(position, tokens) of the parts that are looked at together."""
+    for start in range(0, len(tokens), CHUNK):
+        yield start, tokens[start : start + CHUNK]
+
+
+# --- headers ---
+
+
+def _check_head(path: Path, head: bytes, dtype: str) -> None:
+    if magic := magic_of(head):
+        what, remedy = MAGIC[magic]
+        raise ValueError(f"{path} is {what}, not bare token ids: {remedy}.")
+    if dtype != "uint8" and len(head) >= 64 and is_text(head):
+        raise ValueError(f"{path} is text ({head[:20]!r}...), not token ids: write text:PATH, or give the file of ids.")
+
+
+def _check_megatron(path: Path, dtype: str) -> None:
+    """Raise ValueError where the .idx beside a .bin says that ids are stored otherwise."""
+    index = path.with_suffix(".idx")
+    if path.suffix == ".idx" or not index.is_file():
+        return
+    with index.open("rb") as file:
+        head = file.read(18)
+    if len(head) < 18 or not head.startswith(b"MMIDIDX\x00\x00"):
+        return
+    stored = _MEGATRON_IDS.get(head[17], "unknown")
+    if stored.removeprefix("u") == dtype.removeprefix("u"):
+        return
+    remedy = _as_dtype(stored)
+    raise ValueError(f"{path} holds {stored}, as {index.name} beside it says, and the source says {dtype}: {remedy}.")
+
+
+def _as_dtype(stored: str) -> str:
+    """How to read ids that are stored so."""
+    bare = f"u{stored.removeprefix('u')}"
+    if bare in DTYPES:
+        return f"state dtype={bare}"
+    return f"write them as uint32: numpy.fromfile(path, '{stored}').astype('<u4').tofile('ids.bin')"
+
+
+def _llm_c_header(path: Path, head: bytes, dtype: str, size: int) -> int:
+    """The bytes of the header that llm.c writes before its ids, which says how many there are: 1024, or 0."""
+    if len(head) < 12:
+        return 0
+    magic, version, count = (int(number) for number in np.frombuffer(head[:12], "<i4"))
+    if magic in _LLM_C_OTHERS and 0 < version < 100:
+        raise ValueError(f"{path} is {_LLM_C_OTHERS[magic]} of llm.c (magic number {magic}), not training tokens.")
+    if magic not in _LLM_C_TOKENS or not 0 < version < 100:
+        return 0
+    stored = _LLM_C_TOKENS[magic].get(version)
+    if stored is None:
+        raise ValueError(f"{path} has the header of llm.c ({magic}) with version {version}, which is unknown here.")
+    if stored != dtype:
+        raise ValueError(
+            f"{path} has the header of llm.c ({magic}), whose ids are {stored}, and the source says {dtype}: "
+            f"state dtype={stored}."
+        )
+    if _LLM_C_HEADER + count * np.dtype(DTYPES[stored]).itemsize != size:
+        raise ValueError(
+            f"{path} has the header of llm.c, which says {count} tokens of {stored}, and {size} bytes: it was cut "
+            "short, or is another file. Fetch or write it again."
+        )
+    return _LLM_C_HEADER
+
+
+# --- ids ---
+
+
+def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
+    """The highest id. Raises ValueError for an id beyond the vocabulary, a file of one id, and ids of another width."""
+    lowest, highest = math.inf, -1
+    for start, chunk in chunks(tokens):
+        if (top := int(chunk.max())) >= vocabulary:
+            first = int(np.argmax(chunk >= vocabulary))
+            raise ValueError(
+                f"{path}: token id {chunk[first]} at position {start + first} is not below vocabulary {vocabulary}. "
+                f"State the vocabulary and dtype that the file was written with{_otherwise(path, tokens, vocabulary)}."
+            )
+        lowest, highest = min(lowest, int(chunk.min())), max(highest, top)
+    if len(tokens) < _FEW:
+        return highest
+    if lowest == highest:
+        raise ValueError(f"{path}: all {len(tokens)} ids are {highest}: it was never filled. Write it again.")
+    _check_width(path, tokens[:CHUNK], dtype)
+    return highest
+
+
+def _check_width(path: Path, sample: Tokens, dtype: str) -> None:
+    """Raise ValueError where practically all of every second id are 0: the high halves of ids twice as wide."""
+    zeros = np.array([(sample[k::4] == 0).mean() for k in range(4)])  # by position modulo 4
+    empty = zeros > _PRACTICALLY_ALL
+    if not (empty[1] and empty[3]) and not (empty[0] and empty[2]):
+        return
+    if zeros.min() > 0.9:
+        return  # nearly all ids are 0, wherever they stand
+    item = np.dtype(DTYPES[dtype]).itemsize
+    wider = item * (4 if empty.sum() == 3 else 2)
+    part = "3 of every 4 ids are" if empty.sum() == 3 else "every second id is"
+    if not empty[1]:
+        remedy = f"big-endian: numpy.fromfile(path, '>u{wider}').astype('<u4').tofile('ids.bin')"
+    else:
+        remedy = _as_dtype(f"int{8 * wider}")
+    text = ", or UTF-16 text" if item == 1 else ""
+    raise ValueError(f"{path}: {part} 0 as {dtype}, so that it holds ids of {wider} bytes{text}: {remedy}.")
+
+
+def _otherwise(path: Path, tokens: Tokens, vocabulary: int) -> str:
+    """Of an id that is too large: how the file would have to be read for all ids to be below the vocabulary."""
+    item = tokens.dtype.itemsize
+    raw = tokens[: _SAMPLE // 8 * 8]
+    usable = len(raw) * item // 8 * 8
+    data = raw.tobytes()[:usable]
+    if len(data) < 2 * _FEW:
+        return ""
+    if item > 1 and int(raw.byteswap().max()) < vocabulary:
+        order = f"numpy.fromfile(path, '>u{item}').astype('<u{item}').tofile('ids.bin')"
+        return f"; with the bytes swapped all of the first {len(raw)} ids are below it: it is big-endian, {order}"
+    if item == 4 and int(np.frombuffer(data, "<u2").max()) < vocabulary:
+        return f"; as uint16 all of the first {len(data) // 2} ids are below it"
+    signed = raw.view("<i4") if item == 4 else raw
+    if signed.min() < 0 and signed.max() < vocabulary:
+        return f" (as int32 it is {int(signed.min())}: take out what masks or pads)"
+    return ""
+
+
+# --- what a reader should know ---
+
+
+def _notes(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[str]:
+    if len(tokens) < 16 * _FEW:
+        return []
+    found, sample = [], np.asarray(tokens[:_SAMPLE])
+    if 256 < vocabulary <= len(tokens) and highest < vocabulary // 2:
+        bytes_ = ": they look like bytes" if highest < 256 else ""
+        found.append(f"{path}: the highest of {len(tokens)} ids is {highest}, of a vocabulary of {vocabulary}{bytes_}.")
+    if sample.dtype.itemsize == 2 and _swapped(sample):
+        found.append(
+            f"{path}: low bytes of the ids vary less than high ones, as in a big-endian file. If it is one, write it "
+            "anew: numpy.fromfile(path, '>u2').astype('<u2').tofile('ids.bin')."
+        )
+    if half := _halves(sample):
+        wider = 2 * sample.dtype.itemsize
+        found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
+    if period := _period(sample):
+        found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
+    if (tail := _tail(tokens)) > max(_FEW, len(tokens) // 100):
+        found.append(
+            f"{path}: the last {tail} of {len(tokens)} ids are all {tokens[-1]}: was the file filled to its end?"
+        )
+    return found
+
+
+def _halves(sample: Tokens) -> str:
+    """In words, where every second id is small and the others are not."""
+    first, second = sample[0::2], sample[1::2]
+    for small, large in ((first, second), (second, first)):
+        if small.max() <= _HIGH_HALF and np.median(large) > 256:
+            return f"every second id is at most {small.max()}, and the others are not"
+    return ""
+
+
+def _swapped(sample: Tokens) -> bool:
+    low, high = sample.view(np.uint8).reshape(-1, 2).T
+    return _entropy(low) + _ENTROPY_APART < _entropy(high)
+
+
+def _entropy(values: Tokens) -> float:
+    """Bits per value."""
+    part = np.bincount(values, minlength=256) / len(values)
+    part = part[part > 0]
+    return float(-(part * np.log2(part)).sum())
+
+
+def _period(sample: Tokens) -> int:
+    """The shortest period below a quarter of the sample that it repeats with, or 0."""
+    start = sample[:64].tobytes()
+    data, item = sample.tobytes(), sample.dtype.itemsize
+    at = data.find(start, item)
+    while 0 < at < len(data) // 4:
+        if at % item == 0 and data[at:] == data[:-at]:
+            return at // item
+        at = data.find(start, at + 1)
+    return 0
+
+
+def _tail(tokens: Tokens) -> int:
+    """How many ids at the end are equal."""
+    size = 0
+    for start in range(len(tokens), 0, -CHUNK):
+        chunk = tokens[max(start - CHUNK, 0) : start]
+        other = np.flatnonzero(chunk != tokens[-1])
+        if len(other):
+            return size + len(chunk) - 1 - int(other[-1])
+        size += len(chunk)
+    return size
+
+
+def check_apart(train: Tokens, validation: Tokens) -> None:
+    """Raise ValueError where the validation tokens are the training ones, or their beginning or end."""
+    n = len(validation)
+    if n < _FEW or n > len(train):
+        return
+    for where, part in (("beginning", train[:n]), ("end", train[len(train) - n :])):
+        if all(np.array_equal(a, b) for (_, a), (_, b) in zip(chunks(part), chunks(validation), strict=True)):
+            what = "all" if n == len(train) else f"the {where}"
+            raise ValueError(
+                f"the {n} validation tokens are {what} of the training tokens: give a file that is not trained on, or "
+                "none, to hold out the last tenth."
+            )

@@ -1,0 +1,56 @@
+"""How long a worker may be silent before it is taken to hang: by the silences of all workers before.
+
+An engine speaks after every step, or after half a second of steps, and between batches of held-out sequences. Hence a
+silence is a step, or what comes before the first one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpsweep.parametrization import count
+from hpsweep.sweep.worker import Ensemble
+
+FACTOR = 20.0
+"""A silence so many times as long as the longest before, of trials of its shape and density, is a hang,"""
+LEAST_SECONDS = 30.0
+"""if it is at least so long: a machine may swap, or a file server pause."""
+FIRST_SECONDS = 600.0
+"""Before anything has been heard of a shape, a silence may be so long,"""
+SLOWEST = 1e8
+"""or as long as the first step takes at so many FLOP/s, a hundredth of what a slow core does."""
+START_SECONDS = 600.0
+"""A process may take so long to start: libraries may lie on a slow file server."""
+
+_VOCABULARY = 50_000  # at least as large as those of most data, which are not read for this
+
+
+class Pace:
+    """The longest silence so far, by shape and density. `speaks`: the trainer is known to speak at each step."""
+
+    def __init__(self, *, speaks: bool) -> None:
+        self.speaks = speaks
+        self.silences: dict[tuple[Any, ...], float] = {}
+
+    def heard(self, ensemble: Ensemble, silence: float) -> None:
+        """Take the seconds that passed before a word about an ensemble."""
+        self.silences[_key(ensemble)] = max(silence, self.longest(ensemble))
+
+    def longest(self, ensemble: Ensemble) -> float:
+        """The longest silence of ensembles like this one, seconds; 0 if nothing has been heard of any."""
+        return self.silences.get(_key(ensemble), 0.0)
+
+    def limit(self, ensemble: Ensemble, started: bool) -> float:
+        """Seconds of silence beyond which a worker hangs that trains the ensemble, or that still starts."""
+        if not started:
+            return START_SECONDS
+        if _key(ensemble) in self.silences:
+            return max(LEAST_SECONDS, FACTOR * self.longest(ensemble))
+        flops = sum(count.flops_dense(trial, _VOCABULARY) for trial in ensemble)
+        # a trainer that may say nothing before the end is given the time of the whole ensemble
+        return max(FIRST_SECONDS, flops / SLOWEST / (ensemble[0].total_steps if self.speaks else 1))
+
+
+def _key(ensemble: Ensemble) -> tuple[Any, ...]:
+    """What a step's time goes by; of trials that are trained together the densest counts."""
+    return ensemble[0].shape, max(trial.density for trial in ensemble)

@@ -1,0 +1,35 @@
+"""Text that is shown to people: nothing in it can steer a terminal, and no value fills the screen."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+_LONGEST = 80  # characters of a value in a message
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's control, format, surrogate and separator characters
+
+
+def visible(text: str) -> str:
+    """The text with whatever could steer a terminal as escapes, such as \\x1b; tabs and line breaks stay.
+
+    Terminals obey control characters; format characters show text in another order than it has; surrogates, which stand
+    for bytes of file names that are no text, cannot be written at all.
+    """
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if steers(c) and c not in "\n\t" else c for c in text)
+
+
+def steers(text: str) -> bool:
+    """Whether any of the characters is more than a sign on the screen."""
+    return not text.isprintable() and any(unicodedata.category(c) in _STEERING for c in text)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: Python's text of it, cut where it is long."""
+    if isinstance(value, int) and value.bit_length() > 8 * _LONGEST:  # Python refuses to write thousands of digits
+        return f"an integer of {value.bit_length()} bits"
+    text = visible(repr(value))
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}... ({len(text)} characters)"

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from hpsweep.analysis.cells import Cells, Floats, noise_growth
 
-SKEW = 0.8
-"""Root mean square of the skew of 141 published learning-rate slices, per octave."""
+SKEW = 1.0
+"""Standard deviation of the skew, per octave; .8 on 141 published learning-rate slices, a tenth of them beyond 1.15."""
 
 MISFIT = 0.2
 """Standard deviation of a loss about such a curve, as a fraction of its rise above the lowest cell."""
@@ -230,9 +230,10 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
     place = places_of(cells.x[start] - cells.x[centre], cells.x[end] - cells.x[centre])
     found = curves(points, place, _SKEWS)
     best, skew = _best(points, place, found.misfit)
+    place = np.unique(np.append(place, best))
     misfit = curves(points_of(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
-    limit = min(found.misfit.min(), misfit.min()) + LIMIT**2
-    agrees = np.flatnonzero(misfit <= limit)
+    off = np.sqrt(misfit - min(found.misfit.min(), misfit.min()))  # in standard errors
+    agrees = np.flatnonzero(off <= LIMIT)
     weights, steepness = _lowest(points, best, skew)
     spread = np.zeros(len(cells.x))
     spread[index] = weights
@@ -243,8 +244,8 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
         lowest_se=_error(found) if len(index) > 2 else math.sqrt(variance[centre]),
         weights=spread,
         curvature=float(steepness * rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
-        low=float(cells.x[centre] + _crossing(place[::-1], misfit[::-1] - limit, len(place) - 1 - agrees[0])),
-        high=float(cells.x[centre] + _crossing(place, misfit - limit, agrees[-1])),
+        low=float(cells.x[centre] + _crossing(place[::-1], off[::-1] - LIMIT, len(place) - 1 - agrees[0])),
+        high=float(cells.x[centre] + _crossing(place, off - LIMIT, agrees[-1])),
         open_below=bool(agrees[0] == 0) and below is None,
         open_above=bool(agrees[-1] == len(place) - 1) and above is None,
     )

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpsweep.analysis.cells import Cells, Floats, noise_growth, once, two_way
-from hpsweep.analysis.fit import LIMIT, centres, window
+from hpsweep.analysis.fit import LIMIT, MISFIT, centres, window
 
 ASSUMED_NOISE = 0.005
 """Standard deviation of one run's loss, nats/token, where nothing measures it."""
@@ -32,7 +32,7 @@ PRIOR_DF = 4
 FEWEST = 3
 """Groups whose residuals make a pooled noise; with fewer it is ASSUMED_NOISE."""
 
-_REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
+_REACH = 2.4  # octaves around the minimum whose runs say how large the noise is
 
 
 class Noise(NamedTuple):
@@ -158,7 +158,10 @@ def _by_seeds(cells: Cells) -> _Squares:
 
 @once
 def _by_residuals(cells: Cells) -> _Squares:
-    """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say."""
+    """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say.
+
+    A curve is no cubic: beside a noise of ASSUMED_NOISE, MISFIT of what a cell lies above the lowest is left to it.
+    """
     if not cells.finite.any():
         return _NOTHING
     centre = int(centres(cells.adjusted[None], cells.finite)[0])
@@ -166,7 +169,8 @@ def _by_residuals(cells: Cells) -> _Squares:
     index = window(cells, centre, _REACH, (ASSUMED_NOISE * growth) ** 2 / np.maximum(cells.n, 1)).fitted
     if len(index) <= 4:
         return _NOTHING
-    weight = np.sqrt(cells.n[index]) / growth[index]
+    above = cells.adjusted[index] - cells.adjusted[index].min()
+    weight = 1 / np.hypot(growth[index] / np.sqrt(cells.n[index]), MISFIT * above / ASSUMED_NOISE)
     powers = np.vander(cells.x[index] - cells.x[centre], 4) * weight[:, None]
     target = cells.adjusted[index] * weight
     residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]

@@ -59,7 +59,7 @@ def samples(trial: Trial, seconds: float) -> tuple[Path, npt.NDArray[np.int64]]:
     library.native_sample(0)
     first = ctypes.POINTER(ctypes.c_long)()
     taken = library.native_samples(ctypes.byref(first))
-    return Path(library._name), np.ctypeslib.as_array(first, (taken, library.native_sample_depth())).copy()
+    return Path(library._name).resolve(), np.ctypeslib.as_array(first, (taken, library.native_sample_depth())).copy()
 
 
 def frames(library: Path, addresses: list[int]) -> dict[int, list[tuple[str, str]]]:

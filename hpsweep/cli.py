@@ -23,6 +23,7 @@ from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
 from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import (
+    Visible,
     concat,
     frame_of,
     in_bits,
@@ -53,7 +54,7 @@ _OF_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAM
 def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
     """The exit status of a command: 0, 2 for wrong input, 130 if interrupted. `train` is another trainer, for tests."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with speaking():
+    with speaking() as out:
         arguments = parser().parse_args(words)
         absent = Path(sys.argv[0]).name == "hpsweep" and not shutil.which("hpsweep")  # called by its path, as make does
         name = sys.argv[0] if absent else "hpsweep"
@@ -62,10 +63,10 @@ def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
             warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
-            return _status_of(arguments)
+            return _status_of(arguments, out)
 
 
-def _status_of(arguments: argparse.Namespace) -> int:
+def _status_of(arguments: argparse.Namespace, out: Visible) -> int:
     """The exit status of the verb, and on stderr what stopped it."""
     try:
         status = VERBS[arguments.verb](arguments) or 0
@@ -90,7 +91,7 @@ def _status_of(arguments: argparse.Namespace) -> int:
     except OSError as error:
         if error.errno is None:  # raised by a library, with a meaning of its own
             raise
-        if not _can_print():
+        if error is out.fault:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             say(f"the output could not be written: {error.strerror}.")
             return 1
@@ -99,15 +100,6 @@ def _status_of(arguments: argparse.Namespace) -> int:
         say(f"{line}. What is stored stays; then: {arguments.command}")
         return 2 if error.errno in _OF_PATHS else 1
     return status
-
-
-def _can_print() -> bool:
-    """Whether stdout takes what was printed."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return False
-    return True
 
 
 def _is_ours(error: ValueError) -> bool:

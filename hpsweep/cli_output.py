@@ -25,32 +25,48 @@ if TYPE_CHECKING:
 _LONGEST = 4000  # characters of a message
 
 
-class _Visible(io.TextIOBase):
+class Visible(io.TextIOBase):
     """A stream that shows what could steer a terminal as escapes, and what its encoding does not have too."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self.fault: OSError | None = None  # what the stream raised, such as where it is a file on a full disk
 
     def write(self, text: str) -> int:
-        self.stream.write(visible(text))
+        """Write the text, shown."""
+        with self._noticing():
+            self.stream.write(visible(text))
         return len(text)
 
     def flush(self) -> None:
-        self.stream.flush()
+        """Hand on what was written."""
+        with self._noticing():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.fault = error
+            raise
 
     def fileno(self) -> int:
+        """The descriptor of the stream."""
         return self.stream.fileno()
 
     def isatty(self) -> bool:
+        """Whether a person reads it."""
         return self.stream.isatty()
 
 
 @contextlib.contextmanager
-def speaking() -> Iterator[None]:
+def speaking() -> Iterator[Visible]:
     """Let everything be printed: to streams that are closed, in any locale, whatever the text.
 
     A closed descriptor is opened on nothing, lest the next file that is opened gets its number, and a library's message
     ends up in it. stdout has no control characters; stderr may move the cursor, and each message is made visible.
+    Yields stdout.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -67,9 +83,9 @@ def speaking() -> Iterator[None]:
     for stream in (out, err):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Visible(out), err
+    sys.stdout, sys.stderr = Visible(out), err
     try:
-        yield
+        yield sys.stdout
     finally:
         sys.stdout, sys.stderr = before
         if nowhere is not None:

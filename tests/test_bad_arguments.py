@@ -182,7 +182,7 @@ def test_a_wrong_argument_is_named(name: str, argument: str, given: Any, wanted:
         *(("sparsity", given) for given in (3, "absent")),
         *(("status", given) for given in (3,)),
         *(("conventions", given) for given in ("x", {"x": 1})),
-        *(("delta", given) for given in ("x", None, 0)),
+        *(("delta", given) for given in ("x", "0.01", 0)),
         *(("resamples", given) for given in ("x", None, 3)),
         *(("seed", given) for given in ("x", -1)),
         *(("ignore", given) for given in ("x", ["loss"], ["absent"])),

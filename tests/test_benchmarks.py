@@ -147,7 +147,7 @@ def test_a_run_stores_all_its_parts_in_one_new_file(tmp_path: Path, monkeypatch:
         ("--shapes 64,2,64", "argument --shapes: '64,2,64' is no shape"),
         ("--shapes 64,2,64,8 64,2,64,8,1", "argument --shapes: '64,2,64,8,1' is no shape"),
         ("--shapes 64,2,-64,8", "argument --shapes: '64,2,-64,8' is no shape"),
-        ("--shapes 64,2,0,8", "argument --shapes: '64,2,0,8': context is 0; allowed: whole numbers in [1, inf)."),
+        ("--shapes 64,2,0,8", "argument --shapes: '64,2,0,8': context is 0; allowed: whole numbers in [1, 1e+08]."),
         ("--shapes 48,2,64,8", "argument --shapes: '48,2,64,8': width 48 is not divisible by head_size 32"),
         ("--without a,,b", "argument --without: 'a,,b' has an empty word"),
     ],

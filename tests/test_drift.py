@@ -70,7 +70,7 @@ def test_what_changes_along_with_it_has_optima_of_its_own_on_one_line() -> None:
         drift(runs)
     [one] = drift(runs[runs["density"] == 1], along_with=["depth"]).to_dict("records")
     assert (one["verdict"], one["interval"]) == ("undetermined", None)
-    assert "1 of 1 values of density" in one["why"]
+    assert "1 of 1 value of density has" in one["why"]
 
 
 def deep(trial: Trial) -> float:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 import hpsweep
 from benchmarks.architectures import pasted
-from hpsweep.parametrization.remedies import patterns
+from hpsweep.parametrization.patterns import patterns
 from tests.test_plan import Toy, perceptron, plan
 
 

@@ -20,7 +20,9 @@ from hpsweep.records import (
 )
 from hpsweep.spec import DECLARED, RANGES, TUNED, Scheme, WeightDecayRule
 
-KINDS = get_args(Kind)
+KINDS = tuple(kind for kind in get_args(Kind) if kind != "keep")
+"""Of the reference GPT's tensors, all of which are drawn or filled."""
+
 _POSITIVE = number(0, ends="(]")
 _COUNT = whole(0)
 

@@ -25,7 +25,7 @@ def complaint(wrong: Sequence[Reading], names: Sequence[str], model: nn.Module, 
     for (kind, asked, why), alike in groups.items():
         all_of_them = f" ({len(alike)} in all: {', '.join(patterns(alike, names))})" * (len(alike) > 1)
         lines.append(f"  the {kind} factor of {alike[0] or 'the model itself'}{asked}: {why}{all_of_them}")
-    leave = patterns([reading.name for reading in wrong], names)
+    leave = list(patterns([reading.name for reading in wrong], names))
     remedies = f"Set them in the model's own code, or leave them as they are by leave={leave!r}."
     if layers := _query_layers(wrong, modules, queries):
         remedies = f"Name the layers that return the queries, which are multiplied then: queries={layers!r}. {remedies}"
@@ -62,7 +62,7 @@ def _query_layers(wrong: Sequence[Reading], modules: dict[str, nn.Module], queri
         if settable and not any(within(reading.name, name) for name in queries):
             named = [name for name in _layers(reading.name, modules) if _returns_queries(name)]
             layers += named if len(named) == 1 else []
-    return patterns(layers, modules)
+    return list(patterns(layers, modules))
 
 
 def _returns_queries(name: str) -> bool:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hpsweep.parametrization.apply import parameters
 from hpsweep.parametrization.kinds import by_name, reshard, unwrapped
+from hpsweep.parametrization.patterns import patterns
 from hpsweep.parametrization.probe import call
 from hpsweep.parametrization.record import evaluating
-from hpsweep.parametrization.remedies import patterns
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.plan import Plan
@@ -24,6 +25,7 @@ def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
     Shapes do not tell a layer that is given data from an adapter's way up within the net. The graph that autograd
     records does; nothing is kept for a backward pass.
     """
+    parameters(plan, model)  # raises for another model
     model = unwrapped(model)
     uses = by_name(model)
     layers = {

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from hpsweep.parametrization.kinds import Derived, derive, match, tensor_uses
+from hpsweep.parametrization.patterns import patterns
 from hpsweep.parametrization.plan import Plan, TensorPlan
-from hpsweep.parametrization.remedies import patterns
 from hpsweep.parametrization.rules import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
 from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable
+import glob
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 
-def patterns(names: Collection[str], among: Iterable[str]) -> list[str]:
-    """Few patterns that match all of `names`, and of `among` nothing else; a name that stands alone stays as it is."""
-    others = set(among) - set(names)
-    left, result = list(dict.fromkeys(names)), []
-    while left:
-        fitting = [p for p in _wider(left[0]) if not any(fnmatchcase(other, p) for other in others)]
-        matched = {pattern: [name for name in left if fnmatchcase(name, pattern)] for pattern in fitting}
-        best = max(fitting, key=lambda pattern: (len(matched[pattern]), -len(pattern)), default=left[0])
-        if len(matched.get(best, ())) < 2:
-            best = literal(left[0])
-            matched[best] = [left[0]]
-        result.append(best)
-        left = [name for name in left if name not in matched[best]]
-    return result
+def patterns(wanted: Iterable[str], every: Iterable[str]) -> dict[str, list[str]]:
+    """Few and short patterns that match the wanted names and no others, each with those that it is for."""
+    names = set(wanted)
+    others = [name for name in every if name not in names]
+    found: dict[str, list[str]] = {}
+    known: dict[str, str | None] = {}
+    for name in wanted:
+        layered = ".".join("*" if part.isdigit() else glob.escape(part) for part in name.split("."))
+        if layered not in known:
+            known[layered] = _shortest(layered, names, others)
+        found.setdefault(known[layered] or glob.escape(name), []).append(name)
+    return {(glob.escape(m[0]) if len(m) == 1 else pattern): m for pattern, m in found.items()}
 
 
-def literal(name: str) -> str:
-    """The pattern that matches this name alone."""
-    return re.sub(r"([\[*?])", r"[\1]", name)
-
-
-def _wider(name: str) -> list[str]:
-    """Patterns that match a name: any layer number, then ever shorter endings."""
-    parts = [literal(part) for part in name.split(".")]
-    numbered = ".".join("*" if part.isdecimal() else part for part in parts)
-    return [numbered, *(".".join(("*", *parts[i:])) for i in range(1, len(parts)))]
+def _shortest(layered: str, wanted: set[str], others: list[str]) -> str | None:
+    """The shortest end of a pattern that matches no other name."""
+    parts = layered.split(".")
+    ends = ["*." + ".".join(parts[-n:]) for n in range(1, len(parts))]
+    for pattern in (*ends, layered):
+        if not any(fnmatchcase(name, pattern) for name in others):
+            return pattern
+    return None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from hpsweep.parametrization.patterns import patterns
 from hpsweep.parametrization.rules import Kind
 
 LINES = 8
@@ -53,27 +52,3 @@ def complaint(questions: Mapping[str, Question], shapes: Mapping[str, str], name
     if words:
         text += f"\nAdd to the call, or replace in it, after changing what is otherwise: {', '.join(words)}"
     return text
-
-
-def patterns(wanted: Iterable[str], every: Iterable[str]) -> dict[str, list[str]]:
-    """Few and short patterns that match the wanted names and no others, each with those that it is for."""
-    names = set(wanted)
-    others = [name for name in every if name not in names]
-    found: dict[str, list[str]] = {}
-    known: dict[str, str | None] = {}
-    for name in wanted:
-        layered = ".".join("*" if part.isdigit() else glob.escape(part) for part in name.split("."))
-        if layered not in known:
-            known[layered] = _shortest(layered, names, others)
-        found.setdefault(known[layered] or glob.escape(name), []).append(name)
-    return {(glob.escape(m[0]) if len(m) == 1 else pattern): m for pattern, m in found.items()}
-
-
-def _shortest(layered: str, wanted: set[str], others: list[str]) -> str | None:
-    """The shortest end of a pattern that matches no other name."""
-    parts = layered.split(".")
-    ends = ["*." + ".".join(parts[-n:]) for n in range(1, len(parts))]
-    for pattern in (*ends, layered):
-        if not any(fnmatchcase(name, pattern) for name in others):
-            return pattern
-    return None

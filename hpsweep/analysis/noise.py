@@ -2,8 +2,8 @@
 
 Measured by the seeds of a group where these leave MIN_DF degrees of freedom or more. Else pooled and called assumed:
 what the other groups of the call say, as PRIOR_DF degrees of freedom, together with what the group itself says, by its
-seeds and by its residuals from a cubic. The others' word is the median over the groups with measured noise; if none
-has any, over all groups' residuals from cubics; with fewer than FEWEST of these, ASSUMED_NOISE.
+seeds and by its residuals from a cubic, beyond what any curve lies off one. The others' word is the median over the
+groups with measured noise; if none has any, over all groups' residuals; with fewer than FEWEST of these, ASSUMED_NOISE.
 
 Seeds that disagree about the slope of the curve, as about its optimum, err in all cells together, which the noise per
 cell does not say: their slopes are measured beside it.

@@ -9,15 +9,15 @@ How it is done; what was measured to decide it is below (the simulator is benchm
 1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum.
 2. The lowest cell of the 3-point running median is the centre. The running mean, the usual choice, puts the minimum
    beside a cliff one cell too far to the left; the raw minimum follows single lucky runs.
-3. Noise of single runs, pooled over cells within 2 octaves of the centre and taken to double per octave to its right.
+3. Noise of single runs, pooled over cells within 2.4 octaves of the centre and taken to double per octave to its right.
    With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says "assumed":
    noise.py. Slopes that seeds have of their own err in all cells together, and are added.
 4. The cells within 2.4 octaves of the centre, up to a cliff: a cell above all curves that agree with the cells before
    it, or, where one neighbour is all there is on the left, reached by more than three times the slope towards that.
 5. For every place of a minimum, and every skew, the curve through these by generalized least squares. A loss lies off
-   a true curve by its noise and by a fifth of its rise, more beyond 2.4 octaves; the skew varies by 0.8 per octave, as
-   on 141 published slices, and costs as much: chi^2 = sum (loss - curve)^2 / variance + (skew / 0.8)^2. The optimum is
-   where it is least.
+   a true curve by its noise and by a fifth of its rise, more beyond 2.4 octaves; the skew varies by 1.2 per octave,
+   half as much again as on 141 published slices, and costs as much: chi^2 = sum (loss - curve)^2 / variance +
+   (skew / 1.2)^2. The optimum is where it is least.
 6. The interval is all places whose chi^2, at its best skew, is within 1.96^2 of the least, with the noise scaled by its
    t factor; the noise of a place to the left of the centre grows from there, up to an octave. Beyond the last cell
    before a cliff nothing speaks against a place but the cliff. Where that leaves a side of the window open, cells
@@ -252,8 +252,9 @@ def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str,
 def _edge(cells: Cells, centre: int, side: int, found: Minimum, over: str) -> dict[str, Any]:
     """What a minimum at an end of the finite cells, or not to be told from it, says: a bound with one side open."""
     end = segment(cells.finite, centre)[side > 0]
-    before = cells.x[end - side]
-    low, high = (min(found.low, before), math.nan) if side > 0 else (math.nan, max(found.high, before))
+    before, best = cells.x[end - side], int(np.nanargmin(cells.adjusted))
+    inner = cells.x[best] if best != end else before
+    low, high = (min(found.low, before, inner), math.nan) if side > 0 else (math.nan, max(found.high, before, inner))
     word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
     at, diverged = _power(cells.x[end]), 0 <= end + side < len(cells.x)
     said = "minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
@@ -261,8 +262,8 @@ def _edge(cells: Cells, centre: int, side: int, found: Minimum, over: str) -> di
         why = f"{said} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
     else:
         why = f"{said} the {word} {over} {at}: extend the grid {way}"
-    bound = _in_octaves(cells.x[centre], low, high)
-    return {**bound, "loss_opt": float(cells.adjusted[centre]), "status": "edge", "why": why}
+    bound = _in_octaves(cells.x[best], low, high)
+    return {**bound, "loss_opt": float(cells.adjusted[best]), "status": "edge", "why": why}
 
 
 def _why_flat(cells: Cells, centre: int, found: Minimum, refused: float) -> str:

@@ -33,6 +33,7 @@ LIMIT = 1.96
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
+_BEFORE_A_CLIFF = np.linspace(-1.6, 1.6, 7)  # skews, up to twice those published; freer ones explain most cliffs away
 _JUMP = 3.01  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
 _MISPLACED = 1.0  # octaves
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
@@ -185,8 +186,8 @@ def _ceiling(cells: Cells, before: npt.NDArray[np.intp], centre: int, cell: int,
     rounding = 3 * _ROUNDING * np.ptp(cells.adjusted[before])  # fewer places are tried here
     points = points_of(cells, before, centre, variance + rounding**2, 0.0)
     place = places_of(points.x[0], points.x[-1], 2 * _STEP)
-    found = curves(points, place, _SKEWS[::2])
-    risen = found.steepness * rise(cells.x[cell] - cells.x[centre] - place[:, None], _SKEWS[::2])
+    found = curves(points, place, _BEFORE_A_CLIFF)
+    risen = found.steepness * rise(cells.x[cell] - cells.x[centre] - place[:, None], _BEFORE_A_CLIFF)
     error = LIMIT * np.hypot(math.sqrt(variance[cell]), MISFIT * risen)
     agrees = found.misfit <= found.misfit.min() + LIMIT**2
     return float(cells.adjusted[centre] + (found.lowest + risen + error)[agrees].max())

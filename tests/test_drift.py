@@ -116,13 +116,18 @@ def test_lines_with_heights_of_their_own_do_not_bend_or_tilt_the_drift_where_one
     assert row["verdict"] == "stable"
 
 
-def test_optima_of_which_no_two_are_on_one_line_make_no_drift() -> None:
-    runs = made_runs(deep, {"density": [1, 1 / 2], "depth": [2, 4], "lr": OCTAVES, "seed": [0, 1]})
-    crossed = (runs["density"] == 1) & (runs["depth"] == 4) | (runs["density"] == 1 / 2) & (runs["depth"] == 2)
-    wide = runs[crossed].assign(depth=lambda t: t["depth"] + 4)
-    both = pd.concat([runs[~crossed], wide])  # four depths, two at each density
-    [row] = drift(both, along_with=["depth"]).to_dict("records")
-    assert (row["verdict"], row["drift"] != row["drift"]) == ("undetermined", True)
+def test_a_family_in_which_no_two_models_share_the_other_field_is_one_line() -> None:
+    # by hand: at density 1 -8.25 and -7.75 (depths 2 and 8), at 1/2 -7.25 and -6.75 (depths 4 and 6): 1 per halving
+    places = {(1.0, 2): -8.25, (1.0, 8): -7.75, (0.5, 4): -7.25, (0.5, 6): -6.75}
+
+    def loss(trial: Trial) -> float:
+        return moving(0.0, dense=places.get((trial.density, trial.depth), -8.0))(trial)
+
+    runs = made_runs(loss, {"density": [1, 1 / 2], "depth": [2, 4, 6, 8], "lr": OCTAVES, "seed": [0, 1]})
+    family = runs[[place in places for place in zip(runs["density"], runs["depth"], strict=True)]]
+    [row] = drift(family, along_with=["depth"]).to_dict("records")
+    assert row["drift"] == pytest.approx(1.0)
+    assert (row["n"], row["n_ok"]) == (4, 4)
 
 
 def test_along_width_the_slope_is_per_doubling() -> None:

@@ -85,9 +85,9 @@ def drift(
              undetermined  anything else; null with fewer than four optima
 
     along_with: columns that may change together with `along`, as depth does in a family of models that grow; every
-    combination has its own optimum. With one optimum at every value of `along` they are one line. Where several lie at
-    one value, those that share the columns are a line of their own: one slope is fitted to all lines, each with its
-    own height, and bounds are compared within a line.
+    combination has its own optimum. With one optimum at every value of `along`, or of the columns, they are one line.
+    Else those that share the columns are a line of their own: one slope is fitted to all lines, each with its own
+    height, and bounds are compared within a line.
 
     `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
 
@@ -139,8 +139,10 @@ def _steps_follow(members: pd.DataFrame) -> bool:
 
 
 def _on_lines(groups: list[Group]) -> list[Group]:
-    """The groups keyed by their line and their place on it: one line where no two lie at one place."""
-    if len({group.key[-1] for group in groups}) < len(groups):
+    """The groups keyed by line and place: all are one line where no two lie at one place, or no line has two."""
+    lines = {group.key[:-1] for group in groups}
+    places = {group.key[-1] for group in groups}
+    if len(places) < len(groups) and len(lines) < len(groups):
         return groups
     return [dataclasses.replace(group, key=group.key[-1:]) for group in groups]
 

@@ -71,8 +71,6 @@ test-kernels: install  ## run the tests of what is fitted as on other x86 proces
 	@test "$$(uname -m)" != x86_64 || for kernel in $(KERNELS); do \
 	  echo "$$kernel:"; OPENBLAS_CORETYPE=$$kernel ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	  $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS) -m "not slow" $(KERNEL_TESTS) || exit 1; done
-	@test "$$(uname -m)" != x86_64 || \
-	  HPSWEEP_TEST_TARGET=AVX2 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS) -m "not slow" tests/test_native.py
 
 check: install  ## format and lint (ruff), types (mypy strict), import contracts
 	$(BIN)/ruff format --check .

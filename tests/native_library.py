@@ -24,7 +24,7 @@ LANES = {"AVX2": 8, "SSE2": 4}
 SANITIZER = os.environ.get("HPSWEEP_TEST_SANITIZER", "")
 """Flags of a sanitizer, when test_native_sanitizers.py runs these tests once more under it."""
 TARGET = os.environ.get("HPSWEEP_TEST_TARGET", "")
-"""One of TARGETS that test_native.py trains by, when `make test-kernels` runs it as on another processor."""
+"""One of TARGETS that test_native.py trains by, when that is asked for: as on another processor."""
 
 _guarded: list[Any] = []  # memory with poisoned margins: never given back, lest numpy use it again
 

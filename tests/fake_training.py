@@ -25,6 +25,7 @@ from typing import Any
 from hpsweep.parametrization.count import flops_dense
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
+from tests import processes
 
 TRAIN = "tests.fake_training:train"
 
@@ -158,10 +159,9 @@ def environment() -> dict[str, str]:
 
 
 def command(folder: Path, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """`hpsweep *words` as a process of its own, in `folder`; its output is in .communicate()."""
+    """`hpsweep *words` as a process of its own, in `folder`; its output is in .communicate(). Ends with its test."""
     line = [sys.executable, "-c", _COMMAND, *words]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": stderr}
-    return subprocess.Popen(line, cwd=folder, env=environment(), text=True, **pipes)
+    return processes.start(line, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=stderr)
 
 
 def experiment(folder: Path, **changes: Any) -> Sweep:

@@ -30,15 +30,13 @@ _guarded: list[Any] = []  # memory with poisoned margins: never given back, lest
 
 
 @functools.cache
-def pieces(target: str) -> ctypes.CDLL:
+def pieces(target: str, source: Path = Path(__file__).parent / "native_pieces.c") -> ctypes.CDLL:
     """The library for one of TARGETS; skips the test where there is no compiler, or the processor is another's."""
     compiler = build.find_compiler()
     if compiler is None:
         pytest.skip("needs a C compiler")
     flags = [*build.FLAGS, *TARGETS[target], *SANITIZER.split()]
-    built = build.load(
-        build.compile_library(flags, compiler=compiler, source=Path(__file__).parent / "native_pieces.c")
-    )
+    built = build.load(build.compile_library(flags, compiler=compiler, source=source))
     if not built.native_prepare_machine():
         pytest.skip("this system does not allow tiles")
     return built

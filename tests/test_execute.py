@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from hpsweep import store
@@ -24,6 +24,7 @@ from hpsweep.sweep.execute import place
 from hpsweep.sweep.local import visible_gpus
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt, joined
 from tests import fake_training as fake
+from tests import processes
 
 
 class Recorder:
@@ -238,22 +239,22 @@ def test_a_place_that_cannot_be_is_refused_within_seconds(options: dict[str, Any
 
 def test_a_port_where_something_else_listens_is_no_ray_cluster(tmp_path: Path) -> None:
     import socket
-    import threading
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
 
-        def answer() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-
-        threading.Thread(target=answer, daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as beside:
+        server.settimeout(60)
+        answering = beside.submit(answer)
         with (
             pytest.raises(ValueError, match="something else listens there"),
             place(f"127.0.0.1:{server.getsockname()[1]}"),
         ):
             pass
+        answering.result()
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -341,15 +342,12 @@ def a_cluster() -> Iterator[tuple[str, int]]:
             assert address
             yield address, process.pid
         finally:
-            session = psutil.Process(process.pid).children(recursive=True)
+            session = processes.commands_below(process.pid)
             process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a head that was killed
                 process.wait(30)
-            for member in session:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
-            process.kill()
-            process.stdout.close()
+            processes.kill(list(session))
+            processes.end(process)
 
 
 def stored(folder: Path) -> set[str]:
@@ -437,8 +435,7 @@ def test_a_ray_cluster_that_dies_costs_what_was_running_and_says_so(
     with a_cluster() as (address, head):
         driver = fake.command(tmp_path, "run", "fake", "--address", address, *words)
         fake.wait_for(lambda: any(what == "held" for what, _, _ in fake.log(tmp_path)))
-        session = psutil.Process(head).children(recursive=True)
-        (victim,) = [process for process in session if part in " ".join(process.cmdline())]
+        (victim,) = [process for process, line in processes.commands_below(head).items() if part in line]
         victim.kill()
         _, err = driver.communicate(timeout=240)
     assert driver.returncode == 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,10 @@ def test_a_worker_that_is_stopped_is_said_killed_and_replaced_and_its_trials_tra
         fake.order(tmp_path, seconds=0)
         (tmp_path / "released").touch()
 
-    thread = threading.Thread(target=stop)
-    thread.start()
-    summary, reporter = train_all(tmp_path, sweep, ensemble_size=6)
-    thread.join()
+    with ThreadPoolExecutor(1) as beside:
+        stopping = beside.submit(stop)
+        summary, reporter = train_all(tmp_path, sweep, ensemble_size=6)
+    stopping.result()
     assert summary[:5] == (48, 48, 0, 0, 48)
     said = [message for message in reporter.messages if "the worker process hung: not a word for " in message]
     assert said

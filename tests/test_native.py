@@ -6,7 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy import model, native
 from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, windows
-from hpsweep.proxy.native import engine
+from hpsweep.proxy.native import build, engine
 from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.proxy.optimizer import mask_gradients
 from hpsweep.proxy.outcome import Outcome
@@ -52,11 +52,13 @@ TRIALS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def sanitized(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def library() -> Iterator[None]:
     """Under a sanitizer every test trains by its library, and by that of a lesser processor where one is named."""
-    if SANITIZER or TARGET:
-        use(TARGET or "this processor", monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        if SANITIZER or TARGET:
+            use(TARGET or "this processor", patch)
+        yield
 
 
 def _bin_source(folder: Path, vocabulary: int) -> str:
@@ -466,8 +468,12 @@ def test_a_tensor_is_given_back_in_its_own_shape() -> None:
             assert training.tensor(name, part).shape == shape
 
 
-def test_the_tests_own_library_is_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_tests_own_library_is_the_engine(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what holds for pieces holds for the engine that trains."""
-    expected = NativeTrial(BASE, load_dataset(BASE.data)).steps(0, 5)
-    monkeypatch.setattr(engine, "compiled", lambda: pieces("this processor"))
-    np.testing.assert_array_equal(NativeTrial(BASE, load_dataset(BASE.data)).steps(0, 5), expected)
+    trains = build.compiled() if target == "this processor" else pieces(target, build.ENGINE)
+    losses = []
+    for built in (pieces(target), trains):
+        monkeypatch.setattr(engine, "compiled", lambda built=built: built)
+        losses.append(NativeTrial(BASE, load_dataset(BASE.data)).steps(0, 5))
+    np.testing.assert_array_equal(*losses)

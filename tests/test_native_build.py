@@ -20,6 +20,7 @@ from hpsweep.proxy.native import build
 from hpsweep.proxy.train import train
 from hpsweep.spec import Trial
 from tests import fake_training as fake
+from tests import processes
 from tests.native_library import TARGETS, X86
 
 TINY = Trial(width=16, head_size=8, depth=1, context=8, batch=2, steps=2, eval_sequences=3)
@@ -348,18 +349,16 @@ def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> Non
         f"path = build.compile_library({QUICK!r}, compiler={COMPILER!r}, folder=Path({str(tmp_path)!r}))\n"
         "print(build.load(path).native_lanes(), path)"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    for process in processes:
+    words, pipes = [sys.executable, "-c", program], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    builders = [processes.start(words, **pipes) for _ in range(3)]
+    for process in builders:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    for process in processes:  # each waits for its letter, so that all begin together
+    for process in builders:  # each waits for its letter, so that all begin together
         assert process.stdin is not None
         process.stdin.write("x")
         process.stdin.flush()
-    answers = {process.communicate()[0] for process in processes}
+    answers = {process.communicate()[0] for process in builders}
     assert len(answers) == 1
     assert len(_built(tmp_path)) == 1
 

@@ -21,6 +21,7 @@ import pytest
 
 from hpsweep import store
 from hpsweep.spec import Trial
+from tests import processes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -451,7 +452,7 @@ with store.lock(sys.argv[1]) as held:
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    process = processes.start([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.first_line = process.stdout.readline().strip()  # type: ignore[attr-defined]
     return process
@@ -534,7 +535,7 @@ for seed in range(10_000):
 def test_a_writer_killed_at_any_moment_leaves_whole_trials_only(tmp_path: Path) -> None:
     for attempt in range(5):
         folder = tmp_path / str(attempt)
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+        writer = processes.start([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         writer.stdout.readline()
         time.sleep(0.01 * attempt)

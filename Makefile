@@ -7,6 +7,7 @@ EXPERIMENT ?= lr_by_density
 ADDRESS ?= local
 RESULTS ?= results
 PYTEST_ARGS ?=
+WORKERS ?= 2
 BENCH ?= throughput
 
 VENV := .venv
@@ -24,6 +25,9 @@ else ifneq ($(INSTALLED),$(strip $(TORCH) $(TORCH_INDEX)))
 OTHER := $(INSTALLED)
 endif
 
+# As many tests at a time, each with one thread: more wait for each other most of the time.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 .PHONY: help install sweep test test-kernels check notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
@@ -35,6 +39,7 @@ help:  ## list what can be made, and the variables
 	@echo "  RESULTS=$(RESULTS)           the folder that holds one folder per experiment"
 	@echo "  TORCH='$(TORCH)' TORCH_INDEX='$(TORCH_INDEX)'  which torch is installed, and from which index"
 	@echo "  BENCH='$(BENCH)'         which benchmark, with its options ('gpu --quick'), or several ('overhead scale')"
+	@echo "  WORKERS=$(WORKERS)                  how many tests run at a time"
 	@echo "  PYTHON=$(PYTHON)            the interpreter the virtual environment is made from (3.11 or newer)"
 
 install: $(STAMP)  ## make .venv with tested versions and the hpsweep command
@@ -59,18 +64,22 @@ sweep: install  ## run an experiment, then its optima, figures, card and report
 	$(BIN)/hpsweep report $(RESULTS)/$(NAME)
 
 test: install  ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # What is fitted has other last digits under other matrix kernels, and the tests hold under each.
 KERNELS ?= Haswell Sandybridge
 KERNEL_TESTS ?= tests/test_export.py tests/test_along.py tests/test_optimum.py tests/test_drift.py tests/test_curve.py \
   tests/test_surface.py tests/test_sensitivity.py tests/test_card_regret.py tests/test_regret_matrix.py
+NATIVE_TARGETS ?= AVX2 SSE2
 
-test-kernels: install  ## run the tests of what is fitted as on other x86 processors
+test-kernels: install  ## run the tests of what is fitted, and of the native engine, as on other x86 processors
 	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"
 	@test "$$(uname -m)" != x86_64 || for kernel in $(KERNELS); do \
 	  echo "$$kernel:"; OPENBLAS_CORETYPE=$$kernel ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-	  $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS) -m "not slow" $(KERNEL_TESTS) || exit 1; done
+	  $(PYTEST) $(PYTEST_ARGS) -m "not slow" $(KERNEL_TESTS) || exit 1; done
+	@test "$$(uname -m)" != x86_64 || for target in $(NATIVE_TARGETS); do \
+	  echo "the native engine as $$target:"; HPSWEEP_TEST_TARGET=$$target \
+	  $(PYTEST) $(PYTEST_ARGS) -m "not slow" tests/test_native.py || exit 1; done
 
 check: install  ## format and lint (ruff), types (mypy strict), import contracts
 	$(BIN)/ruff format --check .

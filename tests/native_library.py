@@ -25,6 +25,8 @@ SANITIZER = os.environ.get("HPSWEEP_TEST_SANITIZER", "")
 """Flags of a sanitizer, when test_native_sanitizers.py runs these tests once more under it."""
 TARGET = os.environ.get("HPSWEEP_TEST_TARGET", "")
 """One of TARGETS that test_native.py trains by, when that is asked for: as on another processor."""
+if TARGET:
+    TARGETS = {TARGET: TARGETS[TARGET]}  # the others are tested where none is named
 
 _guarded: list[Any] = []  # memory with poisoned margins: never given back, lest numpy use it again
 

@@ -285,7 +285,8 @@ def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_with_one_thread_a_trial_alone_and_among_others_is_the_same_bit_for_bit(change: Any, precision: Any) -> None:
-    trials = [trial.replace(steps=6, precision=precision, **change) for trial in MIXED]
+    steps = 3 if precision == "bfloat16" else 6  # seconds each, where a processor has no bfloat16
+    trials = [trial.replace(steps=steps, precision=precision, **change) for trial in MIXED]
     together = torch_engine.train(trials)
     for place in (0, 3):
         alone = torch_engine.train([trials[place]])

@@ -47,8 +47,7 @@ def figures_of(runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def covered(figure: Figure) -> list[str]:
-    """Legends that lie over a panel, its title, what is said above it, or each other."""
-    figure.draw_without_rendering()
+    """Legends that lie over a panel, its title, what is said above it, or each other, in a figure that is drawn."""
     legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
     found = []
     for i, legend in enumerate(legends):
@@ -202,8 +201,10 @@ def test_a_heatmap_says_that_noise_is_assumed_above_its_own_panel() -> None:
 # --- Axes of the caller's own ---
 
 
-def drawings(runs: pd.DataFrame) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def drawings() -> dict[str, Any]:
     """Every function that takes an Axes, by name."""
+    runs = sweep(1, 3, 1)
     found = hp.optima(runs, by=["scheme", "density"], resamples=50)
     slopes = hp.drift(runs, along="density", by=["scheme"], resamples=50)
     matrix = regret_matrix(runs)
@@ -221,13 +222,12 @@ def drawings(runs: pd.DataFrame) -> dict[str, Any]:
 @pytest.mark.parametrize("layout", [None, "constrained", "tight"])
 @pytest.mark.parametrize("columns", [1, 2])
 def test_on_an_axes_of_the_caller_the_legend_stays_on_it_and_inside_the_figure(
-    name: str, layout: Any, columns: int
+    drawings: dict[str, Any], name: str, layout: Any, columns: int
 ) -> None:
-    draw = drawings(sweep(1, 3, 1))[name]
     figure, axes = plt.subplots(1, columns, figsize=(4.8 * columns, 4.8), layout=layout, squeeze=False)
     try:
         for ax in axes[0]:
-            draw(ax)
+            drawings[name](ax)
             ax.set_title("a title of the caller")
             legend = ax.get_legend()
             assert legend is not None

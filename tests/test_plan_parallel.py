@@ -36,21 +36,24 @@ def alone() -> dict[str, Any]:
     return {"losses": losses, "norms": norms, "weights": dict(model.named_parameters()), "masks": plan.masks(model)}
 
 
-def in_two_processes(way: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what both have found, in every way; one launch, since most of it is to import torch."""
+    folder = tmp_path_factory.mktemp("parallel")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.two_processes", way, str(folder)]
+    command += ["-m", "tests.two_processes", str(folder)]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=120
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=360
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return folder
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_two_processes_have_the_masks_losses_norms_and_weights_of_one_and_resume_to_the_same(
-    way: str, alone: dict[str, Any], tmp_path: Path
+    way: str, alone: dict[str, Any], in_two_processes: Path
 ) -> None:
-    in_two_processes(way, tmp_path)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    ranks = [torch.load(in_two_processes / way / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for rank, result in enumerate(ranks):
         assert result["losses"] == pytest.approx([pair[rank] for pair in alone["losses"]], abs=1e-4)
         assert result["norms"] == pytest.approx(alone["norms"], rel=1e-4)
@@ -69,5 +72,5 @@ def test_two_processes_have_the_masks_losses_norms_and_weights_of_one_and_resume
         torch.testing.assert_close(first[name], weight.detach(), rtol=0, atol=2e-3)
 
 
-def test_a_model_that_fsdp2_runs_in_bfloat16_is_wired(tmp_path: Path) -> None:
-    in_two_processes("half", tmp_path)
+def test_a_model_that_fsdp2_runs_in_bfloat16_is_wired(in_two_processes: Path) -> None:
+    assert [torch.load(in_two_processes / "half" / f"{rank}.pt")["wired"] for rank in (0, 1)] == [True, True]

@@ -1,6 +1,6 @@
 """What each of two processes does in test_plan_parallel: trains a sparse model in parallel on the CPU, and resumes it.
 
-Run: torchrun --nproc-per-node 2 -m tests.two_processes ddp|fsdp|half FOLDER; half only begins, in bfloat16
+Run: torchrun --nproc-per-node 2 -m tests.two_processes FOLDER; one launch for all WAYS, each into FOLDER/WAY
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from tests.test_plan import Toy
 from tests.test_plan_masks import IDS, loss, sparse_toy
 
 STEPS, PARTS = 4, 2
+WAYS = ("ddp", "fsdp", "half")
+"""DistributedDataParallel, FSDP2, and FSDP2 in bfloat16, which only begins."""
 
 
 def batch(step: int, part: int, rank: int) -> int:
@@ -75,14 +77,21 @@ def train(run: nn.Module, optimizer: torch.optim.Optimizer, steps: range, rank: 
     return losses, norms
 
 
-def main(way: str, folder: Path) -> None:
+def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
+    for way in WAYS:
+        (folder / way).mkdir(exist_ok=True)
+        torch.save(result_of(way, folder / way, rank), folder / way / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def result_of(way: str, folder: Path, rank: int) -> dict[str, Any]:
+    """Losses, norms, masks and weights of a run, and of one that is resumed halfway."""
     model, run, plan, optimizer = start(way)
     plan.attach(run, optimizer)
     if way == "half":
-        dist.destroy_process_group()
-        return
+        return {"wired": True}
     first = train(run, optimizer, range(STEPS // 2), rank)
     state = dict(zip(("model", "optimizer"), get_state_dict(run, optimizer), strict=True))
     dcp.save(state | {"plan": plan.state_dict()}, checkpoint_id=folder / "checkpoint")
@@ -97,7 +106,7 @@ def main(way: str, folder: Path) -> None:
     again.plan.attach(again.run, again.optimizer)
     resumed = train(again.run, again.optimizer, range(STEPS // 2, STEPS), rank)
 
-    result = {
+    return {
         "losses": first[0] + second[0],
         "norms": first[1] + second[1],
         "resumed_losses": first[0] + resumed[0],
@@ -105,13 +114,11 @@ def main(way: str, folder: Path) -> None:
         "weights": {name: whole(weight) for name, weight in model.named_parameters()},
         "resumed_weights": {name: whole(weight) for name, weight in again.model.named_parameters()},
     }
-    torch.save(result, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))
     # Not sys.exit: a mesh keeps gloo's threads alive past destroy_process_group, and one that frees a tensor while the
     # interpreter ends aborts the process (pytorch/pytorch#190489; 11 of 117 runs here, two at a time).
     sys.stdout.flush()

@@ -29,9 +29,12 @@ def end_all() -> None:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill it, wait for it and close its pipes; nothing, where that is done already."""
+    """Kill it and all that it has started, wait for it and close its pipes; nothing, where that is done already."""
     with process:
-        process.kill()
+        if process.poll() is None:
+            below = commands_below(process.pid)
+            process.kill()  # first, lest it starts others in their place
+            kill(list(below))
 
 
 def commands_below(pid: int) -> dict[psutil.Process, str]:

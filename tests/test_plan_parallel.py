@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hpsweep.spec import kept
+from tests import processes
 from tests.test_plan_masks import loss, sparse_toy
 from tests.two_processes import PARTS, STEPS, batch
 
@@ -42,10 +43,9 @@ def in_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parallel")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "tests.two_processes", str(folder)]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=360
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched = processes.start(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE)
+    said = launched.communicate(timeout=360)[1]
+    assert launched.returncode == 0, said[-3000:]
     return folder
 
 

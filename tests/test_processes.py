@@ -7,15 +7,20 @@ import sys
 import psutil
 
 from tests import processes
-from tests.fake_training import wait_for
+from tests.fake_training import is_alive, wait_for
 
 SLEEPS = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(3600)"]
 
 
-def test_what_a_test_leaves_running_is_killed_and_its_pipes_are_closed() -> None:
-    process = processes.start(SLEEPS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_what_a_test_leaves_running_is_killed_with_all_below_it_and_its_pipes_are_closed() -> None:
+    words = [sys.executable, "-c", f"import subprocess; subprocess.run({SLEEPS!r})"]
+    process = processes.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    (below,) = processes.commands_below(process.pid)
     processes.end_all()
     assert process.returncode == -9
+    wait_for(lambda: not is_alive(below.pid))
     for pipe in (process.stdin, process.stdout, process.stderr):
         assert pipe is not None
         assert pipe.closed

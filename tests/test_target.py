@@ -30,6 +30,7 @@ from hpsweep.target.checkpoint import checkpoint_path
 from hpsweep.target.ranks import Ranks
 from hpsweep.target.run import Run, train_target
 from hpsweep.target.trial import target_trial
+from tests import processes
 from tests.target_process import SHORT, TRIAL
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -93,7 +94,7 @@ def test_two_processes_have_the_same_masks_and_losses_and_go_on_to_the_same_loss
 ) -> None:
     for what in ("whole", "stop", "resumed"):
         command = [*TWO, "-m", "tests.target_process", what, str(tmp_path)]
-        assert (subprocess.run(command, check=False, timeout=360).returncode == 0) == (what != "stop")
+        assert (processes.start(command).wait(360) == 0) == (what != "stop")
     assert "goes on from step 15 of 30" in json.loads((tmp_path / "said0.json").read_text())[0]
     assert _losses(tmp_path / "resumed") == _losses(tmp_path / "whole")
     np.testing.assert_allclose(_losses(tmp_path / "whole"), uninterrupted, atol=1e-5)

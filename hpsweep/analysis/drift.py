@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_equal, check_names, check_number, check_over, needed, varies
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
@@ -107,6 +107,7 @@ def drift(
     runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
         raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
+    runs = _read(runs, [*by, *along_with, along], over)
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
@@ -122,6 +123,13 @@ def drift(
             }
         )
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+def _read(runs: pd.DataFrame, keys: Sequence[str], over: str) -> pd.DataFrame:
+    """The prepared runs with the columns that are still read: every line is grouped and fitted on its own."""
+    fields = TRIAL_FIELDS if "steps" in runs and varies(runs["steps"]) else ()  # of trials, for their tokens
+    names = [*needed(runs, keys, over).columns, "data_hash", *fields]
+    return runs[[name for name in dict.fromkeys(names) if name in runs]]
 
 
 def _steps_follow(members: pd.DataFrame) -> bool:

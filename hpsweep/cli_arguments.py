@@ -97,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
         help="fields that make a group; default: all that vary",
     )
     _add_figures(verbs.choices["plot"])
+    verbs.choices["plot"].add_argument(
+        "--all", action="store_true", help="every figure; default: of many combinations, and of a large matrix, some"
+    )
     verbs.choices["report"].add_argument("--out", metavar="DIR", help="where it goes; default: the results folder")
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ def regret_matrix(
     runs, proxy = select_proxy(runs, {}, over, ignore)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
-    compute = runs.groupby(by[:3])[flops].mean().to_dict() if flops in runs else {}
+    compute: dict[Any, float] = runs.groupby(by[:3])[flops].mean().to_dict() if flops in runs else {}
     rows = []
     for scheme in dict.fromkeys(group.key[0] for group in groups):
         here = places([group for group in groups if group.key[0] == scheme])
@@ -189,7 +189,7 @@ class Rate(NamedTuple):
     why: str
 
 
-def _rate(tuned: dict[Any, Group], compute: dict[tuple[Any, ...], float], flops: str) -> Rate:
+def _rate(tuned: dict[Any, Group], compute: Mapping[Any, float], flops: str) -> Rate:
     """The slope of the own losses along the widths of one density against log2(flops), by weighted least squares.
 
     `compute` has the mean `flops` of a run by scheme, width and density; it is empty where the runs do not say.

@@ -138,9 +138,10 @@ def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tupl
 
     Diverged runs count as the initial loss. Where nothing was capped the error is NaN: there the pooled noise holds.
     """
-    trained = rows[rows["status"] != "failed"]
-    cell = np.searchsorted(cells.values, trained[over].to_numpy(float))
-    losses = trained["val_loss"].where(trained["status"] == "ok").to_numpy(float)
+    status = np.array(rows["status"].tolist(), dtype=object)
+    trained = status != "failed"
+    cell = np.searchsorted(cells.values, rows[over].to_numpy(float)[trained])
+    losses = np.where(status == "ok", rows["val_loss"].to_numpy(float), math.nan)[trained]
     capped = np.fmin(losses, math.inf if math.isnan(initial) else initial)
     capped = np.where(np.isnan(losses), initial, capped)
     means, errors = cells.adjusted.copy(), np.full(len(cells.x), math.nan)

@@ -15,7 +15,10 @@ from tests import fake_training as fake
 EXPERIMENT = """
 from hpsweep.spec import Sweep, Trial
 
-BASE = Trial(data="text:data.txt", width=64, base_width=64, depth=1, head_size=16, context=32, batch=8, steps=160)
+BASE = Trial(
+    data="text:data.txt", width=64, base_width=64, depth=1, head_size=16, context=32, batch=8, steps=160,
+    eval_sequences=32,
+)
 LRS = [2.0**k for k in range(-10, -2)]
 SWEEP = Sweep(name="killed", base=BASE, grid={"density": [1, 1 / 8], "lr": LRS, "seed": list(range(20))})
 """
@@ -44,7 +47,8 @@ def killed_as_soon_as_it_has_stored_anything(tmp_path: Path, engine: str, kills:
     words = [sys.executable, "-m", "hpsweep.cli", "run", "killed.py", "--engine", engine, "--workers", "2"]
     for _ in range(kills):
         driver = subprocess.Popen(words, cwd=tmp_path, env=fake.environment(), stderr=subprocess.PIPE, text=True)
-        fake.wait_for(lambda: store.read_runs(folder).num_rows > sizes[-1])
+        fake.wait_for(lambda: store.read_runs(folder).num_rows > sizes[-1] or driver.poll() is not None)  # noqa: B023
+        assert driver.poll() is None, driver.communicate()[1]
         driver.kill()
         _, err = driver.communicate()
         assert "Traceback" not in err

@@ -43,7 +43,7 @@ LEAST_TOP = 0.005
 @style.ours()
 def regret_figure(matrix: pd.DataFrame, unit: str = "nats/token", *, size: tuple[float, float] | None = None) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
-    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix")
+    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix(...)")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
     if not schemes:
         raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")

@@ -51,7 +51,7 @@ def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -
 
     Columns: scheme, along, opt, low, high, status, interval.
     """
-    check_table(optima, "optima", ("scheme", along, "hyperparameter", "opt", "low", "high", "status"), "hp.optima")
+    check_table(optima, "optima", ("scheme", along, "hyperparameter", "opt", "low", "high", "status"), "hp.optima(...)")
     table = optima[optima["hyperparameter"] == over]
     if table.duplicated(["scheme", along]).any():
         raise ValueError(
@@ -112,7 +112,7 @@ def scale(table: pd.DataFrame, vertices: pd.DataFrame, over: str, lines: str) ->
 
 def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFrame:
     """The optima over `over` of groups that are among the runs."""
-    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima")
+    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima(...)")
     chosen = optima[optima["hyperparameter"] == over]
     for name in chosen.columns[: list(chosen.columns).index("hyperparameter")]:
         chosen = chosen[chosen[name].isin(runs[name].unique())]

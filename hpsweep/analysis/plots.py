@@ -189,7 +189,7 @@ def optimum_stability(
     as high as the texts and legends ask for.
     """
     runs = without(runs, ignore)
-    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima")
+    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima(...)")
     table = curve_table(runs, over, lines)
     vertices = matching(optima, runs, over)
     shared, unit = scale(table, vertices, over, lines), unit_of(runs)

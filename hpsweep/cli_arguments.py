@@ -266,6 +266,7 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     to.add_argument("--resamples", type=int, default=400, metavar="K", help="resamples behind the intervals")
     to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
     to.add_argument("--figures", metavar="DIR", help="draw the figures there")
+    _add_figures(to)
     to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
 
 

@@ -204,12 +204,12 @@ def test_on_ray_a_worker_that_is_stopped_is_said_killed_and_replaced_and_its_tri
             [sys.executable, "-c", f"{impatient}\n{fake._COMMAND}", *words],
             cwd=tmp_path, env=fake.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        fake.wait_for(lambda: any(what == "held" for what, _, _ in fake.log(tmp_path)))
+        fake.wait_for(lambda: any(what == "held" for what, _, _ in fake.log(tmp_path)), seconds=400)
         stopped = next(pid for what, _, pid in fake.log(tmp_path) if what == "held")
         os.kill(stopped, signal.SIGSTOP)
         fake.order(tmp_path, seconds=0)
         (tmp_path / "released").touch()
-        out, err = driver.communicate(timeout=240)
+        out, err = driver.communicate(timeout=600)
     assert driver.returncode == 0, err
     assert '"ok": 48' in out
     said = [line for line in err.splitlines() if "the Ray worker hung: not a word for " in line]

@@ -336,7 +336,11 @@ def _plot(a: argparse.Namespace) -> None:
     from hpsweep.analysis.plots import save_all
 
     runs, output = stored_runs(writable(a.folder), ignore=a.ignore), output_of(a)
-    paths = save_all(_figures(runs, output.size), Path(a.folder) / "figures", output)
+    quiet = len(runs) < _LARGE
+    paths = save_all(
+        *(_figures(runs, output.size, whole=a.all), Path(a.folder) / "figures", output),
+        say=lambda name: None if quiet else say(f"{name} ..."),
+    )
     if not paths and searched(runs):
         over_of(runs, None)  # says why, where hyperparameters were searched together
     if a.json:
@@ -345,17 +349,17 @@ def _plot(a: argparse.Namespace) -> None:
     print("\n".join(map(str, paths)) or "no figure: no hyperparameter has three values or more")
 
 
-def _figures(runs: pd.DataFrame, size: tuple[float, float] | None) -> Iterator[tuple[str, Figure]]:
+def _figures(runs: pd.DataFrame, size: tuple[float, float] | None, *, whole: bool) -> Iterator[tuple[str, Figure]]:
     """Names and figures of a sweep, and last its regrets, or why there are none: not all settings can be compared."""
     from hpsweep.analysis.plot_regret import regret_of
     from hpsweep.analysis.plots import figures
 
     drawn = False
-    for pair in figures(runs, size=size):
+    for pair in figures(runs, size=size, whole=whole):
         yield pair
         drawn = True
     try:
-        yield from regret_of(runs, over_of(runs, None), size) if drawn else ()
+        yield from regret_of(runs, over_of(runs, None), size, whole=whole) if drawn else ()
     except ValueError as error:
         say(f"no figure of regrets: {error}")
 
@@ -387,7 +391,7 @@ def _report(a: argparse.Namespace) -> None:
     print("\n".join([*made.sentences, "", f"written to {text} and", str(page)]))
 
 
-_LARGE = 2000  # trials from which on a report says what it is at
+_LARGE = 2000  # trials from which on a command says what it is at
 
 
 def _make(folder: Path) -> None:

@@ -97,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
         help="fields that make a group; default: all that vary",
     )
     _add_figures(verbs.choices["plot"])
+    verbs.choices["plot"].add_argument(
+        "--all", action="store_true", help="every figure; default: of many combinations, and of a large matrix, some"
+    )
     verbs.choices["report"].add_argument("--out", metavar="DIR", help="where it goes; default: the results folder")
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
@@ -263,6 +266,7 @@ def _add_law(to: argparse.ArgumentParser) -> None:
     to.add_argument("--resamples", type=int, default=400, metavar="K", help="resamples behind the intervals")
     to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
     to.add_argument("--figures", metavar="DIR", help="draw the figures there")
+    _add_figures(to)
     to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
 
 

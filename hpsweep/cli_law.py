@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
 from hpsweep.cli_arguments import number
-from hpsweep.cli_output import concat, frame_of, print_json, print_table, records, say
+from hpsweep.cli_output import concat, frame_of, output_of, print_json, print_table, records, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def law(a: argparse.Namespace) -> None:
         "predictions": records(_predictions(found, asked, a.extrapolate)),
         "budgets": records(_budgets(found, budgets, a.extrapolate)),
         "dense_equivalent": records(_equivalents(found)),
-        "figures": _figures(found, a.figures),
+        "figures": _figures(found, a),
         "written": str(found.write(a.out)) if a.out else None,
     }
     if a.json:
@@ -137,10 +137,10 @@ def _equivalents(found: Law) -> pd.DataFrame:
     return dense_equivalent(found) if found.form == "sparse" and lowest == 0 else frame_of([])
 
 
-def _figures(found: Law, folder: str | None) -> list[str]:
+def _figures(found: Law, a: argparse.Namespace) -> list[str]:
     from hpsweep.analysis.plot_law import draw_all
 
-    return [str(path) for path in draw_all(found, Path(folder))] if folder else []
+    return [str(path) for path in draw_all(found, Path(a.figures), output_of(a))] if a.figures else []
 
 
 # --- words ---

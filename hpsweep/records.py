@@ -104,7 +104,8 @@ def check_version(
     if type(found) is int and (oldest or version) <= found <= version:
         return
     remedy = "upgrade hpsweep" if type(found) is int and found > version else anew
-    raise ValueError(f"{path} is a {what} of version {shown(found)}; this hpsweep reads {version}: {remedy}.")
+    read = f"{oldest} to {version}" if oldest else version
+    raise ValueError(f"{path} is a {what} of version {shown(found)}; this hpsweep reads {read}: {remedy}.")
 
 
 def check_replaceable(path: str | Path, *, name: str, version: int, what: str) -> None:

@@ -409,6 +409,7 @@ def compact(folder: str | Path) -> tuple[int, int]:
     disk: killed in between, its rows are there twice and count once. Curves pass through memory some hundred parts at
     a time; the runs are in it as a whole.
     """
+    check_versions(folder)
     with lock(folder) as held, held.writing():
         curves, _ = _join(Path(folder) / "curves", CURVES, lambda tables: (_in_order(table) for table in tables))
         runs, trials = _join(Path(folder) / "runs", RUNS, lambda tables: [_distinct(_joined(list(tables)))])
@@ -527,6 +528,21 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
         raise ValueError(
             f"{folder} holds the results of experiment {owner!r}, not of {name!r}. Give another folder with --results."
         )
+    check_versions(folder)
+
+
+def check_versions(folder: str | Path) -> None:
+    """Raise ValueError where a newer hpsweep wrote a part: before a lock is taken, so that nothing is written there."""
+    paths = sorted(path for path in Path(folder).glob("*/part-*.parquet") if path.is_file())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in (pool.map if len(paths) > _BATCH else map)(_check_part, paths):
+            pass
+
+
+def _check_part(path: Path) -> None:
+    """Raise ValueError where a newer hpsweep wrote the part. One that cannot be read is named where it is read."""
+    with contextlib.suppress(pa.ArrowException, OSError):
+        _check_version(path, pq.read_schema(path))
 
 
 def finished(runs: pa.Table) -> set[str]:

@@ -50,7 +50,7 @@ def test_json_has_raw_coefficients_objective_intervals_weak_terms_and_status(
 def test_text_begins_with_the_verdict_and_answers_what_was_asked(
     table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plot_law, "draw_all", lambda law, folder: [folder / f"{law.form}.png"])
+    monkeypatch.setattr(plot_law, "draw_all", lambda law, folder, output: [folder / f"{law.form}.png"])
     out = tmp_path / "law.json"
     asked = ["--at", "0.5,1e7,1e10=2.5", "--budget", "1e7,1e10", "--counts", "kept weights", "--unit", "examples"]
     assert main(["law", table, *NAMED, *FEW, *asked, "--out", str(out), "--figures", str(tmp_path / "f")]) == 0

@@ -22,6 +22,7 @@ from hpsweep.spec import Trial
 from hpsweep.sweep import local
 from hpsweep.sweep.execute import place
 from hpsweep.sweep.local import visible_gpus
+from hpsweep.sweep.pace import Pace, Silences
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt, joined
 from tests import fake_training as fake
 from tests import processes
@@ -368,7 +369,9 @@ def test_on_ray_the_plan_hears_of_parts_before_the_result_and_of_the_time(
         drain=SimpleNamespace(remote=lambda: [messages.pop(0)] if messages else []),
     )
     plan = Recorder(work)
-    searcher, callback = cluster._suggestions(SimpleNamespace(get=lambda value: value), plan, mailbox)
+    silences = Silences(Pace(speaks=True))
+    ray = SimpleNamespace(get=lambda value: value)
+    searcher, callback = cluster._suggestions(ray, plan, mailbox, silences, lambda worker: None)
     monkeypatch.setattr(plan, "next", lambda: ensemble)
     plan.running = 1
     messages.insert(0, ("b", part))  # of nobody that runs

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +18,10 @@ from hpsweep.parametrization.count import flops_dense
 from hpsweep.spec import Trial
 from hpsweep.sweep import local, pace
 from hpsweep.sweep.local import _Crew, _Worker
-from hpsweep.sweep.pace import Pace
-from hpsweep.sweep.worker import Ensemble
+from hpsweep.sweep.pace import Pace, Silences
+from hpsweep.sweep.worker import Ensemble, Failure
 from tests import fake_training as fake
-from tests.test_execute import Recorder
+from tests.test_execute import Recorder, a_cluster
 from tests.test_run import ids, store, train_all, trained
 
 SMALL = Trial(steps=100)
@@ -117,8 +120,6 @@ def test_while_the_driver_itself_is_stopped_or_its_machine_sleeps_no_worker_hang
 
 
 def test_a_killed_worker_that_the_kernel_does_not_let_go_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-
     monkeypatch.setattr(local, "_KILL_SECONDS", 0.1)
     worker = local._start({}, "cpu", fake.TRAIN)
     wait = worker.process.wait
@@ -130,3 +131,90 @@ def test_a_killed_worker_that_the_kernel_does_not_let_go_keeps_nobody_waiting(mo
     monkeypatch.setattr(worker.process, "wait", stuck)
     local._end(worker)
     wait()
+
+
+# --- Ray ---
+
+
+def test_on_ray_a_silence_beyond_the_pace_kills_the_worker_and_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpsweep.sweep import cluster
+
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    messages: list[tuple[str, Any]] = []
+
+    def drained() -> list[tuple[str, Any]]:
+        given = list(messages)
+        messages.clear()
+        return given
+
+    mailbox = SimpleNamespace(
+        give=SimpleNamespace(remote=lambda key, given: None), drain=SimpleNamespace(remote=drained)
+    )
+    plan, ensemble, killed = Recorder([(SMALL,)]), (SMALL,), []
+    ray = SimpleNamespace(get=lambda value: value)
+    searcher, callback = cluster._suggestions(ray, plan, mailbox, Silences(Pace(speaks=True)), killed.append)
+    assert searcher.suggest("a") == {"ensemble": "a"}
+
+    def look(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        callback.on_step_end(1, [])
+
+    for _ in range(1000):
+        look(2)  # it waits for a place, and nothing hangs
+    worker = cluster._Began("node", 7)
+    messages += [("a", worker)]
+    look(2)
+    messages += [("a", (1, 100))]
+    look(2)
+    for _ in range(7):
+        look(3600)  # the driver's machine sleeps: 28 s by its clock for this, and the longest silence
+    assert not killed
+    messages += [("a", (2, 100))]
+    for _ in range(280):
+        look(2)
+    assert not killed
+    while not killed:
+        look(2)
+    assert killed == [worker]
+    assert plan.steps == [1, 2]
+    searcher.on_trial_complete("a", error=True)  # Tune saw it die
+    look(2)
+    ((given, outcome),) = plan.outcomes
+    assert given == ensemble
+    assert isinstance(outcome, Failure)
+    assert outcome.died
+    assert outcome.error == (
+        "the Ray worker hung: not a word for 562 s, and never more than 28.0 s before; it was killed"
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_a_worker_that_is_stopped_is_said_killed_and_replaced_and_its_trials_trained(tmp_path: Path) -> None:
+    sweep = fake.experiment(tmp_path)
+    fake.order(tmp_path, seconds=0.3, hold_after=24)
+    impatient = (
+        "import hpsweep.sweep.pace as p; p.LEAST_SECONDS, p.FIRST_SECONDS, p.SLOWEST = 8.0, 8.0, 1e30; p.FACTOR = 2.0"
+    )
+    with a_cluster() as (address, _):
+        words = ("run", "fake", "--address", address, "--device", "cpu", "--ensemble-size", "6", "--json")
+        driver = subprocess.Popen(
+            [sys.executable, "-c", f"{impatient}\n{fake._COMMAND}", *words],
+            cwd=tmp_path, env=fake.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        fake.wait_for(lambda: any(what == "held" for what, _, _ in fake.log(tmp_path)), seconds=400)
+        stopped = next(pid for what, _, pid in fake.log(tmp_path) if what == "held")
+        os.kill(stopped, signal.SIGSTOP)
+        fake.order(tmp_path, seconds=0)
+        (tmp_path / "released").touch()
+        out, err = driver.communicate(timeout=600)
+    assert driver.returncode == 0, err
+    assert '"ok": 48' in out
+    said = [line for line in err.splitlines() if "the Ray worker hung: not a word for " in line]
+    assert said
+    assert said[0].startswith("hpsweep: 6 trials will be tried again: ")
+    assert said[0].endswith("it was killed")
+    assert not fake.is_alive(stopped)
+    assert set(trained(tmp_path)) == set(ids(sweep))

@@ -63,7 +63,7 @@ def test_a_file_that_is_absent_or_a_folder_is_said_to_be_so(tmp_path: Path) -> N
 def test_a_later_law_asks_for_an_upgrade(tmp_path: Path, text: str) -> None:
     path = tmp_path / "law.json"
     path.write_text(json.dumps({**json.loads(text), "schema_version": LAW_VERSION + 1, "more": 1}))
-    assert f"is a law of version {LAW_VERSION + 1}; this hpsweep reads {LAW_VERSION}: upgrade" in refused(path)
+    assert f"is a law of version {LAW_VERSION + 1}; this hpsweep reads 1 to {LAW_VERSION}: upgrade" in refused(path)
 
 
 def without(name: str) -> Callable[[dict[str, Any]], object]:

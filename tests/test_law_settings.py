@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpsweep.analysis.column_names import HYPERPARAMETERS, is_outcome, words_of
 from hpsweep.analysis.law import Law, fit_law
-from hpsweep.analysis.law_settings import HYPERPARAMETERS, OUTCOMES, _words
 from hpsweep.analysis.law_tables import Cells, cells_of_table, read_table
 from hpsweep.analysis.law_text import verdict
 from hpsweep.cli import main
@@ -91,7 +91,7 @@ def test_hyperparameters_are_known_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["train_loss", "batch_time", "run_id", "wall_seconds", "lr_of_lowest_loss", "C"])
 def test_what_came_out_of_a_run_is_no_hyperparameter(name: str) -> None:
-    assert not _words(name) & HYPERPARAMETERS or _words(name) & OUTCOMES
+    assert not words_of(name) & HYPERPARAMETERS or is_outcome(name)
 
 
 @pytest.mark.parametrize(("dropped", "told"), [(["lr", "seed"], "S, N, D"), (["lr"], "S, N, D, seed")])

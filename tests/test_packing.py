@@ -155,6 +155,22 @@ def test_what_native_hands_over_is_packed_and_costed_as_torchs() -> None:
     assert 1 < min(sizes) <= max(sizes) <= packing.CPU_ENSEMBLE
 
 
+def test_ensembles_of_torch_on_a_core_are_of_half_a_minute_or_of_one_trial() -> None:
+    cost = Cost(DATA)
+    for width, long in ((32, False), (512, True)):
+        trials = [BASE.replace(width=width, steps=1000, seed=seed) for seed in range(16)]
+        assert (cost(trials[0]) > packing.TORCH_WORK) == long
+        ensembles = arrange(trials, packing.CPU_ENSEMBLE, 2, cost, packing.default_work("cpu"))
+        assert ids(ensembles) == sorted(trial.trial_id for trial in trials)
+        if long:
+            assert {len(ensemble) for ensemble in ensembles} == {1}
+        else:
+            assert max(sum(map(cost, ensemble)) for ensemble in ensembles) <= packing.TORCH_WORK
+            assert {len(ensemble) for ensemble in ensembles} == {packing.CPU_ENSEMBLE}
+        whole = arrange(trials, packing.CPU_ENSEMBLE, 2, cost, packing.default_work("cuda"))
+        assert {len(ensemble) for ensemble in whole} == {packing.CPU_ENSEMBLE}
+
+
 def test_sizes_are_by_engine_and_device() -> None:
     assert default_size("torch", "cpu") == packing.CPU_ENSEMBLE
     assert default_size("torch", "cuda") == packing.GPU_ENSEMBLE

@@ -335,7 +335,7 @@ def test_no_artist_leaves_a_figure_of_a_law(sparse: bool, monkeypatch: pytest.Mo
     law = fit_law(table if sparse else table[table["sparsity"] == 0].drop(columns="sparsity"), resamples=50)
     drawn: dict[str, Figure] = {}
 
-    def keep(figure: Figure, path: Path) -> list[Path]:
+    def keep(figure: Figure, path: Path, formats: tuple[str, ...]) -> list[Path]:
         drawn[path.name] = figure
         return []
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from hpsweep.analysis.along import held_out
-from hpsweep.analysis.checks import BOOKKEEPING, OUTCOMES
+from hpsweep.analysis.column_names import BOOKKEEPING, OUTCOMES
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.law import fit_sweep
 from hpsweep.analysis.law_tables import cells_of_table

@@ -55,6 +55,11 @@ def test_a_vocabulary_beyond_the_dtype_is_refused(tmp_path: Path, dtype: str, vo
     assert f"vocabulary is {vocabulary}, and {dtype} holds ids below" in said
     assert "have wrapped" in said
     assert "Write the ids as uint32" in said
+    most = 256 if dtype == "uint8" else 65536
+    assert f"all ids of the tokenizer are below {most}, state vocabulary={most}: proxies need no padding" in said
+    stored = "<u1" if dtype == "uint8" else "<u2"
+    fits = written(tmp_path / "fits.bin", np.random.default_rng(0).integers(0, most, 4000), stored)
+    notes(fits, dtype, most)  # the way on that the message gives
 
 
 @pytest.mark.parametrize(

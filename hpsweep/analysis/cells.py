@@ -66,7 +66,7 @@ _known: dict[tuple[Any, ...], Cells] = {}
 def cells_of(rows: pd.DataFrame, over: str) -> Cells:
     """The cells of one group, the same object for the same rows. Values at which no run ended are left out."""
     numbers = (rows[name].to_numpy(float).tobytes() for name in (over, "val_loss"))
-    key = (over, *numbers, *(tuple(rows[name].to_numpy().tolist()) for name in ("seed", "status")))
+    key = (over, *numbers, *(tuple(rows[name].tolist()) for name in ("seed", "status")))
     if key not in _known:
         if len(_known) >= _KEPT:
             _known.clear()
@@ -75,13 +75,15 @@ def cells_of(rows: pd.DataFrame, over: str) -> Cells:
 
 
 def _cells(rows: pd.DataFrame, over: str) -> Cells:
-    trained = rows[rows["status"] != "failed"]
-    values = np.sort(trained[over].unique().astype(float))
-    cell = np.searchsorted(values, trained[over].to_numpy(float))
-    status = trained["status"].to_numpy()
-    good = ~np.isin(cell, cell[status == "diverged"])
-    seeds = np.unique(trained["seed"].to_numpy()[good], return_inverse=True)[1]
-    single = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": trained["val_loss"].to_numpy(float)[good]})
+    status = np.array(rows["status"].tolist(), dtype=object)
+    trained = status != "failed"
+    at = rows[over].to_numpy(float)[trained]
+    values = np.unique(at)
+    cell = np.searchsorted(values, at)
+    good = ~np.isin(cell, cell[status[trained] == "diverged"])
+    seeds = np.unique(rows["seed"].to_numpy()[trained][good], return_inverse=True)[1]
+    losses = rows["val_loss"].to_numpy(float)[trained][good]
+    single = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": losses})
     n = np.bincount(single["cell"], minlength=len(values)).astype(float)
     loss = np.full(len(values), np.nan)
     loss[n > 0] = np.bincount(single["cell"], single["loss"], len(values))[n > 0] / n[n > 0]
@@ -163,9 +165,10 @@ def fingerprint(cells: Cells) -> int:
 
 def counts(rows: pd.DataFrame) -> dict[str, int]:
     """The columns of `optima` that count the rows of a group."""
+    status = rows["status"].tolist()
     return {
         "n_runs": len(rows),
-        "n_seeds": int(rows["seed"].nunique()),
-        "n_diverged": int((rows["status"] == "diverged").sum()),
-        "n_failed": int((rows["status"] == "failed").sum()),
+        "n_seeds": len(np.unique(rows["seed"].to_numpy())),
+        "n_diverged": status.count("diverged"),
+        "n_failed": status.count("failed"),
     }

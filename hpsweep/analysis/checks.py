@@ -6,7 +6,7 @@ Runs that are fitted together differ in nothing but what is fitted and the seed.
     hpsweep's others      outcomes and provenance (`schema.RUNS`): may differ. Sizes that no field accounts for, such as
                           tokens in a table without steps, count as unknown
     unknown columns       of someone else's table, such as n_layer or epochs: equal within a group, or in `by`, or in
-                          `ignore`. Only times, and the names in OUTCOMES and BOOKKEEPING, may differ unnamed
+                          `ignore`. Only times, and outcomes and bookkeeping (column_names.py), may differ unnamed
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.column_names import BOOKKEEPING, OUTCOMES
 from hpsweep.schema import RUNS
 from hpsweep.spec import TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
@@ -35,58 +36,6 @@ SIZES = {
     "vocabulary": ("data",),
 }
 """Columns of hpsweep's that follow from fields; without those fields they say what was trained."""
-
-OUTCOMES = frozenset(
-    {
-        *("loss", "test_loss", "eval_loss", "valid_loss", "validation_loss", "final_loss", "best_loss", "min_loss"),
-        *(
-            "perplexity",
-            "ppl",
-            "val_ppl",
-            "val_perplexity",
-            "accuracy",
-            "acc",
-            "val_accuracy",
-            "val_acc",
-            "bpb",
-            "val_bpb",
-        ),
-        *(
-            "grad_norm",
-            "runtime",
-            "_runtime",
-            "duration",
-            "elapsed",
-            "wall_time",
-            "walltime",
-            "wallclock",
-            "wall_clock",
-        ),
-        *("train_time", "training_time", "total_time", "throughput", "tokens_per_second", "mfu"),
-        *("memory", "peak_memory", "max_memory"),
-    }
-)
-"""Names of columns, in lower case, that hold what came out, if they hold numbers."""
-
-BOOKKEEPING = frozenset(
-    {
-        *("host", "hostname", "node", "gpu_name", "user", "run_id", "run_name", "trial_name", "job_id", "slurm_job_id"),
-        *(
-            "pid",
-            "url",
-            "created",
-            "created_at",
-            "started",
-            "started_at",
-            "start_time",
-            "ended_at",
-            "end_time",
-            "finished",
-        ),
-        *("timestamp", "_timestamp", "date", "datetime", "git_commit", "git_hash", "git_sha", "sha", "tags", "index"),
-    }
-)
-"""Names of columns, in lower case, that hold who ran it, where and when."""
 
 _INDEX = re.compile(r"__index_level_\d+__|level_\d+|Unnamed: \d+")  # what pandas writes of an index
 _SUCH = {
@@ -113,12 +62,12 @@ def check_frame(runs: Any, name: str = "runs") -> None:
 
 
 def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> None:
-    """Raise ValueError unless it is a DataFrame with these columns, as `such` returns."""
+    """Raise ValueError unless it is a DataFrame with these columns, such as `such`, code that makes one."""
     if not isinstance(table, pd.DataFrame):
-        raise ValueError(f"{name} is {shown(table)}; give a table as {such} returns.")
+        raise ValueError(f"{name} is {shown(table)}; give a table, such as {such}.")
     check_frame(table, name)
     if lacking := [column for column in columns if column not in table.columns]:
-        raise ValueError(f"{name} has no column {lacking[0]!r}; give a table as {such} returns.")
+        raise ValueError(f"{name} has no column {lacking[0]!r}; give a table with it, such as {such}.")
 
 
 def shown(value: Any) -> str:

@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over
+from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over, is_numeric, needed
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
-from hpsweep.spec import hidden_shapes, kept, trial_from_row
+from hpsweep.spec import Trial, hidden_shapes, kept
 
 BOUND = 0.25
 """Octaves per halving or doubling within which an optimum is called stable."""
@@ -107,6 +107,7 @@ def drift(
     runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
         raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
+    runs = _read(runs, [*by, *along_with, along], over)
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
@@ -124,18 +125,31 @@ def drift(
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
 
 
+def _read(runs: pd.DataFrame, keys: Sequence[str], over: str) -> pd.DataFrame:
+    """The prepared runs with the columns that are still read: every line is grouped and fitted on its own."""
+    names = [*needed(runs, keys, over).columns, "data_hash", *_OF_TOKENS]
+    return runs[[name for name in dict.fromkeys(names) if name in runs]]
+
+
+_OF_TOKENS = ("width", "depth", "density", "steps", "batch", "context")
+"""Fields from which the tokens per nonzero parameter follow."""
+
+
 def _steps_follow(members: pd.DataFrame) -> bool:
     """Whether the tokens per nonzero hidden parameter are the same, up to whole steps or a tenth."""
     if "steps" not in members or members["steps"].nunique() == 1:
         return True
+    usual = {name: getattr(Trial, name) for name in ("depth", "batch", "context") if name not in members}
+    fields = members.assign(**usual).reindex(columns=_OF_TOKENS)
+    if fields.isna().to_numpy().any() or not all(is_numeric(fields[name]) for name in _OF_TOKENS):
+        return False
     most, least = [], []  # rounding up to a step leaves this much open
-    for row in members.drop_duplicates(["width", "depth", "density", "steps"]).to_dict("records"):
-        trial = trial_from_row({str(name): value for name, value in row.items()})
-        shapes = hidden_shapes(trial.width, trial.depth).values()
-        nonzeros = sum(kept(o * i, trial.density) for o, i in shapes)
-        most.append(trial.total_tokens / nonzeros)
-        least.append((trial.total_tokens - trial.batch * trial.context) / nonzeros)
-    return max(least) < min(most) or max(most) < 1.1 * min(most)
+    for width, depth, density, steps, batch, context in set(fields.itertuples(index=False, name=None)):
+        shapes = hidden_shapes(width, int(depth)).values()
+        nonzeros = sum(kept(o * i, density) for o, i in shapes)
+        most.append(steps * batch * context / nonzeros)
+        least.append((steps - 1) * batch * context / nonzeros)
+    return bool(max(least) < min(most) or max(most) < 1.1 * min(most))
 
 
 def _on_lines(groups: list[Group]) -> list[Group]:

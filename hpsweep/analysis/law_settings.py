@@ -6,7 +6,6 @@ above the losses that the cells can reach; so it is reduced to the best setting 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,29 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import cells_of
-
-HYPERPARAMETERS = frozenset(
-    {"lr", "lrs", "eta", "learning", "learningrate", "wd", "decay", "bs", "bsz", "batch", "batchsize", "optimizer",
-     "optim", "schedule", "scheduler", "warmup", "momentum", "dropout", "clip", "beta", "beta1", "beta2", "betas",
-     "eps", "epsilon", "init", "alpha"}
-)  # fmt: skip
-"""Words in the name of a column that is a hyperparameter: where it varies within a cell, the best is taken."""
-
-SEEDS = frozenset({"seed", "seeds", "rng", "replicate", "replica", "repeat", "rep"})
-"""Words in the name of a column that tells repeated runs apart."""
-
-OUTCOMES = frozenset(
-    {"loss", "losses", "acc", "accuracy", "ppl", "perplexity", "nll", "bpb", "bpc", "error", "err", "se", "sem",
-     "flops", "flop", "compute", "cost", "time", "seconds", "sec", "hours", "speed", "throughput", "mfu", "memory"}
-)  # fmt: skip
-"""Words in the name of a column that says what came out of a run, whatever else is in the name."""
-
-LABELS = frozenset(
-    {"id", "ids", "uid", "name", "names", "run", "trial", "label", "title", "note", "notes", "comment", "tag", "tags",
-     "host", "node", "gpu", "gpus", "device", "path", "file", "url", "commit", "hash", "user", "status", "state",
-     "index", "timestamp", "date", "created", "started", "finished"}
-)  # fmt: skip
-"""Words in the name of a column that says which run it was, and where and when."""
+from hpsweep.analysis.column_names import HYPERPARAMETERS, SEEDS, is_label, is_outcome, words_of
 
 UNEXPLAINED = 0.05
 """Median spread of the losses of a cell (highest over lowest, minus 1) beyond which rows are hardly seeds."""
@@ -147,15 +124,9 @@ def _shared(rows: pd.DataFrame) -> pd.Series[bool]:
     return cell_of(rows).duplicated(keep=False)
 
 
-def _words(name: object) -> set[str]:
-    """The words of a column's name: max_LR, learningRate and config.lr are max lr, learning rate and config lr."""
-    split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", str(name))
-    return set(re.findall(r"[a-z]+\d?", split.lower()))
-
-
 def _varying(others: pd.DataFrame, rows: pd.DataFrame, words: frozenset[str]) -> list[str]:
     """Columns with one of the words in their names, and no outcome's, that vary within a cell."""
-    named = [name for name in others.columns if _words(name) & words and not _words(name) & OUTCOMES]
+    named = [name for name in others.columns if words_of(name) & words and not is_outcome(name)]
     cell = cell_of(rows)
     return [str(name) for name in named if (others.loc[rows.index, name].groupby(cell).nunique(dropna=False) > 1).any()]
 
@@ -167,7 +138,13 @@ def _check_told_apart(others: pd.DataFrame, rows: pd.DataFrame, chosen: list[str
     shared = group.duplicated(keep=False)
     for name in own.columns:
         column = own.loc[shared, name]
-        if name in seeds or _words(name) & (OUTCOMES | LABELS | SEEDS) or not _splits(column, group[shared]):
+        if (
+            name in seeds
+            or is_outcome(name)
+            or is_label(name)
+            or words_of(name) & SEEDS
+            or not _splits(column, group[shared])
+        ):
             continue
         values = ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in column.drop_duplicates().head(3))
         words = ",".join([*chosen, str(name)])

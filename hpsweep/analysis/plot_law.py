@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.budget import COSTS, Cost, dense_equivalent, loss_contours, optimal_sparsity, sparsity_contours
 from hpsweep.analysis.law import Law
+from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.analysis.plot_style import FAINT, GREY, INK, LABEL, SMALL, TITLE, Look
+from hpsweep.analysis.plots import save_all
 
 _DASHES = (0, (3.5, 2))
 _MARKERS = "os^Dv<>ph*d8"
@@ -225,6 +228,11 @@ def _dashed(ax: Axes, table: pd.DataFrame, x: str, y: str, **look: Any) -> None:
     ax.plot(table[x], np.where(inside, values, np.nan), **{**look, "linestyle": "-"})
 
 
+def _band(table: pd.DataFrame) -> list[Patch]:
+    """The entry of the bands, if the table has any."""
+    return [Patch(facecolor=INK, alpha=0.14, label="95 % band")] if table["low"].notna().any() else []
+
+
 def contours(table: pd.DataFrame, cells: pd.DataFrame, ax: Axes, *, level: str, tokens_label: str) -> Axes:
     """Contours in the plane of N and D, with bands: a line per value of `level` (columns params, tokens, low, high).
 
@@ -250,12 +258,16 @@ def contours(table: pd.DataFrame, cells: pd.DataFrame, ax: Axes, *, level: str, 
     _count_axis(ax, "x")
     _count_axis(ax, "y")
     _labels(ax, "N, nonzero parameters", tokens_label)
-    handles = [marks.symbol(look.label, linestyle="-", linewidth=1.3, color=look.color) for look in looks.values()]
-    handles += [
+    lines = [marks.symbol(look.label, linestyle="-", linewidth=1.3, color=look.color) for look in looks.values()]
+    handles: list[marks.Handle] = [
+        marks.symbol(level),
+        *lines,
         marks.symbol("beyond the fit", linestyle=_DASHES, linewidth=1.1, color=GREY),
         marks.symbol("fitted cells", marker=".", markersize=4, color=GREY),
+        Patch(facecolor=FAINT, alpha=0.4, label="their range"),
+        *_band(table),
     ]
-    marks.legend(ax, [marks.symbol(level), *handles], loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+    marks.legend(ax, handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     return ax
 
 
@@ -284,7 +296,11 @@ def best_sparsity(table: pd.DataFrame, ax: Axes, *, sparsest: float, title: str 
     handles = [marks.symbol(look.label, linestyle="-", linewidth=1.4, color=look.color) for look in looks.values()]
     key = marks.symbol("sparsest fitted", linestyle=(0, (1, 2)), linewidth=0.9, color=GREY)
     marks.legend(
-        ax, [marks.symbol("N"), *handles, key], loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0
+        ax,
+        [marks.symbol("N"), *handles, key, *_band(table)],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
     )
     return ax
 
@@ -308,6 +324,8 @@ def dense_equivalents(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.axhline(1, color=GREY, linewidth=0.8, zorder=1)
     _labels(ax, "sparsity", "size of the dense model\nwith the same loss")
     handles = [marks.symbol(p[5], linestyle="-", linewidth=1.4, color=p[3], marker=p[4], markersize=4) for p in parts]
+    if table["low"].notna().any():
+        handles.append(marks.symbol("95 % interval", linestyle="-", linewidth=1.6, color=GREY))
     marks.legend(ax, handles, loc="lower left", bbox_to_anchor=(0.0, 1.02), borderaxespad=0.0)
     return ax
 
@@ -315,34 +333,37 @@ def dense_equivalents(table: pd.DataFrame, ax: Axes) -> Axes:
 # --- all figures of a law ---
 
 
-def draw_all(law: Law, folder: Path) -> list[Path]:
-    """The figures of a law as PNG and SVG in the folder; returns the paths."""
+def draw_all(law: Law, folder: Path, output: Output = USUAL) -> list[Path]:
+    """Write the figures of a law to the folder; returns the paths. Raises ValueError for a size that cuts something."""
+    return save_all(_figures(law, output.size), folder, output)
+
+
+def _figures(law: Law, size: tuple[float, float] | None) -> Iterator[tuple[str, Figure]]:
+    """Names and figures of a law, in the size that each asks for, or in `size`, inches."""
     residuals, held = pd.DataFrame(law.residuals), pd.DataFrame(law.held_out)
     largest = held[held["largest"] == "params"] if len(held) else None
-    paths: list[Path] = []
-    figure = Figure(figsize=(3.9, 4.7), layout="constrained")
+    figure = Figure(figsize=size or (3.9, 4.7), layout="constrained")
     predicted_against_measured(residuals, figure.subplots(), held_out=largest)
-    paths += style.save(figure, Path(folder) / "law_predicted_against_measured")
-    figure = Figure(figsize=(4.4, 2.9), layout="constrained")
+    yield "law_predicted_against_measured", figure
+    figure = Figure(figsize=size or (4.4, 2.9), layout="constrained")
     residuals_by_sparsity(residuals, figure.subplots(), log=law.residual_kind == "log")
-    paths += style.save(figure, Path(folder) / "law_residuals_by_sparsity")
-    paths += style.save(_profiles(law), Path(folder) / "law_profiles")
-    paths += style.save(_loss_contours(law, residuals), Path(folder) / "law_loss_contours")
+    yield "law_residuals_by_sparsity", figure
+    yield "law_profiles", _profiles(law, size)
+    yield "law_loss_contours", _loss_contours(law, residuals, size)
     if law.form == "sparse":
-        paths += style.save(_sparsity(law), Path(folder) / "law_best_sparsity")
-        paths += style.save(_sparsity_contours(law, residuals), Path(folder) / "law_sparsity_contours")
-        figure = Figure(figsize=(3.8, 3.0), layout="constrained")
+        yield "law_best_sparsity", _sparsity(law, size)
+        yield "law_sparsity_contours", _sparsity_contours(law, residuals, size)
+        figure = Figure(figsize=size or (3.8, 3.0), layout="constrained")
         dense_equivalents(dense_equivalent(law), figure.subplots())
-        paths += style.save(figure, Path(folder) / "law_dense_equivalent")
-    return paths
+        yield "law_dense_equivalent", figure
 
 
-def _profiles(law: Law) -> Figure:
+def _profiles(law: Law, size: tuple[float, float] | None = None) -> Figure:
     """A panel per number, with its profile."""
     intervals, profiles = pd.DataFrame(law.intervals), pd.DataFrame(law.profiles)
     shown = [row for _, row in intervals.iterrows() if (profiles["coefficient"] == row["coefficient"]).any()]
     columns = 4
-    figure = Figure(figsize=(7.2, 1.75 * math.ceil(len(shown) / columns) + 0.35), layout="constrained")
+    figure = Figure(figsize=size or (7.2, 1.75 * math.ceil(len(shown) / columns) + 0.35), layout="constrained")
     axes = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False).ravel()
     for ax, row in zip(axes, shown, strict=False):
         profile_curve(profiles[profiles["coefficient"] == row["coefficient"]], row, ax)
@@ -359,10 +380,10 @@ def _profiles(law: Law) -> Figure:
     return figure
 
 
-def _loss_contours(law: Law, residuals: pd.DataFrame) -> Figure:
+def _loss_contours(law: Law, residuals: pd.DataFrame, size: tuple[float, float] | None = None) -> Figure:
     """Iso-loss lines of dense models and, beside them, of the sparsest fitted."""
     levels = sorted({law.ranges["sparsity"][0], law.ranges["sparsity"][1]})
-    figure = Figure(figsize=(3.9 * len(levels), 3.1), layout="constrained")
+    figure = Figure(figsize=size or (3.9 * len(levels), 3.1), layout="constrained")
     axes = figure.subplots(1, len(levels), sharex=True, sharey=True, squeeze=False)[0]
     for ax, level in zip(axes, levels, strict=True):
         table = loss_contours(law, sparsity=level)
@@ -374,7 +395,7 @@ def _loss_contours(law: Law, residuals: pd.DataFrame) -> Figure:
     return figure
 
 
-def _sparsity(law: Law) -> Figure:
+def _sparsity(law: Law, size: tuple[float, float] | None = None) -> Figure:
     """The best sparsity against the budget, a panel for each cost that has an answer of its own."""
     n_low, n_high = law.ranges["params"]
     d_low, d_high = law.ranges["tokens"]
@@ -382,7 +403,7 @@ def _sparsity(law: Law) -> Figure:
     budgets = pd.DataFrame(
         [{"params": n, "tokens": d} for n in sizes for d in np.geomspace(d_low / 9.999, d_high * 9.999, 61)]
     )
-    figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+    figure = Figure(figsize=size or (7.2, 3.1), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     costs: tuple[Cost, ...] = ("dense", "gradual")
     for ax, cost in zip(axes, costs, strict=True):
@@ -394,9 +415,9 @@ def _sparsity(law: Law) -> Figure:
     return figure
 
 
-def _sparsity_contours(law: Law, residuals: pd.DataFrame) -> Figure:
+def _sparsity_contours(law: Law, residuals: pd.DataFrame, size: tuple[float, float] | None = None) -> Figure:
     """The budgets at which each fitted sparsity is best."""
-    figure = Figure(figsize=(4.8, 3.1), layout="constrained")
+    figure = Figure(figsize=size or (4.8, 3.1), layout="constrained")
     ax = figure.subplots()
     table = sparsity_contours(law)
     contours(table, residuals, ax, level="sparsity", tokens_label="budget, in D of the dense model")

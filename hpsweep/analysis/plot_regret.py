@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from hpsweep.analysis import plot_marks as marks
 from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.checks import check_table
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, SMALL
+from hpsweep.analysis.plot_tables import spread
 from hpsweep.analysis.regret_matrix import MATRIX, place_names, regret_matrix
 from hpsweep.english import with_article
 from hpsweep.units import unit_of
@@ -41,7 +43,7 @@ LEAST_TOP = 0.005
 @style.ours()
 def regret_figure(matrix: pd.DataFrame, unit: str = "nats/token", *, size: tuple[float, float] | None = None) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
-    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix")
+    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix(...)")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
     if not schemes:
         raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")
@@ -159,8 +161,38 @@ def matrix_key(matrix: pd.DataFrame) -> list[marks.Handle]:
 
 
 def regret_of(
-    runs: pd.DataFrame, over: str = "lr", size: tuple[float, float] | None = None
+    runs: pd.DataFrame, over: str = "lr", size: tuple[float, float] | None = None, *, whole: bool = False
 ) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of a sweep's regret matrix; none where all was tuned at one place."""
-    if runs[["width", "density"]].drop_duplicates().shape[0] > 1:
-        yield f"regret_{over}", regret_figure(regret_matrix(runs, over=over), unit_of(runs).name, size=size)
+    """Name and figure of a sweep's regret matrix; none where all was tuned at one place.
+
+    Of more than NUMBERED places, widths and densities evenly from the first to the last, and a warning; all if `whole`.
+    """
+    places = len(runs[["width", "density"]].drop_duplicates())
+    if places < 2:
+        return
+    if places > NUMBERED and not whole:
+        runs = _legible(runs)
+        left = len(runs[["width", "density"]].drop_duplicates())
+        axes = [
+            f"{name} {', '.join(style.value_label(name, value) for value in sorted(runs[name].unique()))}"
+            for name in ("width", "density")
+        ]
+        warnings.warn(
+            f"regrets are drawn for {left} of {places} places, {' and '.join(axes)}; hpsweep plot --all draws all.",
+            stacklevel=2,
+        )
+    yield f"regret_{over}", regret_figure(regret_matrix(runs, over=over), unit_of(runs).name, size=size)
+
+
+def _legible(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs at so few widths and densities that every cell has room for its number, those of the proxy among them.
+
+    The axis with more values is thinned first.
+    """
+    kept = {name: sorted(runs[name].unique()) for name in ("width", "density")}
+    while len(kept["width"]) * len(kept["density"]) > NUMBERED:
+        longer = max(kept, key=lambda name: len(kept[name]))
+        base = [value for value in runs[f"base_{longer}"].unique()[:1] if value in kept[longer]]
+        others = [value for value in kept[longer] if value not in base]
+        kept[longer] = sorted([*base, *spread(others, len(kept[longer]) - len(base) - 1)])
+    return runs[runs["width"].isin(kept["width"]) & runs["density"].isin(kept["density"])]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from hpsweep.analysis import plot_style as style
-from hpsweep.analysis.checks import check_columns, check_equal, check_over, check_table
+from hpsweep.analysis.checks import check_columns, check_equal, check_over, check_table, needed
 from hpsweep.analysis.plot_style import SCHEMES, Look
 from hpsweep.analysis.prepare import prepared
+
+Item = TypeVar("Item")
 
 
 def curve_table(
@@ -27,7 +29,7 @@ def curve_table(
     check_columns(lines=lines)
     check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve
-        runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
+        runs = needed(prepared(runs, ["scheme", lines], over, ignore=ignore), ["scheme", lines], over)
     for key, rows in runs.groupby(["scheme", lines]):
         check_equal(rows, ("scheme", lines, over, "seed"), f"the line of scheme {key[0]}, {lines} {key[1]}")
     ok = (runs["status"] == "ok") & np.isfinite(runs["val_loss"])
@@ -49,7 +51,7 @@ def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -
 
     Columns: scheme, along, opt, low, high, status, interval.
     """
-    check_table(optima, "optima", ("scheme", along, "hyperparameter", "opt", "low", "high", "status"), "hp.optima")
+    check_table(optima, "optima", ("scheme", along, "hyperparameter", "opt", "low", "high", "status"), "hp.optima(...)")
     table = optima[optima["hyperparameter"] == over]
     if table.duplicated(["scheme", along]).any():
         raise ValueError(
@@ -110,11 +112,18 @@ def scale(table: pd.DataFrame, vertices: pd.DataFrame, over: str, lines: str) ->
 
 def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFrame:
     """The optima over `over` of groups that are among the runs."""
-    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima")
+    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima(...)")
     chosen = optima[optima["hyperparameter"] == over]
     for name in chosen.columns[: list(chosen.columns).index("hyperparameter")]:
         chosen = chosen[chosen[name].isin(runs[name].unique())]
     return chosen
+
+
+def spread(found: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly from the first to the last, in their order."""
+    if len(found) <= most:
+        return list(found)
+    return [found[index] for index in np.linspace(0, len(found) - 1, most).round().astype(int)]
 
 
 def records(table: pd.DataFrame) -> list[Any]:

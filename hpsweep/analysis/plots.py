@@ -7,7 +7,8 @@ measured is left out in silence: diverged trials and losses above the axis stand
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,26 @@ from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.analysis.plot_path import optimum_path, path_figure
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES, Look
 from hpsweep.analysis.plot_surface import surfaces
-from hpsweep.analysis.plot_tables import Scale, curve_table, drift_text, drifts_of, matching, path_table, records, scale
+from hpsweep.analysis.plot_tables import (
+    Scale,
+    curve_table,
+    drift_text,
+    drifts_of,
+    matching,
+    path_table,
+    records,
+    scale,
+    spread,
+)
 from hpsweep.analysis.prepare import plain_types, without
 from hpsweep.spec import TUNED
 from hpsweep.units import unit_of
 
 STRIP = (0.045, 0.2)
 """Height of one row of the strip on top of a panel, and of all of them at most, as fractions of the panel."""
+
+MOST = 12
+"""Combinations of what varies of which the loss is drawn, unless all are asked for."""
 
 __all__ = [
     "curve_table",
@@ -175,7 +189,7 @@ def optimum_stability(
     as high as the texts and legends ask for.
     """
     runs = without(runs, ignore)
-    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima")
+    check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima(...)")
     table = curve_table(runs, over, lines)
     vertices = matching(optima, runs, over)
     shared, unit = scale(table, vertices, over, lines), unit_of(runs)
@@ -215,41 +229,59 @@ def draw_all(
     output: Output = USUAL,
     *,
     ignore: Sequence[str] = (),
+    whole: bool = False,
 ) -> list[Path]:
     """Write the figures that make sense for what varies in the runs (`figures`) to folder/figures; returns the paths.
 
     No figure, and an empty list, where nothing was searched.
     """
     check_path("folder", folder)
-    return save_all(figures(without(runs, ignore), optima, output.size), Path(folder) / "figures", output)
+    return save_all(figures(without(runs, ignore), optima, output.size, whole=whole), Path(folder) / "figures", output)
 
 
 def figures(
-    runs: pd.DataFrame, optima: pd.DataFrame | None = None, size: tuple[float, float] | None = None
+    runs: pd.DataFrame,
+    optima: pd.DataFrame | None = None,
+    size: tuple[float, float] | None = None,
+    *,
+    whole: bool = False,
 ) -> Iterator[tuple[str, Figure]]:
     """Names and figures of what varies in the runs; `size` in inches, by default as each figure asks for.
 
     For lr and init_std, where three values or more were tried, and for lines by density and by width: a stability
     figure, and the path of the optimum where there are two lines or more. Where other fields of the model vary too,
     a figure for each of their combinations, named after it; where other hyperparameters do, at their best setting.
-    Heatmaps where two hyperparameters were searched together.
+    Of more than MOST combinations that many are drawn, evenly from the first to the last, with a warning that says how
+    many are not; all if `whole`. Heatmaps where two hyperparameters were searched together.
     """
     check_table(runs, "runs", (*TRIAL_FIELDS, "status", "val_loss", "data_hash"), "hp.load('results/NAME')")
     runs = plain_types(runs)
     if len(runs):
         check_numbers(runs)
     for over in ("lr", "init_std"):
-        for lines in [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]:
-            for fields, part in parts_of(runs, over, lines):
-                fixed = [f"{name}_{style.value_label(name, at).replace('/', 'over')}" for name, at in fields.items()]
-                suffix = "_at_" + "_".join(fixed) if fixed else ""
-                yield from _of_part(part, over, lines, suffix, optima, size)
+        axes = [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]
+        found = [(lines, *part) for lines in axes for part in parts_of(runs, over, lines)]
+        chosen = found if whole else spread(found, MOST)
+        if len(chosen) < len(found):
+            warnings.warn(
+                f"loss against {over}: {len(chosen)} of {len(found)} combinations of what varies are drawn, evenly "
+                "from the first to the last; whole=True, or --all, draws all.",
+                stacklevel=2,
+            )
+        for lines, fields, part in chosen:
+            fixed = [f"{name}_{style.value_label(name, at).replace('/', 'over')}" for name, at in fields.items()]
+            suffix = "_at_" + "_".join(fixed) if fixed else ""
+            yield from _of_part(part, over, lines, suffix, optima, size)
     yield from surfaces(runs, size)
 
 
 @style.ours()
-def save_all(made: Iterable[tuple[str, Figure]], folder: Path, output: Output) -> list[Path]:
+def save_all(
+    made: Iterable[tuple[str, Figure]], folder: Path, output: Output, say: Callable[[str], None] = lambda name: None
+) -> list[Path]:
     """Write figures by their names; returns the paths. In a size that was asked for all are looked at before.
+
+    `say` is called with the name of each that is written.
 
     Raises ValueError where something of a figure would be cut off.
     """
@@ -257,7 +289,11 @@ def save_all(made: Iterable[tuple[str, Figure]], folder: Path, output: Output) -
         made = list(made)
         for name, figure in made:
             check_room(figure, name)
-    return [path for name, figure in made for path in style.save(figure, Path(folder) / name, output.formats)]
+    paths = []
+    for name, figure in made:
+        paths += style.save(figure, Path(folder) / name, output.formats)
+        say(f"{name}.{output.formats[-1]}")
+    return paths
 
 
 def _of_part(
@@ -287,7 +323,8 @@ def parts_of(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[dict[str, 
     """
     groups = runs.groupby(["scheme", lines])
     free = ("scheme", lines, over, "seed", "data")  # different data, by its hash, are refused
-    vary = [name for name in TRIAL_FIELDS if name not in free and (groups[name].nunique() > 1).any()]
+    differ = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
+    vary = [name for name in differ if (groups[name].nunique() > 1).any()]
     apart = [name for name in vary if name != "steps"]
     if runs.groupby(["scheme", lines, *apart])["steps"].nunique().max() == 1:
         vary = apart  # the steps follow from the size of the model, as with tokens_per_parameter

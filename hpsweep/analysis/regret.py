@@ -54,21 +54,35 @@ def tuned_against_transferred(
     others = other_tuned(runs, over)
     by = ["scheme", "width", "density", *others]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    at: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        at.setdefault(group.key[:3], []).append(group)
+    sources = {scheme: _source(scheme, at, place, others, runs) for scheme in {key[0] for key in at}}
     rows = []
-    for key in sorted({group.key[:3] for group in groups}, key=lambda key: (key[0], key[1], -key[2])):
-        here = [group for group in groups if group.key[:3] == key]
-        tuned = _lowest_of(here)
-        schemes = [key[0]]
-        if key[0] in ("mup", "supar") and place["density"] == place["base_density"]:
-            schemes.append("mup" if key[0] == "supar" else "supar")
-        for scheme in schemes:
-            there = [group for group in groups if group.key[:3] == (scheme, place["width"], place["density"])]
-            source, _ = proxy_of(there, others, rows_at(runs, {"scheme": scheme}))
-            if source is not None:
-                break
-        same = [group for group in groups if source is not None and group.key == (*key, *source.key[3:])]
+    for key in sorted(at, key=lambda key: (key[0], key[1], -key[2])):
+        tuned, source = _lowest_of(at[key]), sources[key[0]]
+        same = [group for group in at[key] if source is not None and group.key[3:] == source.key[3:]]
         rows.append(dict(zip(by[:3], key[:3], strict=True)) | _compared(tuned, source, same[0] if same else None))
     return _with_best(pd.DataFrame(rows, columns=list(COMPARISON)))
+
+
+def _source(
+    scheme: str,
+    groups: Mapping[tuple[Any, ...], Sequence[Group]],
+    place: Mapping[str, Any],
+    others: Sequence[str],
+    runs: pd.DataFrame,
+) -> Group | None:
+    """The group at the scheme's proxy whose optimum is transferred; `groups` by scheme, width and density."""
+    schemes = [scheme]
+    if scheme in ("mup", "supar") and place["density"] == place["base_density"]:
+        schemes.append("mup" if scheme == "supar" else "supar")
+    for name in schemes:
+        there = groups.get((name, place["width"], place["density"]), [])
+        source, _ = proxy_of(there, others, runs[runs["scheme"] == name])
+        if source is not None:
+            return source
+    return None
 
 
 def _with_best(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +78,7 @@ def regret_matrix(
     runs, proxy = select_proxy(runs, {}, over, ignore)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    compute: dict[Any, float] = runs.groupby(by[:3])[flops].mean().to_dict() if flops in runs else {}
     rows = []
     for scheme in dict.fromkeys(group.key[0] for group in groups):
         here = places([group for group in groups if group.key[0] == scheme])
@@ -85,7 +86,7 @@ def regret_matrix(
         rates = {
             density: Rate(per_doubling, 0.0, "")
             if per_doubling is not None
-            else _rate({width: g for (width, d), (g, _) in tuned.items() if d == density}, runs, flops)
+            else _rate({width: g for (width, d), (g, _) in tuned.items() if d == density}, compute, flops)
             for density in {density for _, density in here}
         }
         own = {place: read_own(group) for place, (group, _) in tuned.items()}
@@ -188,19 +189,19 @@ class Rate(NamedTuple):
     why: str
 
 
-def _rate(tuned: dict[Any, Group], runs: pd.DataFrame, flops: str) -> Rate:
+def _rate(tuned: dict[Any, Group], compute: Mapping[Any, float], flops: str) -> Rate:
     """The slope of the own losses along the widths of one density against log2(flops), by weighted least squares.
 
+    `compute` has the mean `flops` of a run by scheme, width and density; it is empty where the runs do not say.
     Errors are those of the losses, seeds included, and are widened where the losses scatter about the line by more.
     """
-    if flops not in runs:
+    if not compute:
         return Rate(math.nan, math.nan, f"no equivalent compute: the runs have no column {flops}")
     x, y, variance = [], [], []
-    for width, group in tuned.items():
+    for group in tuned.values():
         own = read_own(group)
-        at = runs[(runs["scheme"] == group.key[0]) & (runs["width"] == width) & (runs["density"] == group.key[2])]
         if group.row["status"] == "ok":
-            x.append(math.log2(at[flops].mean()))
+            x.append(math.log2(compute.get(group.key[:3], math.nan)))
             y.append(own.loss)
             variance.append(error_of(own, group) ** 2)
     if len(set(x)) < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -27,19 +28,23 @@ from hpsweep.analysis.plot_surface import (
     heatmap,
     verdict_text,
 )
-from hpsweep.analysis.plot_tables import curve_table, drift_text, matching, path_table, records, scale
+from hpsweep.analysis.plot_tables import curve_table, drift_text, matching, path_table, records, scale, spread
 from hpsweep.analysis.plots import loss_curves, parts_of, path_figure
 from hpsweep.analysis.regret_matrix import place_names
 from hpsweep.analysis.report_parts import Panel, place, powers, setting, value_of
 from hpsweep.english import with_article
+from hpsweep.schema import RUNS
 from hpsweep.units import unit_of
 
 SIZE = (3.5, 3.9)
 """Inches: text of 7.5 points is then eleven pixels high on a phone."""
 
 
-DRAWN = 8
-"""Combinations of what varies that are drawn: a page of hundreds of drawings is not read."""
+DRAWN = 9
+"""Drawings of a section at most: a page of hundreds is not read."""
+
+_READ = ("status", "val_loss", "data_hash", "tokens", "vocabulary")
+"""What drawings read, beside the fields of the trial."""
 
 HELD = 1.1
 """Inches of legends and headings that a drawing of that size has room for; more make it higher."""
@@ -72,14 +77,24 @@ def svg_of(figure: Figure, name: str, title: str, text: str) -> str:
 def loss_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, over: str) -> list[Panel]:
     """A panel per scheme, and per value of what else varies: loss against `over`, a line per density or width."""
     panels = []
-    for lines, at, part in combinations(runs, over)[:DRAWN]:
+    for lines, at, part in drawn(combinations(runs, over), runs["scheme"].nunique()):
         own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
         panels += _loss_panels(part, own, moves, over, lines, at)
     return panels
 
 
-def combinations(runs: pd.DataFrame, over: str) -> list[tuple[str, dict[str, Any], pd.DataFrame]]:
-    """What is drawn together: what the lines differ in, the values of what else varies, and the runs that have them."""
+Combination = tuple[str, dict[str, Any], pd.DataFrame]
+"""What is drawn together: what the lines differ in, the values of what else varies, and the runs that have them."""
+
+
+def drawn(found: Sequence[Combination], each: int) -> list[Combination]:
+    """Those that are drawn, `each` of as many panels: all, or as many as DRAWN allows, evenly from first to last."""
+    return spread(found, max(2, DRAWN // each))
+
+
+def combinations(runs: pd.DataFrame, over: str) -> list[Combination]:
+    """All that could be drawn."""
+    runs = runs[[name for name in runs if name not in RUNS.names or name in (*TRIAL_FIELDS, *_READ)]]
     lines = [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]
     return [(name, at, part) for name in lines for at, part in parts_of(runs, over, name)]
 
@@ -172,19 +187,20 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     Those with a drift come first.
     """
     panels = []
-    drawn = sorted(combinations(runs, over), key=lambda found: _drifts(drift, found[2], found[0])["drift"].isna().all())
-    for lines, at, part in drawn[:DRAWN]:
-        if part[lines].nunique() > 1:
-            own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
-            figure = path_figure(own, moves, along=lines, over=over)
-            name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", place(at)]))
-            said = "; ".join(
-                f"{SCHEMES[row.scheme].label} {' '.join(filter(None, drift_text(row)))}" for row in records(moves)
-            )
-            count = int(np.isfinite(path_table(own, lines, over)["opt"]).sum())
-            found = f"{count} {'optimum or bound' if count == 1 else 'optima or bounds'}"
-            said = f"Best {style.axis_name(over)} against {lines}, {found}. {said}."
-            panels.append(_panel(name, title, said, figure))
+    paths = [found for found in combinations(runs, over) if found[2][found[0]].nunique() > 1]
+    known = [_drifts(drift, part, lines)["drift"].notna().any() for lines, _, part in paths]
+    first, last = ([path for path, is_known in zip(paths, known, strict=True) if is_known == kind] for kind in (1, 0))
+    for lines, at, part in [*drawn(first, 2), *drawn(last, 2)][: DRAWN // 2]:
+        own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
+        figure = path_figure(own, moves, along=lines, over=over)
+        name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", place(at)]))
+        said = "; ".join(
+            f"{SCHEMES[row.scheme].label} {' '.join(filter(None, drift_text(row)))}" for row in records(moves)
+        )
+        count = int(np.isfinite(path_table(own, lines, over)["opt"]).sum())
+        found = f"{count} {'optimum or bound' if count == 1 else 'optima or bounds'}"
+        said = f"Best {style.axis_name(over)} against {lines}, {found}. {said}."
+        panels.append(_panel(name, title, said, figure))
     return panels
 
 

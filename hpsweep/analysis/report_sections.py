@@ -14,7 +14,7 @@ from hpsweep.analysis.card import Card
 from hpsweep.analysis.drift import BOUND
 from hpsweep.analysis.plot_style import SCHEMES
 from hpsweep.analysis.report_costs import carried
-from hpsweep.analysis.report_figures import DRAWN, combinations, loss_panels, path_panels
+from hpsweep.analysis.report_figures import combinations, drawn, loss_panels, path_panels
 from hpsweep.analysis.report_parts import (
     DASH,
     LONGEST,
@@ -120,9 +120,10 @@ def losses(tables: Tables) -> Section | None:
     if not panels:
         return None
     text = "Lines are means over seeds; large markers are fitted optima, with their 95 % intervals as bars."
-    undrawn = len(combinations(tables.runs, tables.over)) - DRAWN
+    found = combinations(tables.runs, tables.over)
+    undrawn = len(found) - len(drawn(found, tables.runs["scheme"].nunique()))
     if undrawn > 0:
-        text += f" {undrawn} more combinations are not drawn here: hpsweep plot draws all."
+        text += f" {undrawn} more combinations are not drawn here: hpsweep plot draws them."
     shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
     return Section(title=f"Loss against {word(tables.over)}", text=(text,), panels=shown, more=more)
 

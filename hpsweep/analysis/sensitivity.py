@@ -16,7 +16,6 @@ from hpsweep.analysis.curve import Reading, read_own, variance_of
 from hpsweep.analysis.noise import perturbed, t_975
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
-from hpsweep.analysis.regret import rows_at
 
 BASIN = 0.01
 """Part of the loss at the optimum by which a setting inside the basin may be worse."""
@@ -66,10 +65,11 @@ def sensitivity(
     groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
     tried = [group.cells.x for group in groups if len(group.cells.x)]
     ends = between or (2.0 ** max((x[0] for x in tried), default=0.0), 2.0 ** min((x[-1] for x in tried), default=0.0))
+    read = list(dict.fromkeys([*by, over, "status", "val_loss", *(["initial_loss"] if "initial_loss" in runs else [])]))
+    members = runs[read].groupby(list(by), sort=True, dropna=False)  # in the order of fit_groups
     rows = []
-    for group in groups:
-        members = rows_at(runs, dict(zip(by, group.key, strict=True)))
-        row = _row(group, members, over, (math.log2(ends[0]), math.log2(ends[1])), basin, resamples, seed)
+    for group, (_, own) in zip(groups, members, strict=True):
+        row = _row(group, own, over, (math.log2(ends[0]), math.log2(ends[1])), basin, resamples, seed)
         rows.append({**dict(zip(by, group.key, strict=True)), **row})
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
 
@@ -138,9 +138,10 @@ def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tupl
 
     Diverged runs count as the initial loss. Where nothing was capped the error is NaN: there the pooled noise holds.
     """
-    trained = rows[rows["status"] != "failed"]
-    cell = np.searchsorted(cells.values, trained[over].to_numpy(float))
-    losses = trained["val_loss"].where(trained["status"] == "ok").to_numpy(float)
+    status = np.array(rows["status"].tolist(), dtype=object)
+    trained = status != "failed"
+    cell = np.searchsorted(cells.values, rows[over].to_numpy(float)[trained])
+    losses = np.where(status == "ok", rows["val_loss"].to_numpy(float), math.nan)[trained]
     capped = np.fmin(losses, math.inf if math.isnan(initial) else initial)
     capped = np.where(np.isnan(losses), initial, capped)
     means, errors = cells.adjusted.copy(), np.full(len(cells.x), math.nan)

@@ -26,7 +26,8 @@ def complaint(wrong: Sequence[Reading], names: Sequence[str], model: nn.Module, 
         all_of_them = f" ({len(alike)} in all: {', '.join(patterns(alike, names))})" * (len(alike) > 1)
         lines.append(f"  the {kind} factor of {alike[0] or 'the model itself'}{asked}: {why}{all_of_them}")
     leave = list(patterns([reading.name for reading in wrong], names))
-    remedies = f"Set them in the model's own code, or leave them as they are by leave={leave!r}."
+    itself = ", where '' is the model itself" if "" in leave else ""
+    remedies = f"Set them in the model's own code, or leave them as they are by leave={leave!r}{itself}."
     if layers := _query_layers(wrong, modules, queries):
         remedies = f"Name the layers that return the queries, which are multiplied then: queries={layers!r}. {remedies}"
     return "\n".join(

@@ -106,7 +106,8 @@ def read_ids(path: Path, dtype: str, vocabulary: int) -> Ids:
     if vocabulary > 256**item:
         raise ValueError(
             f"vocabulary is {vocabulary}, and {dtype} holds ids below {256**item}: those above have wrapped. Write the "
-            f"ids as uint32, or state a vocabulary of at most {256**item} if they all are below it."
+            f"ids as uint32. Where it is padded and all ids of the tokenizer are below {256**item}, state "
+            f"vocabulary={256**item}: proxies need no padding, and the target's own vocabulary may have it."
         )
     check_file(path)
     with path.open("rb") as file:

@@ -9,17 +9,19 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hpsweep.sweep.worker import Ensemble, Failure, Part, Place, Plan, Result, attempt, one_line, prepare
+from hpsweep.sweep.pace import Pace, Silences
+from hpsweep.sweep.worker import ENGINES, Ensemble, Failure, Part, Place, Plan, Result, attempt, one_line, prepare
 
 _CONNECT_SECONDS = 3.0
 _LOST_SECONDS = 10.0  # a head that does not answer for so long is gone
@@ -153,6 +155,13 @@ def ray_place(ray: Any, workers: int | None, device: str, gpus_per_worker: float
     return Place(workers or fit, kind, partial(_train_there, ray, workers or fit, need, kind), fit)
 
 
+class _Began(NamedTuple):
+    """A worker has taken its ensemble: the id of its node, and its process there."""
+
+    node: str
+    pid: int
+
+
 class _Mailbox:
     """An actor that carries ensembles to workers, and what came of them to the driver: Tune reports stay empty."""
 
@@ -183,7 +192,8 @@ def _train_there(ray: Any, workers: int, need: dict[str, float], device: str, pl
 
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     mailbox = ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=beside).remote()
-    searcher, callback = _suggestions(ray, plan, mailbox)
+    silences = Silences(Pace(speaks=train in ENGINES.values()))
+    searcher, callback = _suggestions(ray, plan, mailbox, silences, partial(_kill, ray))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="hpsweep-", ignore_cleanup_errors=True) as folder:
         _run_tune(
@@ -249,12 +259,32 @@ def _listens(address: str) -> bool:
     return True
 
 
-def _suggestions(ray: Any, plan: Plan, mailbox: Any) -> tuple[Any, Any]:
-    """A Searcher that suggests the plan's ensembles, and a Callback that hands the plan what came of them."""
+def _kill(ray: Any, worker: _Began) -> None:
+    """Kill a worker where it is: one that hangs may not answer Ray either. Ray sees it dead, and starts another."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def kill(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    there = NodeAffinitySchedulingStrategy(worker.node, soft=False)
+    ray.remote(kill).options(num_cpus=0, scheduling_strategy=there).remote(worker.pid)
+
+
+def _suggestions(
+    ray: Any, plan: Plan, mailbox: Any, silences: Silences, kill: Callable[[_Began], None]
+) -> tuple[Any, Any]:
+    """A Searcher that suggests the plan's ensembles, and a Callback that hands the plan what came of them.
+
+    Workers that hang are killed, and their ensembles tried again. The clock for this advances by two looks at most at
+    a time: while this process itself is stopped, nobody can be heard.
+    """
     from ray.tune import Callback
     from ray.tune.search import Searcher
 
     running: dict[str, Ensemble] = {}
+    workers: dict[str, _Began] = {}
+    hung: dict[str, str] = {}
     ended: list[str] = []
     looked = 0.0
 
@@ -262,18 +292,33 @@ def _suggestions(ray: Any, plan: Plan, mailbox: Any) -> tuple[Any, Any]:
         nonlocal looked
         if not ended and time.monotonic() - looked < _LOOK_SECONDS:
             return
-        looked = time.monotonic()
+        passed, looked = min(time.monotonic() - looked, 2 * _LOOK_SECONDS), time.monotonic()
         for key, message in ray.get(mailbox.drain.remote()):
-            if key in running and isinstance(message, Result | Failure):
-                plan.done(running.pop(key), message)
-            elif key in running and isinstance(message, Part):
-                plan.part(running[key], message)
-            elif key in running:
-                plan.progress(running[key], *message)
+            if key in running:
+                take(key, message)
+        for key, silence in silences.hanging(passed).items():
+            hung[key] = f"the Ray worker hung: {silence}"
+            kill(workers[key])
         while ended:  # without a result: it died
-            if ensemble := running.pop(ended.pop(), ()):
-                plan.done(ensemble, Failure("the Ray worker died", died=True))
+            key = ended.pop()
+            silences.ended(key)
+            if ensemble := running.pop(key, ()):
+                plan.done(ensemble, Failure(hung.get(key, "the Ray worker died"), died=True))
         plan.tick()
+
+    def take(key: str, message: Any) -> None:
+        silences.heard(key)
+        if isinstance(message, _Began):
+            workers[key] = message
+            silences.began(key, running[key])
+        elif isinstance(message, Result | Failure):
+            silences.ended(key)
+            plan.done(running.pop(key), message)
+        elif isinstance(message, Part):
+            plan.part(running[key], message)
+        else:
+            silences.pace.speaks = True
+            plan.progress(running[key], *message)
 
     class Suggestions(Searcher):
         def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Searcher does not declare
@@ -315,6 +360,7 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str) -> 
                 os.chdir(folder)
             key = self.config["ensemble"]
             ensemble = ray.get(mailbox.ensemble.remote(key))
+            mailbox.put.remote(key, _Began(ray.get_runtime_context().get_node_id(), os.getpid()))
             outcome = attempt(
                 *(train, ensemble, device),
                 lambda *steps: mailbox.put.remote(key, steps),

@@ -264,9 +264,7 @@ def _end_of(code: int | None) -> str:
 
 def _hang(worker: _Worker, pace: Pace) -> str:
     """How long a worker process has been silent, in words."""
-    longest = pace.longest(_trained_by(worker))
-    before = f", and never more than {longest:.1f} s before" if longest else ""
-    return f"the worker process hung{_when(worker)}: not a word for {worker.silence:.0f} s{before}; it was killed"
+    return f"the worker process hung{_when(worker)}: {pace.in_words(_trained_by(worker), worker.silence)}"
 
 
 def _when(worker: _Worker) -> str:

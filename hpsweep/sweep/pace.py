@@ -40,6 +40,12 @@ class Pace:
         """The longest silence of ensembles like this one, seconds; 0 if nothing has been heard of any."""
         return self.silences.get(_key(ensemble), 0.0)
 
+    def in_words(self, ensemble: Ensemble, silence: float) -> str:
+        """Such a silence, beside the longest before."""
+        longest = self.longest(ensemble)
+        before = f", and never more than {longest:.1f} s before" if longest else ""
+        return f"not a word for {silence:.0f} s{before}; it was killed"
+
     def limit(self, ensemble: Ensemble, started: bool) -> float:
         """Seconds of silence beyond which a worker hangs that trains the ensemble, or that still starts."""
         if not started:
@@ -49,6 +55,44 @@ class Pace:
         flops = sum(count.flops_dense(trial, _VOCABULARY) for trial in ensemble)
         # a trainer that may say nothing before the end is given the time of the whole ensemble
         return max(FIRST_SECONDS, flops / SLOWEST / (ensemble[0].total_steps if self.speaks else 1))
+
+
+class Silences:
+    """How long workers that train have been silent, by a key of each, and which of them hang."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.seconds: dict[str, float] = {}
+        self.ensembles: dict[str, Ensemble] = {}
+        self.spoke: set[str] = set()  # since `hanging` was asked last
+
+    def began(self, key: str, ensemble: Ensemble) -> None:
+        """A worker has taken the ensemble."""
+        self.ensembles[key], self.seconds[key] = ensemble, 0.0
+        self.spoke.add(key)
+
+    def heard(self, key: str) -> None:
+        """A worker has said something of its ensemble."""
+        if key in self.seconds:
+            self.pace.heard(self.ensembles[key], self.seconds[key])
+            self.seconds[key] = 0.0
+            self.spoke.add(key)
+
+    def ended(self, key: str) -> None:
+        """A worker has ended its ensemble, or died."""
+        self.ensembles.pop(key, None)
+        self.seconds.pop(key, None)
+
+    def hanging(self, passed: float) -> dict[str, str]:
+        """Those that hang after so many more seconds, with how long each was silent, in words; counted anew then."""
+        found = {}
+        for key, ensemble in self.ensembles.items():
+            self.seconds[key] += 0.0 if key in self.spoke else passed
+            if self.seconds[key] > self.pace.limit(ensemble, started=True):
+                found[key] = self.pace.in_words(ensemble, self.seconds[key])
+                self.seconds[key] = 0.0
+        self.spoke.clear()
+        return found
 
 
 def _key(ensemble: Ensemble) -> tuple[Any, ...]:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 CPU_ENSEMBLE = 4
 """Trials that the torch engine trains together on a core, unless said otherwise."""
+TORCH_WORK = 1.5e12
+"""The cost of such an ensemble at most, unless it is of one trial: half a minute at 50 GFLOP/s.
+
+Its trials advance together, so that a kill loses all of them; and long trials gain nothing from one another on a core.
+"""
 GPU_ENSEMBLE = 32
 """Trials trained together on a GPU, unless said otherwise."""
 NATIVE_WORK = (2e11, 6e12)
@@ -80,8 +85,21 @@ def default_size(engine: str, device: str) -> int | None:
     return None if engine == "native" else CPU_ENSEMBLE
 
 
-def arrange(trials: Iterable[Trial], size: int | None, workers: int, cost: Callable[[Trial], float]) -> list[Ensemble]:
+def default_work(device: str) -> float:
+    """The cost of an ensemble of several trials that torch trains at most, unless said otherwise."""
+    return TORCH_WORK if device == "cpu" else math.inf
+
+
+def arrange(
+    trials: Iterable[Trial],
+    size: int | None,
+    workers: int,
+    cost: Callable[[Trial], float],
+    most_work: float = math.inf,
+) -> list[Ensemble]:
     """Ensembles of at most `size` trials, or else of NATIVE_WORK, in the order of training.
+
+    An ensemble of several trials that torch trains costs at most `most_work`.
 
     All shapes advance evenly, the costliest first, so that coarse points of all of them come early; but an ensemble
     that would end after all others if it waited any longer comes next. Workers that take the first that waits whenever
@@ -100,6 +118,8 @@ def arrange(trials: Iterable[Trial], size: int | None, workers: int, cost: Calla
     for shape, members in shapes.items():
         share = max(1, round(workers * whole[shape] / total))  # of the workers
         together = size or (CPU_ENSEMBLE if native.unsupported(members[0]) else None)
+        if together:
+            together = max(1, int(min(together, most_work / max(map(cost, members)))))
         cut = pack(members, together, share) if together else pack(members, work_each, share, cost)
         costs = [sum(map(cost, ensemble)) for ensemble in cut]
         ensembles += cut

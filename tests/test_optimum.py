@@ -113,6 +113,19 @@ def test_what_a_seed_does_to_all_cells_alike_changes_neither_optimum_nor_interva
     assert optima(shifted)["loss_opt_se"].item() > 0.1 > optima(runs)["loss_opt_se"].item()
 
 
+@pytest.mark.parametrize("points", [OCTAVES, [2.0 ** (k / 2) for k in range(-24, -4)]], ids=["octaves", "half"])
+@pytest.mark.parametrize("rounding", [1e-6, 1e-3, 4e-3])
+def test_values_that_a_logger_has_rounded_have_the_same_interval(points: list[float], rounding: float) -> None:
+    # a window that ends just at a value took it or not by the last digit: [-9.0, -7.9] for [-8.05, -7.95]
+    runs = made_runs(bowl(-8.0), {"lr": points, "seed": [0, 1, 2]}, noise=0.003)
+    names = ["log2_opt", "log2_low", "log2_high"]
+    exact = optima(runs)[names].iloc[0].to_numpy(float)
+    for draw in range(10):
+        off = np.random.default_rng(draw).uniform(-rounding, rounding, len(points))
+        rounded = runs.assign(lr=runs["lr"].map(dict(zip(points, np.array(points) * (1 + off), strict=True))))
+        assert np.abs(optima(rounded)[names].iloc[0].to_numpy(float) - exact).max() < 0.002 + 3 * rounding
+
+
 def test_a_seed_that_ran_at_some_values_only_does_not_tilt_the_curve() -> None:
     # seed 1 is .2 worse everywhere and ran right of the optimum only: plain means would put the optimum further left
     runs = made_runs(lambda t: bowl(-7.2)(t) + 0.2 * t.seed, {"lr": OCTAVES, "seed": [0, 1]})

@@ -127,10 +127,16 @@ def _parabola(cells: Cells, x: float, right: int) -> Floats | None:
     A cell counts by its runs. None with fewer than 3 cells.
     """
     first, last = right - 1, right
-    while first > 0 and cells.finite[first - 1] and (cells.x[first - 1] >= x - REACH - 1e-9 or first == right - 1):
+    while (
+        first > 0
+        and cells.finite[first - 1]
+        and (cells.x[first - 1] >= x - REACH - MEASURED_WITHIN or first == right - 1)
+    ):
         first -= 1
     while (
-        last < len(cells.x) - 1 and cells.finite[last + 1] and (cells.x[last + 1] <= x + REACH + 1e-9 or last == right)
+        last < len(cells.x) - 1
+        and cells.finite[last + 1]
+        and (cells.x[last + 1] <= x + REACH + MEASURED_WITHIN or last == right)
     ):
         last += 1
     index = np.arange(first, last + 1)

@@ -26,8 +26,9 @@ MISFIT, ONE_SIDED = 0.1, 0.12
 """Standard deviations of a loss about such a curve, as fractions of its rise above the lowest cell: by itself, and with
 all others on its side of the minimum, the latter times half an octave and what it lies away from there."""
 
-REACHES = (2.4, 4.0)
-"""Half widths of the window in octaves, the neighbours at least: to the second neighbour on a grid of 1, 2, 5, 10."""
+REACHES = (2.45, 4.15)
+"""Half widths of the window in octaves, the neighbours at least: to the second neighbour on a grid of 1, 2, 5, 10. No
+common grid has a value just there, which a rounded one could be on either side of."""
 
 CENTRE = np.zeros(1)  # as a place
 
@@ -165,7 +166,7 @@ def window(cells: Cells, centre: int, reach: float, variance: Floats) -> Window:
     """The cells within reach of the centre, the neighbours at least, up to a divergence or a cliff."""
     first, last = segment(cells.finite, centre)
     every = np.arange(first, last + 1)
-    near = np.abs(cells.x[every] - cells.x[centre]) <= reach + 1e-9
+    near = np.abs(cells.x[every] - cells.x[centre]) <= reach
     index = every[near | (np.abs(every - centre) <= 1)]
     below, above = (_cliff(cells, index, centre, side, variance) for side in (-1, 1))
     if below is not None:
@@ -181,7 +182,7 @@ def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, va
     Where there is one neighbour to the left of the centre and no more, the slope to the right is more than _JUMP times
     that to it; on the left so few cells show no cliff.
     """
-    close = np.abs(cells.x - cells.x[centre]) <= REACHES[0] + 1e-9  # wider windows find no fewer cliffs
+    close = np.abs(cells.x - cells.x[centre]) <= REACHES[0]  # wider windows find no fewer cliffs
     beyond = index[(index - centre) * side > 0][::side]
     for cell in map(int, beyond):
         before = index[(index - cell) * side < 0]
@@ -248,8 +249,8 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
     best, skew = _best(points, place, found.misfit)
     place = np.unique(np.append(place, best))
     misfit = curves(points_of(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
-    off = np.sqrt(misfit - min(found.misfit.min(), misfit.min()))  # in standard errors
-    agrees = np.flatnonzero(off <= LIMIT)
+    off = np.sqrt(misfit - misfit.min())  # in standard errors
+    agrees = np.flatnonzero((off <= LIMIT) | (place == best))
     weights, steepness = _lowest(points, best, skew)
     spread = np.zeros(len(cells.x))
     spread[index] = weights
@@ -309,8 +310,8 @@ def _error(found: Curves) -> float:
 
 
 def _crossing(place: Floats, excess: Floats, last: int) -> float:
-    """Where the excess passes 0 after place[last], the last where it is not above; that place if it is the end."""
-    if last == len(place) - 1:
+    """Where the excess passes 0 after place[last], the last where it is not above; else that place, as at the end."""
+    if last == len(place) - 1 or excess[last] > 0:
         return float(place[last])
     share = excess[last] / (excess[last] - excess[last + 1])
     return float(place[last] + share * (place[last + 1] - place[last]))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpsweep.analysis.cells import Cells, Floats, noise_growth, once, two_way
-from hpsweep.analysis.fit import LIMIT, centres, misfit_of, window
+from hpsweep.analysis.fit import LIMIT, REACHES, centres, misfit_of, window
 
 ASSUMED_NOISE = 0.005
 """Standard deviation of one run's loss, nats/token, where nothing measures it."""
@@ -32,7 +32,7 @@ PRIOR_DF = 4
 FEWEST = 3
 """Groups whose residuals make a pooled noise; with fewer it is ASSUMED_NOISE."""
 
-_REACH = 2.4  # octaves around the minimum whose runs say how large the noise is
+_REACH = REACHES[0]  # octaves around the minimum whose runs say how large the noise is
 
 
 class Noise(NamedTuple):
@@ -120,14 +120,14 @@ def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
 def _slope(cells: Cells, centre: int, size: float, growth: Floats) -> float:
     """As `Noise` has it: how the seeds' slopes within _REACH of the centre vary beyond what their noise explains."""
     runs = cells.runs
-    near = np.abs(cells.x - cells.x[centre])[runs["cell"]] <= _REACH + 1e-9
+    near = np.abs(cells.x - cells.x[centre])[runs["cell"]] <= _REACH
     cell, seed = runs["cell"].to_numpy()[near], np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
     weight, x = 1 / growth[cell] ** 2, cells.x[cell] - cells.x[centre]
     rest = runs["loss"].to_numpy(float)[near] - cells.adjusted[cell]
     total = np.bincount(seed, weight)
     x = x - (np.bincount(seed, weight * x) / total)[seed]
     square, product = np.bincount(seed, weight * x * x), np.bincount(seed, weight * x * rest)
-    known = square > 0.5  # cells an octave apart, at least
+    known = square > 0.45  # cells an octave apart, at least
     seeds = int(known.sum())
     if seeds < 2:
         return 0.0
@@ -150,7 +150,7 @@ def _by_seeds(cells: Cells) -> _Squares:
     if not cells.finite.any():
         return _NOTHING
     centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _REACH + 1e-9))
+    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _REACH))
     single = cells.runs[cells.runs["cell"].isin(near)]
     _, squares, df = two_way(single, 1 / noise_growth(cells.x, cells.x[centre]))
     return _Squares(squares, df) if df > 0 else _NOTHING

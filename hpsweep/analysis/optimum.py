@@ -9,10 +9,10 @@ How it is done; what was measured to decide it is below (the simulator is benchm
 1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum.
 2. The lowest cell of the 3-point running median is the centre. The running mean, the usual choice, puts the minimum
    beside a cliff one cell too far to the left; the raw minimum follows single lucky runs.
-3. Noise of single runs, pooled over cells within 2.4 octaves of the centre and taken to double per octave to its right.
-   With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says "assumed":
-   noise.py. Slopes that seeds have of their own err in all cells together, and are added.
-4. The cells within 2.4 octaves of the centre, up to a cliff: a cell above all curves that agree with the cells before
+3. Noise of single runs, pooled over cells within 2.45 octaves of the centre, and taken to double per octave to its
+   right. With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says
+   "assumed": noise.py. Slopes that seeds have of their own err in all cells together, and are added.
+4. The cells within 2.45 octaves of the centre, up to a cliff: a cell above all curves that agree with the cells before
    it, or, where one neighbour is all there is on the left, reached by more than three times the slope towards that.
 5. For every place of a minimum, and every skew, the curve through these by generalized least squares. A loss lies off
    a true curve by its noise, by a tenth of its rise, and together with all losses on its side of the minimum by .12 of
@@ -22,7 +22,7 @@ How it is done; what was measured to decide it is below (the simulator is benchm
 6. The interval is all places whose chi^2, at its best skew, is within 1.96^2 of the least, with the noise scaled by its
    t factor; the noise of a place to the left of the centre grows from there, up to an octave. Beyond the last cell
    before a cliff nothing speaks against a place but the cliff. Where that leaves a side of the window open, cells
-   within 4 octaves are taken.
+   within 4.15 octaves are taken.
 7. The interval is extended to the lowest cell, unless its noise explains that it is lowest. The error of loss_opt is at
    least half of what it lies below the lowest loss.
 8. If a side stays open, the optimum is a bound where the finite cells end there, and the curve is flat elsewhere. Also

@@ -250,7 +250,9 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
     place = np.unique(np.append(place, best))
     misfit = curves(points_of(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
     off = np.sqrt(misfit - min(found.misfit.min(), misfit.min()))  # in standard errors
-    agrees = np.flatnonzero((off <= LIMIT) | (place == best))
+    if off[place == best] > LIMIT:  # it is lowest only if the noise does not grow from there
+        off = np.zeros_like(off)
+    agrees = np.flatnonzero(off <= LIMIT)
     weights, steepness = _lowest(points, best, skew)
     spread = np.zeros(len(cells.x))
     spread[index] = weights
@@ -310,8 +312,8 @@ def _error(found: Curves) -> float:
 
 
 def _crossing(place: Floats, excess: Floats, last: int) -> float:
-    """Where the excess passes 0 after place[last], the last where it is not above; else that place, as at the end."""
-    if last == len(place) - 1 or excess[last] > 0:
+    """Where the excess passes 0 after place[last], the last where it is not above; that place if it is the end."""
+    if last == len(place) - 1:
         return float(place[last])
     share = excess[last] / (excess[last] - excess[last + 1])
     return float(place[last] + share * (place[last + 1] - place[last]))

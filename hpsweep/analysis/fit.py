@@ -19,8 +19,8 @@ import numpy.typing as npt
 from hpsweep.analysis.cells import Cells, Floats, noise_growth
 
 SKEW = 1.2
-"""Standard deviation of the skew, per octave. It is .8 on 141 published learning-rate slices; .8 covers .93 of the curves
-of half octaves that are kinked by 2, and 1.2 covers .95, as wide (`kinked 2` of benchmarks/coverage.py)."""
+"""Standard deviation of the skew, per octave. It is .8 on 141 published learning-rate slices; on half octaves .8 covers
+.93 of curves that are kinked by 2, and 1.2 covers .95, as wide (`kinked 2` of benchmarks/coverage.py)."""
 
 MISFIT, ONE_SIDED = 0.1, 0.12
 """Standard deviations of a loss about such a curve, as fractions of its rise above the lowest cell: by itself, and with

@@ -2,10 +2,13 @@
 
 Simulated groups whose optimum is known (benchmarks/simulator.py). A row of the table is one setting:
 
-    curve     what differs from curves steep on the right with a cliff 3.2 octaves right of the optimum; tilt .2: an
-              optimum of its own for every seed, sd .2 octave; near cliff: at 1.3 octaves; diverging: a run past the
-              near cliff diverges with probability .6; missing: a fifth of the runs is not there; edge +0.5: the grid's
-              highest value lies .5 octave below the optimum, edge -0.5: its lowest .5 above it
+    points    grids and others of the simulator; 1-5-10: 1e-4, 5e-4, 1e-3 and so on
+    curve     what differs from curves steep on the right with a cliff 3.2 octaves right of the optimum; asymmetric 2:
+              an octave to the right they rise twice as much as to the left; kinked 2: so at any distance; tilt .2: an
+              optimum of its own for every seed, sd .2 octave; slope .004: a slope of its own, nats/octave; heavy tails:
+              noise by Student's t with 3 degrees of freedom; cliff 1: at 1 octave; near cliff: at 1.3; diverging: a run
+              past the near cliff diverges with probability .6; missing: a fifth of the runs is not there; edge +0.5:
+              the grid's highest value lies .5 octave below the optimum, edge -0.5: its lowest .5 above it
     ok, edge, flat   fractions of the groups by status; none is the rest
     bias, sd  of log2_opt - truth, octaves, over the ok ones
     coverage  of the 95 % intervals of the ok ones; for edges, of the bounds (of those called edge)
@@ -19,6 +22,7 @@ intervals cover that come from resampling the seeds, cell by cell and jointly, w
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import multiprocessing
@@ -27,14 +31,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.simulator import CURVES, POINTS, simulated
-from hpsweep.analysis.cells import Cells, Floats, cells_of
-from hpsweep.analysis.fit import WINDOW, vertices
+from benchmarks.simulator import POINTS, RATIOS, simulated
+from hpsweep.analysis.cells import Cells, Floats, cells_of, noise_growth
+from hpsweep.analysis.fit import REACHES, centres, minimum
 from hpsweep.analysis.optimum import optima
 
 COLUMNS = ("points", "noise", "seeds", "curve", "ok", "edge", "flat", "bias", "sd", "coverage", "width")
 SEED = 1
 GRIDS = ("octaves", "half octaves")
+OTHERS = ("steep left", "symmetric", "exponential")
+UNEVEN = ("1-2-5-10", "1-5-10")
 
 Case = tuple[str, dict[str, Any]]  # what is said of the curve, and the setting
 
@@ -47,25 +53,49 @@ def cases() -> list[Case]:
     ]
     for points, (noise, seeds) in itertools.product(GRIDS, ((0.003, 3), (0.01, 5))):
         setting = {"points": points, "noise": noise, "seeds": seeds}
-        found += [(curve, {**setting, "curve": curve}) for curve in CURVES if curve not in ("steep right", "flat")]
+        found += [(curve, {**setting, "curve": curve}) for curve in OTHERS]
         found.append(("near cliff", {**setting, "cliff": 1.3}))
         found.append(("near cliff, diverging", {**setting, "cliff": 1.3, "diverging": 0.6}))
         found.append(("missing", {**setting, "missing": 0.2}))
-    for points, seeds in itertools.product(GRIDS, (2, 3, 5)):
-        found.append(("tilt .2", {"points": points, "noise": 0.003, "seeds": seeds, "tilt": 0.2}))
-    for points, seeds in itertools.product(GRIDS, (1, 3, 5)):
+    found += _asymmetric() + _cliffs()
+    for points, seeds in itertools.product((*GRIDS, *UNEVEN), (2, 3, 5)):
+        setting = {"points": points, "noise": 0.003, "seeds": seeds}
+        found.append(("tilt .2", {**setting, "tilt": 0.2}))
+        found.append(("slope .004", {**setting, "slope": 0.004}))
+        found.append(("heavy tails", {**setting, "tail": 3.0}))
+    for points, seeds in itertools.product((*GRIDS, *UNEVEN), (1, 3, 5)):
         found.append(("flat", {"points": points, "noise": 0.01, "seeds": seeds, "curve": "flat"}))
-    for points, (noise, seeds) in itertools.product(GRIDS, ((0.003, 3), (0.01, 5))):
+    for points, (noise, seeds) in itertools.product((*GRIDS, *UNEVEN), ((0.003, 3), (0.01, 5))):
         for side, distance in itertools.product((1, -1), (0.0, 0.5, 1.0, 2.0)):
             setting = {"points": points, "noise": noise, "seeds": seeds, "beyond": (side, distance)}
             found.append((f"edge {'+' if side > 0 else '-'}{distance:g}", setting))
     return found
 
 
+def _asymmetric() -> list[Case]:
+    """Curves that rise more on the right."""
+    found: list[Case] = []
+    for points in (*GRIDS, *UNEVEN):
+        for curve, seeds in (
+            *((f"asymmetric {ratio:g}", 3) for ratio in RATIOS),
+            ("asymmetric 2", 10),
+            ("kinked 2", 3),
+        ):
+            found.append((curve, {"points": points, "noise": 0.003, "seeds": seeds, "curve": curve}))
+    return found
+
+
+def _cliffs() -> list[Case]:
+    return [
+        (f"cliff {cliff:g}", {"points": points, "noise": 0.003, "seeds": 3, "cliff": cliff})
+        for points, cliff in itertools.product((*GRIDS, *UNEVEN), (0.3, 0.6, 1.0))
+    ]
+
+
 def row(case: Case, groups: int) -> str:
     """One line of the table."""
     curve, setting = case
-    table = optima(simulated(groups, **setting, seed=SEED), by=["group"])
+    table = optima(simulated(groups, **setting, seed=SEED), by=["group"], resamples=300)
     ok, edge = table[table["status"] == "ok"], table[table["status"] == "edge"]
     shares = " | ".join(f"{(table['status'] == status).mean():.3f}" for status in ("ok", "edge", "flat"))
     if curve == "flat":
@@ -94,14 +124,20 @@ def bootstrap_row(case: Case, groups: int) -> str:
     cells = [cells_of(rows, "lr") for _, rows in runs.groupby("group")]
     for group in cells:
         for name, means in _resampled(group, generator).items():
-            vertex = vertices(group, means, WINDOW, 2).vertex
-            low, high = np.nanquantile(vertex, [0.025, 0.975]) if np.isfinite(vertex).any() else (np.nan, np.nan)
+            low, high = np.quantile([_place(group, losses) for losses in means], [0.025, 0.975])
             covered[name].append(bool(low <= 0 <= high))
     shares = " | ".join(f"{np.mean(values):.2f}" for values in covered.values())
     return f"| {setting['points']} | {setting['noise']} | {setting['seeds']} | {shares} |"
 
 
-def _resampled(cells: Cells, generator: np.random.Generator, resamples: int = 500) -> dict[str, Floats]:
+def _place(cells: Cells, losses: Floats) -> float:
+    """The fitted optimum of these means; noise of .003 weighs them."""
+    centre = int(centres(losses[None], cells.finite)[0])
+    variance = (0.003 * noise_growth(cells.x, cells.x[centre])) ** 2 / cells.n
+    return minimum(dataclasses.replace(cells, adjusted=losses), centre, REACHES[0], variance, 0.0).place
+
+
+def _resampled(cells: Cells, generator: np.random.Generator, resamples: int = 200) -> dict[str, Floats]:
     """Cell means of resampled seeds, (resamples, cells), by how they are drawn; every cell has every seed."""
     runs = cells.runs.sort_values(["cell", "seed"])
     losses = runs["loss"].to_numpy().reshape(len(cells.x), -1)

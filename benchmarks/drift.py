@@ -26,12 +26,25 @@ from hpsweep.analysis.optimum import fit_groups
 
 
 def paths(
-    cases: int, *, scales: int, drift: float, bend: float = 0.0, points: str, seeds: int, noise: float, seed: int = 0
+    cases: int,
+    *,
+    scales: int,
+    drift: float,
+    bend: float = 0.0,
+    scatter: float = 0.0,
+    points: str,
+    seeds: int,
+    noise: float,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Runs of paths along density, 1, 1/2, ...: log2 of the optimum is drift k + bend (k - middle)^2 / 2 at scale k."""
+    """Runs of paths along density, 1, 1/2, ...: log2 of the optimum is drift k + bend (k - middle)^2 / 2 at scale k.
+
+    scatter: standard deviation of what every optimum lies off that, octaves.
+    """
     runs = simulated(cases * scales, points=points, seeds=seeds, noise=noise, seed=seed)
     scale = runs["group"] % scales
-    moved = drift * scale + bend * (scale - (scales - 1) / 2) ** 2 / 2
+    off = scatter * np.random.default_rng([seed, 1]).standard_normal(cases * scales)[runs["group"]]
+    moved = drift * scale + bend * (scale - (scales - 1) / 2) ** 2 / 2 + off
     made = runs.assign(case=runs["group"] // scales, density=2.0**-scale, lr=runs["lr"] * 2.0**moved)
     return made.drop(columns="group")
 
@@ -43,19 +56,22 @@ def true_loss(x: float, cliff: float = 3.2) -> float:
 
 def print_drifts(cases: int, resamples: int) -> None:
     print(
-        "| points | noise | seeds | scales | drift | bias | coverage | median width | stable | moves | undetermined |"
+        "| points | noise | seeds | scales | drift | scatter | bias | coverage | median width | stable | moves "
+        "| undetermined |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     grid = itertools.product(("octaves", "half octaves"), (0.003, 0.01), (2, 3), (3, 4, 5))
-    for (points, noise, seeds, scales), true in itertools.product(grid, (0.0, 0.15, 0.35, 0.9)):
-        runs = paths(cases, scales=scales, drift=true, points=points, seeds=seeds, noise=noise, seed=1)
+    rows = [(*setting, true, 0.0) for setting, true in itertools.product(grid, (0.0, 0.15, 0.35, 0.9))]
+    scattered = itertools.product(("octaves", "half octaves"), (0.001, 0.003), (3,), (2, 3, 5), (0.0,), (0.05, 0.15))
+    for points, noise, seeds, scales, true, scatter in (*rows, *scattered):
+        runs = paths(cases, scales=scales, drift=true, scatter=scatter, points=points, seeds=seeds, noise=noise, seed=1)
         table = drift(runs, by=["case"], resamples=resamples)
         known = table[table["low"].notna() & table["high"].notna()]
         covered = ((known["low"] <= true) & (known["high"] >= true)).mean()
         rates = " | ".join(f"{(table['verdict'] == name).mean():.2f}" for name in ("stable", "moves", "undetermined"))
         bias = (known["drift"] - true).mean()
         print(
-            f"| {points} | {noise} | {seeds} | {scales} | {true} | {bias:+.3f} | {covered:.3f} "
+            f"| {points} | {noise} | {seeds} | {scales} | {true} | {scatter} | {bias:+.3f} | {covered:.3f} "
             f"| {(known['high'] - known['low']).median():.2f} | {rates} |",
             flush=True,
         )

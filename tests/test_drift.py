@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.drift import paths
-from hpsweep.analysis.drift import COLUMNS, Slope, drift, verdict
+from hpsweep.analysis.drift import COLUMNS, SCATTER, Slope, drift, verdict
+from hpsweep.analysis.optimum import optima
 from hpsweep.spec import Trial
 from tests.test_optimum import OCTAVES, made_runs
 
@@ -57,9 +58,9 @@ def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
 
 
 def test_what_changes_along_with_it_has_optima_of_its_own_on_one_line() -> None:
-    # by hand: at depth 2 -8 and -7.5, at depth 4 -7.5 and -7: equally precise, the line rises by .5 per halving
+    # by hand: at depth 2 -8 and -7.5, at depth 4 -7 and -6.5: alike precise at either density, .5 per halving
     def loss(trial: Trial) -> float:
-        return moving(0.5, dense=-8.25 + 0.25 * (trial.depth - 2) + 0.25)(trial)
+        return moving(0.5, dense=-8 + 0.5 * (trial.depth - 2))(trial)
 
     runs = made_runs(loss, {"density": [1, 1 / 2], "depth": [2, 4], "lr": OCTAVES, "seed": [0, 1]})
     [row] = drift(runs, along_with=["depth"]).to_dict("records")
@@ -184,32 +185,39 @@ def test_one_optimum_is_undetermined() -> None:
 
 
 def test_a_minimum_at_the_end_of_the_grid_forces_a_one_sided_drift() -> None:
-    # dense -7.3 +- 0, 1/16 at the highest lr 2^-3, so beyond its neighbour 2^-4: at least (-4 + 7.3) / 4 = .825
+    # dense -7.3, at most `high`; 1/16 at the highest lr 2^-3, so beyond its neighbour 2^-4: (-4 - high) / 4, which a
+    # dense interval of no width would make (-4 + 7.3) / 4 = .825, less what two optima scatter by, 1.96 sqrt(2) .1 / 4
     runs = made_runs(moving(1.2), {"density": [1, 1 / 16], "lr": OCTAVES, "seed": [0, 1]})
     [row] = drift(runs).to_dict("records")
     assert (row["verdict"], row["n_ok"], row["n_edge"]) == ("moves", 1, 1)
-    assert row["drift"] == row["low"] == pytest.approx(0.825)
+    high = optima(runs[runs["density"] == 1])["log2_high"].item()
+    assert -7.3 <= high <= -7  # with the best value tried
+    assert row["drift"] == row["low"] == pytest.approx((-4 - high - 1.96 * math.sqrt(2) * SCATTER) / 4)
     assert math.isnan(row["high"])
-    assert "at least 0.8" in row["why"]
+    assert f"at least {row['low']:.2f}" in row["why"]
 
 
 def test_a_minimum_at_the_lowest_value_forces_a_drift_downwards() -> None:
-    # dense -9.3, 1/16 beyond 2^-11 at the lowest value: at most (-11 + 9.3) / 4 = -.425
+    # dense -9.3, at least `low`; 1/16 beyond 2^-11 at the lowest value: at most (-11 - low) / 4, about -.425
     runs = made_runs(moving(-1.2, dense=-9.3), {"density": [1, 1 / 16], "lr": OCTAVES, "seed": [0, 1]})
     [row] = drift(runs).to_dict("records")
     assert row["verdict"] == "moves"
-    assert row["drift"] == row["high"] == pytest.approx(-0.425)
+    low = optima(runs[runs["density"] == 1])["log2_low"].item()
+    assert -9.5 < low <= -9.3
+    assert row["drift"] == row["high"] == pytest.approx((-11 - low + 1.96 * math.sqrt(2) * SCATTER) / 4)
     assert math.isnan(row["low"])
 
 
 def test_a_bound_that_forces_nothing_is_no_point_of_the_line() -> None:
-    # at 1/16 the minimum is at the highest lr: beyond 2^-4, which the dense optimum of 2^-4.2 does not exclude
-    runs = made_runs(moving(0.2, dense=-4.2), {"density": DENSITIES, "lr": OCTAVES, "seed": [0, 1]})
+    # at 1/64 the minimum is at the highest lr: beyond 2^-3.5, which the dense optimum of 2^-3.8 does not exclude
+    halves = [2.0 ** (k / 2) for k in range(-24, -5)]
+    densities = [1, 1 / 4, 1 / 16, 1 / 64]
+    runs = made_runs(moving(0.1, dense=-3.8), {"density": densities, "lr": halves, "seed": [0, 1]})
     [row] = drift(runs).to_dict("records")
-    assert (row["n_ok"], row["n_edge"], row["last"]) == (2, 1, 1 / 4)
-    assert row["drift"] == pytest.approx(0.2)
-    assert row["verdict"] == "undetermined"  # it may leave the bound between 1/4 and 1/16
-    assert "within +-0.25; not on the line: density 0.0625 edge" in row["why"]
+    assert (row["n_ok"], row["n_edge"], row["last"]) == (3, 1, 1 / 16)
+    assert row["drift"] == pytest.approx(0.1)
+    assert row["verdict"] == "undetermined"  # it may leave the bound between 1/16 and 1/64
+    assert "within +-0.25; not on the line: density 0.0156" in row["why"]
 
 
 def test_a_value_without_an_optimum_leaves_no_stable_line() -> None:
@@ -256,23 +264,27 @@ def test_optima_that_scatter_about_the_line_widen_its_interval() -> None:
     assert bent["high"] - bent["low"] > 3 * (straight["high"] - straight["low"])
 
 
-def bent(curvature: float, drift_at_middle: float = 0.5) -> Callable[[Trial], float]:
-    """A path along density 1, 1/2, 1/4, 1/8 whose drift changes by `curvature` octaves per halving at every halving."""
+def bent(curvature: float, drift_at_middle: float = 0.5, middle: float = -7) -> Callable[[Trial], float]:
+    """A path along density 1, 1/2, 1/4, 1/8 whose drift changes by `curvature` octaves per halving at every halving.
+
+    A line weighs optima by their intervals, which depend on where between two values they lie.
+    """
 
     def loss(trial: Trial) -> float:
         step = -math.log2(trial.density) - 1.5
-        optimum = -7 + drift_at_middle * step + curvature * step**2 / 2
+        optimum = middle + drift_at_middle * step + curvature * step**2 / 2
         return 2 + 0.05 * (math.log2(trial.lr) - optimum) ** 2
 
     return loss
 
 
 FOUR = {"density": [1, 1 / 2, 1 / 4, 1 / 8], "lr": OCTAVES, "seed": [0, 1, 2]}
+FAR = FOUR | {"density": [1, 1 / 4, 1 / 16, 1 / 64]}
+"""So far apart that what optima scatter by leaves little of the curvature open."""
 
 
 def test_four_optima_on_a_parabola_give_back_its_curvature() -> None:
     [row] = drift(made_runs(bent(0.4), FOUR)).to_dict("records")
-    assert row["drift"] == pytest.approx(0.5)
     assert row["curvature"] == pytest.approx(0.4)
     assert row["curvature_low"] < 0.4 < row["curvature_high"]
     assert row["path"] == "bent"
@@ -280,8 +292,15 @@ def test_four_optima_on_a_parabola_give_back_its_curvature() -> None:
     assert "the drift goes from -0.10 to +1.10, and a line is not enough" in row["why"]
 
 
+def test_a_line_through_equally_known_optima_on_a_parabola_has_the_slope_of_its_middle() -> None:
+    # by hand: at -8.375, -8.375, -7.375, -5.375, all as far from a value: (-3 x -8.375 + ... + 3 x -5.375) / 10 = 1
+    [row] = drift(made_runs(bent(1.0, 1.0, -8), FOUR)).to_dict("records")
+    assert row["drift"] == pytest.approx(1.0)
+    assert row["curvature"] == pytest.approx(1.0)
+
+
 def test_a_straight_path_is_called_straight() -> None:
-    [row] = drift(made_runs(bent(0.0), FOUR, noise=0.001)).to_dict("records")
+    [row] = drift(made_runs(bent(0.0), FAR, noise=0.001)).to_dict("records")
     assert row["path"] == "straight"
     assert -0.25 <= row["curvature_low"] <= 0 <= row["curvature_high"] <= 0.25
     assert "bent" not in row["why"]
@@ -294,8 +313,8 @@ def test_three_optima_have_no_curvature() -> None:
 
 
 def test_a_path_that_turns_back_is_not_called_stable() -> None:
-    """Its line is flat, and its optimum moves by .45 octave per halving at either end."""
-    runs = made_runs(bent(0.3, 0.0), FOUR)
+    """Its line is flat, and its optimum moves by .6 octave per halving at either end."""
+    runs = made_runs(lambda t: bent(0.2, -0.3)(t), FAR)  # steps of -1.5 to 4.5, whose middle is 1.5
     [row] = drift(runs, bound=0.4).to_dict("records")
     assert row["drift"] == pytest.approx(0, abs=1e-6)
     assert row["path"] == "bent"
@@ -322,6 +341,15 @@ def test_a_path_of_the_benchmark_moves_as_it_is_told() -> None:
     )
     expected = [0.5 * k + 0.4 * (k - 1.5) ** 2 / 2 for k in range(4)]
     assert x.tolist() == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.parametrize("points", ["octaves", "half octaves"])
+@pytest.mark.parametrize("scales", [2, 3, 5])
+def test_the_interval_covers_the_drift_of_optima_that_scatter_about_their_line(points: str, scales: int) -> None:
+    # at noise .003 a chi^2 of one degree of freedom for the scatter, without its t, covered .63 of three scales
+    runs = paths(40, drift=0.0, scatter=0.15, scales=scales, points=points, seeds=3, noise=0.001, seed=1)
+    table = drift(runs, by=["case"], resamples=100)
+    assert ((table["low"] <= 0) & (table["high"] >= 0)).mean() >= 0.9  # nominal .95, standard error .03
 
 
 @pytest.mark.parametrize("true", [0.0, 0.5])

@@ -65,7 +65,7 @@ def test_a_parabola_gives_back_its_vertex_curvature_and_loss() -> None:
 
 def test_three_octave_points_give_the_exact_parabola_through_their_means() -> None:
     # by hand: losses 2.5, 2.1, 2.2 at -1, 0, 1: c = (2.5 - 4.2 + 2.2) / 2 = .25, b = -.15, vertex .15 / .5 = .3
-    losses = {2.0**-8: 2.5, 2.0**-7: 2.1, 2.0**-6: 2.2, 2.0**-9: 3.5, 2.0**-5: 3.5}
+    losses = {2.0**-8: 2.5, 2.0**-7: 2.1, 2.0**-6: 2.2}
     runs = made_runs(lambda t: losses[t.lr] + 0.01 * t.seed, {"lr": list(losses), "seed": [0, 2]})
     [row] = optima(runs).to_dict("records")
     assert row["log2_opt"] == pytest.approx(-6.7)
@@ -88,12 +88,12 @@ def test_a_group_does_not_depend_on_its_neighbours_or_on_the_order_of_rows() -> 
     pd.testing.assert_frame_equal(both.iloc[[1]].reset_index(drop=True), alone)
 
 
-def test_the_seed_decides_the_interval_and_never_the_optimum() -> None:
+def test_the_seed_of_the_replicates_moves_neither_optimum_nor_interval() -> None:
     runs = made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.01)
     first, again, other = (optima(runs, seed=s).iloc[0] for s in (0, 0, 1))
     assert first.to_dict() == again.to_dict()
-    assert first["opt"] == other["opt"]
-    assert first["loss_opt_se"] != other["loss_opt_se"]
+    names = ["opt", "low", "high", "loss_opt", "loss_opt_se"]
+    assert first[names].to_dict() == other[names].to_dict()
 
 
 def test_any_searched_hyperparameter_can_be_fitted() -> None:
@@ -111,6 +111,19 @@ def test_what_a_seed_does_to_all_cells_alike_changes_neither_optimum_nor_interva
     names = ["log2_opt", "log2_low", "log2_high"]
     assert optima(shifted)[names].iloc[0].tolist() == pytest.approx(optima(runs)[names].iloc[0].tolist())
     assert optima(shifted)["loss_opt_se"].item() > 0.1 > optima(runs)["loss_opt_se"].item()
+
+
+@pytest.mark.parametrize("points", [OCTAVES, [2.0 ** (k / 2) for k in range(-24, -4)]], ids=["octaves", "half"])
+@pytest.mark.parametrize("rounding", [1e-6, 1e-3, 4e-3])
+def test_values_that_a_logger_has_rounded_have_the_same_interval(points: list[float], rounding: float) -> None:
+    # a window that ends just at a value took it or not by the last digit: [-9.0, -7.9] for [-8.05, -7.95]
+    runs = made_runs(bowl(-8.0), {"lr": points, "seed": [0, 1, 2]}, noise=0.003)
+    names = ["log2_opt", "log2_low", "log2_high"]
+    exact = optima(runs)[names].iloc[0].to_numpy(float)
+    for draw in range(10):
+        off = np.random.default_rng(draw).uniform(-rounding, rounding, len(points))
+        rounded = runs.assign(lr=runs["lr"].map(dict(zip(points, np.array(points) * (1 + off), strict=True))))
+        assert np.abs(optima(rounded)[names].iloc[0].to_numpy(float) - exact).max() < 0.002 + 3 * rounding
 
 
 def test_a_seed_that_ran_at_some_values_only_does_not_tilt_the_curve() -> None:
@@ -154,12 +167,61 @@ def test_a_cliff_with_two_calm_cells_before_it_makes_no_optimum_below_every_loss
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.01])
-def test_values_further_apart_than_an_octave_leave_half_the_way_to_the_neighbours_open(noise: float) -> None:
+def test_values_further_apart_than_an_octave_leave_much_of_what_lies_between_them_open(noise: float) -> None:
     table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
     ok = table[table["status"] == "ok"]
     assert len(ok) >= 40
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.95
-    assert ((ok["log2_high"] - ok["log2_low"]) > 1.99).all()
+    assert (ok["log2_high"] - ok["log2_low"]).median() > 1.2
+
+
+@pytest.mark.parametrize("points", ["octaves", "half octaves", "1-2-5-10", "1-5-10"])
+@pytest.mark.parametrize(("curve", "seeds"), [("symmetric", 3), ("asymmetric 2", 10), ("asymmetric 2.5", 3)])
+def test_the_interval_covers_the_optimum_of_a_lopsided_basin_on_even_and_uneven_grids(
+    points: str, curve: str, seeds: int
+) -> None:
+    # the parabola within an octave covered .62 at 2.5 on octaves, and .58 on a 1-5-10 grid
+    table = optima(simulated(60, points=points, seeds=seeds, noise=0.003, curve=curve), by=["group"], resamples=50)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 45
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92  # nominal .95, standard error .03
+
+
+@pytest.mark.parametrize("points", ["1-2-5-10", "1-5-10"])
+@pytest.mark.parametrize("cliff", [0.3, 1.0])
+def test_a_cliff_is_seen_on_uneven_grids_too(points: str, cliff: float) -> None:
+    table = optima(simulated(60, points=points, seeds=3, noise=0.003, cliff=cliff), by=["group"], resamples=50)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 45
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92
+    assert ok["loss_opt"].min() > 1.95  # the true minimum is 2
+
+
+@pytest.mark.parametrize("setting", [{"slope": 0.004}, {"tail": 3.0}], ids=["slopes", "heavy tails"])
+def test_the_interval_covers_where_seeds_disagree_or_some_runs_fail_badly(setting: dict[str, float]) -> None:
+    table = optima(simulated(60, points="half octaves", seeds=3, noise=0.003, **setting), by=["group"], resamples=50)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 55
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92
+
+
+@pytest.mark.parametrize(
+    ("values", "losses"),
+    [
+        ([1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2], [3.65, 3.35, 4.25, 7.8, 13.0, 60.0]),
+        ([9e-5, 1.8e-4, 3.5e-4, 7e-4, 1e-3], [3.15, 3.115, 3.07, 3.045, 3.16]),
+        ([1e-4, 5e-4, 1e-3], [3.65, 3.35, 3.7]),
+    ],
+)
+def test_few_values_never_exclude_the_lowest_of_them(values: list[float], losses: list[float]) -> None:
+    # the parabola through the instability put [1e-4, 2.6e-4] and [5.0e-4, 5.4e-4], and a loss .3 below the lowest
+    by_value = dict(zip(values, losses, strict=True))
+    [row] = optima(made_runs(lambda t: by_value[t.lr], {"lr": values})).to_dict("records")
+    if row["status"] == "ok":
+        assert row["low"] <= row["best_value"] <= row["high"]
+        assert row["loss_opt"] >= row["best_loss"] - 2 * row["loss_opt_se"]
+    else:
+        assert row["status"] in ("flat", "edge")
 
 
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
@@ -195,7 +257,8 @@ def test_one_seed_gets_the_assumed_noise_and_says_so() -> None:
     assert row["interval"] == "assumed"
     # by hand: slope sd = ASSUMED_NOISE sqrt(1 + 2^2) / 2 over -1, +1 (it doubles to the right), vertex sd = that / 2c
     sd = ASSUMED_NOISE * math.sqrt(5) / 2 / (2 * 0.05)
-    assert row["log2_high"] - row["log2_low"] == pytest.approx(2 * 1.96 * sd, rel=0.25)
+    noise = 2 * 1.96 * sd
+    assert noise < row["log2_high"] - row["log2_low"] < 3 * noise  # the rest: skew, and few degrees of freedom
     assert optima(made_runs(bowl(-7.2), {"lr": OCTAVES, "seed": [0, 1]}))["interval"].item() == "resampled"
 
 
@@ -268,13 +331,10 @@ def test_a_flat_curve_has_no_optimum() -> None:
     assert "train more seeds" in row["why"]
 
 
-@pytest.mark.parametrize(("points", "most"), [("octaves", 0.1), ("half octaves", 0.2)])
-def test_noise_without_a_minimum_is_seldom_given_one_and_never_a_narrow_one(points: str, most: float) -> None:
+@pytest.mark.parametrize("points", ["octaves", "half octaves"])
+def test_noise_without_a_minimum_is_seldom_given_one(points: str) -> None:
     table = optima(simulated(100, points=points, seeds=3, noise=0.01, curve="flat"), by=["group"], resamples=200)
-    ok = table[table["status"] == "ok"]
-    assert len(ok) < most * len(table)
-    assert ((ok["log2_high"] - ok["log2_low"]) > 1.5).all()
-    assert (ok["log2_high"] - ok["log2_low"]).median() > 4
+    assert (table["status"] == "ok").mean() <= 0.05
 
 
 @pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), (5, 0.01)])

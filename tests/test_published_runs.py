@@ -65,7 +65,7 @@ def test_the_exponents_of_size_and_data_are_those_published(slices: pd.DataFrame
 
 def test_the_optimum_falls_by_about_one_octave_per_doubling_of_width(runs: pd.DataFrame) -> None:
     along = runs[(runs["bs"] == 128) & ((runs["D"] / runs["N"] - 18.6).abs() < 0.1)]
-    table = optima(along, by=["width", "layers"])
+    table = optima(along, by=["width", "layers"], ignore=["N", "D"])
     assert list(table["status"]) == ["ok"] * 5
     parabolas = [-8.84, -9.13, -9.43, -9.65, -9.98]  # within 1 octave, at widths 960, 1024, 1280 twice, 2048
     assert np.abs(table["log2_opt"] - parabolas).max() < 0.25
@@ -85,3 +85,39 @@ def test_optima_of_every_other_learning_rate_agree_within_their_intervals(runs: 
     up = np.hypot(both["log2_high_x"] - both["log2_opt_x"], both["log2_opt_y"] - both["log2_low_y"])
     down = np.hypot(both["log2_opt_x"] - both["log2_low_x"], both["log2_high_y"] - both["log2_opt_y"])
     assert ((apart <= up) & (-apart <= down)).mean() >= 0.9
+
+
+def nearest(values: pd.Series[float], wanted: list[float]) -> pd.Series[bool]:
+    """Which of one slice's values lie nearest to wanted ones, within .3 octave."""
+    x = np.log2(values.to_numpy(float))
+    distance = np.abs(x[:, None] - np.array(wanted))
+    kept = (distance == distance.min(axis=0)) & (distance <= 0.3)
+    return pd.Series(kept.any(axis=1), index=values.index)
+
+
+@pytest.mark.parametrize("multiples", [(1, 5), (1, 2, 5)], ids=["1-5-10", "1-2-5-10"])
+@pytest.mark.parametrize("offset", [0.0, 1.1, 2.2])
+def test_a_grid_as_people_take_it_covers_the_optimum_of_the_full_one(
+    runs: pd.DataFrame, slices: pd.DataFrame, multiples: tuple[int, ...], offset: float
+) -> None:
+    wanted = [float(np.log2(m * 10.0**k)) + offset for k in range(-6, 0) for m in multiples]
+    covers(runs[runs.groupby(["N", "D", "bs"])["lr"].transform(nearest, wanted).astype(bool)], slices, least=10)
+
+
+@pytest.mark.parametrize("gap", [3, 4])
+def test_three_values_cover_the_optimum_of_the_full_grid(runs: pd.DataFrame, slices: pd.DataFrame, gap: int) -> None:
+    place = runs.groupby(["N", "D", "bs"])["lr"].rank()
+    lowest = place[runs.groupby(["N", "D", "bs"])["val_loss"].transform("idxmin")].to_numpy()
+    three = runs[(place - lowest).isin([-gap, 0, gap])]
+    covers(three, slices, least=5)
+
+
+def covers(thinned: pd.DataFrame, slices: pd.DataFrame, *, least: int) -> None:
+    both = optima(thinned, by=["N", "D", "bs"], resamples=100).merge(
+        slices, on=["N", "D", "bs"], suffixes=("", "_full")
+    )
+    both = both[(both["status"] == "ok") & (both["status_full"] == "ok")]
+    assert len(both) >= least
+    covered = (both["log2_low"] <= both["log2_opt_full"]) & (both["log2_opt_full"] <= both["log2_high"])
+    assert covered.mean() >= 0.93
+    assert (both["best_loss"] - both["loss_opt"] <= 2 * both["loss_opt_se"]).all()

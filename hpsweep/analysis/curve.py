@@ -22,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 
 from hpsweep.analysis.cells import Cells, Floats
-from hpsweep.analysis.fit import centres, cliff_at, operator_of, window_cells
 from hpsweep.analysis.noise import t_975
 from hpsweep.analysis.optimum import Group
 
@@ -84,25 +83,15 @@ def read_cell(cells: Cells, index: int) -> Reading:
 
 
 def read_own(group: Group) -> Reading:
-    """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none or a bound.
-
-    Beside a cliff, where that fit lies below what was ever reached, it is read as any other setting's is.
-    """
+    """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none."""
     cells, row = group.cells, group.row
     if not cells.finite.any():
         return _unknown(cells, "no run ended well here")
     lowest = read_cell(cells, int(np.nanargmin(cells.adjusted)))
     if row["status"] != "ok":
         return lowest
-    centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    window = cells.x[window_cells(cells, centre, row["window"])]
-    if cliff_at(cells, centre, -1) < window[0] and cliff_at(cells, centre, 1) > window[-1]:
-        operator = operator_of(cells, centre, row["window"], 2)
-        assert operator is not None
-        weights = _at(operator, row["log2_opt"] - cells.x[centre])
-        return Reading(row["opt"], row["loss_opt"], "fitted", "", weights)
-    own = read(cells, row["log2_opt"])
-    return own if own.loss <= lowest.loss else lowest
+    assert group.weights is not None
+    return Reading(row["opt"], row["loss_opt"], "fitted", "", group.weights)
 
 
 def _unknown(cells: Cells, why: str) -> Reading:
@@ -138,10 +127,16 @@ def _parabola(cells: Cells, x: float, right: int) -> Floats | None:
     A cell counts by its runs. None with fewer than 3 cells.
     """
     first, last = right - 1, right
-    while first > 0 and cells.finite[first - 1] and (cells.x[first - 1] >= x - REACH - 1e-9 or first == right - 1):
+    while (
+        first > 0
+        and cells.finite[first - 1]
+        and (cells.x[first - 1] >= x - REACH - MEASURED_WITHIN or first == right - 1)
+    ):
         first -= 1
     while (
-        last < len(cells.x) - 1 and cells.finite[last + 1] and (cells.x[last + 1] <= x + REACH + 1e-9 or last == right)
+        last < len(cells.x) - 1
+        and cells.finite[last + 1]
+        and (cells.x[last + 1] <= x + REACH + MEASURED_WITHIN or last == right)
     ):
         last += 1
     index = np.arange(first, last + 1)

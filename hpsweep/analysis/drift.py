@@ -21,6 +21,8 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Floats
 from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over, is_numeric, needed
+from hpsweep.analysis.fit import LIMIT
+from hpsweep.analysis.noise import t_975
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
@@ -28,6 +30,10 @@ from hpsweep.spec import Trial, hidden_shapes, kept
 
 BOUND = 0.25
 """Octaves per halving or doubling within which an optimum is called stable."""
+
+SCATTER, SCATTER_DF = 0.1, 3
+"""How much optima scatter about a line beyond their intervals, octaves, where no more is known than by a few optima;
+and the degrees of freedom that this is worth beside what the optima say."""
 
 COLUMNS = (
     "along",
@@ -67,9 +73,9 @@ def drift(
     """One row per group: the slope of log2(optimum) along log2(along), with a 95 % interval and a verdict.
 
     drift, low, high are in octaves per halving of density, else per doubling of `along`; positive where the
-    optimum rises. Weighted least squares over the groups with status ok (n_ok of them, from `first` to `last`);
-    the interval comes from replicates of every optimum, and is widened by sqrt(chi^2 / degrees of freedom) where the
-    optima scatter about the line by more than their intervals say.
+    optimum rises. Weighted least squares over the groups with status ok (n_ok of them, from `first` to `last`); the
+    interval comes from replicates of every optimum, and from how optima scatter about a line beyond their intervals:
+    by SCATTER octaves as SCATTER_DF degrees of freedom, together with what these say (DerSimonian and Laird, 1986).
 
     verdict  stable        every value of `along` (n of them) has an optimum, and the whole interval lies within +-bound
              moves         the whole interval lies beyond the bound on one side; or minima at the ends of grids
@@ -265,7 +271,7 @@ def bend_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
         return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
     square, low, high = _coefficient(fitted, along, 2, resamples, seed)
     x, y, _, _ = optima_along(fitted, along)
-    linear = float(_polynomial(fitted, along, 2)[0][-2] @ y)
+    linear = float(_polynomial(fitted, along, 2).weights[-2] @ y)
     first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
     return Bend(2 * square, 2 * low, 2 * high, (first, last))
 
@@ -287,31 +293,49 @@ def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -
     return np.asarray(y + z * np.where(z > 0, up, down))
 
 
-def _polynomial(fitted: list[Group], along: str, degree: int) -> tuple[Floats, float]:
-    """(weights of the coefficients about the mean place, scatter) of a weighted least-squares polynomial.
+class _Line(NamedTuple):
+    """A weighted least-squares polynomial through optima, and how much these scatter about it.
 
-    The coefficients are the heights of the lines and then those of the powers. The scatter is sqrt(chi^2 / degrees of
-    freedom), at least 1.
+    weights: (coefficients, optima), of the heights of the lines about the mean place and then of the powers. scatter:
+    standard deviation of what an optimum lies off beyond its interval, octaves, by so many degrees of freedom.
     """
+
+    weights: Floats
+    scatter: float
+    df: int
+
+
+def _polynomial(fitted: list[Group], along: str, degree: int) -> _Line:
+    """The scatter is DerSimonian and Laird's (1986), joined with SCATTER by their degrees of freedom."""
     x, y, down, up = optima_along(fitted, along)
-    weight = 1 / np.maximum((up + down) / 3.92, 1e-3)
+    variance = np.maximum((up + down) / 3.92, 1e-3) ** 2
     lines = [group.key[:-1] for group in fitted]
     heights = np.array([[float(line == other) for other in dict.fromkeys(lines)] for line in lines])
     powers = np.hstack([heights, np.vander(x - x.mean(), degree + 1, increasing=True)[:, 1:]])
-    operator = np.linalg.pinv(powers * weight[:, None]) * weight
-    residual = (y - powers @ (operator @ y)) * weight
     df = len(y) - powers.shape[1]
-    return operator, max(1.0, math.sqrt(float(residual @ residual) / df)) if df > 0 else 1.0
+    operator = _operator(powers, 1 / variance)
+    residual = y - powers @ (operator @ y)
+    excess = float(np.sum(residual**2 / variance)) - df
+    found = max(excess, 0.0) / float(np.sum((1 - np.diag(powers @ operator)) / variance)) if df > 0 else 0.0
+    scatter = (SCATTER_DF * SCATTER**2 + df * found) / (SCATTER_DF + df)
+    return _Line(_operator(powers, 1 / (variance + scatter)), math.sqrt(scatter), SCATTER_DF + df)
+
+
+def _operator(powers: Floats, weight: Floats) -> Floats:
+    """(coefficients, optima) of weighted least squares."""
+    root = np.sqrt(weight)
+    return np.asarray(np.linalg.pinv(powers * root[:, None]) * root)
 
 
 def _coefficient(fitted: list[Group], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
     """(value, low, high) of the highest coefficient of the polynomial through the optima."""
-    operator, scatter = _polynomial(fitted, along, degree)
+    line = _polynomial(fitted, along, degree)
     _, y, down, up = optima_along(fitted, along)
-    weights = operator[-1]
+    weights = line.weights[-1]
     value = float(weights @ y)
     low, high = np.quantile(replicates(y, down, up, resamples, seed) @ weights, [0.025, 0.975])
-    return value, value - scatter * max(value - low, 0.0), value + scatter * max(high - value, 0.0)
+    scatter = t_975(line.df) * line.scatter * float(np.linalg.norm(weights))
+    return value, value - math.hypot(value - low, scatter), value + math.hypot(high - value, scatter)
 
 
 def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
@@ -328,8 +352,9 @@ def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
         if first.key[:-1] != last.key[:-1] or first.key[-1] == last.key[-1]:
             continue
         distance = octaves(along, last.key[-1]) - octaves(along, first.key[-1])
-        least = (last.row["log2_low"] - first.row["log2_high"]) / distance  # NaN where a side is open
-        most = (last.row["log2_high"] - first.row["log2_low"]) / distance
+        scatter = LIMIT * math.sqrt(2) * SCATTER
+        least = (last.row["log2_low"] - first.row["log2_high"] - scatter) / distance  # NaN where a side is open
+        most = (last.row["log2_high"] - first.row["log2_low"] + scatter) / distance
         if least > bound:
             forced.append((distance, Slope(least, least, math.nan)))
         elif most < -bound:

@@ -1,4 +1,9 @@
-"""The fit behind an optimum: which cells are looked at, and the minimum of a polynomial through them.
+"""The fit behind an optimum: which cells are looked at, and which places of a minimum agree with their losses.
+
+    loss(x)     = lowest + steepness rise(x - place, skew)
+    rise(z, a)  = 2 (exp(a z) - 1 - a z) / a^2 = z^2 (1 + a z / 3 + ...)        lowest at z = 0, whatever a: a parabola
+                  at a = 0, else steeper on one side (Varian's "linex" loss, 1975); at a = 1 it rises 2.0 times as much
+                  an octave to the right as an octave to the left
 
 How its parts make an optimum, and why they are as they are, is said in optimum.py.
 """
@@ -11,12 +16,32 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.analysis.cells import Cells, Floats, once
+from hpsweep.analysis.cells import Cells, Floats, noise_growth
 
-WINDOW = 1.0
-"""Half width of the fitted window, octaves: the least biased on 145 real learning-rate slices."""
+SKEW = 1.2
+"""Standard deviation of the skew, per octave. It is .8 on 141 published learning-rate slices; on half octaves .8 covers
+.93 of curves that are kinked by 2, and 1.2 covers .95, as wide (`kinked 2` of benchmarks/coverage.py)."""
 
-_CLIFF = 2.0
+MISFIT, ONE_SIDED = 0.1, 0.12
+"""Standard deviations of a loss about such a curve, as fractions of its rise above the lowest cell: by itself, and with
+all others on its side of the minimum, the latter times half an octave and what it lies away from there."""
+
+REACHES = (2.45, 4.15)
+"""Half widths of the window in octaves, the neighbours at least: to the second neighbour on a grid of 1, 2, 5, 10. No
+common grid has a value just there, which a rounded one could be on either side of."""
+
+CENTRE = np.zeros(1)  # as a place
+
+LIMIT = 1.96
+"""Standard errors within which a place agrees with the losses."""
+
+_STEP = 0.04  # octaves between places that are tried
+_SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
+_BEFORE_A_CLIFF = np.linspace(-1.6, 1.6, 7)  # skews, up to twice those published; freer ones explain most cliffs away
+_JUMP = 3.01  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
+_MISPLACED = 1.0  # octaves
+_ZOOMS = 22  # rounds that refine the best place, each to half of the one before
+_ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least
 
 
 def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -43,114 +68,252 @@ def segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:
     return first, last
 
 
-@once
-def window_cells(cells: Cells, centre: int, half_width: float) -> npt.NDArray[np.intp]:
-    """Cells fitted: within half_width octaves of the centre, the neighbours at least, nothing past a divergence."""
+# --- the curve ---
+
+
+def rise(z: Floats, skew: Floats) -> Floats:
+    """What the loss rises z octaves from the minimum, in units of what it does at an octave where the skew is 0."""
+    az = skew * z
+    small = np.abs(az) < 1e-4
+    bent = np.where(small, 1.0, az)
+    return np.asarray(z * z * np.where(small, 1 + az / 3, 2 * (np.expm1(bent) - bent) / (bent * bent)))
+
+
+class Points(NamedTuple):
+    """Cells as points: octaves from the centre, nats/token above it, and the inverse of the covariance of these."""
+
+    x: Floats
+    y: Floats
+    precision: Floats  # (places, points, points): of curves whose minimum is at each of some places, or at one
+
+
+class Curves(NamedTuple):
+    """The best curve for every (place, skew): each array is (places, skews)."""
+
+    misfit: Floats  # chi^2, that of the skew with it
+    steepness: Floats
+    lowest: Floats
+    variance: Floats  # of lowest
+
+
+def points_of(
+    cells: Cells, index: npt.NDArray[np.intp], centre: int, variance: Floats, slope: float, place: Floats
+) -> Points:
+    """The cells of `index`, whose means have this variance, and a slope of sd `slope` that all share.
+
+    The noise grows from each place, where that is left of the centre, or from _MISPLACED before it: a lucky run amid
+    much noise, which lies to the right, makes a centre around which the noise seems low.
+    """
+    x, y = cells.x[index] - cells.x[centre], cells.adjusted[index] - cells.adjusted[centre]
+    start = np.clip(place, -_MISPLACED, 0.0)
+    growth = np.array([noise_growth(x, at) for at in start]) / noise_growth(x, 0.0)
+    above, z = y - y.min(), x - place[:, None]
+    alone = variance[index] * growth**2 + (MISFIT * above) ** 2 + (_ROUNDING * above.max()) ** 2
+    together = one_sided(z) * above
+    beside = np.sign(z)[:, :, None] == np.sign(z)[:, None, :]
+    covariance = np.maximum(alone, _LEAST)[..., None] * np.eye(len(x)) + slope**2 * np.outer(x, x)
+    covariance += together[:, :, None] * together[:, None, :] * beside
+    return Points(x, y, np.linalg.inv(covariance))
+
+
+def misfit_of(z: Floats) -> Floats:
+    """Standard deviation of what a loss z octaves from the minimum lies off a curve, as a fraction of its rise."""
+    return np.hypot(MISFIT, one_sided(z))
+
+
+def one_sided(z: Floats) -> Floats:
+    """Standard deviation of what losses z octaves from the minimum, on one side, lie off a curve, of their rise."""
+    return np.asarray(ONE_SIDED * (0.5 + np.abs(z)))
+
+
+def curves(points: Points, place: Floats, skew: Floats) -> Curves:
+    """Generalized least squares for every place and skew; a curve with its maximum there is a straight line."""
+    precision = points.precision
+    ones = precision.sum(axis=-1)
+    total = ones.sum(axis=-1)
+    centred = precision - ones[:, :, None] * ones[:, None, :] / total[:, None, None]
+    rises = rise(points.x - place[:, None, None], skew[:, None])
+    weighed = rises @ centred
+    square, product = (weighed * rises).sum(axis=-1), weighed @ points.y
+    risen = (rises * ones[:, None, :]).sum(axis=-1) / total[:, None]
+    known = square > 1e-9 * (rises**2 * ones[:, None, :]).sum(axis=-1)
+    square = np.where(known, square, math.inf)
+    steepness = np.maximum(product, 0.0) / square
+    misfit = ((points.y @ centred) * points.y).sum(axis=-1)[:, None] - steepness * np.maximum(product, 0.0)
+    lowest = (ones @ points.y / total)[:, None] - steepness * risen
+    return Curves(misfit + (skew / SKEW) ** 2, steepness, lowest, 1 / total[:, None] + risen**2 / square)
+
+
+def places_of(start: float, end: float, step: float = _STEP) -> Floats:
+    """Places from start to end, both with them, and the centre, 0."""
+    inner = np.arange(math.ceil(start / step), math.floor(end / step) + 1) * step
+    return np.unique(np.concatenate([[start], inner, [end]]))
+
+
+# --- the window and the cliffs ---
+
+
+class Window(NamedTuple):
+    """Cells fitted, and the cell beside them that lies beyond a cliff, if there is one: on the left, on the right."""
+
+    reach: float
+    fitted: npt.NDArray[np.intp]
+    below: int | None
+    above: int | None
+
+
+def window(cells: Cells, centre: int, reach: float, variance: Floats) -> Window:
+    """The cells within reach of the centre, the neighbours at least, up to a divergence or a cliff."""
     first, last = segment(cells.finite, centre)
-    index = np.arange(first, last + 1)
-    offset = cells.x[index] - cells.x[centre]
-    near = np.abs(offset) <= half_width + 1e-9
-    if half_width > WINDOW:
-        near &= (cells.x[index] > cliff_at(cells, centre, -1)) & (cells.x[index] < cliff_at(cells, centre, 1))
-    return np.asarray(index[near | (np.abs(index - centre) <= 1)])
+    every = np.arange(first, last + 1)
+    near = np.abs(cells.x[every] - cells.x[centre]) <= reach
+    index = every[near | (np.abs(every - centre) <= 1)]
+    below, above = (_cliff(cells, index, centre, side, variance) for side in (-1, 1))
+    if below is not None:
+        index = index[index > below]
+    if above is not None:
+        index = index[index < above]
+    return Window(reach, index, below, above)
 
 
-@once
-def cliff_at(cells: Cells, centre: int, side: int) -> float:
-    """log2 of the first cell within 2 octaves on that side that the curve on the other side cannot explain.
+def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, variance: Floats) -> int | None:
+    """The first of the cells on that side whose loss nothing before it explains: it is above all curves through these.
 
-    Infinity on that side if there is none; what is beyond WINDOW if fewer than three cells are there to judge by. The
-    cell lies above the parabola through the centre and what is within 2 octaves on the other side, by more than _CLIFF
-    times the rise over these. A parabola through both sides then says little of where the minimum is, only that it
-    comes before that cell.
+    Where there is one neighbour to the left of the centre and no more, the slope to the right is more than _JUMP times
+    that to it; on the left so few cells show no cliff.
     """
-    first, last = segment(cells.finite, centre)
-    index = np.arange(first, last + 1)
-    offset = (cells.x[index] - cells.x[centre]) * side
-    calm, loss = index[(offset <= 0) & (offset >= -2 - 1e-9)], cells.adjusted
-    if len(calm) < 3:
-        far = index[offset > WINDOW + 1e-9][::side]
-        return float(cells.x[far[0]]) if len(far) else side * math.inf
-    parabola = np.polyfit(cells.x[calm] - cells.x[centre], loss[calm], 2, w=np.sqrt(cells.n[calm]))
-    rise = float(loss[calm].max() - loss[calm].min())
-    for cell in index[(offset > 0) & (offset <= 2 + 1e-9)][::side]:
-        if loss[cell] - np.polyval(parabola, cells.x[cell] - cells.x[centre]) > _CLIFF * rise:
-            return float(cells.x[cell])
-    return side * math.inf
+    close = np.abs(cells.x - cells.x[centre]) <= REACHES[0]  # wider windows find no fewer cliffs
+    beyond = index[(index - centre) * side > 0][::side]
+    for cell in map(int, beyond):
+        before = index[(index - cell) * side < 0]
+        if side > 0 and close[before].sum() < 3 and cell == centre + 1 and centre - 1 in before:
+            found = _jumps(cells, centre - 1, centre, cell, variance)
+        else:
+            found = len(before) >= 3 and cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance)
+        if found:
+            return cell
+    return None
 
 
-@once
-def operator_of(cells: Cells, centre: int, half_width: float, degree: int) -> Floats | None:
-    """(degree + 1, cells) matrix from cell means to the polynomial's coefficients in x - x_centre.
+def _ceiling(cells: Cells, before: npt.NDArray[np.intp], centre: int, cell: int, variance: Floats) -> float:
+    """The highest loss at a cell by any curve that agrees with the cells before it."""
+    rounding = 3 * _ROUNDING * np.ptp(cells.adjusted[before])  # fewer places are tried here
+    points = points_of(cells, before, centre, variance + rounding**2, 0.0, CENTRE)
+    place = places_of(points.x[0], points.x[-1], 2 * _STEP)
+    found = curves(points, place, _BEFORE_A_CLIFF)
+    beyond = cells.x[cell] - cells.x[centre] - place[:, None]
+    risen = found.steepness * rise(beyond, _BEFORE_A_CLIFF)
+    error = LIMIT * np.sqrt(variance[cell] + (misfit_of(beyond) * risen) ** 2)
+    agrees = found.misfit <= found.misfit.min() + LIMIT**2
+    return float(cells.adjusted[centre] + (found.lowest + risen + error)[agrees].max())
 
-    Weighted least squares, a cell by its runs. None where the centre has no neighbour on one side, or the window too
-    few cells.
+
+def _jumps(cells: Cells, before: int, centre: int, cell: int, variance: Floats) -> bool:
+    """Whether the slope from the centre to a cell is a jump beside that on the other side."""
+    distances = np.abs(cells.x[[before, cell]] - cells.x[centre])
+    slope, jump = (cells.adjusted[[before, cell]] - cells.adjusted[centre]) / distances
+    return bool(jump > _JUMP * max(slope, LIMIT * math.sqrt(variance[before]) / distances[0]))
+
+
+# --- the minimum ---
+
+
+class Minimum(NamedTuple):
+    """The best curve through a window, and the places that agree with its losses.
+
+    open_below, open_above: nothing is excluded on that side up to the last cell fitted, which then is low or high. A
+    cliff excludes what is beyond it.
     """
-    index = window_cells(cells, centre, half_width)
-    if len(index) <= degree or centre in (index[0], index[-1]):
-        return None
-    weight = np.sqrt(cells.n[index])
-    powers = np.vander(cells.x[index] - cells.x[centre], degree + 1, increasing=True)
-    operator = np.zeros((degree + 1, len(cells.x)))
-    operator[:, index] = np.linalg.pinv(powers * weight[:, None]) * weight
-    return operator
+
+    window: Window
+    place: float  # octaves
+    lowest: float  # the loss there, nats/token: the sum of the cell means by `weights`
+    lowest_se: float
+    weights: Floats
+    curvature: float  # nats/octave^2: what an octave beside the place costs, the mean of both sides
+    low: float
+    high: float
+    open_below: bool
+    open_above: bool
 
 
-class Minima(NamedTuple):
-    """Fitted minima, one per row of losses: log2 of the place and the loss there, NaN where there is none.
-
-    side is -1 or 1 where the minimum lies at, or beyond, that end of the finite cells; else 0.
-    """
-
-    vertex: Floats
-    loss: Floats
-    side: npt.NDArray[np.intp]
-
-
-def vertices(cells: Cells, losses: Floats, half_width: float, degree: int) -> Minima:
-    """The minima of rows of losses, from a polynomial around each row's lowest running median."""
-    lowest_cells = centres(losses, cells.finite)
-    filled = np.where(cells.finite, losses, 0.0)
-    vertex, lowest = np.full(len(losses), np.nan), np.full(len(losses), np.nan)
-    side = np.zeros(len(losses), dtype=np.intp)
-    for centre in np.unique(lowest_cells):
-        rows = lowest_cells == centre
-        first, last = segment(cells.finite, int(centre))
-        side[rows] = int(centre == last) - int(centre == first)
-        operator = operator_of(cells, int(centre), half_width, degree)
-        if operator is None:
-            continue
-        coefficients = filled[rows] @ operator.T
-        t = minimum(coefficients)
-        inside = cells.x[window_cells(cells, int(centre), half_width)] - cells.x[centre]
-        beyond_end = (t > inside[-1]) & (cells.x[last] - cells.x[centre] <= inside[-1])
-        beyond_start = (t < inside[0]) & (cells.x[first] - cells.x[centre] >= inside[0])
-        side[rows] = beyond_end.astype(np.intp) - beyond_start
-        t = np.where((t >= inside[0]) & (t <= inside[-1]), t, np.nan)
-        vertex[rows] = cells.x[centre] + t
-        lowest[rows] = np.polynomial.polynomial.polyval(t, coefficients.T, tensor=False)
-    return Minima(vertex, lowest, side)
+def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: float) -> Minimum:
+    """The minimum of the cells within reach; variance is that of their means, slope the sd of one that all share."""
+    looked_at = window(cells, centre, reach, variance)
+    _, index, below, above = looked_at
+    points = points_of(cells, index, centre, variance, slope, CENTRE)
+    start = index[0] if below is None else below
+    end = index[-1] if above is None else above
+    place = places_of(cells.x[start] - cells.x[centre], cells.x[end] - cells.x[centre])
+    found = curves(points, place, _SKEWS)
+    best, skew = _best(points, place, found.misfit)
+    place = np.unique(np.append(place, best))
+    misfit = curves(points_of(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
+    off = np.sqrt(misfit - min(found.misfit.min(), misfit.min()))  # in standard errors
+    if off[place == best] > LIMIT:  # it is lowest only if the noise does not grow from there
+        off = np.zeros_like(off)
+    agrees = np.flatnonzero(off <= LIMIT)
+    weights, steepness = _lowest(points, best, skew)
+    spread = np.zeros(len(cells.x))
+    spread[index] = weights
+    return Minimum(
+        window=looked_at,
+        place=float(cells.x[centre] + best),
+        lowest=float(cells.adjusted[centre] + weights @ points.y),
+        lowest_se=_error(found) if len(index) > 2 else math.sqrt(variance[centre]),
+        weights=spread,
+        curvature=float(steepness * rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
+        low=float(cells.x[centre] + _crossing(place[::-1], off[::-1] - LIMIT, len(place) - 1 - agrees[0])),
+        high=float(cells.x[centre] + _crossing(place, off - LIMIT, agrees[-1])),
+        open_below=bool(agrees[0] == 0) and below is None,
+        open_above=bool(agrees[-1] == len(place) - 1) and above is None,
+    )
 
 
-def minimum(coefficients: Floats) -> Floats:
-    """Where a + b t + c t^2 (+ d t^3) has its local minimum; NaN where it has none."""
-    b, c = coefficients[:, 1], coefficients[:, 2]
-    d = coefficients[:, 3] if coefficients.shape[1] == 4 else np.zeros_like(c)
-    root = c + np.sqrt(np.clip(c * c - 3 * b * d, 0.0, None))
-    exists = (c * c > 3 * b * d) & (root > 0) & ((d != 0) | (c > 0))
-    return np.where(exists, -b / np.where(exists, root, 1.0), np.nan)
+def _best(points: Points, place: Floats, misfit: Floats) -> tuple[float, float]:
+    """(place, skew) of the least misfit, between the cells fitted; the nearest to the centre of several."""
+    if len(points.x) < 3:
+        return 0.0, 0.0  # a curve through two points has its minimum anywhere
+    within = (place >= points.x[0] - 1e-9) & (place <= points.x[-1] + 1e-9)
+    tie = 1e-9 * (np.abs(place)[:, None] + np.abs(_SKEWS))
+    row, column = np.unravel_index(np.argmin(np.where(within[:, None], misfit + tie, math.inf)), misfit.shape)
+    best, skew = float(place[row]), float(_SKEWS[column])
+    around = np.linspace(-1.0, 1.0, 7)
+    for zoom in 0.5 ** np.arange(_ZOOMS):
+        places = np.clip(best + 2 * _STEP * zoom * around, points.x[0], points.x[-1])
+        skews = np.clip(skew + (_SKEWS[1] - _SKEWS[0]) * zoom * around, _SKEWS[0], _SKEWS[-1])
+        finer = curves(points, places, skews).misfit
+        row, column = np.unravel_index(finer.argmin(), finer.shape)
+        best, skew = float(places[row]), float(skews[column])
+    return best, skew
 
 
-def fieller_set(coefficients: Floats, covariance: Floats, t: float) -> tuple[float, float] | None:
-    """Fieller's set for the vertex -b / 2c, relative to the centre: {v: (b + 2 c v)^2 <= t^2 var(b + 2 c v)}.
+def _lowest(points: Points, place: float, skew: float) -> tuple[Floats, float]:
+    """(weights, steepness): the loss at the minimum of one curve as a weighted sum of the losses."""
+    precision = points.precision[0]
+    ones = precision.sum(axis=0)
+    total = ones.sum()
+    risen = rise(points.x - place, np.array(skew))
+    weighed = risen @ precision - (risen @ ones) * ones / total
+    steepness = float(curves(points, np.array([place]), np.array([skew])).steepness[0, 0])
+    if len(points.x) < 3:
+        return (points.x == 0).astype(float), steepness
+    if not steepness > 0:
+        return ones / total, 0.0
+    return (ones - (risen @ ones) * weighed / (weighed @ risen)) / total, steepness
 
-    None where it is unbounded, which is where c is within t standard errors of 0.
-    """
-    b, c = coefficients[1], coefficients[2]
-    square = 4 * (c * c - t * t * covariance[2, 2])
-    linear = 4 * (b * c - t * t * covariance[1, 2])
-    constant = b * b - t * t * covariance[1, 1]
-    if c <= 0 or square <= 0:
-        return None
-    root = math.sqrt(max(linear * linear - 4 * square * constant, 0.0))
-    return (-linear - root) / (2 * square), (-linear + root) / (2 * square)
+
+def _error(found: Curves) -> float:
+    """Standard error of the lowest loss, over all curves by how well they agree."""
+    likely = np.exp(-(found.misfit - found.misfit.min()) / 2)
+    likely /= likely.sum()
+    mean = float((likely * found.lowest).sum())
+    return math.sqrt(float((likely * ((found.lowest - mean) ** 2 + found.variance)).sum()))
+
+
+def _crossing(place: Floats, excess: Floats, last: int) -> float:
+    """Where the excess passes 0 after place[last], the last where it is not above; that place if it is the end."""
+    if last == len(place) - 1:
+        return float(place[last])
+    share = excess[last] / (excess[last] - excess[last + 1])
+    return float(place[last] + share * (place[last + 1] - place[last]))

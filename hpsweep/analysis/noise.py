@@ -2,8 +2,11 @@
 
 Measured by the seeds of a group where these leave MIN_DF degrees of freedom or more. Else pooled and called assumed:
 what the other groups of the call say, as PRIOR_DF degrees of freedom, together with what the group itself says, by its
-seeds and by its residuals from a cubic. The others' word is the median over the groups with measured noise; if none
-has any, over all groups' residuals from cubics; with fewer than FEWEST of these, ASSUMED_NOISE.
+seeds and by its residuals from a cubic, beyond what any curve lies off one. The others' word is the median over the
+groups with measured noise; if none has any, over all groups' residuals; with fewer than FEWEST of these, ASSUMED_NOISE.
+
+Seeds that disagree about the slope of the curve, as about its optimum, err in all cells together, which the noise per
+cell does not say: their slopes are measured beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpsweep.analysis.cells import Cells, Floats, noise_growth, once, two_way
-from hpsweep.analysis.fit import centres, window_cells
+from hpsweep.analysis.fit import LIMIT, REACHES, centres, misfit_of, window
 
 ASSUMED_NOISE = 0.005
 """Standard deviation of one run's loss, nats/token, where nothing measures it."""
@@ -29,15 +32,23 @@ PRIOR_DF = 4
 FEWEST = 3
 """Groups whose residuals make a pooled noise; with fewer it is ASSUMED_NOISE."""
 
-_REACH = 2.0  # octaves around the minimum whose runs say how large the noise is
+_REACH = REACHES[0]  # octaves around the minimum whose runs say how large the noise is
 
 
 class Noise(NamedTuple):
-    """Standard deviation of one run's loss in every cell of a group, nats/token, and its degrees of freedom."""
+    """Standard deviation of one run's loss in every cell of a group, nats/token, and its degrees of freedom.
+
+    slope: that of a slope which all means share as their seeds' own, nats/octave, so that LIMIT of it hold 95 %.
+    """
 
     single: Floats
     df: float
     assumed: bool
+    slope: float = 0.0
+
+    def variance(self, n: Floats) -> Floats:
+        """Of cell means of n runs, (nats/token)^2, so that LIMIT standard deviations hold 95 %."""
+        return np.asarray((self.single * t_975(self.df) / LIMIT) ** 2 / np.maximum(n, 1))
 
     @property
     def interval(self) -> str:
@@ -102,7 +113,26 @@ def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
     df = sum(squares.df for squares in found)
     size = math.sqrt(sum(squares.sum for squares in found) / df)
     centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    return Noise(size * noise_growth(cells.x, cells.x[centre]), float(df), assumed)
+    growth = noise_growth(cells.x, cells.x[centre])
+    return Noise(size * growth, float(df), assumed, 0.0 if assumed else _slope(cells, centre, size, growth))
+
+
+def _slope(cells: Cells, centre: int, size: float, growth: Floats) -> float:
+    """As `Noise` has it: how the seeds' slopes within _REACH of the centre vary beyond what their noise explains."""
+    runs = cells.runs
+    near = np.abs(cells.x - cells.x[centre])[runs["cell"]] <= _REACH
+    cell, seed = runs["cell"].to_numpy()[near], np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
+    weight, x = 1 / growth[cell] ** 2, cells.x[cell] - cells.x[centre]
+    rest = runs["loss"].to_numpy(float)[near] - cells.adjusted[cell]
+    total = np.bincount(seed, weight)
+    x = x - (np.bincount(seed, weight * x) / total)[seed]
+    square, product = np.bincount(seed, weight * x * x), np.bincount(seed, weight * x * rest)
+    known = square > 0.45  # cells an octave apart, at least
+    seeds = int(known.sum())
+    if seeds < 2:
+        return 0.0
+    variance = float(np.var(product[known] / square[known], ddof=1) - size**2 * (1 / square[known]).mean())
+    return math.sqrt(max(variance, 0.0) / seeds) * t_975(max(seeds - 1, MIN_DF)) / LIMIT
 
 
 def _typical(found: Sequence[_Squares]) -> float:
@@ -120,7 +150,7 @@ def _by_seeds(cells: Cells) -> _Squares:
     if not cells.finite.any():
         return _NOTHING
     centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _REACH + 1e-9))
+    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _REACH))
     single = cells.runs[cells.runs["cell"].isin(near)]
     _, squares, df = two_way(single, 1 / noise_growth(cells.x, cells.x[centre]))
     return _Squares(squares, df) if df > 0 else _NOTHING
@@ -128,14 +158,21 @@ def _by_seeds(cells: Cells) -> _Squares:
 
 @once
 def _by_residuals(cells: Cells) -> _Squares:
-    """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say."""
+    """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say.
+
+    A curve is no cubic: beside a noise of ASSUMED_NOISE, what a loss lies off a curve is left to it.
+    """
     if not cells.finite.any():
         return _NOTHING
     centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    index = window_cells(cells, centre, _REACH)
+    growth = noise_growth(cells.x, cells.x[centre])
+    index = window(cells, centre, _REACH, (ASSUMED_NOISE * growth) ** 2 / np.maximum(cells.n, 1)).fitted
     if len(index) <= 4:
         return _NOTHING
-    weight = np.sqrt(cells.n[index]) / noise_growth(cells.x[index], cells.x[centre])
+    above = cells.adjusted[index] - cells.adjusted[index].min()
+    weight = 1 / np.hypot(
+        growth[index] / np.sqrt(cells.n[index]), misfit_of(cells.x[index] - cells.x[centre]) * above / ASSUMED_NOISE
+    )
     powers = np.vander(cells.x[index] - cells.x[centre], 4) * weight[:, None]
     target = cells.adjusted[index] * weight
     residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]

@@ -264,7 +264,7 @@ def _is_amount(column: pd.Series[Any], name: object) -> bool:
 
 
 def _names_a_size(column: pd.Series[Any], rows: pd.DataFrame) -> bool:
-    """Whether a column has one value for each N, D or S, and each value is of one; or tells dense models from sparse."""
+    """Whether each value of a column is of one N, D or S, and each of these has one; or it tells dense from sparse."""
     steps = [_steps(rows[axis], ROUNDED) for axis in ("params", "tokens")]
     steps += [_steps(1 - rows["sparsity"], ROUNDED), (rows["sparsity"] == 0).to_numpy()]
     values = pd.factorize(column, use_na_sentinel=False)[0]

@@ -144,7 +144,7 @@ def test_rows_of_two_laws_that_a_column_tells_apart_are_not_fitted_as_one(
 def test_the_best_of_two_data_sets_is_never_taken() -> None:
     table = of_two_kinds("dataset", "c4", "pile", within=True)
     for tuned in (None, [], ["lr"]):
-        with pytest.raises(ValueError, match="differ in dataset .*--ignore dataset"):
+        with pytest.raises(ValueError, match=r"differ in dataset .*--ignore dataset"):
             cells_in(table.assign(lr=np.where(table["dataset"] == "c4", 0.1, 0.2)), tuned=tuned)
 
 

@@ -21,7 +21,7 @@ def kinds_of(made: hpsweep.Plan) -> dict[str, str]:
 
 
 def asked(*models: Any, **options: Any) -> str:
-    with pytest.raises(ValueError, match="cannot be decided|without inputs|is computed by") as raised:
+    with pytest.raises(ValueError, match=r"cannot be decided|without inputs|is computed by") as raised:
         plan(*models, **options)
     return str(raised.value)
 
@@ -38,9 +38,7 @@ def test_a_bilinear_layer_sums_over_both_of_its_inputs() -> None:
     assert (made["both.bias"].kind, made["both.bias"].init_mean) == ("bias", 0)  # drawn as torch draws biases
 
 
-@pytest.mark.parametrize(
-    ("sizes", "m_d", "fan_in"), [(lambda w: (5, w, w), 2, 320), (lambda w: (w, 5, w), 2, 320)]
-)
+@pytest.mark.parametrize(("sizes", "m_d", "fan_in"), [(lambda w: (5, w, w), 2, 320), (lambda w: (w, 5, w), 2, 320)])
 def test_a_bilinear_layer_with_an_input_of_fixed_size_grows_with_the_other(
     sizes: Callable[[int], tuple[int, int, int]], m_d: float, fan_in: int
 ) -> None:
@@ -199,7 +197,8 @@ def test_a_readout_that_is_computed_is_no_missing_one(norm: Callable[[nn.Module]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     text = asked(model, lambda: Toy(32))
     assert text.startswith("readout.weight is computed by a parametrization")
-    assert "no readout" not in text and "Besides" not in text
+    assert "no readout" not in text
+    assert "Besides" not in text
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

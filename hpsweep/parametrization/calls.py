@@ -78,7 +78,7 @@ class Watched(TorchFunctionMode):
             self.record.attended(size**-0.5, None, size, query.dtype)
         elif func in _SOFTMAX or func in _LOG_SOFTMAX:
             self._softmax(first)
-        elif func in _BENT and isinstance(first, Tensor) and self._product_of(first) is not None:
+        elif func in _BENT and isinstance(first, Tensor) and self._product_of(first, zeros=True) is not None:
             self.record.bent.add(self.record.running[-1])
         scaled = _times(func, args, kwargs)
         result = func(*args, **kwargs)
@@ -141,13 +141,16 @@ class Watched(TorchFunctionMode):
         if (alike or x.dim() > 3 or _is_square(x)) and not self._is_of_layer(x):
             self.record.unread.add(self.record.running[-1])
 
-    def _product_of(self, x: Tensor) -> tuple[float, Product] | None:
-        """(factor, product): the latest product of which a tensor is a multiple where it is not masked; or None."""
+    def _product_of(self, x: Tensor, *, zeros: bool = False) -> tuple[float, Product] | None:
+        """(factor, product): the latest product of which a tensor is a multiple where it is not masked; or None.
+
+        `zeros`: what is zero is masked, too.
+        """
         alike = [product for product in self.record.products if product.columns[0].numel() == x.numel()]
         if not alike or not x.is_floating_point():
             return None
         flat = x.detach().flatten()
-        seen = flat > _MASKED
+        seen = (flat > _MASKED) & (flat != 0) if zeros else flat > _MASKED
         for product in reversed(alike):
             scale = multiple(flat[seen], [column.flatten()[seen] for column in product.columns])
             if scale is not None:

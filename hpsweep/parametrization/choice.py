@@ -205,9 +205,11 @@ def _block(name: str) -> str | None:
 
 def _beside_queries(name: str, names: Iterable[str]) -> bool:
     """Whether a layer is one of an attention's by its name, and by that of another in the module around it."""
-    around = name.rpartition(".")[0].rpartition(".")[0]
-    others = [other for other in names if other != name and other.rpartition(".")[0].rpartition(".")[0] == around]
-    return bool(words_of(name) & _ATTENTION) and any(words_of(other) & _ATTENTION for other in others)
+    layer = name.rpartition(".")[0]
+    around = layer.rpartition(".")[0]
+    others = {other.rpartition(".")[0] for other in names} - {layer}
+    beside = [other for other in others if other.rpartition(".")[0] == around]
+    return bool(words_of(name) & _ATTENTION) and any(words_of(other) & _ATTENTION for other in beside)
 
 
 def _has_end(name: str, guesses: Mapping[str, Guess]) -> bool:

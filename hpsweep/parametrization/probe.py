@@ -190,7 +190,7 @@ def _attentions(record: Record, exponent: float) -> list[Reading]:
             readings.append(Reading(name, "attention", expected, factor, why, tolerance))
         elif _may_attend(record, name, module):
             readings.append(Reading(name, "attention", math.nan, None, _UNSEEN, 0.0))
-        elif name in record.multiplying and name not in record.scored:
+        elif name in record.multiplying and not _has_attention(record, name):
             readings.append(Reading(name, "attention", math.nan, None, NO_SOFTMAX, 0.0))
     return readings
 
@@ -204,6 +204,11 @@ def _may_attend(record: Record, name: str, module: nn.Module) -> bool:
         return True
     known = (*record.attention, *record.multiplying)
     return "Attention" in type(module).__name__ and not any(within(name, other) for other in known)
+
+
+def _has_attention(record: Record, name: str) -> bool:
+    """Whether a module's products are those of an attention that was read, in it or around it."""
+    return name in record.scored or any(within(name, other) or within(other, name) for other in record.attention)
 
 
 UNSCALED = (

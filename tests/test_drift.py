@@ -420,3 +420,13 @@ def test_wrong_arguments_are_named_with_the_remedy(arguments: dict[str, object],
     runs = made_runs(moving(0), {"density": DENSITIES, "lr": OCTAVES})
     with pytest.raises(ValueError, match=message):
         drift(runs, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_not_on_the_line_is_named_by_all_that_tells_it_from_the_others() -> None:
+    grid = {"density": DENSITIES, "depth": [1, 2], "lr": OCTAVES, "seed": [0, 1]}
+    runs = made_runs(moving(0.0), grid)
+    cut = (runs["depth"] == 2) & (runs["density"] == 1) & (runs["lr"] > 2.0**-8)
+    [row] = drift(runs[~cut], along_with=["depth"]).to_dict("records")
+    assert "; not on the line: density 1, depth 2 edge (" in row["why"]
+    [row] = drift(runs[(runs["depth"] == 2) & ~cut]).to_dict("records")
+    assert "; not on the line: density 1 edge (" in row["why"]

@@ -270,7 +270,7 @@ def test_repeated_rows_are_no_further_cells() -> None:
 
 
 def test_a_second_independent_run_of_every_cell_still_narrows_the_profiles() -> None:
-    first, second = (cells.made(noise=0.004, seed=seed) for seed in (1, 2))
+    first, second = (cells.made(noise=0.004, seed=seed).assign(seed=seed) for seed in (1, 2))
     once = fit_law(first, **FEW)
     both = fit_law(pd.concat([first, second], ignore_index=True), **FEW)
     narrower = [(v[3] - v[2]) / (ends(once)[name][3] - ends(once)[name][2]) for name, v in ends(both).items()]

@@ -96,9 +96,79 @@ def test_what_came_out_of_a_run_is_no_hyperparameter(name: str) -> None:
 
 @pytest.mark.parametrize(("dropped", "told"), [(["lr", "seed"], "S, N, D"), (["lr"], "S, N, D, seed")])
 def test_a_sweep_whose_columns_were_dropped_is_refused(dropped: list[str], told: str) -> None:
-    with pytest.raises(ValueError, match=rf"rows of one \({told}\) differ in loss .*too much for seeds.*--tuned none"):
+    with pytest.raises(ValueError, match=rf"rows of one \({told}\) differ in loss .*settings or seeds.*--tuned none"):
         cells_in(swept(seeds=2, noise=0.002).drop(columns=dropped))
     assert len(cells_in(swept(seeds=2, noise=0.002).drop(columns=dropped), tuned=[]).table) == 300
+
+
+@pytest.mark.parametrize("spread", [0.0002, 0.002, 0.02])
+def test_a_sweep_without_its_columns_is_asked_for_however_small_its_spread_is(spread: float) -> None:
+    rates = [cells.made(TRUTH).assign(loss=lambda t, k=k: t["loss"] * (1 + spread * k * k)) for k in (-1, 0, 1)]
+    table = pd.concat(rates, ignore_index=True).assign(run_name=[f"r{i}" for i in range(75)])
+    with pytest.raises(ValueError, match=r"settings or seeds: .* add a column seed, or say --tuned none"):
+        cells_in(table)
+    assert len(cells_in(table.drop_duplicates(["params", "tokens"])).table) == 25  # one row of a cell: nothing to ask
+
+
+def test_copies_of_a_row_under_other_names_are_not_asked_for() -> None:
+    table = cells.made(TRUTH)
+    twice = pd.concat([table.assign(run="a"), table.assign(run="b", loss=table["loss"] * (1 + 1e-9))])
+    assert len(cells_in(twice).table) == 50
+
+
+def of_two_kinds(name: str, first: object, second: object, within: bool = False) -> pd.DataFrame:
+    """A table whose losses are of two laws, told apart by one column: in every cell, or each in cells of its own."""
+    one, other = (cells.made({**TRUTH, "c": c}) for c in (1.7, 2.2))
+    tokens = other["tokens"] * (1 if within else 2)
+    rows = [one.assign(**{name: first}), other.assign(tokens=tokens, **{name: second})]
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [("dataset", "c4", "pile"), ("dataset_name", "c4", "pile"), ("data", "c4", None), ("dataset_id", 0, 1),
+     ("vocab_size", 32000, 50257), ("family", "gpt", "llama"), ("optimizer", "adamw", "muon"), ("qk_norm", True, False),
+     ("loss_type", "ce", "z"), ("model_type", "gpt", "mamba")],
+)  # fmt: skip
+def test_rows_of_two_laws_that_a_column_tells_apart_are_not_fitted_as_one(
+    name: str, first: object, second: object
+) -> None:
+    table = of_two_kinds(name, first, second)
+    for changed in (table, table.convert_dtypes(dtype_backend="pyarrow"), table.astype({name: "category"})):
+        with pytest.raises(ValueError, match=rf"differ in {name} \(.* in 25 rows.*keep the rows .*--ignore {name}"):
+            cells_in(changed)
+    assert len(cells_in(table, ignore=[name]).table) == 50
+    assert len(cells_in(table[table[name] == first]).table) == 25
+
+
+def test_the_best_of_two_data_sets_is_never_taken() -> None:
+    table = of_two_kinds("dataset", "c4", "pile", within=True)
+    for tuned in (None, [], ["lr"]):
+        with pytest.raises(ValueError, match=r"differ in dataset .*--ignore dataset"):
+            cells_in(table.assign(lr=np.where(table["dataset"] == "c4", 0.1, 0.2)), tuned=tuned)
+
+
+@pytest.mark.parametrize("name", ["model_name", "size", "dataset"])
+def test_text_that_names_the_size_of_a_model_or_of_its_data_is_no_other_kind(name: str) -> None:
+    table = cells.made(TRUTH)
+    axis = "tokens" if name == "dataset" else "params"
+    assert len(cells_in(table.assign(**{name: [f"{x:g} of it" for x in table[axis]]})).table) == 25
+
+
+def test_columns_that_say_nothing_of_the_law_are_not_asked_for() -> None:
+    table = cells.made()
+    n = np.arange(len(table))
+    table = table.assign(
+        pruned=table["sparsity"] > 0,
+        run_name=[f"run {i % 4}" for i in n],
+        host=np.where(n % 2, "a", "b"),
+        lr=[str(2.0 ** -(i % 3)) for i in n],
+        note=[None if i % 3 else "again" for i in n],
+        started=pd.Timestamp("2026-01-01") + pd.to_timedelta(n, unit="h"),
+        data_tokens=table["tokens"] * 2,
+        n_layer=n % 3,
+    )
+    assert len(cells_in(table, sparsity="sparsity").table) == 100
 
 
 def test_a_column_that_may_be_a_setting_is_asked_for() -> None:

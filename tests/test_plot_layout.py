@@ -278,6 +278,14 @@ def test_a_size_is_kept_and_one_that_is_too_small_is_refused_before_anything_is_
     assert not (tmp_path / "b").exists()
 
 
+def test_a_matrix_whose_numbers_have_no_room_in_their_cells_is_refused() -> None:
+    matrix = hp.regret_matrix(sweep(1, 3, 3))
+    plot_layout.check_room(regret_figure(matrix), "regret_lr")
+    plot_layout.check_room(regret_figure(matrix, size=(10.0, 7.0)), "regret_lr")
+    with pytest.raises(ValueError, match=r"4 x 3 inches are too small for regret_lr: the .*matrix.* has no room"):
+        plot_layout.check_room(regret_figure(matrix, size=(4.0, 3.0)), "regret_lr")
+
+
 def test_losses_of_bytes_are_in_nats_per_byte_and_in_bits_and_of_tokens_in_what_is_known() -> None:
     for data, label, bits in (
         ("stdlib", "validation loss (nats/byte)", True),

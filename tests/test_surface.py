@@ -349,3 +349,27 @@ def test_a_weight_decay_of_0_in_a_grid_is_left_out_and_said() -> None:
     with pytest.warns(UserWarning, match=said):
         alone = optima(both, by=["lr"], over="weight_decay", resamples=200)
     assert alone["n_runs"].tolist() == [4] * 6
+
+
+def test_a_ridge_on_which_two_fields_trade_off_is_no_optimum_of_either_and_no_lack_of_seeds() -> None:
+    """The loss depends on the product of the two alone, so that no number of seeds parts them."""
+
+    def loss(trial: Trial) -> float:
+        noise = 0.003 * math.sin(1e4 * trial.lr * (1 + trial.seed) + 1e3 * trial.init_std)
+        return 2 + 0.03 * (math.log2(trial.lr * trial.init_std) + 11) ** 2 + noise
+
+    row = fitted(made_runs(loss, {"lr": LR, "init_std": STD, "seed": [0, 1]}))
+    assert "ok" not in (row["status"], row["status_lr"], row["status_init_std"])
+    assert row["ridge_slope"] == pytest.approx(-1, abs=0.2)
+    assert "lr and init_std trade off: the loss is as low all along a ridge" in row["why"]
+    assert "more seeds will not part them" in row["why"]
+    assert "train more seeds" not in row["why"]
+
+
+def test_a_field_without_any_effect_is_flat_beside_the_optimum_of_the_other() -> None:
+    def loss(trial: Trial) -> float:
+        return 2 + 0.03 * (math.log2(trial.lr) + 7) ** 2 + 0.003 * math.sin(1e4 * trial.init_std + trial.seed)
+
+    row = fitted(made_runs(loss, {"lr": LR, "init_std": STD, "seed": [0, 1]}))
+    assert (row["status_lr"], row["status_init_std"]) == ("ok", "flat")
+    assert "trade off" not in row["why"]

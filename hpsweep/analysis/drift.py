@@ -119,7 +119,8 @@ def drift(
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
         free = (*by, *along_with, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
         check_equal(members, free, f"the drift of {name}")
-        groups = _on_lines(fit_groups(members, [*along_with, along], over=over, resamples=resamples, seed=seed))
+        each = fit_groups(members, [*along_with, along], over=over, resamples=resamples, seed=seed)
+        groups = _on_lines([_named(group, [*along_with, along]) for group in each])
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
@@ -156,6 +157,13 @@ def _steps_follow(members: pd.DataFrame) -> bool:
         most.append(steps * batch * context / nonzeros)
         least.append((steps - 1) * batch * context / nonzeros)
     return bool(max(least) < min(most) or max(most) < 1.1 * min(most))
+
+
+def _named(group: Group, names: Sequence[str]) -> Group:
+    """The group with the name of its model in its row, such as width 64, depth 2."""
+    fields = [f"{name} {value:g}" if isinstance(value, float | int) else f"{name} {value}"
+              for name, value in zip(names, group.key, strict=True)]  # fmt: skip
+    return dataclasses.replace(group, row={**group.row, "model": ", ".join([fields[-1], *fields[:-1]])})
 
 
 def _on_lines(groups: list[Group]) -> list[Group]:
@@ -364,7 +372,7 @@ def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
 
 def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float, *, is_forced: bool) -> str:
     """One sentence with the numbers, then what was left out."""
-    others = [f"{along} {g.key[-1]:g} {g.row['status']} ({g.row['why']})" for g in groups if g.row["status"] != "ok"]
+    others = [f"{g.row['model']} {g.row['status']} ({g.row['why']})" for g in groups if g.row["status"] != "ok"]
     left_out = f"; not on the line: {'; '.join(others)}" if others else ""
     n_ok = _places([group for group in groups if group.row["status"] == "ok"])
     if is_forced:

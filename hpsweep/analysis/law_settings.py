@@ -15,8 +15,14 @@ import pandas as pd
 from hpsweep.analysis.cells import cells_of
 from hpsweep.analysis.column_names import HYPERPARAMETERS, SEEDS, is_label, is_outcome, words_of
 
-UNEXPLAINED = 0.05
-"""Median spread of the losses of a cell (highest over lowest, minus 1) beyond which rows are hardly seeds."""
+CORPORA = frozenset(
+    {"data", "dataset", "datasets", "corpus", "corpora", "mixture", "domain", "domains", "language", "languages",
+     "lang", "task", "tasks", "split", "tokenizer", "tokeniser", "vocab", "vocabulary"}
+)  # fmt: skip
+"""Words in the name of a column that says what a loss was measured on: losses that differ in it are of no one law."""
+
+COPIED = 1e-6
+"""Relative difference of losses up to which rows are copies of each other, as of a table that was rounded."""
 
 ROUNDED = 5e-3
 """Relative difference of N, D or 1 - S that may be rounding."""
@@ -66,8 +72,9 @@ def one_setting_per_cell(
     `rows` and `diverged` (columns sparsity, params, tokens, loss) are the runs that ended well and those that did not;
     `others` are the columns of the table that say nothing that the law needs, of all rows. `tuned` None means the
     columns whose names say that they are hyperparameters; a list is taken at its word. Raises ValueError for columns
-    that are absent, and without `tuned` for another column that splits the cells, and for rows that nothing tells apart
-    and that are too far apart for seeds.
+    that are absent, for text that says that not all rows are of one law, and without `tuned` for another column that
+    splits the cells, and for rows of one cell that no column tells apart: nothing says whether they are settings or
+    seeds.
     """
     others = _comparable(others)
     if tuned is not None and (lacking := [name for name in tuned if name not in others]):
@@ -76,6 +83,7 @@ def one_setting_per_cell(
     copies = pd.concat([others.loc[rows.index], rows], axis=1).duplicated()
     notes = [f"{int(copies.sum())} of {len(rows)} rows repeat another in every column, and count once."]
     rows, notes = rows[~copies], notes if copies.any() else []
+    _check_one_law(others, rows, tuned or [])
     if not _shared(rows).any():
         return rows, notes
     chosen = list(tuned) if tuned is not None else _varying(others, rows, HYPERPARAMETERS)
@@ -169,15 +177,76 @@ def _splits(column: pd.Series[Any], group: pd.Series[int]) -> bool:
 
 
 def _check_spread(losses: Any, names: list[str], chosen: list[str]) -> None:
-    """Raise ValueError where the losses of rows that nothing tells apart are too far apart for seeds."""
-    spread = 100 * (losses.max() / losses.min() - 1)[losses.size() > 1]
-    if spread.median() > 100 * UNEXPLAINED:
+    """Raise ValueError where the losses of rows that nothing tells apart differ: a few learning rates look like seeds.
+
+    The mean of a sweep is above its tuned loss, however small the spread is.
+    """
+    spread = 100 * (losses.max() / losses.min() - 1)
+    spread = spread[spread > 100 * COPIED]
+    if len(spread):
         raise ValueError(
             f"rows of one ({', '.join(['S', 'N', 'D', *names])}) differ in loss by {spread.median():.2g} % (median of "
-            f"{len(spread)}; {spread.max():.2g} % at most), too much for seeds, and no column says why: if a sweep of "
-            "hyperparameters is left in, keep its columns, or the lowest loss of each cell; if they are repeated runs, "
-            f"say --tuned {','.join(chosen) or 'none'} (tuned={chosen!r})."
+            f"{len(spread)}; {spread.max():.2g} % at most), and no column says whether they are settings or seeds: if "
+            "a sweep of hyperparameters is left in, keep its columns, or the lowest loss of each cell; if they are "
+            f"repeated runs, add a column seed, or say --tuned {','.join(chosen) or 'none'} (tuned={chosen!r})."
         )
+
+
+def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str]) -> None:
+    """Raise ValueError for a column that says that not all rows are of one law: other data, or another kind of model.
+
+    Of data, whatever the type of the column and wherever it differs. Of anything else where it is text that comes back
+    in other cells, and differs between cells alone: what differs within them is asked for there. Text with a value for
+    each size (N, D or S), as the names of models are, says no more than the size does.
+    """
+    cell = cell_of(rows)
+    for name in (name for name in others.columns if name not in tuned):
+        column = others.loc[rows.index, name]
+        data = bool(_words(name) & CORPORA) and not _is_amount(column, name)
+        if column.nunique(dropna=False) < 2 or not (data or _is_kind(column, name)) or _names_a_size(column, rows):
+            continue
+        if not data and (column.groupby(cell).nunique(dropna=False) > 1).any():
+            continue
+        counts = column.astype(str).value_counts(sort=False)
+        values = ", ".join(f"{value} in {n} rows" for value, n in counts.head(3).items())
+        more = f", and {len(counts) - 3} more" if len(counts) > 3 else ""
+        raise ValueError(
+            f"the rows differ in {name} ({values}{more}), and one law is fitted to all: keep the rows with one value, "
+            f"or say that it does not change the loss with --ignore {name} (ignore=[{str(name)!r}])."
+        )
+
+
+def _is_kind(column: pd.Series[Any], name: object) -> bool:
+    """Whether a column is text, or true and false, whose values come back: a kind of run, and not the name of one."""
+    if _words(name) & (LABELS | SEEDS) or column.nunique(dropna=False) > max(2, len(column) // 2):
+        return False
+    return pd.api.types.is_bool_dtype(column) or _is_text(column)
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    """Whether a column is text, and not numbers that were written as text."""
+    if not (pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column)):
+        return False
+    present = column[~column.astype(str).isin(["nan", "None", "<NA>", ""])]
+    return bool(pd.to_numeric(present, errors="coerce").isna().any())
+
+
+def _is_amount(column: pd.Series[Any], name: object) -> bool:
+    """Whether a column with a word of data says how much there was, or names a run: data_tokens, array_task_id."""
+    if column.nunique(dropna=False) > max(2, len(column) // 2):
+        return True
+    if _is_text(column) or _words(name) & {"vocab", "vocabulary"}:
+        return False
+    return pd.api.types.is_float_dtype(column) or not _words(name) <= CORPORA | {"id", "index", "code", "type"}
+
+
+def _names_a_size(column: pd.Series[Any], rows: pd.DataFrame) -> bool:
+    """Whether each value of a column is of one N, D or S, and each of these has one; or it tells dense from sparse."""
+    steps = [_steps(rows[axis], ROUNDED) for axis in ("params", "tokens")]
+    steps += [_steps(1 - rows["sparsity"], ROUNDED), (rows["sparsity"] == 0).to_numpy()]
+    values = pd.factorize(column, use_na_sentinel=False)[0]
+    pairs = [pd.DataFrame({"value": values, "step": step}).drop_duplicates() for step in steps]
+    return any(pair["value"].is_unique and pair["step"].is_unique for pair in pairs)
 
 
 def _repeats(rows: pd.DataFrame, seeds: list[str]) -> str:

@@ -33,6 +33,9 @@ MARGIN = 0.06
 SMALLEST_PANEL = 0.6
 """Width and height that a panel must keep for its data to be read."""
 
+IN_CELL = "in a cell"
+"""The gid of a text that has the room of one cell of a matrix."""
+
 TOLERANCE = 0.02
 """By which an artist may reach beyond its figure: the rounding of its text to pixels."""
 
@@ -233,6 +236,23 @@ def outside(figure: Figure) -> list[str]:
         box = ax.get_window_extent()
         if ax.axison and ax.get_label() != "<colorbar>" and min(box.width, box.height) < SMALLEST_PANEL * figure.dpi:
             found.append(f"a panel of {box.width / figure.dpi:.2f} x {box.height / figure.dpi:.2f} inches")
+        found += _crowded(ax)
+    return found
+
+
+def _crowded(ax: Axes) -> list[str]:
+    """The numbers of a matrix that reach into the cells beside them, and the names below that run into each other."""
+    numbers = [text for text in ax.texts if text.get_gid() == IN_CELL]
+    names = ax.get_xticklabels()
+    if not numbers or not names:
+        return []
+    cell = ax.get_window_extent().width / len(names)
+    turned = [text.get_fontsize() * ax.figure.figure.dpi / 72 for text in names if text.get_rotation()]
+    flat = [text.get_window_extent().width for text in names if not text.get_rotation()]
+    wide = [text for text in numbers if text.get_window_extent().width > cell]
+    found = [f"the number {wide[0].get_text()!r} in its cell of the matrix"] if wide else []
+    if max([*turned, *flat]) > cell:
+        found.append("the names of the matrix's columns")
     return found
 
 

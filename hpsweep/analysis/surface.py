@@ -53,7 +53,7 @@ from hpsweep.analysis.surface_fit import (
     window_points,
 )
 from hpsweep.analysis.surface_points import Flags, Points, points_of
-from hpsweep.analysis.surface_shape import ellipse, shape
+from hpsweep.analysis.surface_shape import ellipse, shape, trades_off
 from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
 
@@ -113,7 +113,8 @@ def surface(
                  edge  the minimum lies at an end of what was tried, or beside a cliff: NAME_opt is a bound, its open
                        side null, the other the nearest value that the optimum lies beyond; the other field's
                        optimum is that along this end
-                 flat  not identified within [NAME_low, NAME_high]: NAME_opt is null
+                 flat  not identified within [NAME_low, NAME_high]: NAME_opt is null; both fields are where they
+                       trade off along a ridge, which has no optimum of either alone
                  none  fewer than six settings with finite losses, or three values of either field
     status       ok if both are; else edge, flat or none, the first that either is
     why          what was found and the remedy; empty if ok
@@ -204,16 +205,19 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     others = [find(points, first, centres[:1], window, level) for window in _CHOICES[fit.window.degree]]
     places = np.array([found.places[0] for found in [fit, *others] if found is not None and not found.sides[0].any()])
     spread = np.cov(places.T, ddof=0) if len(places) > 1 else np.zeros((2, 2))
+    basin = shape(points, fit, over, level)
     verdicts = [_verdict(points, fits, chosen, i, over[i]) for i in (0, 1)]
+    if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
+        verdicts = _traded_off(verdicts, basin, over)
     for i, name in enumerate(over):
         row |= _coordinate(points, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
-    row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
+    row |= basin | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
         row |= ellipse(fit, chosen.stretch, spread)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
     row["loss_opt_se"] = math.sqrt(float(np.nanvar(fit.value[1:])) + points.seed_variance)
-    return {**row, "why": "; ".join(verdict.why for verdict in verdicts if verdict.why)}
+    return {**row, "why": "; ".join(dict.fromkeys(verdict.why for verdict in verdicts if verdict.why))}
 
 
 def _too_few(points: Points, over: Sequence[str]) -> str:
@@ -373,6 +377,17 @@ def _verdict(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: st
     if kind == "tried":
         return Verdict("edge", side, f"minimum at the {word} {where}: extend the grid {way}", last)
     return Verdict("edge", side, f"minimum at {where}, beside a cliff or diverged runs: add values around it", last)
+
+
+def _traded_off(verdicts: Sequence[Verdict], basin: dict[str, float], over: Sequence[str]) -> list[Verdict]:
+    """The verdicts on two fields of which neither has an optimum of its own; a bound stays one."""
+    first, second = over
+    why = (
+        f"{first} and {second} trade off: the loss is as low all along a ridge, {basin['ridge_slope']:+.2g} octaves of "
+        f"{second} per octave of {first}, and more seeds will not part them: set one of the two and tune the other, or "
+        "extend the grid along the ridge"
+    )
+    return [each if each.status == "edge" else Verdict("flat", 0, why, each.fit) for each in verdicts]
 
 
 def _told_from_ends(points: Points, fit: Fit, field: int, name: str) -> Verdict:

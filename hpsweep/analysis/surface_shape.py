@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,6 +39,23 @@ def shape(points: Points, fit: Found, over: Sequence[str], noise: float) -> dict
         "ridge_angle": math.degrees(math.atan2(axis[1], axis[0])),
         **lengths,
     }
+
+
+RIDGE, OBLIQUE = 10.0, 0.2
+"""A basin is a ridge that trades the fields off where it is so many times steeper across than along, and its axis lies
+further from those of both fields than this sine."""
+
+
+def trades_off(basin: Mapping[str, float], over: Sequence[str], noise: float) -> bool:
+    """Whether the loss is lowest along a line on which both fields change, as where only their product matters.
+
+    Across the line it rises, in one octave, by more than the noise of a run; what it does along is not asked.
+    """
+    u, v = (basin[f"curvature_{name}"] for name in over)
+    along, across = np.linalg.eigvalsh([[u, basin["interaction"] / 2], [basin["interaction"] / 2, v]])
+    angle = math.radians(basin["ridge_angle"])
+    oblique = min(abs(math.sin(angle)), abs(math.cos(angle))) > OBLIQUE
+    return oblique and across > max(RIDGE * abs(along), noise)
 
 
 def ellipse(found: Found, stretch: float, spread: Floats) -> dict[str, float]:

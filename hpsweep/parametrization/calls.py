@@ -38,6 +38,16 @@ _TIMES = {
         -1,
     ),
 }  # fmt: skip
+_BY_WEIGHTS = {F.linear, torch.addmm, Tensor.addmm}
+"""Functions that multiply with the weights of a layer, beside products."""
+
+_BENT = {
+    torch.exp, Tensor.exp, Tensor.exp_, torch.sigmoid, Tensor.sigmoid, F.sigmoid, torch.tanh, Tensor.tanh, F.tanh,
+    torch.relu, Tensor.relu, F.relu, F.softplus, torch.square, Tensor.square, torch.amax, Tensor.amax, torch.max,
+    Tensor.max, torch.logsumexp, Tensor.logsumexp,
+}  # fmt: skip
+"""What an attention may do to its logits in the place of a softmax, or as a part of one written out."""
+
 _DROPOUT = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout}
 
 
@@ -54,7 +64,7 @@ class Watched(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if any(map(_is_batched, _tensors(args, kwargs))):  # within vmap, whose tensors nobody may keep
             if func in _PRODUCTS or func in _SOFTMAX or func is F.scaled_dot_product_attention:
-                self.record.multiplying.add(self.record.running[-1])
+                self.record.unread.add(self.record.running[-1])
             return func(*args, **kwargs)
         first: Any = args[0] if args else kwargs.get("input")
         if func in _DROPOUT:
@@ -68,6 +78,8 @@ class Watched(TorchFunctionMode):
             self.record.attended(size**-0.5, None, size, query.dtype)
         elif func in _SOFTMAX or func in _LOG_SOFTMAX:
             self._softmax(first)
+        elif func in _BENT and isinstance(first, Tensor) and self._product_of(first, zeros=True) is not None:
+            self.record.bent.add(self.record.running[-1])
         scaled = _times(func, args, kwargs)
         result = func(*args, **kwargs)
         if func is F.embedding:
@@ -79,6 +91,8 @@ class Watched(TorchFunctionMode):
             self.record.normed = result.detach().clone()
         elif func in _PRODUCTS:
             return self._product(func, args, kwargs, result)
+        elif func in _BY_WEIGHTS and any(map(_is_weight, _tensors(args, kwargs))):
+            self.record.by_weights = [*self.record.by_weights[-7:], result]
         return result
 
     def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -98,32 +112,55 @@ class Watched(TorchFunctionMode):
         if found is None or not (min(found.left.dim(), found.right.dim()) > 2 or _is_square(result)):
             return result
         left, right, summand, size = found
-        if _is_weight(left) or _is_weight(right) or size == 1:  # no sum: such as the angles of rotary positions
+        if _is_weight(left) or _is_weight(right):
+            self.record.by_weights = [*self.record.by_weights[-7:], result]
+            return result
+        if size == 1:  # no sum: such as the angles of rotary positions
             return result
         self.record.multiplying.add(self.record.running[-1])
         columns = [result.detach().clone()]
         if summand is not None:
             columns = [product := torch.bmm(left, right), summand.broadcast_to(product.shape)]
         columns = [column * self.record.amplify for column in columns]
-        self.record.products = [*self.record.products[-3:], Product(columns, (left, right), size)]
+        made = Product(columns, (left, right), size, self.record.running[-1])
+        self.record.products = [*self.record.products[-3:], made]
         if "out" in kwargs:
             return result.mul_(self.record.amplify)
         return result * self.record.amplify
 
     def _softmax(self, x: Tensor) -> None:
         """Note an attention, where a softmax is of a multiple of a product; or that one was not read."""
-        seen, alike = x.detach().flatten() > _MASKED, False
-        for columns, operands, size in reversed(self.record.products):
-            if columns[0].numel() != x.numel():
-                continue
-            alike = True
-            scale = multiple(x.detach().flatten()[seen], [column.flatten()[seen] for column in columns])
-            if scale is not None:
-                self.record.attended(scale[0], operands, size, x.dtype)
-                self.record.products = []
-                return
-        if alike or x.dim() > 3 or _is_square(x):  # what else has few dimensions chooses among experts or classes
+        if (found := self._product_of(x)) is not None:
+            scale, product = found
+            self.record.attended(scale, product.operands, product.head_size, x.dtype)
+            self.record.scored.add(product.module)
+            self.record.products = []
+            return
+        alike = any(product.columns[0].numel() == x.numel() for product in self.record.products)
+        # what else has few dimensions, and what a layer returns, chooses among experts or classes
+        if (alike or x.dim() > 3 or _is_square(x)) and not self._is_of_layer(x):
             self.record.unread.add(self.record.running[-1])
+
+    def _product_of(self, x: Tensor, *, zeros: bool = False) -> tuple[float, Product] | None:
+        """(factor, product): the latest product of which a tensor is a multiple where it is not masked; or None.
+
+        `zeros`: what is zero is masked, too.
+        """
+        alike = [product for product in self.record.products if product.columns[0].numel() == x.numel()]
+        if not alike or not x.is_floating_point():
+            return None
+        flat = x.detach().flatten()
+        seen = (flat > _MASKED) & (flat != 0) if zeros else flat > _MASKED
+        for product in reversed(alike):
+            scale = multiple(flat[seen], [column.flatten()[seen] for column in product.columns])
+            if scale is not None:
+                return scale[0], product
+        return None
+
+    def _is_of_layer(self, x: Tensor) -> bool:
+        """Whether a tensor is a multiple of what a layer has just made with its weights."""
+        alike = [made for made in self.record.by_weights if made.numel() == x.numel()]
+        return any(multiple(x.detach(), [made.detach()]) is not None for made in alike)
 
 
 class _Factors(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from torch import nn
+from torch import Tensor
 
+from hpsweep.parametrization.experts import Experts
 from hpsweep.parametrization.initial import AsBuilt
 from hpsweep.parametrization.remedies import Question
 from hpsweep.parametrization.roles import groups_grow, role, summed_axis, words_of
@@ -21,6 +22,9 @@ _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
 _INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
 _HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
 _ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
+_HEADWARDS = {"q", "k", "v", "r", "query", "key", "value"}
+_BIAS = {"bias", "biases"}
+_PROJECTION = {"proj", "projection"}
 _FORTH, _BACK = (
     {"up", "gate", "in", "input", "wi", "fc1", "w1", "w3", "v1"},
     {"down", "out", "output", "wo", "fc2", "w2"},
@@ -35,6 +39,7 @@ class Guess(NamedTuple):
     readouts: tuple[str, ...]  # the names of its uses as a readout
     axis: int | None  # of the fan-in
     groups: float | None  # of a convolution whose groups grow, their number over the base's
+    even: bool  # whether all of its widths grow by the same factor
 
     @classmethod
     def of(
@@ -58,7 +63,9 @@ class Guess(NamedTuple):
         if not known and len(shape) > 1 and len(widths) == 1:
             known = {widths[0]}  # all that a readout could sum over
         axis = known.pop() if len(known) == 1 else None
-        return cls(frozenset(kinds), readouts, axis, groups_grow(places[0], others[places[0].name]))
+        bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
+        even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
+        return cls(frozenset(kinds), readouts, axis, groups_grow(places[0], others[places[0].name]), even)
 
 
 def choose(
@@ -67,6 +74,7 @@ def choose(
     given: Mapping[str, Kind | None],
     widths: Mapping[str, list[int]],
     built: AsBuilt,
+    experts: Experts,
 ) -> tuple[dict[str, Kind], dict[str, Question]]:
     """Kinds by name, and for every tensor without one the question that it leaves.
 
@@ -93,14 +101,15 @@ def choose(
             chosen[name] = kind  # type: ignore[assignment]
         elif kind == "readout" and alike["readout"] == [name] and not tied:
             chosen[name] = "readout"
-        elif kind == "router" and has_readout:
+        elif kind == "router" and (has_readout or len(widths[name]) > 1):
             chosen[name] = "hidden"
         elif kind == "input" and name in inputs:
             chosen[name] = "embedding"
         elif kind in ("readout", "router", "input"):
             questions[name] = _end_or_within("readout" if kind == "router" else kind, name, guesses, places)
         else:
-            questions[name] = _unknown(name, shape, widths[name], built)
+            over = [axis for axis in widths[name] if axis > 0 or name not in experts.tensors]
+            questions[name] = _unknown(name, shape, over, guess, built)
     return chosen, questions
 
 
@@ -166,31 +175,60 @@ def _end_or_within(
 
 
 def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
-    """Whether such a layer lies within the model, most likely: by its name; or as one of two layers between which the
-    fixed size lies; or by the matrices before it, or those of its block.
+    """Whether such a layer lies within the model, most likely: by its name; or as one of two layers, down and up again,
+    between which the fixed size lies; or by the matrices before it, or those of its block.
     """
-    if words_of(name) & (_INPUTS if kind == "input" else _HEADS):
+    words = words_of(name)
+    if words & (_INPUTS if kind == "input" else _HEADS):
         return False
+    order = {other: i for i, other in enumerate(guesses)}
     opposite = "readout" if kind == "input" else "input"
     size = _fixed_size(places[name][0], guesses[name])
     for other, guess in guesses.items():
-        if guess.kinds == {opposite} and _fixed_size(places[other][0], guess) == size:
+        down, up = (other, name) if kind == "input" else (name, other)
+        if guess.kinds == {opposite} and order[down] < order[up] and _fixed_size(places[other][0], guess) == size:
             return True
     summing = [other for other, guess in guesses.items() if guess.kinds & {"hidden", "readout", "router"}]
     if kind == "input":
-        return not _first(name, summing, {other: i for i, other in enumerate(guesses)})
+        return not _first(name, summing, order)
+    block = _block(name)
+    in_block = block is not None and any(other.startswith(block) and other != name for other in summing)
+    return in_block or _beside_queries(name, guesses) or bool(words & _PROJECTION and _has_end(name, guesses))
+
+
+def _block(name: str) -> str | None:
+    """What the names begin with in the innermost numbered module that a tensor is in; None where it is in none."""
     parts = name.split(".")
     numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    block = ".".join(parts[: numbered[-1] + 1]) + "." if numbered else None
-    in_block = block is not None and any(other.startswith(block) and other != name for other in summing)
-    return in_block or bool(words_of(name) & _ATTENTION)
+    return ".".join(parts[: numbered[-1] + 1]) + "." if numbered else None
 
 
-def _unknown(name: str, shape: tuple[int, ...], widths: list[int], built: AsBuilt) -> Question:
-    """The question of a tensor of no known layer."""
+def _beside_queries(name: str, names: Iterable[str]) -> bool:
+    """Whether a layer is one of an attention's by its name, and by that of another in the module around it."""
+    layer = name.rpartition(".")[0]
+    around = layer.rpartition(".")[0]
+    others = {other.rpartition(".")[0] for other in names} - {layer}
+    beside = [other for other in others if other.rpartition(".")[0] == around]
+    return bool(words_of(name) & _ATTENTION) and any(words_of(other) & _ATTENTION for other in beside)
+
+
+def _has_end(name: str, guesses: Mapping[str, Guess]) -> bool:
+    """Whether another tensor is a readout for sure or by its name."""
+    for other, guess in guesses.items():
+        named = guess.kinds == {"readout"} and words_of(other) & _HEADS
+        if other != name and (named or guess.kinds == {"embedding", "readout"}):
+            return True
+    return False
+
+
+def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess, built: AsBuilt) -> Question:
+    """The question of a tensor of no known layer.
+
+    Proposed is what its values or its name say; where they say nothing of what is summed over, nothing is.
+    """
     words = words_of(name)
     drawn = built.drawn(name)
-    token = bool(words & _TOKENS) and not words & {"bias", "relative"} and drawn is not False
+    token = bool(words & _TOKENS) and not words & {*_BIAS, "relative"} and drawn is not False
     if len(shape) < 2:
         return Question(
             "is a gain, a bias or a token: kinds={PATTERN: 'keep'} (it begins as it is built), 'norm' or 'bias'; or "
@@ -198,33 +236,52 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], built: AsBuil
             "embedding" if token else "keep",
         )
     if len(widths) > 1:
-        axis = _likely_axis(words, shape, widths)
+        axis = _likely_axis(words, shape, widths, guess.even)
         sizes = ", ".join(f"{i} sums over {shape[i]}" for i in widths)
+        if axis is None:
+            given = " or ".join(f"fan_in_axis={{PATTERN: {i}}}" for i in widths)
+            return Question(f"sums over a dimension that nothing tells: {given}, as forward has it ({sizes})")
         return Question(
             f"sums over an unknown dimension: fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})", None, axis
         )
-    likely: Kind = "embedding" if widths else "hidden"
-    if words & _HEADS and not widths:
-        likely = "readout"
-    if not token and (drawn is False or "bias" in words):
-        likely = "keep"
     return Question(
         f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
         "end of the model, or 'hidden' if it lies within; 'keep' if nothing is summed over and it begins as built",
-        likely,
+        _likely_kind(name, bool(widths), guess.axis is not None, token, drawn),
     )
 
 
-def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int]) -> int:
-    """The last width, unless the tensor's name says whether it leads to the wider of two or back."""
-    first, last = widths[0], widths[-1]
-    if len(widths) == 2 and shape[first] != shape[last]:
-        wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
+def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: bool | None) -> Kind:
+    """The likeliest kind of a matrix with one width or none.
+
+    One constant, as of gains in the shape of a matrix and of tables of biases, is no draw that a scheme would rescale.
+    """
+    words = words_of(name)
+    if is_layer and not grows:
+        return "readout" if words & _HEADS and _block(name) is None else "hidden"
+    if token:
+        return "embedding" if grows else "hidden"
+    if drawn is not True or words & _BIAS:
+        return "keep"
+    return "embedding" if grows else "hidden"
+
+
+def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int], even: bool) -> int | None:
+    """The dimension that a tensor sums over by its name: whether it leads to the wider of two or back, to the heads of
+    an attention or from them. Else the last of two that grow alike, as either has the same rules; None of others.
+    """
+    if len(widths) != 2:
+        return None
+    first, last = widths
+    wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
+    if shape[first] != shape[last]:
+        if len(shape) == 3 and first == 0 and words & (_HEADWARDS | {"o"}):  # (model, heads, head size)
+            return narrower if "o" in words else wider
         if words & _FORTH and not words & _BACK:
             return narrower
         if words & _BACK and not words & _FORTH:
             return wider
-    return last
+    return last if even else None
 
 
 def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
@@ -282,8 +339,8 @@ def missing_end(kinds: Mapping[str, str], guesses: Mapping[str, Guess]) -> str:
     return ""
 
 
-def parameter_of(use: Use) -> nn.Parameter:
-    """The parameter at a place."""
+def parameter_of(use: Use) -> Tensor:
+    """The parameter at a place, or the weight that is computed there."""
     parameter = getattr(use.module, use.local)
-    assert isinstance(parameter, nn.Parameter)
+    assert isinstance(parameter, Tensor)
     return parameter

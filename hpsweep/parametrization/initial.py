@@ -138,6 +138,8 @@ def _drawn(values: Tensor, use: Use) -> bool:
     module = use.module
     if isinstance(module, nn.Linear):
         fan_in = module.in_features
+    elif isinstance(module, nn.Bilinear):
+        fan_in = module.in1_features
     elif isinstance(module, (*CONVOLUTIONS, *UPWARDS)):
         fan_in = module.weight[0].numel()
     elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):

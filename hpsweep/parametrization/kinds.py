@@ -17,16 +17,20 @@ import torch
 from torch import nn
 
 from hpsweep.parametrization.choice import Guess, begins, choose, missing_end, no_fan_in, parameter_of
+from hpsweep.parametrization.experts import growing_experts
 from hpsweep.parametrization.initial import AsBuilt, Beginning
-from hpsweep.parametrization.remedies import Question, complaint
-from hpsweep.parametrization.reparametrized import computed_prefixes, plain, refusal
-from hpsweep.parametrization.roles import fan_in_of, is_transposed
+from hpsweep.parametrization.remedies import Besides, Question, complaint
+from hpsweep.parametrization.reparametrized import at_rest, computed, computed_prefixes, plain, refusal
+from hpsweep.parametrization.roles import fan_in_of, is_transposed, summed_axes
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
 
 __all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]
 
 Value = TypeVar("Value")
 _WITH_FAN_IN: tuple[Kind, ...] = (*SPARSE, "readout")
+_ANSWERS = 4
+"""Rounds of answers that leave other questions: its axis, its kind, its values."""
+
 _WRAPPERS = ("", "_orig_mod", "_checkpoint_wrapped_module")
 
 
@@ -64,6 +68,7 @@ def derive(
     kinds: Mapping[str, Kind] | None = None,
     fan_in_axis: Mapping[str, int] | None = None,
     partial: bool = True,
+    also: Callable[[Mapping[str, Derived]], Besides] = lambda derived: Besides(),
 ) -> dict[str, Derived]:
     """Every tensor of the model that trains, by name, in the order of the model's parameters.
 
@@ -71,7 +76,8 @@ def derive(
     two are built without memory, on the meta device, and the base once more with memory where only its values tell how
     a tensor begins. `delta` is only needed where base and model have equal widths. Unless it is `partial`, the model
     must have an embedding and a readout. Raises ValueError for a base of another architecture, and for tensors that
-    cannot be decided.
+    cannot be decided: one error for all that is to be changed, with what `also` says of the tensors as they are
+    proposed there.
     """
     _check_model(model)
     _check_mapping(kinds, "kinds", "patterns to kinds", "residual_out", str)
@@ -81,17 +87,76 @@ def derive(
             raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
     model = unwrapped(model)
     refused = refusal(model)
-    compared = _Compared.of(model, base, delta, computed_prefixes(model))
+    with at_rest(model):
+        compared = _Compared.of(model, base, delta, plain_base=not refused)
+        every = list(compared.uses.values())
+        given = _Given(match(kinds or {}, every, "kinds"), match(fan_in_axis or {}, every, "fan_in_axis"))
+        decided, questions = _settled(compared, given)
+        derived = {name: _derived(name, compared, decided) for name in compared.trained if name in decided.beginnings}
+        ends = "" if partial else missing_end(decided.chosen, decided.guesses)
+        if refused or questions or ends:
+            told = {
+                name: f"{tuple(parameter_of(places[0]).shape)} in {type(places[0].module).__name__}"
+                for name, places in compared.trained.items()
+            }
+            names = [use.name for places in compared.trained.values() for use in places]
+            besides = also(derived) if refused or questions else Besides()
+            asked = complaint(questions, told, names, ends, besides)
+            raise ValueError("\nBesides, ".join(text for text in (refused, asked) if text))
+    return derived
+
+
+class _Given(NamedTuple):
+    """What is said of tensors, by name: their kind, and what they sum over; by the caller, or as it is proposed."""
+
+    kinds: dict[str, Kind | None]
+    axes: dict[str, int | None]
+
+    def answered(self, questions: Mapping[str, Question]) -> _Given:
+        """With what the questions propose."""
+        kinds = {name: question.kind for name, question in questions.items() if question.kind is not None}
+        axes = {name: question.axis for name, question in questions.items() if question.axis is not None}
+        return _Given({**self.kinds, **kinds}, {**self.axes, **axes})
+
+
+class _Decided(NamedTuple):
+    """What is known of tensors, by name, and what is not."""
+
+    guesses: dict[str, Guess]
+    chosen: dict[str, Kind]
+    beginnings: dict[str, Beginning]  # of those that are settled and train
+    questions: dict[str, Question]
+
+
+def _settled(compared: _Compared, given: _Given) -> tuple[_Decided, dict[str, Question]]:
+    """(what is decided where every question is answered as it is proposed, the questions).
+
+    An answer may leave another question, as of the values of a tensor that is drawn then; all are asked at once.
+    """
+    asked: dict[str, Question] = {}
+    decided = _decide(compared, given)
+    for _ in range(_ANSWERS):
+        new = {name: question for name, question in decided.questions.items() if asked.get(name) != question}
+        if not new:
+            break
+        asked |= new
+        given = given.answered(new)
+        decided = _decide(compared, given)
+    return decided, {name: asked[name] for name in compared.trained if name in asked}
+
+
+def _decide(compared: _Compared, given: _Given) -> _Decided:
+    """The kind and the beginning of every tensor, or what is to be asked of it."""
     uses, trained = compared.uses, compared.trained
-    given_kinds = match(kinds or {}, tensor_uses(model), "kinds")
-    given_axes = match(fan_in_axis or {}, tensor_uses(model), "fan_in_axis")
+    experts = growing_experts(uses, compared.others)
     guesses = {
-        name: Guess.of(places, compared.others, compared.widths[name], given_axes.get(name))
+        name: Guess.of(places, compared.others, compared.widths[name], given.axes.get(name))
         for name, places in uses.items()
     }
-    built = AsBuilt(uses, compared.fill)
-    known = {name: given_kinds.get(name) for name in uses}
-    chosen, questions = choose(uses, guesses, known, compared.widths, built)
+    for name, axis in experts.routers.items():
+        guesses[name] = guesses[name]._replace(kinds=frozenset({"router"}), axis=axis)
+    known = {name: given.kinds.get(name) for name in uses}
+    chosen, questions = choose(uses, guesses, known, compared.widths, compared.built, experts)
     beginnings: dict[str, Beginning] = {}
     for name, places in trained.items():
         shape = tuple(parameter_of(places[0]).shape)
@@ -100,38 +165,13 @@ def derive(
         if chosen[name] in _WITH_FAN_IN and (len(shape) < 2 or guesses[name].axis is None):
             questions[name] = no_fan_in(shape, chosen[name])
             continue
-        beginnings[name] = built.beginning(name, chosen[name], given=given_kinds.get(name) is not None)
-        if problem := beginnings[name].problem:
-            questions[name] = begins(problem, chosen[name])
+        beginning = compared.built.beginning(name, chosen[name], given=given.kinds.get(name) is not None)
+        if beginning.problem:
+            questions[name] = begins(beginning.problem, chosen[name])
+        else:
+            beginnings[name] = beginning
     asked = {name: questions[name] for name in trained if name in questions}
-    wrong = [refused, _unsettled(asked, trained, chosen, guesses, partial)]
-    if any(wrong):
-        raise ValueError("\nBesides, ".join(text for text in wrong if text))
-    return {
-        name: _derived(
-            places, compared.narrow[name], compared.widths[name], guesses[name], chosen[name], beginnings[name]
-        )
-        for name, places in trained.items()
-    }
-
-
-def _unsettled(
-    questions: Mapping[str, Question],
-    trained: Mapping[str, tuple[Use, ...]],
-    chosen: Mapping[str, Kind],
-    guesses: Mapping[str, Guess],
-    partial: bool,
-) -> str:
-    """What is wrong with a model of which something is not settled, or that lacks an end; '' if nothing is."""
-    supposed = {**chosen, **{name: question.kind for name, question in questions.items() if question.kind is not None}}
-    ends = "" if partial else missing_end(supposed, guesses)
-    if not questions:
-        return ends
-    told = {
-        name: f"{tuple(parameter_of(places[0]).shape)} in {type(places[0].module).__name__}"
-        for name, places in trained.items()
-    }
-    return complaint(questions, told, [use.name for places in trained.values() for use in places], ends)
+    return _Decided(guesses, chosen, beginnings, asked)
 
 
 class _Compared(NamedTuple):
@@ -142,12 +182,12 @@ class _Compared(NamedTuple):
     narrow: dict[str, tuple[int, ...]]  # shapes in the base
     widths: dict[str, list[int]]  # the dimensions that differ
     others: list[dict[str, Use]]  # the uses in base and delta, by name
-    fill: Callable[[], dict[str, Use]]  # gives those of the base with its values
+    built: AsBuilt  # the values that they are built with
 
     @classmethod
-    def of(cls, model: nn.Module, base: object, delta: object, without: tuple[str, ...]) -> _Compared:
-        """Compare all tensors but those whose names begin with one of `without`."""
-        uses = [places for places in tensor_uses(model) if not places[0].name.startswith(without)]
+    def of(cls, model: nn.Module, base: object, delta: object, *, plain_base: bool) -> _Compared:
+        """Compare all tensors; `plain_base`: base and delta have no computed weights, or are refused."""
+        uses = plain_uses(model)
         trained = [places for places in uses if parameter_of(places[0]).requires_grad]
         if not trained:
             raise ValueError(
@@ -155,8 +195,8 @@ class _Compared(NamedTuple):
                 "False): there is nothing to plan. Call model.requires_grad_(True), or parametrize before it is frozen."
             )
         sources = {"base": base} if delta is None else {"base": base, "delta": delta}
-        modules = {word: _plain_base(source, model, word, refuse=not without) for word, source in sources.items()}
-        sizes = [_shapes_of(module, uses, word, without) for word, module in modules.items()]
+        modules = {word: _plain_base(source, model, word, refuse=plain_base) for word, source in sources.items()}
+        sizes = [_shapes_of(module, uses, word) for word, module in modules.items()]
         shapes = {places[0].name: tuple(parameter_of(places[0]).shape) for places in uses}
         widths = {
             name: [axis for axis, size in enumerate(shape) if any(size != of[name][axis] for of in sizes)]
@@ -171,19 +211,35 @@ class _Compared(NamedTuple):
                 plain(filled)
             return by_name(filled)
 
+        every = {places[0].name: places for places in uses}
         return cls(
-            uses={places[0].name: places for places in uses},
+            uses=every,
             trained={places[0].name: places for places in trained},
             narrow=sizes[0],
             widths=widths,
             others=[by_name(module) for module in modules.values()],
-            fill=fill,
+            built=AsBuilt(every, fill),
         )
 
 
 def by_name(model: nn.Module) -> dict[str, Use]:
-    """Every place that holds a parameter, by its full name."""
-    return {use.name: use for places in tensor_uses(model) for use in places}
+    """Every place that holds a parameter, or a weight that is computed, by its full name."""
+    return {use.name: use for places in plain_uses(model) for use in places}
+
+
+def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
+    """The places of every parameter, as they will be once all weights that are computed from others are plain ones."""
+    weights = {}
+    for name, tensor, _ in computed(unwrapped(model)):
+        use = Use(f"{name}.{tensor}" if name else tensor, unwrapped(model).get_submodule(name), tensor)
+        weights[use.name] = use
+    prefixes = {prefix: use for use in weights.values() for prefix in computed_prefixes(use.name)}
+    found: dict[str, tuple[Use, ...]] = {}
+    for places in tensor_uses(model):
+        name = places[0].name
+        use = next((prefixes[prefix] for prefix in prefixes if name.startswith(prefix)), None)
+        found[use.name if use else name] = (use,) if use else places
+    return list(found.values())
 
 
 def _check_model(model: object) -> None:
@@ -309,15 +365,9 @@ def _nearest(pattern: str, names: list[str]) -> str:
     return max(names, key=likeness)
 
 
-def _shapes_of(
-    other: nn.Module, uses: list[tuple[Use, ...]], word: str, without: tuple[str, ...]
-) -> dict[str, tuple[int, ...]]:
+def _shapes_of(other: nn.Module, uses: list[tuple[Use, ...]], word: str) -> dict[str, tuple[int, ...]]:
     """Shapes of another module's tensors, which must have the model's names, ties and numbers of dimensions."""
-    theirs = {
-        tuple(use.name for use in places): tuple(parameter_of(places[0]).shape)
-        for places in tensor_uses(other)
-        if not places[0].name.startswith(without)
-    }
+    theirs = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in plain_uses(other)}
     ours = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in uses}
     for here, there, having in ((ours, theirs, "the model"), (theirs, ours, word)):
         for names in here:
@@ -349,22 +399,23 @@ def _check_widths(
                 )
 
 
-def _derived(
-    places: tuple[Use, ...],
-    narrow: tuple[int, ...],
-    widths: list[int],
-    guess: Guess,
-    kind: Kind,
-    beginning: Beginning,
-) -> Derived:
+def _derived(name: str, compared: _Compared, decided: _Decided) -> Derived:
+    """What the rules need to know of a tensor that is settled."""
+    places, widths, guess, kind = (
+        compared.trained[name],
+        compared.widths[name],
+        decided.guesses[name],
+        decided.chosen[name],
+    )
     shape, axis = tuple(parameter_of(places[0]).shape), guess.axis
-    ratios = {i: shape[i] / narrow[i] for i in widths}
+    ratios = {i: shape[i] / compared.narrow[name][i] for i in widths}
     fan_in = None
     if axis is not None and kind not in VECTORS and (kind != "embedding" or guess.kinds & {"input", "readout"}):
         fan_in = fan_in_of(places[0], shape, axis)
     if kind in _WITH_FAN_IN:
         assert axis is not None
-        m_d, m_out = ratios.pop(axis, 1.0), math.prod(ratios.values())
+        m_d = math.prod(ratios.pop(summed, 1.0) for summed in summed_axes(places[0], axis))
+        m_out = math.prod(ratios.values())
         if guess.groups is not None and axis == 0:  # (in, out / groups, ...)
             m_d, m_out = m_d / guess.groups, m_out * guess.groups
     else:
@@ -377,6 +428,6 @@ def _derived(
         fan_in=fan_in,
         m_d=m_d,
         m_out=m_out,
-        beginning=beginning,
+        beginning=decided.beginnings[name],
         dense=guess.groups is not None or "router" in guess.kinds,
     )

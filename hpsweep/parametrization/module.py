@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from hpsweep.parametrization.kinds import Derived, derive, match, tensor_uses
+from hpsweep.parametrization.kinds import Derived, derive, match, plain_uses
 from hpsweep.parametrization.patterns import patterns
 from hpsweep.parametrization.plan import Plan, TensorPlan
+from hpsweep.parametrization.remedies import PASTE, Besides
 from hpsweep.parametrization.rules import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
 from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
 
@@ -57,7 +58,17 @@ def parametrize(
     if not isinstance(partial, bool):
         raise ValueError(f"partial is {partial!r}; allowed: True, False.")
     included, excluded = _patterns(include, "include"), _patterns(exclude, "exclude")
-    derived = derive(model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis, partial=partial)
+
+    def without_inputs(proposed: Mapping[str, Derived]) -> Besides:
+        """What a density would do to the tensors as an error proposes them."""
+        try:
+            return _lacking(_chosen(model, proposed, density, included, excluded), proposed, excluded)
+        except ValueError as error:
+            return Besides(f"Then {error}")
+
+    derived = derive(
+        model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis, partial=partial, also=without_inputs
+    )
     unit = unit.replace(depth=_depth(derived, depth))
     densities = _densities(model, derived, density, included, excluded)
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
@@ -130,12 +141,33 @@ def _densities(
     include: list[str],
     exclude: list[str],
 ) -> dict[str, float]:
-    """Density by name, of every tensor that is made sparse.
+    """Density by name, of every tensor that is made sparse; raises ValueError where it leaves one without inputs."""
+    result = _chosen(model, derived, density, include, exclude)
+    if (lacking := _lacking(result, derived, exclude)).told:
+        raise ValueError(f"{lacking.told}\n{PASTE}{', '.join(lacking.words)}")
+    by_pattern = density if isinstance(density, Mapping) else {"*": density}
+    if not result and any(value < 1 for value in by_pattern.values()):
+        hidden = [name for name, tensor in derived.items() if tensor.kind in SPARSE]
+        raise ValueError(
+            f"density is {density!r}, and no hidden matrix is made sparse by it: there are {len(hidden)}, less what "
+            f"include={include} leaves out and exclude={exclude} takes away. Give density 1, or other patterns."
+        )
+    return result
+
+
+def _chosen(
+    model: nn.Module,
+    derived: Mapping[str, Derived],
+    density: float | Mapping[str, float],
+    include: list[str],
+    exclude: list[str],
+) -> dict[str, float]:
+    """Density by name, of every tensor that patterns make sparse.
 
     Routers and convolutions whose groups grow stay dense unless a pattern other than "*" is for them: pruned like the
     other matrices, an expert would lose most of what it is chosen by, and a channel its few weights.
     """
-    uses = tensor_uses(model)
+    uses = plain_uses(model)
     hidden = [name for name, tensor in derived.items() if tensor.kind in SPARSE]
 
     def chosen(patterns: Mapping[str, float] | list[str], word: str) -> dict[str, float | None]:
@@ -162,12 +194,6 @@ def _densities(
         left_dense = derived[name].dense and name not in named
         if value is not None and name in included and name not in excluded and not left_dense:
             result[name] = float(value)
-    _check_inputs(result, derived, exclude, [use.name for places in uses for use in places])
-    if not result and any(value < 1 for value in by_pattern.values()):
-        raise ValueError(
-            f"density is {density!r}, and no hidden matrix is made sparse by it: there are {len(hidden)}, less what "
-            f"include={include} leaves out and exclude={exclude} takes away. Give density 1, or other patterns."
-        )
     return result
 
 
@@ -179,10 +205,8 @@ def _stays(found: Iterable[str], derived: Mapping[str, Derived]) -> str:
     return f"{name} is of kind {derived[name].kind}, which stays dense"
 
 
-def _check_inputs(
-    densities: Mapping[str, float], derived: Mapping[str, Derived], exclude: list[str], every: list[str]
-) -> None:
-    """Raise ValueError for densities that leave neurons without any input."""
+def _lacking(densities: Mapping[str, float], derived: Mapping[str, Derived], exclude: list[str]) -> Besides:
+    """What is wrong with densities that leave neurons without any input, and the exclude= that ends it."""
     lacking = {}
     for name, value in densities.items():
         fan_in = derived[name].fan_in
@@ -190,13 +214,15 @@ def _check_inputs(
         if fan_in * value < 1:
             lacking[name] = fan_in
     if not lacking:
-        return
+        return Besides()
     name = min(lacking, key=lambda each: lacking[each])
     more = f" (and of {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-    raise ValueError(
+    every = [each for tensor in derived.values() for each in tensor.names]
+    left_out = f"exclude={[*exclude, *patterns(lacking, every)]!r}"
+    return Besides(
         f"density {densities[name]:g} leaves neurons of {name}{more} without inputs: its fan-in is {lacking[name]}. "
-        f"Give it at least {1 / lacking[name]:g}, by density={{pattern: ...}}, or leave it out by "
-        f"exclude={[*exclude, *patterns(lacking, every)]!r}."
+        f"Give it at least {1 / lacking[name]:g}, by density={{pattern: ...}}, or leave it out by {left_out}.",
+        (left_out,),
     )
 
 

@@ -22,7 +22,7 @@ from hpsweep.parametrization.calls import Watched
 from hpsweep.parametrization.embeddings import embeddings, filled, nudged_parameters
 from hpsweep.parametrization.kinds import reshard, tensor_uses, unwrapped
 from hpsweep.parametrization.layers import applied, with_bias
-from hpsweep.parametrization.reading import Reading, factors_of
+from hpsweep.parametrization.reading import NO_SOFTMAX, Reading, factors_of
 from hpsweep.parametrization.record import (
     TOLERANCE,
     Places,
@@ -190,14 +190,25 @@ def _attentions(record: Record, exponent: float) -> list[Reading]:
             readings.append(Reading(name, "attention", expected, factor, why, tolerance))
         elif _may_attend(record, name, module):
             readings.append(Reading(name, "attention", math.nan, None, _UNSEEN, 0.0))
+        elif name in record.multiplying and not _has_attention(record, name):
+            readings.append(Reading(name, "attention", math.nan, None, NO_SOFTMAX, 0.0))
     return readings
 
 
 def _may_attend(record: Record, name: str, module: nn.Module) -> bool:
-    """Whether a module may have an attention that was not read: a softmax, or a product of activations, or its name."""
-    if name in record.unread or name in record.multiplying:
+    """Whether a module may have an attention that was not read: by a softmax, or what stands for one, or by its name.
+
+    Products of activations that nothing of that kind takes are those of state spaces and linear attention.
+    """
+    if name in record.unread or name in record.bent:
         return True
-    return "Attention" in type(module).__name__ and not any(within(name, other) for other in record.attention)
+    known = (*record.attention, *record.multiplying)
+    return "Attention" in type(module).__name__ and not any(within(name, other) for other in known)
+
+
+def _has_attention(record: Record, name: str) -> bool:
+    """Whether a module's products are those of an attention that was read, in it or around it."""
+    return name in record.scored or any(within(name, other) or within(other, name) for other in record.attention)
 
 
 UNSCALED = (

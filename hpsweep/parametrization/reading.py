@@ -32,9 +32,10 @@ class Reading(NamedTuple):
     def needless(self) -> bool:
         """Whether nothing was seen where nothing has to be multiplied."""
         unasked = self.expected == 1.0 and self.kind != "attention"
-        return self.factor is None and (unasked or self.why == UNUSED)
+        return self.factor is None and (unasked or self.why in (UNUSED, NO_SOFTMAX))
 
 
+NO_SOFTMAX = "it multiplies activations, and no softmax takes them: a mixer that has no attention factor"
 UNUSED = "nothing is looked up by it, but by another name of the same tensor"
 
 

@@ -74,6 +74,7 @@ class Product(NamedTuple):
     columns: list[Tensor]
     operands: tuple[Tensor, Tensor]
     head_size: int
+    module: str  # in which it was made
 
 
 @dataclass
@@ -103,6 +104,9 @@ class Record:
     multiplied: list[tuple[Tensor, float]] = field(default_factory=list)  # products with one number, the last ones
     products: list[Product] = field(default_factory=list)
     multiplying: set[str] = field(default_factory=set)  # modules that multiply activations with each other
+    bent: set[str] = field(default_factory=set)  # modules in which such a product goes into a function of another kind
+    scored: set[str] = field(default_factory=set)  # modules whose products went into a softmax that was read
+    by_weights: list[Tensor] = field(default_factory=list)  # what layers made with their weights, the last ones
     attention: dict[str, list[Scaled]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)  # modules with a softmax that is not of a multiple of a product
 

@@ -24,8 +24,18 @@ class Question(NamedTuple):
     seen: str = ""
 
 
-def complaint(questions: Mapping[str, Question], shapes: Mapping[str, str], names: Iterable[str], ends: str) -> str:
-    """The error's text. `shapes` describe the tensors, `names` are all that a pattern could match.
+class Besides(NamedTuple):
+    """What else is wrong with the tensors as they are proposed, and the arguments to paste that end it."""
+
+    told: str = ""
+    words: tuple[str, ...] = ()
+
+
+def complaint(
+    questions: Mapping[str, Question], shapes: Mapping[str, str], names: Iterable[str], ends: str, besides: Besides
+) -> str:
+    """The error's text, which is empty where nothing is asked. `shapes` describe the tensors, `names` are all that a
+    pattern could match.
 
     `ends` says which end of the model is missing besides, or is empty.
     """
@@ -45,10 +55,16 @@ def complaint(questions: Mapping[str, Question], shapes: Mapping[str, str], name
         lines = [*lines[:LINES], f"  and {len(lines) - LINES} more"]
     kinds = {pattern: question.kind for pattern, question in groups if question.kind is not None}
     axes = {pattern: question.axis for pattern, question in groups if question.axis is not None}
-    words = [f"kinds={kinds}"] * bool(kinds) + [f"fan_in_axis={axes}"] * bool(axes) + ["partial=True"] * bool(ends)
-    text = "what these tensors are cannot be decided:\n" + "\n".join(lines)
-    if ends:
-        text += f"\n{ends}"
+    words = [f"kinds={kinds}"] * bool(kinds) + [f"fan_in_axis={axes}"] * bool(axes)
+    words += ["partial=True"] * bool(ends and questions) + list(besides.words)
+    parts = ["what these tensors are cannot be decided:\n" + "\n".join(lines)] if questions else []
+    parts += [text for text in (ends, besides.told) if text]
+    if open_ones := [pattern for pattern, question in groups if question.kind is None and question.axis is None]:
+        parts.append(f"No answer is proposed for {', '.join(map(repr, open_ones))}: add yours to the line.")
     if words:
-        text += f"\nAdd to the call, or replace in it, after changing what is otherwise: {', '.join(words)}"
-    return text
+        parts.append(f"{PASTE}{', '.join(words)}")
+    return "\n".join(parts)
+
+
+PASTE = "Add to the call, or replace in it, after changing what is otherwise: "
+"""Before the arguments that end an error, on its last line."""

@@ -5,7 +5,8 @@ The rules are of the weight in use, and the optimizer trains what it is computed
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.utils import parametrize, prune
@@ -37,13 +38,25 @@ def computed(model: nn.Module) -> list[tuple[str, str, str]]:
     return found
 
 
-def computed_prefixes(model: nn.Module) -> tuple[str, ...]:
-    """What the names begin with of such weights, and of the tensors that they are computed from."""
-    found = []
-    for name, tensor, _ in computed(model):
-        inside = f"{name}." if name else ""
-        found += [f"{inside}{tensor}", f"{inside}parametrizations."]
-    return tuple(found)
+def computed_prefixes(name: str) -> tuple[str, str]:
+    """What the names begin with of the tensors that a weight of this name is computed from."""
+    inside, _, tensor = name.rpartition(".")
+    inside = f"{inside}." if inside else ""
+    return name, f"{inside}parametrizations.{tensor}."
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Weights that are computed stay as they are when they are read: a spectral norm goes on with every reading."""
+    lists = [module for module in model.modules() if isinstance(module, parametrize.ParametrizationList)]
+    modes = {module: module.training for each in lists for module in each.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def refusal(model: nn.Module) -> str:

@@ -28,6 +28,8 @@ def summed_axis(use: Use, others: Sequence[Use]) -> int | None:
         return 1
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and local.startswith("weight_"):
         return 1
+    if isinstance(module, nn.Bilinear) and local == "weight":
+        return next((axis for axis in _grow(use, others) if axis > 0), 1)  # (out, in, in), over both
     if (is_transposed(module) or isinstance(module, UPWARDS)) and local == "weight":
         return 0  # (in, out, ...)
     if len(shape) == 3 and isinstance(flag := getattr(module, "is_transposed", None), bool):
@@ -37,6 +39,11 @@ def summed_axis(use: Use, others: Sequence[Use]) -> int | None:
     if len(shape) == 3 and shape[1] == shape[2] and _grow(use, others) == [0]:
         return 2  # blocks along a diagonal, whose fan-in is fixed whichever of the two they sum over
     return _by_sizes(use, others) if (axis := _by_bias(use, others)) is None else axis
+
+
+def summed_axes(use: Use, axis: int) -> tuple[int, ...]:
+    """All dimensions that a tensor sums over, of which `axis` is one: a bilinear layer sums over both of its inputs."""
+    return (1, 2) if isinstance(use.module, nn.Bilinear) and use.local == "weight" and axis > 0 else (axis,)
 
 
 def is_transposed(module: nn.Module) -> bool:
@@ -87,7 +94,7 @@ def groups_grow(use: Use, others: Sequence[Use]) -> float | None:
 
 def fan_in_of(use: Use, shape: tuple[int, ...], axis: int) -> int:
     """The number of weights of one output."""
-    fan_in = shape[axis]
+    fan_in = math.prod(shape[summed] for summed in summed_axes(use, axis))
     if isinstance(use.module, (*CONVOLUTIONS, *UPWARDS)):
         fan_in *= math.prod(shape[2:])  # weights of one channel that is given, over all of the kernel
     if isinstance(use.module, UPWARDS):
@@ -119,11 +126,13 @@ def role(use: Use, others: Sequence[Use], axis: int | None, widths: list[int], *
         return "router" if _named_router(use) and widths == [dimensions - 1] else ""
     if not widths:
         return ""
-    if len(widths) > 1:
-        return "hidden" if axis in widths else ""
-    if axis in widths:
-        return "router" if _named_router(use) else "readout"
-    return "input"
+    summed = set(summed_axes(use, axis))
+    returned = set(widths) - summed
+    if not summed & set(widths):
+        return "input" if len(returned) == 1 else ""
+    if returned:
+        return "hidden"
+    return "router" if _named_router(use) else "readout"
 
 
 def _named_router(use: Use) -> bool:

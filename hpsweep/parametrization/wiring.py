@@ -23,7 +23,7 @@ from hpsweep.parametrization.finite import check_finite
 from hpsweep.parametrization.kinds import tensor_uses, unwrapped
 from hpsweep.parametrization.layers import is_layer
 from hpsweep.parametrization.probe import read, within
-from hpsweep.parametrization.reading import UNUSED, Reading
+from hpsweep.parametrization.reading import NO_SOFTMAX, UNUSED, Reading
 from hpsweep.parametrization.record import Queries, own_factor, times_first
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def wire_(
     first = read(plan, model, inputs, named)
     left = _left(first, leave)
     done = {reading.name: "as it was" for reading in first if reading.right}
-    done |= {reading.name: _NEEDLESS[reading.why == UNUSED] for reading in first if reading.needless}
+    done |= {reading.name: _NEEDLESS.get(reading.why, _UNASKED) for reading in first if reading.needless}
     latest, undos = {reading.name: reading for reading in first}, []
     for way in (_by_configuration, _by_attribute, _by_hook):
         pending = [r for r in latest.values() if _is_wrong(r, left) and r.factor is not None and r.factor == r.factor]
@@ -124,7 +124,8 @@ def _is_wrong(reading: Reading, left: Collection[str]) -> bool:
     return not (reading.right or reading.needless or reading.name in left)
 
 
-_NEEDLESS = {False: "not read, and not to be multiplied", True: "not used"}
+_UNASKED = "not read, and not to be multiplied"
+_NEEDLESS = {UNUSED: "not used", NO_SOFTMAX: "no softmax in it, and no attention factor"}
 
 
 def check_wired(plan: Plan, model: nn.Module) -> None:

@@ -1,0 +1,239 @@
+"""What an error proposes: everything at once, right where names, shapes or values tell, and else a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import hpsweep
+from benchmarks.architectures import pasted
+from tests.test_plan import Raw, Toy, plan
+from tests.test_plan_kinds import pair, settled
+
+
+def kinds_of(made: hpsweep.Plan) -> dict[str, str]:
+    return {name: tensor.kind for name, tensor in made.tensors.items()}
+
+
+def asked(*models: Any, **options: Any) -> str:
+    with pytest.raises(ValueError, match=r"cannot be decided|without inputs|is computed by") as raised:
+        plan(*models, **options)
+    return str(raised.value)
+
+
+# --- layers that sum over two inputs ---
+
+
+def test_a_bilinear_layer_sums_over_both_of_its_inputs() -> None:
+    """64 x 64 weights for an output, of 32 x 32 in the base: m_d 4, and gradients that shrink by its one fan-out."""
+    made = plan(*pair(both=lambda w: nn.Bilinear(w, w, w))).tensors
+    tensor = made["both.weight"]
+    assert (tensor.kind, tensor.fan_in, tensor.m_d, tensor.lr, tensor.eps) == ("hidden", 4096, 4, 0.25, 0.5)
+    assert tensor.init_std == pytest.approx(0.5)
+    assert (made["both.bias"].kind, made["both.bias"].init_mean) == ("bias", 0)  # drawn as torch draws biases
+
+
+@pytest.mark.parametrize(("sizes", "m_d", "fan_in"), [(lambda w: (5, w, w), 2, 320), (lambda w: (w, 5, w), 2, 320)])
+def test_a_bilinear_layer_with_an_input_of_fixed_size_grows_with_the_other(
+    sizes: Callable[[int], tuple[int, int, int]], m_d: float, fan_in: int
+) -> None:
+    tensor = plan(*pair(both=lambda w: nn.Bilinear(*sizes(w)))).tensors["both.weight"]
+    assert (tensor.kind, tensor.m_d, tensor.fan_in) == ("hidden", m_d, fan_in)
+
+
+def test_a_bilinear_layer_to_a_fixed_size_is_asked_for_as_a_readout_is() -> None:
+    made = settled(*pair(score=lambda w: nn.Bilinear(w, w, 3), readout=lambda w: nn.Linear(w, 7)))
+    assert (made.tensors["score.weight"].kind, made.tensors["score.weight"].m_d) == ("readout", 4)
+
+
+@pytest.mark.parametrize("shape", [lambda w: (w, w, w), lambda w: (w, w * w)])
+def test_no_axis_is_proposed_where_nothing_tells_it_and_it_would_change_the_rules(
+    shape: Callable[[int], tuple[int, ...]],
+) -> None:
+    text = asked(Raw(16, shape), Raw(8, shape))
+    assert "No answer is proposed for 'extra': add yours to the line." in text
+    assert "fan_in_axis={'extra': 0} or fan_in_axis={'extra': 1}" in text
+    assert plan(Raw(16, shape), Raw(8, shape), fan_in_axis={"extra": 0}).tensors["extra"].m_d == 2
+
+
+def test_the_matrices_of_an_attention_sum_over_the_width_and_over_its_heads_on_the_way_back() -> None:
+    """As in XLNet: (width, heads, head size), used as einsum("ibh,hnd->ibnd") and "ibnd,hnd->ibh"."""
+
+    class Relative(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            for name in ("q", "k", "v", "o", "r"):
+                setattr(self, name, nn.Parameter(torch.randn(width, width // 16, 16)))
+
+    text = asked(*pair(attend=Relative))
+    assert "'*.o': 1" in text or "'attend.o': 1" in text
+    for name in ("q", "k", "v", "r"):
+        assert f"'attend.{name}': 0" in text
+
+
+# --- ends of the model, and what lies within ---
+
+
+def test_a_head_beside_the_readout_is_an_end_whatever_it_is_called() -> None:
+    for name in ("value", "key", "query", "reward"):
+        made = settled(*pair(**{name: lambda w: nn.Linear(w, 1), "head": lambda w: nn.Linear(w, 9)}))
+        assert made.tensors[f"{name}.weight"].kind == "readout"
+        assert made.tensors[f"{name}.weight"].density == 1
+
+
+def test_keys_and_values_of_a_fixed_size_lie_within() -> None:
+    class Heads(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.key, self.value = nn.Linear(width, 8), nn.Linear(width, 8)
+
+    made = settled(*pair(attend=Heads))
+    assert made.tensors["attend.key.weight"].kind == made.tensors["attend.value.weight"].kind == "hidden"
+
+
+def test_an_autoencoder_begins_and_ends_at_its_fixed_size() -> None:
+    class Auto(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.look = nn.Embedding(7, width)
+            self.first, self.mid = nn.Linear(12, width), nn.Linear(width, width)
+            self.last = nn.Linear(width, 12)
+
+    kinds = kinds_of(settled(Auto(64), Auto(32)))
+    assert (kinds["first.weight"], kinds["last.weight"]) == ("embedding", "readout")
+
+
+class Block(nn.Module):
+    """A hidden matrix, and what a test puts beside it."""
+
+    def __init__(self, width: int, **layers: Callable[[int], Any]) -> None:
+        super().__init__()
+        self.mix = nn.Linear(width, width)
+        for name, make in layers.items():
+            setattr(self, name, make(width))
+
+
+def blocks(**layers: Callable[[int], Any]) -> Callable[[int], nn.Module]:
+    return lambda width: nn.ModuleList(Block(width, **layers) for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "kind"),
+    [
+        ("gain", lambda w: nn.Parameter(torch.zeros(1, 1, 1, 4 * w)), "keep"),  # ConvNeXt V2's response norm
+        ("scale", lambda w: nn.Parameter(torch.ones(w, 1, 1)), "keep"),
+        ("attention_biases", lambda w: nn.Parameter(torch.zeros(w // 16, 9)), "keep"),  # LeViT
+        ("rel_pos_biases", lambda w: nn.Parameter(torch.randn(w // 16, 9)), "keep"),
+        ("cls_token", lambda w: nn.Parameter(torch.zeros(1, 1, w)), "embedding"),
+        ("pos_embed", lambda w: nn.Parameter(torch.randn(1, 9, w)), "embedding"),
+    ],
+)
+def test_gains_and_tables_of_biases_begin_as_they_are_built_and_tokens_are_drawn(
+    name: str, make: Callable[[int], nn.Parameter], kind: str
+) -> None:
+    made = settled(*pair(blocks=blocks(**{name: make})))
+    assert made.tensors[f"blocks.0.{name}"].kind == kind
+
+
+def test_a_layer_of_fixed_sizes_in_a_block_lies_within_whatever_it_is_called() -> None:
+    made = settled(*pair(blocks=blocks(prediction_coefs=lambda w: nn.Linear(4, 16, bias=False))))  # Gemma 3n
+    assert made.tensors["blocks.0.prediction_coefs.weight"].kind == "hidden"
+
+
+def test_a_projection_to_a_fixed_size_beside_a_tied_readout_lies_within() -> None:
+    def tied(width: int) -> Toy:
+        model = Toy(width, tied=True)
+        model.layer_projection = nn.Linear(width, 16, bias=False)
+        return model
+
+    made = settled(tied(64), tied(32))
+    assert made.tensors["layer_projection.weight"].kind == "hidden"
+
+
+# --- one error for all ---
+
+
+class Squeeze(nn.Module):
+    """A convolution net whose channels are weighted by way of four numbers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, width, 3), nn.Conv2d(width, width, 1)
+        self.fc1, self.fc2 = nn.Conv2d(width, 4, 1), nn.Conv2d(4, width, 1)
+        self.head = nn.Linear(width, 10)
+
+
+def test_a_density_that_an_answer_makes_too_low_is_told_with_the_question() -> None:
+    text = asked(Squeeze(64), Squeeze(32), density=1 / 8)
+    assert "density 0.125 leaves neurons of fc2.weight without inputs: its fan-in is 4" in text
+    made = settled(Squeeze(64), Squeeze(32), density=1 / 8)
+    densities = {name: tensor.density for name, tensor in made.tensors.items() if tensor.kind == "hidden"}
+    assert densities == {"mix.weight": 1 / 8, "fc1.weight": 1 / 8, "fc2.weight": 1}
+
+
+def test_a_density_that_is_too_low_alone_ends_with_a_line_to_paste_too() -> None:
+    kinds: Any = {"fc1.weight": "hidden", "fc2.weight": "hidden", "head.weight": "readout"}
+    text = asked(Squeeze(64), Squeeze(32), density=1 / 8, kinds=kinds, exclude=["mix.*"])
+    given = pasted(text, {"exclude": ["mix.*"]}, Squeeze(64))
+    assert given["exclude"] == ["mix.*", "fc2.weight"]
+    assert plan(Squeeze(64), Squeeze(32), density=1 / 8, kinds=kinds, **given).tensors["fc1.weight"].density == 1 / 8
+
+
+def test_a_table_that_an_answer_would_draw_and_that_begins_with_a_meaning_is_asked_for_once() -> None:
+    """It is a token by its name, and one constant: drawn, a second error would ask whether it is to be kept."""
+    made = settled(*pair(register_tokens=lambda w: nn.Parameter(torch.full((1, 4, w), 0.5))))
+    assert (made.tensors["register_tokens"].kind, made.tensors["register_tokens"].init_mean) == ("keep", None)
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_a_readout_that_is_computed_is_no_missing_one(norm: Callable[[nn.Module], nn.Module]) -> None:
+    model = Toy(64)
+    norm(model.readout)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    text = asked(model, lambda: Toy(32))
+    assert text.startswith("readout.weight is computed by a parametrization")
+    assert "no readout" not in text
+    assert "Besides" not in text
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_is_to_be_said_of_a_model_without_computed_weights_is_asked_with_them() -> None:
+    """The readout is computed, and beside it a layer to a fixed size: which is the end is asked in the same error."""
+    model, base = pair(adapt=lambda w: nn.Linear(w, 5))
+    parametrizations.weight_norm(model.readout)
+    text = asked(model, base)
+    assert "kinds={'adapt.weight': 'readout'}" in text
+    given = pasted(text, {}, model)
+    assert kinds_of(plan(model, base, kinds=given["kinds"]))["readout.weight"] == "readout"
+
+
+# --- experts whose number grows ---
+
+
+class Experts(nn.Module):
+    """One expert for 16 channels, chosen by a layer of any name."""
+
+    def __init__(self, width: int, chooser: str) -> None:
+        super().__init__()
+        setattr(self, chooser, nn.Linear(width, width // 16, bias=False))
+        self.w1 = nn.Parameter(torch.randn(width // 16, width, 2 * width))
+        self.w2 = nn.Parameter(torch.randn(width // 16, 2 * width, width))
+
+
+@pytest.mark.parametrize("chooser", ["router", "gate", "pick"])
+def test_a_router_among_a_growing_number_of_experts_stays_dense(chooser: str) -> None:
+    made = settled(*pair(experts=lambda w: Experts(w, chooser)), density=1 / 8).tensors
+    router = made[f"experts.{chooser}.weight"]
+    assert (router.kind, router.m_d, router.density, router.lr) == ("hidden", 2, 1, 0.5)
+    assert {made["experts.w1"].density, made["experts.w2"].density} == {1 / 8}
+    assert (made["experts.w1"].fan_in, made["experts.w2"].fan_in) == (64, 128)
+
+
+def test_a_gate_that_is_no_router_is_pruned() -> None:
+    made = plan(*pair(blocks=blocks(gate=lambda w: nn.Linear(w, 4 * w))), density=1 / 8).tensors
+    assert made["blocks.0.gate.weight"].density == 1 / 8

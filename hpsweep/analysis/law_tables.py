@@ -63,7 +63,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     parquet = path.suffix == ".parquet"
     try:
         parquet = parquet or _begins(path, b"PAR1")
-        table = pq.read_table(path).to_pandas() if parquet else _read_csv(path)
+        table = pq.read_table(path, page_checksum_verification=True).to_pandas() if parquet else _read_csv(path)
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError, ValueError) as error:
         kind = "Parquet" if parquet else "CSV"
         raise ValueError(f"{path} cannot be read as {kind} ({str(error).splitlines()[0]}).") from None

@@ -200,7 +200,7 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
         what, remedy = MAGIC[magic]
         raise ValueError(f"{path} is {what}, not Parquet: {remedy}.")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if names.count(column) != 1:
                 what = "two columns" if column in names else "no column"

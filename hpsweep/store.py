@@ -279,7 +279,10 @@ def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
 
 
 def _check_written(file: pq.ParquetFile) -> bool:
-    """Whether the pages have checksums. Raises ArrowInvalid where such a file has other columns or rows than written."""
+    """Whether the pages have checksums.
+
+    Raises ArrowInvalid where such a file has other columns or rows than were written.
+    """
     stated = file.metadata.metadata or {}
     if _COLUMNS not in stated:
         return False

@@ -39,6 +39,7 @@ from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
 from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from hpsweep.spec import Trial
+from hpsweep.text import shown
 from hpsweep.trial_ids import check_ids
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ def load(*folders: str | Path) -> pd.DataFrame:
     unread: list[str] = []
     for folder in folders:
         _check_path(folder)
-        if not Path(folder).exists():
-            raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
         if not (Path(folder) / "runs").is_dir():
             raise ValueError(f"{folder} is no results folder: it has no runs/. Give the folder of one experiment.")
         _warn_unread(Path(folder) / "runs")
@@ -92,9 +91,15 @@ def _none_stored(folders: Sequence[str | Path], unread: Sequence[str]) -> str:
 
 
 def _check_path(folder: Any) -> None:
-    """Raise ValueError unless it is a path."""
+    """Raise ValueError unless it is a path of what exists."""
     if not isinstance(folder, str | os.PathLike):
         raise ValueError(f"a folder is {type(folder).__name__}; give a path, such as load('results/lr_by_density').")
+    try:
+        found = Path(folder).exists()
+    except OSError as error:  # such as a name of thousands of characters
+        raise ValueError(f"{shown(str(folder))} cannot be a folder ({error.strerror}); check the path.") from None
+    if not found:
+        raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
 
 
 def as_loaded(runs: pd.DataFrame) -> pd.DataFrame:
@@ -129,6 +134,8 @@ def _warn_unread(folder: Path) -> None:
 def load_curves(folder: str | Path) -> pd.DataFrame:
     """Training curves of one results folder, columns as in `CURVES`, in order of trial and step."""
     _check_path(folder)
+    if not any((Path(folder) / name).is_dir() for name in ("runs", "curves")):
+        raise ValueError(f"{folder} is no results folder: it has no curves/. Give the folder of one experiment.")
     table = _read(Path(folder) / "curves", CURVES)
     frame: pd.DataFrame = _in_order(table).to_pandas()
     return frame.drop_duplicates(["trial_id", "step"], ignore_index=True)

@@ -91,6 +91,7 @@ BOOKKEEPING = frozenset(
 Tags are none: a tag such as "baseline" often says what was trained.
 """
 
+_MOST_RESAMPLES = 10**6  # all are in memory at once
 _INDEX = re.compile(r"__index_level_\d+__|level_\d+|Unnamed: \d+")  # what pandas writes of an index
 _TIMES = frozenset({"datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period"})  # pandas' words
 _SUCH = {
@@ -179,8 +180,9 @@ def check_number(name: str, value: Any, what: str) -> None:
 
 def check_resamples(resamples: Any) -> None:
     """Raise ValueError unless it is a whole number, 1 or more."""
-    if not _is_whole(resamples) or resamples < 1:
-        raise ValueError(f"resamples is {shown(resamples)}; it must be a whole number, 1 or more: the default is 2000.")
+    if not _is_whole(resamples) or not 1 <= resamples <= _MOST_RESAMPLES:
+        allowed = "1 or more" if not _is_whole(resamples) or resamples < 1 else f"at most {_MOST_RESAMPLES}"
+        raise ValueError(f"resamples is {shown(resamples)}; it must be a whole number, {allowed}: the default is 2000.")
 
 
 def check_seed(seed: Any) -> None:

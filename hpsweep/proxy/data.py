@@ -188,6 +188,8 @@ def _count_starts(dataset_or_length: Dataset | int, context: int) -> int:
 
 
 def _parse(source: str) -> tuple[str, Path, dict[str, str]]:
+    if not isinstance(source, str):
+        raise ValueError("a source is text; write stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH.")
     head, has_options, query = source.partition("?")
     kind, has_path, path = head.partition(":")
     if kind not in _OPTIONS:

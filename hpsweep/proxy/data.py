@@ -34,6 +34,7 @@ import sysconfig
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -81,7 +82,7 @@ class Dataset:
 
 
 @functools.lru_cache(maxsize=8)
-def load_dataset(source: str) -> Dataset:
+def load_dataset(source: Any) -> Dataset:
     """The tokens of a source, read once per process; the grammar is in the module docstring.
 
     A .bin file is read through twice, to check its token ids and to hash them, but never held in memory. Raises
@@ -187,7 +188,7 @@ def _count_starts(dataset_or_length: Dataset | int, context: int) -> int:
     return length - context
 
 
-def _parse(source: str) -> tuple[str, Path, dict[str, str]]:
+def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
     if not isinstance(source, str):
         raise ValueError("a source is text; write stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH.")
     head, has_options, query = source.partition("?")

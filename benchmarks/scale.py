@@ -42,6 +42,7 @@ from hpsweep import cli, store
 from hpsweep.analysis.optimum import optima
 from hpsweep.parametrization import count
 from hpsweep.spec import Scheme, Trial
+from hpsweep.trial_ids import trial_ids
 
 LRS = 2.0 ** np.arange(-12, -2, 0.5)
 BY = ["scheme", "width", "density"]
@@ -67,7 +68,6 @@ def made(trials: int, *, widths: int = 5, seed: int = 0) -> pa.Table:
     measured = _measured(shapes, shape, np.log2(LRS)[lr], run, generator)
     total = len(run)
     given = {
-        "trial_id": [hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:16] for number in range(total)],
         "seed": run,
         "lr": LRS[lr],
         "seconds": 20 + generator.random(total),
@@ -82,6 +82,8 @@ def made(trials: int, *, widths: int = 5, seed: int = 0) -> pa.Table:
         for field in store.RUNS
     ]
     table = pa.table(columns, schema=store.RUNS)
+    ids = pa.array(trial_ids(table), pa.string())
+    table = table.set_column(0, store.RUNS.field("trial_id"), ids)
     retried = table.take(pa.array(np.flatnonzero(generator.random(total) < _RETRIED)))
     for name, value in (("status", "failed"), ("error", "RuntimeError: worker died"), ("val_loss", None)):
         field = store.RUNS.field(name)

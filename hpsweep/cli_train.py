@@ -79,7 +79,7 @@ class _Progress:
         line = f"step {taken} of {steps}, loss {loss:.4f}"
         if taken > first:
             seconds = (now - begun) / (taken - first)
-            line += f", {self.per_step / seconds:.3g} tokens/s, {duration((steps - taken) * seconds)} to go"
+            line += f", {self.per_step / seconds:,.0f} tokens/s, {duration((steps - taken) * seconds)} to go"
         end = "\n" if taken == steps or not self.terminal else ""
         print(f"\r\x1b[K{line}" if self.terminal else line, end=end, file=sys.stderr, flush=True)
 

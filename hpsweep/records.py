@@ -39,12 +39,19 @@ def open_regular(path: str | Path) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
+def check_path(path: Any) -> None:
+    """Raise ValueError for what is no path, such as None."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"the path is {shown(path)}; give the name of a file, such as 'card.json'.")
+
+
 def read_record(path: str | Path, *, refusal: str, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises ValueError, in one line, for all that is none.
 
     Refused are, beside what is no JSON: other encodings than UTF-8, names that occur twice, numbers that are not
     finite, nesting that Python cannot follow, and files that no record is as large as. `refusal`: such as "is no card".
     """
+    check_path(path)
     try:
         with open_regular(path) as file:
             content = file.read(_LARGEST_FILE + 1)

@@ -223,7 +223,7 @@ class Trial:
         The SHA-256 of the resolved fields as JSON; floats by their shortest exact form. A field added later
         must be left out of the hash at its default, so that stored ids stay valid.
         """
-        return hashlib.sha256(_as_json(self.resolved).encode()).hexdigest()[:16]
+        return hash_of(as_json(self.resolved))
 
     @cached_property
     def shape(self) -> tuple[Any, ...]:
@@ -266,7 +266,7 @@ def trial_from_row(row: Mapping[str, Any]) -> Trial:
     """The Trial that a stored row came from; its id equals the row's trial_id."""
     names = {f.name for f in dataclasses.fields(Trial)} & set(row)
     values = {name: row[name] for name in names if name not in ("tokens", "tokens_per_parameter")}
-    return Trial(**{name: _typed(name, value) for name, value in values.items()})
+    return Trial(**{name: typed(name, value) for name, value in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -488,8 +488,8 @@ class Sweep:
         """The resolved sweep as plain data, stored beside its results."""
         return {
             "name": self.name,
-            "base": {name: _typed(name, value) for name, value in dataclasses.asdict(self.base).items()},
-            "grid": [{name: [_typed(name, v) for v in values] for name, values in g.items()} for g in self.grids],
+            "base": {name: typed(name, value) for name, value in dataclasses.asdict(self.base).items()},
+            "grid": [{name: [typed(name, v) for v in values] for name, values in g.items()} for g in self.grids],
             "search": self.search,
             "space": {name: [float(low), float(high)] for name, (low, high) in self.space.items()},
             "points": self.points,
@@ -617,10 +617,15 @@ def _written(bound: float) -> str:
 
 DECLARED: dict[str, str] = dict(Trial.__annotations__)
 """Field of a trial -> its type, as text."""
-_as_json = json.JSONEncoder(sort_keys=True).encode
+as_json = json.JSONEncoder(sort_keys=True).encode
 
 
-def _typed(name: str, value: Any) -> Any:
+def hash_of(text: str) -> str:
+    """16 hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def typed(name: str, value: Any) -> Any:
     """The value as its declared type, so that 1, 1.0 and numpy.float64(1) are one value."""
     return _as_declared(DECLARED[name], value)
 

@@ -12,6 +12,7 @@ stored whole or not at all, whatever is killed when. Only the process that holds
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -37,13 +38,17 @@ from hpsweep.schema import CURVES as CURVES
 from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
 from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
-from hpsweep.spec import Trial, trial_from_row
+from hpsweep.spec import Trial
+from hpsweep.text import shown
+from hpsweep.trial_ids import check_ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = 500  # files that are read before their rows are joined
 _VERSION = b"hpsweep_schema_version"  # in the metadata of files that hpsweep wrote
+_COLUMNS = b"hpsweep_columns"  # a hash of the names and types, in files whose pages have checksums
+_ROWS = b"hpsweep_rows"  # how many rows such a file has
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas writes of an index
 _IDENTITIES = pa.schema(  # what says which row of a trial counts
     [RUNS.field(name) for name in ("trial_id", "data_hash", "status", "finished_at")]
@@ -63,25 +68,38 @@ def load(*folders: str | Path) -> pd.DataFrame:
     if not folders:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")
     tables = []
+    unread: list[str] = []
     for folder in folders:
         _check_path(folder)
-        if not Path(folder).exists():
-            raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
         if not (Path(folder) / "runs").is_dir():
             raise ValueError(f"{folder} is no results folder: it has no runs/. Give the folder of one experiment.")
         _warn_unread(Path(folder) / "runs")
-        tables.append(_read(Path(folder) / "runs", RUNS, others=True))
+        tables.append(_read(Path(folder) / "runs", RUNS, others=True, unread=unread))
     runs = _distinct(_joined(tables))
     if runs.num_rows == 0:
-        raise ValueError(f"no stored trials in {', '.join(map(str, folders))}; run the experiment first.")
+        raise ValueError(_none_stored(folders, unread))
     frame: pd.DataFrame = runs.to_pandas()
     return frame
 
 
+def _none_stored(folders: Sequence[str | Path], unread: Sequence[str]) -> str:
+    where = ", ".join(map(str, folders))
+    if not unread:
+        return f"no stored trials in {where}; run the experiment first."
+    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+    return f"no stored trials in {where} that can be read: {unread[0]}{more}; mend or restore the files, or run again."
+
+
 def _check_path(folder: Any) -> None:
-    """Raise ValueError unless it is a path."""
+    """Raise ValueError unless it is a path of what exists."""
     if not isinstance(folder, str | os.PathLike):
         raise ValueError(f"a folder is {type(folder).__name__}; give a path, such as load('results/lr_by_density').")
+    try:
+        found = Path(folder).exists()
+    except OSError as error:  # such as a name of thousands of characters
+        raise ValueError(f"{shown(str(folder))} cannot be a folder ({error.strerror}); check the path.") from None
+    if not found:
+        raise ValueError(f"{folder} does not exist; give the results folder of one experiment.")
 
 
 def as_loaded(runs: pd.DataFrame) -> pd.DataFrame:
@@ -116,6 +134,8 @@ def _warn_unread(folder: Path) -> None:
 def load_curves(folder: str | Path) -> pd.DataFrame:
     """Training curves of one results folder, columns as in `CURVES`, in order of trial and step."""
     _check_path(folder)
+    if not any((Path(folder) / name).is_dir() for name in ("runs", "curves")):
+        raise ValueError(f"{folder} is no results folder: it has no curves/. Give the folder of one experiment.")
     table = _read(Path(folder) / "curves", CURVES)
     frame: pd.DataFrame = _in_order(table).to_pandas()
     return frame.drop_duplicates(["trial_id", "step"], ignore_index=True)
@@ -151,7 +171,9 @@ def _distinct(table: pa.Table) -> pa.Table:
 
 
 def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A number per distinct value, from 0; null is one of them."""
+    """A number per distinct value, from 0; null is one of them. Lists and objects of others are told by their text."""
+    if not pa.types.is_primitive(column.type) and not _is_text(column.type):
+        column = pa.chunked_array([pa.array(map(repr, column.to_pylist()), pa.string())])
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
 
@@ -170,28 +192,33 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
         raise ValueError(f"a column has different types in different files ({said}); write it as one type.") from None
 
 
-def _read(folder: Path, schema: pa.Schema, *, others: bool = False) -> pa.Table:
-    """All parts as one table, with columns that the schema lacks if `others`.
+def _read(folder: Path, schema: pa.Schema, *, others: bool = False, unread: list[str] | None = None) -> pa.Table:
+    """All parts as one table, with columns that the schema lacks if `others`; those not read are put into `unread`.
 
     A part that is gone was joined with others by `compact`: then what is there now.
     """
     while True:
+        invalid: list[str] = []
         try:
             empty = pa.Table.from_batches([], schema)  # not schema.empty_table(), which imports pandas
-            return _joined([empty, *(table for _, table in _batches(folder, schema, others=others))])
+            found = _joined([empty, *(table for _, table in _batches(folder, schema, others=others, invalid=invalid))])
         except FileNotFoundError:
             continue
+        if unread is not None:
+            unread += invalid
+        return found
 
 
-def _batches(folder: Path, schema: pa.Schema, *, others: bool = False) -> Iterator[tuple[list[Path], pa.Table]]:
-    """The parts that can be read, and their rows, some hundred parts at a time; the others named in a warning.
+def _batches(
+    folder: Path, schema: pa.Schema, *, others: bool, invalid: list[str]
+) -> Iterator[tuple[list[Path], pa.Table]]:
+    """The parts that can be read, and their rows, some hundred parts at a time.
 
-    Columns that the schema does not name are read if `others`. Raises FileNotFoundError for a part that is gone since
-    it was listed.
+    The others, with the reason, are put into `invalid` and named in a warning. Columns that the schema does not name
+    are read if `others`. Raises FileNotFoundError for a part that is gone since it was listed.
     """
     paths = sorted(folder.glob("part-*.parquet"))
     parts: dict[Path, pa.Table] = {}
-    invalid = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         each = map if len(paths) <= _BATCH else pool.map  # a few files are read by the columns in parallel
         for start in range(0, len(paths), _BATCH):
@@ -222,31 +249,61 @@ def _together(parts: Iterable[pa.Table]) -> pa.Table:
 
 
 def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
-    """The rows of one part, or why it cannot be read. Those of a file that hpsweep did not write are checked."""
+    """The rows of one part, or why it cannot be read.
+
+    A bit that has flipped since is found by the checksums of the pages and of the names of the columns. In files that
+    have none, of others and of earlier versions, every trial_id is compared with the fields.
+    """
     if path.exists() and not path.is_file():  # of a pipe nobody waits for a writer
         return "no regular file"
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             stored = file.schema_arrow
             _check_version(path, stored)
+            has_checksums = _check_written(file)
             if len(set(stored.names)) < len(stored.names):
                 twice = next(name for name in stored.names if stored.names.count(name) > 1)
                 return f"it has several columns {twice}"
             more = [name for name in stored.names if name not in schema.names and not _INDEX.fullmatch(name)]
             names = [*(name for name in schema.names if name in stored.names), *(more if others else ())]
             table = _aligned(file.read(names), schema)
-        if schema is RUNS and _VERSION not in (stored.metadata or {}):
-            _check_ids(table)
+        if schema is RUNS and not has_checksums:
+            check_ids(table)
         return table
     except FileNotFoundError:
         if not path.is_symlink():
             raise
         return "a link to nothing"
+    except UnicodeDecodeError:
+        return "damaged: the name of a column is no text"
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            return "a link to itself"
         if isinstance(error, OSError) and error.errno is not None:  # of the system: nothing is known of the file
             error.filename = str(path)
             raise
         return str(error).splitlines()[0]
+
+
+def _check_written(file: pq.ParquetFile) -> bool:
+    """Whether the pages have checksums.
+
+    Raises ArrowInvalid where such a file has other columns or rows than were written.
+    """
+    stated = file.metadata.metadata or {}
+    if _COLUMNS not in stated:
+        return False
+    rows = str(file.metadata.num_rows).encode()
+    if stated[_COLUMNS] != _hash_of_columns(file.schema_arrow) or stated.get(_ROWS) != rows:
+        raise pa.ArrowInvalid("damaged: its columns or rows are not those that were written")
+    return True
+
+
+def _hash_of_columns(schema: pa.Schema) -> bytes:
+    """16 hexadecimal digits of a hash of the names, and of the types of hpsweep's own columns."""
+    own = {*RUNS.names, *CURVES.names}
+    written = "/".join(f"{field.name}:{field.type if field.name in own else ''}" for field in schema)
+    return hashlib.sha256(written.encode(errors="surrogateescape")).hexdigest()[:16].encode()
 
 
 def _check_version(path: Path, schema: pa.Schema) -> None:
@@ -321,20 +378,6 @@ def _as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.assume_timezone(column, "UTC") if without else column
 
 
-def _check_ids(table: pa.Table) -> None:
-    """Raise ArrowInvalid unless every trial_id is the hash of its row's fields: else it counts as another trial."""
-    fields = table.select([name for name in RUNS.names if name in Trial(steps=1).resolved])
-    for row, (stated, values) in enumerate(zip(table["trial_id"].to_pylist(), fields.to_pylist(), strict=True)):
-        try:
-            found = trial_from_row({name: value for name, value in values.items() if value is not None}).trial_id
-        except (TypeError, ValueError) as error:
-            raise pa.ArrowInvalid(f"row {row} is no trial: {error}") from None
-        if found != stated:
-            raise pa.ArrowInvalid(
-                f"row {row} has trial_id {stated}, and its fields are those of trial {found}: it was changed since"
-            )
-
-
 def status_counts(folder: str | Path) -> dict[str, int]:
     """Stored trials by status: ok, diverged, failed."""
     rows = _identities(folder)
@@ -375,10 +418,13 @@ def _write(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
     with (
         replacing(path) as temporary,
         temporary.open("wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
+        rows = 0
         for table in tables:
             writer.write_table(table)
+            rows += table.num_rows
+        writer.add_key_value_metadata({_COLUMNS: _hash_of_columns(schema), _ROWS: str(rows)})
 
 
 @contextlib.contextmanager
@@ -420,7 +466,7 @@ def _join(
     folder: Path, schema: pa.Schema, arranged: Callable[[Iterator[pa.Table]], Iterable[pa.Table]]
 ) -> tuple[int, int]:
     """Put the rows of all parts, as `arranged`, into one of them; returns (parts before, rows after)."""
-    batches = _batches(folder, schema, others=schema is RUNS)
+    batches = _batches(folder, schema, others=schema is RUNS, invalid=[])
     first = next(batches, ([], schema.empty_table()))
     parts: list[Path] = []
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
+from hpsweep.text import shown
+
 BYTES = ("stdlib", "text", "jsonl", "parquet")
 """Kinds of source whose tokens are bytes."""
 
@@ -81,6 +83,8 @@ def unit_of(runs: Any) -> Unit:
 
     `unit_of(runs).bits_per_byte * runs["val_loss"]` is in bits/byte, whatever the tokens are.
     """
+    if not hasattr(runs, "columns"):
+        raise ValueError(f"runs is {shown(runs)}; give a DataFrame, such as hp.load('results/NAME') returns.")
     if "data" not in runs:
         return unit_of_sources([])
     return unit_of_sources(source for source in runs["data"].unique() if isinstance(source, str))

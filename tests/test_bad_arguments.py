@@ -206,3 +206,22 @@ def test_a_report_says_what_is_missing_or_of_the_wrong_type() -> None:
     assert "no column 'depth'" in said(hp.report, table())
     assert "column lr" in said(hp.report, whole().assign(lr="high"))
     assert "runs have scheme mine; allowed: sp, mup, supar" in said(hp.report, whole().assign(scheme="mine"))
+
+
+@pytest.mark.parametrize("name", [*hp.Trial(steps=1).resolved, "vocabulary"])
+def test_a_card_is_made_of_no_defaults_of_ours(name: str) -> None:
+    runs = whole()[whole()["width"] == 128]
+    for odd in (runs.drop(columns=name), runs.assign(**{name: None})):
+        assert name in said(hp.transfer, odd, TARGET, resamples=2)
+
+
+def test_a_card_needs_no_trial_ids() -> None:
+    runs = whole()[whole()["width"] == 128]
+    made = hp.transfer(runs.drop(columns="trial_id"), TARGET, resamples=2)
+    assert made.base == hp.transfer(runs, TARGET, resamples=2).base
+    assert made.evidence["trial_ids"] == []
+
+
+@pytest.mark.parametrize("name", ["tuned_against_transferred", "regret_matrix", "held_out", "transfer"])
+def test_a_scheme_that_is_missing_is_told(name: str) -> None:
+    assert "scheme is missing in" in said(FUNCTIONS[name], whole().assign(scheme=None))

@@ -245,8 +245,8 @@ def test_held_out_text_that_is_mostly_one_document_or_larger_than_training_is_to
 
 
 def test_what_is_odd_is_told_by_the_check_before_any_work(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.txt").write_text("some text " * 99)
+    for name in ("some", "other"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} text " * 99)
     data = load_dataset(f"text:{tmp_path}")
     said = "100 % of the held-out text, the last tenth of all, is of one of 2 documents"
     with pytest.warns(UserWarning, match=said):
@@ -271,3 +271,26 @@ def test_copies_on_both_sides_and_copies_of_documents_are_told(tmp_path: Path) -
 def test_ordinary_data_are_loaded_without_a_word(tmp_path: Path, plain: Dataset) -> None:
     (tmp_path / "a.txt").write_text("some text " * 99)
     assert plain.notes == load_dataset(f"text:{tmp_path / 'a.txt'}").notes == load_dataset("stdlib").notes == ()
+
+
+def test_identical_documents_and_one_document_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "same.jsonl"
+    path.write_text((json.dumps({"text": "one text " * 50}) + "\n") * 300)
+    assert (
+        "100 % of the held-out text is in the training text as well: remove copies."
+        in load_dataset(f"jsonl:{path}").notes
+    )
+    (tmp_path / "one.jsonl").write_text(json.dumps({"text": "".join(map(chr, range(32, 20_000)))}))
+    [note] = load_dataset(f"jsonl:{tmp_path / 'one.jsonl'}").notes
+    assert note.startswith("there is one document, and its last tenth is held out")
+    few = [f"text {i} " * 40 for i in range(12)]  # different ones, split by position
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in few))
+    assert not any("as well" in note for note in load_dataset(f"jsonl:{tmp_path / 'few.jsonl'}").notes)
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()], ids=str)
+def test_parquet_columns_of_views_are_text(tmp_path: Path, kind: pa.DataType, plain: Dataset) -> None:
+    path = tmp_path / "view.parquet"
+    texts = [json.loads(line)["text"] for line in LINES.splitlines()]
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string()).cast(kind)}), path)
+    assert load_dataset(f"parquet:{path}").data_hash == plain.data_hash

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from hpsweep.analysis.along import held_out
@@ -340,6 +342,74 @@ def test_types_of_other_loaders_give_the_same_optima(kind: str) -> None:
         odd = runs.convert_dtypes(dtype_backend="pyarrow" if kind == "pyarrow" else "numpy_nullable")
     assert optima(odd, **FEW).equals(optima(runs, **FEW))
     assert regret_matrix(odd, **FEW).equals(regret_matrix(runs, **FEW))
+
+
+def _arrow(values: list[Any], kind: pa.DataType) -> Any:
+    return pd.array(values, dtype=pd.ArrowDtype(kind))
+
+
+_HOURS = pd.date_range("2026-11-29", periods=200, freq="h", tz="Europe/Berlin").tolist()
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        lambda n: _arrow(_HOURS[:n], pa.timestamp("us", tz="Europe/Berlin")),
+        lambda n: _arrow(_HOURS[:n], pa.timestamp("ns", tz="UTC")),
+        lambda n: _arrow([hour.date() for hour in _HOURS[:n]], pa.date32()),
+        lambda n: _arrow([hour.time() for hour in _HOURS[:n]], pa.time64("us")),
+        lambda n: _arrow([timedelta(seconds=i) for i in range(n)], pa.duration("us")),
+        lambda n: pd.to_timedelta(np.arange(n), "s"),
+        lambda n: pd.period_range("2026", periods=n, freq="D"),
+        lambda n: [hour.date() for hour in _HOURS[:n]],
+        lambda n: [*_HOURS[: n - 1], None],
+    ],
+)
+def test_times_may_differ_whatever_their_type(times: Any) -> None:
+    runs = table()
+    assert optima(runs.assign(when=times(len(runs))), **FEW).equals(optima(runs, **FEW))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.struct([("a", pa.int64()), ("b", pa.struct([("c", pa.list_(pa.string()))]))]),
+        pa.list_(pa.int64()),
+        pa.map_(pa.string(), pa.int64()),
+    ],
+    ids=["struct", "list", "map"],
+)
+def test_nested_arrow_columns_may_be_equal_and_are_refused_where_they_vary(kind: pa.DataType) -> None:
+    runs = table()
+    values: list[Any] = [{"a": 1, "b": {"c": ["x"]}}, {"a": 2, "b": None}]
+    if not pa.types.is_struct(kind):
+        values = [[1], [1, 2]] if pa.types.is_list(kind) else [[("a", 1)], [("a", 2)]]
+    equal = runs.assign(config=_arrow([values[0]] * len(runs), kind))
+    assert optima(equal, **FEW).equals(optima(runs, **FEW))
+    odd = runs.assign(config=_arrow([values[i % 2] for i in range(len(runs))], kind))
+    with pytest.raises(ValueError, match="runs of one group differ in config"):
+        optima(odd, **FEW)
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_arrow_text_of_every_kind_is_text(kind: pa.DataType) -> None:
+    runs = table()
+    odd = runs.assign(
+        **{n: _arrow(runs[n].tolist(), pa.string()).astype(pd.ArrowDtype(kind)) for n in ("scheme", "status")}
+    )
+    assert optima(odd, **FEW).equals(optima(runs, **FEW))
+
+
+def test_tags_may_say_what_was_trained() -> None:
+    runs = table()
+    with pytest.raises(ValueError, match="runs of one group differ in tags"):
+        optima(runs.assign(tags=["baseline", "ablation"] * (len(runs) // 2)), **FEW)
+
+
+def test_a_remedy_leaves_some_runs() -> None:
+    runs = table()
+    with pytest.raises(ValueError, match=r"density is -1 in .*: correct it"):
+        optima(runs.assign(density=-1.0), **FEW)
 
 
 # --- a law's table ---

@@ -132,12 +132,12 @@ def test_reading_while_the_files_are_joined_misses_no_row(tmp_path: Path, monkey
         store.append(tmp_path, [row(number)])
     opened, inner = [], pq.ParquetFile
 
-    def interrupted(path: Path) -> Any:
+    def interrupted(path: Path, **options: Any) -> Any:
         opened.append(path)
         if len(opened) == 3:
             monkeypatch.setattr(pq, "ParquetFile", inner)
             store.compact(tmp_path)
-        return inner(path)
+        return inner(path, **options)
 
     monkeypatch.setattr(pq, "ParquetFile", interrupted)
     with warnings.catch_warnings():

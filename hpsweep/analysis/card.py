@@ -17,7 +17,7 @@ from hpsweep.analysis.card_fields import CARD
 from hpsweep.analysis.optimum import Group
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
-from hpsweep.records import check_replaceable, check_version, read_record
+from hpsweep.records import check_path, check_replaceable, check_version, read_record
 from hpsweep.spec import TUNED, Scheme, Target, Trial, kept
 from hpsweep.store import one_data_hash, replacing
 from hpsweep.text import shown
@@ -71,6 +71,7 @@ class Card:
 
         Raises ValueError where a newer hpsweep has written a card, and where the path is that of no file.
         """
+        check_path(path)
         path = Path(path)
         check_overwritable(path)
         with replacing(path) as temporary:
@@ -99,8 +100,17 @@ def check_whole(card: Card, path: str | Path = "") -> None:
     """Raise ValueError for a card that lacks something, or has a value that is none."""
     try:
         CARD(vars(card), "")
+        _check_order(card.optimum, "optimum", "opt")
+        _check_order(card.along_drift, "along_drift", "value")
     except ValueError as error:
         raise ValueError(f"{path}: the card is not whole ({error}); make it anew.".lstrip(": ")) from None
+
+
+def _check_order(found: Mapping[str, Any], place: str, name: str) -> None:
+    """Raise ValueError unless the ends of the interval are on either side of the value."""
+    ordered = [found[key] for key in ("low", name, "high") if found[key] is not None]
+    if ordered != sorted(ordered):
+        raise ValueError(f"{place} has low {found['low']}, {name} {found[name]} and high {found['high']}: out of order")
 
 
 def check_overwritable(path: str | Path) -> None:

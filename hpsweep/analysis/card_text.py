@@ -29,7 +29,7 @@ def hyperparameters(card: Card) -> pd.DataFrame:
     """
     never = card.evidence.get("never_tuned", {})
     rows = [_row(card, name) for name in TUNED if name not in never]
-    return pd.DataFrame(rows, columns=list(HYPERPARAMETERS))
+    return pd.DataFrame(rows, columns=list(HYPERPARAMETERS)).astype({"low": float, "high": float})
 
 
 def _row(card: Card, name: str) -> dict[str, Any]:

@@ -37,7 +37,9 @@ SIZES = {
 }
 """Columns of hpsweep's that follow from fields; without those fields they say what was trained."""
 
+_MOST_RESAMPLES = 10**6  # all are in memory at once
 _INDEX = re.compile(r"__index_level_\d+__|level_\d+|Unnamed: \d+")  # what pandas writes of an index
+_TIMES = frozenset({"datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period"})  # pandas' words
 _SUCH = {
     "seed": "runs.assign(seed=0) where every setting was run once",
     "status": "runs.assign(status='ok') where all of them ended well; else ok, diverged or failed",
@@ -124,8 +126,9 @@ def check_number(name: str, value: Any, what: str) -> None:
 
 def check_resamples(resamples: Any) -> None:
     """Raise ValueError unless it is a whole number, 1 or more."""
-    if not _is_whole(resamples) or resamples < 1:
-        raise ValueError(f"resamples is {shown(resamples)}; it must be a whole number, 1 or more: the default is 2000.")
+    if not _is_whole(resamples) or not 1 <= resamples <= _MOST_RESAMPLES:
+        allowed = "1 or more" if not _is_whole(resamples) or resamples < 1 else f"at most {_MOST_RESAMPLES}"
+        raise ValueError(f"resamples is {shown(resamples)}; it must be a whole number, {allowed}: the default is 2000.")
 
 
 def check_seed(seed: Any) -> None:
@@ -204,9 +207,10 @@ def _check_positive(column: pd.Series[Any]) -> None:
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
         good = f"(runs.{name} > 0) & (runs.{name} < float('inf'))" if np.isposinf(values).any() else f"runs.{name} > 0"
+        remedy = f"correct it, such as runs.assign({name}=...)" if bad.all() else f"select runs[{good}]"
         raise ValueError(
             f"{name} is {values[bad][0]:g} in {bad.sum()} of {len(values)} runs and has no log2; it must be finite and "
-            f"above 0: select runs[{good}]."
+            f"above 0: {remedy}."
         )
 
 
@@ -321,9 +325,17 @@ def _is_unknown(runs: pd.DataFrame, name: str) -> bool:
         return not set(SIZES[name]) <= set(runs.columns)
     if name in RUNS.names or name.lower() in BOOKKEEPING or _INDEX.fullmatch(name):
         return False
-    if pd.api.types.is_datetime64_any_dtype(runs[name]):
+    if _is_time(runs[name]):
         return False
     return not (name.lower() in OUTCOMES and pd.api.types.is_numeric_dtype(runs[name]))
+
+
+def _is_time(column: pd.Series[Any]) -> bool:
+    """Whether the column holds times, dates or durations."""
+    types = pd.api.types
+    if types.is_datetime64_any_dtype(column) or types.is_timedelta64_dtype(column):
+        return True
+    return column.dtype == object and types.infer_dtype(column, skipna=True) in _TIMES
 
 
 def varies(column: pd.Series[Any]) -> bool:

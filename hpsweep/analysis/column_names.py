@@ -55,7 +55,7 @@ BOOKKEEPING = frozenset(
             "end_time",
             "finished",
         ),
-        *("timestamp", "_timestamp", "date", "datetime", "git_commit", "git_hash", "git_sha", "sha", "tags", "index"),
+        *("timestamp", "_timestamp", "date", "datetime", "git_commit", "git_hash", "git_sha", "sha", "index"),
     }
 )
 """Names of columns, in lower case, that hold who ran it, where and when."""

@@ -49,7 +49,7 @@ from hpsweep.analysis.law_record import LAW_VERSION
 from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
 from hpsweep.analysis.law_uncertainty import Fit, names
 from hpsweep.english import are, counted
-from hpsweep.records import check_replaceable
+from hpsweep.records import check_path, check_replaceable
 from hpsweep.store import replacing
 from hpsweep.units import unit_of
 
@@ -133,6 +133,7 @@ class Law:
 
         Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
         """
+        check_path(path)
         path = Path(path)
         check_overwritable(path)
         with replacing(path) as temporary:

@@ -202,7 +202,7 @@ def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str
     cell = cell_of(rows)
     for name in (name for name in others.columns if name not in tuned):
         column = others.loc[rows.index, name]
-        data = bool(_words(name) & CORPORA) and not _is_amount(column, name)
+        data = bool(words_of(name) & CORPORA) and not _is_amount(column, name)
         if column.nunique(dropna=False) < 2 or not (data or _is_kind(column, name)) or _names_a_size(column, rows):
             continue
         if not data and (column.groupby(cell).nunique(dropna=False) > 1).any():
@@ -218,7 +218,7 @@ def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str
 
 def _is_kind(column: pd.Series[Any], name: object) -> bool:
     """Whether a column is text, or true and false, whose values come back: a kind of run, and not the name of one."""
-    if _words(name) & (LABELS | SEEDS) or column.nunique(dropna=False) > max(2, len(column) // 2):
+    if is_label(name) or words_of(name) & SEEDS or column.nunique(dropna=False) > max(2, len(column) // 2):
         return False
     return pd.api.types.is_bool_dtype(column) or _is_text(column)
 
@@ -235,9 +235,9 @@ def _is_amount(column: pd.Series[Any], name: object) -> bool:
     """Whether a column with a word of data says how much there was, or names a run: data_tokens, array_task_id."""
     if column.nunique(dropna=False) > max(2, len(column) // 2):
         return True
-    if _is_text(column) or _words(name) & {"vocab", "vocabulary"}:
+    if _is_text(column) or words_of(name) & {"vocab", "vocabulary"}:
         return False
-    return pd.api.types.is_float_dtype(column) or not _words(name) <= CORPORA | {"id", "index", "code", "type"}
+    return pd.api.types.is_float_dtype(column) or not words_of(name) <= CORPORA | {"id", "index", "code", "type"}
 
 
 def _names_a_size(column: pd.Series[Any], rows: pd.DataFrame) -> bool:

@@ -63,7 +63,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     parquet = path.suffix == ".parquet"
     try:
         parquet = parquet or _begins(path, b"PAR1")
-        table = pq.read_table(path).to_pandas() if parquet else _read_csv(path)
+        table = pq.read_table(path, page_checksum_verification=True).to_pandas() if parquet else _read_csv(path)
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError, ValueError) as error:
         kind = "Parquet" if parquet else "CSV"
         raise ValueError(f"{path} cannot be read as {kind} ({str(error).splitlines()[0]}).") from None
@@ -106,9 +106,16 @@ def cells_of_table(
     cells, than the law has numbers to identify. A row given twice counts once, with a warning.
     """
     check_frame(table, "table")
+    if table.empty:
+        raise ValueError("the table has no rows; a law needs one row per trained model.")
+    if tuned is not None:
+        check_names("tuned", tuned, "['lr', 'batch']")
     check_columns(loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status)
     if None in (loss, params, tokens):
         raise ValueError("loss, params and tokens each need the name of a column of the table; one of them is None.")
+    named = [name for name in (loss, params, tokens, sparsity, status) if name is not None]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise ValueError(f"column {twice[0]!r} is named for two things of loss, params, tokens, sparsity and status.")
     if unused := set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}:
         raise ValueError(f"ignore has {min(map(str, unused))!r}, which the law is fitted to; leave it out of ignore.")
     table = plain_types(without(table, ignore, needed=()))
@@ -119,17 +126,17 @@ def cells_of_table(
             raise ValueError(f"the table has no column {name!r}; it has {', '.join(map(str, table.columns))}.")
     if sparsity is None:
         _check_no_sparsity(table, {loss, params, tokens, status})
-    named = {"sparsity": sparsity, "params": params, "tokens": tokens, "loss": loss}
+    columns = {"sparsity": sparsity, "params": params, "tokens": tokens, "loss": loss}
     table = table if table.index.is_unique else table.reset_index(drop=True)
     ok = _is(table, status, "ok")
     left_out = [] if status is None else _left_out(table.index, table[status], ok)
     if not ok.any():
         raise ValueError(f"all {len(table)} rows are left out: {_statuses(str(status), left_out)}.")
-    values = {name: _numbers(table, column) for name, column in named.items() if column is not None}
+    values = {name: _numbers(table, column) for name, column in columns.items() if column is not None}
     runs = pd.DataFrame(values, index=table.index, columns=list(COLUMNS))
     runs["sparsity"] = runs["sparsity"].fillna(0.0) if sparsity is None else runs["sparsity"]
-    _check_ranges(runs[ok], named, status)
-    others = table[[name for name in table.columns if name not in {*named.values(), status}]]
+    _check_ranges(runs[ok], columns, status)
+    others = table[[name for name in table.columns if name not in {*columns.values(), status}]]
     cells, notes = one_setting_per_cell(others, runs[ok], runs[_is(table, status, "diverged")], tuned)
     dense = bool((cells["sparsity"] == 0).all())
     _check_identified(cells, dense, f" Left out: {_statuses(str(status), left_out)}." if left_out else "")
@@ -205,15 +212,19 @@ def _check_ranges(cells: pd.DataFrame, named: dict[str, str | None], status: str
         bad = cells.index[~(np.isfinite(cells[name]) & (cells[name] > least))]
         if len(bad):
             raise ValueError(
-                f"column {named[name]!r} is {cells[name][bad[0]]:g} in row {bad[0]} (and {len(bad) - 1} more); "
+                f"column {named[name]!r} is {cells[name][bad[0]]:g} in row {bad[0]}{_more(bad)}; "
                 f"it must be {what} and finite: correct or take out these rows."
             )
     bad = cells.index[~((cells["sparsity"] >= 0) & (cells["sparsity"] < 1))]
     if len(bad):
         raise ValueError(
-            f"column {named['sparsity']!r} is {cells['sparsity'][bad[0]]:g} in row {bad[0]} (and {len(bad) - 1} more); "
+            f"column {named['sparsity']!r} is {cells['sparsity'][bad[0]]:g} in row {bad[0]}{_more(bad)}; "
             "sparsity must be in [0, 1), the fraction of weights that are zero: give 1 - density."
         )
+
+
+def _more(rows: pd.Index[Any]) -> str:
+    return f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
 
 
 def distinct(values: Floats) -> int:

@@ -247,7 +247,7 @@ def _crowded(ax: Axes) -> list[str]:
     if not numbers or not names:
         return []
     cell = ax.get_window_extent().width / len(names)
-    turned = [text.get_fontsize() * ax.figure.figure.dpi / 72 for text in names if text.get_rotation()]
+    turned = [float(text.get_fontsize()) * ax.figure.figure.dpi / 72 for text in names if text.get_rotation()]
     flat = [text.get_window_extent().width for text in names if not text.get_rotation()]
     wide = [text for text in numbers if text.get_window_extent().width > cell]
     found = [f"the number {wide[0].get_text()!r} in its cell of the matrix"] if wide else []

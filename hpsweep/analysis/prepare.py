@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from hpsweep.analysis.cells import Floats
 from hpsweep.analysis.checks import (
@@ -92,19 +93,23 @@ def plain_types(runs: pd.DataFrame) -> pd.DataFrame:
     changed = {}
     for name, column in runs.items():
         kind = column.dtype
+        own = name in RUNS.names
         if isinstance(kind, pd.CategoricalDtype):
             changed[name] = column.astype(kind.categories.dtype)
         elif isinstance(kind, pd.StringDtype):
             changed[name] = column.astype("str") if kind.na_value is pd.NA else column
         elif pd.api.types.is_extension_array_dtype(kind) and not isinstance(kind, pd.DatetimeTZDtype):
-            changed[name] = _as_numpy(column)
-        elif name not in RUNS.names and is_mixed(column):
+            column = _as_numpy(column)
+            changed[name] = column.map(str) if not own and is_mixed(column) else column
+        elif not own and is_mixed(column):
             changed[name] = column.map(str)
     return runs.assign(**{str(name): column for name, column in changed.items()}) if changed else runs
 
 
 def _as_numpy(column: pd.Series[Any]) -> pd.Series[Any]:
     """A nullable or Arrow column as numpy has it."""
+    if isinstance(column.dtype, pd.ArrowDtype) and not _holds_numbers(column.dtype.pyarrow_dtype):
+        return pd.Series(pa.array(column.array).to_pylist(), column.index, dtype=object, name=column.name)
     types = pd.api.types
     if types.is_bool_dtype(column) and not column.hasnans:
         return column.astype(bool)
@@ -113,6 +118,12 @@ def _as_numpy(column: pd.Series[Any]) -> pd.Series[Any]:
     if types.is_numeric_dtype(column) and not types.is_bool_dtype(column):
         return column.astype(float)
     return column.astype(object).where(column.notna(), None)
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of numbers or truth values; pandas cannot cast all others."""
+    types = pa.types
+    return bool(types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _without_zeros(runs: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:

@@ -116,6 +116,11 @@ def select_proxy(
     fields = [over] if isinstance(over, str) else over
     runs = prepared(runs, [*by, *(name for name in proxy if name not in (*by, *fields))], over, ignore=ignore)
     check_base(runs)
+    if missing := int(runs["scheme"].isna().sum()):
+        raise ValueError(
+            f"scheme is missing in {missing} of {len(runs)} runs; leave those out, or give it, such as "
+            "runs.assign(scheme='sp')."
+        )
     for name, value in proxy.items():
         if name in ("width", "density"):
             continue

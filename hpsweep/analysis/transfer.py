@@ -15,7 +15,7 @@ import pandas as pd
 
 from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
-from hpsweep.analysis.checks import check_over, other_tuned, shown
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_over, other_tuned, shown
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import Group, fit_groups
@@ -74,6 +74,8 @@ def transfer(
     if isinstance(over, str) or not isinstance(over, Sequence):
         check_over(over)
     runs, place = select_proxy(runs, proxy, over if isinstance(over, str) else in_order(over), ignore)
+    _check_complete(runs)
+    runs = runs.reset_index(drop=True)
     there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
     scheme = scheme or there_is[0]
     if not isinstance(over, str):
@@ -85,7 +87,7 @@ def transfer(
     source = _proxy_runs(runs, scheme, place)
     others = other_tuned(source, over)
     own = rows_at(runs, {"scheme": scheme})
-    own = pd.concat([own, source[~source["trial_id"].isin(own["trial_id"])]])  # with a proxy of the other name
+    own = pd.concat([own, source[~source.index.isin(own.index)]])  # with a proxy of the other name
     groups = fit_groups(source, ["scheme", *others], over=over, resamples=resamples, seed=seed)
     tuned, alike = proxy_of(groups, others, own)
     if tuned is None or tuned.row["status"] not in ("ok", "edge"):
@@ -134,6 +136,23 @@ def transfer(
 
 
 # --- which runs ---
+
+
+def _check_complete(runs: pd.DataFrame) -> None:
+    """Raise ValueError where runs do not say all that a card carries: no default of hpsweep's stands for it."""
+    trained = runs[runs["status"] != "failed"]
+    for name in (*TRIAL_FIELDS, "vocabulary"):
+        such = f"runs.assign({name}={_SUCH[name]}) where all runs had that"
+        if name not in runs:
+            raise ValueError(f"the runs have no column {name!r}, which a card carries; give it: {such}.")
+        if trained[name].isna().any():
+            raise ValueError(
+                f"{name} is missing in {trained[name].isna().sum()} of {len(trained)} runs, and a card carries it; "
+                f"leave those out, or give it: {such}."
+            )
+
+
+_SUCH = {name: repr(value) for name, value in Trial(steps=600).resolved.items()} | {"vocabulary": "256"}
 
 
 def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd.DataFrame:

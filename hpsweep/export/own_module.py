@@ -13,6 +13,7 @@ from hpsweep.parametrization.module import parametrize
 from hpsweep.parametrization.plan import Plan
 from hpsweep.parametrization.rules import SPARSE
 from hpsweep.spec import kept
+from hpsweep.text import shown
 
 _SAME = 1e-9  # relative
 
@@ -26,6 +27,8 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
     seed=card.mask["seed"]), and so on. Raises ValueError for a module whose widths, depth or density are not the
     card's; with check=False it gets the rules at its own.
     """
+    if not isinstance(card, Card):
+        raise ValueError(f"card is {shown(card)}; give a card, such as hp.Card.read('card.json').")
     plan = parametrize(
         model,
         card.scheme,

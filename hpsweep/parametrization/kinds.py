@@ -90,7 +90,8 @@ def derive(
     with at_rest(model):
         compared = _Compared.of(model, base, delta, plain_base=not refused)
         every = list(compared.uses.values())
-        given = _Given(match(kinds or {}, every, "kinds"), match(fan_in_axis or {}, every, "fan_in_axis"))
+        said: Mapping[str, Kind] = kinds or {}
+        given = _Given(match(said, every, "kinds"), match(fan_in_axis or {}, every, "fan_in_axis"))
         decided, questions = _settled(compared, given)
         derived = {name: _derived(name, compared, decided) for name in compared.trained if name in decided.beginnings}
         ends = "" if partial else missing_end(decided.chosen, decided.guesses)
@@ -109,8 +110,8 @@ def derive(
 class _Given(NamedTuple):
     """What is said of tensors, by name: their kind, and what they sum over; by the caller, or as it is proposed."""
 
-    kinds: dict[str, Kind | None]
-    axes: dict[str, int | None]
+    kinds: Mapping[str, Kind | None]
+    axes: Mapping[str, int | None]
 
     def answered(self, questions: Mapping[str, Question]) -> _Given:
         """With what the questions propose."""
@@ -237,8 +238,8 @@ def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
     found: dict[str, tuple[Use, ...]] = {}
     for places in tensor_uses(model):
         name = places[0].name
-        use = next((prefixes[prefix] for prefix in prefixes if name.startswith(prefix)), None)
-        found[use.name if use else name] = (use,) if use else places
+        plain = next((prefixes[prefix] for prefix in prefixes if name.startswith(prefix)), None)
+        found[plain.name if plain else name] = (plain,) if plain else places
     return list(found.values())
 
 

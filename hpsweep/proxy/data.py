@@ -34,6 +34,7 @@ import sysconfig
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -49,7 +50,8 @@ from hpsweep.proxy.documents import (
     whole,
 )
 from hpsweep.proxy.held_out import Split, last_tenth, split
-from hpsweep.proxy.token_file import DTYPES, Tokens, check_apart, chunks, read_ids
+from hpsweep.proxy.token_file import DTYPES, Tokens, chunks, read_ids
+from hpsweep.proxy.token_notes import check_apart, copied, notes_of
 from hpsweep.units import bytes_per_token
 
 Integers = npt.NDArray[np.int64]
@@ -80,7 +82,7 @@ class Dataset:
 
 
 @functools.lru_cache(maxsize=8)
-def load_dataset(source: str) -> Dataset:
+def load_dataset(source: Any) -> Dataset:
     """The tokens of a source, read once per process; the grammar is in the module docstring.
 
     A .bin file is read through twice, to check its token ids and to hash them, but never held in memory. Raises
@@ -186,7 +188,9 @@ def _count_starts(dataset_or_length: Dataset | int, context: int) -> int:
     return length - context
 
 
-def _parse(source: str) -> tuple[str, Path, dict[str, str]]:
+def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
+    if not isinstance(source, str):
+        raise ValueError("a source is text; write stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH.")
     head, has_options, query = source.partition("?")
     kind, has_path, path = head.partition(":")
     if kind not in _OPTIONS:
@@ -237,13 +241,20 @@ def _split_by_path(root: Path, found: list[Path]) -> Split:
 
 
 def _read_jsonl(path: Path, field: str) -> Split:
-    documents = [text for file in jsonl_files(path) for text in jsonl_documents(file, field)]
-    return split(documents, documents)
+    return _split_by_content([text for file in jsonl_files(path) for text in jsonl_documents(file, field)])
 
 
 def _read_parquet(path: Path, column: str) -> Split:
-    documents = [text for file in files(path, (".parquet",)) for text in parquet_documents(file, column)]
-    return split(documents, documents)
+    return _split_by_content([text for file in files(path, (".parquet",)) for text in parquet_documents(file, column)])
+
+
+def _split_by_content(documents: list[bytes]) -> Split:
+    train, validation, notes = split(documents, documents)
+    if sum(map(bool, documents)) == 1:
+        notes.append(
+            "there is one document, and its last tenth is held out: is every document a line or row of its own?"
+        )
+    return train, validation, notes
 
 
 def _vocabulary(options: dict[str, str]) -> int:
@@ -257,16 +268,18 @@ def _read_bin(path: Path, options: dict[str, str], vocabulary: int) -> Split:
     dtype = options.get("dtype", "missing")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype}; state how ids are stored, {' or '.join(DTYPES)}, such as ?dtype=uint16.")
-    train, notes = read_ids(path, dtype, vocabulary)
+    train, highest = read_ids(path, dtype, vocabulary)
+    notes = notes_of(path, train, highest, vocabulary)
     if "validation" not in options:
         kept, held = last_tenth(train)
         _check_filled(held)
-        return kept, held, notes
+        return kept, held, notes + copied(kept, held)
     held_out = Path(options["validation"]).expanduser()
-    validation, more = read_ids(held_out, dtype, vocabulary)
+    validation, highest = read_ids(held_out, dtype, vocabulary)
+    more = notes_of(held_out, validation, highest, vocabulary)
     if held_out.samefile(path):
         raise ValueError(f"{path} is both training and validation; give two files, or one to hold out its last tenth.")
-    check_apart(train, validation)
+    more += check_apart(train, validation)
     if len(validation) > len(train):
         more.append(f"validation has {len(validation)} tokens and training {len(train)}: are the files the other way?")
     return train, validation, notes + more

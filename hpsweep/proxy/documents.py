@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hpsweep.proxy.token_file import MAGIC, is_text, magic_of
+from hpsweep.proxy.other_formats import MAGIC, is_text, magic_of
 
 _OPENERS: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"\x1f\x8b\x08": ("gzip", gzip.open),
@@ -200,7 +200,7 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
         what, remedy = MAGIC[magic]
         raise ValueError(f"{path} is {what}, not Parquet: {remedy}.")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if names.count(column) != 1:
                 what = "two columns" if column in names else "no column"
@@ -211,7 +211,7 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
                 raise ValueError(
                     f"column {column!r} is {kind}, not text: write the text in it into a column of its own first."
                 )
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_binary(kind)):
+            if not (_is_string(kind) or _is_binary(kind)):
                 raise ValueError(f"column {column!r} is {kind}, not text; there is {quoted(names)}.")
             row = 0
             for batch in file.iter_batches(columns=[column]):
@@ -228,7 +228,13 @@ def _is_binary(kind: Any) -> bool:
     """Whether the column holds bytes, as text of another writer may."""
     import pyarrow as pa
 
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_string(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 # --- words ---

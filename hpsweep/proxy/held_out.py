@@ -26,7 +26,7 @@ def split(documents: Sequence[bytes], keys: Sequence[bytes]) -> Split:
     if len(train) + len(validation) < 16 or not train or not validation:
         kept = [document for document in documents if document]
         rest, held = last_tenth(_joined(kept))
-        return rest, held, _position_notes(kept, len(held))
+        return rest, held, _position_notes(kept, len(held)) + _position_copies(kept, len(held))
     return _joined(train), _joined(validation), _notes(train, validation)
 
 
@@ -54,6 +54,16 @@ def _position_notes(documents: list[bytes], held: int) -> list[str]:
             "documents. Where there are 16 or more, whole ones are held out."
         ]
     return []
+
+
+def _position_copies(documents: list[bytes], held: int) -> list[str]:
+    """Of documents that were split by position: copies, and which of them are on both sides."""
+    first, left = len(documents), held
+    while first and left > 0:
+        first -= 1
+        left -= len(documents[first]) + 1
+    train, validation = documents[:first], documents[first:]
+    return _copies(train, validation, sum(map(len, validation)), sum(map(len, train))) if train and validation else []
 
 
 def _notes(train: list[bytes], validation: list[bytes]) -> list[str]:

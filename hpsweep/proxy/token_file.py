@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hpsweep.proxy.other_formats import MAGIC, is_text, magic_of, other_format
+
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
 DTYPES = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4"}
@@ -25,9 +27,6 @@ CHUNK = 2**22  # tokens looked at together, so that a memory map never has to fi
 _SAMPLE = 2**20  # tokens of which the bytes are counted
 _FEW = 256  # fewer tokens than that say nothing of how they were stored
 _PRACTICALLY_ALL = 0.999
-_HIGH_HALF = 16  # the most that the high half of an id is, of a vocabulary of a million
-_ENTROPY_APART = 1.0  # bits by which the low byte of an id is the poorer one only if the bytes are swapped
-
 _LLM_C_HEADER = 1024  # bytes: 256 numbers of 32 bits, of which the first three are magic, version and count
 _LLM_C_TOKENS = {20240520: {1: "uint16"}, 20240801: {7: "uint32"}}
 _LLM_C_OTHERS = {
@@ -38,49 +37,12 @@ _LLM_C_OTHERS = {
 }
 _MEGATRON_IDS = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float64", 7: "float32", 8: "uint16"}
 
-MAGIC: dict[bytes, tuple[str, str]] = {
-    b"\x1f\x8b\x08": ("compressed by gzip", "decompress it: gzip -d"),
-    b"BZ": ("compressed by bzip2", "decompress it: bzip2 -d"),
-    b"\xfd7zXZ\x00": ("compressed by xz", "decompress it: xz -d"),
-    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it: zstd -d"),
-    b"\x04\x22\x4d\x18": ("compressed by lz4", "decompress it: lz4 -d"),
-    b"PK\x03\x04": ("a zip archive, as .npz and torch.save write", "take out what is in it"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "take out what is in it"),
-    b"\x93NUMPY": ("a .npy array", "write its ids bare: numpy.load(path).astype('<u4').tofile('ids.bin')"),
-    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", "write its ids bare: array.astype('<u4').tofile('ids.bin')"),
-    b"PAR1\x15": ("a Parquet file", "write parquet:PATH?column=NAME for a column of text"),
-    b"ARROW1\x00\x00": ("an Arrow file", "write it as Parquet, and parquet:PATH?column=NAME for a column of text"),
-    b"MMIDIDX\x00\x00": ("the index of Megatron", "give the .bin beside it"),
-    b"TNTIDX\x00\x00": ("the index of fairseq", "give the .bin beside it"),
-    b"LITPKDS\x01\x00": (
-        "a packed data set of lit-gpt, with headers",
-        "write its ids bare: array.astype('<u4').tofile('ids.bin')",
-    ),
-    b"\x80\x02\x8a\x0a": ("a file of torch.save", "write its ids bare: tensor.numpy().astype('<u4').tofile('ids.bin')"),
-    b"version https://git-lfs": ("a pointer of Git LFS, not the data", "fetch it: git lfs pull"),
-}
-"""First bytes of files that hold neither bare ids nor text: what they are, and the remedy."""
-
-
-_BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # the first block, or the end of an empty stream
-
 
 class Ids(NamedTuple):
-    """The ids of a file, with what a reader should know about them."""
+    """The ids of a file, and the highest of them."""
 
     tokens: Tokens
-    notes: list[str]
-
-
-def magic_of(head: bytes) -> bytes | None:
-    """The known first bytes that a file begins with."""
-    found = next((magic for magic in MAGIC if head.startswith(magic)), None)
-    return found if found != b"BZ" or head[4:10] in _BZIP2_BLOCKS else None  # text may begin with BZ as well
-
-
-def is_text(head: bytes) -> bool:
-    """Whether bytes are all printable ASCII, tabs or line ends."""
-    return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
+    highest: int
 
 
 def check_file(path: Path) -> None:
@@ -121,8 +83,7 @@ def read_ids(path: Path, dtype: str, vocabulary: int) -> Ids:
             f"{path} has {size - skipped} bytes; {dtype} takes a positive multiple of {item}. Check dtype and file."
         )
     tokens: Tokens = np.asarray(np.memmap(path, dtype=DTYPES[dtype], mode="r", offset=skipped))
-    highest = _check_ids(path, tokens, dtype, vocabulary)
-    return Ids(tokens, _notes(path, tokens, highest, vocabulary))
+    return Ids(tokens, _check_ids(path, tokens, dtype, vocabulary))
 
 
 def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
@@ -135,8 +96,9 @@ def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
 
 
 def _check_head(path: Path, head: bytes, dtype: str) -> None:
-    if magic := magic_of(head):
-        what, remedy = MAGIC[magic]
+    found = MAGIC[magic] if (magic := magic_of(head)) else other_format(path, head)
+    if found:
+        what, remedy = found
         raise ValueError(f"{path} is {what}, not bare token ids: {remedy}.")
     if dtype != "uint8" and len(head) >= 64 and is_text(head):
         raise ValueError(f"{path} is text ({head[:20]!r}...), not token ids: write text:PATH, or give the file of ids.")
@@ -249,89 +211,3 @@ def _otherwise(path: Path, tokens: Tokens, vocabulary: int) -> str:
     if signed.min() < 0 and signed.max() < vocabulary:
         return f" (as int32 it is {int(signed.min())}: take out what masks or pads)"
     return ""
-
-
-# --- what a reader should know ---
-
-
-def _notes(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[str]:
-    if len(tokens) < 16 * _FEW:
-        return []
-    found, sample = [], np.asarray(tokens[:_SAMPLE])
-    if 256 < vocabulary <= len(tokens) and highest < vocabulary // 2:
-        bytes_ = ": they look like bytes" if highest < 256 else ""
-        found.append(f"{path}: the highest of {len(tokens)} ids is {highest}, of a vocabulary of {vocabulary}{bytes_}.")
-    if sample.dtype.itemsize == 2 and _swapped(sample):
-        found.append(
-            f"{path}: low bytes of the ids vary less than high ones, as in a big-endian file. If it is one, write it "
-            "anew: numpy.fromfile(path, '>u2').astype('<u2').tofile('ids.bin')."
-        )
-    if half := _halves(sample):
-        wider = 2 * sample.dtype.itemsize
-        found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
-    if period := _period(sample):
-        found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
-    if (tail := _tail(tokens)) > max(_FEW, len(tokens) // 100):
-        found.append(
-            f"{path}: the last {tail} of {len(tokens)} ids are all {tokens[-1]}: was the file filled to its end?"
-        )
-    return found
-
-
-def _halves(sample: Tokens) -> str:
-    """In words, where every second id is small and the others are not."""
-    first, second = sample[0::2], sample[1::2]
-    for small, large in ((first, second), (second, first)):
-        if small.max() <= _HIGH_HALF and np.median(large) > 256:
-            return f"every second id is at most {small.max()}, and the others are not"
-    return ""
-
-
-def _swapped(sample: Tokens) -> bool:
-    low, high = sample.view(np.uint8).reshape(-1, 2).T
-    return _entropy(low) + _ENTROPY_APART < _entropy(high)
-
-
-def _entropy(values: Tokens) -> float:
-    """Bits per value."""
-    part = np.bincount(values, minlength=256) / len(values)
-    part = part[part > 0]
-    return float(-(part * np.log2(part)).sum())
-
-
-def _period(sample: Tokens) -> int:
-    """The shortest period below a quarter of the sample that it repeats with, or 0."""
-    start = sample[:64].tobytes()
-    data, item = sample.tobytes(), sample.dtype.itemsize
-    at = data.find(start, item)
-    while 0 < at < len(data) // 4:
-        if at % item == 0 and data[at:] == data[:-at]:
-            return at // item
-        at = data.find(start, at + 1)
-    return 0
-
-
-def _tail(tokens: Tokens) -> int:
-    """How many ids at the end are equal."""
-    size = 0
-    for start in range(len(tokens), 0, -CHUNK):
-        chunk = tokens[max(start - CHUNK, 0) : start]
-        other = np.flatnonzero(chunk != tokens[-1])
-        if len(other):
-            return size + len(chunk) - 1 - int(other[-1])
-        size += len(chunk)
-    return size
-
-
-def check_apart(train: Tokens, validation: Tokens) -> None:
-    """Raise ValueError where the validation tokens are the training ones, or their beginning or end."""
-    n = len(validation)
-    if n < _FEW or n > len(train):
-        return
-    for where, part in (("beginning", train[:n]), ("end", train[len(train) - n :])):
-        if all(np.array_equal(a, b) for (_, a), (_, b) in zip(chunks(part), chunks(validation), strict=True)):
-            what = "all" if n == len(train) else f"the {where}"
-            raise ValueError(
-                f"the {n} validation tokens are {what} of the training tokens: give a file that is not trained on, or "
-                "none, to hold out the last tenth."
-            )

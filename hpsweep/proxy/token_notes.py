@@ -1,0 +1,213 @@
+"""What is odd about the ids of a file: what a reader should know, and what is trained on though it is held out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from hpsweep.proxy.token_file import CHUNK, Tokens, chunks
+
+_SAMPLE = 2**20  # tokens of which the bytes are counted
+_FEW = 256  # fewer tokens than that say nothing of how they were stored
+_HIGH_HALF = 16  # the most that the high half of an id is, of a vocabulary of a million
+_ENTROPY_APART = 1.0  # bits by which the low byte of an id is the poorer one only if the bytes are swapped
+
+_APART = 0.1  # part of bytes that differ between places of a wider id, beyond chance
+_ALIKE = 0.03  # part of them that may differ between places of narrower ids
+_RANDOM = 7.5  # bits per byte from which nothing tells bytes apart
+_CONTROL = 0.01  # part of bytes that are neither text nor blanks, below which they are text
+_OF_TEXT = np.array([byte in b"\t\n\r" or byte >= 32 for byte in range(256)])
+_NEGATIVE = 256  # the highest ids of a type, which are -256 to -1 of a signed one
+
+_WINDOWS, _WINDOW = 16, 64  # held-out windows that are sought, and their tokens
+_VARIED = 16  # tokens of a window that differ: others stand anywhere
+
+
+def notes_of(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[str]:
+    """What is odd about the ids of a file, the highest of which is given, a sentence each."""
+    if len(tokens) < 16 * _FEW:
+        return []
+    found, sample = [], np.asarray(tokens[:_SAMPLE])
+    if 256 < vocabulary <= len(tokens) and highest < vocabulary // 2:
+        bytes_ = ": they look like bytes" if highest < 256 else ""
+        found.append(f"{path}: the highest of {len(tokens)} ids is {highest}, of a vocabulary of {vocabulary}{bytes_}.")
+    if sample.dtype.itemsize == 2 and _swapped(sample):
+        found.append(
+            f"{path}: low bytes of the ids vary less than high ones, as in a big-endian file. If it is one, write it "
+            "anew: numpy.fromfile(path, '>u2').astype('<u2').tofile('ids.bin')."
+        )
+    if width := _other_width(sample):
+        found.append(f"{path}: {width}.")
+    if negative := _negative(tokens, highest):
+        found.append(f"{path}: {negative}.")
+    if half := _halves(sample):
+        wider = 2 * sample.dtype.itemsize
+        found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
+    if period := _period(sample):
+        found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
+    if (tail := _tail(tokens)) > max(_FEW, len(tokens) // 100):
+        found.append(
+            f"{path}: the last {tail} of {len(tokens)} ids are all {tokens[-1]}: was the file filled to its end?"
+        )
+    return found
+
+
+def _halves(sample: Tokens) -> str:
+    """In words, where every second id is small and the others are not."""
+    first, second = sample[0::2], sample[1::2]
+    for small, large in ((first, second), (second, first)):
+        if small.max() <= _HIGH_HALF and np.median(large) > 256:
+            return f"every second id is at most {small.max()}, and the others are not"
+    return ""
+
+
+def _other_width(sample: Tokens) -> str:
+    """In words, where bytes are distributed as those of narrower or wider ids are.
+
+    By their places modulo 4: bytes of one distribution are no halves of ids, and those of several are no ids of a byte.
+    """
+    item = sample.dtype.itemsize
+    places = sample[: len(sample) // 4 * 4].view(np.uint8).reshape(-1, 4).T
+    counts = np.array([np.bincount(place, minlength=256) for place in places]) / places.shape[1]
+    noise = math.sqrt(256 / places.shape[1])
+
+    def apart(first: int, second: int) -> float:
+        return float(np.abs(counts[first] - counts[second]).sum() / 2)
+
+    if item == 1:
+        if 1 - counts[:, _OF_TEXT].sum(axis=1).mean() < _CONTROL:
+            return ""  # text in columns has bytes of its own at even places
+        wider = 4 if max(apart(0, 2), apart(1, 3)) > _APART + noise else 2
+        if wider == 2 and max(apart(0, 1), apart(2, 3)) <= _APART + noise:
+            return ""
+        return (
+            f"bytes at every {'fourth' if wider == 4 else 'second'} place are others than those between, as in a file "
+            f"of ids of {wider} bytes. If it is one, state dtype=uint{8 * wider}"
+        )
+    pairs = ((0, 1), (2, 3)) if item == 2 else ((0, 2), (1, 3))
+    alike = all(apart(*pair) < _ALIKE + noise / 2 for pair in pairs)
+    if not alike or max(_entropy(place) for place in places) > _RANDOM or (item == 4 and counts[3, 0] == 1):
+        return ""
+    return (
+        f"the halves of the ids are distributed alike, as in a file of ids of {item // 2} byte{'s' * (item > 2)}. If "
+        f"it is one, state dtype=uint{4 * item}"
+    )
+
+
+def _negative(tokens: Tokens, highest: int) -> str:
+    """In words, where the highest ids are negative ones of a signed type, as masks and padding are."""
+    item = tokens.dtype.itemsize
+    beyond = 256**item
+    if item == 1 or highest < beyond - _NEGATIVE:
+        return ""
+    below, times = 0, 0
+    for _, chunk in chunks(tokens):
+        high = chunk >= beyond - _NEGATIVE
+        times += int(np.count_nonzero(chunk == highest))
+        below = max(below, int(chunk[~high].max(initial=0)))
+    if below >= beyond - 4 * _NEGATIVE:
+        return ""
+    return (
+        f"{times} of {len(tokens)} ids are {highest}, and all below {beyond - _NEGATIVE} are at most {below}: as int"
+        f"{8 * item} it is {highest - beyond}. If it masks or pads, take it out"
+    )
+
+
+def _swapped(sample: Tokens) -> bool:
+    low, high = sample.view(np.uint8).reshape(-1, 2).T
+    return _entropy(low) + _ENTROPY_APART < _entropy(high)
+
+
+def _entropy(values: Tokens) -> float:
+    """Bits per value."""
+    part = np.bincount(values, minlength=256) / len(values)
+    part = part[part > 0]
+    return float(-(part * np.log2(part)).sum())
+
+
+def _period(sample: Tokens) -> int:
+    """The shortest period below a quarter of the sample that it repeats with, or 0."""
+    start = sample[:64].tobytes()
+    data, item = sample.tobytes(), sample.dtype.itemsize
+    at = data.find(start, item)
+    while 0 < at < len(data) // 4:
+        if at % item == 0 and data[at:] == data[:-at]:
+            return at // item
+        at = data.find(start, at + 1)
+    return 0
+
+
+def _tail(tokens: Tokens) -> int:
+    """How many ids at the end are equal."""
+    size = 0
+    for start in range(len(tokens), 0, -CHUNK):
+        chunk = tokens[max(start - CHUNK, 0) : start]
+        other = np.flatnonzero(chunk != tokens[-1])
+        if len(other):
+            return size + len(chunk) - 1 - int(other[-1])
+        size += len(chunk)
+    return size
+
+
+# --- what is trained on, and held out as well ---
+
+
+def check_apart(train: Tokens, validation: Tokens) -> list[str]:
+    """The notes of `copied`. Raises ValueError where all validation tokens stand in the training tokens in a row."""
+    n = len(validation)
+    if n < _FEW or n > len(train):
+        return []
+    for where, start in (("the beginning", 0), ("the end", len(train) - n)):
+        if _stands_at(train, validation, start):
+            raise _trained_on(n, "all" if n == len(train) else where)
+    found = _found(train, validation)
+    for at, start in found.items():
+        if 0 <= start - at <= len(train) - n and _stands_at(train, validation, start - at):
+            raise _trained_on(n, f"a part, from position {start - at} on,")
+    return _copied(found)
+
+
+def copied(train: Tokens, validation: Tokens) -> list[str]:
+    """What a reader should know of held-out windows that stand in the training tokens too."""
+    return _copied(_found(train, validation)) if len(validation) >= _FEW else []
+
+
+def _copied(found: dict[int, int]) -> list[str]:
+    if len(found) < _WINDOWS // 2:
+        return []
+    return [
+        f"{len(found)} of {_WINDOWS} windows of {_WINDOW} held-out tokens, evenly spread, are in the training tokens "
+        "as well: remove copies."
+    ]
+
+
+def _trained_on(n: int, what: str) -> ValueError:
+    return ValueError(
+        f"the {n} validation tokens are {what} of the training tokens: give a file that is not trained on, or none, to "
+        "hold out the last tenth."
+    )
+
+
+def _stands_at(train: Tokens, validation: Tokens, start: int) -> bool:
+    part = train[start : start + len(validation)]
+    return all(np.array_equal(a, b) for (_, a), (_, b) in zip(chunks(part), chunks(validation), strict=True))
+
+
+def _found(train: Tokens, validation: Tokens) -> dict[int, int]:
+    """Position of held-out windows -> where each stands in the training tokens, of those that do."""
+    item = train.dtype.itemsize
+    spread = np.linspace(0, len(validation) - _WINDOW, _WINDOWS).astype(int)
+    sought = {int(at): validation[at : at + _WINDOW] for at in spread}
+    windows = {at: window.tobytes() for at, window in sought.items() if len(np.unique(window)) >= _VARIED}
+    found: dict[int, int] = {}
+    for start, chunk in chunks(train):
+        data = train[start : start + len(chunk) + _WINDOW - 1].tobytes()
+        for at in windows.keys() - found.keys():
+            place = data.find(windows[at])
+            while place % item and place >= 0:
+                place = data.find(windows[at], place + 1)
+            if place >= 0:
+                found[at] = start + place // item
+    return found

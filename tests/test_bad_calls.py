@@ -1,0 +1,80 @@
+"""Functions that read and write files, and those of laws, say in one line what is wrong with an argument."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import hpsweep as hp
+from hpsweep.analysis.card import check_whole
+from hpsweep.analysis.card_text import hyperparameters
+from hpsweep.proxy.data import load_dataset
+from tests.test_bad_arguments import said
+from tests.test_prepare import law_table
+
+CARD = hp.Card.read(Path(__file__).parents[1] / "results/reference/lr_by_density/card.json")
+
+
+@pytest.mark.parametrize("given", [None, 3, 2.5, ["card.json"]], ids=repr)
+@pytest.mark.parametrize(
+    "call",
+    [
+        hp.Card.read,
+        hp.Law.read,
+        CARD.write,
+        lambda given: hp.plan_from_card(given, None, base=None),
+        hp.unit_of,
+        hp.load,
+        hp.load_curves,
+    ],
+)
+def test_what_is_no_path_card_or_table_is_refused(call: Callable[[Any], Any], given: Any) -> None:
+    assert "give" in said(call, given)
+
+
+@pytest.mark.parametrize("given", [None, 3])
+def test_what_is_no_source_is_refused(given: Any) -> None:
+    assert "a source is text" in said(load_dataset, given)
+
+
+def test_curves_of_what_is_no_results_folder_are_refused(tmp_path: Path) -> None:
+    assert "does not exist" in said(hp.load_curves, tmp_path / "absent")
+    assert "is no results folder" in said(hp.load_curves, tmp_path)
+    for function in (hp.load, hp.load_curves):
+        assert "cannot be a folder" in said(function, "x" * 5000)
+
+
+def test_more_resamples_than_memory_holds_are_refused() -> None:
+    assert "at most 1000000" in said(hp.fit_law, law_table(), resamples=10**12)
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "wanted"),
+    [
+        (lambda table: table.iloc[:0], {}, "the table has no rows"),
+        (lambda table: table, {"tuned": "lr"}, "tuned is 'lr'; give a list of columns"),
+        (lambda table: table, {"tokens": "params"}, "column 'params' is named for two things"),
+        (lambda table: table.assign(loss=table["loss"].where(table.index > 0, -1.0)), {}, "in row 0; it must be"),
+    ],
+)
+def test_a_table_that_is_no_law_s_is_refused(change: Any, named: dict[str, Any], wanted: str) -> None:
+    given = {"loss": "loss", "params": "params", "tokens": "tokens", **named}
+    assert wanted in said(hp.fit_law, change(law_table()), **given)
+
+
+def test_a_card_whose_interval_is_out_of_order_is_refused() -> None:
+    optimum = CARD.optimum | {"low": CARD.optimum["high"], "high": CARD.optimum["low"]}
+    assert "out of order" in said(check_whole, dataclasses.replace(CARD, optimum=optimum))
+
+
+def test_open_bounds_are_no_text() -> None:
+    optimum = CARD.optimum | {"low": None, "high": None}
+    table = hyperparameters(dataclasses.replace(CARD, optimum=optimum))
+    assert table["low"].dtype == table["high"].dtype == float
+    assert isinstance(table, pd.DataFrame)
+    assert table["low"].isna().all()

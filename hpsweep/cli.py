@@ -72,7 +72,10 @@ def _status_of(arguments: argparse.Namespace, out: Visible) -> int:
         status = VERBS[arguments.verb](arguments) or 0
         sys.stdout.flush()
     except UnicodeEncodeError as error:
-        say(f"the locale's encoding {error.encoding} has no {error.object!r}; set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
+        way = "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+        if error.encoding.replace("-", "") == "utf8":
+            way = "it is a path with bytes that are no text: rename it"
+        say(f"the encoding {error.encoding} has no {error.object!r}; {way}.")
         return 2
     except ValueError as error:
         if not _is_ours(error):

@@ -116,8 +116,10 @@ def check_version(
 
 
 def check_replaceable(path: str | Path, *, name: str, version: int, what: str) -> None:
-    """Raise ValueError where writing would destroy what a newer hpsweep wrote, or what is no file at all."""
+    """Raise ValueError where writing would destroy what a newer hpsweep wrote, or what is no file; or that is impossible."""
     if not os.path.lexists(path):
+        if not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"{path} cannot be written: {Path(path).parent} does not exist; make that folder before.")
         return
     if not Path(path).is_file():
         raise ValueError(f"{path} is no regular file; give the name of a file with --out.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from torch import nn
 
 import hpsweep as hp
 from hpsweep.analysis.card import check_whole
@@ -35,6 +36,30 @@ CARD = hp.Card.read(Path(__file__).parents[1] / "results/reference/lr_by_density
 )
 def test_what_is_no_path_card_or_table_is_refused(call: Callable[[Any], Any], given: Any) -> None:
     assert "give" in said(call, given)
+
+
+def test_a_card_is_not_written_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert "does not exist; make that folder" in said(CARD.write, tmp_path / "absent" / "card.json")
+
+
+@pytest.mark.parametrize("given", [None, 3, "model"])
+def test_what_is_no_module_is_refused(given: Any) -> None:
+    plan, _ = planned()
+    assert "give the torch.nn.Module" in said(lambda: plan.init_(given, init_std=0.1, seed=0))
+
+
+@pytest.mark.parametrize("leave", [3, None, [3], [None]])
+def test_what_is_no_pattern_of_tensors_is_refused(leave: Any) -> None:
+    plan, model = planned()
+    assert "give patterns of tensors' names" in said(lambda: plan.init_(model, init_std=0.1, seed=0, leave=leave))
+
+
+def planned() -> tuple[hp.Plan, nn.Module]:
+    def net(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, width), nn.Linear(width, width), nn.Linear(width, 2))
+
+    model = net(8)
+    return hp.parametrize(model, "mup", base=lambda: net(4)), model
 
 
 @pytest.mark.parametrize("given", [None, 3])

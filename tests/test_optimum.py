@@ -367,11 +367,12 @@ def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> 
     assert (ok["log2_high"] - ok["log2_low"]).median() < 1.5
 
 
+@pytest.mark.slow
 def test_deep_noise_is_seldom_given_an_optimum_and_then_a_wide_interval() -> None:
-    # what is called ok there is selected by luck: of 1800 groups of two or three seeds 187, whose intervals cover .91
-    table = optima(simulated(400, points="octaves", seeds=2, noise=0.05), by=["group"], resamples=100)
+    # what is called ok there is selected by luck: of 1200 groups of two seeds 71, whose intervals cover .86
+    table = optima(simulated(1200, points="octaves", seeds=2, noise=0.05), by=["group"], resamples=100)
     ok = table[table["status"] == "ok"]
-    assert 0 < len(ok) < 0.2 * len(table)
+    assert 0 < len(ok) < 0.1 * len(table)
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.8
     assert (ok["log2_high"] - ok["log2_low"]).median() > 2
 

@@ -171,7 +171,7 @@ def _single(row: Any, along: str, unit: str) -> str:
     ends = [value_of(along, end) for end in (row.first, row.last)]
     way = f", from {along} {ends[0]} to {ends[1]}" if row.n_ok > 1 else ""
     if not np.isfinite([row.low, row.high]).all():
-        return f"{_amount(row)}, {unit}{way}"
+        return f"{between(row.low, row.high)} {unit} (forced by minima at the ends of grids){way}"
     noise = ", noise assumed" * (row.interval == "assumed")
     return f"{signed(row.drift)} {unit}, 95 % interval {between(row.low, row.high)}{noise}{way}"
 

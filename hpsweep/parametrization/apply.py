@@ -87,12 +87,12 @@ def local(tensor: Any) -> Tensor:
 def init_(plan: Plan, model: nn.Module, *, init_std: float, seed: int, leave: str | Iterable[str] = ()) -> None:
     """See Plan.init_."""
     Trial(steps=1, init_std=init_std, seed=seed)  # raises for values out of range
+    named = parameters(plan, model)
     padding = {
         id(module.weight): module.padding_idx
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None
     }
-    named = parameters(plan, model)
     left = match([leave] if isinstance(leave, str) else leave, tensor_uses(model), "leave")
     stays = {name for name, tensor in plan.tensors.items() if tensor.kind == "keep" or name in left}
     _check_trainable(named, stays)

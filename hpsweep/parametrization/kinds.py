@@ -338,7 +338,11 @@ def match(
 
     Raises ValueError for a pattern that matches nothing, and for two that give one tensor different values.
     """
+    if not isinstance(patterns, Mapping | Iterable):
+        raise ValueError(f"{word} is {patterns!r}; give patterns of tensors' names, such as ['*.A_log'].")
     table = patterns if isinstance(patterns, Mapping) else dict.fromkeys(patterns)
+    if odd := [pattern for pattern in table if not isinstance(pattern, str)]:
+        raise ValueError(f"{word} has {odd[0]!r}; give patterns of tensors' names, such as '*.A_log'.")
     result: dict[str, Value | None] = {}
     names = [use.name for places in uses for use in places]
     for pattern, value in table.items():

@@ -116,7 +116,7 @@ def check_version(
 
 
 def check_replaceable(path: str | Path, *, name: str, version: int, what: str) -> None:
-    """Raise ValueError where writing would destroy what a newer hpsweep wrote, or what is no file; or that is impossible."""
+    """Raise ValueError where writing is impossible, or would destroy what a newer hpsweep wrote or what is no file."""
     if not os.path.lexists(path):
         if not Path(path).absolute().parent.is_dir():
             raise ValueError(f"{path} cannot be written: {Path(path).parent} does not exist; make that folder before.")

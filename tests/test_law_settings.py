@@ -261,3 +261,10 @@ def test_the_step_law_runs_are_seventeen_cells() -> None:
     assert found.notes[0].startswith("1911 rows are a sweep of lr and bs: ")
     lowest = table.groupby(["params", "tokens"])["loss"].min()
     assert sorted(found.table["loss"]) == pytest.approx(sorted(lowest))
+
+
+def test_a_column_that_says_what_came_out_is_no_kind_of_run() -> None:
+    table = cells.made(TRUTH)
+    told = table.assign(edge=[row % 3 == 0 for row in range(len(table))], converged="yes")
+    told.loc[::4, "converged"] = "no"
+    pd.testing.assert_frame_equal(cells_in(told).table, cells_in(table).table)

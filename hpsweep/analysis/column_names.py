@@ -36,6 +36,7 @@ OUTCOMES = frozenset(
         ),
         *("train_time", "training_time", "total_time", "throughput", "tokens_per_second", "mfu"),
         *("memory", "peak_memory", "max_memory"),
+        *("edge", "diverged", "converged"),
     }
 )
 """Names of columns, in lower case, that hold what came out, if they hold numbers."""

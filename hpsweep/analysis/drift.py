@@ -3,9 +3,14 @@
 Stability is a claim with a bound, not the absence of evidence: an interval that reaches beyond the bound proves
 neither. A minimum at the end of a grid is no point of the line; it can only prove that the optimum moved.
 
-Measured on simulated paths of 3 to 5 scales (`python -m benchmarks.drift --cases 100 --resamples 300`; octaves and half
-octaves, 2 and 3 seeds, noise .003 and .01): the interval covers .93 to 1.00 of the true drifts; a drift of .35 was
-never called stable, none of 0 or .15 said to move in more than 1 % of the paths.
+Optima scatter about a line by more than their intervals say, and a few of them cannot tell by how much: SCATTER is what
+is assumed beside what they say.
+
+Measured on simulated paths of 2 to 5 scales, an octave apart (`python -m benchmarks.drift --cases 40 --resamples 200`;
+octaves and half octaves, 2 and 3 seeds, noise .001 to .01): the interval covers .95 to 1.00 of the true drifts, with a
+scatter of .15 octave too. A drift of .35 was never called stable, none of 0 or .15 said to move. A path without a drift
+is called stable where it has five scales and noise .003 (.90 to 1.00), and hardly with three of them an octave apart:
+the further apart, or the more, the better.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.cells import cells_of
-from hpsweep.analysis.column_names import HYPERPARAMETERS, SEEDS, is_label, is_outcome, words_of
+from hpsweep.analysis.column_names import HYPERPARAMETERS, OUTCOMES, SEEDS, is_label, is_outcome, words_of
 
 CORPORA = frozenset(
     {"data", "dataset", "datasets", "corpus", "corpora", "mixture", "domain", "domains", "language", "languages",
@@ -218,7 +218,9 @@ def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str
 
 def _is_kind(column: pd.Series[Any], name: object) -> bool:
     """Whether a column is text, or true and false, whose values come back: a kind of run, and not the name of one."""
-    if is_label(name) or words_of(name) & SEEDS or column.nunique(dropna=False) > max(2, len(column) // 2):
+    if is_label(name) or str(name).lower() in OUTCOMES or words_of(name) & SEEDS:
+        return False
+    if column.nunique(dropna=False) > max(2, len(column) // 2):
         return False
     return pd.api.types.is_bool_dtype(column) or _is_text(column)
 

@@ -162,9 +162,10 @@ def optima(tables: Tables) -> Section | None:
         if row["why"]:
             whys.append((place({name: row[name] for name in by}), typeset(row["why"])))
     text = (
-        "The vertex of a parabola in log2 through the mean losses around the minimum. The interval comes from "
-        "resampled noise, and the choice of the window is in it. ok: an optimum. edge: the minimum lies at the end of "
-        "the values tried, which is only a bound. flat: the losses do not say where it is. none: too few finite losses."
+        "The minimum of a curve in log2, which may be steeper on one side, through the mean losses around the lowest. "
+        "The interval holds every place that the noise and an unknown asymmetry leave possible. ok: an optimum. edge: "
+        "the minimum lies at the end of the values tried, which is only a bound. flat: the losses do not say where it "
+        "is. none: too few finite losses."
     )
     caption = f"Best {word(tables.over)} of every group"
     note = rest_of(found, "hpsweep optimum")

@@ -91,7 +91,10 @@ def derive(
         compared = _Compared.of(model, base, delta, plain_base=not refused)
         every = list(compared.uses.values())
         said: Mapping[str, Kind] = kinds or {}
-        given = _Given(match(said, every, "kinds"), match(fan_in_axis or {}, every, "fan_in_axis"))
+        try:
+            given = _Given(match(said, every, "kinds"), match(fan_in_axis or {}, every, "fan_in_axis"))
+        except ValueError as error:  # of computed weights the names to be given are those of plain ones
+            raise ValueError("\nBesides, ".join(text for text in (refused, str(error)) if text)) from None
         decided, questions = _settled(compared, given)
         derived = {name: _derived(name, compared, decided) for name in compared.trained if name in decided.beginnings}
         ends = "" if partial else missing_end(decided.chosen, decided.guesses)

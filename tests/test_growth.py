@@ -158,7 +158,7 @@ def test_status_opens_every_file_once(tmp_path: Path, monkeypatch: pytest.Monkey
     store.write_meta(tmp_path, sweep.to_dict())
     opened = []
     real = pq.ParquetFile
-    monkeypatch.setattr(pq, "ParquetFile", lambda path: opened.append(path) or real(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(pq, "ParquetFile", lambda path, **how: opened.append(path) or real(path, **how))  # type: ignore[func-returns-value]
     assert main(["status", str(tmp_path)]) == 0
     assert len(opened) == len(rows) // 4 + 1  # and one more to see that there are any
 

@@ -354,11 +354,11 @@ def test_the_held_out_scale_is_predicted_by_a_law_of_the_rest(noisy: Law) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"params": 0.0}, "column 'params' is 0 in row 0 .*must be positive"),
+        ({"params": 0.0}, "column 'params' is 0 in row 0.*must be positive"),
         ({"params": -5.0}, "column 'params' is -5 in row 0"),
         ({"tokens": 0.0}, "column 'tokens' is 0 in row 0"),
         ({"tokens": np.inf}, "column 'tokens' is inf in row 0"),
-        ({"sparsity": 1.0}, r"column 'sparsity' is 1 in row 0 .*must be in \[0, 1\)"),
+        ({"sparsity": 1.0}, r"column 'sparsity' is 1 in row 0.*must be in \[0, 1\)"),
         ({"sparsity": -0.1}, "column 'sparsity' is -0.1 in row 0"),
         ({"sparsity": np.nan}, "column 'sparsity' is nan in row 0"),
         ({"loss": 0.0}, "column 'loss' is 0 in row 0"),

@@ -279,7 +279,8 @@ def test_a_size_is_kept_and_one_that_is_too_small_is_refused_before_anything_is_
 
 
 def test_a_matrix_whose_numbers_have_no_room_in_their_cells_is_refused() -> None:
-    matrix = hp.regret_matrix(sweep(1, 3, 3))
+    runs = hp.load(Path(__file__).parents[1] / "results/reference/lr_by_width_and_density")
+    matrix = hp.regret_matrix(runs, resamples=20)
     plot_layout.check_room(regret_figure(matrix), "regret_lr")
     plot_layout.check_room(regret_figure(matrix, size=(10.0, 7.0)), "regret_lr")
     with pytest.raises(ValueError, match=r"4 x 3 inches are too small for regret_lr: the .*matrix.* has no room"):

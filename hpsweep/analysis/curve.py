@@ -83,14 +83,19 @@ def read_cell(cells: Cells, index: int) -> Reading:
 
 
 def read_own(group: Group) -> Reading:
-    """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none."""
+    """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none or a bound.
+
+    Beside a cliff, where that fit may lie below what was ever reached, it is read as any other setting's is.
+    """
     cells, row = group.cells, group.row
     if not cells.finite.any():
         return _unknown(cells, "no run ended well here")
     lowest = read_cell(cells, int(np.nanargmin(cells.adjusted)))
     if row["status"] != "ok":
         return lowest
-    assert group.weights is not None
+    if group.weights is None:
+        own = read(cells, row["log2_opt"])
+        return own if own.loss <= lowest.loss else lowest
     return Reading(row["opt"], row["loss_opt"], "fitted", "", group.weights)
 
 

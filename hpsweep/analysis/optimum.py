@@ -107,7 +107,7 @@ class Group:
     row: dict[str, Any]
     cells: Cells
     noise: Noise
-    weights: Floats | None = None  # of the cell means whose sum is loss_opt, where the status is ok
+    weights: Floats | None = None  # of the cell means whose sum is loss_opt; None without an optimum, or beside a cliff
 
 
 def fit_groups(
@@ -181,7 +181,8 @@ def _fit(
         return {**row, **_edge(cells, centre, side, found, over)}, None
     if why := _why_flat(cells, centre, found, row["refused"]):
         return {**row, "curvature": found.curvature, "interval": None, "status": "flat", "why": why}, None
-    return {**row, **_interior(cells, found, noise)}, found.weights
+    beside_cliff = (found.window.below, found.window.above) != (None, None)
+    return {**row, **_interior(cells, found, noise)}, None if beside_cliff else found.weights
 
 
 def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:

@@ -242,7 +242,7 @@ def outside(figure: Figure) -> list[str]:
 
 def _crowded(ax: Axes) -> list[str]:
     """The numbers of a matrix that reach into the cells beside them, and the names below that run into each other."""
-    numbers = [text for text in ax.texts if text.get_gid() == IN_CELL]
+    numbers = [text for text in ax.texts if text.get_label() == IN_CELL]
     names = ax.get_xticklabels()
     if not numbers or not names:
         return []

@@ -125,7 +125,7 @@ def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], norm: PowerNorm, size: 
             "fontweight": "bold" if sure else "normal",
             "fontsize": size,
         }
-        ax.text(x, y, text, ha="center", va="center", gid=layout.IN_CELL, **look)
+        ax.text(x, y, text, ha="center", va="center", label=layout.IN_CELL, **look)
 
 
 def thousandths(regret: float) -> str:

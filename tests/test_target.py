@@ -321,8 +321,8 @@ PROXY = Trial(width=16, depth=1, head_size=8, context=16, batch=8, steps=20, eva
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with learning rates at the proxy's and the target's size, and the card between them."""
     folder = tmp_path_factory.mktemp("results") / "swept"
-    for place in (PROXY, PROXY.replace(width=32, density=1 / 2)):
-        outcome = train([place.replace(lr=2.0**k, seed=seed) for k in range(-9, -2) for seed in (1, 2)])
+    for place, off in ((PROXY, 0.0), (PROXY.replace(width=32, density=1 / 2), 0.5)):  # none at the card's, a bound
+        outcome = train([place.replace(lr=2.0 ** (k + off), seed=seed) for k in range(-9, -2) for seed in (0, 1)])
         store.append(folder, outcome.rows, outcome.curves)
     transfer(store.load(folder), Target(width=32, density=1 / 2, tokens=2560)).write(folder / "card.json")
     return folder

@@ -38,8 +38,8 @@ LR = [2.0**k for k in range(-11, -3)]
 
 
 def figures_of(runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """All that hpsweep plot draws."""
-    yield from plots.figures(runs)
+    """All that hpsweep plot draws with --all."""
+    yield from plots.figures(runs, whole=True)
     try:
         yield from regret_of(runs, over_of(runs, None))
     except ValueError:  # several durations, one place: not every sweep has regrets

@@ -91,7 +91,7 @@ CARD = table(
         parameters=_COUNT, embedding_parameters=_COUNT, hidden_parameters=_COUNT, hidden_nonzeros=_COUNT
     ),
     evidence=table(
-        {"never_tuned": mapping(number())},  # cards of before have none
+        {"never_tuned": mapping(number(0))},  # cards of before have none
         trial_ids=rows(text),
         seeds=_COUNT,
         data_hash=text,

@@ -71,6 +71,7 @@ CURVES: dict[str, Callable[[Floats], Floats]] = {
     "flat": np.zeros_like,
     **{f"asymmetric {ratio:g}": asymmetric(ratio) for ratio in RATIOS},
     "kinked 2": _kinked(2.0),
+    "kinked 2.5": _kinked(2.5),
 }
 """What the loss does around the optimum. The cubic of "steep right", .13 of its square, is the median of real runs."""
 

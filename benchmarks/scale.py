@@ -33,10 +33,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hpsweep import cli, store
 from hpsweep.analysis.optimum import optima
@@ -139,13 +139,12 @@ def _of_shape(trial: Trial) -> dict[str, Any]:
 
 def write(table: pa.Table, folder: Path, each: int) -> None:
     """Store the rows as parts of `each` rows, without waiting for the disk at every one."""
-    (folder / "runs").mkdir(parents=True)
 
     def part(start: int) -> None:
         name = hashlib.sha256(str(start).encode()).hexdigest()[:16]
-        pq.write_table(table.slice(start, each), folder / "runs" / f"part-{name}.parquet", compression="zstd")
+        store.write_part([table.slice(start, each)], store.RUNS, folder / "runs" / f"part-{name}.parquet")
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with mock.patch.object(os, "fsync"), ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(part, range(0, table.num_rows, each)))
 
 

@@ -36,7 +36,8 @@ def load_experiment(name: str) -> Sweep:
         path = EXPERIMENTS / f"{name}.py"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.py"))) or "none"
-        raise ValueError(f"no experiment {name!r}: {path} does not exist. In {EXPERIMENTS}/: {known}.")
+        state = "is no regular file" if os.path.lexists(path) else "does not exist"
+        raise ValueError(f"no experiment {name!r}: {path} {state}. In {EXPERIMENTS}/: {known}.")
     try:
         found = runpy.run_path(str(path), run_name="hpsweep.experiment")
     except SyntaxError as error:  # of bytes that are no text it has neither file nor line

@@ -19,6 +19,7 @@ import json
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -260,13 +261,14 @@ def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             stored = file.schema_arrow
             _check_version(path, stored)
-            has_checksums = _check_written(file)
-            if len(set(stored.names)) < len(stored.names):
-                twice = next(name for name in stored.names if stored.names.count(name) > 1)
-                return f"it has several columns {twice}"
-            more = [name for name in stored.names if name not in schema.names and not _INDEX.fullmatch(name)]
-            names = [*(name for name in schema.names if name in stored.names), *(more if others else ())]
-            table = _aligned(file.read(names), schema)
+            has_checksums = _check_written(file.metadata, stored)
+            there = Counter(stored.names)
+            if there.total() > len(there):
+                return f"it has several columns {there.most_common(1)[0][0]}"
+            own = dict.fromkeys(schema.names)
+            more = [name for name in there if name not in own and not _INDEX.fullmatch(name)] if others else []
+            names = [*(name for name in own if name in there), *more]
+            table = _aligned(file.read(names, use_threads=file.metadata.num_rows > _BATCH), schema)
         if schema is RUNS and not has_checksums:
             check_ids(table)
         return table
@@ -285,16 +287,16 @@ def _part(path: Path, schema: pa.Schema, others: bool) -> pa.Table | str:
         return str(error).splitlines()[0]
 
 
-def _check_written(file: pq.ParquetFile) -> bool:
+def _check_written(file: pq.FileMetaData, schema: pa.Schema) -> bool:
     """Whether the pages have checksums.
 
     Raises ArrowInvalid where such a file has other columns or rows than were written.
     """
-    stated = file.metadata.metadata or {}
+    stated = file.metadata or {}
     if _COLUMNS not in stated:
         return False
-    rows = str(file.metadata.num_rows).encode()
-    if stated[_COLUMNS] != _hash_of_columns(file.schema_arrow) or stated.get(_ROWS) != rows:
+    rows = str(file.num_rows).encode()
+    if stated[_COLUMNS] != _hash_of_columns(schema) or stated.get(_ROWS) != rows:
         raise pa.ArrowInvalid("damaged: its columns or rows are not those that were written")
     return True
 
@@ -407,13 +409,14 @@ def append(
     digest = hashlib.sha256(content.encode()).hexdigest()
     name = f"part-{digest[:16]}.parquet"
     if curves and len(curves["trial_id"]):
-        _write([pa.table(dict(curves), schema=CURVES)], CURVES, Path(folder) / "curves" / name)
+        write_part([pa.table(dict(curves), schema=CURVES)], CURVES, Path(folder) / "curves" / name)
     path = Path(folder) / "runs" / name
-    _write([pa.Table.from_pylist([dict(row) for row in rows], schema=RUNS)], RUNS, path)
+    write_part([pa.Table.from_pylist([dict(row) for row in rows], schema=RUNS)], RUNS, path)
     return path
 
 
-def _write(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+def write_part(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write one file of runs or curves, with checksums, in one step: whole on the disk, or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         replacing(path) as temporary,
@@ -481,9 +484,9 @@ def _join(
     joined = folder / f"part-{name[:16]}.parquet"
     if schema is RUNS:  # the columns of others stay
         [whole] = arranged(tables())
-        _write([whole], whole.schema.with_metadata(RUNS.metadata), joined)
+        write_part([whole], whole.schema.with_metadata(RUNS.metadata), joined)
     else:
-        _write(arranged(tables()), schema, joined)
+        write_part(arranged(tables()), schema, joined)
     rows: int = pq.read_metadata(joined).num_rows
     for path in parts:
         path.unlink()
@@ -559,9 +562,9 @@ def check_folder(folder: str | Path, name: str, *, writes: bool = True) -> None:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:
         raise ValueError(f"{folder} cannot be a folder ({error.strerror}); give another with --results.") from None
-    for path in (existing, folder / "runs", folder / "curves"):
+    for path in (folder, existing, folder / "runs", folder / "curves"):
         if os.path.lexists(path) and not path.is_dir():
-            kind = "a file" if path.is_file() else "no folder"
+            kind = "a file" if path.is_file() else "a link to nothing" if path.is_symlink() else "no folder"
             raise ValueError(f"{path} is {kind}; results need a folder. Give another one with --results.")
         if writes and path.exists() and not os.access(path, os.W_OK | os.X_OK):
             raise ValueError(f"{path} cannot be written; give another folder with --results, or change its mode.")

@@ -769,7 +769,9 @@ def test_an_experiment_without_sweep_or_of_no_known_name_is_refused(
     assert "there is no SWEEP" in refused(capsys, verb, "other")
     err = refused(capsys, verb, "nothing")
     assert "In experiments/: fake, other." in err
-    assert "no experiment 'gone/x.py'" in refused(capsys, verb, "gone/x.py")
+    assert "no experiment 'gone/x.py': gone/x.py does not exist." in refused(capsys, verb, "gone/x.py")
+    os.mkfifo(there / "pipe.py")  # nobody ever writes to it
+    assert "no experiment 'pipe.py': pipe.py is no regular file." in refused(capsys, verb, "pipe.py")
 
 
 @pytest.mark.parametrize(
@@ -803,6 +805,10 @@ def test_results_that_cannot_be_used_are_refused(
 ) -> None:
     (there / "file").touch()
     assert "file is a file; results need a folder" in refused(capsys, verb, "fake", "--results", "file")
+    (there / "results").mkdir()
+    (there / "results" / "fake").symlink_to("gone")
+    assert "results/fake is a link to nothing; results need a folder" in refused(capsys, verb, "fake")
+    (there / "results" / "fake").unlink()
     meta = there / "results" / "fake" / "meta.json"
     meta.parent.mkdir(parents=True)
     meta.write_text("{")

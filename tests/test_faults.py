@@ -157,7 +157,7 @@ def mount(*words: str) -> None:
 def test_a_folder_that_is_moved_while_it_is_joined_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_all(tmp_path)
     folder, place = tmp_path / "results" / "fake", tmp_path / "elsewhere"
-    write = store._write
+    write = store.write_part
 
     def moved(*arguments: Any) -> None:
         if folder.exists():

@@ -91,7 +91,7 @@ def test_a_refinement_is_planned_twice_per_ensemble_at_most(tmp_path: Path, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [4, None])
-def test_a_sweep_of_four_times_as_many_trials_is_planned_in_about_four_times_the_time(size: int | None) -> None:
+def test_a_sweep_of_sixteen_times_as_many_trials_is_planned_in_about_sixteen_times_the_time(size: int | None) -> None:
     def seconds(trials: int) -> float:
         gc.collect()  # of what other tests left
         begin = time.process_time()
@@ -100,8 +100,8 @@ def test_a_sweep_of_four_times_as_many_trials_is_planned_in_about_four_times_the
         assert sum(map(len, arrange(missing, size, 2, Cost(DATA)))) == trials
         return time.process_time() - begin
 
-    few, many = (min(seconds(trials) for _ in range(4)) for trials in (6000, 24000))
-    assert many / few < 6.5  # 16 if anything took the square of the trials
+    few, many = (min(seconds(trials) for _ in range(4)) for trials in (1500, 24000))
+    assert many / few < 64  # 256 if anything took the square of the trials
 
 
 @pytest.fixture(scope="module")

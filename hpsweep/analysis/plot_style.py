@@ -71,8 +71,8 @@ def ordered(column: str, values: Iterable[float]) -> dict[float, Look]:
 
 
 def value_label(column: str, value: Any) -> str:
-    """1/16 for a density that is one over a whole number; any other value in its shortest form."""
-    if column == "density" and 0 < value < 1:
+    """1/16 for a density that is one over a whole number below a million; any other value in its shortest form."""
+    if column == "density" and 1e-6 < value < 1:
         inverse = 1 / value
         if abs(inverse - round(inverse)) < 1e-6 * inverse:
             return f"1/{round(inverse)}"

@@ -28,7 +28,7 @@ endif
 # As many tests at a time, each with one thread: more wait for each other most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help install sweep test test-kernels check notebooks notebooks-check bench clean
+.PHONY: help install sweep test test-slow test-kernels check notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made, and the variables
@@ -63,24 +63,28 @@ sweep: install  ## run an experiment, then its optima, figures, card and report
 	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME); fi
 	$(BIN)/hpsweep report $(RESULTS)/$(NAME)
 
-test: install  ## run the tests
-	$(PYTEST) $(PYTEST_ARGS)
+test: install  ## run the tests, in about ten minutes
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-# What is fitted has other last digits under other matrix kernels, and the tests hold under each. Haswell's are those of
-# every processor with AVX2 and no AVX-512, whose `make test` has run them.
-KERNELS ?= $(if $(shell grep -s avx2 /proc/cpuinfo | grep -v avx512f),,Haswell) Sandybridge
+test-slow: install  ## run the long forms of some tests, which `make test` leaves out
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+# What is fitted has other last digits under other matrix kernels, and the tests hold under each. `make test` has run
+# this processor's own: Haswell's where it has AVX2 and no AVX-512. The native engine is tested as lesser processors too.
+ONLY_AVX2 := $(shell grep -s avx2 /proc/cpuinfo | grep -vm1 avx512f)
+KERNELS ?= $(if $(ONLY_AVX2),Sandybridge,Haswell)
+NATIVE_TARGETS ?= $(if $(ONLY_AVX2),,AVX2) SSE2
 KERNEL_TESTS ?= tests/test_export.py tests/test_along.py tests/test_optimum.py tests/test_drift.py tests/test_curve.py \
   tests/test_surface.py tests/test_sensitivity.py tests/test_card_regret.py tests/test_regret_matrix.py
-NATIVE_TARGETS ?= AVX2 SSE2
 
 test-kernels: install  ## run the tests of what is fitted, and of the native engine, as on other x86 processors
 	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"
 	@test "$$(uname -m)" != x86_64 || for kernel in $(KERNELS); do \
 	  echo "$$kernel:"; OPENBLAS_CORETYPE=$$kernel ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-	  $(PYTEST) $(PYTEST_ARGS) -m "not slow" $(KERNEL_TESTS) || exit 1; done
+	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) $(KERNEL_TESTS) || exit 1; done
 	@test "$$(uname -m)" != x86_64 || for target in $(NATIVE_TARGETS); do \
 	  echo "the native engine as $$target:"; HPSWEEP_TEST_TARGET=$$target \
-	  $(PYTEST) $(PYTEST_ARGS) -m "not slow" tests/test_native.py || exit 1; done
+	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) tests/test_native.py || exit 1; done
 
 check: install  ## format and lint (ruff), types (mypy strict), import contracts
 	$(BIN)/ruff format --check .

@@ -184,7 +184,6 @@ def test_a_worker_imports_only_what_it_uses(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import torch"])
 def test_torch_has_one_thread_in_a_cpu_worker_whenever_it_is_imported(first: str) -> None:
     code = f"{first}\nfrom hpsweep.sweep.worker import prepare\nprepare({ENGINES['auto']!r}, 'cpu')\n"

@@ -281,7 +281,13 @@ def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"width": 128}, {"width": 96, "context": 300, "batch": 3}, {"context": 33, "batch": 5, "depth": 4}]
+    "change",
+    [
+        {},
+        {"width": 96, "context": 300, "batch": 3},
+        pytest.param({"width": 128}, marks=pytest.mark.slow),
+        pytest.param({"context": 33, "batch": 5, "depth": 4}, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_with_one_thread_a_trial_alone_and_among_others_is_the_same_bit_for_bit(change: Any, precision: Any) -> None:

@@ -383,7 +383,6 @@ def test_on_ray_the_plan_hears_of_parts_before_the_result_and_of_the_time(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_on_ray_a_killed_worker_and_a_bad_trial_cost_no_other_trial(tmp_path: Path, cluster: str) -> None:
     sweep = fake.experiment(tmp_path)
     bad = sweep.trials[0].trial_id
@@ -404,7 +403,6 @@ def test_on_ray_a_killed_worker_and_a_bad_trial_cost_no_other_trial(tmp_path: Pa
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_on_ray_a_killed_or_interrupted_driver_resumes_with_what_is_missing(tmp_path: Path, cluster: str) -> None:
     sweep = fake.experiment(tmp_path)
     for number in (signal.SIGKILL, signal.SIGINT, None):
@@ -424,9 +422,12 @@ def test_on_ray_a_killed_or_interrupted_driver_resumes_with_what_is_missing(tmp_
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("part", "said"), [("_Mailbox", "the Ray cluster was lost"), ("gcs_server", "does not answer")]
+    ("part", "said"),
+    [
+        ("_Mailbox", "the Ray cluster was lost"),
+        pytest.param("gcs_server", "does not answer", marks=pytest.mark.slow),
+    ],
 )
 def test_a_ray_cluster_that_dies_costs_what_was_running_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, said: str
@@ -458,7 +459,6 @@ def test_a_ray_cluster_that_dies_costs_what_was_running_and_says_so(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_on_ray_two_workers_share_a_gpu(tmp_path: Path, cluster: str) -> None:
     fake.experiment(tmp_path, grid={"lr": [2.0**k for k in range(-12, -4)]})
     fake.order(tmp_path, seconds=0, together=8)
@@ -481,7 +481,6 @@ SWEEP = Sweep(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_sweep_that_is_really_trained_gives_the_same_rows_on_ray(tmp_path: Path, cluster: str) -> None:
     (tmp_path / "small.py").write_text(SMALL)
     for address, size in (("local", "8"), (cluster, "3")):

@@ -195,7 +195,6 @@ def test_the_torch_file_gives_a_module_the_cards_numbers(scheme: Scheme, tmp_pat
     assert hpsweep.plan_from_card(card, model, base=lambda: module_of(card, 128), kinds=NAMES) == plan
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["sp", "supar"])
 def test_the_torch_file_trains_the_reference_gpt_to_the_losses_of_hpsweep(scheme: Scheme, tmp_path: Path) -> None:
     card = made(scheme, dataclasses.replace(TARGET, vocabulary=256, depth=1, tokens=1920), embedding_lr_mult=4.0)

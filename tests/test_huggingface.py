@@ -203,7 +203,6 @@ def run(path: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_the_exported_script_trains_saves_and_resumes_to_the_same_model(tmp_path: Path) -> None:
     path = script(tmp_path)
     said = run(path, "--out", str(tmp_path / "whole"))

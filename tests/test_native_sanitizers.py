@@ -16,8 +16,6 @@ import pytest
 
 from hpsweep.proxy.native import build
 
-pytestmark = pytest.mark.slow
-
 ADDRESS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 THREAD = "-O1 -g -fsanitize=thread"
 
@@ -74,11 +72,12 @@ use("emulated tiles", pytest.MonkeyPatch())
 """
 
 
-@pytest.mark.parametrize("target", ["emulated", "SSE2 or baseline"])
+@pytest.mark.parametrize("target", ["emulated", pytest.param("SSE2 or baseline", marks=pytest.mark.slow)])
 def test_functions_keep_to_their_arrays_and_to_defined_behaviour(target: str) -> None:
     _passes(ADDRESS, ASAN, ["tests/test_native_pieces.py"], target)
 
 
+@pytest.mark.slow
 def test_training_keeps_to_its_arrays_and_to_defined_behaviour() -> None:
     chosen = "(lesser or gradients_in_bfloat16) and (emulated or SSE2 or baseline)"
     _passes(ADDRESS, ASAN, ["tests/test_native.py"], chosen)
@@ -98,6 +97,7 @@ with ThreadPoolExecutor(2) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [("LESSER['masked']", "LESSER['sparse']"), ("HALF['masked']", "HALF['awkward']")])
 def test_two_threads_that_train_share_nothing(trials: tuple[str, str]) -> None:
     made = ", ".join(f"NativeTrial({trial}, data)" for trial in trials)
@@ -105,6 +105,7 @@ def test_two_threads_that_train_share_nothing(trials: tuple[str, str]) -> None:
     assert status == 0, output[-4000:]
 
 
+@pytest.mark.slow
 def test_the_thread_sanitizer_sees_two_threads_that_train_one_trial() -> None:
     one = "[NativeTrial(LESSER['dense'], data)] * 2"
     status, output = _under(THREAD, TSAN, ["-c", MADE + BY_TWO_THREADS.replace("TRAININGS", one)])

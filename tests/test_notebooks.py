@@ -48,9 +48,18 @@ OWN = {"transfer": "lr_by_width_and_density", "optimum_stability": "lr_by_densit
 """What each reads when nothing is said, which make notebooks-check executes."""
 
 
-@pytest.mark.slow
+FEW = ("lr_by_width", "narrow_dense", "scaling_law")
+"""The folders of the short form: with cards, of one width, and without a path."""
+
+
 @pytest.mark.parametrize(
-    ("name", "folder"), [(name, folder) for name in OWN for folder in FOLDERS if folder != OWN[name]]
+    ("name", "folder"),
+    [
+        pytest.param(name, folder, marks=() if folder in FEW else pytest.mark.slow)
+        for name in OWN
+        for folder in FOLDERS
+        if folder != OWN[name]
+    ],
 )
 def test_a_notebook_runs_on_every_published_folder(name: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = said_by(name, folder, monkeypatch)

@@ -114,7 +114,6 @@ def test_pruned_weights_take_no_part_in_the_norm_of_the_gradient() -> None:
     assert float(nn.utils.clip_grad_norm_(model.parameters(), 1.0)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_pruned_weights_are_zero_under_compile_and_it_trains_alike() -> None:
     builder = pytest.importorskip("torch._inductor.cpp_builder")

@@ -16,8 +16,6 @@ from tests import processes
 from tests.test_plan_masks import loss, sparse_toy
 from tests.two_processes import PARTS, STEPS, batch
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:

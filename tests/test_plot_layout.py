@@ -80,7 +80,13 @@ def faults(figure: Figure) -> list[str]:
 # --- what is published ---
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+DRAWN = ("lr_by_density", "lr_by_init_std", "warmup")
+"""The folders of the short form: a pair of axes, a surface, other fields."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in DRAWN else pytest.mark.slow) for name in FOLDERS]
+)
 def test_no_artist_leaves_a_figure_of_the_published_runs(name: str) -> None:
     runs = store.load(REFERENCE / name)
     if name == "scaling_law":  # 80 figures of one kind: a size of each
@@ -131,7 +137,9 @@ SHAPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [pytest.param(shape, marks=pytest.mark.slow if i % 3 else ()) for i, shape in enumerate(SHAPES)], ids=str
+)
 def test_nothing_is_cut_in_a_sweep_of_any_shape(shape: Any) -> None:
     schemes, values, seeds, lines, status = shape
     runs = sweep(schemes, values, seeds, lines, status)

@@ -362,7 +362,6 @@ def a_notebook(path: Path, *sources: str) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_a_notebook_that_fails_is_named_with_its_cell_and_check_writes_nothing(tmp_path: Path) -> None:
     paths = [a_notebook(tmp_path / "right.ipynb", "1"), a_notebook(tmp_path / "wrong.ipynb", "1", "1 / 0", "2")]
     before = [path.read_bytes() for path in paths]
@@ -374,7 +373,6 @@ def test_a_notebook_that_fails_is_named_with_its_cell_and_check_writes_nothing(t
     assert [path.read_bytes() for path in paths] == before
 
 
-@pytest.mark.slow
 def test_an_executed_notebook_holds_its_outputs_and_nothing_of_the_run_that_made_them(tmp_path: Path) -> None:
     path = a_notebook(tmp_path / "right.ipynb", "print(6 * 7, object())")
     assert run_notebooks(path).returncode == 0

@@ -88,7 +88,6 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before_t
     assert "has this run already (ok)" in said[-1]
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_same_masks_and_losses_and_go_on_to_the_same_losses(
     tmp_path: Path, uninterrupted: list[float]
 ) -> None:

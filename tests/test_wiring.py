@@ -504,7 +504,6 @@ def test_hooks_are_replaced_and_not_piled_up_when_a_plan_follows_another() -> No
     torch.testing.assert_close(model(IDS), by_hand(model, IDS))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_the_multipliers_are_in_force_under_compile() -> None:
     builder = pytest.importorskip("torch._inductor.cpp_builder")

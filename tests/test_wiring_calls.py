@@ -177,7 +177,6 @@ def test_a_norm_that_is_called_by_keywords_is_seen() -> None:
     assert {row.how for row in plan.wire_(model, IDS).rows} == {"as it was"}
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("way", ["module", "in place"])
 def test_what_is_compiled_within_a_model_is_seen_as_it_is_written(way: str) -> None:

@@ -16,7 +16,7 @@ from hpsweep import store
 from hpsweep.cli_arguments import number
 from hpsweep.cli_output import say
 from hpsweep.english import are, counted
-from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
+from hpsweep.spec import BEFORE, Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.progress import Groups
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def stored_sweep(folder: str) -> Sweep | None:
     try:
         target = Target(**meta["target"]) if meta["target"] else None
         refine = Refine(**meta["refine"]) if meta.get("refine") else None
-        return Sweep(**{**meta, "base": Trial(**meta["base"]), "refine": refine, "target": target})
+        return Sweep(**{**meta, "base": Trial(**{**BEFORE, **meta["base"]}), "refine": refine, "target": target})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
 

@@ -39,7 +39,7 @@ from hpsweep.schema import CURVES as CURVES
 from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
 from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
-from hpsweep.spec import Trial
+from hpsweep.spec import BEFORE, RESOLVED
 from hpsweep.text import shown
 from hpsweep.trial_ids import check_ids
 
@@ -108,7 +108,7 @@ def as_loaded(runs: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError for a value that is none of its column's type, and for a column of the trial that is not there.
     """
-    names = (*Trial(steps=1).resolved, "trial_id", "status", "val_loss", "data_hash")
+    names = (*(name for name in RESOLVED if name not in BEFORE), "trial_id", "status", "val_loss", "data_hash")
     if lacking := [name for name in names if name not in runs]:
         raise ValueError(f"the runs have no column {lacking[0]!r}; give those of hp.load('results/NAME'), all columns.")
     try:
@@ -323,22 +323,18 @@ def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the schema's columns, absent ones null, types cast, and then others. ArrowInvalid if not ours.
 
     As pandas and others write them are cast: dictionaries, large strings, floats that were integers before a null came
-    in, times of another unit or zone, or as text.
+    in, times of another unit or zone, or as text. A field of the trial that the record did not have yet when the rows
+    were made has the value that stands for that time.
     """
     for name in ("trial_id", "status" if "status" in schema.names else "step"):
         if name not in table.column_names or table[name].null_count:
             raise pa.ArrowInvalid(f"not written by hpsweep: {name} is missing")
     if not _is_text(table.schema.field("trial_id").type):
         raise pa.ArrowInvalid("not written by hpsweep: trial_id is no text")
-    if table.schema.equals(schema):
+    if table.schema.equals(schema) and not any(table[name].null_count for name in BEFORE if name in schema.names):
         aligned = table
     else:
-        columns = [
-            _cast(table[field.name], field)
-            if field.name in table.column_names
-            else pa.nulls(table.num_rows, field.type)
-            for field in schema
-        ]
+        columns = [_column(table, field) for field in schema]
         aligned = pa.table(columns, schema=schema)
         for name in table.column_names:
             if name not in schema.names:
@@ -346,6 +342,15 @@ def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if "status" in schema.names and (odd := set(aligned["status"].unique().to_pylist()) - {*DONE, "failed"}):
         raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
     return aligned
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """The column of that name and type; null where there is none, or the value of before the field was added."""
+    rows, before = table.num_rows, pa.scalar(BEFORE.get(field.name), field.type)
+    if field.name not in table.column_names:
+        return pa.repeat(before, rows)
+    column = _cast(table[field.name], field)
+    return column.fill_null(before) if before.is_valid else column
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -18,12 +18,14 @@ from hpsweep.analysis.optimum import Group
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
 from hpsweep.records import check_path, check_replaceable, check_version, read_record
-from hpsweep.spec import TUNED, Scheme, Target, Trial, kept
+from hpsweep.spec import BEFORE, TUNED, Scheme, Target, Trial, kept
 from hpsweep.store import one_data_hash, replacing
 from hpsweep.text import shown
 
-CARD_VERSION = 2
+CARD_VERSION = 3
 """Raised when a field of the card changes its meaning or is added."""
+OLDEST = 2
+"""The first version that is still read. What it lacks is filled with what the trials of its time were trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +87,26 @@ class Card:
             path, refusal="is no card", remedy="give the file of a card, as Card.write or transfer writes it"
         )
         check_version(
-            values, path, name="schema_version", version=CARD_VERSION, what="card", anew="make it anew from the runs"
-        )
+            values, path, name="schema_version", version=CARD_VERSION, what="card", anew="make it anew from the runs",
+            oldest=OLDEST,
+        )  # fmt: skip
         names = {f.name for f in dataclasses.fields(cls)}
         if set(values) != names:
             odd = ", ".join(shown(name).strip("'") for name in sorted(set(values) ^ names))
             raise ValueError(f"{path} is no card of version {CARD_VERSION}: missing or unknown {odd}. Make it anew.")
-        card = cls(**values)
+        card = cls(**_of_now(values))
         check_whole(card, path)
         return card
+
+
+def _of_now(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a card that may be of an earlier version, as this one has them."""
+    base, proxy = values["base"], values["proxy"]
+    if isinstance(base, Mapping):
+        base = {**{name: value for name, value in BEFORE.items() if name in TUNED}, **base}
+    if isinstance(proxy, Mapping):
+        proxy = {"base_head_size": BEFORE["base_head_size"], **proxy}
+    return {**values, "base": base, "proxy": proxy, "schema_version": CARD_VERSION}
 
 
 def check_whole(card: Card, path: str | Path = "") -> None:
@@ -134,7 +147,7 @@ def make_card(
     """The card's fields; `vocabulary` is the proxy's and the target's."""
     shape = ("width", "density", "depth", "head_size", "context", "tied")
     duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens, "data": base.data}
-    base_shape = {"base_width": base.base_width, "base_density": base.base_density}
+    base_shape = {n: getattr(base, n) for n in ("base_width", "base_density", "base_head_size")}
     row = _plain(tuned.row)
     ends = [row["low"], row["high"]] if along["carried"] == "constant" else [along["low"], along["high"]]
     carried = row["opt"] if along["carried"] == "constant" else along["value"]

@@ -147,7 +147,7 @@ def _equal(column: pd.Series[Any], wanted: Any) -> npt.NDArray[np.bool_]:
 def _wanted(card: Card) -> dict[str, Any]:
     """Column -> value that runs of the card's target have: all but the hyperparameters, the seed and the precision."""
     wanted = {name: card.target[name] for name in ("depth", "head_size", "context", "tied", "vocabulary")}
-    wanted |= {name: card.proxy[name] for name in ("base_width", "base_density", "batch")}
+    wanted |= {name: card.proxy[name] for name in ("base_width", "base_density", "base_head_size", "batch")}
     if card.target["tokens"]:
         wanted["steps"] = math.ceil(card.target["tokens"] / (card.proxy["batch"] * card.target["context"]))
     wanted |= {name: value for name, value in card.optimizer.items() if name not in ("name", *TUNED)}

@@ -30,7 +30,7 @@ def card_trial(card: Card, **given: Any) -> Trial:
         "scheme": card.scheme,
         **{n: card.target[n] for n in ("width", "density", "depth", "head_size", "context", "tied")},
         **{n: card.base[n] for n in TUNED},
-        **{n: card.proxy[n] for n in ("base_width", "base_density", "data", "batch")},
+        **{n: card.proxy[n] for n in ("base_width", "base_density", "base_head_size", "data", "batch")},
         **{n: card.optimizer[n] for n in ("weight_decay_rule", "beta1", "beta2", "eps", "clip")},
         **{n: card.schedule[n] for n in ("warmup_fraction", "final_lr_fraction")},
         "seed": card.mask["seed"],

@@ -29,6 +29,8 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
     """
     if not isinstance(card, Card):
         raise ValueError(f"card is {shown(card)}; give a card, such as hp.Card.read('card.json').")
+    if card.proxy["base_head_size"] == 1:  # tuned with the published scale of attention
+        options = {"base_head_size": 1, **options}
     plan = parametrize(
         model,
         card.scheme,
@@ -37,6 +39,7 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
         base_density=card.proxy["base_density"],
         seed=card.mask["seed"],
         alpha_input=card.alpha_input,
+        alpha_attention=card.base["alpha_attention"],
         alpha_output=card.alpha_output,
         embedding_lr_mult=card.embedding_lr_mult,
         weight_decay_rule=card.optimizer["weight_decay_rule"],

@@ -61,8 +61,7 @@ def attentions(make: Any, width: int, heads: int, base: tuple[int, int], **optio
         model, "supar", base=lambda: make(*base), delta=lambda: make(2 * base[0], base[1]), **options
     )
     plan.init_(model, init_std=0.3, seed=0)
-    return [row for row in plan.wire_(model, IDS, queries="*.qkv" if options.get("queries") else ()).rows
-            if row.kind == "attention"]  # fmt: skip
+    return [row for row in plan.wire_(model, IDS).rows if row.kind == "attention"]
 
 
 @pytest.mark.parametrize("make", [gpt2, llama, Own])

@@ -81,7 +81,7 @@ test-kernels: install  ## run the tests of what is fitted, and of the native eng
 	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"
 	@test "$$(uname -m)" != x86_64 || for kernel in $(KERNELS); do \
 	  echo "$$kernel:"; OPENBLAS_CORETYPE=$$kernel ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) $(KERNEL_TESTS) || exit 1; done
+	  $(PYTEST) -m "not slow and not coverage" $(PYTEST_ARGS) $(KERNEL_TESTS) || exit 1; done
 	@test "$$(uname -m)" != x86_64 || for target in $(NATIVE_TARGETS); do \
 	  echo "the native engine as $$target:"; HPSWEEP_TEST_TARGET=$$target \
 	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) tests/test_native.py || exit 1; done

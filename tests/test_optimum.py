@@ -133,6 +133,7 @@ def test_a_seed_that_ran_at_some_values_only_does_not_tilt_the_curve() -> None:
     assert optima(partial)["log2_opt"].item() == pytest.approx(-7.2)
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 @pytest.mark.parametrize(("seeds", "noise"), [(2, 0.003), (3, 0.003), (5, 0.01)])
 def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
@@ -148,6 +149,7 @@ def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
     assert abs(fitted["log2_opt"].mean()) < (0.15 if noise > 0.005 and points == "octaves" else 0.1)
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("cliff", [1.0, 1.3, 1.7])
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 def test_a_cliff_that_only_a_wide_window_would_reach_moves_no_optimum(points: str, cliff: float) -> None:
@@ -166,6 +168,7 @@ def test_a_cliff_with_two_calm_cells_before_it_makes_no_optimum_below_every_loss
     assert row["status"] == "flat" or row["loss_opt"] > 1.98
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("noise", [0.003, 0.01])
 def test_values_further_apart_than_an_octave_leave_much_of_what_lies_between_them_open(noise: float) -> None:
     table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
@@ -175,6 +178,7 @@ def test_values_further_apart_than_an_octave_leave_much_of_what_lies_between_the
     assert (ok["log2_high"] - ok["log2_low"]).median() > 1.2
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves", "1-2-5-10", "1-5-10"])
 @pytest.mark.parametrize(("curve", "seeds"), [("symmetric", 3), ("asymmetric 2", 10), ("asymmetric 2.5", 3)])
 def test_the_interval_covers_the_optimum_of_a_lopsided_basin_on_even_and_uneven_grids(
@@ -187,6 +191,7 @@ def test_the_interval_covers_the_optimum_of_a_lopsided_basin_on_even_and_uneven_
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92  # nominal .95, standard error .03
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["1-2-5-10", "1-5-10"])
 @pytest.mark.parametrize("cliff", [0.3, 1.0])
 def test_a_cliff_is_seen_on_uneven_grids_too(points: str, cliff: float) -> None:
@@ -197,6 +202,7 @@ def test_a_cliff_is_seen_on_uneven_grids_too(points: str, cliff: float) -> None:
     assert ok["loss_opt"].min() > 1.95  # the true minimum is 2
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("setting", [{"slope": 0.004}, {"tail": 3.0}], ids=["slopes", "heavy tails"])
 def test_the_interval_covers_where_seeds_disagree_or_some_runs_fail_badly(setting: dict[str, float]) -> None:
     table = optima(simulated(60, points="half octaves", seeds=3, noise=0.003, **setting), by=["group"], resamples=50)
@@ -242,6 +248,7 @@ def test_a_minimum_that_is_too_often_at_the_end_is_a_bound() -> None:
     assert "minimum near 2^-4, not to be told from the highest lr 2^-3: extend" in row["why"]
 
 
+@pytest.mark.coverage
 def test_intervals_shrink_with_seeds_and_grow_with_noise() -> None:
     def width(seeds: int, noise: float) -> float:
         table = optima(simulated(30, points="half octaves", seeds=seeds, noise=noise), by=["group"])
@@ -331,12 +338,14 @@ def test_a_flat_curve_has_no_optimum() -> None:
     assert "train more seeds" in row["why"]
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 def test_noise_without_a_minimum_is_seldom_given_one(points: str) -> None:
     table = optima(simulated(100, points=points, seeds=3, noise=0.01, curve="flat"), by=["group"], resamples=200)
     assert (table["status"] == "ok").mean() <= 0.05
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), pytest.param(5, 0.01, marks=pytest.mark.slow)])
 def test_an_optimum_at_the_end_of_the_grid_or_past_it_is_refused(seeds: int, noise: float) -> None:
     found = []
@@ -358,6 +367,7 @@ def test_losses_that_are_all_the_same_have_no_optimum() -> None:
     assert "all losses are the same" in row["why"]
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["random", "tpe"])
 def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> None:
     table = optima(simulated(60, points=points, seeds=2, noise=0.003), by=["group"], resamples=200)
@@ -367,6 +377,7 @@ def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> 
     assert (ok["log2_high"] - ok["log2_low"]).median() < 1.5
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("groups", [200, pytest.param(1200, marks=pytest.mark.slow)])
 def test_deep_noise_is_seldom_given_an_optimum_and_then_a_wide_interval(groups: int) -> None:
     # what is called ok there is selected by luck: of 1200 groups of two seeds 71, whose intervals cover .86

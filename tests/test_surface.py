@@ -143,6 +143,7 @@ def test_losses_beyond_a_cliff_do_not_move_the_optimum() -> None:
     )
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves", "40 random"])
 def test_intervals_hold_the_optimum_of_asymmetric_surfaces_with_a_cliff(points: str) -> None:
     table = surface(simulated(30, points=points, seeds=3, noise=0.003, seed=5), ["group"], resamples=300)

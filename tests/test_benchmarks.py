@@ -522,7 +522,6 @@ def test_ensemble_and_workers_say_how_much_faster_than_one(monkeypatch: pytest.M
     assert _cells(part.text, "native, float32") == ["100.0 (1.00)", "200.0 (2.00)", "300.0 (3.00)"]
 
 
-@pytest.mark.slow
 def test_the_gpu_part_compares_with_one_masked_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, tuple[Trial, ...]] = {}
 

@@ -121,9 +121,13 @@ def fit_groups(
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
     check_over(over)
+    return fit_prepared(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
+
+
+def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples: int, seed: int) -> list[Group]:
+    """The same of runs that `prepared` has seen, or of some of them."""
     check_resamples(resamples)
     check_seed(seed)
-    runs = prepared(runs, by, over, ignore=ignore)
     found = []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")

@@ -288,8 +288,8 @@ def check_unknown(runs: pd.DataFrame, keys: Sequence[str], free: Sequence[str] =
 
     A fit would average over them without a word. Runs that failed take no part.
     """
-    trained = runs[runs["status"] != "failed"]
-    check_alike(trained, keys, [name for name in unknown(trained) if name not in (*keys, *free)])
+    if names := [name for name in unknown(runs) if name not in (*keys, *free)]:
+        check_alike(runs[runs["status"] != "failed"], keys, names)
 
 
 def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -> None:

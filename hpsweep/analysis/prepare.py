@@ -207,7 +207,7 @@ def _each_once(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str], *, ex
     """
     settings = [name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown(runs)]) if name in runs]
     key = [name for name in settings if name in (*by, *over, "seed") or varies(runs[name])]
-    trained = runs[runs["status"] != "failed"]
+    trained = runs[list(dict.fromkeys([*key, "status", "val_loss"]))][runs["status"] != "failed"]
     several = trained.duplicated(key, keep=False)
     again = trained[several]
     if again.empty:

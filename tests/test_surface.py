@@ -374,3 +374,11 @@ def test_a_field_without_any_effect_is_flat_beside_the_optimum_of_the_other() ->
     row = fitted(made_runs(loss, {"lr": LR, "init_std": STD, "seed": [0, 1]}))
     assert (row["status_lr"], row["status_init_std"]) == ("ok", "flat")
     assert "trade off" not in row["why"]
+
+
+def test_two_fields_that_were_never_varied_together_have_no_joint_optimum() -> None:
+    runs = made_runs(bowl(-7.0, -4.0), {"lr": LR, "init_std": STD})
+    cross = runs[(runs["lr"] == 2.0**-7) | (runs["init_std"] == 2.0**-4)]
+    row = fitted(cross)
+    assert (row["status"], row["status_lr"], row["status_init_std"]) == ("none", "none", "none")
+    assert row["why"] == "the 13 settings with finite losses lie too unevenly around the minimum: train more"

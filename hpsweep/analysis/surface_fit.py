@@ -237,6 +237,8 @@ def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
     """
     weighted = terms * weight[:, None]
     scale = np.linalg.norm(weighted, axis=0)
+    if not scale.all():  # such as the product of two fields that were never varied together
+        return None
     weighted /= scale
     values, vectors = np.linalg.eigh(weighted.T @ weighted)
     if values[0] <= least * least * values[-1]:

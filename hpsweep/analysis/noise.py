@@ -5,6 +5,8 @@ what the other groups of the call say, as PRIOR_DF degrees of freedom, together 
 seeds and by its residuals from a cubic, beyond what any curve lies off one. The others' word is the median over the
 groups with measured noise; if none has any, over all groups' residuals; with fewer than FEWEST of these, ASSUMED_NOISE.
 
+Seeds that all have the very same losses, as of a script that does not use its seed, count as one.
+
 Seeds that disagree about the slope of the curve, as about its optimum, err in all cells together, which the noise per
 cell does not say: their slopes are measured beside it.
 """
@@ -65,16 +67,17 @@ class _Squares(NamedTuple):
 
 def noises(groups: Sequence[Cells]) -> list[Noise]:
     """The noise of every group, in order; only those that cannot measure their own depend on the others."""
-    seeds = [_by_seeds(cells) for cells in groups]
+    copies = [_copies(cells) for cells in groups]
+    seeds = [_NOTHING if count > 1 else _by_seeds(cells) for cells, count in zip(groups, copies, strict=True)]
     lacking = [own.df < MIN_DF for own in seeds]
     residuals = [_by_residuals(cells) if few else _NOTHING for cells, few in zip(groups, lacking, strict=True)]
     variance = _typical([found for found in seeds if found.df >= MIN_DF])
     if not variance and sum(found.df > 0 for found in residuals) >= FEWEST:
         variance = _typical(residuals)
-    prior = _Squares(PRIOR_DF * (variance or ASSUMED_NOISE**2), PRIOR_DF)
+    prior = PRIOR_DF * (variance or ASSUMED_NOISE**2)
     return [
-        _noise(cells, [prior, own, residual] if few else [own], assumed=few)
-        for cells, own, residual, few in zip(groups, seeds, residuals, lacking, strict=True)
+        _noise(cells, [_Squares(count * prior, PRIOR_DF), own, residual] if few else [own], assumed=few)
+        for cells, own, residual, few, count in zip(groups, seeds, residuals, lacking, copies, strict=True)
     ]
 
 
@@ -105,6 +108,7 @@ def t_975(df: float) -> float:
 
 
 _NOTHING = _Squares(0.0, 0)
+_SAME = 1e-20  # (nats/token)^2: rounding
 
 
 def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
@@ -154,6 +158,18 @@ def _by_seeds(cells: Cells) -> _Squares:
     single = cells.runs[cells.runs["cell"].isin(near)]
     _, squares, df = two_way(single, 1 / noise_growth(cells.x, cells.x[centre]))
     return _Squares(squares, df) if df > 0 else _NOTHING
+
+
+@once
+def _copies(cells: Cells) -> float:
+    """By how much the runs of a cell outnumber what they say: their number where all seeds have the very same losses.
+
+    Such seeds changed nothing, as where a script does not use them; unless the losses lie on a curve to the last digit.
+    """
+    seeds, residuals = _by_seeds(cells), _by_residuals(cells)
+    if seeds.df == 0 or seeds.sum > _SAME or residuals.sum <= _SAME:
+        return 1.0
+    return float(cells.n.max())
 
 
 @once

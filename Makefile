@@ -63,7 +63,7 @@ sweep: install  ## run an experiment, then its optima, figures, card and report
 	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME); fi
 	$(BIN)/hpsweep report $(RESULTS)/$(NAME)
 
-test: install  ## run the tests, in about ten minutes
+test: install  ## run the tests: about a quarter of an hour on two cores
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: install  ## run the long forms of some tests, which `make test` leaves out

@@ -162,9 +162,9 @@ def _by_seeds(cells: Cells) -> _Squares:
 
 @once
 def _copies(cells: Cells) -> float:
-    """By how much the runs of a cell outnumber what they say: their number where all seeds have the very same losses.
+    """How many runs of a cell count as one: all of them where every seed has the very same losses, else 1.
 
-    Such seeds changed nothing, as where a script does not use them; unless the losses lie on a curve to the last digit.
+    Losses that also lie on a cubic to the last digit are made by a formula, and are no copies.
     """
     seeds, residuals = _by_seeds(cells), _by_residuals(cells)
     if seeds.df == 0 or seeds.sum > _SAME or residuals.sum <= _SAME:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulator import simulated
+from hpsweep.analysis.cells import cells_of, merged
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import COLUMNS, optima
 from hpsweep.spec import Trial
@@ -173,7 +174,7 @@ def test_a_cliff_with_two_calm_cells_before_it_makes_no_optimum_below_every_loss
 def test_values_further_apart_than_an_octave_leave_much_of_what_lies_between_them_open(noise: float) -> None:
     table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
     ok = table[table["status"] == "ok"]
-    assert len(ok) >= 40
+    assert len(ok) >= (35 if noise > 0.005 else 80)
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.95
     assert (ok["log2_high"] - ok["log2_low"]).median() > 1.2
 
@@ -189,6 +190,16 @@ def test_the_interval_covers_the_optimum_of_a_lopsided_basin_on_even_and_uneven_
     ok = table[table["status"] == "ok"]
     assert len(ok) >= 45
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92  # nominal .95, standard error .03
+
+
+@pytest.mark.coverage
+@pytest.mark.parametrize("points", ["octaves", "half octaves", "quarter octaves", "1-2-5-10"])
+def test_less_noise_does_not_uncover_the_optimum_of_a_kink(points: str) -> None:
+    # a shape that no smooth curve has: with halves that are free by half as much, 39 of 100 on quarter octaves
+    table = optima(simulated(100, points=points, seeds=3, noise=0.001, curve="kinked 2"), by=["group"], resamples=100)
+    ok = table[table["status"] == "ok"]
+    assert len(ok) == 100
+    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.88  # nominal .95, standard error .022
 
 
 @pytest.mark.coverage
@@ -375,6 +386,44 @@ def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> 
     assert len(ok) >= 0.75 * 60  # points with a gap beside the minimum and a cliff behind it are refused
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.9
     assert (ok["log2_high"] - ok["log2_low"]).median() < 1.5
+
+
+def searched(loss: Callable[[Trial], float], count: int, draw: int) -> pd.DataFrame:
+    """Runs of one seed at random learning rates between 2^-11 and 2^-6, with noise .003."""
+    x = np.random.default_rng(draw).uniform(-11, -6, count)
+    return made_runs(loss, {"lr": (2.0**x).tolist()}, noise=0.003, seed=draw)
+
+
+@pytest.mark.parametrize("count", [50, 150, 300])
+def test_a_search_of_many_values_close_by_each_other_has_an_optimum(count: int) -> None:
+    # the lowest median of three runs may lie anywhere in an octave around it: such searches were called flat
+    tables = [optima(searched(bowl(-8.4, 0.03), count, draw), resamples=100) for draw in range(8)]
+    ok = pd.concat(table[table["status"] == "ok"] for table in tables)
+    assert len(ok) >= 7
+    assert ((ok["log2_low"] <= -8.4) & (ok["log2_high"] >= -8.4)).sum() >= len(ok) - 1
+    assert (ok["log2_high"] - ok["log2_low"]).max() < 0.6
+
+
+@pytest.mark.parametrize("loss", [lambda t: 2 - 0.02 * math.log2(t.lr), bowl(-6.0, 0.02)], ids=["line", "bowl"])
+def test_a_search_whose_losses_fall_to_the_last_value_has_no_optimum_between_two_bad_runs(
+    loss: Callable[[Trial], float],
+) -> None:
+    # of many single runs some are so high that they look like a cliff, and what is between two of those like a basin
+    statuses = [optima(searched(loss, 60, draw), resamples=100)["status"].item() for draw in (14, 26, 29, 32)]
+    assert statuses == ["edge"] * 4
+
+
+def test_cells_closer_than_a_grid_has_them_are_merged_and_others_are_not() -> None:
+    x = np.array([-9.0, -8.9, -8.8, -8.7, -8.5, -8.3, -8.0, -6.0])
+    runs = made_runs(bowl(-8.0), {"lr": (2.0**x).tolist(), "seed": [0, 1]}, noise=0.01)
+    cells = cells_of(runs, "lr")
+    fitted, of = merged(cells)
+    assert of.tolist() == [0, 0, 0, 1, 1, 2, 3, 4]
+    assert fitted.n.tolist() == [6, 4, 2, 2, 2]
+    assert fitted.x.tolist() == pytest.approx([-8.9, -8.6, -8.3, -8.0, -6.0])
+    assert fitted.adjusted[1] == pytest.approx(cells.adjusted[[3, 4]].mean())
+    quarter = made_runs(bowl(-8.0), {"lr": [2.0 ** (k / 4) for k in range(-40, -24)]})
+    assert len(merged(cells_of(quarter, "lr"))[0].x) == 16
 
 
 @pytest.mark.coverage

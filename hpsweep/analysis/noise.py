@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from hpsweep.analysis.cells import Cells, Floats, noise_growth, once, two_way
-from hpsweep.analysis.fit import LIMIT, REACHES, centres, misfit_of, window
+from hpsweep.analysis.cells import Cells, Floats, merged, noise_growth, once, two_way
+from hpsweep.analysis.fit import LIMIT, REACHES, centre_of, misfit_of, window
 
 ASSUMED_NOISE = 0.005
 """Standard deviation of one run's loss, nats/token, where nothing measures it."""
@@ -51,6 +52,11 @@ class Noise(NamedTuple):
     def variance(self, n: Floats) -> Floats:
         """Of cell means of n runs, (nats/token)^2, so that LIMIT standard deviations hold 95 %."""
         return np.asarray((self.single * t_975(self.df) / LIMIT) ** 2 / np.maximum(n, 1))
+
+    def of_merged(self, of: npt.NDArray[np.intp], n: Floats) -> Noise:
+        """The same of merged cells: `of` says in which of them each cell is, n how many runs it has."""
+        weight = np.maximum(n, 1)
+        return self._replace(single=np.sqrt(np.bincount(of, weight * self.single**2) / np.bincount(of, weight)))
 
     @property
     def interval(self) -> str:
@@ -116,17 +122,23 @@ def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
         return Noise(np.full(len(cells.x), math.nan), math.inf, assumed)
     df = sum(squares.df for squares in found)
     size = math.sqrt(sum(squares.sum for squares in found) / df)
-    centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    growth = noise_growth(cells.x, cells.x[centre])
+    centre = _centre(cells)
+    growth = noise_growth(cells.x, centre)
     return Noise(size * growth, float(df), assumed, 0.0 if assumed else _slope(cells, centre, size, growth))
 
 
-def _slope(cells: Cells, centre: int, size: float, growth: Floats) -> float:
+def _centre(cells: Cells) -> float:
+    """Where the loss is lowest, octaves."""
+    fitted, _ = merged(cells)
+    return float(fitted.x[centre_of(fitted)])
+
+
+def _slope(cells: Cells, centre: float, size: float, growth: Floats) -> float:
     """As `Noise` has it: how the seeds' slopes within _REACH of the centre vary beyond what their noise explains."""
     runs = cells.runs
-    near = np.abs(cells.x - cells.x[centre])[runs["cell"]] <= _REACH
+    near = np.abs(cells.x - centre)[runs["cell"]] <= _REACH
     cell, seed = runs["cell"].to_numpy()[near], np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
-    weight, x = 1 / growth[cell] ** 2, cells.x[cell] - cells.x[centre]
+    weight, x = 1 / growth[cell] ** 2, cells.x[cell] - centre
     rest = runs["loss"].to_numpy(float)[near] - cells.adjusted[cell]
     total = np.bincount(seed, weight)
     x = x - (np.bincount(seed, weight * x) / total)[seed]
@@ -153,10 +165,10 @@ def _by_seeds(cells: Cells) -> _Squares:
     """What is left of the losses within _REACH octaves of the lowest cell when cells and seeds have had their say."""
     if not cells.finite.any():
         return _NOTHING
-    centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _REACH))
+    centre = _centre(cells)
+    near = np.flatnonzero(cells.finite & (np.abs(cells.x - centre) <= _REACH))
     single = cells.runs[cells.runs["cell"].isin(near)]
-    _, squares, df = two_way(single, 1 / noise_growth(cells.x, cells.x[centre]))
+    _, squares, df = two_way(single, 1 / noise_growth(cells.x, centre))
     return _Squares(squares, df) if df > 0 else _NOTHING
 
 
@@ -180,16 +192,15 @@ def _by_residuals(cells: Cells) -> _Squares:
     """
     if not cells.finite.any():
         return _NOTHING
-    centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    growth = noise_growth(cells.x, cells.x[centre])
-    index = window(cells, centre, _REACH, (ASSUMED_NOISE * growth) ** 2 / np.maximum(cells.n, 1)).fitted
+    fitted, of = merged(cells)
+    centre = _centre(cells)
+    variance = (ASSUMED_NOISE * noise_growth(fitted.x, centre)) ** 2 / np.maximum(fitted.n, 1)
+    index = np.flatnonzero(np.isin(of, window(fitted, centre_of(fitted), _REACH, variance).fitted))
     if len(index) <= 4:
         return _NOTHING
-    above = cells.adjusted[index] - cells.adjusted[index].min()
-    weight = 1 / np.hypot(
-        growth[index] / np.sqrt(cells.n[index]), misfit_of(cells.x[index] - cells.x[centre]) * above / ASSUMED_NOISE
-    )
-    powers = np.vander(cells.x[index] - cells.x[centre], 4) * weight[:, None]
+    x, above = cells.x[index] - centre, cells.adjusted[index] - cells.adjusted[index].min()
+    weight = 1 / np.hypot(noise_growth(x, 0.0) / np.sqrt(cells.n[index]), misfit_of(x) * above / ASSUMED_NOISE)
+    powers = np.vander(x, 4) * weight[:, None]
     target = cells.adjusted[index] * weight
     residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]
     return _Squares(float(residual @ residual), len(index) - 4)

@@ -52,6 +52,7 @@ from hpsweep.analysis.surface_fit import (
     operator,
     window_points,
 )
+from hpsweep.analysis.surface_misfit import Refit, refitted
 from hpsweep.analysis.surface_points import Flags, Points, points_of
 from hpsweep.analysis.surface_shape import ellipse, shape, trades_off
 from hpsweep.english import counted, have
@@ -194,26 +195,24 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         fits += [] if found is None else [_judged(points, found, noise)]
         if found is not None and fits[-1].misfit <= MISFIT and fits[-1].identified.all():
             break
-    fits = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
     if not fits:
         why = f"the {finite.sum()} settings with finite losses lie too unevenly around the minimum: train more"
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
-    chosen = max(fits, key=lambda fit: int(fit.identified.sum()))
-    fit = chosen.found
+    within = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
+    chosen = max(within, key=lambda fit: int(fit.identified.sum()))
+    first = next(fit for fit in fits if fit is chosen or (chosen.identified.all() and fit.identified.all()))
+    refit = refitted(points, losses, centres, first.found, noise)
+    fit = refit.found
     row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": str(fit.window)}
-    first = points.adjusted[None]
-    others = [find(points, first, centres[:1], window, level) for window in _CHOICES[fit.window.degree]]
-    places = np.array([found.places[0] for found in [fit, *others] if found is not None and not found.sides[0].any()])
-    spread = np.cov(places.T, ddof=0) if len(places) > 1 else np.zeros((2, 2))
     basin = shape(points, fit, over, level)
-    verdicts = [_verdict(points, fits, chosen, i, over[i]) for i in (0, 1)]
+    verdicts = [_verdict(points, within, chosen, i, over[i]) for i in (0, 1)]
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = _traded_off(verdicts, basin, over)
     for i, name in enumerate(over):
-        row |= _coordinate(points, i, name, verdicts[i], 2 * math.sqrt(spread[i, i]))
+        row |= _coordinate(points, i, name, verdicts[i], refit)
     row |= basin | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
-        row |= ellipse(fit, chosen.stretch, spread)
+        row |= ellipse(fit, refit.stretch, refit.covariance)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
     row["loss_opt_se"] = math.sqrt(float(np.nanvar(fit.value[1:])) + points.seed_variance)
@@ -410,29 +409,28 @@ def _falls_to(fit: Fit, used: Floats, field: int, side: int, name: str) -> Verdi
     return Verdict("edge", side, why, fit)
 
 
-def _interval(fit: Fit, field: int) -> tuple[float, float]:
+def _interval(found: Found, field: int) -> tuple[float, float]:
     """The central 95 % of the replicates, log2."""
-    low, high = np.nanquantile(fit.found.places[1:, field], [0.025, 0.975])
+    low, high = np.nanquantile(found.places[1:, field], [0.025, 0.975])
     return float(low), float(high)
 
 
 def _reached(fit: Fit, field: int, used: Floats) -> tuple[float, float]:
     """The replicates' interval of a field that is not identified, with the ends that too many of them lie at."""
-    low, high = _interval(fit, field)
+    low, high = _interval(fit.found, field)
     at_low, at_high = fit.at_end[field]
     return (float(used.min()) if at_low else low), (float(used.max()) if at_high else high)
 
 
-def _coordinate(points: Points, field: int, name: str, verdict: Verdict, spread: float) -> dict[str, float | str]:
+def _coordinate(points: Points, field: int, name: str, verdict: Verdict, refit: Refit) -> dict[str, float | str]:
     """The optimum of one field with its interval; a bound's open side is null, and an optimum that is not known."""
-    found = verdict.fit.found
+    found = refit.found if verdict.status == "ok" else verdict.fit.found
     used, place = points.x[found.used, field], float(found.places[0, field])
-    draws = found.places[1:, field]
-    opt = float(np.nanmedian(draws)) if found.sides[0].any() and verdict.status == "ok" else place
-    low, high = _interval(verdict.fit, field)
-    stretch = verdict.fit.stretch
-    low = max(opt - math.hypot(stretch * max(opt - low, 0.0), spread), used.min())
-    high = min(opt + math.hypot(stretch * max(high - opt, 0.0), spread), used.max())
+    opt = float(np.nanmedian(found.places[1:, field])) if found.sides[0].any() and verdict.status == "ok" else place
+    low, high = _interval(found, field)
+    misfit = 1.96 * math.sqrt(refit.covariance[field, field])
+    low = max(opt - math.hypot(refit.stretch * max(opt - low, 0.0), misfit), used.min())
+    high = min(opt + math.hypot(refit.stretch * max(high - opt, 0.0), misfit), used.max())
     if verdict.status == "edge":
         opt = used.max() if verdict.side > 0 else used.min()
         beside = opt - verdict.side * step(points, found.used, field, verdict.side)

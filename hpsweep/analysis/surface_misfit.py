@@ -6,7 +6,7 @@ polynomial by its noise, by MISFIT of its rise, and together with all losses on 
 field, by what `one_sided` says of its rise along that field. To this comes what the polynomial shows itself:
 
     lopsided   |right - left| / (right + left), its rises an octave to the right and to the left of its minimum
-    by         LOPSIDED times that, MOST at most: what all losses on a side lie off together, as a fraction of their rise
+    by         LOPSIDED times that, at most MOST: what all losses on a side lie off together, as fractions of their rise
 
 A basin that bends at once at its minimum, a kink, shows a third of its lopsidedness in a cubic, which shifts instead.
 One without any is left as it is. A quadratic cannot show any: there the skew may be what SKEW says of one field.
@@ -76,7 +76,7 @@ def _shares(z: Floats, bends: Floats) -> Floats:
     """(points, field): how much of the rise of a loss z octaves from the minimum is along either field."""
     along = np.maximum(bends, 1e-3 * max(float(bends.max()), 1e-12)) * z**2
     whole = along.sum(axis=1, keepdims=True)
-    return np.divide(along, whole, out=np.zeros_like(along), where=whole > 0)
+    return np.asarray(np.divide(along, whole, out=np.zeros_like(along), where=whole > 0))
 
 
 def _lopsided(coefficients: Floats, place: Floats, degree: int) -> list[float]:
@@ -90,7 +90,10 @@ def _lopsided(coefficients: Floats, place: Floats, degree: int) -> list[float]:
 
 
 def _moved(found: Found, off: Floats) -> Floats:
-    """Covariance of the minimum by that of the losses, at first order: - bends^-1 slopes; along an end, of one field."""
+    """Covariance of the minimum by that of the losses, at first order; of one field where it lies at an end of the other.
+
+    It moves by - bends^-1 slopes.
+    """
     degree, place = found.window.degree, (found.places[0] - found.centre)[None]
     uu, uv, vv = (float(value[0]) for value in bend(found.coefficients[None], place, degree))
     free = np.flatnonzero(found.sides[0] == 0)
@@ -108,9 +111,8 @@ def _moved(found: Found, off: Floats) -> Floats:
 
 
 def _stretch(points: Points, found: Found, whole: Floats) -> float:
-    left = points.adjusted[found.used] - design(points.x[found.used] - found.centre, found.window.degree) @ (
-        found.coefficients
-    )
+    terms = design(points.x[found.used] - found.centre, found.window.degree)
+    left = points.adjusted[found.used] - terms @ found.coefficients
     df = max(len(left) - len(found.coefficients), 1)
     square = float(left @ np.linalg.solve(whole[np.ix_(found.used, found.used)], left)) / df
     return math.sqrt(square) if square > 1 + 2 * math.sqrt(2 / df) else 1.0

@@ -164,8 +164,12 @@ CASES: list[dict[str, Any]] = [
 
 LOPSIDED: list[dict[str, Any]] = [
     {"points": points, "curve": curve, "noise": noise, "seeds": seeds}
-    for curve, points, (noise, seeds) in itertools.product(
-        SIDES, ("octaves", "half octaves", "narrow", "40 random"), ((0.003, 1), (0.003, 3), (0.001, 2))
+    for curve, (points, noise, seeds) in itertools.product(
+        SIDES,
+        [
+            *itertools.product(("octaves", "half octaves", "narrow"), (0.003,), (1, 3)),
+            *(("octaves", 0.001, 2), ("half octaves", 0.001, 2), ("40 random", 0.003, 3)),
+        ],
     )
 ]
 

@@ -218,13 +218,23 @@ def window_points(points: Points, centre: int, window: Window, noise: float) -> 
     return np.asarray(index[rise <= max(CUT * float(np.median(rise)), 8 * noise)])
 
 
-def operator(
-    points: Points, centre: int, index: Indices, degree: int, covariance: Floats | None = None
-) -> Floats | None:
+class Knowledge(NamedTuple):
+    """What is known of losses and polynomials beforehand."""
+
+    covariance: Floats  # (points, points) of the losses about the polynomial, (nats/token)^2
+    cubic: Floats  # standard deviations of its four cubic coefficients, nats/octave^3
+
+    def spread(self, degree: int) -> Floats:
+        """Standard deviation of every coefficient; infinite where nothing is known."""
+        free = np.full(len(POWERS[min(degree, 2)]), np.inf)
+        return np.concatenate([free, self.cubic]) if degree > 2 else free
+
+
+def operator(points: Points, centre: int, index: Indices, degree: int, known: Knowledge | None = None) -> Floats | None:
     """(coefficients, points in the window) matrix from their means to the polynomial in octaves from the centre.
 
-    Least squares, weighted by seeds and growth of noise, or by the inverse of a covariance of all points' means. None
-    where the points are too few or lie too unevenly.
+    Least squares, weighted by seeds and growth of noise, or by what is known. None where the points are too few or lie
+    too unevenly.
     """
     offset, terms = points.x[index] - points.x[centre], len(POWERS[degree])
     values = min(len(np.unique(offset[:, field].round(6))) for field in (0, 1))
@@ -232,11 +242,12 @@ def operator(
         return None
     weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
     solve = _solver(design(offset, degree), weight, _EVEN)
-    if solve is None or covariance is None:
+    if solve is None or known is None:
         return solve
-    whitening = np.linalg.inv(np.linalg.cholesky(covariance[np.ix_(index, index)]))
-    solve = _solver(whitening @ design(offset, degree), np.ones(len(index)), _TOLD_APART)
-    return None if solve is None else solve @ whitening
+    whitening = np.linalg.inv(np.linalg.cholesky(known.covariance[np.ix_(index, index)]))
+    rows = np.vstack([whitening @ design(offset, degree), np.diag(1 / known.spread(degree))])
+    solve = _solver(rows, np.ones(len(rows)), _TOLD_APART)
+    return None if solve is None else solve[:, : len(index)] @ whitening
 
 
 def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
@@ -261,7 +272,7 @@ def find(
     centres: Indices,
     window: Window,
     noise: float,
-    covariance: Floats | None = None,
+    known: Knowledge | None = None,
 ) -> Found | None:
     """The lowest places of polynomials through rows of losses; None where there is none for the first row."""
     places, value = np.full((len(losses), 2), np.nan), np.full(len(losses), np.nan)
@@ -269,7 +280,7 @@ def find(
     for centre in np.unique(centres):
         rows = centres == centre
         index = window_points(points, int(centre), window, noise)
-        solve = operator(points, int(centre), index, window.degree, covariance)
+        solve = operator(points, int(centre), index, window.degree, known)
         around = None if solve is None else hull(points.x[index] - points.x[centre])
         if solve is None or around is None:
             if rows[0]:

@@ -24,13 +24,14 @@ import numpy as np
 
 from hpsweep.analysis.cells import Floats
 from hpsweep.analysis.fit import MISFIT, SKEW, one_sided
-from hpsweep.analysis.surface_fit import Found, Indices, bend, derivative, design, evaluated, find
+from hpsweep.analysis.surface_fit import Found, Indices, Knowledge, bend, derivative, design, evaluated, find
 from hpsweep.analysis.surface_points import Points
 
-LOPSIDED, MOST = 4.0, 0.5
+LOPSIDED, MOST = 3.0, 0.33
 """Chosen by the rows `lopsided` and `kinked 2` of benchmarks/surface.py."""
 
 _ROUNDING = 0.01  # losses count as no more exact: of the largest rise in the window
+_CUBES = (((3, 0), 1), ((2, 1), 3), ((1, 2), 3), ((0, 3), 1))  # exponents as in POWERS, and how many such products
 _ONE_STEP = np.array([[-1.0], [0.0], [1.0]])  # octaves
 
 
@@ -44,39 +45,66 @@ class Refit(NamedTuple):
 
 def refitted(points: Points, losses: Floats, centres: Indices, first: Found, noise: Floats) -> Refit:
     """The same window by generalized least squares; as it was where its points then hardly tell the terms apart."""
-    off = misfit(points, first)
     rises = points.adjusted[first.used] - points.adjusted[first.used].min()
-    alone = noise**2 / np.maximum(points.n, 1) + (_ROUNDING * float(rises.max())) ** 2
-    whole = off + np.diag(alone)
-    found = find(points, losses, centres, first.window, float(noise[centres[0]]), whole) or first
-    return Refit(found, _moved(found, off), _stretch(points, found, whole))
+    alone = np.diag(noise**2 / np.maximum(points.n, 1) + (_ROUNDING * float(rises.max())) ** 2)
+    found = first
+    for rows, shown in ((1, False), (len(losses), True)):
+        off, cubic = misfit(points, found, shown), _cubic(found)
+        known = Knowledge(off + alone, cubic)
+        level = float(noise[centres[0]])
+        found = find(points, losses[:rows], centres[:rows], first.window, level, known) or first
+    return Refit(found, _moved(points, found, off, known), _stretch(points, found, known.covariance))
 
 
-def misfit(points: Points, found: Found) -> Floats:
-    """(points, points) covariance of what losses lie off a polynomial around its minimum, (nats/token)^2."""
+def _cubic(found: Found) -> Floats:
+    """Standard deviations of the cubic coefficients, by SKEW and the bends of a polynomial at its minimum."""
+    bends = _bends(found)
+    return np.array([SKEW / 3 * factor * bends[0] ** (a / 3) * bends[1] ** (b / 3) for (a, b), factor in _CUBES])
+
+
+def _bends(found: Found) -> Floats:
+    """Half of the second derivatives at the minimum, by either field and by both; a little where they are not above 0.
+
+    What they are of is no basin then, or none of one of the fields.
+    """
+    place = found.places[:1] - found.centre
+    uu, uv, vv = (float(value[0]) / 2 for value in bend(found.coefficients[None], place, found.window.degree))
+    least = 1e-3 * max(uu, vv, 1e-12)
+    uu, vv = max(uu, least), max(vv, least)
+    most = 0.999 * math.sqrt(uu * vv)
+    return np.array([uu, vv, min(max(uv, -most), most)])
+
+
+def _rises(found: Found, z: Floats) -> Floats:
+    """(points, field): what the loss rises z octaves from the minimum, by its bends there, shared out to the fields."""
+    uu, vv, uv = _bends(found)
+    along = np.array([uu, vv]) * z**2
+    whole = along.sum(axis=1, keepdims=True)
+    left = np.divide(2 * uv * (z[:, 0] * z[:, 1])[:, None], whole, out=np.zeros_like(whole), where=whole > 0)
+    return np.asarray(along * (1 + left))
+
+
+def misfit(points: Points, found: Found, shown: bool) -> Floats:
+    """(points, points) covariance of what losses lie off a polynomial around its minimum, (nats/token)^2.
+
+    shown: with what the polynomial shows of its own lopsidedness.
+    """
     degree, place = found.window.degree, found.places[0] - found.centre
-    above = np.where(points.finite, points.adjusted - np.nanmin(points.adjusted), 0.0)
     z = points.x - found.places[0]
-    uu, _, vv = (float(value[0]) for value in bend(found.coefficients[None], place[None], degree))
-    rises = _shares(z, np.array([uu, vv])) * above[:, None]
+    rises = _rises(found, z)
+    above = rises.sum(axis=1)
     covariance = np.diag((MISFIT * above) ** 2)
     for field, lopsided in enumerate(_lopsided(found.coefficients, place, degree)):
         at, rise = z[:, field], rises[:, field]
         beside = np.sign(at)[:, None] == np.sign(at)
         together = one_sided(at) * rise
-        by = min(LOPSIDED * lopsided, MOST) * rise
-        covariance += (np.outer(together, together) + np.outer(by, by)) * beside
+        covariance += np.outer(together, together) * beside
+        by = min(LOPSIDED * lopsided, MOST) * np.sign(at) * rise * shown
+        covariance += np.outer(by, by)
         if degree == 2:
             skewed = SKEW / 3 * at * rise
             covariance += np.outer(skewed, skewed)
     return np.asarray(covariance)
-
-
-def _shares(z: Floats, bends: Floats) -> Floats:
-    """(points, field): how much of the rise of a loss z octaves from the minimum is along either field."""
-    along = np.maximum(bends, 1e-3 * max(float(bends.max()), 1e-12)) * z**2
-    whole = along.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(along, whole, out=np.zeros_like(along), where=whole > 0))
 
 
 def _lopsided(coefficients: Floats, place: Floats, degree: int) -> list[float]:
@@ -89,7 +117,7 @@ def _lopsided(coefficients: Floats, place: Floats, degree: int) -> list[float]:
     return found
 
 
-def _moved(found: Found, off: Floats) -> Floats:
+def _moved(points: Points, found: Found, off: Floats, known: Knowledge) -> Floats:
     """Covariance of the minimum by that of the losses, at first order; of one field where it lies at an end of the other.
 
     It moves by - bends^-1 slopes.
@@ -103,10 +131,15 @@ def _moved(found: Found, off: Floats) -> Floats:
         covariance[free, free] = math.inf
         return covariance
     each = np.eye(len(found.coefficients))
-    slopes = [design(place, degree - 1)[0] @ derivative(each, degree, int(field)).T @ found.solve for field in free]
+    slopes = [design(place, degree - 1)[0] @ derivative(each, degree, int(field)).T for field in free]
     if slopes:
-        moves = np.linalg.solve(bends, np.array(slopes))
-        covariance[np.ix_(free, free)] = moves @ off[np.ix_(found.used, found.used)] @ moves.T
+        moves = -np.linalg.solve(bends, np.array(slopes))
+        by_losses = moves @ found.solve
+        covariance[np.ix_(free, free)] = by_losses @ off[np.ix_(found.used, found.used)] @ by_losses.T
+        if degree > 2:
+            terms = design(points.x[found.used] - found.centre, degree)
+            by_prior = (by_losses @ terms - moves)[:, -len(known.cubic) :] * known.cubic
+            covariance[np.ix_(free, free)] += by_prior @ by_prior.T
     return covariance
 
 

@@ -1,18 +1,19 @@
-"""What a loss lies off every polynomial, and the fit of a window that knows it.
+"""What losses lie off every polynomial, and the fit of a window that knows it.
 
-A cubic takes up a lopsided basin in part only: one that bends more at one place than at others puts its minimum too far
-to the gentle side, and more seeds make it surer of that. So, as for one hyperparameter (fit.py), a loss lies off a true
-polynomial by its noise, by MISFIT of its rise, and together with all losses on its side of the minimum, along either
-field, by what `one_sided` says of its rise along that field. To this comes what the polynomial shows itself:
+A cubic takes up a lopsided basin in part only: it puts the minimum too far to the gentle side, and more seeds make it
+surer of that. As for one hyperparameter (fit.py), a loss lies off a true polynomial by its noise, by MISFIT of its
+rise, and, along either field, together with all losses on its side of the minimum, by what `one_sided` says of its rise
+along that field. To this comes what the polynomial itself shows:
 
-    lopsided   |right - left| / (right + left), its rises an octave to the right and to the left of its minimum
-    by         LOPSIDED times that, at most MOST: what all losses on a side lie off together, as fractions of their rise
+    lopsided   |right - left| / (right + left), what it rises an octave to the right of its minimum and to the left
+    bent       LOPSIDED times that, MOST at most: by so much of their rise all losses on one side of the minimum lie off
+               together, and those on the other as much the opposite way
 
-A basin that bends at once at its minimum, a kink, shows a third of its lopsidedness in a cubic, which shifts instead.
-One without any is left as it is. A quadratic cannot show any: there the skew may be what SKEW says of one field.
+For a cubic says neither how near the minimum the lopsidedness sets in nor all of it: of a basin that rises twice as
+much at once, a kink, it shows a third, and shifts instead. A basin that shows none is taken for even.
 
-The polynomial is then fitted by generalized least squares, which give losses far up less say; what its minimum may err
-by is added to the interval, as the minimum moves with the losses.
+The polynomial is fitted again by generalized least squares with all this, so that losses far up have little say, and
+with a prior: a skew of SKEW in its cubic coefficients. What its minimum errs by, to first order, is `moved`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from hpsweep.analysis.surface_fit import Found, Indices, Knowledge, bend, deriva
 from hpsweep.analysis.surface_points import Points
 
 LOPSIDED, MOST = 3.0, 0.33
-"""Chosen by the rows `lopsided` and `kinked 2` of benchmarks/surface.py."""
+"""Of a kink of 2, which lies a third of its rise off a parabola, a cubic shows .1. With 4 and a half, the rows `lopsided`
+and `kinked 2` of benchmarks/surface.py cover no more, and are a fifth wider."""
 
 _ROUNDING = 0.01  # losses count as no more exact: of the largest rise in the window
 _CUBES = (((3, 0), 1), ((2, 1), 3), ((1, 2), 3), ((0, 3), 1))  # exponents as in POWERS, and how many such products
@@ -39,33 +41,35 @@ class Refit(NamedTuple):
     """The polynomial of a window, fitted again, and what its minimum errs by beside the noise."""
 
     found: Found
-    covariance: Floats  # (field, field), octaves^2; infinite where the loss does not bend
+    moved: Floats  # (field, field) covariance, octaves^2; as far as its points go where the loss does not bend upwards
     stretch: float  # by how much residuals that neither noise nor misfit explain widen an interval
 
 
 def refitted(points: Points, losses: Floats, centres: Indices, first: Found, noise: Floats) -> Refit:
-    """The same window by generalized least squares; as it was where its points then hardly tell the terms apart."""
+    """The same window by generalized least squares; as it was where its points then hardly tell the terms apart.
+
+    First without what it shows of lopsidedness, which the second takes from there.
+    """
     rises = points.adjusted[first.used] - points.adjusted[first.used].min()
     alone = np.diag(noise**2 / np.maximum(points.n, 1) + (_ROUNDING * float(rises.max())) ** 2)
     found = first
     for rows, shown in ((1, False), (len(losses), True)):
-        off, cubic = misfit(points, found, shown), _cubic(found)
-        known = Knowledge(off + alone, cubic)
-        level = float(noise[centres[0]])
-        found = find(points, losses[:rows], centres[:rows], first.window, level, known) or first
+        off = misfit(points, found, shown)
+        known = Knowledge(off + alone, _cubic(found))
+        found = find(points, losses[:rows], centres[:rows], first.window, float(noise[centres[0]]), known) or first
     return Refit(found, _moved(points, found, off, known), _stretch(points, found, known.covariance))
 
 
 def _cubic(found: Found) -> Floats:
     """Standard deviations of the cubic coefficients, by SKEW and the bends of a polynomial at its minimum."""
-    bends = _bends(found)
-    return np.array([SKEW / 3 * factor * bends[0] ** (a / 3) * bends[1] ** (b / 3) for (a, b), factor in _CUBES])
+    uu, vv, _ = _bends(found)
+    return np.array([SKEW / 3 * count * uu ** (a / 3) * vv ** (b / 3) for (a, b), count in _CUBES])
 
 
 def _bends(found: Found) -> Floats:
-    """Half of the second derivatives at the minimum, by either field and by both; a little where they are not above 0.
+    """Halves of the second derivatives at the minimum, by u u, v v and u v, nats/octave^2: those of a basin.
 
-    What they are of is no basin then, or none of one of the fields.
+    Where the polynomial has none there, as at an end, those of a very flat one.
     """
     place = found.places[:1] - found.centre
     uu, uv, vv = (float(value[0]) / 2 for value in bend(found.coefficients[None], place, found.window.degree))
@@ -76,12 +80,15 @@ def _bends(found: Found) -> Floats:
 
 
 def _rises(found: Found, z: Floats) -> Floats:
-    """(points, field): what the loss rises z octaves from the minimum, by its bends there, shared out to the fields."""
+    """(points, field): what the loss rises z octaves from the minimum, by its bends there.
+
+    What neither field does alone is shared out as what they do.
+    """
     uu, vv, uv = _bends(found)
     along = np.array([uu, vv]) * z**2
     whole = along.sum(axis=1, keepdims=True)
-    left = np.divide(2 * uv * (z[:, 0] * z[:, 1])[:, None], whole, out=np.zeros_like(whole), where=whole > 0)
-    return np.asarray(along * (1 + left))
+    jointly = np.divide(2 * uv * (z[:, 0] * z[:, 1])[:, None], whole, out=np.zeros_like(whole), where=whole > 0)
+    return np.asarray(along * (1 + jointly))
 
 
 def misfit(points: Points, found: Found, shown: bool) -> Floats:
@@ -99,8 +106,9 @@ def misfit(points: Points, found: Found, shown: bool) -> Floats:
         beside = np.sign(at)[:, None] == np.sign(at)
         together = one_sided(at) * rise
         covariance += np.outer(together, together) * beside
-        by = min(LOPSIDED * lopsided, MOST) * np.sign(at) * rise * shown
-        covariance += np.outer(by, by)
+        if shown:
+            bent = min(LOPSIDED * lopsided, MOST) * np.sign(at) * rise
+            covariance += np.outer(bent, bent)
         if degree == 2:
             skewed = SKEW / 3 * at * rise
             covariance += np.outer(skewed, skewed)
@@ -118,32 +126,33 @@ def _lopsided(coefficients: Floats, place: Floats, degree: int) -> list[float]:
 
 
 def _moved(points: Points, found: Found, off: Floats, known: Knowledge) -> Floats:
-    """Covariance of the minimum by that of the losses, at first order; of one field where it lies at an end of the other.
+    """Covariance of the minimum, which moves by - bends^-1 slopes as losses and cubic coefficients err.
 
-    It moves by - bends^-1 slopes.
+    Only of one field where it lies at an end of the other.
     """
     degree, place = found.window.degree, (found.places[0] - found.centre)[None]
-    uu, uv, vv = (float(value[0]) for value in bend(found.coefficients[None], place, degree))
-    free = np.flatnonzero(found.sides[0] == 0)
-    bends = np.array([[uu, uv], [uv, vv]])[np.ix_(free, free)]
-    covariance = np.zeros((2, 2))
-    if len(free) and np.linalg.eigvalsh(bends)[0] <= 0:
-        covariance[free, free] = math.inf
+    covariance, free = np.zeros((2, 2)), np.flatnonzero(found.sides[0] == 0)
+    if not len(free):
         return covariance
+    uu, uv, vv = (float(value[0]) for value in bend(found.coefficients[None], place, degree))
+    bends = np.array([[uu, uv], [uv, vv]])[np.ix_(free, free)]
+    if np.linalg.eigvalsh(bends)[0] <= 0:
+        return np.diag(np.ptp(points.x[found.used], axis=0) ** 2 * (found.sides[0] == 0))
     each = np.eye(len(found.coefficients))
     slopes = [design(place, degree - 1)[0] @ derivative(each, degree, int(field)).T for field in free]
-    if slopes:
-        moves = -np.linalg.solve(bends, np.array(slopes))
-        by_losses = moves @ found.solve
-        covariance[np.ix_(free, free)] = by_losses @ off[np.ix_(found.used, found.used)] @ by_losses.T
-        if degree > 2:
-            terms = design(points.x[found.used] - found.centre, degree)
-            by_prior = (by_losses @ terms - moves)[:, -len(known.cubic) :] * known.cubic
-            covariance[np.ix_(free, free)] += by_prior @ by_prior.T
+    moves = -np.linalg.solve(bends, np.array(slopes))  # (free fields, coefficients)
+    by_losses = moves @ found.solve
+    errors = by_losses @ off[np.ix_(found.used, found.used)] @ by_losses.T
+    if degree > 2:
+        terms = design(points.x[found.used] - found.centre, degree)
+        by_prior = (by_losses @ terms - moves)[:, -len(known.cubic) :] * known.cubic
+        errors += by_prior @ by_prior.T
+    covariance[np.ix_(free, free)] = errors
     return covariance
 
 
 def _stretch(points: Points, found: Found, whole: Floats) -> float:
+    """By how much residuals that neither noise nor misfit explain widen an interval."""
     terms = design(points.x[found.used] - found.centre, found.window.degree)
     left = points.adjusted[found.used] - terms @ found.coefficients
     df = max(len(left) - len(found.coefficients), 1)

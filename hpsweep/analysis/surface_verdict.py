@@ -183,7 +183,7 @@ def coordinate(points: Points, field: int, name: str, verdict: Verdict, refit: R
     used, place = points.x[found.used, field], float(found.places[0, field])
     opt = float(np.nanmedian(found.places[1:, field])) if found.sides[0].any() and verdict.status == "ok" else place
     low, high = _interval(found, field)
-    misfit = _NORMAL * math.sqrt(refit.covariance[field, field])
+    misfit = _NORMAL * math.sqrt(refit.moved[field, field])
     low = max(opt - math.hypot(refit.stretch * max(opt - low, 0.0), misfit), used.min())
     high = min(opt + math.hypot(refit.stretch * max(high - opt, 0.0), misfit), used.max())
     if verdict.status == "edge":

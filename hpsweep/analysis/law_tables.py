@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from hpsweep.analysis.cells import Floats
 from hpsweep.analysis.checks import check_columns, check_equal, check_frame, check_names
-from hpsweep.analysis.law_settings import at_end, best_setting, one_setting_per_cell
+from hpsweep.analysis.law_settings import at_end, best_setting, numeric_settings, one_setting_per_cell
 from hpsweep.analysis.prepare import plain_types, prepared, without
 from hpsweep.schema import DONE
 from hpsweep.spec import TUNED, Scheme
@@ -42,7 +42,8 @@ _FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "seed", *
 class Cells(NamedTuple):
     """The rows that a law is fitted to, with what was left out (one row per status: status, rows, which).
 
-    `rows` counts the runs behind them, and `notes` says what was done to these.
+    `rows` counts the runs behind them, and `notes` says what was done to these. `settings` has the columns of
+    numbers that may say what else was trained, with the rows of the table.
     """
 
     table: pd.DataFrame
@@ -50,6 +51,7 @@ class Cells(NamedTuple):
     left_out: list[dict[str, Any]]
     rows: int
     notes: list[str]
+    settings: pd.DataFrame
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -140,7 +142,8 @@ def cells_of_table(
     cells, notes = one_setting_per_cell(others, runs[ok], runs[_is(table, status, "diverged")], tuned)
     dense = bool((cells["sparsity"] == 0).all())
     _check_identified(cells, dense, f" Left out: {_statuses(str(status), left_out)}." if left_out else "")
-    return Cells(cells, dense, left_out, int(ok.sum()), notes)
+    settings = numeric_settings(others, runs[ok], tuned or []).loc[cells.index]
+    return Cells(cells, dense, left_out, int(ok.sum()), notes, settings)
 
 
 def _is(table: pd.DataFrame, status: str | None, word: str) -> pd.Series[bool]:

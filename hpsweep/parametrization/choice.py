@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args
@@ -11,7 +12,7 @@ from torch import Tensor
 from hpsweep.parametrization.experts import Experts
 from hpsweep.parametrization.initial import AsBuilt
 from hpsweep.parametrization.remedies import Question
-from hpsweep.parametrization.roles import groups_grow, role, summed_axis, words_of
+from hpsweep.parametrization.roles import Axes, groups_grow, role, summed_axes, summed_axis, words_of
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
 _INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
 _HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
 _ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
-_HEADWARDS = {"q", "k", "v", "r", "query", "key", "value"}
+_HEADWARDS = {*_ATTENTION, "r", "wq", "wk", "wv", "wkv", "wqkv"}
+_FROM_HEADS = {"o", "wo", "out", "output"}
+_ATTENTIONS = {"attn", "attention", "attend", "heads", "mha"}
+_STACKS = {"expert", "experts", "moe", "mlp", "ffn", "ff", "feedforward"}
 _BIAS = {"bias", "biases"}
 _PROJECTION = {"proj", "projection"}
 _FORTH, _BACK = (
@@ -37,17 +41,19 @@ class Guess(NamedTuple):
 
     kinds: frozenset[str]  # of its uses; see `roles.role`
     readouts: tuple[str, ...]  # the names of its uses as a readout
-    axis: int | None  # of the fan-in
+    axis: Axes | None  # of the fan-in
     groups: float | None  # of a convolution whose groups grow, their number over the base's
     even: bool  # whether all of its widths grow by the same factor
+    split: tuple[int, tuple[int, ...]] | None  # a width, and the dimensions that it is split into; see `_split`
 
     @classmethod
     def of(
-        cls, places: tuple[Use, ...], theirs: Sequence[Mapping[str, Use]], widths: list[int], given_axis: int | None
+        cls, places: tuple[Use, ...], theirs: Sequence[Mapping[str, Use]], widths: list[int], given_axis: Axes | None
     ) -> Guess:
         """That of one tensor; `theirs` are the uses in base and delta, by name."""
         shape = tuple(parameter_of(places[0]).shape)
-        if given_axis is not None and not 0 <= given_axis < len(shape):
+        asked = () if given_axis is None else summed_axes(places[0], given_axis)
+        if not all(0 <= axis < len(shape) for axis in asked):
             raise ValueError(
                 f"fan_in_axis of {places[0].name!r} is {given_axis}; its shape is {shape}: give an axis from 0 to "
                 f"{len(shape) - 1}."
@@ -59,13 +65,14 @@ class Guess(NamedTuple):
             for use, axis in zip(places, axes, strict=True)
         ]
         readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
-        known = {axis for axis in axes if axis is not None}
+        known: set[Axes] = {axis for axis in axes if axis is not None}
         if not known and len(shape) > 1 and len(widths) == 1:
             known = {widths[0]}  # all that a readout could sum over
         axis = known.pop() if len(known) == 1 else None
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
         even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
-        return cls(frozenset(kinds), readouts, axis, groups_grow(places[0], others[places[0].name]), even)
+        grown = groups_grow(places[0], others[places[0].name])
+        return cls(frozenset(kinds), readouts, axis, grown, even, _split([shape, *bases], widths))
 
 
 def choose(
@@ -151,9 +158,10 @@ def _fixed_size(use: Use, guess: Guess) -> int | None:
     shape = tuple(parameter_of(use).shape)
     if guess.axis is None:
         return None
+    summed = summed_axes(use, guess.axis)
     if guess.kinds == {"input"}:
-        return shape[guess.axis]
-    return math.prod(size for axis, size in enumerate(shape[:2]) if axis != guess.axis)
+        return math.prod(shape[axis] for axis in summed)
+    return math.prod(size for axis, size in enumerate(shape[:2]) if axis not in summed)
 
 
 def _layered(name: str) -> str:
@@ -236,8 +244,9 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
             "embedding" if token else "keep",
         )
     if len(widths) > 1:
-        axis = _likely_axis(words, shape, widths, guess.even)
-        sizes = ", ".join(f"{i} sums over {shape[i]}" for i in widths)
+        axis = _likely_axis(words, shape, widths, guess)
+        ways: list[Axes] = list(guess.split) if guess.split else list(widths)
+        sizes = ", ".join(f"{way} sums over {_product(shape, way)}" for way in ways)
         if axis is None:
             given = " or ".join(f"fan_in_axis={{PATTERN: {i}}}" for i in widths)
             return Question(f"sums over a dimension that nothing tells: {given}, as forward has it ({sizes})")
@@ -266,22 +275,59 @@ def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: boo
     return "embedding" if grows else "hidden"
 
 
-def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int], even: bool) -> int | None:
-    """The dimension that a tensor sums over by its name: whether it leads to the wider of two or back, to the heads of
-    an attention or from them. Else the last of two that grow alike, as either has the same rules; None of others.
+def _product(shape: tuple[int, ...], axes: Axes) -> int:
+    return shape[axes] if isinstance(axes, int) else math.prod(shape[axis] for axis in axes)
+
+
+def _split(shapes: Sequence[tuple[int, ...]], widths: list[int]) -> tuple[int, tuple[int, ...]] | None:
+    """(a width, the dimensions that it is split into) of a tensor between the two, as an attention's between the width
+    and heads times their size: one of these grows, the others are fixed. `shapes` are those of model, base and delta.
     """
     if len(widths) != 2:
         return None
+    fixed = [axis for axis in range(len(shapes[0])) if axis not in widths]
+    for whole, part in (widths, widths[::-1]):
+        for n in range(1, len(fixed) + 1):
+            for others in itertools.combinations(fixed, n):
+                axes = tuple(sorted((part, *others)))
+                if all(shape[whole] == _product(shape, axes) > shape[part] for shape in shapes):
+                    return whole, axes
+    return None
+
+
+def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int], guess: Guess) -> Axes | None:
+    """The dimensions that a tensor sums over by its shapes and its name: whether it leads to the heads of an attention
+    or from them, to the wider of two or back. Else of a matrix, or a stack of them, the last of two that grow alike, as
+    either has the same rules, and the first where a fixed one stands between; None of others.
+    """
+    if len(widths) != 2:
+        return None
+    if guess.split and _of_heads(words, guess.split, widths):
+        whole, heads = guess.split
+        from_heads, to_heads = bool(words & _FROM_HEADS), bool(words & _HEADWARDS)
+        if from_heads == to_heads:  # what is given stands first, as in most equations of einsum
+            from_heads = max(heads) < whole
+        return heads if from_heads else whole
     first, last = widths
     wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
     if shape[first] != shape[last]:
-        if len(shape) == 3 and first == 0 and words & (_HEADWARDS | {"o"}):  # (model, heads, head size)
-            return narrower if "o" in words else wider
         if words & _FORTH and not words & _BACK:
             return narrower
         if words & _BACK and not words & _FORTH:
             return wider
-    return last if even else None
+    if not guess.even:
+        return None
+    return first if last - first > 1 else last
+
+
+def _of_heads(words: set[str], split: tuple[int, tuple[int, ...]], widths: list[int]) -> bool:
+    """Whether a width that is split is one into heads, and not the number of a stack's matrices times their size.
+
+    Such a number comes first, does not grow, and its matrices are of experts by their name.
+    """
+    if words & _STACKS:
+        return False
+    return bool(words & (_HEADWARDS | _FROM_HEADS | _ATTENTIONS)) or 0 in widths or 0 not in split[1]
 
 
 def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:

@@ -372,6 +372,7 @@ def _report(a: argparse.Namespace) -> None:
     from hpsweep.analysis.report import report, write
 
     sweep, out = stored_sweep(a.folder), Path(a.out or a.folder)
+    store.check_readable(a.folder)
     if a.out:
         _make(out)
     writable(out)
@@ -409,6 +410,7 @@ def _compact(a: argparse.Namespace) -> None:
     writable(a.folder)
     if not (Path(a.folder) / "runs").is_dir():
         raise ValueError(f"{a.folder} is no results folder: it has no runs/. Give the folder of one experiment.")
+    store.check_readable(a.folder)
     before, trials = store.compact(a.folder)
     if a.json:
         print_json({"files": before, "trials": trials})

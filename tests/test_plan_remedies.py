@@ -103,6 +103,15 @@ EINSUMS: dict[str, tuple[str, Callable[[int], tuple[int, ...]], str]] = {
     "gate and up, twice as wide": ("mlp.wi", lambda w: (w, 2, 2 * w), "btw,wif->ibtf"),
     "experts up": ("experts.w1", lambda w: (4, w, 4 * w), "betw,ewf->betf"),
     "experts up, transposed": ("moe.up", lambda w: (4, 4 * w, w), "betw,efw->betf"),
+    "as many heads as twice the width": ("attn.wq", lambda w: (w, w // 8, 16), "btw,whd->bhtd"),
+    "outputs of as many heads": ("attn.wo", lambda w: (w // 8, 16, w), "bhtd,hdw->btw"),
+    "fused, with as many heads": ("attn.wqkv", lambda w: (w, 3, w // 8, 16), "btw,wihd->ibhtd"),
+    "heads of half of the width": ("attn.wk", lambda w: (w, 4, w // 8), "btw,whd->bhtd"),
+    "keys of a fixed number of heads": ("attn.wk", lambda w: (w, 2, 16), "btw,whd->bhtd"),
+    "keys and values of a fixed number of heads": ("attn.kv", lambda w: (2, w, 2, 16), "btw,iwhd->ibhtd"),
+    "experts whose number grows, up": ("experts.w1", lambda w: (w // 16, w, 64), "betw,ewf->betf"),
+    "experts whose number grows, down": ("experts.w2", lambda w: (w // 16, 64, w), "betf,efw->betw"),
+    "gate and up of all experts as one": ("moe.w13", lambda w: (2, 8, w, 4 * w), "betw,iewf->ibetf"),
     "experts down": ("moe.wo", lambda w: (4, 4 * w, w), "betf,efw->betw"),
 }
 
@@ -117,9 +126,15 @@ def test_what_an_einsum_sums_over_is_proposed(case: str) -> None:
     summed = [axis for axis, letter in enumerate(weight) if letter in given and letter not in outcome]
     tensor = settled(*pair(**layers)).tensors[path]
     assert tensor.fan_in == torch.Size(shape(64)[axis] for axis in summed).numel()
-    assert (tensor.kind, tensor.m_d) == ("hidden", 2)
+    narrow = torch.Size(shape(32)[axis] for axis in summed).numel()
+    assert (tensor.kind, tensor.m_d) == ("hidden", tensor.fan_in / narrow)
     axes = summed[0] if len(summed) == 1 else tuple(summed)
     assert f"{name}': {axes}" in asked(*pair(**layers)).splitlines()[-1]
+
+
+def test_the_outputs_of_a_fixed_number_of_heads_have_a_fixed_fan_in() -> None:
+    tensor = settled(*pair(attn=lambda w: Named(w, "wo", lambda w: (2, 16, w)))).tensors["attn.wo"]
+    assert (tensor.kind, tensor.fan_in, tensor.m_d) == ("hidden", 32, 1)
 
 
 def test_several_dimensions_are_given_as_a_tuple_or_a_list() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args
@@ -14,6 +13,7 @@ from hpsweep.parametrization.initial import AsBuilt
 from hpsweep.parametrization.remedies import Question
 from hpsweep.parametrization.roles import Axes, groups_grow, role, summed_axes, summed_axis, words_of
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
+from hpsweep.parametrization.summed import Split, likely_axes, product, split, to_fixed_heads
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.kinds import Use
@@ -22,17 +22,9 @@ _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", 
 _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
 _INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
 _HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
-_ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
-_HEADWARDS = {*_ATTENTION, "r", "wq", "wk", "wv", "wkv", "wqkv"}
-_FROM_HEADS = {"o", "wo", "out", "output"}
-_ATTENTIONS = {"attn", "attention", "attend", "heads", "mha"}
-_STACKS = {"expert", "experts", "moe", "mlp", "ffn", "ff", "feedforward"}
 _BIAS = {"bias", "biases"}
 _PROJECTION = {"proj", "projection"}
-_FORTH, _BACK = (
-    {"up", "gate", "in", "input", "wi", "fc1", "w1", "w3", "v1"},
-    {"down", "out", "output", "wo", "fc2", "w2"},
-)
+_ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
 """Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
 
 
@@ -44,7 +36,7 @@ class Guess(NamedTuple):
     axis: Axes | None  # of the fan-in
     groups: float | None  # of a convolution whose groups grow, their number over the base's
     even: bool  # whether all of its widths grow by the same factor
-    split: tuple[int, tuple[int, ...]] | None  # a width, and the dimensions that it is split into; see `_split`
+    split: Split | None  # see `summed.split`
 
     @classmethod
     def of(
@@ -72,7 +64,7 @@ class Guess(NamedTuple):
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
         even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
         grown = groups_grow(places[0], others[places[0].name])
-        return cls(frozenset(kinds), readouts, axis, grown, even, _split([shape, *bases], widths))
+        return cls(frozenset(kinds), readouts, axis, grown, even, split([shape, *bases], widths))
 
 
 def choose(
@@ -244,14 +236,24 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
             "embedding" if token else "keep",
         )
     if len(widths) > 1:
-        axis = _likely_axis(words, shape, widths, guess)
+        axis = likely_axes(words, shape, widths, split=guess.split, even=guess.even)
         ways: list[Axes] = list(guess.split) if guess.split else list(widths)
-        sizes = ", ".join(f"{way} sums over {_product(shape, way)}" for way in ways)
+        sizes = ", ".join(f"{way} sums over {product(shape, way)}" for way in ways)
         if axis is None:
             given = " or ".join(f"fan_in_axis={{PATTERN: {i}}}" for i in widths)
             return Question(f"sums over a dimension that nothing tells: {given}, as forward has it ({sizes})")
+        of_fixed = isinstance(axis, int) and axis not in widths  # which no shape tells from an end of the model
+        also = "kinds={PATTERN: 'hidden'}, " if of_fixed else ""
         return Question(
-            f"sums over an unknown dimension: fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})", None, axis
+            f"sums over an unknown dimension: {also}fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})",
+            "hidden" if of_fixed else None,
+            axis,
+        )
+    if drawn and not token and (axes := to_fixed_heads(words, shape, widths)) is not None:
+        return Question(
+            "leads to a fixed number of heads, or from them: kinds={PATTERN: 'hidden'}, "
+            f"fan_in_axis={{PATTERN: {axes}}}",
+            *("hidden", axes),
         )
     return Question(
         f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
@@ -273,61 +275,6 @@ def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: boo
     if drawn is not True or words & _BIAS:
         return "keep"
     return "embedding" if grows else "hidden"
-
-
-def _product(shape: tuple[int, ...], axes: Axes) -> int:
-    return shape[axes] if isinstance(axes, int) else math.prod(shape[axis] for axis in axes)
-
-
-def _split(shapes: Sequence[tuple[int, ...]], widths: list[int]) -> tuple[int, tuple[int, ...]] | None:
-    """(a width, the dimensions that it is split into) of a tensor between the two, as an attention's between the width
-    and heads times their size: one of these grows, the others are fixed. `shapes` are those of model, base and delta.
-    """
-    if len(widths) != 2:
-        return None
-    fixed = [axis for axis in range(len(shapes[0])) if axis not in widths]
-    for whole, part in (widths, widths[::-1]):
-        for n in range(1, len(fixed) + 1):
-            for others in itertools.combinations(fixed, n):
-                axes = tuple(sorted((part, *others)))
-                if all(shape[whole] == _product(shape, axes) > shape[part] for shape in shapes):
-                    return whole, axes
-    return None
-
-
-def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int], guess: Guess) -> Axes | None:
-    """The dimensions that a tensor sums over by its shapes and its name: whether it leads to the heads of an attention
-    or from them, to the wider of two or back. Else of a matrix, or a stack of them, the last of two that grow alike, as
-    either has the same rules, and the first where a fixed one stands between; None of others.
-    """
-    if len(widths) != 2:
-        return None
-    if guess.split and _of_heads(words, guess.split, widths):
-        whole, heads = guess.split
-        from_heads, to_heads = bool(words & _FROM_HEADS), bool(words & _HEADWARDS)
-        if from_heads == to_heads:  # what is given stands first, as in most equations of einsum
-            from_heads = max(heads) < whole
-        return heads if from_heads else whole
-    first, last = widths
-    wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
-    if shape[first] != shape[last]:
-        if words & _FORTH and not words & _BACK:
-            return narrower
-        if words & _BACK and not words & _FORTH:
-            return wider
-    if not guess.even:
-        return None
-    return first if last - first > 1 else last
-
-
-def _of_heads(words: set[str], split: tuple[int, tuple[int, ...]], widths: list[int]) -> bool:
-    """Whether a width that is split is one into heads, and not the number of a stack's matrices times their size.
-
-    Such a number comes first, does not grow, and its matrices are of experts by their name.
-    """
-    if words & _STACKS:
-        return False
-    return bool(words & (_HEADWARDS | _FROM_HEADS | _ATTENTIONS)) or 0 in widths or 0 not in split[1]
 
 
 def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:

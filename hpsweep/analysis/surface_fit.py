@@ -93,11 +93,12 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
     return float((b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]))
 
 
-def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats]:
+def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None = None) -> tuple[Floats, Floats]:
     """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
 
     Within, Newton's method from the lowest of a lattice, or that place where it finds no minimum; on the edges, where
-    the polynomial is one in a single variable, exactly.
+    the polynomial is one in a single variable, exactly. A minimum that Newton's method finds from `near` is it, however
+    low the polynomial is at the edges.
     """
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
     steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
@@ -110,6 +111,10 @@ def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Flo
     within = evaluated(coefficients, place, degree)
     on_edge, value, side = _lowest_on_edges(coefficients, inside, degree)
     better = value < within - 1e-12
+    if near is not None:
+        local, exists = _newton(coefficients, np.tile(near, (len(coefficients), 1)), degree)
+        exists &= inside.holds(local)
+        place, better = np.where(exists[:, None], local, place), better & ~exists
     return np.where(better[:, None], on_edge, place), np.where(better[:, None], side, 0.0)
 
 
@@ -219,10 +224,11 @@ def window_points(points: Points, centre: int, window: Window, noise: float) -> 
 
 
 class Knowledge(NamedTuple):
-    """What is known of losses and polynomials beforehand."""
+    """What is known of losses and polynomials beforehand, by a fit that was made before."""
 
     covariance: Floats  # (points, points) of the losses about the polynomial, (nats/token)^2
     cubic: Floats  # standard deviations of its four cubic coefficients, nats/octave^3
+    place: Floats  # of the minimum: it is sought near there, as losses far up have little say
 
     def spread(self, degree: int) -> Floats:
         """Standard deviation of every coefficient; infinite where nothing is known."""
@@ -287,7 +293,8 @@ def find(
                 return None
             continue
         coefficients = losses[rows][:, index] @ solve.T
-        offset, sides[rows] = lowest(coefficients, around, window.degree)
+        near = None if known is None else known.place - points.x[centre]
+        offset, sides[rows] = lowest(coefficients, around, window.degree, near)
         places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
         if rows[0]:
             first, used, solver = coefficients[0], index, solve

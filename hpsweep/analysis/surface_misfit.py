@@ -29,8 +29,8 @@ from hpsweep.analysis.surface_fit import Found, Indices, Knowledge, bend, deriva
 from hpsweep.analysis.surface_points import Points
 
 LOPSIDED, MOST = 3.0, 0.33
-"""Of a kink of 2, which lies a third of its rise off a parabola, a cubic shows .1. With 4 and a half, the rows `lopsided`
-and `kinked 2` of benchmarks/surface.py cover no more, and are a fifth wider."""
+"""Of a kink of 2, which lies a third of its rise off a parabola, a cubic shows .1. With 4 and a half the rows
+`lopsided` and `kinked 2` of benchmarks/surface.py are no better covered, and a fifth wider."""
 
 _ROUNDING = 0.01  # losses count as no more exact: of the largest rise in the window
 _CUBES = (((3, 0), 1), ((2, 1), 3), ((1, 2), 3), ((0, 3), 1))  # exponents as in POWERS, and how many such products
@@ -55,7 +55,7 @@ def refitted(points: Points, losses: Floats, centres: Indices, first: Found, noi
     found = first
     for rows, shown in ((1, False), (len(losses), True)):
         off = misfit(points, found, shown)
-        known = Knowledge(off + alone, _cubic(found))
+        known = Knowledge(off + alone, _cubic(found), found.places[0])
         found = find(points, losses[:rows], centres[:rows], first.window, float(noise[centres[0]]), known) or first
     return Refit(found, _moved(points, found, off, known), _stretch(points, found, known.covariance))
 

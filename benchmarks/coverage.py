@@ -84,8 +84,8 @@ def _asymmetric() -> list[Case]:
             ("kinked 2", 3),
         ):
             found.append((curve, {"points": points, "noise": 0.003, "seeds": seeds, "curve": curve}))
-    for points in (*GRIDS, "quarter octaves", *UNEVEN):
-        found.append(("kinked 2", {"points": points, "noise": 0.001, "seeds": 3, "curve": "kinked 2"}))
+    for points, noise in (*itertools.product((*GRIDS, *UNEVEN), (0.001,)), ("quarter octaves", 0.003)):
+        found.append(("kinked 2", {"points": points, "noise": noise, "seeds": 3, "curve": "kinked 2"}))
     return found
 
 

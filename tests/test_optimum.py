@@ -174,7 +174,7 @@ def test_a_cliff_with_two_calm_cells_before_it_makes_no_optimum_below_every_loss
 def test_values_further_apart_than_an_octave_leave_much_of_what_lies_between_them_open(noise: float) -> None:
     table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
     ok = table[table["status"] == "ok"]
-    assert len(ok) >= (35 if noise > 0.005 else 80)
+    assert len(ok) >= 40
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.95
     assert (ok["log2_high"] - ok["log2_low"]).median() > 1.2
 
@@ -190,16 +190,6 @@ def test_the_interval_covers_the_optimum_of_a_lopsided_basin_on_even_and_uneven_
     ok = table[table["status"] == "ok"]
     assert len(ok) >= 45
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92  # nominal .95, standard error .03
-
-
-@pytest.mark.coverage
-@pytest.mark.parametrize("points", ["octaves", "half octaves", "quarter octaves", "1-2-5-10"])
-def test_less_noise_does_not_uncover_the_optimum_of_a_kink(points: str) -> None:
-    # a shape that no smooth curve has: with halves that are free by half as much, 39 of 100 on quarter octaves
-    table = optima(simulated(100, points=points, seeds=3, noise=0.001, curve="kinked 2"), by=["group"], resamples=100)
-    ok = table[table["status"] == "ok"]
-    assert len(ok) == 100
-    assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.88  # nominal .95, standard error .022
 
 
 @pytest.mark.coverage

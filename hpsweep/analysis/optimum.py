@@ -18,9 +18,10 @@ How it is done; what was measured to decide it is below (the simulator is benchm
 4. The cells within 2.45 octaves of the centre, up to a cliff: a cell above all curves that agree with the cells before
    it, or, where one neighbour is all there is on the left, reached by more than three times the slope towards that.
 5. For every place of a minimum, and every skew, the curve through these by generalized least squares. A loss lies off
-   a true curve by its noise, by a tenth of its rise, and together with all losses on its side of the minimum by .22 of
-   its rise, further away by .08 per octave; the skew varies by .8 per octave, as on 141 published slices, and costs as
-   much: chi^2 = (losses - curve)' covariance^-1 (losses - curve) + (skew / .8)^2. The optimum is where it is least.
+   a true curve by its noise, by a tenth of its rise, and together with all losses on its side of the minimum by .12 of
+   its rise times half an octave and its distance; the skew varies by 1.2 per octave, half as much again as on 141
+   published slices, and costs as much: chi^2 = (losses - curve)' covariance^-1 (losses - curve) + (skew / 1.2)^2. The
+   optimum is where it is least.
 6. The interval is all places whose chi^2, at its best skew, is within 1.96^2 of the least, with the noise scaled by its
    t factor; the noise of a place to the left of the centre grows from there, up to an octave. Beyond the last cell
    before a cliff nothing speaks against a place but the cliff. Where that leaves a side of the window open, cells

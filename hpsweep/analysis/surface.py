@@ -194,13 +194,13 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     refit = refitted(points, losses, centres, first.found, noise)
     fit = refit.found
     row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": str(fit.window)}
-    basin = shape(points, fit, over, level)
     verdicts = [verdict_on(points, within, chosen, i, over[i]) for i in (0, 1)]
+    basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)
     for i, name in enumerate(over):
         row |= coordinate(points, i, name, verdicts[i], refit)
-    row |= basin | _statuses(over, [verdict.status for verdict in verdicts])
+    row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
         row |= ellipse(fit, refit.stretch, refit.moved)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())

@@ -136,7 +136,7 @@ def bootstrap_row(case: Case, groups: int) -> str:
 
 def _place(cells: Cells, losses: Floats) -> float:
     """The fitted optimum of these means; noise of .003 weighs them."""
-    centre = int(centres(cells.x, losses[None], cells.finite)[0])
+    centre = int(centres(losses[None], cells.finite)[0])
     variance = (0.003 * noise_growth(cells.x, cells.x[centre])) ** 2 / cells.n
     return minimum(dataclasses.replace(cells, adjusted=losses), centre, REACHES[0], variance, 0.0).place
 

@@ -24,7 +24,7 @@ def spreads(runs: pd.DataFrame) -> pd.DataFrame:
         cells = cells_of(group, "lr")
         if cells.finite.sum() < 3:
             continue
-        centre = cells.x[centres(cells.x, cells.adjusted[None], cells.finite)[0]]
+        centre = cells.x[centres(cells.adjusted[None], cells.finite)[0]]
         for cell, single in cells.runs.groupby("cell")["loss"]:
             if len(single) > 1:
                 rows.append((round(cells.x[int(str(cell))] - centre), single.var(ddof=1), len(single) - 1))

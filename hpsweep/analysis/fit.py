@@ -30,10 +30,6 @@ REACHES = (2.45, 4.15)
 """Half widths of the window in octaves, the neighbours at least: to the second neighbour on a grid of 1, 2, 5, 10. No
 common grid has a value just there, which a rounded one could be on either side of."""
 
-BESIDE = 0.5
-"""Octaves on both sides of a cell whose losses its own is smoothed with, the neighbours at least: more than these are
-nearer only where a search is denser than a grid of half octaves."""
-
 CENTRE = np.zeros(1)  # as a place
 
 LIMIT = 1.96
@@ -48,36 +44,23 @@ _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
 _ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least
 
 
-def centres(x: Floats, losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Per row of losses: the cell with the lowest running median; ties go to the lower loss.
+def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Per row of losses: the cell with the lowest running median of three; ties go to the lower loss.
 
-    x (cells,) in octaves, losses (rows, cells). The median is of three cells, or of all within BESIDE where these are
-    more, as many on either side. A cell without a finite loss counts as infinite, as does what lies outside the grid:
-    on a curve with one minimum this is that minimum, also at the end of the grid or beside a cliff.
+    A cell without a finite loss counts as infinite, as does what lies outside the grid: on a curve with one minimum
+    this is that minimum, also at the end of the grid or beside a cliff.
     """
-    losses = np.where(finite, losses, np.inf)
-    padded = np.pad(losses, ((0, 0), (1, 1)), constant_values=np.inf)
+    padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
     before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
-    smooth = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
-    count = _beside(x)
-    for cell in np.flatnonzero(count > 1):
-        smooth[:, cell] = np.median(losses[:, cell - count[cell] : cell + count[cell] + 1], axis=1)
-    smooth = np.where(finite, smooth, np.inf)
+    median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
+    smooth = np.where(finite, median, np.inf)
     lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
     return np.asarray(lowest.argmin(axis=1))
 
 
 def centre_of(cells: Cells) -> int:
     """The cell around which these are fitted; one of them is finite."""
-    return int(centres(cells.x, cells.adjusted[None], cells.finite)[0])
-
-
-def _beside(x: Floats) -> npt.NDArray[np.intp]:
-    """How many cells within BESIDE of each there are on either side, on the one that has fewer."""
-    cell = np.arange(len(x))
-    below = cell - np.searchsorted(x, x - BESIDE, side="left")
-    above = np.searchsorted(x, x + BESIDE, side="right") - 1 - cell
-    return np.asarray(np.minimum(below, above))
+    return int(centres(cells.adjusted[None], cells.finite)[0])
 
 
 def segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:

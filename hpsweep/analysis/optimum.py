@@ -6,12 +6,10 @@
 
 How it is done; what was measured to decide it is below (the simulator is benchmarks/simulator.py).
 
-1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum. Where a
-   search is denser than a grid of quarter octaves, cells are merged: among many that are close, some always look like
-   a minimum or a cliff.
-2. The lowest cell of the running median is the centre: of three cells, of all within half an octave where these are
-   more. The running mean, the usual choice, puts the minimum beside a cliff one cell too far to the left; the raw
-   minimum follows single lucky runs.
+1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum. Cells
+   closer than .3 octave are merged: among many that are close, some always look like a minimum or a cliff.
+2. The lowest cell of the 3-point running median is the centre. The running mean, the usual choice, puts the minimum
+   beside a cliff one cell too far to the left; the raw minimum follows single lucky runs.
 3. Noise of single runs, pooled over cells within 2.45 octaves of the centre, and taken to double per octave to its
    right. With fewer than 2 degrees of freedom, as with one seed, it is pooled over groups, and `interval` says
    "assumed": noise.py. Slopes that seeds have of their own err in all cells together, and are added.
@@ -30,8 +28,7 @@ How it is done; what was measured to decide it is below (the simulator is benchm
    least half of what it lies below the lowest loss.
 8. If a side stays open, the optimum is a bound where the finite cells end there, and the curve is flat elsewhere. Also
    if the lowest cells of more than a quarter of the replicates lie at an end, or beyond the cells that enclose the
-   interval and more than half an octave beside it: new cell means, drawn with that noise and a t factor for its degrees
-   of freedom, step 2 redone in each.
+   interval: new cell means, drawn with that noise and a t factor for its degrees of freedom, step 2 redone in each.
 
 What that covers, and how often it refuses, on simulated groups: docs/coverage.md, the table that `python -m
 benchmarks.coverage` prints. Resampling the seeds themselves does not do (`python -m benchmarks.coverage --bootstrap`).
@@ -50,7 +47,7 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint, merged
 from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, needed
-from hpsweep.analysis.fit import BESIDE, LIMIT, REACHES, Minimum, centre_of, centres, minimum, segment
+from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, centre_of, centres, minimum, segment
 from hpsweep.analysis.noise import Noise, noises, perturbed
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
@@ -182,7 +179,7 @@ def _fit(
     row["interval"] = noise.interval
     noise = noise.of_merged(of, cells.n)
     found = _minimum(fitted, centre, noise)  # steps 4 to 6
-    drawn = centres(fitted.x, perturbed(fitted, noise, resamples, generator), fitted.finite)
+    drawn = centres(perturbed(fitted, noise, resamples, generator), fitted.finite)
     row["refused"], side = _refused(fitted, drawn, found)  # step 8
     side = _end(fitted, centre) or side
     if not side and found.open_below != found.open_above:
@@ -215,11 +212,11 @@ def _end(cells: Cells, centre: int) -> int:
 def _refused(cells: Cells, drawn: npt.NDArray[np.intp], found: Minimum) -> tuple[float, int]:
     """(fraction of replicates whose lowest cell is none, the side on which they are or 0).
 
-    None is a cell at an end, or beyond those that enclose the interval, and more than BESIDE beside it.
+    None is a cell at an end, or beyond those that enclose the interval.
     """
     sides = np.array([_end(cells, cell) for cell in range(len(cells.x))])[drawn]
-    first = min(np.searchsorted(cells.x, found.low, "right") - 1, np.searchsorted(cells.x, found.low - BESIDE))
-    last = max(np.searchsorted(cells.x, found.high), np.searchsorted(cells.x, found.high + BESIDE, "right") - 1)
+    first = np.searchsorted(cells.x, found.low, side="right") - 1
+    last = np.searchsorted(cells.x, found.high, side="left")
     refused = float(((sides != 0) | (drawn < first) | (drawn > last)).mean())
     if refused > REFUSED_LIMIT and abs(sides.mean()) > refused / 2:
         return refused, int(np.sign(sides.mean()))

@@ -265,6 +265,20 @@ def test_the_lowest_place_is_that_of_a_fine_lattice() -> None:
     assert (sides == expected).all(axis=1).mean() > 0.95  # but for minima within a step of the edge
 
 
+def test_a_minimum_that_is_sought_near_a_place_is_it_though_the_polynomial_falls_lower_at_an_end() -> None:
+    coefficients = np.zeros((1, 10))
+    coefficients[0, [3, 5, 6]] = 1.0, 1.0, -1.0  # u^2 + v^2 - u^3: lowest at 0 between the ends, and -4 at u = 2
+    inside = square(-1.0, 2.0)
+    place, side = lowest(coefficients, inside, 3)
+    assert place == pytest.approx(np.array([[2.0, 0.0]]), abs=1e-6)
+    assert side.tolist() == [[1.0, 0.0]]
+    place, side = lowest(coefficients, inside, 3, near=np.array([0.2, -0.3]))
+    assert np.abs(place).max() < 1e-6
+    assert not side.any()
+    coefficients[0, 3] = -1.0  # without a minimum it is lowest where it was
+    assert lowest(coefficients, inside, 3, near=np.zeros(2))[1].tolist() == [[1.0, 0.0]]
+
+
 def _cubes(p: np.ndarray[Any, Any]) -> list[float]:
     return [p[0] ** 3, p[0] ** 2 * p[1], p[0] * p[1] ** 2, p[1] ** 3]
 

@@ -100,6 +100,12 @@ def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None 
     the polynomial is one in a single variable, exactly. A minimum that Newton's method finds from `near` is it, however
     low the polynomial is at the edges.
     """
+    if near is not None:
+        place, exists = _newton(coefficients, np.tile(near, (len(coefficients), 1)), degree)
+        rest, side = ~(exists & inside.holds(place)), np.zeros_like(place)
+        if rest.any():
+            place[rest], side[rest] = lowest(coefficients[rest], inside, degree)
+        return place, side
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
     steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
     lattice = low + np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) * (high - low)
@@ -111,10 +117,6 @@ def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None 
     within = evaluated(coefficients, place, degree)
     on_edge, value, side = _lowest_on_edges(coefficients, inside, degree)
     better = value < within - 1e-12
-    if near is not None:
-        local, exists = _newton(coefficients, np.tile(near, (len(coefficients), 1)), degree)
-        exists &= inside.holds(local)
-        place, better = np.where(exists[:, None], local, place), better & ~exists
     return np.where(better[:, None], on_edge, place), np.where(better[:, None], side, 0.0)
 
 

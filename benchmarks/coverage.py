@@ -41,6 +41,7 @@ SEED = 1
 GRIDS = ("octaves", "half octaves")
 OTHERS = ("steep left", "symmetric", "exponential")
 UNEVEN = ("1-2-5-10", "1-5-10")
+DENSE = "150 random"  # of one seed
 
 Case = tuple[str, dict[str, Any]]  # what is said of the curve, and the setting
 
@@ -50,6 +51,7 @@ def cases() -> list[Case]:
     found: list[Case] = [
         ("", {"points": points, "noise": noise, "seeds": seeds})
         for points, noise, seeds in itertools.product(POINTS, (0.003, 0.01), (1, 2, 3, 5))
+        if seeds == 1 or points != DENSE
     ]
     for points, (noise, seeds) in itertools.product(GRIDS, ((0.003, 3), (0.01, 5))):
         setting = {"points": points, "noise": noise, "seeds": seeds}
@@ -63,7 +65,7 @@ def cases() -> list[Case]:
         found.append(("tilt .2", {**setting, "tilt": 0.2}))
         found.append(("slope .004", {**setting, "slope": 0.004}))
         found.append(("heavy tails", {**setting, "tail": 3.0}))
-    for points, seeds in itertools.product((*GRIDS, *UNEVEN), (1, 3, 5)):
+    for points, seeds in (*itertools.product((*GRIDS, "quarter octaves", *UNEVEN), (1, 3, 5)), (DENSE, 1)):
         found.append(("flat", {"points": points, "noise": 0.01, "seeds": seeds, "curve": "flat"}))
     for points, (noise, seeds) in itertools.product((*GRIDS, *UNEVEN), ((0.003, 3), (0.01, 5))):
         for side, distance in itertools.product((1, -1), (0.0, 0.5, 1.0, 2.0)):
@@ -82,6 +84,8 @@ def _asymmetric() -> list[Case]:
             ("kinked 2", 3),
         ):
             found.append((curve, {"points": points, "noise": 0.003, "seeds": seeds, "curve": curve}))
+    for points, noise in (*itertools.product((*GRIDS, *UNEVEN), (0.001,)), ("quarter octaves", 0.003)):
+        found.append(("kinked 2", {"points": points, "noise": noise, "seeds": 3, "curve": "kinked 2"}))
     return found
 
 

@@ -165,8 +165,11 @@ def _uneven(values: Floats) -> Callable[[np.random.Generator, Measure], Floats]:
     return grid
 
 
-def _random(generator: np.random.Generator, measure: Measure) -> Floats:
-    return generator.uniform(LOW, HIGH, 18)
+def _random(count: int) -> Callable[[np.random.Generator, Measure], Floats]:
+    def points(generator: np.random.Generator, measure: Measure) -> Floats:
+        return generator.uniform(LOW, HIGH, count)
+
+    return points
 
 
 def _tpe(generator: np.random.Generator, measure: Measure) -> Floats:
@@ -182,16 +185,17 @@ def _tpe(generator: np.random.Generator, measure: Measure) -> Floats:
     return np.array(measured)
 
 
-_STEPS = {"double octaves": 2.0, "octaves": 1.0, "half octaves": 0.5}
+_STEPS = {"double octaves": 2.0, "octaves": 1.0, "half octaves": 0.5, "quarter octaves": 0.25}
 _UNEVEN = {"1-2-5-10": _decades(1, 2, 5), "1-5-10": _decades(1, 5)}
 
 POINTS: dict[str, Callable[[np.random.Generator, Measure], Floats]] = {
     **{name: _grid(step) for name, step in _STEPS.items()},
     **{name: _uneven(values) for name, values in _UNEVEN.items()},
-    "random": _random,
+    "random": _random(18),
+    "150 random": _random(150),
     "tpe": _tpe,
 }
-"""Where runs are: grids that lie anywhere around the optimum, 18 points at random, 18 that Optuna's TPE chose."""
+"""Where runs are: grids that lie anywhere around the optimum, 18 or 150 random points, 18 that Optuna's TPE chose."""
 
 
 def _beyond(generator: np.random.Generator, points: str, side: int, distance: float) -> Floats:

@@ -10,16 +10,27 @@ of init std that lie anywhere around the optimum, 40 points at random, and grids
 `at edge` and `past edge`: the last lr lies at the optimum, or one octave before it; `std edge` the same of init std, at
 the optimum. Only what has status ok counts in bias, spread and coverage (ellipse: of the 95 % ellipse); where there is
 no optimum to find, `ok` is the rate of false ones.
+
+LOPSIDED are rows without a cliff, of loss = 2 + .02 f(z) + .015 g(v): `parabola`, both squares; `lopsided 2`, both rise
+an octave to the right twice as much as to the left, as asymmetric 2 of the simulator does; `lopsided lr 2`, f alone;
+`kinked 2`, both rise twice as much to the right at any distance. `narrow`: half octaves of both fields, 2 octaves to
+either side.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
+import multiprocessing
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from hpsweep.analysis.surface import surface
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,6 +52,8 @@ def simulated(
         shift = 0.02 * generator.standard_normal(seeds)
         spread = noise * 2 ** np.maximum(z, 0)[:, None] * generator.standard_normal((len(z), seeds))
         beyond = z + v / 4 - (1.3 if curve == "near cliff" else 3.2)
+        if curve in SIDES:
+            beyond = np.full(len(z), -1.0)
         loss = 2 + _bowl(z, v, curve) + np.where(beyond > 0, 0.3 + 0.5 * beyond, 0.0)
         cells = pd.DataFrame({"group": group, "lr": 2.0**z, "init_std": 2.0**v, "diverged": beyond > 1})
         rows = cells.loc[cells.index.repeat(seeds)]
@@ -53,7 +66,30 @@ def simulated(
     return runs.drop(columns="diverged").assign(status=status, data_hash="d")
 
 
+def _lopsided(ratio: float) -> Callable[[Floats], Floats]:
+    """A parabola on the left that rises `ratio` times as much an octave to the right."""
+    return lambda x: np.asarray(x**2 * (1 + (ratio - 1) * np.maximum(x, 0.0)))
+
+
+def _kinked(ratio: float) -> Callable[[Floats], Floats]:
+    """Halves of two parabolas, of which the right one rises `ratio` times as much."""
+    return lambda x: np.asarray(x**2 * np.where(x > 0, ratio, 1.0))
+
+
+SIDES: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {
+    "parabola": (np.square, np.square),
+    "lopsided 1.5": (_lopsided(1.5), _lopsided(1.5)),
+    "lopsided 2": (_lopsided(2.0), _lopsided(2.0)),
+    "lopsided lr 2": (_lopsided(2.0), np.square),
+    "kinked 2": (_kinked(2.0), _kinked(2.0)),
+}
+"""How the loss rises along lr and along init std, in units of .02 and .015 nats/token."""
+
+
 def _bowl(z: Floats, v: Floats, curve: str) -> Floats:
+    if curve in SIDES:
+        of_lr, of_std = SIDES[curve]
+        return 0.02 * of_lr(z) + 0.015 * of_std(v)
     if curve == "flat":
         return np.asarray(0.011 * z**2 + 0.0014 * z**3)
     if curve == "skewed":
@@ -69,6 +105,9 @@ def _skew(x: Floats, by: float) -> Floats:
     return np.asarray((np.exp(by * x) - by * x - 1) / by**2)
 
 
+NARROW = np.arange(-2.25, 1.8, 0.5)  # octaves
+
+
 def _places(points: str, curve: str, generator: np.random.Generator) -> Floats:
     """(points, 2) octaves of lr and of init std from the optimum."""
     last = {"at edge": 0.0, "past edge": -1.0}.get(curve, 4.0)
@@ -77,31 +116,34 @@ def _places(points: str, curve: str, generator: np.random.Generator) -> Floats:
         return np.column_stack([generator.uniform(-5, last, 40), generator.uniform(top - 6, top, 40)])
     step = 0.5 if "half" in points else 1.0
     slack = (generator.uniform(), generator.uniform()) if last == 4.0 and top == 3.0 else (0.0, 0.0)
+    if points == "narrow":
+        return np.array([(a, b) for a in NARROW + slack[0] / 2 for b in NARROW + slack[1] / 2])
     z = np.arange(last - step * slack[0], -5.001, -step)
     v = np.arange(top - slack[1], top - 5.999, -1.0)
     grid = np.array([(a, b) for a in z for b in v])
     return grid[generator.uniform(size=len(grid)) > 0.2] if "missing" in points else grid
 
 
+def row(case: dict[str, Any], groups: int) -> str:
+    """One line of the table."""
+    table = surface(simulated(groups, **case, seed=1), by=["group"], resamples=1000)
+    return f"| {case['points']} | {case['curve']} | {case['noise']} | {case['seeds']} | {_summary(table)} |"
+
+
 def main() -> None:
     """Print the table."""
-    from hpsweep.analysis.surface import surface
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=100, help="simulated groups per row (default 100)")
     parser.add_argument("--only", default="", metavar="WORDS", help="rows of these points, curve, noise or seeds alone")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes (default 2)")
     arguments = parser.parse_args()
+    words = [word for word in arguments.only.split(",") if word]
+    chosen = [case for case in (*CASES, *LOPSIDED) if all(word in " ".join(map(str, case.values())) for word in words)]
     print("| points | curve | noise | seeds | ok | lr: ok bias sd coverage width | init std | ellipse | edge |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for case in CASES:
-        words = " ".join(map(str, case.values()))
-        if arguments.only and not all(word in words for word in arguments.only.split(",")):
-            continue
-        table = surface(simulated(arguments.groups, **case, seed=1), by=["group"], resamples=1000)
-        print(
-            f"| {case['points']} | {case['curve']} | {case['noise']} | {case['seeds']} | {_summary(table)} |",
-            flush=True,
-        )
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        for text in pool.imap(functools.partial(row, groups=arguments.groups), chosen):
+            print(text, flush=True)
 
 
 CASES: list[dict[str, Any]] = [
@@ -118,6 +160,17 @@ CASES: list[dict[str, Any]] = [
     }.items()
     for points in where
     for noise, seeds in ((0.003, 1), (0.003, 3), (0.01, 5))
+]
+
+LOPSIDED: list[dict[str, Any]] = [
+    {"points": points, "curve": curve, "noise": noise, "seeds": seeds}
+    for curve, (points, noise, seeds) in itertools.product(
+        SIDES,
+        [
+            *itertools.product(("octaves", "half octaves", "narrow"), (0.003,), (1, 3)),
+            *(("octaves", 0.001, 2), ("half octaves", 0.001, 2), ("40 random", 0.003, 3)),
+        ],
+    )
 ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
     """The exit status of a command: 0, 2 for wrong input, 130 if interrupted. `train` is another trainer, for tests."""
     words = list(sys.argv[1:] if argv is None else argv)
     with speaking() as out:
-        arguments = parser().parse_args(words)
+        arguments = parser().parse_args(_with_negatives(words))
         absent = Path(sys.argv[0]).name == "hpsweep" and not shutil.which("hpsweep")  # called by its path, as make does
         name = sys.argv[0] if absent else "hpsweep"
         arguments.train, arguments.command = train, shlex.join([name, *words])
@@ -64,6 +65,17 @@ def main(argv: Sequence[str] | None = None, *, train: str | None = None) -> int:
             warnings.filterwarnings("default", category=UserWarning, module=r"hpsweep\b")
             warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
             return _status_of(arguments, out)
+
+
+def _with_negatives(words: Sequence[str]) -> list[str]:
+    """The words, of which --size -4x3 is --size=-4x3: argparse takes what begins with a minus for another option."""
+    joined: list[str] = []
+    for word in words:
+        if re.match(r"-[.\d]", word) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _status_of(arguments: argparse.Namespace, out: Visible) -> int:
@@ -372,6 +384,7 @@ def _report(a: argparse.Namespace) -> None:
     from hpsweep.analysis.report import report, write
 
     sweep, out = stored_sweep(a.folder), Path(a.out or a.folder)
+    store.check_readable(a.folder)
     if a.out:
         _make(out)
     writable(out)
@@ -409,6 +422,7 @@ def _compact(a: argparse.Namespace) -> None:
     writable(a.folder)
     if not (Path(a.folder) / "runs").is_dir():
         raise ValueError(f"{a.folder} is no results folder: it has no runs/. Give the folder of one experiment.")
+    store.check_readable(a.folder)
     before, trials = store.compact(a.folder)
     if a.json:
         print_json({"files": before, "trials": trials})

@@ -192,6 +192,7 @@ def _add_coords(to: argparse.ArgumentParser) -> None:
     to.add_argument("--heads", type=int, metavar="N", help="attention heads at every width; default: of size 16")
     to.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="what to train on; default: cpu")
     to.add_argument("--out", metavar="DIR", help="write the tables and the figure there")
+    _add_figures(to)
 
 
 def _numbers(text: str) -> list[float]:

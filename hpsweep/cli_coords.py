@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from hpsweep.cli_inputs import writable
-from hpsweep.cli_output import print_json, records, say
+from hpsweep.cli_output import output_of, print_json, records, say
 from hpsweep.english import counted
 from hpsweep.spec import Trial
 
@@ -19,6 +19,10 @@ def coords(a: argparse.Namespace) -> int:
     """Print the verdict on every module; the exit status is 1 if one of them grows or shrinks."""
     if importlib.util.find_spec("torch") is None:
         raise ValueError("the coordinate check needs torch, which is not installed: pip install 'hpsweep[run]'.")
+    if (a.format or a.size) and not a.out:
+        raise ValueError(
+            "--format and --size are of the figure, which is drawn with --out DIR; give it, or leave them out."
+        )
     from hpsweep.analysis.coords import coordinate_slopes, coordinate_text, coordinate_verdicts, culprit, in_words
     from hpsweep.coords.check import coordinate_check
 
@@ -44,7 +48,7 @@ def coords(a: argparse.Namespace) -> int:
     if a.out:
         from hpsweep.analysis.plot_coords import write
 
-        written = [str(path) for path in write(sizes, slopes, verdicts, Path(a.out), sentence)]
+        written = [str(path) for path in write(sizes, slopes, verdicts, Path(a.out), sentence, output_of(a))]
     found = culprit(verdicts)
     if a.json:
         tables = {"verdicts": records(verdicts), "slopes": records(slopes)}

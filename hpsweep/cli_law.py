@@ -58,6 +58,7 @@ def _fit(a: argparse.Namespace) -> Law:
         said = [f"--{name}" for name in (*named, "tuned", "counts", "unit") if getattr(a, name)]
         if said:
             raise ValueError(f"{', '.join(said)} belong to a table; of a results folder give --scheme and --nonzeros.")
+        store.check_readable(a.table)
         return fit_sweep(store.load(a.table), a.scheme, nonzeros=a.nonzeros or "hidden", **options)
     if Path(a.table).is_dir():
         raise ValueError(f"{a.table} is no results folder: it has no runs/. Give the folder of one experiment.")

@@ -60,6 +60,44 @@ class Visible(io.TextIOBase):
         return self.stream.isatty()
 
 
+class Messages(io.TextIOBase):
+    """stderr, of which what cannot be written is lost, as on a full disk: no command's outcome depends on messages."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, if that is possible."""
+        with self._losing():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written, if that is possible."""
+        with self._losing():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # what is in its buffer, and comes after, goes nowhere: Python would exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def fileno(self) -> int:
+        """The descriptor of the stream."""
+        return self.stream.fileno()
+
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        return self.stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of the stream, by which a live display chooses its characters."""
+        return self.stream.encoding
+
+
 @contextlib.contextmanager
 def speaking() -> Iterator[Visible]:
     """Let everything be printed: to streams that are closed, in any locale, whatever the text.
@@ -83,7 +121,7 @@ def speaking() -> Iterator[Visible]:
     for stream in (out, err):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = Visible(out), err
+    sys.stdout, sys.stderr = Visible(out), Messages(err)
     try:
         yield sys.stdout
     finally:

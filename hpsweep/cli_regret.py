@@ -44,6 +44,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     for folder in folders:
         store.read_meta(folder)  # refuses what a newer hpsweep wrote
     beside = dict.fromkeys(Path(path).parent / "target" for path in a.card)  # where train puts its rows by default
+    store.check_readable(*folders)
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
     runs = without(runs, a.ignore or ())
     table = concat([card_regret(card, runs) for card in cards])

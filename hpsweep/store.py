@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpsweep import records
+from hpsweep.english import counted
 from hpsweep.lock import FolderLost as FolderLost
 from hpsweep.lock import Held as Held
 from hpsweep.lock import lock as lock
@@ -87,8 +88,9 @@ def _none_stored(folders: Sequence[str | Path], unread: Sequence[str]) -> str:
     where = ", ".join(map(str, folders))
     if not unread:
         return f"no stored trials in {where}; run the experiment first."
-    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
-    return f"no stored trials in {where} that can be read: {unread[0]}{more}; mend or restore the files, or run again."
+    listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
+    number = counted(len(unread), "file cannot be read", "files cannot be read")
+    return f"no stored trials in {where} that can be read: {listed}: {number}; mend or restore the files, or run again."
 
 
 def _check_path(folder: Any) -> None:
@@ -605,12 +607,39 @@ def finished(runs: pa.Table) -> set[str]:
 
 
 def is_empty(folder: str | Path) -> bool:
-    """Whether no row is stored, as far as files can be read; it looks no further than the first that has one."""
+    """Whether no row is stored; it looks no further than the first file that has one.
+
+    Raises ValueError where no row is found and files cannot be read: what they held is not known.
+    """
+    check_readable(folder)
+    return _unread(folder) is not None
+
+
+def check_readable(*folders: str | Path) -> None:
+    """Raise ValueError where files of runs cannot be read, and there is no row in any other of these folders."""
+    unread: list[str] = []
+    for folder in folders:
+        found = _unread(folder)
+        if found is None:
+            return
+        unread += found
+    if unread:
+        raise ValueError(_none_stored(folders, unread))
+
+
+def _unread(folder: str | Path) -> list[str] | None:
+    """The files of runs that cannot be read, and why; None as soon as one has a row."""
+    unread = []
     try:
-        parts = (_part(path, _IDENTITIES, False) for path in (Path(folder) / "runs").glob("part-*.parquet"))
-        return not any(isinstance(part, pa.Table) and part.num_rows for part in parts)
+        for path in sorted((Path(folder) / "runs").glob("part-*.parquet")):
+            part = _part(path, _IDENTITIES, False)
+            if isinstance(part, str):
+                unread.append(f"{path.name} ({part})")
+            elif part.num_rows:
+                return None
     except FileNotFoundError:  # joined with others just now
-        return False
+        return None
+    return unread
 
 
 def finished_ids(folder: str | Path) -> set[str]:

@@ -547,3 +547,16 @@ def test_closed_streams_are_no_fault_and_no_file_takes_their_place(there: Path) 
     full = _run(["status", "results/fake"], '"$@" > /dev/full')
     assert (full.returncode, full.stderr.count(b"\n")) == (1, 1)
     assert b"the output could not be written: No space left on device" in full.stderr
+
+
+def test_messages_that_cannot_be_written_change_no_exit_status(there: Path) -> None:
+    """stderr is a file on a full disk: the warning of a file that cannot be read is lost, and the answer is not."""
+    good = _run(["status", "results/fake"], '"$@" 2> /dev/full')
+    assert (good.returncode, b"nothing stored yet" in good.stdout) == (0, True)
+    (there / "results" / "fake" / "runs").mkdir(exist_ok=True)
+    (there / "results" / "fake" / "runs" / "mine.parquet").write_bytes(b"PAR1")
+    for words, expected in ((["compact", "results/fake"], 0), (["status", "results/none"], 2), (["nothing"], 2)):
+        ended = _run(words, '"$@" 2> /dev/full')
+        assert (ended.returncode, ended.stderr) == (expected, b""), words
+    both = _run(["status", "results/fake"], '"$@" > /dev/full 2>&1')
+    assert both.returncode == 1  # the answer could not be given

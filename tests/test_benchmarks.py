@@ -730,6 +730,7 @@ def test_variants_are_measured_in_processes_of_their_own_and_those_that_cannot_b
         assert all(100 < rate < 1e6 for rate in measured.rates)
 
 
+@pytest.mark.slow
 def test_the_gpu_part_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     options = parsed(["--rounds", "1", "--seconds", "0.1", "--without", "torch.compile"])[1]
     part = gpu.compared(options, shape="32,1,8,2", device="cpu", processes=(2,), sizes=(1, 2))

@@ -84,6 +84,7 @@ def test_seeds_are_paired_whichever_of_them_trained_the_target(seeds: tuple[int,
     assert [row["regret"], row["low"], row["high"]] == pytest.approx([0.05 * 2.3**2] * 3)
 
 
+@pytest.mark.coverage
 def test_the_interval_holds_the_regret_that_was_put_in() -> None:
     card, held = carded(-6.3), 0
     for draw in range(20):

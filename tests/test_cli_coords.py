@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import pandas as pd
 import pytest
 
@@ -169,3 +170,31 @@ def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.Captu
         assert line.split()[1] == row["verdict"]
         assert len(line.split()) == 8  # and three slopes along width and density each
     assert "..." not in said
+
+
+@pytest.mark.parametrize("text", ["-4x3", "0x3", "4x-3", "nanx3", "infx3", "1e9x3", "4", "4x3x2", "", "x", "-x-"])
+@pytest.mark.parametrize("verb", [["plot", "FOLDER"], ["law", "FOLDER"], ["regret", "FOLDER"], ["coords"]])
+def test_a_size_that_no_figure_can_have_is_one_line(
+    text: str, verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb, "--size", text])
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out, err.count("\n")) == (2, "", 1)
+    if text != "-x-":  # which argparse takes for options
+        assert f"argument --size: {text!r}" in err
+
+
+def test_the_figure_of_the_check_has_the_formats_and_the_size_that_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["coords", "--widths", "32,64", "--densities", "1", "--seeds", "2", "--steps", "1", "--init-std", "0.08"]
+    main([*words, "--out", str(tmp_path), "--format", "png", "--size", "12x6"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coords.png", "sizes.csv", "slopes.csv", "verdicts.csv"]
+    pixels = matplotlib.image.imread(tmp_path / "coords.png").shape
+    assert pixels[:2] == (1200, 2400)  # 200 to the inch
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path), "--size", "2x2"]) == 2
+    assert "2 x 2 inches are too small for coords" in capsys.readouterr().err
+    assert main([*words, "--size", "7x4"]) == 2
+    assert "--format and --size are of the figure, which is drawn with --out DIR" in capsys.readouterr().err

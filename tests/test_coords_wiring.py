@@ -91,15 +91,17 @@ MULTIPLIERS, NUMBERS = model.multipliers, model.tensor_numbers
     [
         (model, "multipliers", MULTIPLIERS, None),
         (model, "multipliers", ones, ("readout", "grows", "width")),
-        (model, "multipliers", root_scale, ("block0.attention_logits", "grows", "width")),
+        pytest.param(
+            model, "multipliers", root_scale, ("block0.attention_logits", "grows", "width"), marks=pytest.mark.slow
+        ),
         (model, "tensor_numbers", unscaled("block0.mlp.in", "init_std", lambda t: t.m_rho**0.5),
          ("block0.mlp.in", "shrinks", "density")),
-        (model, "tensor_numbers", unscaled("block1.attention.out", "init_std", lambda t: t.m_d**0.5),
-         ("block1.attention.out", "grows", "width")),
+        pytest.param(model, "tensor_numbers", unscaled("block1.attention.out", "init_std", lambda t: t.m_d**0.5),
+                     ("block1.attention.out", "grows", "width"), marks=pytest.mark.slow),
         (optimizer, "tensor_numbers", unscaled("block0.attention.qkv", "lr", lambda t: t.m_rho),
          ("block0.attention.qkv", "shrinks", "density")),
-        (optimizer, "tensor_numbers", unscaled("block1.mlp.out", "lr", lambda t: t.m_d),
-         ("block1.mlp.out", "grows", "width")),
+        pytest.param(optimizer, "tensor_numbers", unscaled("block1.mlp.out", "lr", lambda t: t.m_d),
+                     ("block1.mlp.out", "grows", "width"), marks=pytest.mark.slow),
     ],
     ids=["right", "readout", "attention", "init m_rho", "init m_d", "lr m_rho", "lr m_d"],
 )  # fmt: skip
@@ -161,11 +163,17 @@ def own(width: int, density: float, seed: int, fault: str = "") -> Any:
     [
         ("", None),
         ("readout", ("readout", "grows", "width")),
-        ("attention", ("attention_logits", "grows", "width")),
-        ("blocks.0.mlp_in.weight init_std m_d 0.5", ("blocks.0.mlp_in", "grows", "width")),
-        ("blocks.1.out.weight init_std m_rho 0.5", ("blocks.1.out", "shrinks", "density")),
+        pytest.param("attention", ("attention_logits", "grows", "width"), marks=pytest.mark.slow),
+        pytest.param(
+            "blocks.0.mlp_in.weight init_std m_d 0.5", ("blocks.0.mlp_in", "grows", "width"), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "blocks.1.out.weight init_std m_rho 0.5", ("blocks.1.out", "shrinks", "density"), marks=pytest.mark.slow
+        ),
         ("blocks.0.qkv.weight lr m_d 1", ("blocks.0.qkv", "grows", "width")),
-        ("blocks.1.mlp_out.weight lr m_rho 1", ("blocks.1.mlp_out", "shrinks", "density")),
+        pytest.param(
+            "blocks.1.mlp_out.weight lr m_rho 1", ("blocks.1.mlp_out", "shrinks", "density"), marks=pytest.mark.slow
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -117,6 +117,7 @@ def test_the_own_loss_is_the_fitted_one_not_that_of_a_cell_nearby() -> None:
     assert (own.source, own.value) == ("fitted", pytest.approx(group.row["opt"]))
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize(("points", "setting"), [("octaves", 0.5), ("half octaves", -1.0)])
 def test_the_interval_of_a_regret_covers_the_true_one(points: str, setting: float) -> None:
     runs = simulated(80, points=points, seeds=3, noise=0.003, seed=5)

@@ -322,6 +322,7 @@ def test_a_path_that_turns_back_is_not_called_stable() -> None:
     assert "not enough to call it stable" in row["why"]
 
 
+@pytest.mark.coverage
 def test_the_interval_of_the_curvature_covers_the_true_one() -> None:
     runs = paths(40, scales=4, drift=0.5, bend=0.4, points="half octaves", seeds=3, noise=0.003, seed=4)
     table = drift(runs, by=["case"], resamples=100)
@@ -343,6 +344,7 @@ def test_a_path_of_the_benchmark_moves_as_it_is_told() -> None:
     assert x.tolist() == pytest.approx(expected, abs=0.3)
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 @pytest.mark.parametrize("scales", [2, 3, 5])
 def test_the_interval_covers_the_drift_of_optima_that_scatter_about_their_line(points: str, scales: int) -> None:
@@ -352,6 +354,7 @@ def test_the_interval_covers_the_drift_of_optima_that_scatter_about_their_line(p
     assert ((table["low"] <= 0) & (table["high"] >= 0)).mean() >= 0.9  # nominal .95, standard error .03
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("true", [0.0, 0.5])
 def test_the_interval_covers_the_true_drift(true: float) -> None:
     def frame(seed: int) -> pd.DataFrame:

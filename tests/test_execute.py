@@ -422,12 +422,9 @@ def test_on_ray_a_killed_or_interrupted_driver_resumes_with_what_is_missing(tmp_
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("part", "said"),
-    [
-        ("_Mailbox", "the Ray cluster was lost"),
-        pytest.param("gcs_server", "does not answer", marks=pytest.mark.slow),
-    ],
+    ("part", "said"), [("_Mailbox", "the Ray cluster was lost"), ("gcs_server", "does not answer")]
 )
 def test_a_ray_cluster_that_dies_costs_what_was_running_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, said: str

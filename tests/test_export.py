@@ -124,9 +124,10 @@ def test_exported_files_are_clean_python(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", ["torch", "hf"])
 def test_the_schedule_of_the_scripts_is_the_proxys(to: str, tmp_path: Path) -> None:
-    for trial in (BASE, BASE.replace(warmup_fraction=0.3, final_lr_fraction=0.1), BASE.replace(warmup_fraction=0.0)):
+    trials = BASE, BASE.replace(warmup_fraction=0.3, final_lr_fraction=0.1), BASE.replace(warmup_fraction=0.0)
+    for number, trial in enumerate(trials):  # a file of the name of another would be taken for it, as compiled
         card = made(warmup_fraction=trial.warmup_fraction, final_lr_fraction=trial.final_lr_fraction)
-        script = loaded(export(card, to), tmp_path, f"schedule_{to}")
+        script = loaded(export(card, to), tmp_path, f"schedule_{to}_{number}")
         assert [script.schedule(i, 100) for i in range(100)] == [schedule.schedule(trial, i) for i in range(100)]
 
 

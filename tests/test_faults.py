@@ -164,7 +164,7 @@ def test_a_folder_that_is_moved_while_it_is_joined_is_said(tmp_path: Path, monke
             folder.rename(place)
         write(*arguments)
 
-    monkeypatch.setattr(store, "_write", moved)
+    monkeypatch.setattr(store, "write_part", moved)
     with pytest.raises(store.FolderLost, match=f"it was moved to {place}"):
         store.compact(folder)
     assert len(store.finished_ids(place)) == 48

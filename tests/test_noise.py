@@ -77,3 +77,19 @@ def test_one_group_of_one_seed_weighs_its_residuals_against_the_assumed_noise() 
     df = noise.df - PRIOR_DF
     assert df >= 4
     assert size(noise) == pytest.approx(ASSUMED_NOISE * np.sqrt(PRIOR_DF / noise.df))
+
+
+@pytest.mark.parametrize("copies", [2, 3, 8])
+def test_seeds_with_the_very_same_losses_count_as_one(copies: int) -> None:
+    one = group(np.random.default_rng(3), 1, 0.003)
+    runs = one.runs.assign(lr=one.values[one.runs["cell"]], status="ok", val_loss=one.runs["loss"])
+    many = cells_of(pd.concat([runs.assign(seed=seed) for seed in range(copies)], ignore_index=True), "lr")
+    [alone], [together] = noises([one]), noises([many])
+    assert together.assumed
+    assert together.variance(many.n) == pytest.approx(alone.variance(one.n), rel=0.35)
+
+
+def test_losses_that_lie_on_a_curve_to_the_last_digit_are_no_copies() -> None:
+    exact = group(np.random.default_rng(0), 3, 0.0)
+    [noise] = noises([exact])
+    assert (noise.assumed, size(noise)) == (False, pytest.approx(0.0, abs=1e-9))

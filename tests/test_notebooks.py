@@ -48,14 +48,14 @@ OWN = {"transfer": "lr_by_width_and_density", "optimum_stability": "lr_by_densit
 """What each reads when nothing is said, which make notebooks-check executes."""
 
 
-FEW = ("lr_by_width", "narrow_dense", "scaling_law")
-"""The folders of the short form: with cards, of one width, and without a path."""
+FEW = (("transfer", "narrow_dense"), ("transfer", "scaling_law"), ("optimum_stability", "narrow_dense"))
+"""The short form: folders of one width, without a card, and of one density."""
 
 
 @pytest.mark.parametrize(
     ("name", "folder"),
     [
-        pytest.param(name, folder, marks=() if folder in FEW else pytest.mark.slow)
+        pytest.param(name, folder, marks=() if (name, folder) in FEW else pytest.mark.slow)
         for name in OWN
         for folder in FOLDERS
         if folder != OWN[name]

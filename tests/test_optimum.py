@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulator import simulated
+from hpsweep.analysis.cells import cells_of, merged
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import COLUMNS, optima
 from hpsweep.spec import Trial
@@ -133,6 +134,7 @@ def test_a_seed_that_ran_at_some_values_only_does_not_tilt_the_curve() -> None:
     assert optima(partial)["log2_opt"].item() == pytest.approx(-7.2)
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 @pytest.mark.parametrize(("seeds", "noise"), [(2, 0.003), (3, 0.003), (5, 0.01)])
 def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
@@ -148,6 +150,7 @@ def test_the_interval_covers_the_optimum_of_an_asymmetric_curve_with_a_cliff(
     assert abs(fitted["log2_opt"].mean()) < (0.15 if noise > 0.005 and points == "octaves" else 0.1)
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("cliff", [1.0, 1.3, 1.7])
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 def test_a_cliff_that_only_a_wide_window_would_reach_moves_no_optimum(points: str, cliff: float) -> None:
@@ -166,6 +169,7 @@ def test_a_cliff_with_two_calm_cells_before_it_makes_no_optimum_below_every_loss
     assert row["status"] == "flat" or row["loss_opt"] > 1.98
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("noise", [0.003, 0.01])
 def test_values_further_apart_than_an_octave_leave_much_of_what_lies_between_them_open(noise: float) -> None:
     table = optima(simulated(100, points="double octaves", seeds=3, noise=noise), by=["group"], resamples=100)
@@ -175,6 +179,7 @@ def test_values_further_apart_than_an_octave_leave_much_of_what_lies_between_the
     assert (ok["log2_high"] - ok["log2_low"]).median() > 1.2
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves", "1-2-5-10", "1-5-10"])
 @pytest.mark.parametrize(("curve", "seeds"), [("symmetric", 3), ("asymmetric 2", 10), ("asymmetric 2.5", 3)])
 def test_the_interval_covers_the_optimum_of_a_lopsided_basin_on_even_and_uneven_grids(
@@ -187,6 +192,7 @@ def test_the_interval_covers_the_optimum_of_a_lopsided_basin_on_even_and_uneven_
     assert ((ok["log2_low"] <= 0) & (ok["log2_high"] >= 0)).mean() >= 0.92  # nominal .95, standard error .03
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["1-2-5-10", "1-5-10"])
 @pytest.mark.parametrize("cliff", [0.3, 1.0])
 def test_a_cliff_is_seen_on_uneven_grids_too(points: str, cliff: float) -> None:
@@ -197,6 +203,7 @@ def test_a_cliff_is_seen_on_uneven_grids_too(points: str, cliff: float) -> None:
     assert ok["loss_opt"].min() > 1.95  # the true minimum is 2
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("setting", [{"slope": 0.004}, {"tail": 3.0}], ids=["slopes", "heavy tails"])
 def test_the_interval_covers_where_seeds_disagree_or_some_runs_fail_badly(setting: dict[str, float]) -> None:
     table = optima(simulated(60, points="half octaves", seeds=3, noise=0.003, **setting), by=["group"], resamples=50)
@@ -242,6 +249,7 @@ def test_a_minimum_that_is_too_often_at_the_end_is_a_bound() -> None:
     assert "minimum near 2^-4, not to be told from the highest lr 2^-3: extend" in row["why"]
 
 
+@pytest.mark.coverage
 def test_intervals_shrink_with_seeds_and_grow_with_noise() -> None:
     def width(seeds: int, noise: float) -> float:
         table = optima(simulated(30, points="half octaves", seeds=seeds, noise=noise), by=["group"])
@@ -331,12 +339,14 @@ def test_a_flat_curve_has_no_optimum() -> None:
     assert "train more seeds" in row["why"]
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves"])
 def test_noise_without_a_minimum_is_seldom_given_one(points: str) -> None:
     table = optima(simulated(100, points=points, seeds=3, noise=0.01, curve="flat"), by=["group"], resamples=200)
     assert (table["status"] == "ok").mean() <= 0.05
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize(("seeds", "noise"), [(3, 0.003), pytest.param(5, 0.01, marks=pytest.mark.slow)])
 def test_an_optimum_at_the_end_of_the_grid_or_past_it_is_refused(seeds: int, noise: float) -> None:
     found = []
@@ -358,6 +368,7 @@ def test_losses_that_are_all_the_same_have_no_optimum() -> None:
     assert "all losses are the same" in row["why"]
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["random", "tpe"])
 def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> None:
     table = optima(simulated(60, points=points, seeds=2, noise=0.003), by=["group"], resamples=200)
@@ -367,6 +378,63 @@ def test_the_interval_covers_the_optimum_among_irregular_points(points: str) -> 
     assert (ok["log2_high"] - ok["log2_low"]).median() < 1.5
 
 
+def searched(loss: Callable[[Trial], float], count: int, draw: int) -> pd.DataFrame:
+    """Runs of one seed at random learning rates between 2^-11 and 2^-6, with noise .003."""
+    x = np.random.default_rng(draw).uniform(-11, -6, count)
+    return made_runs(loss, {"lr": (2.0**x).tolist()}, noise=0.003, seed=draw)
+
+
+@pytest.mark.parametrize("count", [50, 150, 300])
+def test_a_search_of_many_values_close_by_each_other_has_an_optimum(count: int) -> None:
+    # the lowest median of three runs may lie anywhere in an octave around it: such searches were called flat
+    tables = [optima(searched(bowl(-8.4, 0.03), count, draw), resamples=100) for draw in range(8)]
+    ok = pd.concat(table[table["status"] == "ok"] for table in tables)
+    assert len(ok) >= 7
+    assert ((ok["log2_low"] <= -8.4) & (ok["log2_high"] >= -8.4)).sum() >= len(ok) - 1
+    assert (ok["log2_high"] - ok["log2_low"]).max() < 0.6
+
+
+@pytest.mark.parametrize("loss", [lambda t: 2 - 0.02 * math.log2(t.lr), bowl(-6.0, 0.02)], ids=["line", "bowl"])
+def test_a_search_whose_losses_fall_to_the_last_value_has_no_optimum_between_two_bad_runs(
+    loss: Callable[[Trial], float],
+) -> None:
+    # of many single runs some are so high that they look like a cliff, and what is between two of those like a basin
+    statuses = [optima(searched(loss, 60, draw), resamples=100)["status"].item() for draw in (26, 29, 32)]
+    assert statuses == ["edge"] * 3
+
+
+def test_cells_closer_than_a_third_of_an_octave_are_merged_and_others_are_not() -> None:
+    x = np.array([-9.0, -8.9, -8.8, -8.65, -8.5, -8.2, -8.0, -5.0])
+    runs = made_runs(bowl(-8.0), {"lr": (2.0**x).tolist(), "seed": [0, 1]}, noise=0.01)
+    cells = cells_of(runs, "lr")
+    fitted, of = merged(cells)
+    assert of.tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert fitted.n.tolist() == [6, 4, 4, 2]
+    assert fitted.x.tolist() == pytest.approx([-8.9, -8.575, -8.1, -5.0])
+    assert fitted.adjusted[1] == pytest.approx(cells.adjusted[[3, 4]].mean())
+    thirds = made_runs(bowl(-8.0), {"lr": [2.0 ** (k / 3) for k in range(-30, -18)]})
+    assert len(merged(cells_of(thirds, "lr"))[0].x) == 12
+
+
+def test_a_diverged_value_is_merged_with_none() -> None:
+    x = np.array([-9.0, -8.9, -8.8, -8.7, -8.6, -7.0, -6.0, -5.0])
+    runs = made_runs(lambda t: math.nan if t.lr == 2.0**-8.8 else bowl(-8.0)(t), {"lr": (2.0**x).tolist()})
+    fitted, of = merged(cells_of(runs, "lr"))
+    assert of.tolist() == [0, 0, 1, 2, 2, 3, 4, 5]
+    assert np.flatnonzero(~fitted.finite).tolist() == [1]
+    assert optima(runs)["n_diverged"].item() == 1
+
+
+@pytest.mark.coverage
+def test_quarter_octaves_of_one_seed_without_a_minimum_are_seldom_given_one() -> None:
+    # as they are, without being merged, 41 of 100
+    table = optima(
+        simulated(100, points="quarter octaves", seeds=1, noise=0.01, curve="flat"), by=["group"], resamples=100
+    )
+    assert (table["status"] == "ok").sum() <= 20
+
+
+@pytest.mark.coverage
 @pytest.mark.parametrize("groups", [200, pytest.param(1200, marks=pytest.mark.slow)])
 def test_deep_noise_is_seldom_given_an_optimum_and_then_a_wide_interval(groups: int) -> None:
     # what is called ok there is selected by luck: of 1200 groups of two seeds 71, whose intervals cover .86

@@ -62,7 +62,7 @@ def test_no_axis_is_proposed_where_nothing_tells_it_and_it_would_change_the_rule
 
 
 def test_the_matrices_of_an_attention_sum_over_the_width_and_over_its_heads_on_the_way_back() -> None:
-    """As in XLNet: (width, heads, head size), used as einsum("ibh,hnd->ibnd") and "ibnd,hnd->ibh"."""
+    """As in XLNet: (width, heads, head size), used as einsum("ibh,hnd->ibnd") and, over both, "ibnd,hnd->ibh"."""
 
     class Relative(nn.Module):
         def __init__(self, width: int) -> None:
@@ -71,9 +71,89 @@ def test_the_matrices_of_an_attention_sum_over_the_width_and_over_its_heads_on_t
                 setattr(self, name, nn.Parameter(torch.randn(width, width // 16, 16)))
 
     text = asked(*pair(attend=Relative))
-    assert "'*.o': 1" in text or "'attend.o': 1" in text
+    assert "'*.o': (1, 2)" in text or "'attend.o': (1, 2)" in text
     for name in ("q", "k", "v", "r"):
         assert f"'attend.{name}': 0" in text
+
+
+class Named(nn.Module):
+    """One parameter, drawn, by a name."""
+
+    def __init__(self, width: int, name: str, shape: Callable[[int], tuple[int, ...]]) -> None:
+        super().__init__()
+        setattr(self, name, nn.Parameter(torch.randn(shape(width))))
+
+
+EINSUMS: dict[str, tuple[str, Callable[[int], tuple[int, ...]], str]] = {
+    "queries, number of heads grows": ("attn.wq", lambda w: (w, w // 16, 16), "btw,whd->bhtd"),
+    "values by no name": ("mix.weight_a", lambda w: (w, w // 16, 16), "btw,whd->bhtd"),
+    "outputs": ("attn.wo", lambda w: (w // 16, 16, w), "bhtd,hdw->btw"),
+    "outputs by no name": ("mix.weight_b", lambda w: (w // 16, 16, w), "bhtd,hdw->btw"),
+    "outputs by a long name": ("attention.out", lambda w: (w // 16, 16, w), "bhtd,hdw->btw"),
+    "outputs as in XLNet": ("attn.o", lambda w: (w, w // 16, 16), "bhtd,whd->btw"),
+    "a matrix for every head": ("attn.q", lambda w: (w // 16, w, 16), "btw,hwd->bhtd"),
+    "queries, size of heads grows": ("attn.wq", lambda w: (w, 4, w // 4), "btw,whd->bhtd"),
+    "outputs, size of heads grows": ("attn.wo", lambda w: (4, w // 4, w), "bhtd,hdw->btw"),
+    "a matrix for every head, whose size grows": ("attn.wk", lambda w: (4, w, w // 4), "btw,hwd->bhtd"),
+    "queries, keys and values as one": ("attn.wqkv", lambda w: (3, w, w // 16, 16), "btw,iwhd->ibhtd"),
+    "the same in another order": ("attn.qkv", lambda w: (w, 3, w // 16, 16), "btw,wihd->ibhtd"),
+    "the same by no name": ("mix.weight_c", lambda w: (3, w, w // 16, 16), "btw,iwhd->ibhtd"),
+    "gate and up as one": ("mlp.wi", lambda w: (w, 2, 4 * w), "btw,wif->ibtf"),
+    "gate and up as one by no name": ("mix.weight_d", lambda w: (w, 2, 4 * w), "btw,wif->ibtf"),
+    "gate and up, twice as wide": ("mlp.wi", lambda w: (w, 2, 2 * w), "btw,wif->ibtf"),
+    "experts up": ("experts.w1", lambda w: (4, w, 4 * w), "betw,ewf->betf"),
+    "experts up, transposed": ("moe.up", lambda w: (4, 4 * w, w), "betw,efw->betf"),
+    "as many heads as twice the width": ("attn.wq", lambda w: (w, w // 8, 16), "btw,whd->bhtd"),
+    "outputs of as many heads": ("attn.wo", lambda w: (w // 8, 16, w), "bhtd,hdw->btw"),
+    "fused, with as many heads": ("attn.wqkv", lambda w: (w, 3, w // 8, 16), "btw,wihd->ibhtd"),
+    "heads of half of the width": ("attn.wk", lambda w: (w, 4, w // 8), "btw,whd->bhtd"),
+    "keys of a fixed number of heads": ("attn.wk", lambda w: (w, 2, 16), "btw,whd->bhtd"),
+    "keys and values of a fixed number of heads": ("attn.kv", lambda w: (2, w, 2, 16), "btw,iwhd->ibhtd"),
+    "experts whose number grows, up": ("experts.w1", lambda w: (w // 16, w, 64), "betw,ewf->betf"),
+    "experts whose number grows, down": ("experts.w2", lambda w: (w // 16, 64, w), "betf,efw->betw"),
+    "gate and up of all experts as one": ("moe.w13", lambda w: (2, 8, w, 4 * w), "betw,iewf->ibetf"),
+    "experts down": ("moe.wo", lambda w: (4, 4 * w, w), "betf,efw->betw"),
+}
+
+
+@pytest.mark.parametrize("case", EINSUMS)
+def test_what_an_einsum_sums_over_is_proposed(case: str) -> None:
+    """The fan-in is the product of the dimensions that stand in the input, and not in the outcome."""
+    path, shape, equation = EINSUMS[case]
+    module, name = path.split(".")
+    layers = {module: lambda w: Named(w, name, shape)}
+    given, weight, outcome = equation.replace("->", ",").split(",")
+    summed = [axis for axis, letter in enumerate(weight) if letter in given and letter not in outcome]
+    tensor = settled(*pair(**layers)).tensors[path]
+    assert tensor.fan_in == torch.Size(shape(64)[axis] for axis in summed).numel()
+    narrow = torch.Size(shape(32)[axis] for axis in summed).numel()
+    assert (tensor.kind, tensor.m_d) == ("hidden", tensor.fan_in / narrow)
+    axes = summed[0] if len(summed) == 1 else tuple(summed)
+    assert f"{name}': {axes}" in asked(*pair(**layers)).splitlines()[-1]
+
+
+def test_the_outputs_of_a_fixed_number_of_heads_have_a_fixed_fan_in() -> None:
+    tensor = settled(*pair(attn=lambda w: Named(w, "wo", lambda w: (2, 16, w)))).tensors["attn.wo"]
+    assert (tensor.kind, tensor.fan_in, tensor.m_d) == ("hidden", 32, 1)
+
+
+def test_several_dimensions_are_given_as_a_tuple_or_a_list() -> None:
+    layers = {"attn": lambda w: Named(w, "wo", lambda w: (w // 16, 16, w))}
+    for axes in ((0, 1), [1, 0]):
+        assert plan(*pair(**layers), fan_in_axis={"attn.wo": axes}).tensors["attn.wo"].fan_in == 64
+    for odd in ((), (0, 0), (0, "1"), (True, 1)):
+        with pytest.raises(
+            ValueError, match=r"fan_in_axis has 'attn.wo': .*; of several give each once, as in .*\(0, 1\)"
+        ):
+            plan(*pair(**layers), fan_in_axis={"attn.wo": odd})
+    with pytest.raises(ValueError, match="give an axis from 0 to 2"):
+        plan(*pair(**layers), fan_in_axis={"attn.wo": (0, 3)})
+
+
+def test_a_density_counts_all_inputs_of_the_matrix_of_an_output() -> None:
+    """64 inputs, in 4 heads of 16: at density 1/8 a neuron has 8, and no warning says that some have none."""
+    layers = {"attn": lambda w: Named(w, "wo", lambda w: (w // 16, 16, w))}
+    assert settled(*pair(**layers), density=1 / 8).tensors["attn.wo"].nonzero_fan_in == 8
 
 
 # --- ends of the model, and what lies within ---

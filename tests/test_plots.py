@@ -160,7 +160,7 @@ def test_densities_are_fractions_and_powers_of_two_are_powers_of_two() -> None:
     ]
     assert style.value_label("density", 1e-300) == "1e-300"
     assert style.value_label("width", 256.0) == "256"
-    assert [style.power_label(x) for x in (2.0**-7, 1.0, 0.08)] == ["$2^{-7}$", "$2^{0}$", "0.08"]
+    assert [style.power_label(x) for x in (2.0**-7, 1.0, 0.08)] == ["2⁻⁷", "2⁰", "0.08"]
 
 
 def test_the_axis_shows_every_basin_and_leaves_higher_losses_to_the_strip(runs: pd.DataFrame) -> None:

@@ -96,7 +96,9 @@ def nearest(values: pd.Series[float], wanted: list[float]) -> pd.Series[bool]:
 
 
 @pytest.mark.parametrize("multiples", [(1, 5), (1, 2, 5)], ids=["1-5-10", "1-2-5-10"])
-@pytest.mark.parametrize("offset", [0.0, 1.1, 2.2])
+@pytest.mark.parametrize(
+    "offset", [0.0, pytest.param(1.1, marks=pytest.mark.slow), pytest.param(2.2, marks=pytest.mark.slow)]
+)
 def test_a_grid_as_people_take_it_covers_the_optimum_of_the_full_one(
     runs: pd.DataFrame, slices: pd.DataFrame, multiples: tuple[int, ...], offset: float
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_group_without_a_finite_loss_has_neither() -> None:
     assert (row["basin_status"], row["interval"]) == ("none", None)
 
 
+@pytest.mark.coverage
 def test_the_intervals_cover_what_is_true() -> None:
     runs = simulated(80, points="half octaves", seeds=3, noise=0.003, seed=2)
     table = sensitivity(runs, by=["group"], between=(2.0**-3, 2.0**2), resamples=300)

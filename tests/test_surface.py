@@ -143,6 +143,7 @@ def test_losses_beyond_a_cliff_do_not_move_the_optimum() -> None:
     )
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize("points", ["octaves", "half octaves", "40 random"])
 def test_intervals_hold_the_optimum_of_asymmetric_surfaces_with_a_cliff(points: str) -> None:
     table = surface(simulated(30, points=points, seeds=3, noise=0.003, seed=5), ["group"], resamples=300)
@@ -264,6 +265,20 @@ def test_the_lowest_place_is_that_of_a_fine_lattice() -> None:
     assert (sides == expected).all(axis=1).mean() > 0.95  # but for minima within a step of the edge
 
 
+def test_a_minimum_that_is_sought_near_a_place_is_it_though_the_polynomial_falls_lower_at_an_end() -> None:
+    coefficients = np.zeros((1, 10))
+    coefficients[0, [3, 5, 6]] = 1.0, 1.0, -1.0  # u^2 + v^2 - u^3: lowest at 0 between the ends, and -4 at u = 2
+    inside = square(-1.0, 2.0)
+    place, side = lowest(coefficients, inside, 3)
+    assert place == pytest.approx(np.array([[2.0, 0.0]]), abs=1e-6)
+    assert side.tolist() == [[1.0, 0.0]]
+    place, side = lowest(coefficients, inside, 3, near=np.array([0.2, -0.3]))
+    assert np.abs(place).max() < 1e-6
+    assert not side.any()
+    coefficients[0, 3] = -1.0  # without a minimum it is lowest where it was
+    assert lowest(coefficients, inside, 3, near=np.zeros(2))[1].tolist() == [[1.0, 0.0]]
+
+
 def _cubes(p: np.ndarray[Any, Any]) -> list[float]:
     return [p[0] ** 3, p[0] ** 2 * p[1], p[0] * p[1] ** 2, p[1] ** 3]
 
@@ -373,3 +388,11 @@ def test_a_field_without_any_effect_is_flat_beside_the_optimum_of_the_other() ->
     row = fitted(made_runs(loss, {"lr": LR, "init_std": STD, "seed": [0, 1]}))
     assert (row["status_lr"], row["status_init_std"]) == ("ok", "flat")
     assert "trade off" not in row["why"]
+
+
+def test_two_fields_that_were_never_varied_together_have_no_joint_optimum() -> None:
+    runs = made_runs(bowl(-7.0, -4.0), {"lr": LR, "init_std": STD})
+    cross = runs[(runs["lr"] == 2.0**-7) | (runs["init_std"] == 2.0**-4)]
+    row = fitted(cross)
+    assert (row["status"], row["status_lr"], row["status_init_std"]) == ("none", "none", "none")
+    assert row["why"] == "the 13 settings with finite losses lie too unevenly around the minimum: train more"

@@ -98,6 +98,24 @@ def test_high_halves_that_are_0_or_1_are_told(tmp_path: Path) -> None:
     assert "every second id is at most 1, and the others are not, as in a file of ids of 4 bytes" in note
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+@pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8"])
+def test_floats_are_refused_whatever_they_are_read_as(tmp_path: Path, kind: str, dtype: str) -> None:
+    if (kind, dtype) == ("<f2", "uint8"):
+        return  # 256 values say too little
+    ids = zipf(vocabulary=1000)
+    path = written(tmp_path / "ids.bin", ids, kind)
+    err = refused(path, dtype, {"uint8": 256, "uint16": 65536, "uint32": 2**24}[dtype])
+    assert f"as float{8 * int(kind[2])} the first" in err
+    assert f"numpy.fromfile(path, '{kind}').astype('<u4').tofile('ids.bin')" in err
+
+
+def test_text_of_the_letters_d_to_z_is_no_file_of_floats(tmp_path: Path) -> None:
+    letters = np.random.default_rng(0).integers(ord("d"), ord("z") + 1, 20_000)
+    path = written(tmp_path / "ids.bin", letters, "u1")
+    assert read_ids(path, "uint8", 256) is not None
+
+
 @pytest.mark.parametrize("item", [2, 4])
 def test_a_big_endian_file_is_named_where_an_id_is_too_large(tmp_path: Path, item: int) -> None:
     said = refused(written(tmp_path / "big.bin", zipf(), f">u{item}"), f"uint{8 * item}")

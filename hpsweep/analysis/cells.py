@@ -16,6 +16,10 @@ Floats = npt.NDArray[np.float64]
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
 
+CLOSEST = 0.3
+"""Octaves between cells that are fitted, at least. Of quarter octaves two make one: as they are, a flat curve of one
+seed is given an optimum in four of ten."""
+
 _GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more
 
 
@@ -57,6 +61,31 @@ def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Conca
         return found
 
     return remembered
+
+
+@once
+def merged(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
+    """(cells CLOSEST apart or more, for each of the given ones which of these it is in).
+
+    Finite cells next to each other are merged, from the left: place and losses are means over runs. They stay as they
+    are where a twelfth of their range is less than CLOSEST, down to that, or where fewer than three would be left.
+    """
+    unchanged = cells, np.arange(len(cells.x))
+    closest = 0.99 * min(CLOSEST, float(np.ptp(cells.x[cells.finite])) / 12) if cells.finite.any() else 0.0
+    of, first = np.zeros(len(cells.x), dtype=np.intp), 0
+    for cell in range(1, len(cells.x)):
+        of[cell] = of[cell - 1]
+        if not cells.finite[[cell - 1, cell]].all() or cells.x[cell] - cells.x[first] >= closest:
+            of[cell] += 1
+            first = cell
+    if of[-1] == len(of) - 1 or len(np.unique(of[cells.finite])) < 3:
+        return unchanged
+    weight = np.maximum(cells.n, 1)
+    total = np.bincount(of, weight)
+    x, loss, adjusted = (np.bincount(of, weight * part) / total for part in (cells.x, cells.loss, cells.adjusted))
+    n = np.bincount(of, cells.n).astype(float)
+    runs = cells.runs.assign(cell=of[cells.runs["cell"]])
+    return Cells(2.0**x, x, loss, adjusted, n, runs, cells.seed_variance), of
 
 
 _KEPT = 10_000  # groups whose cells are kept

@@ -63,6 +63,11 @@ def check_frame(runs: Any, name: str = "runs") -> None:
         )
 
 
+def in_index(table: str, name: str) -> str:
+    """The error of a column that is a level of the index."""
+    return f"{table} has {name!r} in its index, and not as a column: {table}.reset_index({name!r}) makes it one."
+
+
 def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> None:
     """Raise ValueError unless it is a DataFrame with these columns, such as `such`, code that makes one."""
     if not isinstance(table, pd.DataFrame):
@@ -151,6 +156,8 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     check_over(over)
     for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
         if name not in runs.columns:
+            if name in runs.index.names:
+                raise ValueError(in_index("runs", name))
             remedy = f" Add it: {_SUCH[name]}." if name in _SUCH else ""
             raise ValueError(f"the runs have no column {name!r}{hint(name, map(str, runs.columns))}{remedy}")
     if over in by:
@@ -187,7 +194,10 @@ def check_numeric(column: pd.Series[Any]) -> None:
     name = column.name
     if not is_numeric(column):
         odd = next((repr(value) for value in column if isinstance(value, str)), f"values of type {column.dtype}")
-        raise ValueError(f"{name} holds {odd} and must hold numbers: runs.astype({{{name!r}: float}}) makes them so.")
+        remedy = f"runs.astype({{{name!r}: float}}) makes them so"
+        if column.dtype.kind in "cMm":  # complex numbers, times and durations, which are not cast
+            remedy = "give real numbers instead"
+        raise ValueError(f"{name} holds {odd} and must hold numbers: {remedy}.")
 
 
 def check_numbers(runs: pd.DataFrame) -> None:
@@ -225,8 +235,9 @@ def check_plain(column: pd.Series[Any]) -> None:
 
 
 def is_numeric(column: pd.Series[Any]) -> bool:
-    """Whether the column holds numbers, and not yes and no."""
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    """Whether the column holds numbers, and not yes and no, or complex ones."""
+    types = pd.api.types
+    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column)
 
 
 def is_mixed(column: pd.Series[Any]) -> bool:
@@ -288,8 +299,8 @@ def check_unknown(runs: pd.DataFrame, keys: Sequence[str], free: Sequence[str] =
 
     A fit would average over them without a word. Runs that failed take no part.
     """
-    trained = runs[runs["status"] != "failed"]
-    check_alike(trained, keys, [name for name in unknown(trained) if name not in (*keys, *free)])
+    if names := [name for name in unknown(runs) if name not in (*keys, *free)]:
+        check_alike(runs[runs["status"] != "failed"], keys, names)
 
 
 def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -> None:

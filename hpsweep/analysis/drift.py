@@ -28,7 +28,7 @@ from hpsweep.analysis.cells import Floats
 from hpsweep.analysis.checks import check_equal, check_names, check_number, check_over, is_numeric, needed
 from hpsweep.analysis.fit import LIMIT
 from hpsweep.analysis.noise import t_975
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
 from hpsweep.spec import Trial, hidden_shapes, kept
@@ -124,7 +124,7 @@ def drift(
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
         free = (*by, *along_with, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
         check_equal(members, free, f"the drift of {name}")
-        each = fit_groups(members, [*along_with, along], over=over, resamples=resamples, seed=seed)
+        each = fit_prepared(members, [*along_with, along], over=over, resamples=resamples, seed=seed)
         groups = _on_lines([_named(group, [*along_with, along]) for group in each])
         rows.append(
             {

@@ -58,6 +58,11 @@ def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.int
     return np.asarray(lowest.argmin(axis=1))
 
 
+def centre_of(cells: Cells) -> int:
+    """The cell around which these are fitted; one of them is finite."""
+    return int(centres(cells.adjusted[None], cells.finite)[0])
+
+
 def segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:
     """First and last cell of the unbroken run of finite cells around the centre."""
     first = last = centre

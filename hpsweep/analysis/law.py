@@ -31,7 +31,8 @@ from hpsweep.analysis import law_record
 from hpsweep.analysis import law_uncertainty as uncertainty
 from hpsweep.analysis.card import records
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_number, check_resamples, check_seed
+from hpsweep.analysis.checks import check_names, check_number, check_resamples, check_seed
+from hpsweep.analysis.law_columns import check_settings
 from hpsweep.analysis.law_fit import (
     LARGEST_EXPONENT,
     THETA,
@@ -50,6 +51,7 @@ from hpsweep.analysis.law_tables import COLUMNS, NONZEROS, STATUSES, Cells, cell
 from hpsweep.analysis.law_uncertainty import Fit, names
 from hpsweep.english import are, counted
 from hpsweep.records import check_path, check_replaceable
+from hpsweep.spec import TUNED
 from hpsweep.store import replacing
 from hpsweep.units import unit_of
 
@@ -179,7 +181,8 @@ def fit_law(
     no sparsity, or none but 0, the dense form is fitted. Rows whose status is not ok are left out, counted and named.
     Where hyperparameters vary within a cell (S, N, D), the law is of the lowest loss of each, over the columns `tuned`,
     by default those whose names say so; with none ([]) all rows are repeated runs. Another column that splits them,
-    such as n_layer, is refused unless `ignore` lists it. `residuals` and `delta` are those of the Huber loss (DELTAS).
+    such as n_layer, is refused unless `ignore` lists it, and so is one that differs between cells and explains what the
+    law leaves over (`law_columns`). `residuals` and `delta` are those of the Huber loss (DELTAS).
     `conventions` says what N, D, L and FLOPs mean (keys as in CONVENTIONS). The same table and seed give the same law.
 
     Raises ValueError for absent columns, N, D or L that are not positive, sparsity outside [0, 1), a missing loss
@@ -191,6 +194,7 @@ def fit_law(
     columns = {"loss": loss, "params": params, "tokens": tokens, "sparsity": sparsity, "status": status}
     cells = cells_of_table(table, **columns, tuned=tuned, ignore=ignore)  # type: ignore[arg-type]
     fit, found = _fit(cells, misfit)
+    settings = check_settings(cells.settings, fit)
     agreeing = _agreeing(found, fit)
     converged = agreeing >= _AGREEING and bool(found.converged[found.value.argmin()])
     generator = np.random.default_rng([seed, 309])
@@ -220,7 +224,7 @@ def fit_law(
         starts={"polished": len(found.value), "agreeing": agreeing},
         intervals=records(intervals),
         weak=weak,
-        warnings=[*_warnings(cells), *notes],
+        warnings=[*_warnings(cells), *settings, *notes],
         left_out=cells.left_out,
         held_out=records(held_out),
         correlations=records(pairs),
@@ -246,10 +250,13 @@ def fit_sweep(
 ) -> Law:
     """The law of the tuned losses of one scheme of a sweep of ours (see `tuned_losses`), with its conventions.
 
-    Raises ValueError as `tuned_losses` and `fit_law` do. Cells whose best learning rate is at the end of those tried
-    are in, and a warning counts them: their loss is an upper bound.
+    `ignore` may have width and depth, which the law does not need. Raises ValueError as `tuned_losses` and `fit_law`
+    do. Cells whose best learning rate is at the end of those tried are in, and a warning counts them: their loss is an
+    upper bound.
     """
-    table = tuned_losses(runs, scheme, nonzeros, ignore=ignore)
+    ignored = check_names("ignore", ignore, "['host']")
+    shape = [name for name in ("width", "depth") if name in ignored]  # which the law can do without
+    table = tuned_losses(runs, scheme, nonzeros, ignore=[name for name in ignored if name not in shape])
     data = runs["data"].iloc[0] if "data" in runs else "the sweep"
     conventions = {
         "params": NONZEROS[nonzeros],
@@ -258,8 +265,9 @@ def fit_sweep(
         "mean over seeds",
     }
     law = fit_law(
-        table,
+        table.drop(columns=[name for name in TUNED if name in table]),
         tuned=[],
+        ignore=shape,
         residuals=residuals,
         delta=delta,
         conventions=conventions,

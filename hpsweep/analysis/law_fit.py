@@ -47,7 +47,7 @@ class Design(NamedTuple):
     d: Floats  # log(D / D0)
     dense: bool
 
-    def at(self, rows: npt.NDArray[np.bool_]) -> Design:
+    def at(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Design:
         """The design of some of the cells."""
         return Design(self.x[rows], self.n[rows], self.d[rows], self.dense)
 

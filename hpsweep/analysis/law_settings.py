@@ -251,6 +251,33 @@ def _names_a_size(column: pd.Series[Any], rows: pd.DataFrame) -> bool:
     return any(pair["value"].is_unique and pair["step"].is_unique for pair in pairs)
 
 
+def numeric_settings(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str]) -> pd.DataFrame:
+    """The columns of numbers that may say what was trained and are the same within a cell.
+
+    Left out are outcomes, names of runs and seeds, what is tuned, and what is another number in most rows, as a
+    measurement is, unless it is named as a hyperparameter.
+    """
+    cell, found = cell_of(rows), {}
+    for name in (name for name in others.columns if name not in tuned):
+        if is_outcome(name) or is_label(name) or words_of(name) & SEEDS:
+            continue
+        column = _numbers(others.loc[rows.index, name])
+        many = column.nunique() > max(2, len(column) // 2) and not words_of(name) & HYPERPARAMETERS
+        constant = column.isna().all() or column.nunique(dropna=False) < 2
+        if many or constant or (column.groupby(cell).nunique(dropna=False) > 1).any():
+            continue
+        found[str(name)] = column
+    return pd.DataFrame(found, index=rows.index)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    """The column as numbers, missing where it has none; all missing of one of times, or of true and false."""
+    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
+        return pd.Series(np.nan, column.index)
+    numbers = pd.to_numeric(column.astype(str), errors="coerce").astype(float)
+    return numbers.replace([np.inf, -np.inf], np.nan)
+
+
 def _repeats(rows: pd.DataFrame, seeds: list[str]) -> str:
     told = f", told apart by {' and '.join(seeds)}" if seeds else ""
     return f"{len(rows)} rows are of {cell_of(rows).nunique()} cells (S, N, D): counted as repeated runs{told}."

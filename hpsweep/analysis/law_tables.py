@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_columns, check_equal, check_frame, check_names
-from hpsweep.analysis.law_settings import at_end, best_setting, one_setting_per_cell
+from hpsweep.analysis.checks import check_columns, check_equal, check_frame, check_names, in_index
+from hpsweep.analysis.law_settings import at_end, best_setting, numeric_settings, one_setting_per_cell
 from hpsweep.analysis.prepare import plain_types, prepared, without
 from hpsweep.schema import DONE
 from hpsweep.spec import TUNED, Scheme
@@ -42,7 +42,8 @@ _FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "base_hea
 class Cells(NamedTuple):
     """The rows that a law is fitted to, with what was left out (one row per status: status, rows, which).
 
-    `rows` counts the runs behind them, and `notes` says what was done to these.
+    `rows` counts the runs behind them, and `notes` says what was done to these. `settings` has the columns of
+    numbers that may say what else was trained, with the rows of the table.
     """
 
     table: pd.DataFrame
@@ -50,6 +51,7 @@ class Cells(NamedTuple):
     left_out: list[dict[str, Any]]
     rows: int
     notes: list[str]
+    settings: pd.DataFrame
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -122,12 +124,15 @@ def cells_of_table(
     sparsity = "sparsity" if sparsity is None and "sparsity" in table else sparsity
     status = "status" if status is None and "status" in table else status
     for name in (loss, params, tokens, sparsity, status):
+        if name is not None and name not in table and name in table.index.names:
+            raise ValueError(in_index("table", name))
         if name is not None and name not in table:
             raise ValueError(f"the table has no column {name!r}; it has {', '.join(map(str, table.columns))}.")
     if sparsity is None:
         _check_no_sparsity(table, {loss, params, tokens, status})
     columns = {"sparsity": sparsity, "params": params, "tokens": tokens, "loss": loss}
-    table = table if table.index.is_unique else table.reset_index(drop=True)
+    plain = table.index.is_unique and table.index.nlevels == 1  # by which a row is named
+    table = table if plain else table.reset_index(drop=True)
     ok = _is(table, status, "ok")
     left_out = [] if status is None else _left_out(table.index, table[status], ok)
     if not ok.any():
@@ -140,7 +145,8 @@ def cells_of_table(
     cells, notes = one_setting_per_cell(others, runs[ok], runs[_is(table, status, "diverged")], tuned)
     dense = bool((cells["sparsity"] == 0).all())
     _check_identified(cells, dense, f" Left out: {_statuses(str(status), left_out)}." if left_out else "")
-    return Cells(cells, dense, left_out, int(ok.sum()), notes)
+    settings = numeric_settings(others, runs[ok], tuned or []).loc[cells.index]
+    return Cells(cells, dense, left_out, int(ok.sum()), notes, settings)
 
 
 def _is(table: pd.DataFrame, status: str | None, word: str) -> pd.Series[bool]:
@@ -151,6 +157,10 @@ def _is(table: pd.DataFrame, status: str | None, word: str) -> pd.Series[bool]:
 
 
 def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
+    kind = table[column].dtype.kind
+    if kind in "bc":
+        what = "yes and no" if kind == "b" else "complex numbers"
+        raise ValueError(f"column {column!r} holds {what}; a law needs real numbers in it.")
     try:
         return table[column].astype(float)
     except (TypeError, ValueError) as error:

@@ -5,6 +5,8 @@ what the other groups of the call say, as PRIOR_DF degrees of freedom, together 
 seeds and by its residuals from a cubic, beyond what any curve lies off one. The others' word is the median over the
 groups with measured noise; if none has any, over all groups' residuals; with fewer than FEWEST of these, ASSUMED_NOISE.
 
+Seeds that all have the very same losses, as of a script that does not use its seed, count as one.
+
 Seeds that disagree about the slope of the curve, as about its optimum, err in all cells together, which the noise per
 cell does not say: their slopes are measured beside it.
 """
@@ -16,9 +18,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from hpsweep.analysis.cells import Cells, Floats, noise_growth, once, two_way
-from hpsweep.analysis.fit import LIMIT, REACHES, centres, misfit_of, window
+from hpsweep.analysis.cells import Cells, Floats, merged, noise_growth, once, two_way
+from hpsweep.analysis.fit import LIMIT, REACHES, centre_of, misfit_of, window
 
 ASSUMED_NOISE = 0.005
 """Standard deviation of one run's loss, nats/token, where nothing measures it."""
@@ -50,6 +53,11 @@ class Noise(NamedTuple):
         """Of cell means of n runs, (nats/token)^2, so that LIMIT standard deviations hold 95 %."""
         return np.asarray((self.single * t_975(self.df) / LIMIT) ** 2 / np.maximum(n, 1))
 
+    def of_merged(self, of: npt.NDArray[np.intp], n: Floats) -> Noise:
+        """The same of merged cells: `of` says in which of them each cell is, n how many runs it has."""
+        weight = np.maximum(n, 1)
+        return self._replace(single=np.sqrt(np.bincount(of, weight * self.single**2) / np.bincount(of, weight)))
+
     @property
     def interval(self) -> str:
         """As `optima` has it: "resampled" where the noise was measured, "assumed" with too few seeds."""
@@ -65,16 +73,17 @@ class _Squares(NamedTuple):
 
 def noises(groups: Sequence[Cells]) -> list[Noise]:
     """The noise of every group, in order; only those that cannot measure their own depend on the others."""
-    seeds = [_by_seeds(cells) for cells in groups]
+    copies = [_copies(cells) for cells in groups]
+    seeds = [_NOTHING if count > 1 else _by_seeds(cells) for cells, count in zip(groups, copies, strict=True)]
     lacking = [own.df < MIN_DF for own in seeds]
     residuals = [_by_residuals(cells) if few else _NOTHING for cells, few in zip(groups, lacking, strict=True)]
     variance = _typical([found for found in seeds if found.df >= MIN_DF])
     if not variance and sum(found.df > 0 for found in residuals) >= FEWEST:
         variance = _typical(residuals)
-    prior = _Squares(PRIOR_DF * (variance or ASSUMED_NOISE**2), PRIOR_DF)
+    prior = PRIOR_DF * (variance or ASSUMED_NOISE**2)
     return [
-        _noise(cells, [prior, own, residual] if few else [own], assumed=few)
-        for cells, own, residual, few in zip(groups, seeds, residuals, lacking, strict=True)
+        _noise(cells, [_Squares(count * prior, PRIOR_DF), own, residual] if few else [own], assumed=few)
+        for cells, own, residual, few, count in zip(groups, seeds, residuals, lacking, copies, strict=True)
     ]
 
 
@@ -105,6 +114,7 @@ def t_975(df: float) -> float:
 
 
 _NOTHING = _Squares(0.0, 0)
+_SAME = 1e-20  # (nats/token)^2: rounding
 
 
 def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
@@ -112,17 +122,23 @@ def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
         return Noise(np.full(len(cells.x), math.nan), math.inf, assumed)
     df = sum(squares.df for squares in found)
     size = math.sqrt(sum(squares.sum for squares in found) / df)
-    centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    growth = noise_growth(cells.x, cells.x[centre])
+    centre = _centre(cells)
+    growth = noise_growth(cells.x, centre)
     return Noise(size * growth, float(df), assumed, 0.0 if assumed else _slope(cells, centre, size, growth))
 
 
-def _slope(cells: Cells, centre: int, size: float, growth: Floats) -> float:
+def _centre(cells: Cells) -> float:
+    """Where the loss is lowest, octaves."""
+    fitted, _ = merged(cells)
+    return float(fitted.x[centre_of(fitted)])
+
+
+def _slope(cells: Cells, centre: float, size: float, growth: Floats) -> float:
     """As `Noise` has it: how the seeds' slopes within _REACH of the centre vary beyond what their noise explains."""
     runs = cells.runs
-    near = np.abs(cells.x - cells.x[centre])[runs["cell"]] <= _REACH
+    near = np.abs(cells.x - centre)[runs["cell"]] <= _REACH
     cell, seed = runs["cell"].to_numpy()[near], np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
-    weight, x = 1 / growth[cell] ** 2, cells.x[cell] - cells.x[centre]
+    weight, x = 1 / growth[cell] ** 2, cells.x[cell] - centre
     rest = runs["loss"].to_numpy(float)[near] - cells.adjusted[cell]
     total = np.bincount(seed, weight)
     x = x - (np.bincount(seed, weight * x) / total)[seed]
@@ -149,11 +165,23 @@ def _by_seeds(cells: Cells) -> _Squares:
     """What is left of the losses within _REACH octaves of the lowest cell when cells and seeds have had their say."""
     if not cells.finite.any():
         return _NOTHING
-    centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    near = np.flatnonzero(cells.finite & (np.abs(cells.x - cells.x[centre]) <= _REACH))
+    centre = _centre(cells)
+    near = np.flatnonzero(cells.finite & (np.abs(cells.x - centre) <= _REACH))
     single = cells.runs[cells.runs["cell"].isin(near)]
-    _, squares, df = two_way(single, 1 / noise_growth(cells.x, cells.x[centre]))
+    _, squares, df = two_way(single, 1 / noise_growth(cells.x, centre))
     return _Squares(squares, df) if df > 0 else _NOTHING
+
+
+@once
+def _copies(cells: Cells) -> float:
+    """How many runs of a cell count as one: all of them where every seed has the very same losses, else 1.
+
+    Losses that also lie on a cubic to the last digit are made by a formula, and are no copies.
+    """
+    seeds, residuals = _by_seeds(cells), _by_residuals(cells)
+    if seeds.df == 0 or seeds.sum > _SAME or residuals.sum <= _SAME:
+        return 1.0
+    return float(cells.n.max())
 
 
 @once
@@ -164,16 +192,15 @@ def _by_residuals(cells: Cells) -> _Squares:
     """
     if not cells.finite.any():
         return _NOTHING
-    centre = int(centres(cells.adjusted[None], cells.finite)[0])
-    growth = noise_growth(cells.x, cells.x[centre])
-    index = window(cells, centre, _REACH, (ASSUMED_NOISE * growth) ** 2 / np.maximum(cells.n, 1)).fitted
+    fitted, of = merged(cells)
+    centre = _centre(cells)
+    variance = (ASSUMED_NOISE * noise_growth(fitted.x, centre)) ** 2 / np.maximum(fitted.n, 1)
+    index = np.flatnonzero(np.isin(of, window(fitted, centre_of(fitted), _REACH, variance).fitted))
     if len(index) <= 4:
         return _NOTHING
-    above = cells.adjusted[index] - cells.adjusted[index].min()
-    weight = 1 / np.hypot(
-        growth[index] / np.sqrt(cells.n[index]), misfit_of(cells.x[index] - cells.x[centre]) * above / ASSUMED_NOISE
-    )
-    powers = np.vander(cells.x[index] - cells.x[centre], 4) * weight[:, None]
+    x, above = cells.x[index] - centre, cells.adjusted[index] - cells.adjusted[index].min()
+    weight = 1 / np.hypot(noise_growth(x, 0.0) / np.sqrt(cells.n[index]), misfit_of(x) * above / ASSUMED_NOISE)
+    powers = np.vander(x, 4) * weight[:, None]
     target = cells.adjusted[index] * weight
     residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]
     return _Squares(float(residual @ residual), len(index) - 4)

@@ -6,7 +6,8 @@
 
 How it is done; what was measured to decide it is below (the simulator is benchmarks/simulator.py).
 
-1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum.
+1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum. Cells
+   closer than .3 octave are merged: among many that are close, some always look like a minimum or a cliff.
 2. The lowest cell of the 3-point running median is the centre. The running mean, the usual choice, puts the minimum
    beside a cliff one cell too far to the left; the raw minimum follows single lucky runs.
 3. Noise of single runs, pooled over cells within 2.45 octaves of the centre, and taken to double per octave to its
@@ -44,9 +45,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint
+from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint, merged
 from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, needed
-from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, centres, minimum, segment
+from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, centre_of, centres, minimum, segment
 from hpsweep.analysis.noise import Noise, noises, perturbed
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
@@ -121,9 +122,13 @@ def fit_groups(
 ) -> list[Group]:
     """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
     check_over(over)
+    return fit_prepared(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
+
+
+def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples: int, seed: int) -> list[Group]:
+    """The same of runs that `prepared` has seen, or of some of them."""
     check_resamples(resamples)
     check_seed(seed)
-    runs = prepared(runs, by, over, ignore=ignore)
     found = []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
@@ -163,26 +168,29 @@ def _fit(
         values = counted(int(finite.sum()), f"value of {over}", f"values of {over}")
         why = f"{values} {have(int(finite.sum()))} finite losses and at least 3 are needed: train more values"
         return {**row, "status": "none", "why": why}, None
-    centre = int(centres(cells.adjusted[None], finite)[0])  # step 2
-    if len(set(segment(finite, centre))) == 1:
-        why = f"the lowest loss, at {over} {_power(cells.x[centre])}, lies alone between diverged values: add values"
-        return {**row, "status": "none", "why": why}, None
     if np.ptp(cells.adjusted[finite]) == 0:
         why = f"all losses are the same: {over} has no effect, or a loss is no loss"
         return {**row, "status": "flat", "why": why}, None
+    fitted, of = merged(cells)  # step 1
+    centre = centre_of(fitted)  # step 2
+    if len(set(segment(fitted.finite, centre))) == 1:
+        why = f"the lowest loss, at {over} {_power(fitted.x[centre])}, lies alone between diverged values: add values"
+        return {**row, "status": "none", "why": why}, None
     row["interval"] = noise.interval
-    found = _minimum(cells, centre, noise)  # steps 4 to 6
-    drawn = centres(perturbed(cells, noise, resamples, generator), finite)
-    row["refused"], side = _refused(cells, drawn, found)  # step 8
-    side = _end(cells, centre) or side
+    noise = noise.of_merged(of, cells.n)
+    found = _minimum(fitted, centre, noise)  # steps 4 to 6
+    drawn = centres(perturbed(fitted, noise, resamples, generator), fitted.finite)
+    row["refused"], side = _refused(fitted, drawn, found)  # step 8
+    side = _end(fitted, centre) or side
     if not side and found.open_below != found.open_above:
-        side = _open_end(cells, found)
+        side = _open_end(fitted, found)
     if side and not (found.open_below if side > 0 else found.open_above):
-        return {**row, **_edge(cells, centre, side, found, over)}, None
-    if why := _why_flat(cells, centre, found, row["refused"]):
+        return {**row, **_edge(cells, of, fitted, centre, side, found, over)}, None
+    if why := _why_flat(fitted, found, row["refused"]):
         return {**row, "curvature": found.curvature, "interval": None, "status": "flat", "why": why}, None
     beside_cliff = (found.window.below, found.window.above) != (None, None)
-    return {**row, **_interior(cells, found, noise)}, None if beside_cliff else found.weights
+    weights = None if beside_cliff else found.weights[of] * cells.n / np.maximum(fitted.n, 1)[of]
+    return {**row, **_interior(fitted, found, noise)}, weights
 
 
 def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:
@@ -252,24 +260,30 @@ def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str,
     return {**{f"log2_{name}": value for name, value in logs.items()}, **{n: 2.0**v for n, v in logs.items()}}
 
 
-def _edge(cells: Cells, centre: int, side: int, found: Minimum, over: str) -> dict[str, Any]:
-    """What a minimum at an end of the finite cells, or not to be told from it, says: a bound with one side open."""
+def _edge(
+    tried: Cells, of: npt.NDArray[np.intp], cells: Cells, centre: int, side: int, found: Minimum, over: str
+) -> dict[str, Any]:
+    """What a minimum at an end of the finite cells, or not to be told from it, says: a bound with one side open.
+
+    `cells` are those fitted, `of` says in which of them each that was tried is.
+    """
     end = segment(cells.finite, centre)[side > 0]
-    before, best = cells.x[end - side], int(np.nanargmin(cells.adjusted))
-    inner = cells.x[best] if best != end else before
+    before, best = cells.x[end - side], int(np.nanargmin(tried.adjusted))
+    inner = tried.x[best] if of[best] != end else before
+    last = tried.x[np.flatnonzero(of == end)[-1 if side > 0 else 0]]
     low, high = (min(found.low, before, inner), math.nan) if side > 0 else (math.nan, max(found.high, before, inner))
     word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
-    at, diverged = _power(cells.x[end]), 0 <= end + side < len(cells.x)
+    at, diverged = _power(last), 0 <= end + side < len(cells.x)
     said = "minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
     if diverged:
         why = f"{said} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
     else:
         why = f"{said} the {word} {over} {at}: extend the grid {way}"
-    bound = _in_octaves(cells.x[best], low, high)
-    return {**bound, "loss_opt": float(cells.adjusted[best]), "status": "edge", "why": why}
+    bound = _in_octaves(tried.x[best], low, high)
+    return {**bound, "loss_opt": float(tried.adjusted[best]), "status": "edge", "why": why}
 
 
-def _why_flat(cells: Cells, centre: int, found: Minimum, refused: float) -> str:
+def _why_flat(cells: Cells, found: Minimum, refused: float) -> str:
     """Why a fit shows no optimum; empty if it shows one."""
     remedy = "train more seeds, or values further apart"
     first, last = (_power(cells.x[found.window.fitted[end]]) for end in (0, -1))

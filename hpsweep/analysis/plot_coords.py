@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from hpsweep.analysis import plot_layout as layout
 from hpsweep.analysis import plot_style as style
 from hpsweep.analysis.coords import AXES, BOUND, QUANTITIES, WRONG_VERDICTS, coordinate_paths
+from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.analysis.plot_style import FAINT, GREY, INK, LABEL, NAMES, TITLE, Look, frame, value_axis
 from hpsweep.store import replacing
 
@@ -40,13 +41,16 @@ def plot_paths(paths: pd.DataFrame, looks: dict[str, Look], ax: Axes) -> Axes:
 
 
 @style.ours()
-def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str) -> Figure:
-    """A row of panels per field that varies, a column per quantity, modules in the order of the forward pass."""
+def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str, size: tuple[float, float] | None = None) -> Figure:
+    """A row of panels per field that varies, a column per quantity, modules in the order of the forward pass.
+
+    Raises ValueError for a size (inches) in which something has no room; without one it is as large as it needs.
+    """
     paths = coordinate_paths(sizes)
     fields = [field for field in AXES if field in set(paths["along"])]
     modules = [str(module) for module in verdicts["module"]]
     looks = dict(zip(modules, style.ordered("place", range(len(modules))).values(), strict=True))
-    figure = Figure(figsize=(6.4, 1.85 * len(fields)), layout="constrained")
+    figure = Figure(figsize=size or (6.4, 1.85 * len(fields)), layout="constrained")
     axes = figure.subplots(len(fields), len(QUANTITIES), squeeze=False, sharey="row")
     for ax, text in zip(axes[0], QUANTITIES.values(), strict=True):
         ax.set_title(text, fontsize=LABEL + 0.5, color=INK)
@@ -61,10 +65,14 @@ def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str) -> Figure:
     handles = [*_named(verdicts, looks), *_marks("width" in fields)]
     key = layout.legend(figure, handles, loc="outside right center", handlelength=1.6, labelspacing=0.45)
     width, height = layout.extent(key)
-    layout.grow(figure, width=width, height=max(height - figure.get_figheight(), 0.0))
+    if size is None:
+        layout.grow(figure, width=width, height=max(height - figure.get_figheight(), 0.0))
     said = layout.fill(title, figure.get_figwidth() - 2 * layout.MARGIN, TITLE)
     figure.suptitle(said, fontsize=TITLE, color=INK, x=0.01, ha="left")
-    layout.grow(figure, height=1.3 * TITLE / 72 * (said.count("\n") + 1) + 0.1)
+    if size is None:
+        layout.grow(figure, height=1.3 * TITLE / 72 * (said.count("\n") + 1) + 0.1)
+    else:
+        layout.check_room(figure, "coords")
     return figure
 
 
@@ -93,12 +101,19 @@ def _marks(along_width: bool) -> list[Line2D]:
     return [band, half] if along_width else [band]
 
 
-def write(sizes: pd.DataFrame, slopes: pd.DataFrame, verdicts: pd.DataFrame, folder: Path, title: str) -> list[Path]:
-    """Write sizes.csv, slopes.csv, verdicts.csv and coords.png and .svg into the folder, which there is."""
+def write(
+    sizes: pd.DataFrame,
+    slopes: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    folder: Path,
+    title: str,
+    output: Output = USUAL,
+) -> list[Path]:
+    """Write sizes.csv, slopes.csv, verdicts.csv and the figure coords into the folder, which there is."""
     written = []
     for name, table in (("sizes", sizes), ("slopes", slopes), ("verdicts", verdicts)):
         path = folder / f"{name}.csv"
         with replacing(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.5g")
         written.append(path)
-    return [*written, *style.save(draw(sizes, verdicts, title), folder / "coords")]
+    return [*written, *style.save(draw(sizes, verdicts, title, output.size), folder / "coords", output.formats)]

@@ -79,10 +79,18 @@ def value_label(column: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, numbers.Real) else str(value)
 
 
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def power_label(value: float) -> str:
-    """2^k as mathematical text, for a power of two; the number itself otherwise."""
+    """2^k in superscript, for a power of two; the number itself otherwise.
+
+    As plain text, which is drawn and measured in a fraction of the time of mathematical text, and found by a search.
+    """
     exponent = math.log2(value)
-    return f"$2^{{{round(exponent)}}}$" if abs(exponent - round(exponent)) < 1e-6 else f"{value:g}"
+    if abs(exponent - round(exponent)) < 1e-6:
+        return "2" + str(round(exponent)).translate(_SUPERSCRIPT)
+    return f"{value:g}"
 
 
 def frame(ax: Axes) -> None:

@@ -88,8 +88,12 @@ def without(
 def plain_types(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with numpy's types: categories as their values, nullable and Arrow columns with NaN or None for null.
 
-    Lists and dicts in columns that hpsweep does not know, as of a logger's tags, become text.
+    Lists and dicts in columns that hpsweep does not know, as of a logger's tags, become text. Levels of the index lose
+    a name that is a column's too: the column is meant.
     """
+    if any(name in runs.columns for name in runs.index.names):
+        names: list[Any] = [None if name in runs.columns else name for name in runs.index.names]
+        runs = runs.rename_axis(index=names)
     changed = {}
     for name, column in runs.items():
         kind = column.dtype
@@ -207,7 +211,7 @@ def _each_once(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str], *, ex
     """
     settings = [name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown(runs)]) if name in runs]
     key = [name for name in settings if name in (*by, *over, "seed") or varies(runs[name])]
-    trained = runs[runs["status"] != "failed"]
+    trained = runs[list(dict.fromkeys([*key, "status", "val_loss"]))][runs["status"] != "failed"]
     several = trained.duplicated(key, keep=False)
     again = trained[several]
     if again.empty:

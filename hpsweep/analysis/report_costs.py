@@ -113,7 +113,7 @@ def _regret_row(row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str]) 
         (within(row["regret_low"], row["regret_high"], 4) if row["regret_low"] != row["regret_high"] else "") or DASH,
         fixed(100 * row["regret"] / row["tuned_loss"], 1),
         compute.get((row["scheme"], row["width"], row["density"]), DASH),
-        row["transferred_from"] or typeset(row["why"]) or DASH,
+        row["transferred_from"] if isinstance(row["transferred_from"], str) else typeset(row["why"]) or DASH,
     )
 
 

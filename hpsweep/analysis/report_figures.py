@@ -40,7 +40,7 @@ SIZE = (3.5, 3.9)
 """Inches: text of 7.5 points is then eleven pixels high on a phone."""
 
 
-DRAWN = 9
+DRAWN = 8
 """Drawings of a section at most: a page of hundreds is not read."""
 
 _READ = ("status", "val_loss", "data_hash", "tokens", "vocabulary")

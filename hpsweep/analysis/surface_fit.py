@@ -29,6 +29,7 @@ CUT = 4.0
 
 _LOWEST = (0.4, 12)  # the smoothing quadratic goes through this fraction of the points, the lowest, or so many
 _LATTICE = 16  # points per side of the lattice on which a minimum is first sought
+_EVEN, _TOLD_APART = 1e-3, 1e-6  # the least singular value, of the largest, with weights and with a covariance
 _SIDE = 0.5  # the least component of an edge's normal for its points to count as an end of that field
 
 
@@ -92,12 +93,19 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
     return float((b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]))
 
 
-def lowest(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats]:
+def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None = None) -> tuple[Floats, Floats]:
     """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
 
     Within, Newton's method from the lowest of a lattice, or that place where it finds no minimum; on the edges, where
-    the polynomial is one in a single variable, exactly.
+    the polynomial is one in a single variable, exactly. A minimum that Newton's method finds from `near` is it, however
+    low the polynomial is at the edges.
     """
+    if near is not None:
+        place, exists = _newton(coefficients, np.tile(near, (len(coefficients), 1)), degree)
+        rest, side = ~(exists & inside.holds(place)), np.zeros_like(place)
+        if rest.any():
+            place[rest], side[rest] = lowest(coefficients[rest], inside, degree)
+        return place, side
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
     steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
     lattice = low + np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) * (high - low)
@@ -204,7 +212,7 @@ def centres_of(points: Points, losses: Floats) -> Indices:
     order = np.asarray(finite[np.argsort(points.adjusted[finite], kind="stable")])
     keep = order[: max(fewest, math.ceil(fraction * len(finite)))]
     terms = design(points.x[keep] - points.x[keep].mean(axis=0), 2)
-    solve = _solver(terms, np.sqrt(points.n[keep]), 1e-3)
+    solve = _solver(terms, np.sqrt(points.n[keep]), _EVEN)
     smooth = np.eye(len(keep)) if solve is None else terms @ solve  # too uneven to smooth: the lowest as they are
     return np.asarray(keep[np.argmin(losses[:, keep] @ smooth.T, axis=1)])
 
@@ -217,17 +225,37 @@ def window_points(points: Points, centre: int, window: Window, noise: float) -> 
     return np.asarray(index[rise <= max(CUT * float(np.median(rise)), 8 * noise)])
 
 
-def operator(points: Points, centre: int, index: Indices, degree: int) -> Floats | None:
+class Knowledge(NamedTuple):
+    """What is known of losses and polynomials beforehand, by a fit that was made before."""
+
+    covariance: Floats  # (points, points) of the losses about the polynomial, (nats/token)^2
+    cubic: Floats  # standard deviations of its four cubic coefficients, nats/octave^3
+    place: Floats  # of the minimum: it is sought near there, as losses far up have little say
+
+    def spread(self, degree: int) -> Floats:
+        """Standard deviation of every coefficient; infinite where nothing is known."""
+        free = np.full(len(POWERS[min(degree, 2)]), np.inf)
+        return np.concatenate([free, self.cubic]) if degree > 2 else free
+
+
+def operator(points: Points, centre: int, index: Indices, degree: int, known: Knowledge | None = None) -> Floats | None:
     """(coefficients, points in the window) matrix from their means to the polynomial in octaves from the centre.
 
-    Least squares, weighted by seeds and growth of noise. None where the points are too few or lie too unevenly.
+    Least squares, weighted by seeds and growth of noise, or by what is known. None where the points are too few or lie
+    too unevenly.
     """
     offset, terms = points.x[index] - points.x[centre], len(POWERS[degree])
     values = min(len(np.unique(offset[:, field].round(6))) for field in (0, 1))
     if len(index) < terms + (degree > 2) or values <= degree:
         return None
     weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
-    return _solver(design(offset, degree), weight, 1e-3)
+    solve = _solver(design(offset, degree), weight, _EVEN)
+    if solve is None or known is None:
+        return solve
+    whitening = np.linalg.inv(np.linalg.cholesky(known.covariance[np.ix_(index, index)]))
+    rows = np.vstack([whitening @ design(offset, degree), np.diag(1 / known.spread(degree))])
+    solve = _solver(rows, np.ones(len(rows)), _TOLD_APART)
+    return None if solve is None else solve[:, : len(index)] @ whitening
 
 
 def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
@@ -237,6 +265,8 @@ def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
     """
     weighted = terms * weight[:, None]
     scale = np.linalg.norm(weighted, axis=0)
+    if not scale.all():  # such as the product of two fields that were never varied together
+        return None
     weighted /= scale
     values, vectors = np.linalg.eigh(weighted.T @ weighted)
     if values[0] <= least * least * values[-1]:
@@ -244,21 +274,29 @@ def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
     return np.asarray(((vectors / values) @ (vectors.T @ (weighted * weight[:, None]).T)) / scale[:, None])
 
 
-def find(points: Points, losses: Floats, centres: Indices, window: Window, noise: float) -> Found | None:
+def find(
+    points: Points,
+    losses: Floats,
+    centres: Indices,
+    window: Window,
+    noise: float,
+    known: Knowledge | None = None,
+) -> Found | None:
     """The lowest places of polynomials through rows of losses; None where there is none for the first row."""
     places, value = np.full((len(losses), 2), np.nan), np.full(len(losses), np.nan)
     sides = np.zeros((len(losses), 2))
     for centre in np.unique(centres):
         rows = centres == centre
         index = window_points(points, int(centre), window, noise)
-        solve = operator(points, int(centre), index, window.degree)
+        solve = operator(points, int(centre), index, window.degree, known)
         around = None if solve is None else hull(points.x[index] - points.x[centre])
         if solve is None or around is None:
             if rows[0]:
                 return None
             continue
         coefficients = losses[rows][:, index] @ solve.T
-        offset, sides[rows] = lowest(coefficients, around, window.degree)
+        near = None if known is None else known.place - points.x[centre]
+        offset, sides[rows] = lowest(coefficients, around, window.degree, near)
         places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
         if rows[0]:
             first, used, solver = coefficients[0], index, solve

@@ -11,8 +11,9 @@ from torch import Tensor
 from hpsweep.parametrization.experts import Experts
 from hpsweep.parametrization.initial import AsBuilt
 from hpsweep.parametrization.remedies import Question
-from hpsweep.parametrization.roles import groups_grow, role, summed_axis, words_of
+from hpsweep.parametrization.roles import Axes, groups_grow, role, summed_axes, summed_axis, words_of
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
+from hpsweep.parametrization.summed import Split, likely_axes, product, split, to_fixed_heads
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.kinds import Use
@@ -21,14 +22,9 @@ _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", 
 _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
 _INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
 _HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
-_ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
-_HEADWARDS = {"q", "k", "v", "r", "query", "key", "value"}
 _BIAS = {"bias", "biases"}
 _PROJECTION = {"proj", "projection"}
-_FORTH, _BACK = (
-    {"up", "gate", "in", "input", "wi", "fc1", "w1", "w3", "v1"},
-    {"down", "out", "output", "wo", "fc2", "w2"},
-)
+_ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
 """Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
 
 
@@ -37,17 +33,19 @@ class Guess(NamedTuple):
 
     kinds: frozenset[str]  # of its uses; see `roles.role`
     readouts: tuple[str, ...]  # the names of its uses as a readout
-    axis: int | None  # of the fan-in
+    axis: Axes | None  # of the fan-in
     groups: float | None  # of a convolution whose groups grow, their number over the base's
     even: bool  # whether all of its widths grow by the same factor
+    split: Split | None  # see `summed.split`
 
     @classmethod
     def of(
-        cls, places: tuple[Use, ...], theirs: Sequence[Mapping[str, Use]], widths: list[int], given_axis: int | None
+        cls, places: tuple[Use, ...], theirs: Sequence[Mapping[str, Use]], widths: list[int], given_axis: Axes | None
     ) -> Guess:
         """That of one tensor; `theirs` are the uses in base and delta, by name."""
         shape = tuple(parameter_of(places[0]).shape)
-        if given_axis is not None and not 0 <= given_axis < len(shape):
+        asked = () if given_axis is None else summed_axes(places[0], given_axis)
+        if not all(0 <= axis < len(shape) for axis in asked):
             raise ValueError(
                 f"fan_in_axis of {places[0].name!r} is {given_axis}; its shape is {shape}: give an axis from 0 to "
                 f"{len(shape) - 1}."
@@ -59,13 +57,14 @@ class Guess(NamedTuple):
             for use, axis in zip(places, axes, strict=True)
         ]
         readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
-        known = {axis for axis in axes if axis is not None}
+        known: set[Axes] = {axis for axis in axes if axis is not None}
         if not known and len(shape) > 1 and len(widths) == 1:
             known = {widths[0]}  # all that a readout could sum over
         axis = known.pop() if len(known) == 1 else None
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
         even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
-        return cls(frozenset(kinds), readouts, axis, groups_grow(places[0], others[places[0].name]), even)
+        grown = groups_grow(places[0], others[places[0].name])
+        return cls(frozenset(kinds), readouts, axis, grown, even, split([shape, *bases], widths))
 
 
 def choose(
@@ -151,9 +150,10 @@ def _fixed_size(use: Use, guess: Guess) -> int | None:
     shape = tuple(parameter_of(use).shape)
     if guess.axis is None:
         return None
+    summed = summed_axes(use, guess.axis)
     if guess.kinds == {"input"}:
-        return shape[guess.axis]
-    return math.prod(size for axis, size in enumerate(shape[:2]) if axis != guess.axis)
+        return math.prod(shape[axis] for axis in summed)
+    return math.prod(size for axis, size in enumerate(shape[:2]) if axis not in summed)
 
 
 def _layered(name: str) -> str:
@@ -236,13 +236,24 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
             "embedding" if token else "keep",
         )
     if len(widths) > 1:
-        axis = _likely_axis(words, shape, widths, guess.even)
-        sizes = ", ".join(f"{i} sums over {shape[i]}" for i in widths)
+        axis = likely_axes(words, shape, widths, split=guess.split, even=guess.even)
+        ways: list[Axes] = list(guess.split) if guess.split else list(widths)
+        sizes = ", ".join(f"{way} sums over {product(shape, way)}" for way in ways)
         if axis is None:
             given = " or ".join(f"fan_in_axis={{PATTERN: {i}}}" for i in widths)
             return Question(f"sums over a dimension that nothing tells: {given}, as forward has it ({sizes})")
+        of_fixed = isinstance(axis, int) and axis not in widths  # which no shape tells from an end of the model
+        also = "kinds={PATTERN: 'hidden'}, " if of_fixed else ""
         return Question(
-            f"sums over an unknown dimension: fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})", None, axis
+            f"sums over an unknown dimension: {also}fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})",
+            "hidden" if of_fixed else None,
+            axis,
+        )
+    if drawn and not token and (axes := to_fixed_heads(words, shape, widths)) is not None:
+        return Question(
+            "leads to a fixed number of heads, or from them: kinds={PATTERN: 'hidden'}, "
+            f"fan_in_axis={{PATTERN: {axes}}}",
+            *("hidden", axes),
         )
     return Question(
         f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
@@ -264,24 +275,6 @@ def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: boo
     if drawn is not True or words & _BIAS:
         return "keep"
     return "embedding" if grows else "hidden"
-
-
-def _likely_axis(words: set[str], shape: tuple[int, ...], widths: list[int], even: bool) -> int | None:
-    """The dimension that a tensor sums over by its name: whether it leads to the wider of two or back, to the heads of
-    an attention or from them. Else the last of two that grow alike, as either has the same rules; None of others.
-    """
-    if len(widths) != 2:
-        return None
-    first, last = widths
-    wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
-    if shape[first] != shape[last]:
-        if len(shape) == 3 and first == 0 and words & (_HEADWARDS | {"o"}):  # (model, heads, head size)
-            return narrower if "o" in words else wider
-        if words & _FORTH and not words & _BACK:
-            return narrower
-        if words & _BACK and not words & _FORTH:
-            return wider
-    return last if even else None
 
 
 def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:

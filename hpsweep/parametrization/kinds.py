@@ -21,7 +21,7 @@ from hpsweep.parametrization.experts import growing_experts
 from hpsweep.parametrization.initial import AsBuilt, Beginning
 from hpsweep.parametrization.remedies import Besides, Question, complaint
 from hpsweep.parametrization.reparametrized import at_rest, computed, computed_prefixes, plain, refusal
-from hpsweep.parametrization.roles import fan_in_of, is_transposed, summed_axes
+from hpsweep.parametrization.roles import Axes, fan_in_of, is_transposed, summed_axes
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
 
 __all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]
@@ -66,7 +66,7 @@ def derive(
     *,
     delta: object = None,
     kinds: Mapping[str, Kind] | None = None,
-    fan_in_axis: Mapping[str, int] | None = None,
+    fan_in_axis: Mapping[str, Axes] | None = None,
     partial: bool = True,
     also: Callable[[Mapping[str, Derived]], Besides] = lambda derived: Besides(),
 ) -> dict[str, Derived]:
@@ -81,7 +81,7 @@ def derive(
     """
     _check_model(model)
     _check_mapping(kinds, "kinds", "patterns to kinds", "residual_out", str)
-    _check_mapping(fan_in_axis, "fan_in_axis", "patterns to axes", 1, int)
+    fan_in_axis = _axes(fan_in_axis)
     for pattern, kind in (kinds or {}).items():
         if kind not in get_args(Kind):
             raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
@@ -92,7 +92,7 @@ def derive(
         every = list(compared.uses.values())
         said: Mapping[str, Kind] = kinds or {}
         try:
-            given = _Given(match(said, every, "kinds"), match(fan_in_axis or {}, every, "fan_in_axis"))
+            given = _Given(match(said, every, "kinds"), match(fan_in_axis, every, "fan_in_axis"))
         except ValueError as error:  # of computed weights the names to be given are those of plain ones
             raise ValueError("\nBesides, ".join(text for text in (refused, str(error)) if text)) from None
         decided, questions = _settled(compared, given)
@@ -114,7 +114,7 @@ class _Given(NamedTuple):
     """What is said of tensors, by name: their kind, and what they sum over; by the caller, or as it is proposed."""
 
     kinds: Mapping[str, Kind | None]
-    axes: Mapping[str, int | None]
+    axes: Mapping[str, Axes | None]
 
     def answered(self, questions: Mapping[str, Question]) -> _Given:
         """With what the questions propose."""
@@ -264,6 +264,22 @@ def _check_mapping(given: object, word: str, what: str, example: object, value: 
     for pattern, each in (given or {}).items():
         if not isinstance(pattern, str) or not isinstance(each, value) or isinstance(each, bool):
             raise ValueError(f"{word} has {pattern!r}: {each!r}; it must map {what}, {as_in}.")
+
+
+def _axes(given: Mapping[str, Axes] | None) -> Mapping[str, Axes]:
+    """Patterns to the dimensions that are summed over, one or a tuple. Raises ValueError for anything else."""
+    if isinstance(given, Mapping):
+        lists = {pattern: axes for pattern, axes in given.items() if isinstance(axes, list | tuple)}
+        for pattern, axes in lists.items():
+            whole = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
+            if not axes or not whole or len(set(axes)) < len(axes):
+                raise ValueError(
+                    f"fan_in_axis has {pattern!r}: {axes!r}; of several give each once, as in {{{pattern!r}: (0, 1)}}."
+                )
+        _check_mapping({p: v for p, v in given.items() if p not in lists}, "fan_in_axis", "patterns to axes", 1, int)
+        return {pattern: tuple(axes) if pattern in lists else axes for pattern, axes in given.items()}  # type: ignore[arg-type]
+    _check_mapping(given, "fan_in_axis", "patterns to axes", 1, int)
+    return {}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -31,7 +31,7 @@ def parametrize(
     base_density: float = 1.0,
     delta: object = None,
     kinds: Mapping[str, Kind] | None = None,
-    fan_in_axis: Mapping[str, int] | None = None,
+    fan_in_axis: Mapping[str, int | tuple[int, ...]] | None = None,
     partial: bool = False,
     depth: int | None = None,
     optimizer: OptimizerRule = "adam",
@@ -48,7 +48,8 @@ def parametrize(
     `base` is the model that was tuned: a module, a function that returns one, or a configuration for the model's class.
     `density` is one number for all hidden matrices, or one by pattern (such as "*.mlp.*") with the others dense;
     `include` and `exclude` are patterns of hidden matrices too. `delta` is the model at any other width, needed where
-    model and base have the same. `kinds` and `fan_in_axis` settle by pattern what cannot be derived; `partial` says
+    model and base have the same. `kinds` and `fan_in_axis` settle by pattern what cannot be derived (a
+    tuple where several dimensions are summed over); `partial` says
     that the module is a part of a model, which may lack an embedding or a readout. Mark matrices that write into the
     residual stream as "residual_out" to have their init std divided by sqrt(2 depth), where depth is half their number
     unless given. `base_head_size` is the head size of the base, from which attention is scaled; without it `wire_` takes

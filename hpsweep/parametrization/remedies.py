@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from hpsweep.parametrization.patterns import patterns
+from hpsweep.parametrization.roles import Axes
 from hpsweep.parametrization.rules import Kind
 
 LINES = 8
@@ -20,7 +21,7 @@ class Question(NamedTuple):
 
     told: str
     kind: Kind | None = None
-    axis: int | None = None
+    axis: Axes | None = None
     seen: str = ""
 
 

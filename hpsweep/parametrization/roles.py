@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 UPWARDS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+Axes = int | tuple[int, ...]
+"""The dimension that a tensor sums over, or several."""
+
 _SIZES = (("in_features", "out_features"), ("input_size", "output_size"), ("in_channels", "out_channels"))
 """Attributes by which custom layers keep the sizes of what they are given and what they return."""
 
@@ -41,8 +44,10 @@ def summed_axis(use: Use, others: Sequence[Use]) -> int | None:
     return _by_sizes(use, others) if (axis := _by_bias(use, others)) is None else axis
 
 
-def summed_axes(use: Use, axis: int) -> tuple[int, ...]:
+def summed_axes(use: Use, axis: Axes) -> tuple[int, ...]:
     """All dimensions that a tensor sums over, of which `axis` is one: a bilinear layer sums over both of its inputs."""
+    if isinstance(axis, tuple):
+        return axis
     return (1, 2) if isinstance(use.module, nn.Bilinear) and use.local == "weight" and axis > 0 else (axis,)
 
 
@@ -92,7 +97,7 @@ def groups_grow(use: Use, others: Sequence[Use]) -> float | None:
     return groups[0] / groups[1] if len(set(groups)) > 1 and all(groups) else None
 
 
-def fan_in_of(use: Use, shape: tuple[int, ...], axis: int) -> int:
+def fan_in_of(use: Use, shape: tuple[int, ...], axis: Axes) -> int:
     """The number of weights of one output."""
     fan_in = math.prod(shape[summed] for summed in summed_axes(use, axis))
     if isinstance(use.module, (*CONVOLUTIONS, *UPWARDS)):
@@ -102,7 +107,7 @@ def fan_in_of(use: Use, shape: tuple[int, ...], axis: int) -> int:
     return fan_in
 
 
-def role(use: Use, others: Sequence[Use], axis: int | None, widths: list[int], *, given_axis: bool) -> str:
+def role(use: Use, others: Sequence[Use], axis: Axes | None, widths: list[int], *, given_axis: bool) -> str:
     """What a tensor is in one use: a kind; 'input' or 'router', which look like an embedding and a readout; or ''."""
     dimensions = len(_shape(use))
     if isinstance(use.module, nn.Embedding):

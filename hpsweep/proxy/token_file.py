@@ -25,6 +25,7 @@ DTYPES = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4"}
 CHUNK = 2**22  # tokens looked at together, so that a memory map never has to fit into memory
 
 _SAMPLE = 2**20  # tokens of which the bytes are counted
+_HIGHEST = 2.0**22  # of ids that any tokenizer has; larger floats are whole whatever their bytes
 _FEW = 256  # fewer tokens than that say nothing of how they were stored
 _PRACTICALLY_ALL = 0.999
 _LLM_C_HEADER = 1024  # bytes: 256 numbers of 32 bits, of which the first three are magic, version and count
@@ -157,7 +158,8 @@ def _llm_c_header(path: Path, head: bytes, dtype: str, size: int) -> int:
 
 
 def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
-    """The highest id. Raises ValueError for an id beyond the vocabulary, a file of one id, and ids of another width."""
+    """The highest id. Raises ValueError for ids beyond the vocabulary or of another width, floats, a file of one id."""
+    _check_floats(path, tokens[:CHUNK], dtype)
     lowest, highest = math.inf, -1
     for start, chunk in chunks(tokens):
         if (top := int(chunk.max())) >= vocabulary:
@@ -173,6 +175,23 @@ def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
         raise ValueError(f"{path}: all {len(tokens)} ids are {highest}: it was never filled. Write it again.")
     _check_width(path, tokens[:CHUNK], dtype)
     return highest
+
+
+def _check_floats(path: Path, sample: Tokens, dtype: str) -> None:
+    """Raise ValueError where the bytes are whole floats of the size of ids, as those of ids hardly ever are."""
+    data = sample.tobytes()
+    for kind in ("f2", "f4", "f8")[sample.dtype.itemsize == 1 :]:  # letters from d to z are whole floats of two bytes
+        numbers = np.frombuffer(data[: len(data) // 8 * 8], f"<{kind}")
+        if len(numbers) < _FEW or len(np.unique(numbers[:_FEW])) < 2:
+            continue
+        with np.errstate(all="ignore"):  # whatever bytes are as floats
+            exact = numbers.astype(float)
+            whole = (exact >= 0) & (exact <= _HIGHEST) & (exact == np.floor(exact))
+        if whole.all():
+            raise ValueError(
+                f"{path}: as float{8 * int(kind[1])} the first {len(numbers)} numbers are whole, so that it holds "
+                f"floats and no ids of {dtype}: numpy.fromfile(path, '<{kind}').astype('<u4').tofile('ids.bin')."
+            )
 
 
 def _check_width(path: Path, sample: Tokens, dtype: str) -> None:

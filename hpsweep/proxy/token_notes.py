@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsweep.proxy.token_file import CHUNK, Tokens, chunks
+from hpsweep.proxy.token_file import Tokens, chunks
+from hpsweep.proxy.token_parts import header, in_order, unfilled
 
 _SAMPLE = 2**20  # tokens of which the bytes are counted
 _FEW = 256  # fewer tokens than that say nothing of how they were stored
@@ -17,6 +18,7 @@ _ENTROPY_APART = 1.0  # bits by which the low byte of an id is the poorer one on
 _APART = 0.1  # part of bytes that differ between places of a wider id, beyond chance
 _ALIKE = 0.03  # part of them that may differ between places of narrower ids
 _RANDOM = 7.5  # bits per byte from which nothing tells bytes apart
+_EVENLY = 7.9  # bits per byte of what is compressed; text in any language has fewer
 _CONTROL = 0.01  # part of bytes that are neither text nor blanks, below which they are text
 _OF_TEXT = np.array([byte in b"\t\n\r" or byte >= 32 for byte in range(256)])
 _NEGATIVE = 256  # the highest ids of a type, which are -256 to -1 of a signed one
@@ -47,11 +49,13 @@ def notes_of(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[
         found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
     if period := _period(sample):
         found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
-    if (tail := _tail(tokens)) > max(_FEW, len(tokens) // 100):
-        found.append(
-            f"{path}: the last {tail} of {len(tokens)} ids are all {tokens[-1]}: was the file filled to its end?"
-        )
-    return found
+    if order := in_order(sample):
+        found.append(f"{path}: {order}.")
+    if head := header(tokens):
+        found.append(f"{path}: {head}. If it is one, write the ids after it into a file of their own.")
+    if dense := _evenly(sample, vocabulary):
+        found.append(f"{path}: {dense}")
+    return found + [f"{path}: {run}" for run in unfilled(tokens)]
 
 
 def _halves(sample: Tokens) -> str:
@@ -68,6 +72,8 @@ def _other_width(sample: Tokens) -> str:
 
     By their places modulo 4: bytes of one distribution are no halves of ids, and those of several are no ids of a byte.
     """
+    if three := _three_bytes(sample):
+        return three
     item = sample.dtype.itemsize
     places = sample[: len(sample) // 4 * 4].view(np.uint8).reshape(-1, 4).T
     counts = np.array([np.bincount(place, minlength=256) for place in places]) / places.shape[1]
@@ -93,6 +99,38 @@ def _other_width(sample: Tokens) -> str:
     return (
         f"the halves of the ids are distributed alike, as in a file of ids of {item // 2} byte{'s' * (item > 2)}. If "
         f"it is one, state dtype=uint{4 * item}"
+    )
+
+
+def _three_bytes(sample: Tokens) -> str:
+    """In words, where bytes at every third place are others, as of ids of three bytes."""
+    data = sample.tobytes()
+    places = np.frombuffer(data[: len(data) // 3 * 3], np.uint8).reshape(-1, 3).T
+    counts = np.array([np.bincount(place, minlength=256) for place in places]) / places.shape[1]
+    if 1 - counts[:, _OF_TEXT].sum(axis=1).mean() < _CONTROL:
+        return ""  # letters of three bytes, as in Chinese, are text
+    noise = math.sqrt(256 / places.shape[1])
+    apart = [float(np.abs(counts[i] - counts[j]).sum() / 2) for i, j in ((0, 1), (1, 2), (0, 2))]
+    if max(apart) <= _APART + noise:
+        return ""
+    powers = "[1, 256, 65536]" if _entropy(places[2]) < _entropy(places[0]) else "[65536, 256, 1]"
+    return (
+        "bytes at every third place are others than those between, as in a file of ids of 3 bytes. If it is one, write "
+        f"it anew: (numpy.fromfile(path, 'u1').reshape(-1, 3) @ {powers}).astype('<u4').tofile('ids.bin')"
+    )
+
+
+def _evenly(sample: Tokens, vocabulary: int) -> str:
+    """In words, where all bytes are about as frequent as one another, as after compression."""
+    item = sample.dtype.itemsize
+    if vocabulary < 256**item or item > 2:
+        return ""
+    entropy = min(_entropy(place) for place in sample.view(np.uint8).reshape(-1, item).T)
+    if entropy < _EVENLY - 256 / len(sample):  # what a few bytes lack of it by chance
+        return ""
+    return (
+        f"its bytes are as evenly distributed as those of compressed or encrypted data ({entropy:.3g} bits per byte): "
+        "are they ids?"
     )
 
 
@@ -137,18 +175,6 @@ def _period(sample: Tokens) -> int:
             return at // item
         at = data.find(start, at + 1)
     return 0
-
-
-def _tail(tokens: Tokens) -> int:
-    """How many ids at the end are equal."""
-    size = 0
-    for start in range(len(tokens), 0, -CHUNK):
-        chunk = tokens[max(start - CHUNK, 0) : start]
-        other = np.flatnonzero(chunk != tokens[-1])
-        if len(other):
-            return size + len(chunk) - 1 - int(other[-1])
-        size += len(chunk)
-    return size
 
 
 # --- what is trained on, and held out as well ---

@@ -6,8 +6,8 @@
 
 How it is done; what was measured to decide it is below (the simulator is benchmarks/simulator.py).
 
-1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum. Cells
-   closer than .3 octave are merged: among many that are close, some always look like a minimum or a cliff.
+1. Cell means, less what a seed does to all cells alike: seeds are paired, and a common shift moves no optimum. Where
+   many cells are closer than .3 octave they are merged: some of them always look like a minimum or a cliff.
 2. The lowest cell of the 3-point running median is the centre. The running mean, the usual choice, puts the minimum
    beside a cliff one cell too far to the left; the raw minimum follows single lucky runs.
 3. Noise of single runs, pooled over cells within 2.45 octaves of the centre, and taken to double per octave to its

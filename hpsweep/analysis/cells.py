@@ -21,7 +21,7 @@ CLOSEST = 0.3
 are, a flat curve of one seed is given an optimum in four of ten."""
 
 MANY = 8
-"""So many neighbours must be that close. Of fewer, as of a grid refined around a minimum, none passes for a cliff."""
+"""Pairs of neighbours that must be that close. Fewer, as of a grid refined around a minimum, are left as they are."""
 
 _JUMP = 20.0  # times the median difference of close neighbours, which grows as the noise does: the most in one cell
 _GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more

@@ -167,7 +167,7 @@ class CliffLimits(NamedTuple):
 CERTAIN = CliffLimits(np.linspace(-1.6, 1.6, 7), 1.0, 3.01)
 """Beyond these it is a cliff. Skews are up to twice those published: freer ones explain most cliffs away."""
 
-POSSIBLE = CliffLimits(np.linspace(-0.8, 0.8, 5), 0.5, 2.0)
+POSSIBLE = CliffLimits(np.linspace(-0.8, 0.8, 5), 0.5, 2.4)
 """Beyond these it may be one, or a steep curve."""
 
 
@@ -262,13 +262,16 @@ class Minimum(NamedTuple):
 def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: float) -> Minimum:
     """The minimum of the cells within reach; variance is that of their means, slope the sd of one that all share.
 
-    Where a cell is possibly beyond a cliff, places that agree with the losses before it agree as well.
+    Where a cell is possibly beyond a cliff, and the losses before it contradict the curve with it, places that agree
+    with these agree as well. Two cells contradict every curve: they say nothing of the place.
     """
     certain, possible = (window(cells, centre, reach, variance, limits) for limits in (CERTAIN, POSSIBLE))
     found = _minimum(cells, centre, variance, slope, certain)
     if (possible.below, possible.above) == (certain.below, certain.above):
         return found
     before = _minimum(cells, centre, variance, slope, possible)
+    if len(before.window.fitted) > 2 and found.low <= before.place <= found.high:
+        return found
     return found._replace(low=min(found.low, before.low), high=max(found.high, before.high))
 
 

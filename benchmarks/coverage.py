@@ -90,10 +90,17 @@ def _asymmetric() -> list[Case]:
 
 
 def _cliffs() -> list[Case]:
-    return [
+    """Cliffs close to the minimum, of curves that are steep on the right, and of others."""
+    found: list[Case] = [
         (f"cliff {cliff:g}", {"points": points, "noise": 0.003, "seeds": 3, "cliff": cliff})
         for points, cliff in itertools.product((*GRIDS, *UNEVEN), (0.3, 0.6, 1.0))
     ]
+    for points, curve, cliff in itertools.product((*GRIDS, *UNEVEN), ("steep left", "symmetric"), (0.1, 0.3, 0.6)):
+        setting = {"points": points, "noise": 0.003, "seeds": 3, "curve": curve, "cliff": cliff}
+        found.append((f"{curve}, cliff {cliff:g}", setting))
+    for (points, seeds), cliff in itertools.product((("random", 1), ("random", 3), (DENSE, 1)), (0.3, 0.6)):
+        found.append((f"cliff {cliff:g}", {"points": points, "noise": 0.003, "seeds": seeds, "cliff": cliff}))
+    return found
 
 
 def row(case: Case, groups: int) -> str:

@@ -607,12 +607,8 @@ def finished(runs: pa.Table) -> set[str]:
 
 
 def is_empty(folder: str | Path) -> bool:
-    """Whether no row is stored; it looks no further than the first file that has one.
-
-    Raises ValueError where no row is found and files cannot be read: what they held is not known.
-    """
-    check_readable(folder)
-    return _unread(folder) is not None
+    """Whether no file of runs is stored yet."""
+    return not any((Path(folder) / "runs").glob("part-*.parquet"))
 
 
 def check_readable(*folders: str | Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
+from hpsweep.parametrization.wiring import multiplied
 from tests.test_plan import Toy
 from tests.test_plan_masks import assert_sparse, loss, sparse_toy
 
@@ -119,6 +120,15 @@ def test_a_parameter_that_the_optimizer_does_not_train_any_more_is_refused(way: 
     plan.attach(model, optimizer)
     step(model, optimizer)
     assert_sparse(model, plan)
+
+
+def test_a_multiplier_that_is_removed_after_attaching_is_refused_before_the_next_step() -> None:
+    model, _, optimizer = training()
+    name, (module, factor) = next(iter(multiplied(model).items()))
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        hooks.clear()
+    with pytest.raises(ValueError, match=f"the hooks of {name} multiplied by {factor:g} .* multiply by 1: .*wire_"):
+        step(model, optimizer)
 
 
 def test_a_model_that_changes_its_type_of_number_stays_masked() -> None:

@@ -116,6 +116,10 @@ RUNS = [name for name in list(FUNCTIONS)[:10] if name not in ("card_regret", "fi
             lambda runs: runs.assign(val_loss=runs["val_loss"].where(runs["seed"] > 0)),
             "no finite val_loss",
         ),
+        (
+            lambda runs: runs.assign(val_loss=runs["val_loss"].where(runs["seed"] > 0, 1e308)),
+            "status='diverged' of them",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", RUNS)

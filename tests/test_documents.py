@@ -125,6 +125,8 @@ def test_pipes_and_links_to_nothing_are_refused_and_never_waited_for(tmp_path: P
         (b"PK\x03\x04", "is a zip archive"),
         (b"PAR1\x15\x04", "is a Parquet file, not text: write parquet:PATH?column=NAME"),
         (b"\x93NUMPY\x01\x00", "is a .npy array, not text"),
+        (b"%PDF-1.7\n", "is a PDF, not text: write its text into a file"),
+        (b"{\\rtf1\\ansi", "is a document in RTF, not text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS, not the data, not text: fetch it"),
         ("é".encode("utf-16"), "is text in UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8"),
         ("é".encode("utf-32"), "is text in UTF-32"),

@@ -13,7 +13,7 @@ from benchmarks.drift import paths
 from hpsweep.analysis.drift import COLUMNS, SCATTER, Slope, drift, verdict
 from hpsweep.analysis.optimum import optima
 from hpsweep.spec import Trial
-from tests.test_optimum import OCTAVES, made_runs
+from tests.test_optimum import OCTAVES, bowl, made_runs
 
 DENSITIES = [1, 1 / 4, 1 / 16]
 
@@ -433,3 +433,25 @@ def test_a_model_that_is_not_on_the_line_is_named_by_all_that_tells_it_from_the_
     assert "; not on the line: density 1, depth 2 edge (" in row["why"]
     [row] = drift(runs[(runs["depth"] == 2) & ~cut]).to_dict("records")
     assert "; not on the line: density 1 edge (" in row["why"]
+
+
+def test_a_bound_at_another_depth_and_width_forces_no_drift_of_the_line() -> None:
+    base = Trial(steps=100, width=64, head_size=32, depth=2)
+    line = [made_runs(bowl(-8.0, 0.02), {"lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.003, base=base.replace(width=width))
+            for width in (64, 128, 256)]  # fmt: skip
+    beyond = {"lr": OCTAVES[:7], "seed": [0, 1, 2]}
+    other = made_runs(bowl(-4.0, 0.02), beyond, noise=0.003, base=base.replace(width=512, depth=8))
+    [row] = drift(pd.concat([*line, other]), "width", along_with=["depth"]).to_dict("records")
+    assert (row["verdict"], row["n_ok"], row["n_edge"]) == ("undetermined", 3, 1)
+    assert row["drift"] == pytest.approx(0, abs=0.1)
+
+
+def test_depths_with_two_widths_each_are_lines_of_their_own() -> None:
+    # the optimum goes by depth alone: as one line it moves by .8 octave per doubling of width
+    base = Trial(steps=100, head_size=32)
+    runs = [made_runs(bowl(place, 0.02), {"lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.003,
+                      base=base.replace(width=width, depth=depth))
+            for width, depth, place in ((64, 2, -8.0), (128, 2, -8.0), (256, 8, -6.0), (512, 8, -6.0))]  # fmt: skip
+    [row] = drift(pd.concat(runs), "width", along_with=["depth"]).to_dict("records")
+    assert row["verdict"] != "moves"
+    assert row["drift"] == pytest.approx(0, abs=0.2)

@@ -435,6 +435,25 @@ def test_a_card_that_lacks_a_part_is_refused_in_one_line(
         assert "the card is not whole (" in one_line(capsys, "train", str(path), "--steps", "2")
 
 
+@pytest.mark.parametrize(
+    ("part", "changed", "problem"),
+    [
+        ("optimum", {"low": None}, "optimum has status ok and no low"),
+        ("optimum", {"opt": None}, "optimum has status ok and no opt"),
+        ("optimum", {"high": 1e-30}, "out of order"),
+        ("mask", {"kinds": []}, "mask.kinds"),
+    ],
+)
+def test_a_card_with_a_value_that_cannot_be_is_refused_in_one_line(
+    part: str, changed: dict[str, Any], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = made()
+    path = dataclasses.replace(card, **{part: {**getattr(card, part), **changed}}).write(tmp_path / "card.json")
+    said = one_line(capsys, "export", str(path), "--to", "torch")
+    assert "the card is not whole (" in said
+    assert problem in said
+
+
 def test_the_card_for_nanogpt_on_the_page_is_made_and_exported_by_its_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,6 +207,11 @@ def test_seeds_are_rows_of_a_cell_and_are_counted_as_such() -> None:
     assert len({row["row"] for row in law.residuals}) == 75  # though the index of the given table repeats
 
 
+def test_seeds_that_differ_as_learning_rates_do_are_told() -> None:
+    law = fit_law(swept().drop(columns=["lr", "seed"]).assign(seed=range(len(swept()))), **FEW)
+    assert "told apart by seed. They differ in loss by" in law.warnings[0]
+
+
 def test_copies_of_rows_count_once() -> None:
     table = cells.made(TRUTH, noise=0.002)
     whole = pd.concat([table, table[:10], table[:10]], ignore_index=True)

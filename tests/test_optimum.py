@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulator import simulated
-from hpsweep.analysis.cells import cells_of, merged
+from hpsweep.analysis.cells import Cells, cells_of, merged
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import COLUMNS, optima
 from hpsweep.spec import Trial
@@ -403,26 +403,42 @@ def test_a_search_whose_losses_fall_to_the_last_value_has_no_optimum_between_two
     assert statuses == ["edge"] * 3
 
 
-def test_cells_closer_than_a_third_of_an_octave_are_merged_and_others_are_not() -> None:
-    x = np.array([-9.0, -8.9, -8.8, -8.65, -8.5, -8.2, -8.0, -5.0])
-    runs = made_runs(bowl(-8.0), {"lr": (2.0**x).tolist(), "seed": [0, 1]}, noise=0.01)
-    cells = cells_of(runs, "lr")
+def close_cells(loss: Callable[[float], float]) -> Cells:
+    """Of runs at 21 values .1 octave apart from 2^-9 on, and at one far away."""
+    x = [*(-9 + k / 10 for k in range(21)), -5.0]
+    return cells_of(made_runs(lambda t: loss(math.log2(t.lr)), {"lr": [2.0**at for at in x], "seed": [0, 1]}), "lr")
+
+
+def test_where_many_values_are_closer_than_a_third_of_an_octave_they_are_merged() -> None:
+    cells = close_cells(lambda x: 2 + 0.01 * (x + 8) ** 2)
     fitted, of = merged(cells)
-    assert of.tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
-    assert fitted.n.tolist() == [6, 4, 4, 2]
-    assert fitted.x.tolist() == pytest.approx([-8.9, -8.575, -8.1, -5.0])
-    assert fitted.adjusted[1] == pytest.approx(cells.adjusted[[3, 4]].mean())
-    thirds = made_runs(bowl(-8.0), {"lr": [2.0 ** (k / 3) for k in range(-30, -18)]})
-    assert len(merged(cells_of(thirds, "lr"))[0].x) == 12
+    assert of.tolist() == [*(k // 3 for k in range(21)), 7]
+    assert fitted.n.tolist() == [*[6] * 7, 2]
+    assert fitted.x.tolist() == pytest.approx([*(-8.9 + 0.3 * k for k in range(7)), -5.0])
+    assert fitted.adjusted[1] == pytest.approx(cells.adjusted[3:6].mean())
+
+
+def test_values_on_both_sides_of_a_jump_are_not_merged() -> None:
+    fitted, of = merged(close_cells(lambda x: 2 + 0.01 * (x + 8) ** 2 + 0.3 * (x > -8.05)))
+    assert of.tolist() == [*(k // 3 for k in range(10)), *(k // 3 + 4 for k in range(11)), 8]
+    assert np.ptp(fitted.adjusted[:4]) < 0.02
+
+
+def test_few_close_values_as_of_a_refined_grid_are_not_merged() -> None:
+    # the lowest value lies beside a cliff: merged with what is beyond that, it was 20 standard errors outside
+    x = [-7.6, -5.6, -3.6, -1.6, 0.4, 0.65, 0.9, 1.15, 1.4, 2.4, 4.4, 6.4]
+    losses = {2.0 ** (at - 10): 3 + 0.02 * at**2 + (0.5 + 0.5 * (at - 0.5)) * (at > 0.5) for at in x}
+    runs = made_runs(lambda t: losses[t.lr], {"lr": list(losses), "seed": [0, 1, 2]}, noise=0.003)
+    assert len(merged(cells_of(runs, "lr"))[0].x) == 12
+    [row] = optima(runs).to_dict("records")
+    assert row["status"] == "ok"
+    assert row["log2_low"] <= -10 <= math.log2(row["best_value"]) <= row["log2_high"]
 
 
 def test_a_diverged_value_is_merged_with_none() -> None:
-    x = np.array([-9.0, -8.9, -8.8, -8.7, -8.6, -7.0, -6.0, -5.0])
-    runs = made_runs(lambda t: math.nan if t.lr == 2.0**-8.8 else bowl(-8.0)(t), {"lr": (2.0**x).tolist()})
-    fitted, of = merged(cells_of(runs, "lr"))
-    assert of.tolist() == [0, 0, 1, 2, 2, 3, 4, 5]
-    assert np.flatnonzero(~fitted.finite).tolist() == [1]
-    assert optima(runs)["n_diverged"].item() == 1
+    fitted, of = merged(close_cells(lambda x: math.nan if abs(x + 8.6) < 0.01 else 2 + 0.01 * (x + 8) ** 2))
+    assert of.tolist() == [0, 0, 0, 1, 2, *(k // 3 + 3 for k in range(16)), 9]
+    assert np.flatnonzero(~fitted.finite).tolist() == [2]
 
 
 @pytest.mark.coverage

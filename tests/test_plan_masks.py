@@ -61,6 +61,31 @@ def test_a_dense_plan_has_no_masks() -> None:
     assert plan.masks(model) == {}
 
 
+class Masked(nn.Linear):
+    """A linear layer that multiplies its weight by a buffer."""
+
+    def __init__(self, width: int, kept: float) -> None:
+        super().__init__(width, width)
+        self.register_buffer("kept", (torch.rand(width, width) < kept).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight * self.kept, self.bias)
+
+
+def test_a_layer_that_masks_its_own_weight_is_told() -> None:
+    def toy(width: int, kept: float) -> Toy:
+        model = Toy(width)
+        model.blocks[0].down = Masked(width, kept)
+        return model
+
+    with pytest.warns(
+        UserWarning, match=r"^blocks\.0\.down\.kept holds zeros and ones, 0\.\d+ of them ones.* density 0\.5"
+    ):
+        hpsweep.parametrize(toy(64, 0.25), "supar", base=lambda: toy(32, 0.25), density=0.5)
+    plan = hpsweep.parametrize(toy(64, 1.0), "supar", base=lambda: toy(32, 1.0), density=0.5)  # ones alone mask nothing
+    assert plan.warnings == ()
+
+
 def test_masks_are_the_same_in_another_process() -> None:
     code = (
         "import torch; torch.manual_seed(9); torch.randn(3)\n"

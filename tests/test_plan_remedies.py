@@ -211,9 +211,11 @@ def blocks(**layers: Callable[[int], Any]) -> Callable[[int], nn.Module]:
         ("rel_pos_biases", lambda w: nn.Parameter(torch.randn(w // 16, 9)), "keep"),
         ("cls_token", lambda w: nn.Parameter(torch.zeros(1, 1, w)), "embedding"),
         ("pos_embed", lambda w: nn.Parameter(torch.randn(1, 9, w)), "embedding"),
+        ("down", lambda w: nn.Parameter(torch.randn(8, w)), "hidden"),  # a factor of low rank, as of LoRA
+        ("up", lambda w: nn.Parameter(torch.zeros(w, 8)), "keep"),
     ],
 )
-def test_gains_and_tables_of_biases_begin_as_they_are_built_and_tokens_are_drawn(
+def test_bare_tensors_in_a_block_are_kept_drawn_or_hidden_by_their_values_and_names(
     name: str, make: Callable[[int], nn.Parameter], kind: str
 ) -> None:
     made = settled(*pair(blocks=blocks(**{name: make})))

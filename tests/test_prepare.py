@@ -235,6 +235,17 @@ def test_a_run_given_several_times_counts_once(times: int) -> None:
     assert found.equals(optima(runs, **FEW))
 
 
+def test_a_run_given_again_under_another_seed_counts_once() -> None:
+    runs = table()
+    assert runs["seed"].nunique() > 1
+    copies = [runs.assign(seed=runs["seed"] + 10 * k) for k in range(1, 4)]
+    with pytest.warns(UserWarning, match=r"seed 10 has the loss of another seed at each of its 7 values.* 11 others"):
+        found = optima(pd.concat([runs, *copies]), **FEW)
+    assert found.equals(optima(runs, **FEW))
+    one = runs[runs["seed"] == 0]
+    assert len(optima(pd.concat([one, one.assign(seed=1)]), **FEW)) == 2  # without noise all seeds are alike
+
+
 def test_a_diverged_run_given_twice_counts_once_and_failed_attempts_are_counted_as_before() -> None:
     runs = table(status=["diverged" if k % 14 == 13 else "ok" for k in range(28)])
     runs.loc[runs["status"] != "ok", "val_loss"] = np.nan

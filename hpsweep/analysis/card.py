@@ -120,7 +120,11 @@ def check_whole(card: Card, path: str | Path = "") -> None:
 
 
 def _check_order(found: Mapping[str, Any], place: str, name: str) -> None:
-    """Raise ValueError unless the ends of the interval are on either side of the value."""
+    """Raise ValueError unless the interval is around the value, and both ends of an optimum are there."""
+    if found.get("status") == "ok" and "," not in found["hyperparameter"]:
+        for key in ("low", name, "high"):
+            if found[key] is None:
+                raise ValueError(f"{place} has status ok and no {key}")
     ordered = [found[key] for key in ("low", name, "high") if found[key] is not None]
     if ordered != sorted(ordered):
         raise ValueError(f"{place} has low {found['low']}, {name} {found[name]} and high {found['high']}: out of order")

@@ -85,7 +85,7 @@ CARD = table(
         **_fields("weight_decay", "beta1", "beta2", "eps", "clip"),
     ),
     schedule=table(**_fields("warmup_fraction", "final_lr_fraction")),
-    mask=table(seed=_field("seed"), density=_field("density"), kinds=rows(choice(*KINDS))),
+    mask=table(seed=_field("seed"), density=_field("density"), kinds=rows(choice(*KINDS), least=1)),
     tensors=rows(_TENSOR, least=1),
     sizes=table(
         parameters=_COUNT, embedding_parameters=_COUNT, hidden_parameters=_COUNT, hidden_nonzeros=_COUNT

@@ -17,9 +17,13 @@ Given = ParamSpec("Given")
 Found = TypeVar("Found")
 
 CLOSEST = 0.3
-"""Octaves between cells that are fitted, at least. Of quarter octaves two make one: as they are, a flat curve of one
-seed is given an optimum in four of ten."""
+"""Octaves between cells that are fitted, at least, where many are closer. Of quarter octaves two make one: as they
+are, a flat curve of one seed is given an optimum in four of ten."""
 
+MANY = 8
+"""Pairs of neighbours that must be that close. Fewer, as of a grid refined around a minimum, are left as they are."""
+
+_JUMP = 20.0  # times the median difference of close neighbours, which grows as the noise does: the most in one cell
 _GROWTH_END = 3.0  # octaves right of the minimum after which the noise grows no more
 
 
@@ -67,23 +71,30 @@ def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Conca
 def merged(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
     """(cells CLOSEST apart or more, for each of the given ones which of these it is in).
 
-    Finite cells next to each other are merged, from the left: place and losses are means over runs. They stay as they
-    are where a twelfth of their range is less than CLOSEST, down to that, or where fewer than three would be left.
+    Those next to each other are merged, from the left, where their losses do not jump: place and losses are means over
+    runs. All stay as they are where fewer than MANY are that close, or fewer than three would be left; where a twelfth
+    of their range is less than CLOSEST it is that.
     """
     unchanged = cells, np.arange(len(cells.x))
-    closest = 0.99 * min(CLOSEST, float(np.ptp(cells.x[cells.finite])) / 12) if cells.finite.any() else 0.0
+    if not cells.finite.any():
+        return unchanged
+    closest = 0.99 * min(CLOSEST, float(np.ptp(cells.x[cells.finite])) / 12)
+    close = cells.finite[1:] & cells.finite[:-1] & (np.diff(cells.x) < closest)
+    if close.sum() < MANY:
+        return unchanged
+    growth = noise_growth(cells.x, cells.x[np.nanargmin(cells.adjusted)])
+    jump = _JUMP * float(np.median((np.abs(np.diff(cells.adjusted)) / growth[1:])[close])) * growth
     of, first = np.zeros(len(cells.x), dtype=np.intp), 0
     for cell in range(1, len(cells.x)):
-        of[cell] = of[cell - 1]
-        if not cells.finite[[cell - 1, cell]].all() or cells.x[cell] - cells.x[first] >= closest:
-            of[cell] += 1
+        joins = close[cell - 1] and cells.x[cell] - cells.x[first] < closest
+        if not joins or np.ptp(cells.adjusted[first : cell + 1]) > jump[cell]:
             first = cell
-    if of[-1] == len(of) - 1 or len(np.unique(of[cells.finite])) < 3:
+        of[cell] = of[cell - 1] + (first == cell)
+    if len(np.unique(of[cells.finite])) < 3:
         return unchanged
-    weight = np.maximum(cells.n, 1)
+    n, weight = np.bincount(of, cells.n).astype(float), np.maximum(cells.n, 1)
     total = np.bincount(of, weight)
     x, loss, adjusted = (np.bincount(of, weight * part) / total for part in (cells.x, cells.loss, cells.adjusted))
-    n = np.bincount(of, cells.n).astype(float)
     runs = cells.runs.assign(cell=of[cells.runs["cell"]])
     return Cells(2.0**x, x, loss, adjusted, n, runs, cells.seed_variance), of
 

@@ -252,14 +252,24 @@ def _check_seeds(seeds: pd.Series[Any]) -> None:
     check_plain(seeds)
 
 
+_LARGEST_LOSS = 1e38
+"""nats/token; float32, in which losses are computed, ends at 3.4e38. Squares of these are finite."""
+
+
 def _check_losses(runs: pd.DataFrame) -> None:
-    """Raise ValueError unless every run that ended well has a finite loss."""
+    """Raise ValueError unless every run that ended well has a finite loss, as float32 holds them."""
     loss, ended = runs["val_loss"], runs["status"] == "ok"
     if not loss.isna().all():  # a column of nulls alone has no type
         check_numeric(loss)
     broken = int((ended & ~np.isfinite(loss.astype(float))).sum())
     if broken:
         raise ValueError(f"{broken} runs have status ok and no finite val_loss; leave them out or train again.")
+    beyond = loss[ended & (loss.abs() > _LARGEST_LOSS)]
+    if len(beyond):
+        raise ValueError(
+            f"{len(beyond)} runs have status ok and val_loss {beyond.iloc[0]:g}; no float32 holds more than 3e38: say "
+            "status='diverged' of them."
+        )
 
 
 def check_base(runs: pd.DataFrame) -> None:

@@ -172,10 +172,8 @@ def _named(group: Group, names: Sequence[str]) -> Group:
 
 
 def _on_lines(groups: list[Group]) -> list[Group]:
-    """The groups keyed by line and place: all are one line where no two lie at one place, or no line has two."""
-    lines = {group.key[:-1] for group in groups}
-    places = {group.key[-1] for group in groups}
-    if len(places) < len(groups) and len(lines) < len(groups):
+    """The groups keyed by line and place: all are one line where no line has two."""
+    if len({group.key[:-1] for group in groups}) < len(groups):
         return groups
     return [dataclasses.replace(group, key=group.key[-1:]) for group in groups]
 

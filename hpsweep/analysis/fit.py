@@ -37,8 +37,6 @@ LIMIT = 1.96
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
-_BEFORE_A_CLIFF = np.linspace(-1.6, 1.6, 7)  # skews, up to twice those published; freer ones explain most cliffs away
-_JUMP = 3.01  # times the slope on the one side beyond which that on the other is a cliff, where two cells show the one
 _MISPLACED = 1.0  # octaves
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
 _ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least
@@ -158,6 +156,21 @@ def places_of(start: float, end: float, step: float = _STEP) -> Floats:
 # --- the window and the cliffs ---
 
 
+class CliffLimits(NamedTuple):
+    """How high a loss may be, and still be one of a curve without a cliff."""
+
+    skews: Floats  # of curves through the cells before it
+    misfit: float  # what it may lie off such a curve, times what `misfit_of` has
+    jump: float  # where two cells show the slope before it: times that slope
+
+
+CERTAIN = CliffLimits(np.linspace(-1.6, 1.6, 7), 1.0, 3.01)
+"""Beyond these it is a cliff. Skews are up to twice those published: freer ones explain most cliffs away."""
+
+POSSIBLE = CliffLimits(np.linspace(-0.8, 0.8, 5), 0.5, 2.4)
+"""Beyond these it may be one, or a steep curve."""
+
+
 class Window(NamedTuple):
     """Cells fitted, and the cell beside them that lies beyond a cliff, if there is one: on the left, on the right."""
 
@@ -167,13 +180,13 @@ class Window(NamedTuple):
     above: int | None
 
 
-def window(cells: Cells, centre: int, reach: float, variance: Floats) -> Window:
+def window(cells: Cells, centre: int, reach: float, variance: Floats, limits: CliffLimits = CERTAIN) -> Window:
     """The cells within reach of the centre, the neighbours at least, up to a divergence or a cliff."""
     first, last = segment(cells.finite, centre)
     every = np.arange(first, last + 1)
     near = np.abs(cells.x[every] - cells.x[centre]) <= reach
     index = every[near | (np.abs(every - centre) <= 1)]
-    below, above = (_cliff(cells, index, centre, side, variance) for side in (-1, 1))
+    below, above = (_cliff(cells, index, centre, side, variance, limits) for side in (-1, 1))
     if below is not None:
         index = index[index > below]
     if above is not None:
@@ -181,10 +194,12 @@ def window(cells: Cells, centre: int, reach: float, variance: Floats) -> Window:
     return Window(reach, index, below, above)
 
 
-def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, variance: Floats) -> int | None:
+def _cliff(
+    cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, variance: Floats, limits: CliffLimits
+) -> int | None:
     """The first of the cells on that side whose loss nothing before it explains: it is above all curves through these.
 
-    Where there is one neighbour to the left of the centre and no more, the slope to the right is more than _JUMP times
+    Where there is one neighbour to the left of the centre and no more, the slope to the right is more than `jump` times
     that to it; on the left so few cells show no cliff.
     """
     close = np.abs(cells.x - cells.x[centre]) <= REACHES[0]  # wider windows find no fewer cliffs
@@ -192,32 +207,34 @@ def _cliff(cells: Cells, index: npt.NDArray[np.intp], centre: int, side: int, va
     for cell in map(int, beyond):
         before = index[(index - cell) * side < 0]
         if side > 0 and close[before].sum() < 3 and cell == centre + 1 and centre - 1 in before:
-            found = _jumps(cells, centre - 1, centre, cell, variance)
+            found = _jumps(cells, centre - 1, centre, cell, variance, limits.jump)
         else:
-            found = len(before) >= 3 and cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance)
+            found = len(before) >= 3 and cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance, limits)
         if found:
             return cell
     return None
 
 
-def _ceiling(cells: Cells, before: npt.NDArray[np.intp], centre: int, cell: int, variance: Floats) -> float:
+def _ceiling(
+    cells: Cells, before: npt.NDArray[np.intp], centre: int, cell: int, variance: Floats, limits: CliffLimits
+) -> float:
     """The highest loss at a cell by any curve that agrees with the cells before it."""
     rounding = 3 * _ROUNDING * np.ptp(cells.adjusted[before])  # fewer places are tried here
     points = points_of(cells, before, centre, variance + rounding**2, 0.0, CENTRE)
     place = places_of(points.x[0], points.x[-1], 2 * _STEP)
-    found = curves(points, place, _BEFORE_A_CLIFF)
+    found = curves(points, place, limits.skews)
     beyond = cells.x[cell] - cells.x[centre] - place[:, None]
-    risen = found.steepness * rise(beyond, _BEFORE_A_CLIFF)
-    error = LIMIT * np.sqrt(variance[cell] + (misfit_of(beyond) * risen) ** 2)
+    risen = found.steepness * rise(beyond, limits.skews)
+    error = LIMIT * np.sqrt(variance[cell] + (limits.misfit * misfit_of(beyond) * risen) ** 2)
     agrees = found.misfit <= found.misfit.min() + LIMIT**2
     return float(cells.adjusted[centre] + (found.lowest + risen + error)[agrees].max())
 
 
-def _jumps(cells: Cells, before: int, centre: int, cell: int, variance: Floats) -> bool:
+def _jumps(cells: Cells, before: int, centre: int, cell: int, variance: Floats, times: float) -> bool:
     """Whether the slope from the centre to a cell is a jump beside that on the other side."""
     distances = np.abs(cells.x[[before, cell]] - cells.x[centre])
     slope, jump = (cells.adjusted[[before, cell]] - cells.adjusted[centre]) / distances
-    return bool(jump > _JUMP * max(slope, LIMIT * math.sqrt(variance[before]) / distances[0]))
+    return bool(jump > times * max(slope, LIMIT * math.sqrt(variance[before]) / distances[0]))
 
 
 # --- the minimum ---
@@ -243,8 +260,22 @@ class Minimum(NamedTuple):
 
 
 def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: float) -> Minimum:
-    """The minimum of the cells within reach; variance is that of their means, slope the sd of one that all share."""
-    looked_at = window(cells, centre, reach, variance)
+    """The minimum of the cells within reach; variance is that of their means, slope the sd of one that all share.
+
+    Where a cell is possibly beyond a cliff, and the losses before it contradict the curve with it, places that agree
+    with these agree as well. Two cells contradict every curve: they say nothing of the place.
+    """
+    certain, possible = (window(cells, centre, reach, variance, limits) for limits in (CERTAIN, POSSIBLE))
+    found = _minimum(cells, centre, variance, slope, certain)
+    if (possible.below, possible.above) == (certain.below, certain.above):
+        return found
+    before = _minimum(cells, centre, variance, slope, possible)
+    if len(before.window.fitted) > 2 and found.low <= before.place <= found.high:
+        return found
+    return found._replace(low=min(found.low, before.low), high=max(found.high, before.high))
+
+
+def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_at: Window) -> Minimum:
     _, index, below, above = looked_at
     points = points_of(cells, index, centre, variance, slope, CENTRE)
     start = index[0] if below is None else below

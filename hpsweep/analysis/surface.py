@@ -22,8 +22,8 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    (surface_ends.py).
 7. The polynomial of that window is fitted again, by how far losses lie off any (surface_misfit.py): by least squares
    alone, basins that rise 1.5 to 2 times as much on one side are covered to .33 to .86 with three seeds of noise .003.
-   Its minimum is the optimum. A window in which both fields are identified is fitted though it is too wide for least
-   squares.
+   Its minimum is the optimum; a field that then has it at an end of the points has none. A window in which both fields
+   are identified is fitted though it is too wide for least squares.
 8. The interval of a field: the central 95 % of the replicates, widened where residuals are larger than noise and misfit
    explain, and in quadrature by what misfit moves the minimum by, cut at the ends of the window's points.
 
@@ -55,7 +55,7 @@ from hpsweep.analysis.surface_fit import (
 from hpsweep.analysis.surface_misfit import refitted
 from hpsweep.analysis.surface_points import Points, points_of
 from hpsweep.analysis.surface_shape import ellipse, shape, trades_off
-from hpsweep.analysis.surface_verdict import Fit, coordinate, judged, traded_off, verdict_on
+from hpsweep.analysis.surface_verdict import Fit, agreed, coordinate, judged, traded_off, verdict_on
 from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
 
@@ -194,7 +194,7 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     refit = refitted(points, losses, centres, first.found, noise)
     fit = refit.found
     row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": str(fit.window)}
-    verdicts = [verdict_on(points, within, chosen, i, over[i]) for i in (0, 1)]
+    verdicts = [agreed(verdict_on(points, within, chosen, i, over[i]), refit, i, over[i]) for i in (0, 1)]
     basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)

@@ -155,6 +155,17 @@ def _told_from_ends(points: Points, fit: Fit, field: int, name: str) -> Verdict:
     return Verdict("ok", 0, "", fit)
 
 
+def agreed(verdict: Verdict, refit: Refit, field: int, name: str) -> Verdict:
+    """The verdict on a field; flat where least squares alone put its minimum between the ends of the points."""
+    if verdict.status != "ok" or refit.found.sides[0, field] == 0:
+        return verdict
+    why = (
+        f"{name} not identified: its minimum lies between the values only if losses far above it count as much as "
+        "those near it: train more values around the lowest"
+    )
+    return Verdict("flat", 0, why, verdict.fit)
+
+
 def _falls_to(fit: Fit, used: Floats, field: int, side: int, name: str) -> Verdict:
     """The verdict on a field whose losses fall to an end of its values."""
     end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")

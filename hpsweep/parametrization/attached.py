@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from hpsweep.parametrization.apply import local, parameters
 from hpsweep.parametrization.finite import check_finite
 from hpsweep.parametrization.optimizers import check_rule, check_settings, listed
-from hpsweep.parametrization.wiring import check_wired
+from hpsweep.parametrization.wiring import check_multiplied, check_wired, multiplied
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.plan import Plan, TensorPlan
@@ -106,6 +106,7 @@ def _hold(
     ours = {id(tensor.parameter) for tensor in tensors}
     places = {name: p for name, p in model.named_parameters(remove_duplicate=False) if id(p) in ours}
     multipliers = {id(tensor.parameter): tensor.plan for tensor in tensors}
+    factors = multiplied(model)
     pruned = {tensor.parameter: tensor for tensor in tensors if tensor.gone is not None}
     masks = {parameter: tensor.gone for parameter, tensor in pruned.items()}
 
@@ -123,6 +124,7 @@ def _hold(
         if plan.scheme != "sp":
             check_settings(optimizer)
         _check_in_use(model, places)
+        check_multiplied(factors)
         _check_zero([(tensor.name, local(parameter), gone(parameter)) for parameter, tensor in pruned.items()])
 
     def zero_gradient(parameter: Tensor) -> None:

@@ -266,6 +266,7 @@ def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: boo
     """The likeliest kind of a matrix with one width or none.
 
     One constant, as of gains in the shape of a matrix and of tables of biases, is no draw that a scheme would rescale.
+    A matrix in a numbered block lies within the model, as a factor of low rank beside a layer does.
     """
     words = words_of(name)
     if is_layer and not grows:
@@ -274,7 +275,7 @@ def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: boo
         return "embedding" if grows else "hidden"
     if drawn is not True or words & _BIAS:
         return "keep"
-    return "embedding" if grows else "hidden"
+    return "embedding" if grows and _block(name) is None else "hidden"
 
 
 def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:

@@ -13,6 +13,7 @@ from hpsweep.parametrization.kinds import Derived, build, derive, match, plain_u
 from hpsweep.parametrization.patterns import patterns
 from hpsweep.parametrization.plan import Plan, TensorPlan
 from hpsweep.parametrization.remedies import PASTE, Besides
+from hpsweep.parametrization.reparametrized import own_masks
 from hpsweep.parametrization.rules import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
 from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
 
@@ -77,7 +78,7 @@ def parametrize(
     unit = unit.replace(depth=_depth(derived, depth))
     densities = _densities(model, derived, density, included, excluded)
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
-    warnings = (*_warnings(tensors), *_overwritten(derived))
+    warnings = (*_warnings(tensors), *_overwritten(derived), *_masked_twice(model, tensors))
     for warning in warnings:
         python_warnings.warn(warning, stacklevel=2)
     return Plan(
@@ -251,6 +252,20 @@ def _warnings(tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
         f"{len(few)} tensor{'s' * (len(few) > 1)} with fewer than {FEW_INPUTS} nonzeros per neuron, "
         f"{tensor.nonzero_fan_in:.3g} in {least}, where {empty:.1%} of the neurons have no input at all: the rules "
         "average over inputs, and may not hold.",
+    )
+
+
+def _masked_twice(model: nn.Module, tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
+    """Hidden matrices beside which their module keeps what looks like a mask of its own."""
+    found = {name: mask for name, mask in own_masks(model).items() if name in tensors and tensors[name].kind in SPARSE}
+    if not found:
+        return ()
+    name, (mask, ones) = next(iter(found.items()))
+    more = f" (and {len(found) - 1} more)" * (len(found) > 1)
+    return (
+        f"{mask}{more} holds zeros and ones, {ones:.3g} of them ones, in the shape of {name}: if forward multiplies by "
+        f"it, the weight in use has neither the density {tensors[name].density:.3g} nor the multipliers of the plan. "
+        "Build the module without it: init_ and attach draw and hold the masks.",
     )
 
 

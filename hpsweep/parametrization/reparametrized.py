@@ -1,6 +1,7 @@
 """Layers whose weight in use is computed from other tensors: weight and spectral norm, orthogonal matrices, pruning.
 
 The rules are of the weight in use, and the optimizer trains what it is computed from, so that no plan has it right.
+What a forward of the user's own computes is not seen; a mask that it may multiply by is.
 """
 
 from __future__ import annotations
@@ -57,6 +58,21 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def own_masks(model: nn.Module) -> dict[str, tuple[str, float]]:
+    """Name of a weight -> (name of a buffer of its module with its shape that holds zeros and ones, share of ones)."""
+    found = {}
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        for weight, parameter in module.named_parameters(recurse=False):
+            for buffer, values in module.named_buffers(recurse=False):
+                if parameter.dim() < 2 or values.shape != parameter.shape or values.is_meta or values.is_complex():
+                    continue
+                ones = (values == 1).float().mean().item()
+                if 0 < ones < 1 and bool(((values == 0) | (values == 1)).all()):
+                    found[prefix + weight] = prefix + buffer, ones
+    return found
 
 
 def refusal(model: nn.Module) -> str:

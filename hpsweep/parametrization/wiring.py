@@ -153,6 +153,22 @@ def check_wired(plan: Plan, model: nn.Module) -> None:
         )
 
 
+def multiplied(model: nn.Module) -> dict[str, tuple[nn.Module, float]]:
+    """The modules with hooks that multiply, by name, and their factors."""
+    modules = {name: (module, own_factor(module)) for name, module in unwrapped(model).named_modules()}
+    return {name: found for name, found in modules.items() if found[1] != 1.0}
+
+
+def check_multiplied(multiplied: Mapping[str, tuple[nn.Module, float]]) -> None:
+    """Raise ValueError unless every hook that multiplied is still there."""
+    for name, (module, factor) in multiplied.items():
+        if (now := own_factor(module)) != factor:
+            raise ValueError(
+                f"the hooks of {name} multiplied by {factor:g} when the model was attached, and multiply by {now:g}: "
+                "something has removed them. Call plan.wire_(model, inputs) again, and attach."
+            )
+
+
 def _state(model: nn.Module) -> State:
     """The factors of hooks, the numbers that modules keep, and those of the configuration."""
     state: State = {}

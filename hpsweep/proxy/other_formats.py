@@ -29,6 +29,9 @@ MAGIC: dict[bytes, tuple[str, str]] = {
     b"\xff\x06\x00\x00sNaPpY": ("compressed by snappy", "decompress it"),
     b"Rar!\x1a\x07": ("a rar archive", "take out what is in it"),
     b"\x7fELF": ("a program", "give the file of the data"),
+    b"%PDF-": ("a PDF", "write its text into a file, as pdftotext does"),
+    b"{\\rtf1": ("a document in RTF", "write its text into a file"),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("a document of an office program", "write its text into a file"),
     b"version https://git-lfs": ("a pointer of Git LFS, not the data", "fetch it: git lfs pull"),
 }
 """First bytes of files that hold neither bare ids nor text: what they are, and the remedy."""

@@ -62,7 +62,7 @@ def _halves(sample: Tokens) -> str:
     """In words, where every second id is small and the others are not."""
     first, second = sample[0::2], sample[1::2]
     for small, large in ((first, second), (second, first)):
-        if small.max() <= _HIGH_HALF and np.median(large) > 256:
+        if small.max() <= _HIGH_HALF and len(np.unique(large)) > _FEW:
             return f"every second id is at most {small.max()}, and the others are not"
     return ""
 

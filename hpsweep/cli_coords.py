@@ -28,7 +28,7 @@ def coords(a: argparse.Namespace) -> int:
 
     trial = Trial(
         scheme=a.scheme, lr=a.lr, init_std=a.init_std, base_width=a.base_width, steps=1, batch=1, context=TOKENS,
-        head_size=16, base_head_size=a.base_width // a.heads if a.heads else 16,
+        head_size=16, base_head_size=max(1, a.base_width // a.heads) if a.heads else 16,
     )  # fmt: skip
 
     def progress(done: int, models: int) -> None:

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from hpsweep.spec import DECLARED, RESOLVED
 
-SCHEMA_VERSION = 1
-"""Raised when a column changes its meaning or is added; older files stay readable, absent columns as null."""
+SCHEMA_VERSION = 2
+"""Raised when a column changes its meaning or is added; older files stay readable."""
 
 DONE = ("ok", "diverged")
 """Statuses of a trial that need not be trained again; the third status is failed."""
@@ -20,7 +20,6 @@ DONE = ("ok", "diverged")
 _TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _TIME = pa.timestamp("ms", tz="UTC")
 _TYPES = {"float": _FLOAT, "int": _INT, "bool": _BOOL}  # of a field that is declared so, such as "int | None"
-
 
 
 def _of_trial() -> Iterator[tuple[str, pa.DataType, str, str]]:

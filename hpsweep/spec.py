@@ -70,9 +70,7 @@ def hidden_shapes(width: int, depth: int) -> dict[str, tuple[int, int]]:
     return {f"block{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
 
 
-def _field(
-    default: Any, meaning: str, unit: str = "", within: str = "", *, before: Any = dataclasses.MISSING
-) -> Any:
+def _field(default: Any, meaning: str, unit: str = "", within: str = "", *, before: Any = dataclasses.MISSING) -> Any:
     """A field of a trial: its default, and all else that is to be said of it.
 
     `within` is its range as an interval, of a number. No run comes near the highest values: they stand where a slip of
@@ -112,7 +110,9 @@ class Trial:
     batch: int = _field(16, "sequences per step", "sequences", "[1, 1e8]")
     steps: int | None = _field(None, "optimizer steps", "steps", "[1, 1e9]")
     tokens: int | None = _field(None, "training tokens, in place of steps", "tokens", "[1, 1e16]")
-    tokens_per_parameter: float | None = _field(None, "tokens per nonzero hidden parameter, in place of steps", "", "(0, 1e9]")
+    tokens_per_parameter: float | None = _field(
+        None, "tokens per nonzero hidden parameter, in place of steps", "", "(0, 1e9]"
+    )
     eval_sequences: int = _field(1024, "held-out sequences behind val_loss", "sequences", "[2, 1e8]")
     seed: int = _field(0, "of masks, initial weights and batches", "", "[0, 9223372036854775808)")
     # base hyperparameters

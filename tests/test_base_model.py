@@ -19,7 +19,9 @@ BASE = Trial(
 
 ENGINES = [
     pytest.param(
-        native.train, marks=pytest.mark.skipif(native.unavailable() is not None, reason="needs a C compiler"), id="native"
+        native.train,
+        marks=pytest.mark.skipif(native.unavailable() is not None, reason="needs a C compiler"),
+        id="native",
     ),
     pytest.param(ensemble.train, id="torch"),
 ]

@@ -1,4 +1,4 @@
-"""A field that is added to the record of a trial: stored runs keep their ids, are read with it, and have equal optima."""
+"""A field that is added to the record of a trial: stored runs keep their ids, and are read and fitted as before."""
 
 from __future__ import annotations
 

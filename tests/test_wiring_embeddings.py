@@ -96,7 +96,9 @@ class Own(nn.Module):
 def planned(way: str, factor: float = 1.0, *, alpha: float = 3.0) -> tuple[Own, hpsweep.Plan]:
     model = Own(64, way, factor)
     kinds: Any = {"extra": "embedding"} if way in ("class token", "bare positions") else None
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Own(32, way), alpha_input=alpha, kinds=kinds, base_head_size=1)
+    plan = hpsweep.parametrize(
+        model, "supar", base=lambda: Own(32, way), alpha_input=alpha, kinds=kinds, base_head_size=1
+    )
     plan.init_(model, init_std=0.3, seed=0)
     return model, plan
 

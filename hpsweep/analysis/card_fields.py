@@ -61,7 +61,11 @@ _ROWS = rows(mapping(plain))
 CARD = table(
     scheme=choice(*get_args(Scheme)),
     target=table(**_SHAPE, tokens=optional(_field("tokens"))),
-    proxy=table(**_SHAPE, **_fields("batch", "steps", "tokens", "base_width", "base_density", "base_head_size"), data=text),
+    proxy=table(
+        **_SHAPE,
+        **_fields("batch", "steps", "tokens", "base_width", "base_density", "base_head_size"),
+        data=text,
+    ),
     base=table(**_fields(*TUNED)),
     optimum=table(
         hyperparameter=_hyperparameters,

@@ -36,7 +36,7 @@ FEWEST = 3
 _APART = 0.01  # in log: values closer than 1 % count as one
 _SHAPE = ("width", "depth", "density", "steps")
 _SIZES = ("hidden_parameters", "hidden_nonzeros", "parameters", "tokens")
-_FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "base_head_size", "seed", *TUNED)
+_FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "seed", *TUNED)
 
 
 class Cells(NamedTuple):

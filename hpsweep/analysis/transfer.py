@@ -23,7 +23,7 @@ from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_again
 from hpsweep.analysis.surface import in_order
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
-from hpsweep.spec import Scheme, Target, Trial, trial_from_row
+from hpsweep.spec import BEFORE, Scheme, Target, Trial, trial_from_row
 from hpsweep.units import unit_of_sources
 
 FEWEST_NONZEROS = 8
@@ -142,7 +142,7 @@ def _check_complete(runs: pd.DataFrame) -> None:
     """Raise ValueError where runs do not say all that a card carries: no default of hpsweep's stands for it."""
     trained = runs[runs["status"] != "failed"]
     for name in (*TRIAL_FIELDS, "vocabulary"):
-        such = f"runs.assign({name}={_SUCH[name]}) where all runs had that"
+        such = f"runs.assign({name}={_SUCH[name]}) where all runs had that" + _UNTIL[name in BEFORE]
         if name not in runs:
             raise ValueError(f"the runs have no column {name!r}, which a card carries; give it: {such}.")
         if trained[name].isna().any():
@@ -152,7 +152,11 @@ def _check_complete(runs: pd.DataFrame) -> None:
             )
 
 
-_SUCH = {name: repr(value) for name, value in Trial(steps=600).resolved.items()} | {"vocabulary": "256"}
+_SUCH = {
+    **{name: repr(value) for name, value in Trial(steps=600, **BEFORE).resolved.items()},
+    "vocabulary": "256",
+}
+_UNTIL = {False: "", True: ", as those of hpsweep did before it had this field"}
 
 
 def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd.DataFrame:

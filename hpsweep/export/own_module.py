@@ -21,6 +21,9 @@ _SAME = 1e-9  # relative
 def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = True, **options: Any) -> Plan:
     """The plan of a module under the card's scheme, density, multipliers, decay rule and mask seed.
 
+    Attention logits are scaled from the head size of the card's base model, also where that of `base` is another one;
+    base_head_size=... of the options takes its place.
+
     `base` is the same architecture at the card's base width: a module, a function that returns one, or a configuration.
     `options` are those of `parametrize` that say what tensors are, such as kinds={"*.c_proj.weight": "residual_out"}.
     The card's other numbers are given where they are used: plan.init_(model, init_std=card.base["init_std"],
@@ -29,8 +32,6 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
     """
     if not isinstance(card, Card):
         raise ValueError(f"card is {shown(card)}; give a card, such as hp.Card.read('card.json').")
-    if card.proxy["base_head_size"] == 1:  # tuned with the published scale of attention
-        options = {"base_head_size": 1, **options}
     plan = parametrize(
         model,
         card.scheme,
@@ -43,7 +44,7 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
         alpha_output=card.alpha_output,
         embedding_lr_mult=card.embedding_lr_mult,
         weight_decay_rule=card.optimizer["weight_decay_rule"],
-        **options,
+        **{"base_head_size": card.proxy["base_head_size"], **options},
     )
     if check:
         check_plan(plan, card.target, m_d=card.kinds["hidden"]["m_d"], readout=card.readout_multiplier)

@@ -36,7 +36,9 @@ def _said(module: nn.Module, other: nn.Module) -> Iterator[tuple[int, int]]:
     for name in ours.keys() & theirs.keys():
         if _HEAD_SIZE.search(name):
             yield ours[name], theirs[name]
-    heads, width = (next((name for name in names if name in ours and name in theirs), "") for names in (_HEADS, _WIDTHS))
+    heads, width = (
+        next((name for name in names if name in ours and name in theirs), "") for names in (_HEADS, _WIDTHS)
+    )
     if heads and width and not ours[width] % ours[heads] and not theirs[width] % theirs[heads]:
         yield ours[width] // ours[heads], theirs[width] // theirs[heads]
 

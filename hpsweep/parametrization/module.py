@@ -53,14 +53,17 @@ def parametrize(
     tuple where several dimensions are summed over); `partial` says
     that the module is a part of a model, which may lack an embedding or a readout. Mark matrices that write into the
     residual stream as "residual_out" to have their init std divided by sqrt(2 depth), where depth is half their number
-    unless given. `base_head_size` is the head size of the base, from which attention is scaled; without it `wire_` takes
-    what the attention modules of both models keep, or asks. `seed` draws the masks. Raises ValueError with what is wrong and the remedy.
+    unless given. `base_head_size` is the head size of the base, from which attention is scaled; without it `wire_`
+    takes what the attention modules of both models keep, or asks. `seed` draws the masks. Raises ValueError with what
+    is wrong and the remedy.
     """
     unit = Trial(
         steps=1, scheme=scheme, lr=1.0, init_std=1.0, weight_decay=1.0, weight_decay_rule=weight_decay_rule, seed=seed,
-        base_density=base_density, base_head_size=base_head_size, alpha_input=alpha_input,
-        alpha_attention=alpha_attention, alpha_output=alpha_output, embedding_lr_mult=embedding_lr_mult,
+        base_density=base_density, alpha_input=alpha_input, alpha_attention=alpha_attention,
+        alpha_output=alpha_output, embedding_lr_mult=embedding_lr_mult,
     )  # fmt: skip
+    if base_head_size is not None:
+        unit = unit.replace(base_head_size=base_head_size)
     if not isinstance(partial, bool):
         raise ValueError(f"partial is {partial!r}; allowed: True, False.")
     included, excluded = _patterns(include, "include"), _patterns(exclude, "exclude")
@@ -85,7 +88,7 @@ def parametrize(
         scheme=unit.scheme, optimizer=optimizer, weight_decay_rule=unit.weight_decay_rule,
         base_density=unit.base_density, seed=unit.seed, tensors=tensors, warnings=warnings,
         alpha_attention=unit.alpha_attention,
-        base_head_sizes=base_head_sizes(unwrapped(model), build(base, unwrapped(model), "base"))
+        base_head_sizes=base_head_sizes(unwrapped(model), unwrapped(build(base, unwrapped(model), "base")))
         if base_head_size is None
         else {EVERY: unit.base_head_size},
     )  # fmt: skip

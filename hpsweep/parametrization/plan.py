@@ -128,7 +128,7 @@ class Plan:
         return f"{alpha}sqrt(base head size) / head size, base head size {told or 'not known: give base_head_size='}"
 
     def attention_scale(self, head_size: int) -> float:
-        """The factor that attention logits have at a head size of the model; NaN where that of the base is not known."""
+        """The factor of attention logits at a head size of the model; NaN where that of the base is not known."""
         base = self.base_head_sizes.get(EVERY, self.base_head_sizes.get(str(head_size)))
         if base is None and self.scheme != "sp":
             return math.nan

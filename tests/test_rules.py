@@ -113,7 +113,14 @@ def test_attention_logits_are_scaled_from_the_base_head_size(scheme: Scheme, bas
 @pytest.mark.parametrize("scheme", ["mup", "supar"])
 def test_at_the_base_head_size_attention_is_scaled_as_under_sp_to_the_last_bit(scheme: Scheme, head_size: int) -> None:
     trial = Trial(steps=1, width=2 * head_size, head_size=head_size, scheme=scheme)
-    assert attention_scale(trial) == attention_scale(trial.replace(scheme="sp"))
+    assert attention_scale(trial) == attention_scale(trial.replace(scheme="sp")) == head_size**-0.5
+
+
+@pytest.mark.parametrize("head_size", [8, 24, 32, 48, 80, 128])
+@pytest.mark.parametrize("scheme", ["mup", "supar"])
+def test_the_published_scale_is_1_over_the_head_size_to_the_last_bit(scheme: Scheme, head_size: int) -> None:
+    trial = Trial(steps=1, width=2 * head_size, head_size=head_size, scheme=scheme, base_head_size=1)
+    assert attention_scale(trial) == 1 / head_size
 
 
 def test_the_base_head_size_is_the_trials_own_unless_given_and_stays_where_the_head_size_changes() -> None:

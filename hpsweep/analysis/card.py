@@ -100,13 +100,21 @@ class Card:
 
 
 def _of_now(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a card that may be of an earlier version, as this one has them."""
-    base, proxy = values["base"], values["proxy"]
-    if isinstance(base, Mapping):
-        base = {**{name: value for name, value in BEFORE.items() if name in TUNED}, **base}
-    if isinstance(proxy, Mapping):
-        proxy = {"base_head_size": BEFORE["base_head_size"], **proxy}
-    return {**values, "base": base, "proxy": proxy, "schema_version": CARD_VERSION}
+    """The fields of a card that may be of version 2, as this version has them."""
+    if values["schema_version"] == CARD_VERSION:
+        return dict(values)
+    alpha = {"alpha_attention": BEFORE["alpha_attention"]}
+    base = _with(values["base"], alpha)
+    proxy = _with(values["proxy"], {"base_head_size": BEFORE["base_head_size"]})
+    evidence = values["evidence"]
+    if isinstance(evidence, Mapping) and "never_tuned" in evidence:
+        evidence = {**evidence, "never_tuned": _with(evidence["never_tuned"], alpha)}
+    return {**values, "base": base, "proxy": proxy, "evidence": evidence, "schema_version": CARD_VERSION}
+
+
+def _with(part: Any, more: Mapping[str, Any]) -> Any:
+    """A part of a card, with more fields; if it is no mapping, it is left to the check of the whole."""
+    return {**part, **more} if isinstance(part, Mapping) else part
 
 
 def check_whole(card: Card, path: str | Path = "") -> None:

@@ -223,9 +223,10 @@ def logit_scale(scheme: Scheme, head_size: int, *, base: int, alpha: float) -> f
     1 / head size from there, since queries and keys become alike in training (arXiv 2203.03466, definition 4.1). The
     published code of both schemes has a base head size of 1.
     """
+    root = float(head_size**-0.5)
     if scheme == "sp":
-        base, alpha = head_size, 1.0
-    return float(alpha * base**0.5 / head_size)
+        return root
+    return alpha * (root if base == head_size else base**0.5 / head_size)  # at the base sp's, to the last bit
 
 
 def readout_multiplier(trial: Trial) -> float:

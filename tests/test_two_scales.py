@@ -120,7 +120,7 @@ def test_a_card_needs_the_fields_and_the_value_of_before_is_named() -> None:
 def test_a_report_keeps_both_apart() -> None:
     runs = pd.concat([one_std(made(OLD, width=[64])), one_std(made(BASE, width=[64]))], ignore_index=True)
     said = "\n".join(hp.report(runs).sentences)
-    assert "at base head size 1; base head size 16" in said
+    assert "stable at base head size 1 and base head size 16" in said
     assert "No comparison of tuned and transferred: the runs of the sweep differ in base_head_size (1, 16)" in said
 
 

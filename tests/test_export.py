@@ -208,10 +208,25 @@ def test_the_scripts_scale_attention_as_the_card_does(scheme: Scheme, changes: d
     arguments = SimpleNamespace(model="gpt2", **words)
     hf = script.plan_of(script.MODELS["gpt2"](script.configuration(arguments, 256)), arguments)
     assert [one.attention_scale(64) for one in (plan, own, hf)] == [card.attention_scale] * 3
-    given = hpsweep.plan_from_card(
-        card, module_of(card), base=lambda: module_of(card, 128), kinds=NAMES, base_head_size=16
-    )
+    options: Any = {"base": lambda: module_of(card, 128), "kinds": NAMES, "base_head_size": 16}
+    given = hpsweep.plan_from_card(card, module_of(card), **options, check=False)
     assert given.attention_scale(64) == attention_scale(checked_trial(card).replace(base_head_size=16))
+    if scheme != "sp":
+        with pytest.raises(ValueError, match=r"scaled from a base head size 16, and the card's from \d+: leave it to"):
+            hpsweep.plan_from_card(card, module_of(card), **options)
+
+
+def test_a_script_that_was_exported_before_the_base_head_size_is_refused_under_the_scale_of_now(tmp_path: Path) -> None:
+    text = export(made(), "torch")
+    old = re.sub(r"\*\*\{\"base_head_size\": BASE_HEAD_SIZE, \*\*options\}.*", "**options,", text)
+    old = old.replace(", base_head_size=BASE_HEAD_SIZE", "")
+    assert old.count("BASE_HEAD_SIZE") == 1  # its literal
+    script = loaded(old, tmp_path, "exported_before")
+    card = made()
+    with pytest.raises(
+        ValueError, match=r"base head size that is not known, and the card's from 1: .*earlier hpsweep anew"
+    ):
+        script.plan_of(module_of(card), base=module_of(card, 128), kinds=NAMES)
 
 
 @pytest.mark.parametrize("scheme", ["sp", "supar"])

@@ -116,4 +116,7 @@ def test_a_plan_of_before_is_read_with_the_published_scale_and_its_hash() -> Non
     assert now.to_dict()["version"] == 2
     assert hpsweep.Plan.from_dict(now.to_dict()) == now
     assert now.hash != plan.hash
+    sp = hpsweep.parametrize(Own(64, 4), "sp", base=lambda: Own(32, 4))
+    assert sp.to_dict()["version"] == 1  # sp asks nothing of attention: its plans and their hashes are as ever
+    assert sp.attention_scale(16) == 1 / 4
     assert re.search(r"base head size 8 \(heads of 16\)", str(now))

@@ -88,10 +88,18 @@ def parametrize(
         scheme=unit.scheme, optimizer=optimizer, weight_decay_rule=unit.weight_decay_rule,
         base_density=unit.base_density, seed=unit.seed, tensors=tensors, warnings=warnings,
         alpha_attention=unit.alpha_attention,
-        base_head_sizes=base_head_sizes(unwrapped(model), unwrapped(build(base, unwrapped(model), "base")))
-        if base_head_size is None
-        else {EVERY: unit.base_head_size},
+        base_head_sizes=_head_sizes(unit, model, base, base_head_size),
     )  # fmt: skip
+
+
+def _head_sizes(unit: Trial, model: nn.Module, base: object, given: int | None) -> dict[str, int]:
+    """The base's head size: what was given, or what both models say. sp does not ask, and has plans as ever."""
+    if given is not None:
+        return {EVERY: unit.base_head_size}
+    if unit.scheme == "sp":
+        return {EVERY: 1}
+    model = unwrapped(model)
+    return base_head_sizes(model, unwrapped(build(base, model, "base")))
 
 
 def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer: OptimizerRule) -> TensorPlan:

@@ -171,4 +171,7 @@ def test_without_a_record_the_commands_tell_both_apart_or_refuse_them(
         assert main([*target, "--where", f"base_head_size={size}", "--json"]) == 0
         scales.append(json.loads(capsys.readouterr().out)["attention_scale"])
     assert scales == [1 / 16, 1 / 4]
+    capsys.readouterr()
+    assert main([*target, "--where", "base_head_size=1"]) == 0
+    assert "attention scale 0.0625 (from base head size 1), readout multiplier" in capsys.readouterr().out
     assert main(["report", both]) == 0

@@ -37,6 +37,7 @@ LIMIT = 1.96
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
+_WELL_INSIDE = 0.5  # of the way from the best place to the end of its interval
 _MISPLACED = 1.0  # octaves
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
 _ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least
@@ -262,15 +263,16 @@ class Minimum(NamedTuple):
 def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: float) -> Minimum:
     """The minimum of the cells within reach; variance is that of their means, slope the sd of one that all share.
 
-    Where a cell is possibly beyond a cliff, and the losses before it contradict the curve with it, places that agree
-    with these agree as well. Two cells contradict every curve: they say nothing of the place.
+    Where a cell is possibly beyond a cliff, places that agree with the losses before it agree as well, unless the best
+    of these lies well inside of the interval. Of two cells there is no best place.
     """
     certain, possible = (window(cells, centre, reach, variance, limits) for limits in (CERTAIN, POSSIBLE))
     found = _minimum(cells, centre, variance, slope, certain)
     if (possible.below, possible.above) == (certain.below, certain.above):
         return found
     before = _minimum(cells, centre, variance, slope, possible)
-    if len(before.window.fitted) > 2 and found.low <= before.place <= found.high:
+    low, high = (found.place + _WELL_INSIDE * (end - found.place) for end in (found.low, found.high))
+    if len(before.window.fitted) > 2 and low <= before.place <= high:
         return found
     return found._replace(low=min(found.low, before.low), high=max(found.high, before.high))
 

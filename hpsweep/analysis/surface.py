@@ -41,8 +41,10 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Floats, counts, two_way
 from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, shown
+from hpsweep.analysis.fit import LIMIT
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.prepare import prepared
+from hpsweep.analysis.surface_cliffs import before_cliffs, of_lines
 from hpsweep.analysis.surface_fit import (
     POWERS,
     Window,
@@ -177,6 +179,9 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     centre = int(centres_of(points, points.adjusted[None])[0])
     noise, df = _noise(points, centre)
+    tried, points = points, before_cliffs(points, noise)
+    if why := _too_few(points, over):
+        return {**row, **_statuses(over, ["none", "none"]), "why": why}
     losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
     centres, level = centres_of(points, losses), float(noise[centre])
     fits: list[Fit] = []
@@ -198,14 +203,15 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)
-    for i, name in enumerate(over):
-        row |= coordinate(points, i, name, verdicts[i], refit)
+    for i, (name, line) in enumerate(zip(over, of_lines(tried, noise, fit.places[0]), strict=True)):
+        row |= coordinate(points, i, name, verdicts[i], refit, line)
     row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
         row |= ellipse(fit, refit.stretch, refit.moved)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
-    row["loss_opt_se"] = math.sqrt(float(np.nanvar(fit.value[1:])) + points.seed_variance)
+    below = max(row["best_loss"] - row["loss_opt"], 0.0) / LIMIT
+    row["loss_opt_se"] = math.sqrt(max(float(np.nanvar(fit.value[1:])), below**2) + points.seed_variance)
     return {**row, "why": "; ".join(dict.fromkeys(verdict.why for verdict in verdicts if verdict.why))}
 
 

@@ -179,7 +179,12 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     centre = int(centres_of(points, points.adjusted[None])[0])
     noise, df = _noise(points, centre)
-    tried, points = points, before_cliffs(points, noise)
+    tried, told = points, noise
+    if math.isinf(df):  # what a polynomial across a cliff leaves over would hide it
+        told = np.minimum(noise, ASSUMED_NOISE * points.growth(points.x[centre]))
+    points = before_cliffs(points, told)
+    if points is not tried and math.isinf(df):
+        noise, df = _noise(points, centre)
     if why := _too_few(points, over):
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
@@ -203,7 +208,7 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)
-    for i, (name, line) in enumerate(zip(over, of_lines(tried, noise, fit.places[0]), strict=True)):
+    for i, (name, line) in enumerate(zip(over, of_lines(tried, told, fit.places[0]), strict=True)):
         row |= coordinate(points, i, name, verdicts[i], refit, line)
     row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":

@@ -222,6 +222,32 @@ def test_bare_tensors_in_a_block_are_kept_drawn_or_hidden_by_their_values_and_na
     assert made.tensors[f"blocks.0.{name}"].kind == kind
 
 
+class LowRank(nn.Linear):
+    """A frozen linear layer, and beside its weight a product of two narrow matrices."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, bias=False)
+        self.first, self.second = nn.Parameter(torch.randn(4, width)), nn.Parameter(torch.zeros(width, 4))
+        self.weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + x @ self.first.T @ self.second.T
+
+
+def test_matrices_beside_the_weight_of_a_layer_lie_within() -> None:
+    made = settled(*pair(extra=LowRank)).tensors
+    assert (made["extra.first"].kind, made["extra.first"].m_d) == ("hidden", 2)
+    assert made["extra.second"].kind == "keep"
+
+
+def test_a_matrix_beside_the_weight_of_a_layer_that_is_called_an_embedding_is_not_read() -> None:
+    models = pair(extra=LowRank)
+    made = plan(*models, kinds={"extra.first": "embedding", "extra.second": "keep"})
+    made.init_(models[0], init_std=0.08, seed=0)
+    rows = {row.name: row for row in made.wire_(models[0], torch.randint(0, 7, (2, 5))).rows}
+    assert (rows["extra.first"].expected, rows["extra.first"].after) == (1, None)
+
+
 def test_a_layer_of_fixed_sizes_in_a_block_lies_within_whatever_it_is_called() -> None:
     made = settled(*pair(blocks=blocks(prediction_coefs=lambda w: nn.Linear(4, 16, bias=False))))  # Gemma 3n
     assert made.tensors["blocks.0.prediction_coefs.weight"].kind == "hidden"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpsweep.parametrization.experts import Experts
 from hpsweep.parametrization.initial import AsBuilt
@@ -37,6 +37,7 @@ class Guess(NamedTuple):
     groups: float | None  # of a convolution whose groups grow, their number over the base's
     even: bool  # whether all of its widths grow by the same factor
     split: Split | None  # see `summed.split`
+    beside: bool  # whether it is a bare tensor of a layer, beside that layer's own weight
 
     @classmethod
     def of(
@@ -64,7 +65,9 @@ class Guess(NamedTuple):
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
         even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
         grown = groups_grow(places[0], others[places[0].name])
-        return cls(frozenset(kinds), readouts, axis, grown, even, split([shape, *bases], widths))
+        layer = isinstance(places[0].module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        beside = layer and places[0].local not in ("weight", "bias")
+        return cls(frozenset(kinds), readouts, axis, grown, even, split([shape, *bases], widths), beside)
 
 
 def choose(
@@ -258,24 +261,24 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
     return Question(
         f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
         "end of the model, or 'hidden' if it lies within; 'keep' if nothing is summed over and it begins as built",
-        _likely_kind(name, bool(widths), guess.axis is not None, token, drawn),
+        _likely_kind(name, bool(widths), guess, token, drawn),
     )
 
 
-def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: bool | None) -> Kind:
+def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool | None) -> Kind:
     """The likeliest kind of a matrix with one width or none.
 
     One constant, as of gains in the shape of a matrix and of tables of biases, is no draw that a scheme would rescale.
-    A matrix in a numbered block lies within the model, as a factor of low rank beside a layer does.
+    A matrix in a numbered block, or beside the weight of a layer, lies within the model, as a factor of low rank does.
     """
     words = words_of(name)
-    if is_layer and not grows:
+    if guess.axis is not None and not grows:
         return "readout" if words & _HEADS and _block(name) is None else "hidden"
     if token:
         return "embedding" if grows else "hidden"
     if drawn is not True or words & _BIAS:
         return "keep"
-    return "embedding" if grows and _block(name) is None else "hidden"
+    return "embedding" if grows and _block(name) is None and not guess.beside else "hidden"
 
 
 def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:

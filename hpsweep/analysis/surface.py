@@ -26,6 +26,9 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    are identified is fitted though it is too wide for least squares.
 8. The interval of a field: the central 95 % of the replicates, widened where residuals are larger than noise and misfit
    explain, and in quadrature by what misfit moves the minimum by, cut at the ends of the window's points.
+9. Before all this, points beyond a cliff are left out, as one along a line of points with one value of the other field
+   is seen for one hyperparameter. Where the line nearest to the optimum may have one, or has its values more than
+   GAP octaves apart, the interval holds that of the line, too: a polynomial knows neither (surface_cliffs.py).
 
 `python -m benchmarks.surface` prints what that achieves: bias, spread, coverage and refusals.
 """
@@ -208,11 +211,15 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)
+    moved = refit.moved.copy()
     for i, (name, line) in enumerate(zip(over, of_lines(tried, told, fit.places[0]), strict=True)):
         row |= coordinate(points, i, name, verdicts[i], refit, line)
+        if line is not None and verdicts[i].status == "ok":
+            opt, low, high = (row[f"log2_{name}_{which}"] for which in ("opt", "low", "high"))
+            moved[i, i] = max(moved[i, i], (max(opt - low, high - opt) / LIMIT) ** 2)
     row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
-        row |= ellipse(fit, refit.stretch, refit.moved)
+        row |= ellipse(fit, refit.stretch, moved)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
     below = max(row["best_loss"] - row["loss_opt"], 0.0) / LIMIT

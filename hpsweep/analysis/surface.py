@@ -27,8 +27,8 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
 8. The interval of a field: the central 95 % of the replicates, widened where residuals are larger than noise and misfit
    explain, and in quadrature by what misfit moves the minimum by, cut at the ends of the window's points.
 9. Before all this, points beyond a cliff are left out, as one along a line of points with one value of the other field
-   is seen for one hyperparameter. Where the line nearest to the optimum may have one, or has its values more than
-   GAP octaves apart, the interval holds that of the line, too: a polynomial knows neither (surface_cliffs.py).
+   is seen for one hyperparameter. Where the line nearest to the optimum may have one, the interval holds the end of
+   the line's on that side, and all of it where the values are more than GAP octaves apart (surface_cliffs.py).
 
 `python -m benchmarks.surface` prints what that achieves: bias, spread, coverage and refusals.
 """

@@ -6,6 +6,7 @@ curves that agree with the losses before it. They are left out like diverged one
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -43,10 +44,10 @@ def before_cliffs(points: Points, noise: Floats) -> Points:
 
 
 def of_lines(points: Points, noise: Floats, place: Floats) -> list[tuple[float, float] | None]:
-    """The interval of either field, octaves, on its line nearest to a place; None where a polynomial says enough.
+    """What the interval of either field, octaves, is to hold, by its line nearest to a place; None for nothing more.
 
-    It does not where points of the line may lie beyond a cliff, or where those of either line that are next to the
-    place are further apart than GAP: between these a curve may be lopsided in ways that no cubic is.
+    The line's interval where points of either line that are next to the place are further apart than GAP: between these
+    a curve may be lopsided in ways that no cubic is. Else the end of it on whose side points may lie beyond a cliff.
     """
     lines = [_nearest(points, place, field) for field in (0, 1)]
     wide = any(_apart(points.x[line, field], place[field]) > GAP for field, line in enumerate(lines))
@@ -57,9 +58,10 @@ def of_lines(points: Points, noise: Floats, place: Floats) -> list[tuple[float, 
             continue
         cells, variance = _cells(points, line, field), noise[line] ** 2 / points.n[line]
         looked_at = window(cells, centre_of(cells), REACHES[0], variance, POSSIBLE)
-        if wide or (looked_at.below, looked_at.above) != (None, None):
+        low, high = (wide or cell is not None for cell in (looked_at.below, looked_at.above))
+        if low or high:
             fitted = minimum(cells, centre_of(cells), REACHES[0], variance, 0.0)
-            found[field] = fitted.low, fitted.high
+            found[field] = fitted.low if low else math.inf, fitted.high if high else -math.inf
     return found
 
 

@@ -193,7 +193,7 @@ def coordinate(
 ) -> dict[str, float | str]:
     """The optimum of one field with its interval; a bound's open side is null, and an optimum that is not known.
 
-    `line` is its interval on the line nearest to the optimum, where a polynomial does not say enough.
+    `line` is what its interval is to hold, by the line nearest to the optimum, where a polynomial does not say enough.
     """
     found = refit.found if verdict.status == "ok" else verdict.fit.found
     used, place = points.x[found.used, field], float(found.places[0, field])

@@ -17,7 +17,7 @@ from hpsweep.analysis.surface_fit import Indices
 from hpsweep.analysis.surface_points import Flags, Points
 
 GAP = 1.05
-"""Octaves."""
+"""Octaves between values next to an optimum from which on its interval holds that of a line."""
 
 FEWEST = 4
 """Finite points of a line from which on a cliff is sought in it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from torch import Tensor, nn
 
 from hpsweep.parametrization.experts import Experts
+from hpsweep.parametrization.forwards import Forwards
 from hpsweep.parametrization.initial import AsBuilt
 from hpsweep.parametrization.remedies import Question
 from hpsweep.parametrization.roles import Axes, groups_grow, role, summed_axes, summed_axis, words_of
@@ -22,6 +23,7 @@ _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", 
 _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
 _INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
 _HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
+_HEADS |= {"readout", "unembed"}
 _BIAS = {"bias", "biases"}
 _PROJECTION = {"proj", "projection"}
 _ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
@@ -41,7 +43,12 @@ class Guess(NamedTuple):
 
     @classmethod
     def of(
-        cls, places: tuple[Use, ...], theirs: Sequence[Mapping[str, Use]], widths: list[int], given_axis: Axes | None
+        cls,
+        places: tuple[Use, ...],
+        theirs: Sequence[Mapping[str, Use]],
+        widths: list[int],
+        given_axis: Axes | None,
+        forwards: Forwards,
     ) -> Guess:
         """That of one tensor; `theirs` are the uses in base and delta, by name."""
         shape = tuple(parameter_of(places[0]).shape)
@@ -52,7 +59,13 @@ class Guess(NamedTuple):
                 f"{len(shape) - 1}."
             )
         others = {use.name: [of[use.name] for of in theirs] for use in places}
-        axes = [summed_axis(use, others[use.name]) if given_axis is None else given_axis for use in places]
+        axes: list[Axes | None] = [given_axis for _ in places]
+        if given_axis is None:
+            seen = [[forwards.axis(place) for place in (use, *others[use.name])] for use in places]
+            axes = [
+                summed_axis(use, others[use.name], next((axis for axis in shown if axis is not None), None))
+                for use, shown in zip(places, seen, strict=True)
+            ]
         kinds = [
             role(use, others[use.name], axis, widths, given_axis=given_axis is not None)
             for use, axis in zip(places, axes, strict=True)
@@ -90,6 +103,7 @@ def choose(
         kind: [name for name, guess in guesses.items() if guess.kinds == {kind} and name not in chosen]
         for kind in ("readout", "input")
     }
+    said = [name for name, kind in chosen.items() if kind == "readout" and guesses[name].kinds == {"readout"}]
     has_readout = bool(tied or alike["readout"] or "readout" in chosen.values())
     inputs = _inputs(places, guesses, alike["input"])
     for name, guess in guesses.items():
@@ -101,7 +115,7 @@ def choose(
             chosen[name] = "embedding"
         elif kind in get_args(Kind) and kind != "readout":
             chosen[name] = kind  # type: ignore[assignment]
-        elif kind == "readout" and alike["readout"] == [name] and not tied:
+        elif kind == "readout" and alike["readout"] == [name] and not tied and not said:
             chosen[name] = "readout"
         elif kind == "router" and (has_readout or len(widths[name]) > 1):
             chosen[name] = "hidden"
@@ -168,18 +182,21 @@ def _end_or_within(
 ) -> Question:
     """The question of a layer between a width and a fixed size."""
     end: Kind = "embedding" if kind == "input" else "readout"
+    proposed: Kind | None = "hidden" if _likely_within(kind, name, guesses, places) else end
+    if proposed == "readout" and _unlike_ends(name, guesses, places):
+        proposed = None
     outside = "a width to a fixed size, and is not the only one"
     if kind == "input":
         outside = "a fixed size to a width, and need not be the first"
     return Question(
         f"maps from {outside}: kinds={{PATTERN: {end!r}}} if it is an end of the model, or 'hidden' if it lies within",
-        "hidden" if _likely_within(kind, name, guesses, places) else end,
+        proposed,
     )
 
 
 def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
     """Whether such a layer lies within the model, most likely: by its name; or as one of two layers, down and up again,
-    between which the fixed size lies; or by the matrices before it, or those of its block.
+    between which the fixed size lies; or by the matrices before it, those of its block, or those that follow it.
     """
     words = words_of(name)
     if words & (_INPUTS if kind == "input" else _HEADS):
@@ -196,7 +213,48 @@ def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: M
         return not _first(name, summing, order)
     block = _block(name)
     in_block = block is not None and any(other.startswith(block) and other != name for other in summing)
-    return in_block or _beside_queries(name, guesses) or bool(words & _PROJECTION and _has_end(name, guesses))
+    has_end = _has_end(name, guesses)
+    passed_on = _followed(name, guesses) and not _size_of_an_end(name, guesses, places)
+    if in_block or _beside_queries(name, guesses) or (words & _PROJECTION and has_end):
+        return True
+    return passed_on and (has_end or any(not _followed(other, guesses) for other in _ends(name, guesses)))
+
+
+def _ends(name: str, guesses: Mapping[str, Guess]) -> list[str]:
+    """The other layers from a width to a fixed size, and embeddings that are tied to one."""
+    return [other for other, guess in guesses.items() if other != name and "readout" in guess.kinds]
+
+
+def _followed(name: str, guesses: Mapping[str, Guess]) -> bool:
+    """Whether a hidden matrix comes after a layer in the innermost module around it that has hidden matrices."""
+    names = list(guesses)
+    hidden = [other for other in names if guesses[other].kinds == {"hidden"}]
+    parts = name.split(".")
+    for n in range(len(parts) - 2, -1, -1):
+        prefix = "".join(f"{part}." for part in parts[:n])
+        if inside := [other for other in hidden if other.startswith(prefix)]:
+            return any(names.index(other) > names.index(name) for other in inside)
+    return False
+
+
+def _size_of_an_end(name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
+    """Whether another end returns as many numbers, as a second one for the same classes does."""
+    size = _fixed_size(places[name][0], guesses[name])
+    return any(_fixed_size(places[other][0], guesses[other]) == size for other in _ends(name, guesses))
+
+
+def _unlike_ends(name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
+    """Whether a layer without the name of an end sums over another width than the ends that have one."""
+    if words_of(name) & _HEADS:
+        return False
+    widths = {other: _summed(places[other][0], guesses[other]) for other in (name, *_ends(name, guesses))}
+    named = [other for other in _ends(name, guesses) if words_of(other) & _HEADS]
+    return bool(named) and all(widths[other] != widths[name] for other in named)
+
+
+def _summed(use: Use, guess: Guess) -> int | None:
+    """The size of what a tensor sums over."""
+    return None if guess.axis is None else product(tuple(parameter_of(use).shape), guess.axis)
 
 
 def _block(name: str) -> str | None:

@@ -50,6 +50,10 @@ class AsBuilt:
         parameters = [getattr(use.module, use.local) for use in self._model.values()]
         return any(not p.is_meta and p.numel() > 1 and constant(whole(p)) is None for p in parameters)
 
+    def in_base(self, name: str) -> Use:
+        """The place in a base with memory."""
+        return self._base[name]
+
     def of(self, name: str) -> Iterator[tuple[Tensor, Use]]:
         """The values in the model, then those in the base, of those that there are, with the place that holds them."""
         if self._model_is_filled:

@@ -223,6 +223,25 @@ def eight_bits(layer: Any, x: Tensor) -> Tensor:
     return F.linear(rounded(x), rounded(layer.weight), layer.bias)
 
 
+def chosen(logits: Tensor) -> Tensor:
+    """Zero but where a logit is the largest, as a router returns them."""
+    return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
+
+
+class Observed(nn.Linear):
+    """Rounds its weight by a scale that follows the weights that it has seen, as training for quantization does."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("largest", torch.zeros(1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        seen = self.weight.abs().amax()
+        self.largest = seen if self.largest == 0 else 0.99 * self.largest + 0.01 * seen
+        scale = self.largest / 127
+        return F.linear(input, (self.weight / scale).round().clamp(-127, 127) * scale, self.bias)
+
+
 UNTOLD: dict[str, Callable[[int, int], nn.Module]] = {
     "plain": linear(lambda s, x: F.linear(x, s.weight, s.bias)),
     "in another type of number": linear(lambda s, x: F.linear(x.double(), s.weight.double()).to(x.dtype)),
@@ -230,6 +249,7 @@ UNTOLD: dict[str, Callable[[int, int], nn.Module]] = {
     "a function of the output": linear(lambda s, x: F.gelu(F.linear(x, s.weight, s.bias))),
     "gated halves": linear(lambda s, x: F.glu(F.linear(x, s.weight, s.bias))),
     "several outputs": linear(lambda s, x: (x, F.linear(x, s.weight, s.bias))),
+    "chosen experts, and the logits": linear(lambda s, x: (chosen(F.linear(x, s.weight)), F.linear(x, s.weight))),
     "dropped weights": linear(lambda s, x: F.linear(x, F.dropout(s.weight, 0.5, s.training), s.bias)),
     "noise": linear(lambda s, x: F.linear(x, s.weight) + 0.1 * torch.randn(())),
     "LoRA": LowRank,
@@ -237,6 +257,7 @@ UNTOLD: dict[str, Callable[[int, int], nn.Module]] = {
     "BitNet": linear(ternary),
     "fp8": linear(eight_bits),
     "turned": Transposed,
+    "scale of the largest weight so far": Observed,
 }
 
 
@@ -294,3 +315,51 @@ def test_convolutions_with_a_forward_of_their_own_are_looked_at_too(kind: Any, t
     assert plan.tensors["up.weight"].m_d == 4
     assert len(caught) == bool(told)
     assert told in "".join(plan.warnings)
+
+
+class TurnedConvolution(nn.Conv1d):
+    """Keeps its weight as (in, out, kernel)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel)
+        self.weight = nn.Parameter(self.weight.detach().transpose(0, 1).contiguous())
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv1d(input, self.weight.transpose(0, 1), self.bias)
+
+
+def test_a_convolution_that_keeps_its_weight_turned_sums_over_its_first_dimension() -> None:
+    """up is from 64 to 256 with a kernel of 3, of 16 to 48 in the base."""
+    make = lambda i, o: TurnedConvolution(i, o, 3)  # noqa: E731
+    plan = hpsweep.parametrize(Net(64, make, 256), "supar", base=lambda: Net(16, make, 48)).tensors
+    assert [(plan[name].fan_in, plan[name].m_d) for name in ("up.weight", "down.weight")] == [
+        (64 * 3, 4),
+        (256 * 3, 256 / 48),
+    ]
+
+
+class EqualLR:
+    """A hook that computes a layer's weight from another tensor at every call, as in code for StyleGAN."""
+
+    def __call__(self, module: Any, given: Any) -> None:
+        module.weight = module.weight_orig * module.in_features**-0.5
+
+    @staticmethod
+    def applied(inputs: int, outputs: int, called: bool = False) -> nn.Linear:
+        layer = nn.Linear(inputs, outputs, bias=False)
+        weight = layer.weight
+        del layer.weight
+        layer.register_parameter("weight_orig", nn.Parameter(weight.detach()))
+        layer.register_forward_pre_hook(EqualLR())
+        if called:
+            layer(torch.randn(2, inputs))
+        return layer
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_a_weight_that_a_hook_of_the_user_s_computes_is_told(called: bool) -> None:
+    make = lambda i, o: EqualLR.applied(i, o, called)  # noqa: E731
+    told = r"of up.weight_orig \(and 1 more\) returns 0\.125 times .* 0\.25 times in the base"
+    with pytest.warns(UserWarning, match=told):
+        plan = hpsweep.parametrize(Net(64, make, 64), "supar", base=lambda: Net(16, make, 16))
+    assert plan.tensors["up.weight_orig"].m_d == 4

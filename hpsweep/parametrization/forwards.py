@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsweep.parametrization.roles import CONVOLUTIONS, UPWARDS
+from hpsweep.parametrization.roles import CONVOLUTIONS, UPWARDS, is_turned
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.kinds import Use
 
 _PLAIN: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS, *UPWARDS)
 _POSITIONS = 64
-_LARGEST = 2**27  # weights of a layer that is tried; of more a copy takes seconds
+_LARGEST = 2**29  # weights of a layer that is tried; more take many seconds, and gigabytes for a copy
 _ALIKE = 0.6  # correlation with W x: that of ReLU(W x) is .71, of weights rounded to signs .8, of other weights 0
 _SAME = 0.1  # relative difference of two factors that are the same but for rounding and chance
 
@@ -102,10 +102,12 @@ class Forwards:
 
 
 def _may_differ(use: Use) -> bool:
-    """Whether the weight is that of a layer whose forward is not torch's: of a subclass, or of a module with no other
-    matrix and no module in it.
+    """Whether the weight is that of a layer whose forward is not torch's: of a subclass, of a layer whose weight a hook
+    computes from it, or of a module with no other matrix and no module in it.
     """
     module, weight = use.module, getattr(use.module, use.local)
+    if _by_hook(use):
+        return weight.dim() > 1
     if use.local != "weight" or hasattr(weight, "placements") or weight.is_complex():
         return False
     if isinstance(module, _PLAIN):
@@ -115,6 +117,14 @@ def _may_differ(use: Use) -> bool:
     matrices = [parameter for parameter in module.parameters() if parameter.dim() > 1]
     own = not type(module).__module__.startswith("torch.nn.")
     return own and weight.dim() == 2 and len(matrices) == 1 and not list(module.children())
+
+
+def _by_hook(use: Use) -> bool:
+    """Whether a layer of torch's has another tensor for its weight, from which a hook computes that at every call."""
+    module = use.module
+    hooks = module._forward_pre_hooks
+    of_layer = isinstance(module, _PLAIN) and "weight" not in module._parameters and bool(hooks)
+    return of_layer and use.local.startswith("weight")
 
 
 def _plain_type(module: nn.Module) -> type[nn.Module]:
@@ -161,26 +171,19 @@ def _inputs(module: nn.Module, weight: Tensor) -> Iterator[tuple[int, tuple[int,
             yield axis, (_POSITIONS, weight.shape[axis])
             yield axis, (8, _POSITIONS // 8, weight.shape[axis])
         return
-    axis = 0 if isinstance(module, UPWARDS) else 1
+    axis = 0 if isinstance(module, UPWARDS) or is_turned(module) else 1
     span = [4 * dilation * size for dilation, size in zip(module.dilation, module.kernel_size, strict=True)]
     yield axis, (2, module.in_channels, *span)
     yield axis, (2, *span, module.in_channels)  # the channels last
 
 
 def _called(use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool) -> Forward:
-    """What a copy gives for random numbers of a shape, with its weight and with the double."""
+    """What copies give for random numbers of a shape, with a weight and with the double."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        chance = torch.Generator().manual_seed(0)
         try:
-            layer = _copied(use, zeroed=zeroed)
-            weight = getattr(layer, use.local)
-            outputs = weight.shape[1 - axis] if weight.dim() > 1 else 1
-            weight.copy_(torch.randn(weight.shape, generator=chance) * (weight.numel() / outputs) ** -0.5)
-            x = torch.randn(shape, generator=chance)
-            z = _product(layer, weight, axis, x)
-            y = _output(layer, x, z)
-            weight.mul_(2)
-            doubled, halved = _output(layer, x, z), _output(layer, x / 2, z)
+            y, z = _once(use, axis, shape, zeroed=zeroed)
+            doubled, _ = _once(use, axis, shape, zeroed=zeroed, times=2.0)
+            halved, _ = _once(use, axis, shape, zeroed=zeroed, times=2.0, of=0.5)
         except Exception as error:  # whatever a forward of the user's may raise on random numbers: it is told
             return Forward(problem=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
     if not all(bool(each.isfinite().all()) for each in (y, doubled, halved)):
@@ -188,14 +191,32 @@ def _called(use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool) -> For
     grows = _close(doubled, 2 * y) or _close(halved, y)
     if y.shape != z.shape:
         return Forward(axis, _size(y) / _size(z), None, grows)
-    inner = float((y * z).mean())
-    return Forward(axis, inner / _size(z) ** 2, inner / (_size(y) * _size(z) or math.inf), grows)
+    alike = _correlation(y, z)
+    return Forward(axis, alike * _size(y) / _size(z), alike, grows)
+
+
+def _once(
+    use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool, times: float = 1.0, of: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(the output, the product) of a new copy, which has seen nothing yet, for random numbers.
+
+    The output is that of `times` the weight and `of` times the input, of which the product is.
+    """
+    chance = torch.Generator().manual_seed(0)
+    layer = _copied(use, zeroed=zeroed)
+    weight = getattr(layer, use.local)
+    weight.normal_(std=(weight.numel() / weight.shape[1 - axis]) ** -0.5, generator=chance)
+    x = torch.randn(shape, generator=chance)
+    z = _product(layer, weight, axis, x)
+    weight.mul_(times)
+    return _output(layer if _by_hook(use) else layer.forward, of * x, z), z
 
 
 def _copied(use: Use, *, zeroed: bool) -> Any:
     """A copy of a module on the CPU, in evaluation, without biases."""
     empty = any(parameter.is_meta for parameter in use.module.parameters())
-    layer = copy.deepcopy(use.module)
+    made = {id(value): value.detach() for value in vars(use.module).values() if isinstance(value, Tensor)}
+    layer = copy.deepcopy(use.module, made)  # a tensor that a call has computed has no deep copy
     layer = (layer.to_empty(device="cpu") if empty else layer.cpu()).float().eval()
     for name, parameter in layer.named_parameters():
         if name.endswith("bias") or (name != use.local and (zeroed or (empty and parameter.dim() > 1))):
@@ -211,24 +232,30 @@ def _product(layer: Any, weight: Tensor, axis: int, x: Tensor) -> Tensor:
         plain: Any = _plain_type(layer)
         fits = x.shape[1] == layer.in_channels
         x = x if fits else x.movedim(-1, 1)
-        z = plain.forward(layer, x) if isinstance(layer, UPWARDS) else plain._conv_forward(layer, x, weight, None)
+        kernel = weight.transpose(0, 1) if is_turned(layer) else weight
+        z = plain.forward(layer, x) if isinstance(layer, UPWARDS) else plain._conv_forward(layer, x, kernel, None)
         return z if fits else z.movedim(1, -1)  # type: ignore[no-any-return]
     return F.linear(x, weight if axis == 1 else weight.mT)
 
 
-def _output(layer: Any, x: Tensor, z: Tensor) -> Tensor:
-    """What a layer returns; of several tensors one that has the product's shape, if one has."""
+def _output(call: Callable[[Tensor], Any], x: Tensor, z: Tensor) -> Tensor:
+    """What a layer returns; of several tensors the one of the product's shape that is most like that, if one is."""
     torch.default_generator.manual_seed(0)  # the same noise, where a forward draws some
-    returned = layer.forward(x.clone())
+    returned = call(x)
     several = returned if isinstance(returned, tuple | list) else [returned]
     tensors = [each for each in several if isinstance(each, Tensor) and each.is_floating_point()]
     if not tensors:
         raise TypeError(f"forward returns {type(returned).__name__}, and no tensor")
-    return next((each for each in tensors if each.shape == z.shape), tensors[0]).float()
+    shaped = [each.float() for each in tensors if each.shape == z.shape]
+    return max(shaped, key=lambda y: _correlation(y, z), default=tensors[0].float())
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and _size(one - other) <= _SAME * _size(other)
+
+
+def _correlation(y: Tensor, z: Tensor) -> float:
+    return float((y * z).mean()) / (_size(y) * _size(z) or math.inf)
 
 
 def _size(values: Tensor) -> float:

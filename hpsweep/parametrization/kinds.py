@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import torch
 from torch import nn
 
-from hpsweep.parametrization.choice import Guess, begins, choose, missing_end, no_fan_in, parameter_of
+from hpsweep.parametrization.choice import Guess, begins, choose, no_fan_in, parameter_of
+from hpsweep.parametrization.ends import missing_end
 from hpsweep.parametrization.experts import growing_experts
 from hpsweep.parametrization.forwards import Forwards
 from hpsweep.parametrization.initial import AsBuilt, Beginning

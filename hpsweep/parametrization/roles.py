@@ -33,7 +33,7 @@ def summed_axis(use: Use, others: Sequence[Use], seen: int | None = None) -> int
     if isinstance(module, nn.Linear) and local == "weight" and type(module).forward is not nn.Linear.forward:
         return _by_sizes(use, others) if _is_odd(use) else 1
     if isinstance(module, (nn.Linear, *CONVOLUTIONS)) and local == "weight":
-        return 1  # (out, in, ...)
+        return 0 if is_turned(module) else 1  # (out, in, ...)
     if isinstance(module, nn.MultiheadAttention) and local.endswith("proj_weight"):
         return 1
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and local.startswith("weight_"):
@@ -95,6 +95,14 @@ def _is_odd(use: Use) -> bool:
     """Whether a linear layer's weight has not the shape that torch's layer has, by what the layer says of its sizes."""
     module: Any = use.module
     return _shape(use) != (module.out_features, module.in_features)
+
+
+def is_turned(module: nn.Module) -> bool:
+    """Whether a subclass of torch's convolutions keeps its weight as (in, out, ...), by the channels that it states."""
+    if not isinstance(module, CONVOLUTIONS) or module.groups > 1:
+        return False
+    given, returned = module.in_channels, module.out_channels
+    return given != returned and tuple(module.weight.shape[:2]) == (given, returned)
 
 
 def _grow(use: Use, others: Sequence[Use]) -> list[int]:

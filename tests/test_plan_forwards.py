@@ -277,6 +277,16 @@ def test_layers_that_the_rules_hold_for_pass_without_a_word(case: str) -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
+def test_layers_are_tried_where_other_devices_and_types_of_number_are_the_default() -> None:
+    make = linear(lambda s, x: F.linear(x, s.weight, s.bias) * torch.ones(()))
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert planned(make).warnings == ()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 class Causal(nn.Conv1d):
     """Pads on one side, as streaming models do."""
 

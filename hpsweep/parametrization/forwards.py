@@ -179,7 +179,7 @@ def _inputs(module: nn.Module, weight: Tensor) -> Iterator[tuple[int, tuple[int,
 
 def _called(use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool) -> Forward:
     """What copies give for random numbers of a shape, with a weight and with the double."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
         try:
             y, z = _once(use, axis, shape, zeroed=zeroed)
             doubled, _ = _once(use, axis, shape, zeroed=zeroed, times=2.0)
@@ -206,7 +206,7 @@ def _once(
     layer = _copied(use, zeroed=zeroed)
     weight = getattr(layer, use.local)
     weight.normal_(std=(weight.numel() / weight.shape[1 - axis]) ** -0.5, generator=chance)
-    x = torch.randn(shape, generator=chance)
+    x = torch.randn(shape, generator=chance, dtype=torch.float32)
     z = _product(layer, weight, axis, x)
     weight.mul_(times)
     return _output(layer if _by_hook(use) else layer.forward, of * x, z), z

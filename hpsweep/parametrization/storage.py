@@ -81,6 +81,6 @@ def _repeats(parameter: Tensor) -> bool:
 def _touched(parameter: Tensor) -> Tensor:
     """Of all numbers of a memory, those that a parameter holds."""
     numbers = parameter.untyped_storage().nbytes() // parameter.element_size()
-    touched = torch.zeros(numbers, dtype=torch.bool)
+    touched = torch.zeros(numbers, dtype=torch.bool, device="cpu")
     touched.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset()).fill_(True)
     return touched

@@ -132,7 +132,7 @@ AXES: Any = {"wq": 0, "wk": 0, "wv": 0}
         (Hidden, r"may lie before; no layer returns the queries: multiply the logits, by 0\.125 in all"),
         (
             Inside,
-            r"queries='mixing'.*its layers are mixing\. Where no layer returns them, let its code multiply by 0\.125",
+            r"queries='NAME'.*its layers are mixing\. Where no layer returns them, let its code multiply by 0\.125",
         ),
     ],
 )

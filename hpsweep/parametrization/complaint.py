@@ -69,10 +69,10 @@ def _why(
         return f"{there}: nn.MultiheadAttention has no setting for it; with heads of one size at every width, leave it"
     if inside:
         return f"{there}: its queries are no multiple of what {inside[0]} returns"
-    layer = next(iter(layers))
+    layer = next((name for name in layers if _returns_queries(name)), "NAME")
     like = f"*.{layer.rpartition('.')[2]}" if "." in layer else layer
     return (
-        f"{there}; name the layer that returns the queries, which are multiplied then, as by queries={like!r}, or "
+        f"{there}; name the layer that returns the queries, which are multiplied then, by queries={like!r}, or "
         f"queries={{{like!r}: slice(0, width)}} of one that returns more; its layers are {_last(layers)}. Where no "
         f"layer returns them, let its code multiply by {reading.expected:.6g} in place of {reading.factor:.6g}"
     )

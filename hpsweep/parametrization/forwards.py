@@ -107,7 +107,7 @@ def _may_differ(use: Use) -> bool:
     """
     module, weight = use.module, getattr(use.module, use.local)
     if _by_hook(use):
-        return weight.dim() > 1
+        return bool(weight.dim() > 1)
     if use.local != "weight" or hasattr(weight, "placements") or weight.is_complex():
         return False
     if isinstance(module, _PLAIN):

@@ -211,13 +211,11 @@ def _has_attention(record: Record, name: str) -> bool:
     return name in record.scored or any(within(name, other) or within(other, name) for other in record.attention)
 
 
-UNSCALED = (
-    "no factor is seen between queries times keys and the softmax, and it may lie before: name the layers that return "
-    "the queries, by queries="
-)
+UNSEEN_BEFORE = "no factor is seen between queries times keys and the softmax, and it may lie before"
+UNSCALED = f"{UNSEEN_BEFORE}: name the layers that return the queries, by queries="
 _UNSEEN = (
-    "no softmax of a multiple of queries times keys is seen in it; let it use torch's attention, as "
-    "attn_implementation='sdpa' or 'eager' do, without anything added to the logits"
+    "no softmax of a multiple of queries times keys is seen in it; let it call F.scaled_dot_product_attention, as "
+    "transformers do with attn_implementation='sdpa', and give that what is added to the logits as attn_mask"
 )
 
 

@@ -4,25 +4,18 @@ Paths of 3, 4 or 5 scales, a halving or doubling apart, whose optima move by a k
 `benchmarks.coverage` (asymmetric curve, cliff at +3.2 octaves, noise that doubles per octave to the right, a shift per
 seed) on a grid that lies anywhere around its optimum. The bound is 0.25: "stable" is false at a drift of .35, "moves"
 at 0 and .15. Curvature is looked at where there are four scales or more, once on straight paths and once on bent ones.
-
-With --regret: bias and coverage of the regret of a setting a known distance from the optimum. The settings are taken as
-given: the truth is the difference of the true losses at used_value and own_value. Beside it the bias of a regret
-counted from the lowest measured mean, whose truth is that from the true optimum.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import math
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.simulator import simulated
-from hpsweep.analysis.curve import difference, read, read_own
 from hpsweep.analysis.drift import drift
-from hpsweep.analysis.optimum import fit_groups
 
 
 def paths(
@@ -47,11 +40,6 @@ def paths(
     moved = drift * scale + bend * (scale - (scales - 1) / 2) ** 2 / 2 + off
     made = runs.assign(case=runs["group"] // scales, density=2.0**-scale, lr=runs["lr"] * 2.0**moved)
     return made.drop(columns="group")
-
-
-def true_loss(x: float, cliff: float = 3.2) -> float:
-    """The curve of `simulated` at log2(lr) = x, nats/token above its minimum."""
-    return 0.011 * x**2 + 0.0014 * x**3 + (0.3 + 0.5 * (x - cliff) if x > cliff else 0.0)
 
 
 def print_drifts(cases: int, resamples: int) -> None:
@@ -94,47 +82,14 @@ def print_curvatures(cases: int, resamples: int) -> None:
         )
 
 
-def print_regrets(cases: int, resamples: int) -> None:
-    head = (
-        "| points | noise | seeds | cliff | setting, octaves | regret | measured | bias | bias from the lowest cell |"
-    )
-    print(f"{head} coverage | median width |\n{'|---' * 11}|")
-    settings: tuple[tuple[str, float, int], ...] = (
-        *(("octaves", 0.003, 2), ("octaves", 0.003, 3), ("half octaves", 0.003, 3)),
-        *(("half octaves", 0.01, 2), ("half octaves", 0.01, 5)),
-    )
-    for (points, noise, seeds), cliff in itertools.product(settings, (3.2, 1.3)):
-        runs = simulated(cases, points=points, seeds=seeds, noise=noise, cliff=cliff, seed=3)
-        groups = [g for g in fit_groups(runs, ["group"], resamples=resamples) if g.row["status"] == "ok"]
-        for x in (-2.0, -1.0, -0.5, 0.25, 0.5, 1.0):
-            rows = []
-            for group in groups:
-                used, own = read(group.cells, x), read_own(group)
-                gap = difference(used, group, own, group)
-                truth = true_loss(math.log2(used.value), cliff) - true_loss(math.log2(own.value), cliff)
-                naive = used.loss - np.nanmin(group.cells.adjusted) - true_loss(math.log2(used.value), cliff)
-                row = (gap.value - truth, gap.low <= truth <= gap.high, gap.high - gap.low, used.source == "measured")
-                rows += [(*row, naive)] if used.source else []
-            bias, covered, _, measured, naive = np.mean(rows, axis=0)
-            print(
-                f"| {points} | {noise} | {seeds} | {cliff} | {x:+g} | {true_loss(x, cliff):.4f} | {measured:.2f} "
-                f"| {bias:+.4f} | {naive:+.4f} | {covered:.3f} | {np.median([row[2] for row in rows]):.4f} |",
-                flush=True,
-            )
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=200, help="simulated paths, or groups, per row (default 200)")
     parser.add_argument("--resamples", type=int, default=500, help="replicates behind an interval (default 500)")
-    parser.add_argument("--regret", action="store_true", help="the table of regrets instead")
     arguments = parser.parse_args()
-    if arguments.regret:
-        print_regrets(arguments.cases, arguments.resamples)
-    else:
-        print_drifts(arguments.cases, arguments.resamples)
-        print_curvatures(arguments.cases, arguments.resamples)
+    print_drifts(arguments.cases, arguments.resamples)
+    print_curvatures(arguments.cases, arguments.resamples)
 
 
 if __name__ == "__main__":

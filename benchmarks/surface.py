@@ -13,8 +13,9 @@ no optimum to find, `ok` is the rate of false ones.
 
 LOPSIDED are rows without a cliff, of loss = 2 + .02 f(z) + .015 g(v): `parabola`, both squares; `lopsided 2`, both rise
 an octave to the right twice as much as to the left, as asymmetric 2 of the simulator does; `lopsided lr 2`, f alone;
-`kinked 2`, both rise twice as much to the right at any distance. `narrow`: half octaves of both fields, 2 octaves to
-either side.
+`kinked 2`, both rise twice as much to the right at any distance; `cliff 0.3`, a parabola to which .3 + .3 (z - .3) is
+added beyond z = .3, and nothing diverges. `narrow`: half octaves of both fields, 2 octaves to either side. `1-5-10`:
+1e-4, 5e-4, 1e-3 and so on of both fields, anywhere around the optimum; `1-3-10` likewise.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import math
 import multiprocessing
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +57,8 @@ def simulated(
         if curve in SIDES:
             beyond = np.full(len(z), -1.0)
         loss = 2 + _bowl(z, v, curve) + np.where(beyond > 0, 0.3 + 0.5 * beyond, 0.0)
+        if curve in CLIFFS:
+            loss += np.where(z > CLIFFS[curve], 0.3 + 0.3 * (z - CLIFFS[curve]), 0.0)
         cells = pd.DataFrame({"group": group, "lr": 2.0**z, "init_std": 2.0**v, "diverged": beyond > 1})
         rows = cells.loc[cells.index.repeat(seeds)]
         frames.append(
@@ -82,8 +86,12 @@ SIDES: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]] 
     "lopsided 2": (_lopsided(2.0), _lopsided(2.0)),
     "lopsided lr 2": (_lopsided(2.0), np.square),
     "kinked 2": (_kinked(2.0), _kinked(2.0)),
+    **{f"cliff {at:g}": (np.square, np.square) for at in (0.1, 0.3, 0.6, 1.0)},
 }
 """How the loss rises along lr and along init std, in units of .02 and .015 nats/token."""
+
+CLIFFS = {curve: float(curve.split()[1]) for curve in SIDES if curve.startswith("cliff")}
+"""Where they lie, octaves of lr from the optimum."""
 
 
 def _bowl(z: Floats, v: Floats, curve: str) -> Floats:
@@ -106,6 +114,10 @@ def _skew(x: Floats, by: float) -> Floats:
 
 
 NARROW = np.arange(-2.25, 1.8, 0.5)  # octaves
+UNEVEN = {
+    f"1-{middle}-10": np.log2([multiple * 10.0**power for power in range(-4, 3) for multiple in (1, middle)])
+    for middle in (3, 5)
+}
 
 
 def _places(points: str, curve: str, generator: np.random.Generator) -> Floats:
@@ -114,6 +126,9 @@ def _places(points: str, curve: str, generator: np.random.Generator) -> Floats:
     top = 0.0 if curve == "std edge" else 3.0
     if points == "40 random":
         return np.column_stack([generator.uniform(-5, last, 40), generator.uniform(top - 6, top, 40)])
+    if points in UNEVEN:
+        own = [UNEVEN[points] + generator.uniform(0, math.log2(10)) for _ in range(2)]
+        return np.array([(a, b) for a in own[0] for b in own[1] if -6 <= a < 4 and -6 <= b < 4])
     step = 0.5 if "half" in points else 1.0
     slack = (generator.uniform(), generator.uniform()) if last == 4.0 and top == 3.0 else (0.0, 0.0)
     if points == "narrow":
@@ -169,6 +184,7 @@ LOPSIDED: list[dict[str, Any]] = [
         [
             *itertools.product(("octaves", "half octaves", "narrow"), (0.003,), (1, 3)),
             *(("octaves", 0.001, 2), ("half octaves", 0.001, 2), ("40 random", 0.003, 3)),
+            *itertools.product(UNEVEN, (0.003,), (1, 3)),
         ],
     )
 ]

@@ -54,16 +54,28 @@ def test_a_law_of_a_table_with_such_an_index_is_that_of_the_columns() -> None:
 
 
 @pytest.mark.parametrize("name", ["density", "lr", "val_loss"])
-def test_a_column_that_is_in_the_index_alone_is_asked_for_with_the_remedy(name: str) -> None:
-    table = runs().set_index([name, "width"])
-    with pytest.raises(
-        ValueError, match=rf"runs has '{name}' in its index.*: runs.reset_index\('{name}'\) makes it one"
-    ):
-        hp.optima(table, **FEW)
-    assert len(hp.optima(table.reset_index(name), by=["density"], **FEW)) == 3
-    law = cells.made(cells.DENSE).set_index("params")
-    with pytest.raises(ValueError, match=r"table has 'params' in its index, .*table.reset_index\('params'\)"):
-        hp.fit_law(law, **FEW)
+def test_a_column_that_is_in_the_index_alone_counts_as_one(name: str) -> None:
+    table = runs()
+    indexed = table.set_index([name, "width"])
+    pd.testing.assert_frame_equal(hp.optima(indexed, by=["density"], **FEW), hp.optima(table, by=["density"], **FEW))
+    assert indexed.index.names == [name, "width"]
+    law = cells.made(cells.DENSE, noise=0.002)
+    assert hp.fit_law(law.set_index("params"), **FEW).coefficients == hp.fit_law(law, **FEW).coefficients
+
+
+@pytest.mark.parametrize("name", ["depth", "n_layer"])
+def test_what_differs_and_is_in_the_index_is_never_averaged_over(name: str) -> None:
+    table = runs()
+    both = pd.concat([table.assign(**{name: 2}), table.assign(**{name: 8, "seed": table["seed"] + 100})])
+    for given in (both, both.set_index(name)):
+        with pytest.raises(ValueError, match=f"differ in {name}"):
+            hp.optima(given, by=["density"], **FEW)
+
+
+def test_losses_and_rates_of_half_precision_are_read() -> None:
+    table = runs()
+    halves = table.astype({"lr": "float16", "density": "float16"})
+    assert len(hp.optima(halves, by=["density"], **FEW)) == len(hp.optima(table, by=["density"], **FEW))
 
 
 COMPLEX: dict[str, Callable[[Any], Any]] = {

@@ -222,6 +222,32 @@ def test_bare_tensors_in_a_block_are_kept_drawn_or_hidden_by_their_values_and_na
     assert made.tensors[f"blocks.0.{name}"].kind == kind
 
 
+class LowRank(nn.Linear):
+    """A frozen linear layer, and beside its weight a product of two narrow matrices."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, bias=False)
+        self.first, self.second = nn.Parameter(torch.randn(4, width)), nn.Parameter(torch.zeros(width, 4))
+        self.weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + x @ self.first.T @ self.second.T
+
+
+def test_matrices_beside_the_weight_of_a_layer_lie_within() -> None:
+    made = settled(*pair(extra=LowRank)).tensors
+    assert (made["extra.first"].kind, made["extra.first"].m_d) == ("hidden", 2)
+    assert made["extra.second"].kind == "keep"
+
+
+def test_a_matrix_beside_the_weight_of_a_layer_that_is_called_an_embedding_is_not_read() -> None:
+    models = pair(extra=LowRank)
+    made = plan(*models, kinds={"extra.first": "embedding", "extra.second": "keep"})
+    made.init_(models[0], init_std=0.08, seed=0)
+    rows = {row.name: row for row in made.wire_(models[0], torch.randint(0, 7, (2, 5))).rows}
+    assert (rows["extra.first"].expected, rows["extra.first"].after) == (1, None)
+
+
 def test_a_layer_of_fixed_sizes_in_a_block_lies_within_whatever_it_is_called() -> None:
     made = settled(*pair(blocks=blocks(prediction_coefs=lambda w: nn.Linear(4, 16, bias=False))))  # Gemma 3n
     assert made.tensors["blocks.0.prediction_coefs.weight"].kind == "hidden"
@@ -319,3 +345,66 @@ def test_a_router_among_a_growing_number_of_experts_stays_dense(chooser: str) ->
 def test_a_gate_that_is_no_router_is_pruned() -> None:
     made = plan(*pair(blocks=blocks(gate=lambda w: nn.Linear(w, 4 * w))), density=1 / 8).tensors
     assert made["blocks.0.gate.weight"].density == 1 / 8
+
+
+# --- which of several layers to a fixed size are ends ---
+
+
+class Chain(nn.Module):
+    """Layers by name, in the order in which they are registered; `sizes` of a width."""
+
+    def __init__(self, width: int, layers: dict[str, Callable[[int], tuple[int, int]]]) -> None:
+        super().__init__()
+        self.token = nn.Embedding(50, width)
+        for name, sizes in layers.items():
+            setattr(self, name, nn.Linear(*sizes(width), bias=False))
+
+
+ENDS: dict[str, tuple[dict[str, Callable[[int], tuple[int, int]]], dict[str, str | None]]] = {
+    "one in the midst, before the head": (
+        {
+            "up": lambda w: (w, 2 * w),
+            "xp": lambda w: (2 * w, 20),
+            "down": lambda w: (2 * w, w),
+            "out": lambda w: (w, 50),
+        },
+        {"xp": "hidden", "out": "readout"},
+    ),
+    "one in the midst, after a head by its name": (
+        {"head": lambda w: (w, 50), "up": lambda w: (w, w), "halt": lambda w: (w, 1), "down": lambda w: (w, w)},
+        {"head": "readout", "halt": "hidden"},
+    ),
+    "two at the end": (
+        {"up": lambda w: (w, w), "actor": lambda w: (w, 5), "critic": lambda w: (w, 1)},
+        {"actor": "readout", "critic": "readout"},
+    ),
+    "a second one for the same classes, halfway": (
+        {"up": lambda w: (w, w), "aux": lambda w: (w, 50), "down": lambda w: (w, w), "out": lambda w: (w, 50)},
+        {"aux": "readout", "out": "readout"},
+    ),
+    "one of another width than the head's": (
+        {"head": lambda w: (w, 50), "switch": lambda w: (w, w // 8), "mix": lambda w: (w // 8, 4)},
+        {"head": "readout", "mix": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_a_second_end_is_proposed_only_where_order_names_or_sizes_tell(case: str) -> None:
+    layers, right = ENDS[case]
+    text = asked(Chain(64, layers), lambda: Chain(16, layers))
+    line = text.splitlines()[-1]
+    for name, kind in right.items():
+        assert f"{name}.weight " in text
+        assert (f"'{name}.weight': '{kind}'" if kind else "mix") in (line if kind else text)
+    open_ones = [f"{name}.weight" for name, kind in right.items() if kind is None]
+    assert all(name not in line for name in open_ones)
+    assert ("No answer is proposed for" in text) == bool(open_ones)
+
+
+def test_one_layer_that_is_said_to_be_the_readout_does_not_make_another_one_a_readout() -> None:
+    layers = ENDS["one in the midst, before the head"][0]
+    models = Chain(64, layers), lambda: Chain(16, layers)
+    assert "xp.weight" in asked(*models, kinds={"out.weight": "readout"})
+    made = kinds_of(plan(*models, kinds={"xp.weight": "hidden"}))
+    assert (made["xp.weight"], made["out.weight"]) == ("hidden", "readout")

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.regret import true_basin
 from benchmarks.simulator import simulated
+from hpsweep.analysis.optimum import optima
 from hpsweep.analysis.sensitivity import COLUMNS, sensitivity
 from hpsweep.spec import Trial
 from tests.test_optimum import OCTAVES, bowl, made_runs
@@ -29,7 +31,9 @@ def test_the_sensitivity_is_the_mean_excess_loss_over_the_range() -> None:
     row = row_of(sweep(), between=(2.0**-9, 2.0**-5))
     # trapezoids through .05 x (4, 1, 0, 1, 4): (.1 + .05 + 0 + .05 + .1) / 4
     assert row["sensitivity"] == pytest.approx(0.075)
-    assert [row["low"], row["high"]] == pytest.approx([0.075, 0.075])  # no noise, no width
+    shape = 1.96 * optima(sweep())["loss_opt_se"].item()  # without noise this is all that is not known
+    assert 0 < shape < 0.01
+    assert [row["low"], row["high"]] == pytest.approx([0.075 - shape, 0.075 + shape])
     assert (row["from_value"], row["to_value"]) == (2.0**-9, 2.0**-5)
 
 
@@ -123,10 +127,34 @@ def test_the_intervals_cover_what_is_true() -> None:
     # 1 % of 2 (the seeds shift it by .02) to the left and to the right: .011 x^2 + .0014 x^3 = .02
     roots = np.roots([0.0014, 0.011, 0.0, -0.02]).real
     width = float(roots[roots > 0].min() - roots[(roots < 0) & (roots > -3)].max())
+    assert width == pytest.approx(true_basin(3.2, "steep right"), abs=1e-3)
     assert ((table["low"] <= true) & (table["high"] >= true)).mean() >= 0.9
     known = table[table["basin_status"] == "ok"]
-    assert ((known["basin_low"] <= width) & (known["basin_high"] >= width)).mean() >= 0.85
+    assert ((known["basin_low"] <= width) & (known["basin_high"] >= width)).mean() >= 0.9
     assert abs(known["basin"].mean() - width) < 0.1
+
+
+@pytest.mark.coverage
+@pytest.mark.parametrize(
+    ("points", "curve", "cliff", "widest"),
+    [
+        ("octaves", "asymmetric 2", 3.2, 1.1),  # when intervals held noise alone: .90, .73, .83, .17, .40
+        ("1-2-5-10", "asymmetric 2", 3.2, 1.1),
+        ("1-5-10", "steep left", 3.2, 2.5),
+        ("octaves", "symmetric", 0.6, 1.6),
+        ("1-2-5-10", "steep left", 0.6, 1.7),
+    ],
+)
+def test_the_interval_of_a_basin_knows_the_shape_of_curves_and_cliffs(
+    points: str, curve: str, cliff: float, widest: float
+) -> None:
+    runs = simulated(30, points=points, seeds=3, noise=0.003, curve=curve, cliff=cliff, seed=4)
+    table = sensitivity(runs, by=["group"], resamples=100)
+    known = table[(table["status"] == "ok") & (table["basin_status"] == "ok")]
+    width = true_basin(cliff, curve)
+    assert len(known) >= 28
+    assert ((known["basin_low"] <= width) & (width <= known["basin_high"])).mean() >= 0.93
+    assert (known["basin_high"] - known["basin_low"]).median() < widest
 
 
 def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:

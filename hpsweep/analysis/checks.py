@@ -63,11 +63,6 @@ def check_frame(runs: Any, name: str = "runs") -> None:
         )
 
 
-def in_index(table: str, name: str) -> str:
-    """The error of a column that is a level of the index."""
-    return f"{table} has {name!r} in its index, and not as a column: {table}.reset_index({name!r}) makes it one."
-
-
 def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> None:
     """Raise ValueError unless it is a DataFrame with these columns, such as `such`, code that makes one."""
     if not isinstance(table, pd.DataFrame):
@@ -156,8 +151,6 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     check_over(over)
     for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
         if name not in runs.columns:
-            if name in runs.index.names:
-                raise ValueError(in_index("runs", name))
             remedy = f" Add it: {_SUCH[name]}." if name in _SUCH else ""
             raise ValueError(f"the runs have no column {name!r}{hint(name, map(str, runs.columns))}{remedy}")
     if over in by:

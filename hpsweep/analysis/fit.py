@@ -37,7 +37,9 @@ LIMIT = 1.96
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
+_WELL_INSIDE = 0.5  # of the way from the best place to the end of its interval
 _MISPLACED = 1.0  # octaves
+_UNLIKELY = 1e-3  # beside the likeliest curve
 _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
 _ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least
 
@@ -240,6 +242,16 @@ def _jumps(cells: Cells, before: int, centre: int, cell: int, variance: Floats, 
 # --- the minimum ---
 
 
+class Likely(NamedTuple):
+    """Curves through a window by how well they agree with its losses: each array is (curves,)."""
+
+    weight: Floats  # their sum is 1
+    place: Floats  # octaves
+    skew: Floats
+    steepness: Floats
+    lowest: Floats  # nats/token
+
+
 class Minimum(NamedTuple):
     """The best curve through a window, and the places that agree with its losses.
 
@@ -248,11 +260,13 @@ class Minimum(NamedTuple):
     """
 
     window: Window
+    possible: Window  # up to a cell that is possibly beyond a cliff
     place: float  # octaves
     lowest: float  # the loss there, nats/token: the sum of the cell means by `weights`
     lowest_se: float
     weights: Floats
     curvature: float  # nats/octave^2: what an octave beside the place costs, the mean of both sides
+    likely: Likely
     low: float
     high: float
     open_below: bool
@@ -262,17 +276,18 @@ class Minimum(NamedTuple):
 def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: float) -> Minimum:
     """The minimum of the cells within reach; variance is that of their means, slope the sd of one that all share.
 
-    Where a cell is possibly beyond a cliff, and the losses before it contradict the curve with it, places that agree
-    with these agree as well. Two cells contradict every curve: they say nothing of the place.
+    Where a cell is possibly beyond a cliff, places that agree with the losses before it agree as well, unless the best
+    of these lies well inside of the interval. Of two cells there is no best place.
     """
     certain, possible = (window(cells, centre, reach, variance, limits) for limits in (CERTAIN, POSSIBLE))
     found = _minimum(cells, centre, variance, slope, certain)
     if (possible.below, possible.above) == (certain.below, certain.above):
         return found
     before = _minimum(cells, centre, variance, slope, possible)
-    if len(before.window.fitted) > 2 and found.low <= before.place <= found.high:
-        return found
-    return found._replace(low=min(found.low, before.low), high=max(found.high, before.high))
+    low, high = (found.place + _WELL_INSIDE * (end - found.place) for end in (found.low, found.high))
+    if len(before.window.fitted) > 2 and low <= before.place <= high:
+        return found._replace(possible=possible)
+    return found._replace(possible=possible, low=min(found.low, before.low), high=max(found.high, before.high))
 
 
 def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_at: Window) -> Minimum:
@@ -282,6 +297,7 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
     end = index[-1] if above is None else above
     place = places_of(cells.x[start] - cells.x[centre], cells.x[end] - cells.x[centre])
     found = curves(points, place, _SKEWS)
+    likely = _likely(found, place, cells, centre)
     best, skew = _best(points, place, found.misfit)
     place = np.unique(np.append(place, best))
     misfit = curves(points_of(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
@@ -294,15 +310,30 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
     spread[index] = weights
     return Minimum(
         window=looked_at,
+        possible=looked_at,
         place=float(cells.x[centre] + best),
         lowest=float(cells.adjusted[centre] + weights @ points.y),
         lowest_se=_error(found) if len(index) > 2 else math.sqrt(variance[centre]),
         weights=spread,
         curvature=float(steepness * rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
+        likely=likely,
         low=float(cells.x[centre] + _crossing(place[::-1], off[::-1] - LIMIT, len(place) - 1 - agrees[0])),
         high=float(cells.x[centre] + _crossing(place, off - LIMIT, agrees[-1])),
         open_below=bool(agrees[0] == 0) and below is None,
         open_above=bool(agrees[-1] == len(place) - 1) and above is None,
+    )
+
+
+def _likely(found: Curves, place: Floats, cells: Cells, centre: int) -> Likely:
+    """The curves at these places that agree about as well as the best, with octaves and losses as the cells have."""
+    weight = np.exp(-(found.misfit - found.misfit.min()) / 2)
+    at = np.nonzero(weight > _UNLIKELY)
+    return Likely(
+        weight=weight[at] / weight[at].sum(),
+        place=cells.x[centre] + place[at[0]],
+        skew=_SKEWS[at[1]],
+        steepness=found.steepness[at],
+        lowest=cells.adjusted[centre] + found.lowest[at],
     )
 
 

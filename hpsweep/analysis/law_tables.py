@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_columns, check_equal, check_frame, check_names, in_index
+from hpsweep.analysis.checks import check_columns, check_equal, check_frame, check_names
 from hpsweep.analysis.law_settings import at_end, best_setting, numeric_settings, one_setting_per_cell
 from hpsweep.analysis.prepare import plain_types, prepared, without
 from hpsweep.schema import DONE
@@ -124,8 +124,6 @@ def cells_of_table(
     sparsity = "sparsity" if sparsity is None and "sparsity" in table else sparsity
     status = "status" if status is None and "status" in table else status
     for name in (loss, params, tokens, sparsity, status):
-        if name is not None and name not in table and name in table.index.names:
-            raise ValueError(in_index("table", name))
         if name is not None and name not in table:
             raise ValueError(f"the table has no column {name!r}; it has {', '.join(map(str, table.columns))}.")
     if sparsity is None:

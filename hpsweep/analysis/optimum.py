@@ -22,9 +22,9 @@ How it is done; what was measured to decide it is below (the simulator is benchm
    optimum is where it is least.
 6. The interval is all places whose chi^2, at its best skew, is within 1.96^2 of the least, with the noise scaled by its
    t factor; the noise of a place to the left of the centre grows from there, up to an octave. Beyond the last cell
-   before a cliff nothing speaks against a place but the cliff. Where a cell is only possibly beyond one, and the best
-   place without it lies outside, the interval is that of both readings. Where that leaves a side of the window open,
-   cells within 4.15 octaves are taken.
+   before a cliff nothing speaks against a place but the cliff. Where a cell is only possibly beyond one, the interval
+   is that of both readings, with that cell and without, unless the best place without it is well inside. Where that
+   leaves a side of the window open, cells within 4.15 octaves are taken.
 7. The interval is extended to the lowest cell, unless its noise explains that it is lowest. The error of loss_opt is at
    least half of what it lies below the lowest loss.
 8. If a side stays open, the optimum is a bound where the finite cells end there, and the curve is flat elsewhere. Also
@@ -40,7 +40,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint, merged
 from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, needed
-from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, centre_of, centres, minimum, segment
+from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, Window, centre_of, centres, minimum, segment
 from hpsweep.analysis.noise import Noise, noises, perturbed
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
@@ -110,6 +110,7 @@ class Group:
     cells: Cells
     noise: Noise
     weights: Floats | None = None  # of the cell means whose sum is loss_opt; None without an optimum, or beside a cliff
+    fit: Minimum | None = None  # None without an optimum
 
 
 def fit_groups(
@@ -136,30 +137,33 @@ def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples:
         found.append((key, cells_of(rows, over), counts(rows)))
     groups = []
     for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
-        row, weights = _known_fit(cells, noise, over, resamples, seed)
-        groups.append(Group(key, {**row, **count}, cells, noise, weights))
+        fit = _known_fit(cells, noise, over, resamples, seed)
+        groups.append(Group(key, {**fit.row, **count}, cells, noise, fit.weights, fit.minimum))
     return groups
 
 
 # --- the fit ---
 
 
-def _known_fit(
-    cells: Cells, noise: Noise, over: str, resamples: int, seed: int
-) -> tuple[dict[str, Any], Floats | None]:
+class _Fit(NamedTuple):
+    """The row of one group, without its counts, and what `Group` has of its fit."""
+
+    row: dict[str, Any]
+    weights: Floats | None = None
+    minimum: Minimum | None = None
+
+
+def _known_fit(cells: Cells, noise: Noise, over: str, resamples: int, seed: int) -> _Fit:
     """What `_fit` says of one group, fitted once: a report asks for it in half a dozen tables."""
     key = (_fit, noise.single.tobytes(), *noise[1:], over, resamples, seed)
     if key not in cells.computed:
         generator = np.random.default_rng([seed, fingerprint(cells)])
         cells.computed[key] = _fit(cells, noise, over, resamples, generator)
-    found: tuple[dict[str, Any], Floats | None] = cells.computed[key]
+    found: _Fit = cells.computed[key]
     return found
 
 
-def _fit(
-    cells: Cells, noise: Noise, over: str, resamples: int, generator: np.random.Generator
-) -> tuple[dict[str, Any], Floats | None]:
-    """The row of one group, without its counts, and the weights of `Group`."""
+def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.random.Generator) -> _Fit:
     row: dict[str, Any] = {**dict.fromkeys(COLUMNS, math.nan), "hyperparameter": over, "interval": None, "why": ""}
     finite = cells.finite
     if finite.any():
@@ -168,15 +172,15 @@ def _fit(
     if finite.sum() < 3:
         values = counted(int(finite.sum()), f"value of {over}", f"values of {over}")
         why = f"{values} {have(int(finite.sum()))} finite losses and at least 3 are needed: train more values"
-        return {**row, "status": "none", "why": why}, None
+        return _Fit({**row, "status": "none", "why": why})
     if np.ptp(cells.adjusted[finite]) == 0:
         why = f"all losses are the same: {over} has no effect, or a loss is no loss"
-        return {**row, "status": "flat", "why": why}, None
+        return _Fit({**row, "status": "flat", "why": why})
     fitted, of = merged(cells)  # step 1
     centre = centre_of(fitted)  # step 2
     if len(set(segment(fitted.finite, centre))) == 1:
         why = f"the lowest loss, at {over} {_power(fitted.x[centre])}, lies alone between diverged values: add values"
-        return {**row, "status": "none", "why": why}, None
+        return _Fit({**row, "status": "none", "why": why})
     row["interval"] = noise.interval
     noise = noise.of_merged(of, cells.n)
     found = _minimum(fitted, centre, noise)  # steps 4 to 6
@@ -186,12 +190,21 @@ def _fit(
     if not side and found.open_below != found.open_above:
         side = _open_end(fitted, found)
     if side and not (found.open_below if side > 0 else found.open_above):
-        return {**row, **_edge(cells, of, fitted, centre, side, found, over)}, None
+        return _Fit({**row, **_edge(cells, of, fitted, centre, side, found, over)})
     if why := _why_flat(fitted, found, row["refused"]):
-        return {**row, "curvature": found.curvature, "interval": None, "status": "flat", "why": why}, None
+        return _Fit({**row, "curvature": found.curvature, "interval": None, "status": "flat", "why": why})
     beside_cliff = (found.window.below, found.window.above) != (None, None)
     weights = None if beside_cliff else found.weights[of] * cells.n / np.maximum(fitted.n, 1)[of]
-    return {**row, **_interior(fitted, found, noise)}, weights
+    row = {**row, **_interior(fitted, found, noise)}
+    found = found._replace(window=_unmerged(found.window, of), possible=_unmerged(found.possible, of))
+    return _Fit(row, weights, found)
+
+
+def _unmerged(window: Window, of: npt.NDArray[np.intp]) -> Window:
+    """The same of the cells that were tried, of which `of` says in which merged one each is."""
+    below = None if window.below is None else int(np.flatnonzero(of == window.below)[-1])
+    above = None if window.above is None else int(np.flatnonzero(of == window.above)[0])
+    return Window(window.reach, np.flatnonzero(np.isin(of, window.fitted)), below, above)
 
 
 def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:

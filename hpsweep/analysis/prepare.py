@@ -75,8 +75,12 @@ def prepared(
 def without(
     runs: pd.DataFrame, ignore: Sequence[str], *, needed: Sequence[str] = (*TRIAL_FIELDS, *_NEEDED)
 ) -> pd.DataFrame:
-    """The runs without these columns. Raises ValueError for one that is not there, or that a fit cannot do without."""
+    """The runs without these columns, and with the named levels of their index as columns.
+
+    Raises ValueError for a column that is not there, or that a fit cannot do without.
+    """
     check_frame(runs)
+    runs = with_index(runs)
     for name in check_names("ignore", ignore, "['host', 'epochs']"):
         if name not in runs.columns:
             raise ValueError(
@@ -89,20 +93,28 @@ def without(
     return runs.drop(columns=list(ignore))
 
 
+def with_index(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the named levels of their index as columns, less those whose name a column has."""
+    if not any(name is not None for name in runs.index.names):
+        return runs
+    names: list[Any] = [None if name in runs.columns else name for name in runs.index.names]
+    runs = runs.rename_axis(index=names)
+    named = [name for name in names if name is not None]
+    return runs.reset_index(level=named) if named else runs
+
+
 def plain_types(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with numpy's types: categories as their values, nullable and Arrow columns with NaN or None for null.
 
-    Lists and dicts in columns that hpsweep does not know, as of a logger's tags, become text. Levels of the index lose
-    a name that is a column's too: the column is meant.
+    Lists and dicts in columns that hpsweep does not know, as of a logger's tags, become text.
     """
-    if any(name in runs.columns for name in runs.index.names):
-        names: list[Any] = [None if name in runs.columns else name for name in runs.index.names]
-        runs = runs.rename_axis(index=names)
-    changed = {}
+    changed: dict[Any, Any] = {}
     for name, column in runs.items():
         kind = column.dtype
         own = name in RUNS.names
-        if isinstance(kind, pd.CategoricalDtype):
+        if kind == np.float16:  # pandas groups by no such column
+            changed[name] = column.astype(float)
+        elif isinstance(kind, pd.CategoricalDtype):
             changed[name] = column.astype(kind.categories.dtype)
         elif isinstance(kind, pd.StringDtype):
             changed[name] = column.astype("str") if kind.na_value is pd.NA else column

@@ -58,8 +58,8 @@ def regret_matrix(
     optimum is that of the best setting of them that has one; `status` is that of one without, if its mean is lower.
 
     regret   used_loss - own_loss, nats/token; low, high: 95 % interval of the noise, by Student's t on what paired
-             seeds leave, and in quadrature of how far a convex curve through the cells could lie from a fit. The
-             settings are taken as given. On the diagonal it is 0 by definition. Below 0 it is noise.
+             seeds leave, and in quadrature of how far a convex curve through the cells could lie from a fit, and its
+             lowest loss from own_loss. On the diagonal it is 0 by definition. Below 0 it is noise.
     percent  100 regret / own_loss
     compute  the fraction of compute to add to the run to make good the regret, 2^(regret / rate) - 1: `per_doubling`
              is the rate, nats/token that doubling the compute buys, such as a law says; else it is the slope of

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from hpsweep.analysis.basin import basin_of
 from hpsweep.analysis.cells import Cells, Floats, fingerprint
 from hpsweep.analysis.checks import check_number, check_over
 from hpsweep.analysis.curve import Reading, read_own, variance_of
-from hpsweep.analysis.noise import perturbed, t_975
+from hpsweep.analysis.noise import t_975
 from hpsweep.analysis.optimum import Group, fit_groups
 from hpsweep.analysis.prepare import prepared
 
@@ -51,7 +51,8 @@ def sensitivity(
                  without a finite loss.
 
     loss_opt: the loss at the optimum as `regret_matrix` reads it; where `status` is not ok the lowest measured.
-    low, high: noise by Student's t; for the basin from resampled cell means. `interval` as in `optima`. Null with the
+    low, high: noise by Student's t, and in quadrature how far the lowest loss may lie from a fitted one. basin_low,
+    basin_high: basin.py. `interval` as in `optima`. Null with the
     reason in `why` where a range was not tried, and where runs diverged and no initial_loss is known. Raises ValueError
     as `optima` does, for a `between` that is no range, and for a `basin` that is not above 0.
     """
@@ -104,7 +105,7 @@ def _row(
         return {**row, "why": own.why}
     generator = np.random.default_rng([seed, fingerprint(group.cells)])
     excess, why = _expected(group, own, rows, over, ends, initial)
-    width = _basin(group, own, initial, basin, resamples, generator)
+    width = basin_of(group, own, initial, basin, resamples, generator)
     why = "; ".join(filter(None, [f"optimum: {group.row['why']}" if group.row["why"] else "", why]))
     return {**row, **excess, **width, "interval": group.noise.interval, "why": why}
 
@@ -130,7 +131,8 @@ def _expected(
     variance = variance_of(np.where(touched, 0.0, weights) - own.weights, group)
     variance += float(np.sum((weights * errors) ** 2, where=touched))
     half = t_975(group.noise.df) * math.sqrt(variance)
-    return {"sensitivity": value, "low": value - half, "high": value + half}, ""
+    low, high = value - math.hypot(half, own.above), value + math.hypot(half, own.below)
+    return {"sensitivity": value, "low": low, "high": high}, ""
 
 
 def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tuple[Floats, Floats]:
@@ -159,55 +161,3 @@ def _trapezoids(x: Floats, first: float, last: float) -> Floats:
     each = (np.append(step, 0.0) + np.insert(step, 0, 0.0)) / 2
     lines = np.array([np.interp(knots, x, row) for row in np.eye(len(x))])  # (values, knots)
     return np.asarray(lines @ each / (last - first))
-
-
-# --- the basin ---
-
-
-def _basin(
-    group: Group, own: Reading, initial: float, part: float, resamples: int, generator: np.random.Generator
-) -> dict[str, Any]:
-    """The basin's width and ends, with an interval from resampled cell means around a centre that stays."""
-    cells = group.cells
-    centre = math.log2(own.value) if group.row["status"] != "ok" else group.row["log2_opt"]
-    drawn = perturbed(cells, group.noise, resamples, generator)
-    losses = np.where(cells.finite, np.vstack([cells.adjusted, drawn]), initial)
-    lowest = np.where(cells.finite, losses, 0.0) @ own.weights
-    ends = [_crossing(cells, losses, lowest, part, centre, side) for side in (-1, 1)]
-    width = ends[1][0] - ends[0][0]
-    low, high = np.quantile(width[1:], [0.025, 0.975])
-    is_bound = bool(ends[0][1][0] or ends[1][1][0])
-    return {
-        "basin": float(width[0]),
-        "basin_low": min(float(low), float(width[0])),
-        "basin_high": math.nan if is_bound else max(float(high), float(width[0])),
-        "basin_from": 2.0 ** float(ends[0][0][0]),
-        "basin_to": 2.0 ** float(ends[1][0][0]),
-        "basin_status": "bound" if is_bound else "ok",
-    }
-
-
-def _crossing(
-    cells: Cells, losses: Floats, lowest: Floats, part: float, centre: float, side: int
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """log2 of the first crossing of (1 + part) lowest on that side of the centre, and where none was found.
-
-    One per row of losses. Without a crossing it is the last value tried, or the last before one that diverged and
-    counts as nothing known.
-    """
-    beyond = np.flatnonzero((cells.x - centre) * side > 1e-9)[::side]
-    at, found = np.full(len(losses), centre), np.zeros(len(losses), dtype=bool)
-    here, excess = np.full(len(losses), centre), np.zeros(len(losses))
-    limit = np.sqrt(part * lowest)
-    for cell in beyond:
-        known = ~np.isnan(losses[:, cell])
-        rise = np.sqrt(np.maximum(losses[:, cell] - lowest, 0.0))
-        crosses = ~found & known & (rise > limit)
-        share = (limit - excess) / np.where(rise > excess, rise - excess, 1.0)
-        at = np.where(crosses, here + share * (cells.x[cell] - here), at)
-        found |= crosses
-        if not known.any():
-            break
-        here, excess = np.full(len(losses), cells.x[cell]), rise
-        at = np.where(found, at, here)
-    return at, ~found

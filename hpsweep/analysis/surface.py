@@ -26,6 +26,9 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    are identified is fitted though it is too wide for least squares.
 8. The interval of a field: the central 95 % of the replicates, widened where residuals are larger than noise and misfit
    explain, and in quadrature by what misfit moves the minimum by, cut at the ends of the window's points.
+9. Before all this, points beyond a cliff are left out, as one along a line of points with one value of the other field
+   is seen for one hyperparameter. Where the line nearest to the optimum may have one, the interval holds the end of
+   the line's on that side, and all of it where the values are more than GAP octaves apart (surface_cliffs.py).
 
 `python -m benchmarks.surface` prints what that achieves: bias, spread, coverage and refusals.
 """
@@ -41,8 +44,10 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Floats, counts, two_way
 from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, shown
+from hpsweep.analysis.fit import LIMIT
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.prepare import prepared
+from hpsweep.analysis.surface_cliffs import before_cliffs, of_lines
 from hpsweep.analysis.surface_fit import (
     POWERS,
     Window,
@@ -177,6 +182,14 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     centre = int(centres_of(points, points.adjusted[None])[0])
     noise, df = _noise(points, centre)
+    tried, told = points, noise
+    if math.isinf(df):  # what a polynomial across a cliff leaves over would hide it
+        told = np.minimum(noise, ASSUMED_NOISE * points.growth(points.x[centre]))
+    points = before_cliffs(points, told)
+    if points is not tried and math.isinf(df):
+        noise, df = _noise(points, centre)
+    if why := _too_few(points, over):
+        return {**row, **_statuses(over, ["none", "none"]), "why": why}
     losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
     centres, level = centres_of(points, losses), float(noise[centre])
     fits: list[Fit] = []
@@ -198,14 +211,19 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)
-    for i, name in enumerate(over):
-        row |= coordinate(points, i, name, verdicts[i], refit)
+    moved = refit.moved.copy()
+    for i, (name, line) in enumerate(zip(over, of_lines(tried, told, fit.places[0]), strict=True)):
+        row |= coordinate(points, i, name, verdicts[i], refit, line)
+        if line is not None and verdicts[i].status == "ok":
+            opt, low, high = (row[f"log2_{name}_{which}"] for which in ("opt", "low", "high"))
+            moved[i, i] = max(moved[i, i], (max(opt - low, high - opt) / LIMIT) ** 2)
     row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
     if row["status"] == "ok":
-        row |= ellipse(fit, refit.stretch, refit.moved)
+        row |= ellipse(fit, refit.stretch, moved)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
-    row["loss_opt_se"] = math.sqrt(float(np.nanvar(fit.value[1:])) + points.seed_variance)
+    below = max(row["best_loss"] - row["loss_opt"], 0.0) / LIMIT
+    row["loss_opt_se"] = math.sqrt(max(float(np.nanvar(fit.value[1:])), below**2) + points.seed_variance)
     return {**row, "why": "; ".join(dict.fromkeys(verdict.why for verdict in verdicts if verdict.why))}
 
 

@@ -188,8 +188,13 @@ def _reached(fit: Fit, field: int, used: Floats) -> tuple[float, float]:
     return (float(used.min()) if at_low else low), (float(used.max()) if at_high else high)
 
 
-def coordinate(points: Points, field: int, name: str, verdict: Verdict, refit: Refit) -> dict[str, float | str]:
-    """The optimum of one field with its interval; a bound's open side is null, and an optimum that is not known."""
+def coordinate(
+    points: Points, field: int, name: str, verdict: Verdict, refit: Refit, line: tuple[float, float] | None
+) -> dict[str, float | str]:
+    """The optimum of one field with its interval; a bound's open side is null, and an optimum that is not known.
+
+    `line` is what its interval is to hold, by the line nearest to the optimum, where a polynomial does not say enough.
+    """
     found = refit.found if verdict.status == "ok" else verdict.fit.found
     used, place = points.x[found.used, field], float(found.places[0, field])
     opt = float(np.nanmedian(found.places[1:, field])) if found.sides[0].any() and verdict.status == "ok" else place
@@ -197,6 +202,8 @@ def coordinate(points: Points, field: int, name: str, verdict: Verdict, refit: R
     misfit = _NORMAL * math.sqrt(refit.moved[field, field])
     low = max(opt - math.hypot(refit.stretch * max(opt - low, 0.0), misfit), used.min())
     high = min(opt + math.hypot(refit.stretch * max(high - opt, 0.0), misfit), used.max())
+    if line is not None and verdict.status == "ok":
+        low, high = min(low, line[0]), max(high, line[1])
     if verdict.status == "edge":
         opt = used.max() if verdict.side > 0 else used.min()
         beside = opt - verdict.side * step(points, found.used, field, verdict.side)

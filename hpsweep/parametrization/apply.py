@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hpsweep.parametrization import masks
 from hpsweep.parametrization.kinds import match, reshard, tensor_uses
 from hpsweep.parametrization.rules import VECTORS
+from hpsweep.parametrization.storage import check_separate
 from hpsweep.spec import Trial
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def parameters(plan: Plan, model: nn.Module) -> dict[str, nn.Parameter]:
                 "weights again (they part when a module leaves the meta device), or parametrize this model."
             )
         found[name] = parameter
+    check_separate(found)
     planned = {n for name, tensor in plan.tensors.items() for n in (name, *tensor.tied)}
     for name, (use, _) in places.items():
         if name not in planned and getattr(use.module, use.local).requires_grad:

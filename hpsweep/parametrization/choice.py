@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from hpsweep.parametrization.ends import HEADS, block_of, end_or_within, inputs
 from hpsweep.parametrization.experts import Experts
+from hpsweep.parametrization.forwards import Forwards
 from hpsweep.parametrization.initial import AsBuilt
 from hpsweep.parametrization.remedies import Question
 from hpsweep.parametrization.roles import Axes, groups_grow, role, summed_axes, summed_axis, words_of
-from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
+from hpsweep.parametrization.rules import VECTORS, Kind
 from hpsweep.parametrization.summed import Split, likely_axes, product, split, to_fixed_heads
 
 if TYPE_CHECKING:
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 
 _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", "position", "positions", "query"}
 _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
-_INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
-_HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
 _BIAS = {"bias", "biases"}
-_PROJECTION = {"proj", "projection"}
-_ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
 """Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
 
 
@@ -37,10 +34,16 @@ class Guess(NamedTuple):
     groups: float | None  # of a convolution whose groups grow, their number over the base's
     even: bool  # whether all of its widths grow by the same factor
     split: Split | None  # see `summed.split`
+    beside: bool  # whether it is a bare tensor of a layer, beside that layer's own weight
 
     @classmethod
     def of(
-        cls, places: tuple[Use, ...], theirs: Sequence[Mapping[str, Use]], widths: list[int], given_axis: Axes | None
+        cls,
+        places: tuple[Use, ...],
+        theirs: Sequence[Mapping[str, Use]],
+        widths: list[int],
+        given_axis: Axes | None,
+        forwards: Forwards,
     ) -> Guess:
         """That of one tensor; `theirs` are the uses in base and delta, by name."""
         shape = tuple(parameter_of(places[0]).shape)
@@ -51,7 +54,13 @@ class Guess(NamedTuple):
                 f"{len(shape) - 1}."
             )
         others = {use.name: [of[use.name] for of in theirs] for use in places}
-        axes = [summed_axis(use, others[use.name]) if given_axis is None else given_axis for use in places]
+        axes: list[Axes | None] = [given_axis for _ in places]
+        if given_axis is None:
+            seen = [[forwards.axis(place) for place in (use, *others[use.name])] for use in places]
+            axes = [
+                summed_axis(use, others[use.name], next((axis for axis in shown if axis is not None), None))
+                for use, shown in zip(places, seen, strict=True)
+            ]
         kinds = [
             role(use, others[use.name], axis, widths, given_axis=given_axis is not None)
             for use, axis in zip(places, axes, strict=True)
@@ -64,7 +73,9 @@ class Guess(NamedTuple):
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
         even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
         grown = groups_grow(places[0], others[places[0].name])
-        return cls(frozenset(kinds), readouts, axis, grown, even, split([shape, *bases], widths))
+        layer = isinstance(places[0].module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        beside = layer and places[0].local not in ("weight", "bias")
+        return cls(frozenset(kinds), readouts, axis, grown, even, split([shape, *bases], widths), beside)
 
 
 def choose(
@@ -87,8 +98,9 @@ def choose(
         kind: [name for name, guess in guesses.items() if guess.kinds == {kind} and name not in chosen]
         for kind in ("readout", "input")
     }
+    said = [name for name, kind in chosen.items() if kind == "readout" and guesses[name].kinds == {"readout"}]
     has_readout = bool(tied or alike["readout"] or "readout" in chosen.values())
-    inputs = _inputs(places, guesses, alike["input"])
+    given_data = inputs(places, guesses, alike["input"])
     for name, guess in guesses.items():
         if name in chosen:
             continue
@@ -98,127 +110,18 @@ def choose(
             chosen[name] = "embedding"
         elif kind in get_args(Kind) and kind != "readout":
             chosen[name] = kind  # type: ignore[assignment]
-        elif kind == "readout" and alike["readout"] == [name] and not tied:
+        elif kind == "readout" and alike["readout"] == [name] and not tied and not said:
             chosen[name] = "readout"
         elif kind == "router" and (has_readout or len(widths[name]) > 1):
             chosen[name] = "hidden"
-        elif kind == "input" and name in inputs:
+        elif kind == "input" and name in given_data:
             chosen[name] = "embedding"
         elif kind in ("readout", "router", "input"):
-            questions[name] = _end_or_within("readout" if kind == "router" else kind, name, guesses, places)
+            questions[name] = end_or_within("readout" if kind == "router" else kind, name, guesses, places)
         else:
             over = [axis for axis in widths[name] if axis > 0 or name not in experts.tensors]
             questions[name] = _unknown(name, shape, over, guess, built)
     return chosen, questions
-
-
-def _inputs(places: Mapping[str, tuple[Use, ...]], guesses: Mapping[str, Guess], candidates: list[str]) -> set[str]:
-    """The layers from a fixed size to a width that are surely given data.
-
-    The one such layer of a model that looks nothing up; or one that comes before every matrix of its tower that sums
-    over a width, where no layer of the model returns the size that it is given. Layers with one pattern go together.
-    """
-    looked_up = any("embedding" in guess.kinds for guess in guesses.values())
-    if len(candidates) == 1 and not looked_up:
-        return set(candidates)
-    summing = [name for name, guess in guesses.items() if guess.kinds & {"hidden", "readout", "router"}]
-    order = {name: i for i, name in enumerate(guesses)}
-    returned = {_fixed_size(places[name][0], guesses[name]) for name in summing if guesses[name].kinds == {"readout"}}
-    doubted = set()
-    for name in candidates:
-        if _fixed_size(places[name][0], guesses[name]) in returned or not _first(name, summing, order):
-            doubted.add(_layered(name))
-    return {name for name in candidates if _layered(name) not in doubted}
-
-
-def _first(name: str, summing: list[str], order: Mapping[str, int]) -> bool:
-    """Whether no matrix that sums over a width comes before it in the smallest module with any, and in lists."""
-    parts = name.split(".")
-    found = False
-    for n in range(len(parts) - 2, -1, -1):
-        prefix = "".join(f"{part}." for part in parts[:n])
-        inside = [other for other in summing if other.startswith(prefix)]
-        innermost = bool(inside) and not found
-        if (innermost or parts[n].isdigit()) and any(order[other] < order[name] for other in inside):
-            return False
-        found = found or bool(inside)
-    return True
-
-
-def _fixed_size(use: Use, guess: Guess) -> int | None:
-    """The size that does not grow, of a layer between it and a width."""
-    shape = tuple(parameter_of(use).shape)
-    if guess.axis is None:
-        return None
-    summed = summed_axes(use, guess.axis)
-    if guess.kinds == {"input"}:
-        return math.prod(shape[axis] for axis in summed)
-    return math.prod(size for axis, size in enumerate(shape[:2]) if axis not in summed)
-
-
-def _layered(name: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
-
-
-def _end_or_within(
-    kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]
-) -> Question:
-    """The question of a layer between a width and a fixed size."""
-    end: Kind = "embedding" if kind == "input" else "readout"
-    outside = "a width to a fixed size, and is not the only one"
-    if kind == "input":
-        outside = "a fixed size to a width, and need not be the first"
-    return Question(
-        f"maps from {outside}: kinds={{PATTERN: {end!r}}} if it is an end of the model, or 'hidden' if it lies within",
-        "hidden" if _likely_within(kind, name, guesses, places) else end,
-    )
-
-
-def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
-    """Whether such a layer lies within the model, most likely: by its name; or as one of two layers, down and up again,
-    between which the fixed size lies; or by the matrices before it, or those of its block.
-    """
-    words = words_of(name)
-    if words & (_INPUTS if kind == "input" else _HEADS):
-        return False
-    order = {other: i for i, other in enumerate(guesses)}
-    opposite = "readout" if kind == "input" else "input"
-    size = _fixed_size(places[name][0], guesses[name])
-    for other, guess in guesses.items():
-        down, up = (other, name) if kind == "input" else (name, other)
-        if guess.kinds == {opposite} and order[down] < order[up] and _fixed_size(places[other][0], guess) == size:
-            return True
-    summing = [other for other, guess in guesses.items() if guess.kinds & {"hidden", "readout", "router"}]
-    if kind == "input":
-        return not _first(name, summing, order)
-    block = _block(name)
-    in_block = block is not None and any(other.startswith(block) and other != name for other in summing)
-    return in_block or _beside_queries(name, guesses) or bool(words & _PROJECTION and _has_end(name, guesses))
-
-
-def _block(name: str) -> str | None:
-    """What the names begin with in the innermost numbered module that a tensor is in; None where it is in none."""
-    parts = name.split(".")
-    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: numbered[-1] + 1]) + "." if numbered else None
-
-
-def _beside_queries(name: str, names: Iterable[str]) -> bool:
-    """Whether a layer is one of an attention's by its name, and by that of another in the module around it."""
-    layer = name.rpartition(".")[0]
-    around = layer.rpartition(".")[0]
-    others = {other.rpartition(".")[0] for other in names} - {layer}
-    beside = [other for other in others if other.rpartition(".")[0] == around]
-    return bool(words_of(name) & _ATTENTION) and any(words_of(other) & _ATTENTION for other in beside)
-
-
-def _has_end(name: str, guesses: Mapping[str, Guess]) -> bool:
-    """Whether another tensor is a readout for sure or by its name."""
-    for other, guess in guesses.items():
-        named = guess.kinds == {"readout"} and words_of(other) & _HEADS
-        if other != name and (named or guess.kinds == {"embedding", "readout"}):
-            return True
-    return False
 
 
 def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess, built: AsBuilt) -> Question:
@@ -258,24 +161,24 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
     return Question(
         f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
         "end of the model, or 'hidden' if it lies within; 'keep' if nothing is summed over and it begins as built",
-        _likely_kind(name, bool(widths), guess.axis is not None, token, drawn),
+        _likely_kind(name, bool(widths), guess, token, drawn),
     )
 
 
-def _likely_kind(name: str, grows: bool, is_layer: bool, token: bool, drawn: bool | None) -> Kind:
+def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool | None) -> Kind:
     """The likeliest kind of a matrix with one width or none.
 
     One constant, as of gains in the shape of a matrix and of tables of biases, is no draw that a scheme would rescale.
-    A matrix in a numbered block lies within the model, as a factor of low rank beside a layer does.
+    A matrix in a numbered block, or beside the weight of a layer, lies within the model, as a factor of low rank does.
     """
     words = words_of(name)
-    if is_layer and not grows:
-        return "readout" if words & _HEADS and _block(name) is None else "hidden"
+    if guess.axis is not None and not grows:
+        return "readout" if words & HEADS and block_of(name) is None else "hidden"
     if token:
         return "embedding" if grows else "hidden"
     if drawn is not True or words & _BIAS:
         return "keep"
-    return "embedding" if grows and _block(name) is None else "hidden"
+    return "embedding" if grows and block_of(name) is None and not guess.beside else "hidden"
 
 
 def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
@@ -307,30 +210,6 @@ def begins(problem: str, kind: Kind) -> Question:
         "before, and it is drawn"
     )
     return Question(told, "keep", seen=f"{problem}, which ")
-
-
-def missing_end(kinds: Mapping[str, str], guesses: Mapping[str, Guess]) -> str:
-    """What is wrong with a model of hidden matrices without an embedding before them or a readout behind, or ''.
-
-    Where model and base differ in an end's fixed size too, it looks like a width, and the end like a hidden matrix.
-    """
-    found = set(kinds.values())
-    if not found & set(SPARSE):
-        return ""
-    part = "or the model is a part of another, without that end: say so by partial=True."
-    if "embedding" not in found:
-        return (
-            "the plan would have no embedding: no tensor maps from a fixed size to a width. The base has another "
-            f"number of inputs (features) than the model; {part}"
-        )
-    tied = any(kinds.get(name) == "embedding" and guess.readouts for name, guess in guesses.items())
-    if "readout" not in found and not tied:
-        return (
-            "the plan would have no readout: no tensor maps from a width to a fixed size. The base has another number "
-            "of outputs (classes) than the model; or a tied readout is written as F.linear(x, token.weight), for which "
-            f"define an nn.Linear whose weight is tied; {part}"
-        )
-    return ""
 
 
 def parameter_of(use: Use) -> Tensor:

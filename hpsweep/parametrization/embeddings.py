@@ -98,7 +98,7 @@ def _layer(record: Record, use: Use, expected: float) -> Reading:
         return reading(None, "the model does not call it on these inputs; give inputs that use it")
     product = applied(use, record.inputs[use.name])
     output = record.outputs.get(use.name)
-    if product is None or output is None:
+    if product is None or output is None or product.shape != output.shape:
         return reading(None, f"what {type(use.module).__name__} does with its weights is not known")
     if not product.any():
         return reading(None, "the layer gives zero; give inputs that are not zero, after plan.init_(model, ...)")

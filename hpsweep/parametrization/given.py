@@ -1,8 +1,11 @@
-"""Whether the layers that a plan takes for inputs of the model are given data, as one forward pass shows."""
+"""Whether the layers that a plan takes for the ends of a model are its ends, as one forward pass shows.
+
+An embedding is given data; what a readout returns goes into no other layer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from hpsweep.parametrization.kinds import by_name, reshard, unwrapped
 from hpsweep.parametrization.patterns import patterns
 from hpsweep.parametrization.probe import call
 from hpsweep.parametrization.record import evaluating
+from hpsweep.parametrization.rules import VECTORS
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.plan import Plan
@@ -45,20 +49,12 @@ def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
     def note(name: str) -> Callable[..., None]:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             for given in (*args, *kwargs.values()):
-                if isinstance(given, Tensor) and (maker := _made_by(given, wide)) is not None:
-                    found.setdefault(name, maker)
+                if isinstance(given, Tensor) and (makers := _made_by(given, wide, {})):
+                    found.setdefault(name, min(makers, key=[*wide.values()].index))
 
         return before
 
-    nothing = torch.empty(0)
-    with ExitStack() as stack:
-        for name, module in layers.items():
-            stack.callback(module.register_forward_pre_hook(note(name), with_kwargs=True).remove)
-        stack.enter_context(evaluating(model))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda _: nothing))
-        call(model, inputs)
-    reshard(model)
+    _run(model, inputs, {module: note(name) for name, module in layers.items()})
     if found:
         name, maker = next(iter(found.items()))
         more = f" (and so for {len(found) - 1} more)" if len(found) > 1 else ""
@@ -69,16 +65,56 @@ def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
         )
 
 
-def _made_by(given: Tensor, wide: Mapping[int, str]) -> str | None:
-    """The name of one of the parameters that a tensor is computed from; None if it is from none of them."""
-    stack, seen = [given.grad_fn], set()
+def passed_on(plan: Plan, model: nn.Module, inputs: Any, names: Collection[str]) -> dict[str, str]:
+    """Of the readouts with these names, those whose output goes into another layer -> the name of that layer."""
+    model = unwrapped(model)
+    uses = by_name(model)
+    untied = [name for name in names if name in plan.tensors and name in uses]
+    readouts = {id(getattr(uses[name].module, uses[name].local)): name for name in untied}
+    layers = {
+        uses[name].module: name
+        for name, tensor in plan.tensors.items()
+        if name in uses and name not in names and tensor.kind not in (*VECTORS, "embedding")
+    }
+    known: dict[Any, frozenset[str]] = {}
+    found: dict[str, str] = {}
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        for given in (*args, *kwargs.values()):
+            for name in _made_by(given, readouts, known) if isinstance(given, Tensor) else ():
+                found.setdefault(name, layers[module])
+
+    if readouts:
+        _run(model, inputs, dict.fromkeys(layers, before))
+    return found
+
+
+def _run(model: nn.Module, inputs: Any, hooks: Mapping[nn.Module, Callable[..., None]]) -> None:
+    """Call a model with hooks before some of its modules, and with a graph that keeps nothing."""
+    nothing = torch.empty(0)
+    with ExitStack() as stack:
+        for module, hook in hooks.items():
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda _: nothing))
+        call(model, inputs)
+    reshard(model)
+
+
+def _made_by(given: Tensor, parameters: Mapping[int, str], known: dict[Any, frozenset[str]]) -> frozenset[str]:
+    """The names of those of the parameters that a tensor is computed from; `known` keeps what is found of its graph."""
+    stack = [given.grad_fn]
     while stack:
-        node = stack.pop()
-        if node is None or node in seen:
+        node = stack[-1]
+        if node is None or node in known:
+            stack.pop()
             continue
-        seen.add(node)
-        name = wide.get(id(getattr(node, "variable", None)))
-        if name is not None:
-            return name
-        stack += [after for after, _ in node.next_functions]
-    return None
+        after = [each for each, _ in node.next_functions if each is not None]
+        if missing := [each for each in after if each not in known]:
+            stack += missing
+            continue
+        name = parameters.get(id(getattr(node, "variable", None)))
+        own = frozenset() if name is None else frozenset({name})
+        known[stack.pop()] = own.union(*(known[each] for each in after))
+    return frozenset() if given.grad_fn is None else known[given.grad_fn]

@@ -6,6 +6,7 @@ neither (time constants, gates, prior biases) are not overwritten: they are kept
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +50,10 @@ class AsBuilt:
         """Not where all is on the meta device, or memory that nothing has written to yet."""
         parameters = [getattr(use.module, use.local) for use in self._model.values()]
         return any(not p.is_meta and p.numel() > 1 and constant(whole(p)) is None for p in parameters)
+
+    def in_base(self, name: str) -> Use:
+        """The place in a base with memory."""
+        return self._base[name]
 
     def of(self, name: str) -> Iterator[tuple[Tensor, Use]]:
         """The values in the model, then those in the base, of those that there are, with the place that holds them."""
@@ -140,7 +145,9 @@ def _drawn(values: Tensor, use: Use) -> bool:
         fan_in = module.in_features
     elif isinstance(module, nn.Bilinear):
         fan_in = module.in1_features
-    elif isinstance(module, (*CONVOLUTIONS, *UPWARDS)):
+    elif isinstance(module, CONVOLUTIONS):
+        fan_in = module.in_channels // module.groups * math.prod(module.kernel_size)
+    elif isinstance(module, UPWARDS):
         fan_in = module.weight[0].numel()
     elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         fan_in = module.hidden_size

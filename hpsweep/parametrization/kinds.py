@@ -16,13 +16,16 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import torch
 from torch import nn
 
-from hpsweep.parametrization.choice import Guess, begins, choose, missing_end, no_fan_in, parameter_of
+from hpsweep.parametrization.choice import Guess, begins, choose, no_fan_in, parameter_of
+from hpsweep.parametrization.ends import missing_end
 from hpsweep.parametrization.experts import growing_experts
+from hpsweep.parametrization.forwards import Forwards
 from hpsweep.parametrization.initial import AsBuilt, Beginning
 from hpsweep.parametrization.remedies import Besides, Question, complaint
 from hpsweep.parametrization.reparametrized import at_rest, computed, computed_prefixes, plain, refusal
 from hpsweep.parametrization.roles import Axes, fan_in_of, is_transposed, summed_axes
 from hpsweep.parametrization.rules import SPARSE, VECTORS, Kind
+from hpsweep.parametrization.storage import check_separate
 
 __all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]
 
@@ -47,6 +50,7 @@ class Derived(NamedTuple):
 
     `readouts` are those of the names by which a tied embedding is the readout. `m_d` is fan_in / base fan_in; for a
     tensor with one width or none, that width's ratio. `dense`: a density for all hidden matrices is not meant for it.
+    `departs` says in which way its layer returns something else than the product of weight and input, or is empty.
     """
 
     names: tuple[str, ...]
@@ -58,6 +62,7 @@ class Derived(NamedTuple):
     m_out: float
     beginning: Beginning
     dense: bool
+    departs: str
 
 
 def derive(
@@ -86,6 +91,7 @@ def derive(
         if kind not in get_args(Kind):
             raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
     model = unwrapped(model)
+    check_separate({places[0].name: parameter_of(places[0]) for places in tensor_uses(model)})
     refused = refusal(model)
     with at_rest(model):
         compared = _Compared.of(model, base, delta, plain_base=not refused)
@@ -154,7 +160,7 @@ def _decide(compared: _Compared, given: _Given) -> _Decided:
     uses, trained = compared.uses, compared.trained
     experts = growing_experts(uses, compared.others)
     guesses = {
-        name: Guess.of(places, compared.others, compared.widths[name], given.axes.get(name))
+        name: Guess.of(places, compared.others, compared.widths[name], given.axes.get(name), compared.forwards)
         for name, places in uses.items()
     }
     for name, axis in experts.routers.items():
@@ -187,6 +193,7 @@ class _Compared(NamedTuple):
     widths: dict[str, list[int]]  # the dimensions that differ
     others: list[dict[str, Use]]  # the uses in base and delta, by name
     built: AsBuilt  # the values that they are built with
+    forwards: Forwards
 
     @classmethod
     def of(cls, model: nn.Module, base: object, delta: object, *, plain_base: bool) -> _Compared:
@@ -223,6 +230,7 @@ class _Compared(NamedTuple):
             widths=widths,
             others=[by_name(module) for module in modules.values()],
             built=AsBuilt(every, fill),
+            forwards=Forwards(),
         )
 
 
@@ -444,6 +452,10 @@ def _derived(name: str, compared: _Compared, decided: _Decided) -> Derived:
             m_d, m_out = m_d / guess.groups, m_out * guess.groups
     else:
         m_d, m_out = math.prod(ratios.values()), 1.0
+    departs = ""
+    if kind in SPARSE:
+        others = [of[places[0].name] for of in compared.others]
+        departs = compared.forwards.departs(places[0], others, lambda: compared.built.in_base(places[0].name))
     return Derived(
         names=tuple(use.name for use in places),
         shape=shape,
@@ -454,4 +466,5 @@ def _derived(name: str, compared: _Compared, decided: _Decided) -> Derived:
         m_out=m_out,
         beginning=decided.beginnings[name],
         dense=guess.groups is not None or "router" in guess.kinds,
+        departs=departs,
     )

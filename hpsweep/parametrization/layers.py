@@ -19,7 +19,9 @@ def applied(use: Use, given: Tensor) -> Tensor | None:
     """The layer's weights applied to its input, without bias; None for a layer that is not known."""
     module, weight = use.module, whole(getattr(use.module, use.local)).to(given.dtype)
     if isinstance(module, nn.Linear):
-        return F.linear(given, weight)
+        if given.shape[-1] == weight.shape[-1]:
+            return F.linear(given, weight)
+        return given @ weight if given.shape[-1] == weight.shape[0] else None  # a subclass that keeps it as (in, out)
     if is_transposed(module):
         return given @ weight
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -81,7 +81,9 @@ def parametrize(
     unit = unit.replace(depth=_depth(derived, depth))
     densities = _densities(model, derived, density, included, excluded)
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
-    warnings = (*_warnings(tensors), *_overwritten(derived), *_masked_twice(model, tensors))
+    masked = _masked_twice(model, tensors)
+    departing = () if unit.scheme == "sp" else _departing(derived, own_masks(model))
+    warnings = (*_warnings(tensors), *_overwritten(derived), *masked, *departing)
     for warning in warnings:
         python_warnings.warn(warning, stacklevel=2)
     return Plan(
@@ -278,6 +280,24 @@ def _masked_twice(model: nn.Module, tensors: Mapping[str, TensorPlan]) -> tuple[
         f"it, the weight in use has neither the density {tensors[name].density:.3g} nor the multipliers of the plan. "
         "Build the module without it: init_ and attach draw and hold the masks.",
     )
+
+
+def _departing(derived: Mapping[str, Derived], masked: Iterable[str]) -> tuple[str, ...]:
+    """Hidden matrices whose layer computes something else than W x + b."""
+    groups: dict[str, list[str]] = {}
+    for name, tensor in derived.items():
+        if tensor.departs and name not in masked:
+            groups.setdefault(tensor.departs, []).append(name)
+    told = []
+    for departs, names in groups.items():
+        more = f" (and {len(names) - 1} more)" * (len(names) > 1)
+        kept_as_built = dict.fromkeys(patterns(names, derived), "keep")
+        told.append(
+            f"the layer of {names[0]}{more} {departs}: init_std and lr of the plan are right for y = W x + b, times a "
+            "factor that is the same at every width. Let its forward compute that; or leave its values as they are "
+            f"built, with lr x 1 and no decay, by kinds={kept_as_built!r}."
+        )
+    return tuple(told)
 
 
 def _overwritten(derived: Mapping[str, Derived]) -> tuple[str, ...]:

@@ -216,13 +216,11 @@ NO_BASE = (
     "its heads have {size} features, and what they have in the base model is not known: "
     "parametrize(..., base_head_size=...)"
 )
-UNSCALED = (
-    "no factor is seen between queries times keys and the softmax, and it may lie before: name the layers that return "
-    "the queries, by queries="
-)
+UNSEEN_BEFORE = "no factor is seen between queries times keys and the softmax, and it may lie before"
+UNSCALED = f"{UNSEEN_BEFORE}: name the layers that return the queries, by queries="
 _UNSEEN = (
-    "no softmax of a multiple of queries times keys is seen in it; let it use torch's attention, as "
-    "attn_implementation='sdpa' or 'eager' do, without anything added to the logits"
+    "no softmax of a multiple of queries times keys is seen in it; let it call F.scaled_dot_product_attention, as "
+    "transformers do with attn_implementation='sdpa', and give that what is added to the logits as attn_mask"
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -21,12 +21,19 @@ _SIZES = (("in_features", "out_features"), ("input_size", "output_size"), ("in_c
 """Attributes by which custom layers keep the sizes of what they are given and what they return."""
 
 
-def summed_axis(use: Use, others: Sequence[Use]) -> int | None:
-    """The dimension that a tensor sums over, if its module settles it; `others` are the same use in base and delta."""
+def summed_axis(use: Use, others: Sequence[Use], seen: int | None = None) -> int | None:
+    """The dimension that a tensor sums over, if its module settles it; `others` are the same use in base and delta.
+
+    `seen` is what the module's own forward showed, if it has one.
+    """
     module, local = use.module, use.local
     shape = _shape(use)
+    if seen is not None:
+        return seen
+    if isinstance(module, nn.Linear) and local == "weight" and type(module).forward is not nn.Linear.forward:
+        return _by_sizes(use, others) if _is_odd(use) else 1
     if isinstance(module, (nn.Linear, *CONVOLUTIONS)) and local == "weight":
-        return 1  # (out, in, ...)
+        return 0 if is_turned(module) else 1  # (out, in, ...)
     if isinstance(module, nn.MultiheadAttention) and local.endswith("proj_weight"):
         return 1
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and local.startswith("weight_"):
@@ -82,6 +89,20 @@ def _by_sizes(use: Use, others: Sequence[Use]) -> int | None:
             if sizes in ((left, right), (right, left)):
                 found.add(len(_shape(place)) - (2 if sizes == (left, right) else 1))
     return found.pop() if len(found) == 1 else None
+
+
+def _is_odd(use: Use) -> bool:
+    """Whether a linear layer's weight has not the shape that torch's layer has, by what the layer says of its sizes."""
+    module: Any = use.module
+    return _shape(use) != (module.out_features, module.in_features)
+
+
+def is_turned(module: nn.Module) -> bool:
+    """Whether a subclass of torch's convolutions keeps its weight as (in, out, ...), by the channels that it states."""
+    if not isinstance(module, CONVOLUTIONS) or module.groups > 1:
+        return False
+    given, returned = module.in_channels, module.out_channels
+    return given != returned and tuple(module.weight.shape[:2]) == (given, returned)
 
 
 def _grow(use: Use, others: Sequence[Use]) -> list[int]:

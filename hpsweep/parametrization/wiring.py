@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hpsweep.parametrization.apply import parameters
 from hpsweep.parametrization.complaint import complaint
 from hpsweep.parametrization.finite import check_finite
+from hpsweep.parametrization.given import passed_on
 from hpsweep.parametrization.kinds import tensor_uses, unwrapped
 from hpsweep.parametrization.layers import is_layer
 from hpsweep.parametrization.probe import read, within
@@ -110,7 +111,8 @@ def wire_(
     if wrong:
         for undo in reversed(undos):
             undo()
-        raise ValueError(complaint(wrong, [*latest], model, named))
+        unread = [reading.name for reading in wrong if reading.kind == "readout" and reading.factor is None]
+        raise ValueError(complaint(wrong, [*latest], model, named, passed_on(plan, model, inputs, unread)))
     _wired[unwrapped(model)] = plan.hash, _state(model)
     return Wiring(
         tuple(

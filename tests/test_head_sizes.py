@@ -69,7 +69,7 @@ def test_at_the_base_and_with_more_heads_of_its_size_no_attention_is_changed(mak
     for width, heads in ((32, 4), (64, 8)):
         for row in attentions(make, width, heads, (32, 4)):
             assert row.expected == 8**-0.5
-            assert row.before == row.after == pytest.approx(8**-0.5, rel=1e-6)  # measured
+            assert (row.before, row.after) == pytest.approx((8**-0.5, 8**-0.5), rel=1e-6)  # measured
             assert row.how == "as it was"
 
 

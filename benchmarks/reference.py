@@ -41,7 +41,7 @@ def commands(name: str) -> Iterator[list[str]]:
 
 
 def _files(names: list[str]) -> set[Path]:
-    """Tables, figures and cards: stored runs and curves are never removed, nor what another folder is given meanwhile."""
+    """Tables, figures and cards of these folders; runs and curves are never removed, also those stored meanwhile."""
     found = {path for name in names for path in (REFERENCE / name).rglob("*")}
     return {path for path in found if path.suffix != ".parquet" and path.is_file()}
 

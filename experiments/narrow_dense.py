@@ -1,7 +1,8 @@
 """The proxy of a demonstration: which learning rate is best for a narrow dense model?
 
 First half of a transfer from a model of width 64, dense, to one of width 384 at density 1/16; the second half is
-wide_sparse. At the base model supar, mup and sp are one model, so that both groups of a multiplier have the same losses.
+wide_sparse. At the base model supar, mup and sp are one model, so that both groups of a multiplier have
+the same losses.
 
 Expected: 2^-7.8 with multiplier 8, under sp and supar alike.
 Cost: at most 192 trials of width 64 (80 as it was run); `hpsweep plan narrow_dense` times it.

@@ -8,7 +8,7 @@ so its end by half of that part of its distance; less where the cells around the
 The interval adds three things: noise, from resampled cell means; the root mean square of the errors above, times 1.96,
 in quadrature; and where an end lies between two cells one of which is possibly beyond a cliff, all between them.
 
-Measured (`python -m benchmarks.regret --basins --groups 40`): TABLE
+How often that holds the true basin: docs/coverage.md, from `python -m benchmarks.regret --basins`.
 """
 
 from __future__ import annotations

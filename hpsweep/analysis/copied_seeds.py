@@ -9,7 +9,8 @@ probability of at most
 and at k of n values with (n over k) p^k at most. The scatter is about a line, as seeds may differ by a shift and a
 slope, and at the same values, as noise grows with the learning rate. Where it is hardly larger than the width, as of
 losses rounded to three digits, nothing is said. Where no other pair tells it, seeds of different precision are copies
-if they agree everywhere; seeds of one may be of a script that does not use its seed, which the noise knows of.
+if they agree everywhere, and the curve itself varies far more; seeds of one precision may be of a script that does not
+use its seed, which the noise knows of.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ def _copies(line: _Line) -> list[_Pair]:
     alike = [pair for pair in pairs if len(pair.equal) == pair.shared]
     scatter, at = _scatter(line, np.setdiff1d(np.arange(len(line.loss)), [pair.copy for pair in alike]))
     if not len(scatter):
-        return [pair for pair in alike if pair.differ and pair.shared >= SEVERAL]
+        alike = [pair for pair in alike if pair.differ and pair.shared >= SEVERAL]
+        return [pair for pair in alike if _chance(pair, _spread(line.loss[pair.kept, pair.equal])) <= CHANCE_ROUNDED]
     tried = len(line.loss) * (len(line.loss) - 1)  # pairs, rounded or cut
     found = []
     for pair in pairs:
@@ -195,6 +197,11 @@ def _chance(pair: _Pair, median: float) -> float:
         return 1.0
     once = pair.width / (size * math.sqrt(2 * math.pi))
     return math.comb(pair.shared, len(pair.equal)) * once ** len(pair.equal)
+
+
+def _spread(loss: Floats) -> float:
+    """How much the losses of one seed vary over its settings: rounding as coarse as that says nothing."""
+    return float(np.median(np.abs(loss - np.median(loss))))
 
 
 def _agreeing(line: _Line, kept: int) -> list[_Pair]:

@@ -119,13 +119,13 @@ def _check_order(found: Mapping[str, Any], place: str, name: str) -> None:
 
 
 def _check_octaves(found: Mapping[str, Any]) -> None:
-    """Raise ValueError unless what the optimum says in octaves is what it says in values, of one field or of two."""
+    """Raise ValueError unless what the optimum says in octaves is what it says in values, where it says both."""
     for name in (name for name in found if name.startswith("log2_")):
         of = name.removeprefix("log2_")
         octaves, value = found[name], found.get(of)
-        if octaves is None and value is None:
+        if octaves is None or value is None:
             continue
-        if octaves is None or value is None or not math.isclose(octaves, math.log2(value), abs_tol=1e-6):
+        if not math.isclose(octaves, math.log2(value), abs_tol=1e-6):
             raise ValueError(f"optimum has {of} {value} and {name} {octaves}, which is not its log2")
     if "," not in found["hyperparameter"]:
         return

@@ -180,9 +180,7 @@ def _copies(line: _Line) -> list[_Pair]:
     found = []
     for pair in pairs:
         allowed = (CHANCE_ROUNDED if pair.differ else CHANCE) / tried
-        if (
-            _chance(pair, float(scatter.max())) > allowed
-        ):  # the most that it can be is looked at first: it takes no time
+        if _chance(pair, float(scatter.max())) > allowed:  # the least that it can be, which takes no time
             continue
         near = scatter[np.isin(at, pair.equal)]
         if _chance(pair, float(np.median(near if len(near) >= SEVERAL else scatter))) <= allowed:

@@ -108,6 +108,15 @@ def test_seeds_of_one_shape_that_a_shift_tells_apart_are_no_copies(decimals: int
     assert each_seed_once(runs, ["density"], ["lr"]) is runs
 
 
+def test_losses_that_were_clipped_make_no_copies_and_go_with_those_that_are() -> None:
+    for draw in range(40):
+        runs = table(draw=draw, noise=0.01).assign(val_loss=lambda t: t["val_loss"].clip(upper=2.06))
+        assert len(each_seed_once(runs, ["scheme", "density"], ["lr"])) == len(runs)
+    with pytest.warns(UserWarning, match="the same runs"):
+        found = optima(pd.concat([runs, runs.assign(seed=runs["seed"] + 3)]), **FEW)
+    assert found.equals(optima(runs, **FEW))
+
+
 def test_values_at_which_all_seeds_have_one_loss_make_no_copies() -> None:
     runs = table(values=12)
     clipped = runs["val_loss"].where(runs["lr"] < 2**-7, 10.0)

@@ -64,6 +64,7 @@ class _Pair(NamedTuple):
     copy: int
     shared: int  # settings that both have
     equal: _Indices  # those at which they agree
+    clipped: _Indices  # others at which both were clipped
     width: float  # of differences that count as equal
     differ: bool  # in precision
 
@@ -90,7 +91,7 @@ def each_seed_once(runs: pd.DataFrame, group: Sequence[str], over: Sequence[str]
     _warn(runs, [*copies.values()][-1], len(copies), group)
     keep = np.ones(len(runs), dtype=bool)  # by place, as an index may have a label twice
     for line, pair in found:
-        keep[line.place[pair.copy, pair.equal]] = False
+        keep[line.place[pair.copy, [*pair.equal, *pair.clipped]]] = False
     return runs[keep]
 
 
@@ -203,8 +204,14 @@ def _spread(loss: Floats) -> float:
 
 
 def _agreeing(line: _Line, kept: int) -> list[_Pair]:
-    """This seed and each of the later ones that agree with it at SEVERAL settings, or at all that both have."""
-    difference = line.loss[kept] - line.loss[kept + 1 :]
+    """This seed and each of the later ones that agree with it at SEVERAL settings, or at all that both have.
+
+    A highest loss that a seed has several times is where losses were clipped, and says nothing.
+    """
+    highest = line.loss[kept] == np.nanmax(line.loss[kept])
+    clipped = highest if highest.sum() > 1 else np.zeros_like(highest)
+    difference = np.where(clipped, np.nan, line.loss[kept]) - line.loss[kept + 1 :]
+    same = clipped & (line.loss[kept] == line.loss[kept + 1 :])
     both = np.isfinite(difference)
     fine, coarse = np.fmin(line.unit[kept], line.unit[kept + 1 :]), np.fmax(line.unit[kept], line.unit[kept + 1 :])
     differ = coarse > fine * (1 + 1e-6)
@@ -217,7 +224,15 @@ def _agreeing(line: _Line, kept: int) -> list[_Pair]:
     width = np.where(agree, np.where(differ, coarse + fine, coarse), 0.0).max(axis=1)
     differ = (differ & agree).any(axis=1)
     return [
-        _Pair(kept, kept + 1 + i, int(shared[i]), np.flatnonzero(agree[i]), float(width[i]), differ=bool(differ[i]))
+        _Pair(
+            kept,
+            kept + 1 + i,
+            int(shared[i]),
+            np.flatnonzero(agree[i]),
+            np.flatnonzero(same[i]),
+            float(width[i]),
+            differ=bool(differ[i]),
+        )
         for i in np.flatnonzero((equal > 0) & (equal >= np.minimum(SEVERAL, shared))).tolist()
     ]
 

@@ -47,7 +47,8 @@ class Reading:
             interpolated  the straight line between the two neighbours: where that parabola misses them by more than it
                           lies below this line, as beside a cliff, or lies below what a convex curve could
             None          diverged or outside the grid: loss is NaN and `why` says which
-    below, above: how far a convex curve through the cells could lie from `loss`; 0 if measured
+    below, above: how far a convex curve through the cells could lie from `loss`, and its lowest loss from that of an
+            own optimum; 0 if measured elsewhere
     """
 
     value: float
@@ -88,14 +89,15 @@ def read_cell(cells: Cells, index: int) -> Reading:
 def read_own(group: Group) -> Reading:
     """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none or a bound.
 
-    Beside a cliff, where that fit may lie below what was ever reached, it is read as any other setting's is.
+    Beside a cliff, where that fit may lie below what was ever reached, it is read as any other setting's is. Nothing
+    says how much lower the loss is at an optimum that is not known.
     """
     cells, row = group.cells, group.row
     if not cells.finite.any():
         return _unknown(cells, "no run ended well here")
     lowest = read_cell(cells, int(np.nanargmin(cells.adjusted)))
     if row["status"] != "ok":
-        return lowest
+        return replace(lowest, below=math.inf)
     if group.weights is not None:
         return _with_error(Reading(row["opt"], row["loss_opt"], "fitted", "", group.weights), group)
     own = read(cells, row["log2_opt"])
@@ -105,8 +107,8 @@ def read_own(group: Group) -> Reading:
 def _with_error(own: Reading, group: Group) -> Reading:
     """The reading of an optimum, as far off as its standard error says beyond noise: what the curve's shape may do."""
     shape = group.row["loss_opt_se"] ** 2 - error_of(own, group) ** 2
-    margin = LIMIT * math.sqrt(max(shape, 0.0))
-    return replace(own, below=max(own.below, margin), above=max(own.above, margin))
+    margin, apart = LIMIT * math.sqrt(max(shape, 0.0)), own.loss - group.row["loss_opt"]
+    return replace(own, below=max(own.below, margin + apart), above=max(own.above, margin - apart))
 
 
 def _unknown(cells: Cells, why: str) -> Reading:
@@ -191,7 +193,10 @@ def error_of(reading: Reading, group: Group) -> float:
 
 
 class Difference(NamedTuple):
-    """loss - other loss, nats/token, with a 95 % interval, its standard error, and where the noise is from."""
+    """loss - other loss, nats/token, with a 95 % interval, its standard error, and where the noise is from.
+
+    An end that nothing bounds is NaN.
+    """
 
     value: float
     low: float
@@ -220,6 +225,7 @@ def difference(here: Reading, group: Group, other: Reading, others: Group) -> Di
     joined = _added if "interpolated" in (here.source, other.source) else math.hypot
     low = value - joined(error, here.below, other.above)
     high = value + joined(error, here.above, other.below)
+    low, high = (end if math.isfinite(end) else math.nan for end in (low, high))
     return Difference(value, low, high, math.sqrt(variance), noise.interval)
 
 

@@ -39,6 +39,9 @@ ONE_DENSITY = 0.002
 ONE_LOSS = 1e-6
 """Losses of one setting and seed that differ by at most this part are one run given twice."""
 
+_MADE_ONE = "hyperparameters whose close values are one"
+"""In the attrs of a prepared table, or a part of it: two runs of one value and seed may then have been two values."""
+
 _NEEDED = ("seed", "status", "val_loss", "data_hash")
 
 
@@ -64,12 +67,15 @@ def prepared(
     for name in fields:
         check_runs(runs, by, name)
     check_unknown(runs, by if keys is None else keys, free=by)
-    once = _each_once(runs, by, fields, exact=True)
+    exact = runs.attrs.get(_MADE_ONE) != fields
+    once = _each_once(runs, by, fields, exact=exact)
     merged = _merged(once, by, fields)
     if merged is not once:
         once = _each_once(merged, by, fields, exact=False)
     group = [name for name in _key(once, by, fields) if name not in (*fields, "seed")]
-    return each_seed_once(once, group, fields)
+    found = each_seed_once(once, group, fields).copy(deep=False)
+    found.attrs[_MADE_ONE] = fields
+    return found
 
 
 def without(

@@ -14,6 +14,7 @@ from hpsweep.analysis.basin import basin_of
 from hpsweep.analysis.cells import Cells, Floats, fingerprint
 from hpsweep.analysis.checks import check_number, check_over
 from hpsweep.analysis.curve import Reading, read_own, variance_of
+from hpsweep.analysis.fit import CERTAIN
 from hpsweep.analysis.noise import t_975
 from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.prepare import prepared
@@ -145,28 +146,45 @@ def _between(
     """How far below and above the trapezoids the mean of the curve may lie, nats/token.
 
     A convex curve lies below the line between two values, and above the lines through the values on either side of
-    them; a parabola has a third of the area between these, and twice that is allowed for. Beside a cliff, or where runs
-    diverged or were capped, the curve may have either value all the way.
+    them; a parabola has a third of the area between these, and twice that is allowed for. Where it jumps, it may have
+    either value all the way.
     """
     x, below, above = group.cells.x, 0.0, 0.0
-    jumps = capped.copy()
-    jumps[[cell for cell in (() if group.fit is None else group.fit.possible[2:]) if cell is not None]] = True
+    slope = np.diff(means) / np.diff(x)
+    jumps = _jumps(group, slope, capped)
     for i in range(len(x) - 1):
         start, end = max(x[i], ends[0]), min(x[i + 1], ends[1])
         if start >= end:
             continue
         share = (end - start) / (ends[1] - ends[0])
-        if jumps[i] or jumps[i + 1]:
+        if jumps[i]:
             below, above = (each + share * abs(means[i + 1] - means[i]) / 2 for each in (below, above))
             continue
         at = np.linspace(start, end, 33)
         floor = np.full(len(at), min(own.loss, *means[i : i + 2]))
-        for one, other in ((i - 1, i), (i + 1, i + 2)):
-            if one >= 0 and other < len(x) and not (jumps[one] or jumps[other]):
-                slope = (means[other] - means[one]) / (x[other] - x[one])
-                floor = np.maximum(floor, means[one] + slope * (at - x[one]))
+        for beside in (i - 1, i + 1):
+            if 0 <= beside < len(slope) and not jumps[beside]:
+                floor = np.maximum(floor, means[beside] + slope[beside] * (at - x[beside]))
         below += share * 2 / 3 * float(np.maximum(np.interp(at, x, means) - floor, 0.0).mean())
     return below, above
+
+
+def _jumps(group: Group, slope: Floats, capped: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Between which values the curve jumps: to one that diverged or was capped or is possibly beyond a cliff, and where
+    it is steeper than further out, or at the end of the values more than `CERTAIN.jump` times as steep as before.
+    """
+    found = capped[1:] | capped[:-1]
+    for cell, side in zip((None, None) if group.fit is None else group.fit.possible[2:], (0, -1), strict=True):
+        if cell is not None:
+            found[cell + side] = True
+    steep = np.abs(slope)
+    for i in range(len(slope)):
+        outer, inner = (i + 1, i - 1) if slope[i] > 0 else (i - 1, i + 1)
+        if 0 <= outer < len(slope):
+            found[i] |= steep[i] > steep[outer]
+        elif 0 <= inner < len(slope):
+            found[i] |= steep[i] > CERTAIN.jump * steep[inner]
+    return found
 
 
 def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpsweep.parametrization.roles import CONVOLUTIONS, UPWARDS, is_turned
+from hpsweep.parametrization.traced import Traced
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.kinds import Use
@@ -54,6 +55,7 @@ class Forwards:
 
     def __init__(self) -> None:
         self._seen: dict[object, Forward] = {}
+        self.traced = Traced().axis
 
     def of(self, use: Use) -> Forward | None:
         """What the weight's module makes of it; None of a layer of torch's own, and of what may be no layer."""

@@ -28,6 +28,9 @@ _POSITIONS = 64
 _LARGEST = 2**29  # weights of a layer that is tried; more take many seconds, and gigabytes for a copy
 _ALIKE = 0.6  # correlation with W x: that of ReLU(W x) is .71, of weights rounded to signs .8, of other weights 0
 _SAME = 0.1  # relative difference of two factors that are the same but for rounding and chance
+_ROUGHLY = 0.25  # the same where a narrow base has few numbers: of dropped weights, and of what is not linear
+_SMALLER = (1.0, 2.0**-6, 2.0**-12)  # weights by which a function of the product is compared with another
+_NOTHING = 1e-5  # a size below it is rounding
 
 
 class Forward(NamedTuple):
@@ -35,13 +38,18 @@ class Forward(NamedTuple):
 
     `axis` is the dimension of W that is summed over, `factor` is <y, z> / <z, z>, or where y has another shape than z
     the ratio of their sizes. `alike` is their correlation, None of unlike shapes. `grows`: y is proportional to W, or a
-    function of W x. `problem` says why nothing was seen.
+    function of W x. All of this is of y without what a weight of zero gives, as the input of a residual layer, whose
+    size is `rest`. Of a function of W x and x that is neither, `sizes` are those of y for weights ever smaller.
+    `in_training` is the factor in training, NaN where none is seen. `problem` says why nothing was seen.
     """
 
     axis: int | None = None
     factor: float = math.nan
     alike: float | None = None
     grows: bool = False
+    rest: float = 0.0
+    sizes: tuple[float, ...] = ()
+    in_training: float = math.nan
     problem: str = ""
 
     @property
@@ -83,42 +91,101 @@ class Forwards:
             return ""
         known = isinstance(use.module, _PLAIN)
         if here.problem:
+            known = known and (_has_own_forward(use.module) or _by_hook(use))
             return f"cannot be tried on random numbers ({here.problem})" if known else ""
+        if here.sizes and all(_same_function(here, found) for found in self._there(here, others, filled)):
+            return ""
         if here.alike is not None and here.alike < _ALIKE:
-            return "returns another thing than the product of weight and input" if known else ""
+            return _ANOTHER if known else ""
         if not here.grows:
             certain = known or (here.alike or 0.0) > 1 - _SAME
-            return "returns what is not proportional to its weight" if certain else ""
+            return _NOT_PROPORTIONAL if certain else ""
         if not known and (here.alike or 0.0) < 1 - _SAME / 10:
             return ""
-        there = [self.of(other) for other in others]
-        if any(found is not None and found.problem for found in there):  # of a base without memory
-            there = [self.of(filled())]
-        factors = [found.factor for found in there if found is not None and not found.problem]
+        there = self._there(here, others, filled)
+        if here.rest and known and not all(_same(here.rest, found.rest) for found in there):
+            return _ANOTHER
+        factors = [found.factor for found in there]
         other = next((factor for factor in factors if not math.isclose(factor, here.factor, rel_tol=_SAME)), None)
+        trained = [found.in_training for found in there if not math.isnan(found.in_training + here.in_training)]
+        if other is None and not all(math.isclose(f, here.in_training, rel_tol=_ROUGHLY) for f in trained):
+            return (
+                f"returns {here.in_training:.4g} times the product of weight and input in training, and "
+                f"{trained[0]:.4g} times in the base"
+            )
         if other is None and (factors or math.isclose(here.factor, 1.0, rel_tol=_SAME)):
             return ""
         if other is None:
             return f"returns {here.factor:.4g} times the product of weight and input, which cannot be seen in the base"
         return f"returns {here.factor:.4g} times the product of weight and input, and {other:.4g} times in the base"
 
+    def _there(self, here: Forward, others: Sequence[Use], filled: Callable[[], Use]) -> list[Forward]:
+        """The forwards in base and delta that could be tried."""
+        there = [self.of(other) for other in others]
+        if any(found is not None and found.problem for found in there):  # of a base without memory
+            there = [self.of(filled())]
+        return [found for found in there if found is not None and not found.problem]
+
+
+_ANOTHER = "returns another thing than the product of weight and input"
+_NOT_PROPORTIONAL = "returns what is not proportional to its weight"
+
+
+def _same(one: float, other: float) -> bool:
+    """Whether two sizes are the same but for rounding and chance."""
+    return math.isclose(one, other, rel_tol=_ROUGHLY) or max(one, other) < _NOTHING
+
+
+def _same_function(one: Forward, other: Forward) -> bool:
+    """Whether two layers are the same function of product and input, by the sizes of what they return."""
+    alike = len(one.sizes) == len(other.sizes) and all(map(_same, one.sizes, other.sizes))
+    return alike and _same(one.rest, other.rest)
+
 
 def _may_differ(use: Use) -> bool:
-    """Whether the weight is that of a layer whose forward is not torch's: of a subclass, of a layer whose weight a hook
-    computes from it, or of a module with no other matrix and no module in it.
+    """Whether the weight is that of a layer whose call is not torch's: of a subclass, of a layer with hooks of the
+    user's, of one whose weight a hook computes from it, or of a module with no other matrix in it.
     """
     module, weight = use.module, getattr(use.module, use.local)
     if _by_hook(use):
         return bool(weight.dim() > 1)
-    if use.local != "weight" or hasattr(weight, "placements") or weight.is_complex():
+    if hasattr(weight, "placements") or weight.is_complex():
         return False
     if isinstance(module, _PLAIN):
-        base = _plain_type(module)
-        same = all(getattr(type(module), m, None) is getattr(base, m, None) for m in ("forward", "_conv_forward"))
-        return not same or inspect.ismethod(vars(module).get("forward"))
+        return use.local == "weight" and (_has_own_forward(module) or _is_heard(module))
     matrices = [parameter for parameter in module.parameters() if parameter.dim() > 1]
+    bare = not any(True for child in module.children() for _ in child.parameters())
     own = not type(module).__module__.startswith("torch.nn.")
-    return own and weight.dim() == 2 and len(matrices) == 1 and not list(module.children())
+    return own and bare and weight.dim() == 2 and len(matrices) == 1
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    """Whether a layer of torch's has another forward than torch's, by its class or as a method put in its place."""
+    base = _plain_type(module)
+    same = all(getattr(type(module), m, None) is getattr(base, m, None) for m in ("forward", "_conv_forward"))
+    return not same or inspect.ismethod(vars(module).get("forward"))
+
+
+def _is_heard(module: nn.Module) -> bool:
+    """Whether more than its forward runs when a module is called: hooks of the user's, or a `__call__` of its own."""
+    return type(module).__call__ is not nn.Module.__call__ or bool(_hooks(module))
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """The hooks of a module's calls, but for torch's own, and those that `wire_` has put there."""
+    every = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    kept = [hook for hook in every if not hasattr(hook, "hpsweep_factor")]
+    return [hook for hook in kept if not str(getattr(hook, "__module__", "")).startswith("torch.")]
+
+
+def _told_by(hook: Any) -> object:
+    """The code of a hook, and the numbers and words that it has beside it: equal for hooks that do the same."""
+    code = getattr(getattr(hook, "__func__", hook), "__code__", None)
+    values = list(vars(hook).values()) if code is None and hasattr(hook, "__dict__") else []
+    for cell in getattr(hook, "__closure__", None) or ():
+        values.append(cell.cell_contents)
+    values += getattr(hook, "__defaults__", None) or ()
+    return id(code or type(hook)), [value for value in values if isinstance(value, int | float | str)]
 
 
 def _by_hook(use: Use) -> bool:
@@ -141,7 +208,8 @@ def _built(use: Use) -> object:
     shapes = [(name, tuple(tensor.shape), tensor.is_meta) for name, tensor in tensors]
     small = [(name, tensor.item()) for name, tensor in tensors if tensor.numel() == 1 and not tensor.is_meta]
     own = id(module) if "forward" in vars(module) else 0
-    return repr((id(type(module)), own, sorted(told.items()), shapes, small))
+    hooks = [_told_by(hook) for hook in _hooks(module)]
+    return repr((id(type(module)), own, use.local, hooks, sorted(told.items()), shapes, small))
 
 
 def _tried(use: Use) -> Forward:
@@ -159,9 +227,12 @@ def _tried(use: Use) -> Forward:
     for zeroed in (False, True):
         for axis, shape in _inputs(use.module, weight):
             found = _called(use, axis, shape, zeroed=zeroed)
-            if found.of_product:
+            if found.of_product and not found.rest:
                 return found
-            first = found if first is None or (first.problem and not found.problem) else first
+            better = (
+                first is None or (not found.problem and first.problem) or (found.of_product and not first.of_product)
+            )
+            first = found if better else first
     assert first is not None
     return first
 
@@ -183,43 +254,106 @@ def _called(use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool) -> For
     """What copies give for random numbers of a shape, with a weight and with the double."""
     with torch.no_grad(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
         try:
-            y, z = _once(use, axis, shape, zeroed=zeroed)
-            doubled, _ = _once(use, axis, shape, zeroed=zeroed, times=2.0)
-            halved, _ = _once(use, axis, shape, zeroed=zeroed, times=2.0, of=0.5)
+            tried = _Tried(use, axis, shape, zeroed)
+            several, z = tried.outputs()
+            alike = [_correlation(each, z) if each.shape == z.shape else 0.0 for each in several]
+            tried = tried._replace(place=alike.index(max(alike)))  # the same one of several every time
+            y = several[tried.place]
+            doubled, halved, rest = tried.once(times=2.0), tried.once(times=2.0, of=0.5), tried.once(times=0.0)
+            if not all(bool(each.isfinite().all()) for each in (y, doubled, halved)):
+                return Forward(problem="it gives numbers that are not finite")
+            rest = rest if rest.shape == y.shape and rest.isfinite().all() else torch.zeros_like(y)
+            change = y - rest
+            grows = _close(doubled - rest, 2 * change) or _close(halved, y)
+            if y.shape != z.shape:
+                return Forward(axis, _size(change) / _size(z), None, grows, _size(rest))
+            like = _correlation(change, z)
+            plain = grows and like > _ALIKE
+            sizes = () if plain else tried.sizes()
+            factor = like * _size(change) / _size(z)
+            trained = tried.in_training(rest, z) if plain else math.nan
         except Exception as error:  # whatever a forward of the user's may raise on random numbers: it is told
             return Forward(problem=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-    if not all(bool(each.isfinite().all()) for each in (y, doubled, halved)):
-        return Forward(problem="it gives numbers that are not finite")
-    grows = _close(doubled, 2 * y) or _close(halved, y)
-    if y.shape != z.shape:
-        return Forward(axis, _size(y) / _size(z), None, grows)
-    alike = _correlation(y, z)
-    return Forward(axis, alike * _size(y) / _size(z), alike, grows)
+    return Forward(axis, factor, like, grows, _size(rest), sizes, trained)
 
 
-def _once(
-    use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool, times: float = 1.0, of: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """(the output, the product) of a new copy, which has seen nothing yet, for random numbers.
+class _Tried(NamedTuple):
+    """A layer that is called on random numbers of a shape."""
 
-    The output is that of `times` the weight and `of` times the input, of which the product is.
-    """
-    chance = torch.Generator().manual_seed(0)
-    layer = _copied(use, zeroed=zeroed)
-    weight = getattr(layer, use.local)
-    weight.normal_(std=(weight.numel() / weight.shape[1 - axis]) ** -0.5, generator=chance)
-    x = torch.randn(shape, generator=chance, dtype=torch.float32)
-    z = _product(layer, weight, axis, x)
-    weight.mul_(times)
-    return _output(layer if _by_hook(use) else layer.forward, of * x, z), z
+    use: Use
+    axis: int
+    shape: tuple[int, ...]
+    zeroed: bool
+    place: int = 0  # of the output, among several
+    training: bool = False
+
+    def once(self, *, times: float = 1.0, of: float = 1.0, aside: bool = False) -> Tensor:
+        """The output of a new copy; see `outputs`."""
+        return self.outputs(times=times, of=of, aside=aside)[0][self.place]
+
+    def outputs(self, *, times: float = 1.0, of: float = 1.0, aside: bool = False) -> tuple[list[Tensor], Tensor]:
+        """(the outputs, the product) of a new copy, which has seen nothing yet, for random numbers.
+
+        The outputs are those of `times` the weight and `of` times the input, of which the product is. `aside`: fewer
+        positions, and of another weight that has the same product with all of these.
+        """
+        chance = torch.Generator().manual_seed(0)
+        layer = _copied(self.use, zeroed=self.zeroed).train(self.training)
+        weight = getattr(layer, self.use.local)
+        std = (weight.numel() / weight.shape[1 - self.axis]) ** -0.5
+        weight.normal_(std=std, generator=chance)
+        x = torch.randn(self.shape, generator=chance, dtype=torch.float32)
+        z = _product(layer, weight, self.axis, x)
+        if aside:
+            weight.add_(_beyond(weight, self.axis, x, chance))
+        weight.mul_(times)
+        whole = _by_hook(self.use) or _is_heard(self.use.module)
+        return _outputs(layer if whole else layer.forward, of * x, z), z
+
+    def in_training(self, rest: Tensor, z: Tensor) -> float:
+        """The factor of the product in training, NaN where the output is of another kind there."""
+        try:
+            change = self._replace(training=True).once() - rest
+        except Exception:  # what a forward may raise in training alone is not told
+            return math.nan
+        if change.shape != z.shape or not _correlation(change, z) > _ALIKE:
+            return math.nan
+        return _correlation(change, z) * _size(change) / _size(z)
+
+    def sizes(self) -> tuple[float, ...]:
+        """Those of the output for ever smaller weights, where it is a function of input and product; else none."""
+        width = self.shape[-1]
+        if not isinstance(self.use.module, nn.Linear) or width < 2:
+            return ()
+        few = self._replace(shape=(min(_POSITIONS, width // 2), width))
+        if not _close(few.once(aside=True), few.once()):
+            return ()
+        rest = self.once(times=0.0)
+        return tuple(_size(self.once(times=smaller) - rest) for smaller in _SMALLER)
+
+
+def _beyond(weight: Tensor, axis: int, x: Tensor, chance: torch.Generator) -> Tensor:
+    """Random numbers in a weight's shape and size, whose product with the input is zero."""
+    other = torch.randn(weight.shape, generator=chance) * _size(weight)
+    other = other if axis == 1 else other.mT
+    given, _ = torch.linalg.qr(x.reshape(-1, x.shape[-1]).mT)
+    other = other - other @ given @ given.mT
+    return other if axis == 1 else other.mT
 
 
 def _copied(use: Use, *, zeroed: bool) -> Any:
-    """A copy of a module on the CPU, in evaluation, without biases."""
+    """A copy of a module on the CPU, without biases, with the user's hooks."""
     empty = any(parameter.is_meta for parameter in use.module.parameters())
-    made = {id(value): value.detach() for value in vars(use.module).values() if isinstance(value, Tensor)}
-    layer = copy.deepcopy(use.module, made)  # a tensor that a call has computed has no deep copy
-    layer = (layer.to_empty(device="cpu") if empty else layer.cpu()).float().eval()
+    made: dict[int, Any] = {
+        id(value): value.detach() for value in vars(use.module).values() if isinstance(value, Tensor)
+    }
+    hooks = _hooks(use.module)
+    made |= {id(hook): hook for hook in hooks}  # which may hold all of the model
+    layer: Any = copy.deepcopy(use.module, made)  # a tensor that a call has computed has no deep copy
+    for table in (layer._forward_pre_hooks, layer._forward_hooks):
+        for key in [key for key, hook in table.items() if not any(hook is kept for kept in hooks)]:
+            del table[key]
+    layer = (layer.to_empty(device="cpu") if empty else layer.cpu()).float()
     for name, parameter in layer.named_parameters():
         if name.endswith("bias") or (name != use.local and (zeroed or (empty and parameter.dim() > 1))):
             parameter.zero_()
@@ -240,8 +374,8 @@ def _product(layer: Any, weight: Tensor, axis: int, x: Tensor) -> Tensor:
     return F.linear(x, weight if axis == 1 else weight.mT)
 
 
-def _output(call: Callable[[Tensor], Any], x: Tensor, z: Tensor) -> Tensor:
-    """What a layer returns; of several tensors the one of the product's shape that is most like that, if one is."""
+def _outputs(call: Callable[[Tensor], Any], x: Tensor, z: Tensor) -> list[Tensor]:
+    """The tensors that a layer returns: those of the product's shape, or else the first."""
     torch.default_generator.manual_seed(0)  # the same noise, where a forward draws some
     returned = call(x)
     several = returned if isinstance(returned, tuple | list) else [returned]
@@ -249,7 +383,7 @@ def _output(call: Callable[[Tensor], Any], x: Tensor, z: Tensor) -> Tensor:
     if not tensors:
         raise TypeError(f"forward returns {type(returned).__name__}, and no tensor")
     shaped = [each.float() for each in tensors if each.shape == z.shape]
-    return max(shaped, key=lambda y: _correlation(y, z), default=tensors[0].float())
+    return shaped or [tensors[0].float()]
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -72,6 +72,7 @@ class Guess(NamedTuple):
         traced = forwards.traced(places[0]) if not known and len(shape) > 1 and widths else None
         assumed = not known and len(shape) > 1 and len(widths) == 1
         if assumed:
+            assumed = "router" not in kinds  # a router is known by its name to sum over the width
             known = {widths[0]}  # all that a readout could sum over
         axis = known.pop() if len(known) == 1 else None
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]

@@ -8,8 +8,7 @@ sqrt(sum_j (w_j - v_j)^2 noise_j^2 / n_j): what they share cancels, and so does 
 How far the lowest loss of a curve may lie from the one that was fitted is in loss_opt_se, and is added.
 
 Measured on 100 simulated groups per setting (`python -m benchmarks.regret`; four grids, five curves, noise .003 and
-.01): the 95 % interval of a regret covers .93 to 1.00, but for two of 180 settings, .89 and .90, two octaves and one
-left of the optimum on 1-5-10 grids with a cliff at 1.3. Of two seeds of noise .01 on half octaves regrets are .004 to
+.01): the 95 % interval of a regret covers .96 to 1.00. Of two seeds of noise .01 on half octaves regrets are .004 to
 .007 nats too high, for the optimum is sought where the noise is low; with five seeds by .002 at most. A setting an
 octave right of an optimum with a cliff at 1.3 is read off the line to the cliff, .03 to .15 too high, and its interval
 says so.

@@ -3,7 +3,8 @@
 Every group is one of `benchmarks.simulator`, on a grid that lies anywhere around its optimum. The regret of a setting a
 known distance from the optimum is what it loses to the lowest loss of the curve. Beside its bias stands that of a
 regret counted from the lowest measured mean. With --basins: the width within which the curve is at most 1.01 of its
-lowest loss. Only groups with an optimum count, and only basins that end within the grid.
+lowest loss, and what the curve is above its lowest loss on average, over the values that all groups tried. Only groups
+with an optimum count, and only basins that end within the grid.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def print_regrets(groups: int, resamples: int) -> None:
 
 def print_basins(groups: int, resamples: int) -> None:
     """One row per grid, noise, seeds, curve and cliff."""
-    head = "| points | curve | noise | seeds | cliff | basin, octaves | ok | bias | coverage | median width |"
-    print(f"{head}\n{'|---' * 10}|")
+    head = "| points | curve | noise | seeds | cliff | basin, octaves | ok | bias | coverage | median width "
+    print(f"{head}| mean excess | bias | coverage | median width |\n{'|---' * 14}|")
     settings = [(*setting, 0.003, 3) for setting in itertools.product(GRIDS, SHAPES, CLIFFS)]
     settings += [(points, curve, 3.2, *noise) for points, curve, noise in itertools.product(GRIDS, SHAPES, NOISES[1:])]
     for points, curve, cliff, noise, seeds in settings:
@@ -81,10 +82,16 @@ def print_basins(groups: int, resamples: int) -> None:
         known = table[(table["status"] == "ok") & (table["basin_status"] == "ok")]
         truth = true_basin(cliff, curve)
         covered = ((known["basin_low"] <= truth) & (truth <= known["basin_high"])).mean()
+        own = table[table["status"] == "ok"]
+        x = np.linspace(math.log2(own["from_value"].iloc[0]), math.log2(own["to_value"].iloc[0]), 100_001)
+        mean = float(true_loss(x, cliff, curve).mean())
+        held = ((own["low"] <= mean) & (mean <= own["high"])).mean()
         print(
             f"| {points} | {curve} | {noise} | {seeds} | {cliff} | {truth:.2f} | {len(known) / groups:.2f} "
             f"| {(known['basin'] - truth).mean():+.2f} | {covered:.3f} "
-            f"| {(known['basin_high'] - known['basin_low']).median():.2f} |",
+            f"| {(known['basin_high'] - known['basin_low']).median():.2f} "
+            f"| {mean:.4f} | {(own['sensitivity'] - mean).mean():+.4f} | {held:.3f} "
+            f"| {(own['high'] - own['low']).median():.4f} |",
             flush=True,
         )
 

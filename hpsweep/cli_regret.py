@@ -10,6 +10,7 @@ from hpsweep import store
 from hpsweep.analysis.groups import over_of
 from hpsweep.cli_inputs import selected, stored_runs
 from hpsweep.cli_output import concat, keep, output_of, print_json, print_table, records
+from hpsweep.english import interval_text
 from hpsweep.units import unit_of
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _held_out_text(tests: pd.DataFrame) -> pd.DataFrame:
         ends = zip(tests[name], tests[f"{name.removesuffix('_regret')}_low"], strict=True)
         highs = tests[f"{name.removesuffix('_regret')}_high"]
         return [
-            "-" if at != at else f"{at:.4f} [{low:.4f}, {high:.4f}]"
+            "-" if at != at else f"{at:.4f} {interval_text(low, high)}"
             for (at, low), high in zip(ends, highs, strict=True)
         ]
 

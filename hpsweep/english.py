@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """1 trial, 2 trials, 1,200 trials: a number with its noun. `plural` where an s is not enough."""
@@ -21,3 +23,9 @@ def have(number: int) -> str:
 def with_article(noun: str) -> str:
     """An init std, a learning rate: by the letter, which is how the names of hyperparameters sound."""
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
+
+
+def interval_text(low: float, high: float, digits: int = 4) -> str:
+    """[0.0160, 0.0660]; a side that is open, and null, as inf."""
+    low, high = (-math.inf if low != low else low), (math.inf if high != high else high)
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"

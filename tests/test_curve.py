@@ -119,21 +119,31 @@ def test_the_own_loss_is_the_fitted_one_not_that_of_a_cell_nearby() -> None:
 
 @pytest.mark.coverage
 @pytest.mark.parametrize(
-    ("points", "curve", "setting"),
+    ("points", "curve", "cliff", "setting"),
     [
-        ("octaves", "steep right", 0.5),
-        ("half octaves", "steep right", -1.0),
-        ("1-5-10", "exponential", -1.0),  # .84 when the interval held noise alone
+        ("octaves", "steep right", 3.2, 0.5),
+        ("half octaves", "steep right", 3.2, -1.0),
+        ("1-5-10", "exponential", 3.2, -1.0),  # .84 when the interval held noise alone
+        ("1-5-10", "symmetric", 0.7, -1.2),
     ],
 )
-def test_the_interval_of_a_regret_covers_the_true_one(points: str, curve: str, setting: float) -> None:
-    runs = simulated(80, points=points, seeds=3, noise=0.003, curve=curve, seed=5)
+def test_the_interval_of_a_regret_covers_the_true_one(points: str, curve: str, cliff: float, setting: float) -> None:
+    runs = simulated(80, points=points, seeds=3, noise=0.003, curve=curve, cliff=cliff, seed=5)
     covered = []
     for group in fit_groups(runs, ["group"], resamples=100):
         if group.row["status"] == "ok":
             used = read(group.cells, setting)
             gap = difference(used, group, read_own(group), group)
-            truth = true_loss(math.log2(used.value), curve=curve)
+            truth = true_loss(math.log2(used.value), cliff, curve)
             covered.append(gap.low <= truth <= gap.high)
     assert len(covered) > 60
     assert np.mean(covered) >= 0.93
+
+
+def test_beside_a_bound_a_regret_has_no_upper_end() -> None:
+    group = made_group(OCTAVES[:3], *([parabola(x) + shift for x in OCTAVES[:3]] for shift in (0.0, 0.001)))
+    assert group.row["status"] == "edge"
+    gap = difference(read(group.cells, -9.0), group, read_own(group), group)
+    assert gap.value == pytest.approx(0.05 * 4)
+    assert 0 < gap.low <= gap.value
+    assert math.isnan(gap.high)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,10 @@ def test_pipes_and_links_to_nothing_are_refused_and_never_waited_for(tmp_path: P
         (b"PK\x03\x04", "is a zip archive"),
         (b"PAR1\x15\x04", "is a Parquet file, not text: write parquet:PATH?column=NAME"),
         (b"\x93NUMPY\x01\x00", "is a .npy array, not text"),
+        (b"\x89PNG\r\n\x1a\n", "is an image (PNG), not text: take out what is no text"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "is an image (JPEG), not text"),
+        (b"RIFF\x24\x00\x00\x00WAVEfmt ", "is sound (WAV), not text"),
+        (b"a.txt".ljust(257, b"\0") + b"ustar\0", "is a tar archive, not text: take out what is in it: tar -x"),
         (b"%PDF-1.7\n", "is a PDF, not text: write its text into a file"),
         (b"{\\rtf1\\ansi", "is a document in RTF, not text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS, not the data, not text: fetch it"),
@@ -138,6 +144,21 @@ def test_what_is_no_utf8_text_is_named_by_its_first_bytes(tmp_path: Path, kind: 
     assert message in refused(f"{kind}:{tmp_path / 'a'}")
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("kind", ["text", "jsonl"])
+def test_what_is_no_text_once_decompressed_is_named(tmp_path: Path, kind: str, compress: Any) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("a.txt")
+        entry.size = 900
+        archive.addfile(entry, io.BytesIO(b"some text" * 100))
+    (tmp_path / "a.tgz").write_bytes(compress(buffer.getvalue()))
+    said = refused(f"{kind}:{tmp_path / 'a.tgz'}")
+    assert "is once decompressed a tar archive, not text: take out what is in it: tar -x" in said
+    (tmp_path / "a.gz").write_bytes(compress(gzip.compress(b"some text" * 100)))
+    assert "is once decompressed compressed by gzip, not text" in refused(f"{kind}:{tmp_path / 'a.gz'}")
+
+
 @pytest.mark.parametrize("text", ["BZh, he said. ", "PAR1 of the game. ", "LITPKDS is a word. "])
 def test_text_that_begins_like_another_file_is_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_text(text * 99)
@@ -146,10 +167,10 @@ def test_text_that_begins_like_another_file_is_text(tmp_path: Path, text: str) -
 
 def test_files_with_zero_bytes_in_a_folder_of_text_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some text " * 99)
-    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(99))
+    (tmp_path / "b.dat").write_bytes(b"some data" + bytes(99))
     (note,) = [note for note in load_dataset(f"text:{tmp_path}").notes if "zero bytes" in note]
     assert note.startswith("1 of 2 files hold zero bytes, as files that are no text do: ")
-    assert note.endswith("b.png.")
+    assert note.endswith("b.dat.")
 
 
 # --- JSON ---
@@ -209,6 +230,18 @@ def test_a_nested_column_has_its_own_remedy_and_bytes_are_text(tmp_path: Path) -
         )
     assert "column 'n' is int64, not text" in refused(f"parquet:{path}?column=n")
     assert load_dataset(f"parquet:{path}?column=body").train.tobytes() == b"x" * 90
+
+
+def test_a_column_of_images_is_refused_and_one_of_other_bytes_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    images = [b"some text", b"\x89PNG\r\n\x1a\n" + bytes(90)] * 20
+    numbers = [np.arange(k, k + 40, dtype="<f4").tobytes() for k in range(40)]
+    pq.write_table(pa.table({"image": images, "numbers": numbers, "text": [b"a"] * 40}), path)
+    said = refused(f"parquet:{path}?column=image")
+    assert "column 'image' holds an image (PNG) in row 2, not text: take out what is no text" in said
+    notes = load_dataset(f"parquet:{path}?column=numbers").notes
+    assert any("40 of 40 rows of column 'numbers' hold zero bytes" in note for note in notes)
+    assert not any("zero bytes" in note for note in load_dataset(f"parquet:{path}?column=text").notes)
 
 
 def test_a_pointer_in_the_place_of_a_parquet_file_is_named(tmp_path: Path) -> None:

@@ -285,16 +285,21 @@ def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
     assert a == pytest.approx(b, abs=0.02)
 
 
+LONG = {"width": 96, "context": 300, "batch": 3}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "precision"),
     [
-        {},
-        {"width": 96, "context": 300, "batch": 3},
-        pytest.param({"width": 128}, marks=pytest.mark.slow),
-        pytest.param({"context": 33, "batch": 5, "depth": 4}, marks=pytest.mark.slow),
+        *(({}, "float32"), ({}, "bfloat16"), (LONG, "float32")),
+        pytest.param(LONG, "bfloat16", marks=pytest.mark.slow),
+        *(pytest.param({"width": 128}, each, marks=pytest.mark.slow) for each in ("float32", "bfloat16")),
+        *(
+            pytest.param({"context": 33, "batch": 5, "depth": 4}, each, marks=pytest.mark.slow)
+            for each in ("float32", "bfloat16")
+        ),
     ],
 )
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_with_one_thread_a_trial_alone_and_among_others_is_the_same_bit_for_bit(change: Any, precision: Any) -> None:
     steps = 3 if precision == "bfloat16" else 6  # seconds each, where a processor has no bfloat16
     trials = [trial.replace(steps=steps, precision=precision, **change) for trial in MIXED]

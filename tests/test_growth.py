@@ -89,7 +89,7 @@ def test_a_refinement_is_planned_twice_per_ensemble_at_most(tmp_path: Path, monk
     assert len(planned) <= 2 * ensembles + 2
 
 
-@pytest.mark.parametrize("size", [4, None])
+@pytest.mark.parametrize("size", [pytest.param(4, marks=pytest.mark.slow), None])
 def test_a_sweep_of_sixteen_times_as_many_trials_is_planned_in_about_sixteen_times_the_time(size: int | None) -> None:
     def seconds(trials: int) -> float:
         gc.collect()  # of what other tests left

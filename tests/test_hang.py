@@ -191,6 +191,7 @@ def test_on_ray_a_silence_beyond_the_pace_kills_the_worker_and_is_the_reason(mon
 
 
 @pytest.mark.ray
+@pytest.mark.slow  # two sweeps on Ray; the same is tested on local workers, and the reason on Ray above
 def test_on_ray_a_worker_that_is_stopped_is_said_killed_and_replaced_and_its_trials_trained(tmp_path: Path) -> None:
     sweep = fake.experiment(tmp_path)
     fake.order(tmp_path, seconds=0.3, hold_after=24)

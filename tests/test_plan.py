@@ -196,7 +196,7 @@ UNDECIDED: dict[str, tuple[nn.Module, nn.Module, str, dict[str, Any]]] = {
         Raw(64, lambda w: (8, w)), Raw(32, lambda w: (8, w)),
         r"extra \(8, 64\) in Raw has 1 width: kinds=\{'extra': 'embedding'\} or 'readout' if it is an end of the "
         "model, or 'hidden' if it lies within",
-        {"kinds": {"extra": "hidden"}},
+        {"kinds": {"extra": "hidden"}, "fan_in_axis": {"extra": 1}},
     ),
     "a vector": (
         Raw(64, lambda w: (w,)), Raw(32, lambda w: (w,)),
@@ -230,7 +230,7 @@ def test_what_cannot_be_decided_is_named_with_the_line_that_settles_it(case: str
 def test_settled_tensors_have_the_fan_in_that_was_said() -> None:
     tensors = plan(*UNDECIDED["a matrix of no known layer"][:2], fan_in_axis={"extra": 0}).tensors
     assert (tensors["extra"].kind, tensors["extra"].fan_in, tensors["extra"].m_d) == ("hidden", 64, 2)
-    router = plan(*UNDECIDED["a router"][:2], kinds={"extra": "hidden"}).tensors["extra"]
+    router = plan(*UNDECIDED["a router"][:2], **UNDECIDED["a router"][3]).tensors["extra"]
     assert (router.fan_in, router.m_d, router.lr, router.eps) == (64, 2, 0.5, 1)
     tensors = plan(*UNDECIDED["positions"][:2], kinds={"extra": "readout"}).tensors
     assert (tensors["extra"].fan_in, tensors["extra"].forward) == (64, 0.5)  # its one width is all it can sum over

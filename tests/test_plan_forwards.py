@@ -157,9 +157,46 @@ class Buffered(nn.Linear):
         return F.linear(input, self.weight * self.factor, self.bias)
 
 
+def hooked(register: Callable[[nn.Linear], Any]) -> Callable[[int, int], nn.Linear]:
+    """A plain layer with a hook of the user's."""
+
+    def make(inputs: int, outputs: int) -> nn.Linear:
+        layer = nn.Linear(inputs, outputs)
+        register(layer)
+        return layer
+
+    return make
+
+
+class Called(nn.Linear):
+    """Multiplies what a call returns, behind forward."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        output: Tensor = super().__call__(x)
+        return output * self.in_features**-0.5
+
+
+class Kernel(nn.Module):
+    """A matrix by another name, kept as (in, out), the factor, and dropout."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.kernel, self.drop = nn.Parameter(torch.randn(inputs, outputs)), nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(x @ self.kernel * len(self.kernel) ** -0.5)
+
+
 FACTOR = r"the layer of up.weight returns 0\.125 times the product of weight and input, and 0\.25 times in the base"
 NOT_PROPORTIONAL = r"up.weight \(and 1 more\) returns what is not proportional to its weight"
 OTHER = r"up.weight \(and 1 more\) returns another thing than the product"
+
+
+def added(x: Tensor, y: Tensor) -> Tensor:
+    """The input beside a branch, as often as it fits into the output, or the part of it that fits."""
+    return y + torch.cat([x] * 16, -1)[..., : y.shape[-1]]
+
+
 TOLD: dict[str, tuple[Callable[[int, int], nn.Module], str]] = {
     "equalized learning rate": (linear(lambda s, x: F.linear(x, s.weight * s.in_features**-0.5, s.bias)), FACTOR),
     "output by the root of the width": (linear(lambda s, x: F.linear(x, s.weight) * s.in_features**-0.5), FACTOR),
@@ -169,6 +206,22 @@ TOLD: dict[str, tuple[Callable[[int, int], nn.Module], str]] = {
         linear(lambda s, x: F.linear(F.normalize(x, dim=-1), s.weight)),
         r"up.weight returns 0\.12\d* time",
     ),
+    "a hook behind": (
+        hooked(lambda layer: layer.register_forward_hook(lambda m, i, o: o * m.in_features**-0.5)),
+        FACTOR,
+    ),
+    "a hook before": (
+        hooked(lambda layer: layer.register_forward_pre_hook(lambda m, i: (i[0] * m.in_features**-0.5,))),
+        FACTOR,
+    ),
+    "a call of its own": (Called, FACTOR),
+    "in training only": (
+        linear(lambda s, x: F.linear(x, s.weight * s.in_features**-0.5 if s.training else s.weight)),
+        r"the layer of up.weight returns 0\.125 times .* in training, and 0\.25 times in the base",
+    ),
+    "input added, and the factor": (linear(lambda s, x: added(x, F.linear(x, s.weight) * s.in_features**-0.5)), FACTOR),
+    "sine that grows with the width": (linear(lambda s, x: (s.in_features * F.linear(x, s.weight)).sin()), OTHER),
+    "sum of the inputs added": (linear(lambda s, x: F.linear(x, s.weight) + x.sum(-1, keepdim=True)), OTHER),
     "unit rows": (linear(lambda s, x: F.linear(x, F.normalize(s.weight, dim=1))), NOT_PROPORTIONAL),
     "unit rows, no subclass": (Standardized, NOT_PROPORTIONAL),
     "signs": (linear(lambda s, x: F.linear(x, s.weight.sign())), NOT_PROPORTIONAL),
@@ -247,6 +300,15 @@ UNTOLD: dict[str, Callable[[int, int], nn.Module]] = {
     "in another type of number": linear(lambda s, x: F.linear(x.double(), s.weight.double()).to(x.dtype)),
     "a factor that is the same at every width": linear(lambda s, x: 0.5 * F.linear(x, s.weight, s.bias)),
     "a function of the output": linear(lambda s, x: F.gelu(F.linear(x, s.weight, s.bias))),
+    "input added": linear(lambda s, x: added(x, F.linear(x, s.weight, s.bias))),
+    "input added to a function of the output": linear(lambda s, x: added(x, F.silu(F.linear(x, s.weight)))),
+    "sine, as in SIREN": linear(lambda s, x: (30 * F.linear(x, s.weight, s.bias)).sin()),
+    "cosine": linear(lambda s, x: F.linear(x, s.weight).cos()),
+    "gates of the input": linear(lambda s, x: added(x, torch.zeros(s.out_features)) * F.linear(x, s.weight).sigmoid()),
+    "a hook that looks on": hooked(lambda layer: layer.register_forward_hook(lambda m, i, o: None)),
+    "a hook that fails on other inputs": hooked(lambda layer: layer.register_forward_hook(lambda m, i, o: o.no_such())),
+    "a hook with one factor": hooked(lambda layer: layer.register_forward_hook(lambda m, i, o: o * 0.5)),
+    "dropout in training": linear(lambda s, x: F.dropout(F.linear(x, s.weight), 0.5, s.training)),
     "gated halves": linear(lambda s, x: F.glu(F.linear(x, s.weight, s.bias))),
     "several outputs": linear(lambda s, x: (x, F.linear(x, s.weight, s.bias))),
     "chosen experts, and the logits": linear(lambda s, x: (chosen(F.linear(x, s.weight)), F.linear(x, s.weight))),
@@ -373,3 +435,47 @@ def test_a_weight_that_a_hook_of_the_user_s_computes_is_told(called: bool) -> No
     with pytest.warns(UserWarning, match=told):
         plan = hpsweep.parametrize(Net(64, make, 64), "supar", base=lambda: Net(16, make, 16))
     assert plan.tensors["up.weight_orig"].m_d == 4
+
+
+def test_a_module_of_one_matrix_by_any_name_is_tried_with_what_has_no_parameters_in_it() -> None:
+    models = Net(64, Kernel), lambda: Net(16, Kernel)
+    with pytest.warns(UserWarning, match="returns") as caught:
+        plan = settled(*models)
+    assert re.search(FACTOR.replace("weight", "kernel", 1), str(caught[0].message))
+    assert "down.kernel returns 0.0625 times" in str(caught[1].message)
+    assert plan.tensors["up.kernel"].m_d == 4
+
+
+def test_a_wired_model_is_planned_again_without_a_word_of_its_factors() -> None:
+    class Multiplied:
+        """As wire_ puts it on a layer."""
+
+        hpsweep_factor = 0.25
+
+        def __call__(self, module: Any, given: Any, output: Tensor) -> Tensor:
+            return output * self.hpsweep_factor
+
+    model = Net(64, nn.Linear)
+    model.up.register_forward_hook(Multiplied())
+    assert hpsweep.parametrize(model, "supar", base=lambda: Net(16, nn.Linear)).warnings == ()
+
+
+def test_hooks_are_called_with_copies_and_never_copied() -> None:
+    class Whole(Net):
+        """Every layer has a method of the model for its hook."""
+
+        def __init__(self, width: int) -> None:
+            super().__init__(width, nn.Linear)
+            self.seen: list[nn.Module] = []
+            self.up.register_forward_hook(self.look)
+
+        def look(self, module: nn.Module, given: Any, output: Tensor) -> None:
+            self.seen.append(module)
+
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise AssertionError("the model was copied")
+
+    model = Whole(64)
+    assert hpsweep.parametrize(model, "supar", base=lambda: Whole(16)).warnings == ()
+    assert model.seen
+    assert model.up not in model.seen

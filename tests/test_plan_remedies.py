@@ -211,7 +211,6 @@ def blocks(**layers: Callable[[int], Any]) -> Callable[[int], nn.Module]:
         ("rel_pos_biases", lambda w: nn.Parameter(torch.randn(w // 16, 9)), "keep"),
         ("cls_token", lambda w: nn.Parameter(torch.zeros(1, 1, w)), "embedding"),
         ("pos_embed", lambda w: nn.Parameter(torch.randn(1, 9, w)), "embedding"),
-        ("down", lambda w: nn.Parameter(torch.randn(8, w)), "hidden"),  # a factor of low rank, as of LoRA
         ("up", lambda w: nn.Parameter(torch.zeros(w, 8)), "keep"),
     ],
 )

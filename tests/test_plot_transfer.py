@@ -31,7 +31,7 @@ def test_the_bar_is_the_regret_and_the_star_the_loss_at_the_cards_setting() -> N
     assert (x, y) == ([pytest.approx(2.0**-7)], [pytest.approx(2.1)])
     ((x, y),) = lines(ax, linewidth=4.0)
     assert (x, y) == ([pytest.approx(2.0**-7)] * 2, [pytest.approx(1.9), pytest.approx(2.1)])
-    assert any("regret 0.200 [0.200, 0.200]\nnats/byte, 10.5 %" in text.get_text() for text in ax.texts)
+    assert any("regret 0.200 [0.196, 0.204]\nnats/byte, 10.5 %" in text.get_text() for text in ax.texts)
 
 
 def test_there_is_a_panel_per_card_in_the_order_of_the_schemes_with_its_own_curves() -> None:

@@ -195,9 +195,8 @@ EVERY: dict[str, tuple[Callable[..., Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_function_of_runs_refuses_an_unknown_column_that_varies_and_takes_ignore(name: str) -> None:
-    function, kind = EVERY[name]
+def sweep_for(kind: int) -> pd.DataFrame:
+    """The runs that a function takes: of one hyperparameter, of two, or of a law."""
     runs = sweep()
     if kind < 3:
         runs = runs[runs["steps"] == 100]
@@ -208,6 +207,22 @@ def test_every_function_of_runs_refuses_an_unknown_column_that_varies_and_takes_
         ids = [[f"{std}{i}" for i in range(len(runs))] for std in (2, 16)]
         runs = pd.concat([runs, *(part.assign(trial_id=own) for part, own in zip(rest, ids, strict=True))])
         runs = runs.drop_duplicates(["width", "density", "init_std", "lr", "seed"])
+    return runs
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind) in EVERY.items() if kind < 3])
+def test_every_function_takes_a_search_that_tried_two_values_within_one_percent(name: str) -> None:
+    function, kind = EVERY[name]
+    runs = sweep_for(kind)
+    near = runs.assign(lr=runs["lr"] * 1.004, val_loss=runs["val_loss"] + 0.003)  # of the same seeds
+    near = near.assign(trial_id=[f"f{i}" for i in range(len(near))])
+    function(pd.concat([runs, near], ignore_index=True))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_function_of_runs_refuses_an_unknown_column_that_varies_and_takes_ignore(name: str) -> None:
+    function, kind = EVERY[name]
+    runs = sweep_for(kind)
     odd = runs.assign(n_layer=alternating((4, 32), runs))
     with pytest.raises(ValueError, match="differ in n_layer"):
         function(odd)
@@ -240,7 +255,7 @@ def test_a_run_given_again_under_another_seed_counts_once() -> None:
     runs = table()
     assert runs["seed"].nunique() > 1
     copies = [runs.assign(seed=runs["seed"] + 10 * k) for k in range(1, 4)]
-    with pytest.warns(UserWarning, match=r"seed 10 has the loss of another seed at each of its 7 values.* 11 others"):
+    with pytest.warns(UserWarning, match=r"seed 10 has the loss of seed 0 at 7 of the 7 values.* 11 others"):
         found = optima(pd.concat([runs, *copies]), **FEW)
     assert found.equals(optima(runs, **FEW))
     one = runs[runs["seed"] == 0]

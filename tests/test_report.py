@@ -665,7 +665,8 @@ def test_numbers_are_set_as_people_read_them() -> None:
     assert (fixed(-0.0001, 3), fixed(np.nan, 3)) == ("0.000", "–")
     assert (scientific(1.44e14), scientific(12.0), scientific(-2e-9)) == ("1.44 × 10^14", "12", "−2.00 × 10^−9")
     assert (scientific(9.999e9), scientific(48362.0)) == ("1.00 × 10^10", "48,400")
-    assert (within(0.016, -0.0004, 3), within(0.0, np.nan, 3)) == ("[0.016, 0.000]", "")
+    assert (within(0.016, -0.0004, 3), within(0.0, np.nan, 3)) == ("[0.016, 0.000]", "[0.000, ∞]")
+    assert within(np.nan, np.nan, 3) == ""
     assert [duration(seconds) for seconds in (5, 90, 5400, 5e5)] == ["5 s", "1.5 min", "1.5 h", "5.79 days"]
     assert typeset("interval [-0.73, 0.64] neither within +-0.25 at 2^-7, sub-line") == (
         "interval [−0.73, 0.64] neither within ±0.25 at 2^-7, sub-line"

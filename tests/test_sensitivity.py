@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.regret import true_basin
+from benchmarks.regret import true_basin, true_loss
 from benchmarks.simulator import simulated
 from hpsweep.analysis.optimum import optima
 from hpsweep.analysis.sensitivity import COLUMNS, sensitivity
@@ -33,7 +33,8 @@ def test_the_sensitivity_is_the_mean_excess_loss_over_the_range() -> None:
     assert row["sensitivity"] == pytest.approx(0.075)
     shape = 1.96 * optima(sweep())["loss_opt_se"].item()  # without noise this is all that is not known
     assert 0 < shape < 0.01
-    assert [row["low"], row["high"]] == pytest.approx([0.075 - shape, 0.075 + shape])
+    assert row["high"] == pytest.approx(0.075 + shape)
+    assert 0.05 < row["low"] < 0.05 * 4 / 3 < 0.075 - shape  # the mean of the parabola, below the trapezoids
     assert (row["from_value"], row["to_value"]) == (2.0**-9, 2.0**-5)
 
 
@@ -110,6 +111,15 @@ def test_a_basin_that_runs_off_the_grid_is_a_bound() -> None:
     assert row["basin_to"] == 2.0**-6
 
 
+def test_around_a_bound_neither_has_an_upper_end() -> None:
+    row = row_of(sweep(lr=OCTAVES[:4]))  # the optimum lies two octaves above the grid
+    assert (row["status"], row["basin_status"]) == ("edge", "bound")
+    assert math.isnan(row["high"])
+    assert math.isnan(row["basin_low"])
+    assert math.isnan(row["basin_high"])
+    assert row["low"] <= row["sensitivity"]
+
+
 def test_a_group_without_a_finite_loss_has_neither() -> None:
     runs = sweep().assign(status="diverged", val_loss=math.nan)
     row = row_of(runs)
@@ -154,6 +164,9 @@ def test_the_interval_of_a_basin_knows_the_shape_of_curves_and_cliffs(
     width = true_basin(cliff, curve)
     assert len(known) >= 28
     assert ((known["basin_low"] <= width) & (width <= known["basin_high"])).mean() >= 0.93
+    x = np.linspace(math.log2(known["from_value"].iloc[0]), math.log2(known["to_value"].iloc[0]), 20_001)
+    mean = float(true_loss(x, cliff, curve).mean())  # the trapezoids lie above it
+    assert ((known["low"] <= mean) & (mean <= known["high"])).mean() >= 0.93
     assert (known["basin_high"] - known["basin_low"]).median() < widest
 
 

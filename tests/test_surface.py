@@ -210,6 +210,20 @@ def test_too_few_settings_have_no_optimum(grid: dict[str, list[float]], why: str
     assert math.isnan(row["lr_opt"])
 
 
+def test_where_a_cliff_leaves_too_few_the_reason_names_it() -> None:
+    even = bowl(-9, -5, curvatures=(0.04, 0.02, 0.0))
+    runs = made_runs(
+        lambda trial: even(trial) + (2.0 if trial.lr > 2.0**-8.5 else 0.0),
+        {"lr": LR[1:5], "init_std": STD[1:4], "seed": [0, 1]},
+    )
+    row = fitted(runs)
+    assert row["status"] == "none"
+    assert row["why"] == (
+        "2 values of lr have finite losses before a cliff (6 settings beyond it) and at least 3 are needed: "
+        "train more values"
+    )
+
+
 def test_settings_that_all_diverged_have_no_optimum() -> None:
     row = fitted(made_runs(lambda _: math.inf, {"lr": LR[:3], "init_std": STD[:3]}))
     assert row["status"] == "none"

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.test_token_file import notes, refused, written, zipf
+from tests.test_token_file import GPT2, notes, refused, written, zipf
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -81,6 +81,69 @@ def test_ordinary_ids_are_no_narrower_ones(tmp_path: Path, dtype: str, vocabular
         path = written(tmp_path / name, ids, "<u2" if dtype == "uint16" else "<u4")
         found = notes(path, dtype, vocabulary)
         assert not any("alike" in note or "masks" in note or "copies" in note for note in found), name
+
+
+# --- shifted, swapped, and columns beside each other ---
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "before", "after"),
+    [("uint16", 1, 1), ("uint16", 3, 1), ("uint32", 1, 3), ("uint32", 2, 2), ("uint32", 3, 1)],
+)
+def test_ids_behind_a_part_of_an_id_are_told_with_a_remedy_that_gives_them(
+    tmp_path: Path, dtype: str, before: int, after: int, shuffled: bool
+) -> None:
+    ids = zipf(60_000, 50_000, shuffled=shuffled).astype(f"<u{int(dtype[4:]) // 8}")
+    (tmp_path / "a.bin").write_bytes(bytes(before) + ids.tobytes() + bytes(after))
+    found = notes(tmp_path / "a.bin", dtype, 65536 if dtype == "uint16" else 2**32)
+    [note] = [note for note in found if "ids repeat far more" in note]
+    remedy = re.search(r"write them anew: (.*)\.tofile", note)
+    assert remedy
+    again = eval(remedy[1], {"numpy": np, "path": tmp_path / "a.bin"})
+    start = before // ids.itemsize
+    assert np.array_equal(again[start : start + len(ids)], ids)
+
+
+@pytest.mark.parametrize("vocabulary", [8_000, 30_000, 50_257])
+def test_big_endian_ids_are_told_though_frequent_ones_are_anywhere(tmp_path: Path, vocabulary: int) -> None:
+    path = written(tmp_path / "ids.bin", zipf(60_000, vocabulary, shuffled=True), ">u2")
+    assert any("as in a big-endian file" in note for note in notes(path, "uint16", 65536))
+
+
+@pytest.mark.parametrize("vocabulary", [300, 2000, 32_000, 50_257, 65_536])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_ordinary_ids_are_neither_shifted_nor_swapped_nor_columns(
+    tmp_path: Path, vocabulary: int, shuffled: bool
+) -> None:
+    for dtype in ("uint16", "uint32"):
+        for ids in (
+            zipf(60_000, vocabulary, shuffled=shuffled),
+            np.random.default_rng(0).integers(0, vocabulary, 60_000),
+        ):
+            path = written(tmp_path / "ids.bin", ids, f"<u{int(dtype[4:]) // 8}")
+            found = [note for note in notes(path, dtype, vocabulary) if re.search("repeat|endian|every", note)]
+            assert not found
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["ids", "places"], "every second id counts up, as positions"),
+        (["places", "ids"], "every second id counts up"),
+        (["ids", "places", "ids"], "every third id counts up"),
+        (["ids", "same"], "every id stands there 2 times"),
+        (["ids", "ids", "pad"], "every third id is 50256, as where columns"),
+    ],
+)
+def test_columns_that_were_written_beside_each_other_are_told(tmp_path: Path, columns: list[str], said: str) -> None:
+    parts = {"places": np.arange(20_000) % 1024, "pad": np.full(20_000, 50256)}
+    made = [zipf(20_000, GPT2, shuffled=True, seed=k) if name == "ids" else parts.get(name)
+            for k, name in enumerate(columns)]  # fmt: skip
+    stacked = np.stack([made[0] if part is None else part for part in made], axis=1)
+    found = notes(written(tmp_path / "ids.bin", stacked), "uint16", GPT2)
+    assert any(said in note for note in found)
+    assert not any("3 bytes" in note for note in found)
 
 
 # --- other formats ---

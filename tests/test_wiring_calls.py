@@ -293,7 +293,8 @@ def test_what_was_tried_already_is_not_proposed_again() -> None:
         plan.wire_(model, IDS, queries=["*.q_proj", "*.k_proj"])
     with pytest.raises(ValueError, match=r"attend") as error:
         plan.wire_(model, IDS, queries="*.v_proj")
-    assert "queries=[" not in str(error.value)
+    assert "queries=['*.q_proj']" in str(error.value)
+    assert "returns its queries is not v_proj, but q_proj: queries='*.q_proj'" in str(error.value)
 
 
 def test_a_readout_that_begins_at_zero_is_measured_and_stays_zero() -> None:

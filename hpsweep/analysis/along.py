@@ -18,7 +18,7 @@ from hpsweep.analysis.card import records
 from hpsweep.analysis.checks import check_number, check_over, other_tuned
 from hpsweep.analysis.curve import difference, read, read_own
 from hpsweep.analysis.drift import BOUND, Slope, octaves, slope_of, verdict
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.regret import best_of, select_proxy
 from hpsweep.spec import Target, Trial
 from hpsweep.units import unit_of_sources
@@ -57,7 +57,7 @@ def held_out(
     check_over(over)
     runs, _ = select_proxy(runs, {}, over, ignore)
     others = other_tuned(runs, over)
-    groups = fit_groups(runs, ["scheme", "width", "density", *others], over=over, resamples=resamples, seed=seed)
+    groups = fit_prepared(runs, ["scheme", "width", "density", *others], over=over, resamples=resamples, seed=seed)
     rows = []
     for along, here, fixed in (("density", 2, 1), ("width", 1, 2)):
         for scheme, value in sorted({(group.key[0], group.key[fixed]) for group in groups}):

@@ -5,10 +5,11 @@ depends on the curve, so it is looked at on every curve that is likely by the lo
 cells have a basin by the same rule, and it has a true one. A curve beside them errs by `fit.misfit_of` of its rise,
 so its end by half of that part of its distance; less where the cells around the end are closer than an octave.
 
-The interval adds three things: noise, from resampled cell means; the root mean square of the errors above, times 1.96,
-in quadrature; and where an end lies between two cells one of which is possibly beyond a cliff, all between them.
+The interval holds noise, from resampled cell means, and in quadrature the root mean square of the errors above, times
+1.96; the basins of a lowest loss that is off by as much as its error says; and where an end lies between two cells one
+of which is possibly beyond a cliff, all between them. Around a lowest cell that is no optimum there is none.
 
-Measured (`python -m benchmarks.regret --basins --groups 40`): TABLE
+How often that holds the true basin: docs/coverage.md, from `python -m benchmarks.regret --basins`.
 """
 
 from __future__ import annotations
@@ -42,19 +43,28 @@ def basin_of(
     if group.fit is not None:
         shape = LIMIT * _shape_error(group.fit, cells, own, part, centre)
         below, above = math.hypot(below, shape), math.hypot(above, shape)
+        lower, higher = (_width(cells, losses[:1], lowest[:1] + off, part, centre) for off in (-own.below, own.above))
+        below, above = max(below, float(width[0] - lower)), max(above, float(higher - width[0]))
         for cliff, end, side in zip(group.fit.possible[2:], ends, (-1, 1), strict=True):
             if cliff is not None:
                 narrower, wider = _beside_cliff(cells.x[cliff], cells.x[cliff - side], float(end[0][0]), side)
                 below, above = max(below, narrower), max(above, wider)
-    is_bound = bool(ends[0][1][0] or ends[1][1][0])
+    known = group.row["status"] == "ok"
+    is_bound = not known or bool(ends[0][1][0] or ends[1][1][0])
     return {
         "basin": float(width[0]),
-        "basin_low": float(width[0] - max(below, 0.0)),
+        "basin_low": max(float(width[0] - max(below, 0.0)), 0.0) if known else math.nan,
         "basin_high": math.nan if is_bound else float(width[0] + max(above, 0.0)),
         "basin_from": 2.0 ** float(ends[0][0][0]),
         "basin_to": 2.0 ** float(ends[1][0][0]),
         "basin_status": "bound" if is_bound else "ok",
     }
+
+
+def _width(cells: Cells, losses: Floats, lowest: Floats, part: float, centre: float) -> float:
+    """The width of the basin of one row of losses."""
+    ends = [_crossing(cells, losses, lowest, part, centre, side)[0][0] for side in (-1, 1)]
+    return float(ends[1] - ends[0])
 
 
 def _beside_cliff(cliff: float, before: float, end: float, side: int) -> tuple[float, float]:

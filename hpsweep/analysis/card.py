@@ -122,6 +122,7 @@ def check_whole(card: Card, path: str | Path = "") -> None:
     try:
         CARD(vars(card), "")
         _check_order(card.optimum, "optimum", "opt")
+        _check_octaves(card.optimum)
         _check_order(card.along_drift, "along_drift", "value")
     except ValueError as error:
         raise ValueError(f"{path}: the card is not whole ({error}); make it anew.".lstrip(": ")) from None
@@ -136,6 +137,22 @@ def _check_order(found: Mapping[str, Any], place: str, name: str) -> None:
     ordered = [found[key] for key in ("low", name, "high") if found[key] is not None]
     if ordered != sorted(ordered):
         raise ValueError(f"{place} has low {found['low']}, {name} {found[name]} and high {found['high']}: out of order")
+
+
+def _check_octaves(found: Mapping[str, Any]) -> None:
+    """Raise ValueError unless what the optimum says in octaves is what it says in values, where it says both."""
+    for name in (name for name in found if name.startswith("log2_")):
+        of = name.removeprefix("log2_")
+        octaves, value = found[name], found.get(of)
+        if octaves is None or value is None:
+            continue
+        if not math.isclose(octaves, math.log2(value), abs_tol=1e-6):
+            raise ValueError(f"optimum has {of} {value} and {name} {octaves}, which is not its log2")
+    if "," not in found["hyperparameter"]:
+        return
+    for field in found["hyperparameter"].split(","):
+        if missing := [name for name in (f"{field}_low", f"{field}_high", f"status_{field}") if name not in found]:
+            raise ValueError(f"optimum of {found['hyperparameter']} has no {', '.join(missing)}")
 
 
 def check_overwritable(path: str | Path) -> None:

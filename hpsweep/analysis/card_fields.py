@@ -29,9 +29,15 @@ _COUNT = whole(0)
 
 def _field(name: str) -> Check:
     """A field of a trial, a whole number or any, within the trial's own range."""
-    low, high, low_in, high_in = RANGES[name]
+    low, high, _, high_in = RANGES[name]
     if "int" in DECLARED.get(name, "int"):  # the vocabulary is of the data, and no field of a trial
         return whole(int(low), int(high) - (not high_in))
+    return _number_of(name)
+
+
+def _number_of(name: str) -> Check:
+    """The same with a point or without: in tables of others a whole number may have one."""
+    low, high, low_in, high_in = RANGES[name]
     return number(low, high, ends=("[" if low_in else "(") + ("]" if high_in else ")"))
 
 
@@ -56,7 +62,74 @@ _NUMBERS = table(
     forward=number(0),
 )
 _TENSOR = table(name=text, shape=rows(whole(1), least=1), kind=choice(*KINDS), nonzeros=_COUNT)
-_ROWS = rows(mapping(plain))
+_ANY = optional(number(-1e38, 1e38))  # losses may be as large
+_VALUE = optional(_POSITIVE)
+_ERROR = optional(number(0))  # or how many, with a point where a column had nulls
+_OCTAVES = optional(number(-1100, 1100))
+_WORDS = optional(text)
+_INTERVAL = optional(choice("resampled", "assumed", ""))
+_STATUS = choice("ok", "edge", "flat", "none")
+
+
+def _window(value: Any, place: str) -> None:
+    """Of one hyperparameter octaves, of two a text such as +-3 x +-3 octaves, cubic."""
+    if not isinstance(value, str):
+        _ERROR(value, place)
+        return
+    text(value, place)
+    if " octaves" not in value:
+        raise ValueError(f"{place} is {value!r}; allowed: octaves, a number or such as '+-3 x +-3 octaves, cubic'")
+
+
+_COUNTS = dict.fromkeys(("n", "n_ok", "n_edge", "n_runs", "n_seeds", "n_diverged", "n_failed", "n_points"), _ERROR)
+_SHAPES = dict.fromkeys(("loss_opt", "best_loss", "curvature", "interaction"), _ANY)
+_TEXTS = dict.fromkeys(("why", "unit", "path", "verdict", "status", "proxy_status", "transferred_from"), _WORDS)
+_RIDGE = ("ridge_slope", "ridge_angle", "ridge_length", "ridge_noise_length")
+_MEASURED: dict[str, Check] = {
+    **{name: _number_of(name) for name in (*DECLARED, *TUNED) if name in RANGES},
+    "scheme": choice(*get_args(Scheme)),
+    "best_scheme": optional(choice(*get_args(Scheme))),
+    "hyperparameter": _hyperparameters,
+    "over": _hyperparameters,
+    "along": choice("width", "density"),
+    "interval": _INTERVAL,
+    "refused": optional(number(0, 1)),
+    "correlation": optional(number(-1, 1)),
+    **_COUNTS,
+    **_SHAPES,
+    **_TEXTS,
+    **dict.fromkeys((*_RIDGE, "ellipse_major", "ellipse_minor", "ellipse_angle", "drift", "low", "high"), _ANY),
+    **dict.fromkeys(("first", "last", "tuned_value", "proxy_value", "transferred_value", "best_value"), _VALUE),
+    **dict.fromkeys(("loss_opt_se", "tuned_loss_se"), _ERROR),
+    **dict.fromkeys(("tuned_loss", "transferred_loss", "regret", "regret_low", "regret_high"), _ANY),
+    **dict.fromkeys(("curvature_low", "curvature_high", "octaves", "gain", "gain_low", "gain_high"), _ANY),
+    **dict.fromkeys(("constant_value", "along_value", "along_value_low", "along_value_high"), _VALUE),
+    **{f"{way}_{what}": _ANY for way in ("constant", "along") for what in ("loss", "regret", "low", "high")},
+    **dict.fromkeys(("drift_low", "drift_high"), _ANY),
+    **dict.fromkeys(("constant_from", "along_from", "better"), _WORDS),
+}  # fmt: skip
+"""What the tables that a card carries have in their columns, missing as null."""
+
+_DRIFT = table(
+    _MEASURED,
+    others=plain,
+    **{name: _MEASURED[name] for name in ("along", "drift", "low", "high")},
+    verdict=text,
+    interval=_INTERVAL,
+)
+_ROWS = rows(table(_MEASURED, others=plain))
+
+
+def _of_optimum() -> dict[str, Check]:
+    """What else is said of the optimum of one hyperparameter, or of each of two."""
+    octaves = {f"log2_{end}": _OCTAVES for end in ("opt", "low", "high")}
+    both: dict[str, Check] = {}
+    for name in TUNED:
+        both |= {f"{name}_{end}": _VALUE for end in ("opt", "low", "high")}
+        both |= {f"log2_{name}_{end}": _OCTAVES for end in ("opt", "low", "high")}
+        both |= {f"curvature_{name}": _ANY, f"best_{name}": _VALUE, f"status_{name}": _STATUS}
+    return {**_MEASURED, **octaves, **both, "window": _window}
+
 
 CARD = table(
     scheme=choice(*get_args(Scheme)),
@@ -68,12 +141,13 @@ CARD = table(
     ),
     base=table(**_fields(*TUNED)),
     optimum=table(
+        _of_optimum(),
         hyperparameter=_hyperparameters,
         opt=optional(_POSITIVE),
         low=optional(_POSITIVE),
         high=optional(_POSITIVE),
-        status=text,
-        interval=optional(text),
+        status=_STATUS,
+        interval=_INTERVAL,
         others=plain,
     ),
     uncertainty=optional(number(0)),
@@ -102,7 +176,7 @@ CARD = table(
         hpsweep_versions=rows(text),
         commits=rows(text),
     ),
-    drift=_ROWS,
+    drift=rows(_DRIFT),
     along_drift=table(
         recommended=text,
         carried=choice("constant", "drift"),

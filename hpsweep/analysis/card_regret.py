@@ -17,10 +17,11 @@ import pandas as pd
 from hpsweep.analysis.card import Card
 from hpsweep.analysis.checks import check_frame, check_numeric, check_plain, label, other_tuned, shown
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, read, read_own
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.plot_style import value_label
 from hpsweep.analysis.prepare import ONE_DENSITY, plain_types, prepared, without
 from hpsweep.analysis.regret import rows_at, tuned_of
+from hpsweep.english import interval_text
 from hpsweep.spec import TUNED
 
 CARD_REGRET = (
@@ -188,7 +189,7 @@ def _own_groups(
             "that folder too."
         )
     others = other_tuned(own, over)
-    groups = fit_groups(own, ["scheme", *others], over=over, resamples=resamples, seed=seed)
+    groups = fit_prepared(own, ["scheme", *others], over=over, resamples=resamples, seed=seed)
     key = (card.scheme, *(curve[name].iloc[0] for name in others))
     return next(group for group in groups if group.key == key), *tuned_of(groups), others
 
@@ -202,7 +203,7 @@ def _with_the_cards(same: Group, group: Group, used: Reading, others: Sequence[s
     least = "" if same.row["status"] == "ok" else "at least "
     return (
         f"the own optimum is at {own}, and the card has {cards}: with that the regret is {least}{gap.value:.4f} "
-        f"[{gap.low:.4f}, {gap.high:.4f}]"
+        f"{interval_text(gap.low, gap.high)}"
     )
 
 
@@ -233,7 +234,7 @@ def card_regret_text(table: pd.DataFrame) -> pd.DataFrame:
                 "loss tuned": f"{row['own_loss']:.4f}",
                 "transferred": "-" if math.isnan(row["used_loss"]) else f"{row['used_loss']:.4f}",
                 "runs": row["used_runs"],
-                "regret": regret if math.isnan(row["low"]) else f"{regret} [{row['low']:.4f}, {row['high']:.4f}]",
+                "regret": regret if math.isnan(row["low"]) else f"{regret} {interval_text(row['low'], row['high'])}",
                 "percent": "-" if math.isnan(row["percent"]) else f"{row['percent']:.2f}",
                 "why": row["why"],
             }

@@ -313,7 +313,7 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
         possible=looked_at,
         place=float(cells.x[centre] + best),
         lowest=float(cells.adjusted[centre] + weights @ points.y),
-        lowest_se=_error(found) if len(index) > 2 else math.sqrt(variance[centre]),
+        lowest_se=_error(found) if len(index) > 2 else math.hypot(math.sqrt(variance[centre]), _below(found)),
         weights=spread,
         curvature=float(steepness * rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
         likely=likely,
@@ -376,6 +376,17 @@ def _error(found: Curves) -> float:
     likely /= likely.sum()
     mean = float((likely * found.lowest).sum())
     return math.sqrt(float((likely * ((found.lowest - mean) ** 2 + found.variance)).sum()))
+
+
+def _below(found: Curves) -> float:
+    """How far below the lower of two losses .95 of the curves through them lie at most, over LIMIT.
+
+    Some lie as deep as one likes, which is why it is no standard deviation.
+    """
+    order = np.argsort(found.lowest, axis=None)
+    likely = np.exp(-(found.misfit - found.misfit.min()) / 2).ravel()[order].cumsum()
+    lowest = found.lowest.ravel()[order[np.searchsorted(likely, 0.05 * likely[-1])]]
+    return float(max(-lowest, 0.0) / LIMIT)
 
 
 def _crossing(place: Floats, excess: Floats, last: int) -> float:

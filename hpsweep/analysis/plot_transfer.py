@@ -22,6 +22,7 @@ from hpsweep.analysis.card_regret import card_regret, curve_runs
 from hpsweep.analysis.plot_output import USUAL, Output
 from hpsweep.analysis.plot_style import GREY, INK, LABEL, SCHEMES
 from hpsweep.analysis.plot_tables import curve_table
+from hpsweep.english import interval_text
 from hpsweep.units import unit_of_sources
 
 PROXY = style.Look("#8a8a8a", "v", "proxy")
@@ -143,7 +144,7 @@ def _sentences(row: dict[str, Any]) -> list[str]:
     if math.isnan(row["regret"]):
         return ["regret unknown:", row["why"].split(";")[-1].strip()]
     least = "" if row["status"] == "ok" else "at least "
-    interval = f"[{row['low']:.3f}, {row['high']:.3f}]".replace("-", "\N{MINUS SIGN}")
+    interval = interval_text(row["low"], row["high"], 3).replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
     regret = f"{row['regret']:.3f}".replace("-", "\N{MINUS SIGN}")
     noise = ["noise assumed"] if row["interval"] == "assumed" else []
     return [f"regret {least}{regret} {interval}", f"{row['unit'].name}, {row['percent']:.1f} %", *noise]

@@ -26,6 +26,7 @@ from hpsweep.analysis.checks import (
     unknown,
     varies,
 )
+from hpsweep.analysis.copied_seeds import each_seed_once
 from hpsweep.schema import RUNS
 from hpsweep.spec import TUNED
 
@@ -38,7 +39,8 @@ ONE_DENSITY = 0.002
 ONE_LOSS = 1e-6
 """Losses of one setting and seed that differ by at most this part are one run given twice."""
 
-_SEVERAL = 3  # values at which two seeds have the same loss by no chance
+_MADE_ONE = "hyperparameters whose close values are one"
+"""In the attrs of a prepared table, or a part of it: two runs of one value and seed may then have been two values."""
 
 _NEEDED = ("seed", "status", "val_loss", "data_hash")
 
@@ -65,11 +67,15 @@ def prepared(
     for name in fields:
         check_runs(runs, by, name)
     check_unknown(runs, by if keys is None else keys, free=by)
-    once = _each_once(runs, by, fields, exact=True)
+    exact = runs.attrs.get(_MADE_ONE) != fields
+    once = _each_once(runs, by, fields, exact=exact)
     merged = _merged(once, by, fields)
     if merged is not once:
         once = _each_once(merged, by, fields, exact=False)
-    return _each_seed_once(once, by, fields)
+    group = [name for name in _key(once, by, fields) if name not in (*fields, "seed")]
+    found = each_seed_once(once, group, fields).copy(deep=False)
+    found.attrs[_MADE_ONE] = fields
+    return found
 
 
 def without(
@@ -254,34 +260,6 @@ def _key(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> list[str
     """The columns that say which run a row is: its group, value and seed, and what else says how it was trained."""
     settings = [name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown(runs)]) if name in runs]
     return [name for name in settings if name in (*by, *over, "seed") or varies(runs[name])]
-
-
-def _each_seed_once(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.DataFrame:
-    """The runs without seeds that have all losses of another seed of the group, which a warning names.
-
-    Where all seeds of a group have the same losses they stay: runs without noise do.
-    """
-    ended = runs[runs["status"] == "ok"]
-    if ended.empty:
-        return runs
-    group = [name for name in _key(runs, by, over) if name not in (*over, "seed")]
-    losses = ended.groupby([*group, *over], sort=False, dropna=False)["val_loss"].nunique()
-    noisy = losses.groupby(group, sort=False, dropna=False).max() > 1
-    lines = pd.util.hash_pandas_object(ended[[*over, "val_loss"]], index=False)
-    seeds = ended[[*group, "seed"]].assign(losses=lines, values=1)
-    seeds = seeds.groupby([*group, "seed"], sort=False, dropna=False, as_index=False).sum()  # of hashes, in any order
-    seeds = seeds[seeds["values"] >= _SEVERAL].join(noisy.rename("noisy"), on=group)
-    again = seeds.duplicated([*group, "losses", "values"]) & seeds["noisy"]
-    if not again.any():
-        return runs
-    row, more = seeds[again].iloc[0], int(again.sum()) - 1
-    warnings.warn(
-        f"{_named([*group, 'seed'], row)} has the loss of another seed at each of its {row['values']} values, to the "
-        f"last digit: the same runs, of which one counts{f'; so have {more} others' if more else ''}.",
-        stacklevel=3,
-    )
-    repeats = pd.MultiIndex.from_frame(seeds.loc[again, [*group, "seed"]])
-    return runs[~pd.MultiIndex.from_frame(runs[[*group, "seed"]]).isin(repeats)]
 
 
 def _two_outcomes(again: pd.DataFrame, key: Sequence[str], odd: int) -> str:

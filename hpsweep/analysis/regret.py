@@ -11,7 +11,7 @@ import pandas as pd
 
 from hpsweep.analysis.checks import check_base, check_equal, check_names, check_number, check_over, other_tuned, shown
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, error_of, read, read_cell, read_own
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.prepare import prepared
 
 __all__ = ["COMPARISON", "MEASURED_WITHIN", "tuned_against_transferred"]
@@ -55,7 +55,7 @@ def tuned_against_transferred(
     runs, place = select_proxy(runs, proxy, over, ignore)
     others = other_tuned(runs, over)
     by = ["scheme", "width", "density", *others]
-    groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    groups = fit_prepared(runs, by, over=over, resamples=resamples, seed=seed)
     at: dict[tuple[Any, ...], list[Group]] = {}
     for group in groups:
         at.setdefault(group.key[:3], []).append(group)

@@ -12,9 +12,10 @@ import pandas as pd
 
 from hpsweep.analysis.checks import check_number, check_over, other_tuned
 from hpsweep.analysis.curve import Difference, Reading, difference, error_of, read_own
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.plot_style import value_label
 from hpsweep.analysis.regret import select_proxy, tuned_of, used_at
+from hpsweep.english import interval_text
 
 MATRIX = (
     *("scheme", "tuned_width", "tuned_density", "used_width", "used_density", "hyperparameter"),
@@ -54,8 +55,9 @@ def regret_matrix(
     that setting where used; used_from is "measured" (a run within MEASURED_WITHIN octaves, at used_value), "fitted" or
     "interpolated" (see `curve.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
     own_loss: the loss at the optimum found where used, read in the same way; at its lowest measured value if `status`
-    is not ok, and the regret is then at least what is given. Where other hyperparameters were searched too, the own
-    optimum is that of the best setting of them that has one; `status` is that of one without, if its mean is lower.
+    is not ok, and the regret is then at least what is given, `high` null. Where other hyperparameters were searched
+    too, the own optimum is that of the best setting of them that has one; `status` is that of one without, if its mean
+    is lower.
 
     regret   used_loss - own_loss, nats/token; low, high: 95 % interval of the noise, by Student's t on what paired
              seeds leave, and in quadrature of how far a convex curve through the cells could lie from a fit, and its
@@ -77,7 +79,7 @@ def regret_matrix(
     check_over(over)
     runs, proxy = select_proxy(runs, {}, over, ignore)
     by = ["scheme", "width", "density", *other_tuned(runs, over)]
-    groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    groups = fit_prepared(runs, by, over=over, resamples=resamples, seed=seed)
     compute: dict[Any, float] = runs.groupby(by[:3])[flops].mean().to_dict() if flops in runs else {}
     rows = []
     for scheme in dict.fromkeys(group.key[0] for group in groups):
@@ -126,7 +128,7 @@ def _entry_text(row: dict[Any, Any], intervals: bool) -> str:
         return "diverged" if "diverge" in row["why"] else "-"
     mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
     text = f"{mark}{row['regret']:.4f}"
-    return f"{text} [{row['low']:.4f}, {row['high']:.4f}]" if intervals and row["low"] != row["high"] else text
+    return f"{text} {interval_text(row['low'], row['high'])}" if intervals and row["low"] != row["high"] else text
 
 
 def place_names(table: pd.DataFrame) -> Callable[[float, float], str]:

@@ -160,8 +160,10 @@ def between(low: float, high: float) -> str:
 
 
 def within(low: float, high: float, places: int) -> str:
-    """[0.016, 0.066], of losses and the like; empty without an interval."""
-    return f"[{fixed(low, places)}, {fixed(high, places)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    """[0.016, 0.066], of losses and the like, [0.016, infinity] of a bound; empty without an interval."""
+    if math.isfinite(low) and not math.isfinite(high):
+        return f"[{fixed(low, places)}, \N{INFINITY}]"
+    return f"[{fixed(low, places)}, {fixed(high, places)}]" if math.isfinite(high) else ""
 
 
 def power(value: float) -> str:

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.basin import basin_of
 from hpsweep.analysis.cells import Cells, Floats, fingerprint
 from hpsweep.analysis.checks import check_number, check_over
 from hpsweep.analysis.curve import Reading, read_own, variance_of
+from hpsweep.analysis.fit import CERTAIN
 from hpsweep.analysis.noise import t_975
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.prepare import prepared
 
 BASIN = 0.01
@@ -42,19 +44,21 @@ def sensitivity(
 
     sensitivity  nats/token: the mean over log2(setting), uniform from from_value to to_value, of
                  min(loss, initial_loss) - loss_opt (Wortsman et al. 2023, arXiv 2309.14322). A run that diverged counts
-                 as initial_loss. By trapezoids between the values tried. from_value, to_value: `between`, or else the
-                 widest range that every group tried, so that groups can be compared.
+                 as initial_loss. By trapezoids between the values tried, which lie above a convex curve: low allows for
+                 that. from_value, to_value: `between`, or else the widest range that every group tried, so that groups
+                 can be compared.
     basin        octaves around the optimum in which the loss is at most (1 + `basin`) loss_opt, basin_from and basin_to
                  its ends. Between two values tried the root of the excess loss is taken as straight, which is exact
                  for a parabola. basin_status: "bound" where the basin runs off the values tried, or up to one that
-                 diverged where no initial_loss is known (it is at least as wide, and basin_high is null); "ok"; "none"
-                 without a finite loss.
+                 diverged where no initial_loss is known (it is at least as wide, and basin_high is null), or where
+                 `status` is not ok (it is that around the lowest value, without an interval); "ok"; "none" without a
+                 finite loss.
 
-    loss_opt: the loss at the optimum as `regret_matrix` reads it; where `status` is not ok the lowest measured.
-    low, high: noise by Student's t, and in quadrature how far the lowest loss may lie from a fitted one. basin_low,
-    basin_high: basin.py. `interval` as in `optima`. Null with the
-    reason in `why` where a range was not tried, and where runs diverged and no initial_loss is known. Raises ValueError
-    as `optima` does, for a `between` that is no range, and for a `basin` that is not above 0.
+    loss_opt: the loss at the optimum as `regret_matrix` reads it; where `status` is not ok the lowest measured, and
+    high is null. low, high: noise by Student's t, and in quadrature how far the lowest loss may lie from a fitted one,
+    and the curve from the trapezoids. basin_low, basin_high: basin.py. `interval` as in `optima`. Null with the reason
+    in `why` where a range was not tried, and where runs diverged and no initial_loss is known. Raises ValueError as
+    `optima` does, for a `between` that is no range, and for a `basin` that is not above 0.
     """
     check_number("basin", basin, "a positive part of the loss, such as 0.01")
     if between is not None and not _is_range(between):
@@ -63,7 +67,7 @@ def sensitivity(
         )
     check_over(over)
     runs = prepared(runs, by, over, ignore=ignore)
-    groups = fit_groups(runs, by, over=over, resamples=resamples, seed=seed)
+    groups = fit_prepared(runs, by, over=over, resamples=resamples, seed=seed)
     tried = [group.cells.x for group in groups if len(group.cells.x)]
     ends = between or (2.0 ** max((x[0] for x in tried), default=0.0), 2.0 ** min((x[-1] for x in tried), default=0.0))
     read = list(dict.fromkeys([*by, over, "status", "val_loss", *(["initial_loss"] if "initial_loss" in runs else [])]))
@@ -131,8 +135,56 @@ def _expected(
     variance = variance_of(np.where(touched, 0.0, weights) - own.weights, group)
     variance += float(np.sum((weights * errors) ** 2, where=touched))
     half = t_975(group.noise.df) * math.sqrt(variance)
-    low, high = value - math.hypot(half, own.above), value + math.hypot(half, own.below)
-    return {"sensitivity": value, "low": low, "high": high}, ""
+    below, above = _between(group, own, means, touched, ends)
+    low, high = value - math.hypot(half, own.above, below), value + math.hypot(half, own.below, above)
+    return {"sensitivity": value, "low": low, "high": high if math.isfinite(high) else math.nan}, ""
+
+
+def _between(
+    group: Group, own: Reading, means: Floats, capped: npt.NDArray[np.bool_], ends: tuple[float, float]
+) -> tuple[float, float]:
+    """How far below and above the trapezoids the mean of the curve may lie, nats/token.
+
+    A convex curve lies below the line between two values, and above the lines through the values on either side of
+    them; a parabola has a third of the area between these, and twice that is allowed for. Where it jumps, it may have
+    either value all the way.
+    """
+    x, below, above = group.cells.x, 0.0, 0.0
+    slope = np.diff(means) / np.diff(x)
+    jumps = _jumps(group, slope, capped)
+    for i in range(len(x) - 1):
+        start, end = max(x[i], ends[0]), min(x[i + 1], ends[1])
+        if start >= end:
+            continue
+        share = (end - start) / (ends[1] - ends[0])
+        if jumps[i]:
+            below, above = (each + share * abs(means[i + 1] - means[i]) / 2 for each in (below, above))
+            continue
+        at = np.linspace(start, end, 33)
+        floor = np.full(len(at), min(own.loss, *means[i : i + 2]))
+        for beside in (i - 1, i + 1):
+            if 0 <= beside < len(slope) and not jumps[beside]:
+                floor = np.maximum(floor, means[beside] + slope[beside] * (at - x[beside]))
+        below += share * 2 / 3 * float(np.maximum(np.interp(at, x, means) - floor, 0.0).mean())
+    return below, above
+
+
+def _jumps(group: Group, slope: Floats, capped: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Between which values the curve jumps: to one that diverged or was capped or is possibly beyond a cliff, and where
+    it is steeper than further out, or at the end of the values more than `CERTAIN.jump` times as steep as before.
+    """
+    found = capped[1:] | capped[:-1]
+    for cell, side in zip((None, None) if group.fit is None else group.fit.possible[2:], (0, -1), strict=True):
+        if cell is not None:
+            found[cell + side] = True
+    steep = np.abs(slope)
+    for i in range(len(slope)):
+        outer, inner = (i + 1, i - 1) if slope[i] > 0 else (i - 1, i + 1)
+        if 0 <= outer < len(slope):
+            found[i] |= steep[i] > steep[outer]
+        elif 0 <= inner < len(slope):
+            found[i] |= steep[i] > CERTAIN.jump * steep[inner]
+    return found
 
 
 def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tuple[Floats, Floats]:

@@ -188,7 +188,9 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     points = before_cliffs(points, told)
     if points is not tried and math.isinf(df):
         noise, df = _noise(points, centre)
-    if why := _too_few(points, over):
+    beyond = int(finite.sum() - points.finite.sum())
+    where = f" before a cliff ({counted(beyond, 'setting')} beyond it)" if beyond else ""
+    if why := _too_few(points, over, where):
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
     centres, level = centres_of(points, losses), float(noise[centre])
@@ -199,7 +201,8 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         if found is not None and fits[-1].misfit <= MISFIT and fits[-1].identified.all():
             break
     if not fits:
-        why = f"the {finite.sum()} settings with finite losses lie too unevenly around the minimum: train more"
+        settings = f"the {points.finite.sum()} settings with finite losses{where}"
+        why = f"{settings} lie too unevenly around the minimum: train more"
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     within = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
     chosen = max(within, key=lambda fit: int(fit.identified.sum()))
@@ -227,16 +230,16 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     return {**row, "why": "; ".join(dict.fromkeys(verdict.why for verdict in verdicts if verdict.why))}
 
 
-def _too_few(points: Points, over: Sequence[str]) -> str:
-    """Why the points cannot carry a fit; empty if they can."""
+def _too_few(points: Points, over: Sequence[str], where: str = "") -> str:
+    """Why the points cannot carry a fit; empty if they can. `where` says which of those that were tried they are."""
     finite = points.finite
     if finite.sum() < _MIN_POINTS:
-        settings = f"{counted(int(finite.sum()), 'setting')} {have(int(finite.sum()))} finite losses"
+        settings = f"{counted(int(finite.sum()), 'setting')} {have(int(finite.sum()))} finite losses{where}"
         return f"{settings} and at least {_MIN_POINTS} are needed: train more settings"
     for i, name in enumerate(over):
         values = len(np.unique(points.values[finite, i]))
         if values < 3:
-            said = f"{counted(values, f'value of {name}', f'values of {name}')} {have(values)} finite losses"
+            said = f"{counted(values, f'value of {name}', f'values of {name}')} {have(values)} finite losses{where}"
             return f"{said} and at least 3 are needed: train more values"
     return ""
 

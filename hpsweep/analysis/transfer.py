@@ -18,7 +18,7 @@ from hpsweep.analysis.card import Card, evidence_of, make_card, records
 from hpsweep.analysis.checks import TRIAL_FIELDS, check_over, other_tuned, shown
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.noise import ASSUMED_NOISE
-from hpsweep.analysis.optimum import Group, fit_groups
+from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_against_transferred
 from hpsweep.analysis.surface import in_order
 from hpsweep.parametrization import rules
@@ -88,7 +88,7 @@ def transfer(
     others = other_tuned(source, over)
     own = rows_at(runs, {"scheme": scheme})
     own = pd.concat([own, source[~source.index.isin(own.index)]])  # with a proxy of the other name
-    groups = fit_groups(source, ["scheme", *others], over=over, resamples=resamples, seed=seed)
+    groups = fit_prepared(source, ["scheme", *others], over=over, resamples=resamples, seed=seed)
     tuned, alike = proxy_of(groups, others, own)
     if tuned is None or tuned.row["status"] not in ("ok", "edge"):
         why = tuned.row["why"] if tuned else "no runs"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hpsweep.parametrization.einsum import summed
-from hpsweep.parametrization.record import Product, Record, multiple
+from hpsweep.parametrization.record import Product, Record, is_bounded, multiple
 
 _MASKED = -1e4  # an attention logit below this was masked away
 
@@ -136,9 +136,11 @@ class Watched(TorchFunctionMode):
             self.record.scored.add(product.module)
             self.record.products = []
             return
-        alike = any(product.columns[0].numel() == x.numel() for product in self.record.products)
+        same = [product for product in self.record.products if product.columns[0].numel() == x.numel()]
+        if any(is_bounded(product.operands) for product in same):
+            self.record.bounded.add(self.record.running[-1])
         # what else has few dimensions, and what a layer returns, chooses among experts or classes
-        if (alike or x.dim() > 3 or _is_square(x)) and not self._is_of_layer(x):
+        if (same or x.dim() > 3 or _is_square(x)) and not self._is_of_layer(x):
             self.record.unread.add(self.record.running[-1])
 
     def _product_of(self, x: Tensor, *, zeros: bool = False) -> tuple[float, Product] | None:

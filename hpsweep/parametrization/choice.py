@@ -35,6 +35,8 @@ class Guess(NamedTuple):
     even: bool  # whether all of its widths grow by the same factor
     split: Split | None  # see `summed.split`
     beside: bool  # whether it is a bare tensor of a layer, beside that layer's own weight
+    assumed: bool  # whether `axis` is only what it would sum over as a readout
+    traced: Axes | None  # what it sums over where its module's forward is tried; asked of bare matrices only
 
     @classmethod
     def of(
@@ -67,7 +69,10 @@ class Guess(NamedTuple):
         ]
         readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
         known: set[Axes] = {axis for axis in axes if axis is not None}
-        if not known and len(shape) > 1 and len(widths) == 1:
+        traced = forwards.traced(places[0]) if not known and len(shape) > 1 and widths else None
+        assumed = not known and len(shape) > 1 and len(widths) == 1
+        if assumed:
+            assumed = "router" not in kinds  # a router is known by its name to sum over the width
             known = {widths[0]}  # all that a readout could sum over
         axis = known.pop() if len(known) == 1 else None
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
@@ -75,7 +80,8 @@ class Guess(NamedTuple):
         grown = groups_grow(places[0], others[places[0].name])
         layer = isinstance(places[0].module, nn.Linear | nn.Conv1d | nn.Conv2d)
         beside = layer and places[0].local not in ("weight", "bias")
-        return cls(frozenset(kinds), readouts, axis, grown, even, split([shape, *bases], widths), beside)
+        heads = split([shape, *bases], widths)
+        return cls(frozenset(kinds), readouts, axis, grown, even, heads, beside, assumed, traced)
 
 
 def choose(
@@ -139,7 +145,9 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
             "embedding" if token else "keep",
         )
     if len(widths) > 1:
-        axis = likely_axes(words, shape, widths, split=guess.split, even=guess.even)
+        axis = guess.traced
+        if axis is None:
+            axis = likely_axes(words, shape, widths, split=guess.split, even=guess.even)
         ways: list[Axes] = list(guess.split) if guess.split else list(widths)
         sizes = ", ".join(f"{way} sums over {product(shape, way)}" for way in ways)
         if axis is None:
@@ -158,11 +166,32 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
             f"fan_in_axis={{PATTERN: {axes}}}",
             *("hidden", axes),
         )
+    kind: Kind | None = _likely_kind(name, bool(widths), guess, token, drawn)
+    within, axis = "'hidden' if it lies within", None
+    if kind == "hidden" and guess.assumed:
+        kind, axis = (None, None) if guess.traced is None else (kind, guess.traced)
+        within += f", with {_ways(shape, widths) if axis is None else f'fan_in_axis={{PATTERN: {axis}}}'}"
     return Question(
         f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
-        "end of the model, or 'hidden' if it lies within; 'keep' if nothing is summed over and it begins as built",
-        _likely_kind(name, bool(widths), guess, token, drawn),
+        f"end of the model, or {within}; 'keep' if nothing is summed over and it begins as built",
+        *(kind, axis),
     )
+
+
+def _ways(shape: tuple[int, ...], widths: list[int]) -> str:
+    """What a matrix with one width may sum over."""
+    grows = {axis: "which grows" if axis in widths else "which does not" for axis in range(len(shape))}
+    return " or ".join(f"fan_in_axis={{PATTERN: {axis}}} (over {shape[axis]}, {grows[axis]})" for axis in grows)
+
+
+def no_axis(shape: tuple[int, ...], kind: Kind, guess: Guess, widths: list[int]) -> Question:
+    """The question of a matrix with one width, within the model, of which no layer tells what it sums over."""
+    told = f"is {kind}, and sums over a dimension that nothing tells: "
+    if guess.traced is not None:
+        return Question(
+            f"is {kind}: fan_in_axis={{PATTERN: {guess.traced}}}, as its forward has it", kind, guess.traced
+        )
+    return Question(told + _ways(shape, widths))
 
 
 def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool | None) -> Kind:

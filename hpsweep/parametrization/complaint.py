@@ -15,17 +15,25 @@ from hpsweep.parametrization.record import Queries
 
 
 def complaint(
-    wrong: Sequence[Reading], names: Sequence[str], model: nn.Module, queries: Queries, inner: Mapping[str, str]
+    wrong: Sequence[Reading],
+    names: Sequence[str],
+    model: nn.Module,
+    queries: Queries,
+    inner: Mapping[str, str],
+    found: Mapping[str, str],
 ) -> str:
     """One line for all factors of which the same is to be said, and what ends the error.
 
-    `inner` are planned readouts, and the layer that each one's output goes into.
+    `inner` are planned readouts, and the layer that each one's output goes into; `found` are attentions, and the layer
+    that returns the queries of each.
     """
     modules = dict(unwrapped(model).named_modules())
     groups: dict[tuple[str, str, str], list[str]] = {}
     for reading in wrong:
         asked = "" if math.isnan(reading.expected) else f", which has to be {reading.expected:.6g}"
-        groups.setdefault((reading.kind, asked, _why(reading, modules, names, queries, inner)), []).append(reading.name)
+        groups.setdefault((reading.kind, asked, _why(reading, modules, names, queries, inner, found)), []).append(
+            reading.name
+        )
     lines = []
     for (kind, asked, why), alike in groups.items():
         all_of_them = f" ({len(alike)} in all: {', '.join(patterns(alike, names))})" * (len(alike) > 1)
@@ -36,7 +44,7 @@ def complaint(
     if inner:
         kinds = dict.fromkeys(patterns(inner, names), "hidden")
         remedies = f"Make the plan anew with kinds={kinds!r}, and call its init_. {remedies}".strip()
-    if layers := _query_layers(wrong, modules, names, queries):
+    if layers := list(patterns(_query_layers(wrong, queries, found), modules)):
         remedies = f"Name the layers that return the queries, which are multiplied then: queries={layers!r}. {remedies}"
     return "\n".join(
         ["these factors of the forward pass are not as the rules ask, or cannot be read:", *lines, remedies]
@@ -44,7 +52,12 @@ def complaint(
 
 
 def _why(
-    reading: Reading, modules: dict[str, nn.Module], names: Sequence[str], queries: Queries, inner: Mapping[str, str]
+    reading: Reading,
+    modules: dict[str, nn.Module],
+    names: Sequence[str],
+    queries: Queries,
+    inner: Mapping[str, str],
+    found: Mapping[str, str],
 ) -> str:
     """Why a factor is wrong, with what can be done about this one alone."""
     is_attention, inside = reading.kind == "attention", [name for name in queries if within(reading.name, name)]
@@ -60,6 +73,10 @@ def _why(
             )
         instead = f"let its code multiply by {reading.expected:.6g} in place of {reading.factor:.6g}"
         return f"{reading.factor:.6g} is there, and no layer in it returns its queries: {instead}"
+    layer = found.get(reading.name, "NAME")
+    like = f"*.{layer.rpartition('.')[2]}" if "." in layer else layer
+    if inside and layer not in ("NAME", *inside):
+        return f"the layer that returns its queries is not {_last(inside)}, but {_last([layer])}: queries={like!r}"
     if reading.why:
         return reading.why
     there = f"{reading.factor:.6g} is there, and could not be changed"
@@ -69,8 +86,6 @@ def _why(
         return f"{there}: nn.MultiheadAttention has no setting for it; with heads of one size at every width, leave it"
     if inside:
         return f"{there}: its queries are no multiple of what {inside[0]} returns"
-    layer = next((name for name in layers if _returns_queries(name)), "NAME")
-    like = f"*.{layer.rpartition('.')[2]}" if "." in layer else layer
     return (
         f"{there}; name the layer that returns the queries, which are multiplied then, by queries={like!r}, or "
         f"queries={{{like!r}: slice(0, width)}} of one that returns more; its layers are {_last(layers)}. Where no "
@@ -78,22 +93,15 @@ def _why(
     )
 
 
-def _query_layers(
-    wrong: Sequence[Reading], modules: dict[str, nn.Module], names: Sequence[str], queries: Queries
-) -> list[str]:
-    """Patterns of the layers that, by their names, return the queries of attentions that a number there would set."""
-    layers = []
-    for reading in wrong:
-        settable = reading.kind == "attention" and (not reading.why or reading.why == UNSCALED)
-        if settable and not any(within(reading.name, name) for name in queries):
-            named = [name for name in _layers(reading.name, modules, names) if _returns_queries(name)]
-            layers += named if len(named) == 1 else []
-    return list(patterns(layers, modules))
+def _query_layers(wrong: Sequence[Reading], queries: Queries, found: Mapping[str, str]) -> list[str]:
+    """The layers that return the queries of attentions that a number there would set, and were not named before."""
+    asked = [r.name for r in wrong if r.name in found and (not r.why or r.why == UNSCALED or _named(r.name, queries))]
+    return [found[name] for name in asked if found[name] not in queries]
 
 
-def _returns_queries(name: str) -> bool:
-    last = name.rpartition(".")[2].lower()
-    return last in ("q", "wq", "to_q", "query") or last.startswith("q_") or last.endswith(("_query", "query_proj"))
+def _named(name: str, queries: Queries) -> bool:
+    """Whether a layer of the attention was named."""
+    return any(within(name, layer) for layer in queries)
 
 
 def _layers(name: str, modules: dict[str, nn.Module], names: Sequence[str]) -> list[str]:

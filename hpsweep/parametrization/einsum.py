@@ -10,7 +10,15 @@ from torch import Tensor
 
 
 def summed(*args: Any) -> tuple[Tensor, Tensor, int] | None:
-    """The two operands of an einsum, and how many products are summed for one entry; None for other than two.
+    """The two operands of an einsum, and how many products are summed for one entry; None for other than two."""
+    if (found := summed_dimensions(*args)) is None:
+        return None
+    (left, over), (right, _) = found
+    return left, right, math.prod(left.shape[axis] for axis in over)
+
+
+def summed_dimensions(*args: Any) -> list[tuple[Tensor, tuple[int, ...]]] | None:
+    """The two operands of an einsum, each with its dimensions that are summed over; None for other than two.
 
     Operands come after the equation, one by one or in a list, or each with a list of the numbers of its dimensions.
     """
@@ -24,15 +32,17 @@ def summed(*args: Any) -> tuple[Tensor, Tensor, int] | None:
         outcome = args[-1] if len(args) % 2 else None
     if len(operands) != 2:
         return None
-    sizes = [_sizes(term, operand) for term, operand in zip(letters, operands, strict=True)]
+    named = [_dimensions(term, operand) for term, operand in zip(letters, operands, strict=True)]
     if outcome is None:  # without an outcome, what appears once is kept
-        outcome = sorted(sizes[0].keys() ^ sizes[1].keys())
-    over = (sizes[0].keys() & sizes[1].keys()) - set(outcome)
-    return operands[0], operands[1], math.prod(sizes[0][letter] for letter in over)
+        outcome = sorted(named[0].keys() ^ named[1].keys())
+    over = (named[0].keys() & named[1].keys()) - set(outcome)
+    return [
+        (operand, tuple(sorted(axes[letter] for letter in over))) for operand, axes in zip(operands, named, strict=True)
+    ]
 
 
-def _sizes(term: Sequence[Any], operand: Tensor) -> dict[Any, int]:
-    """The size of every named dimension; those under an ellipsis have no name."""
+def _dimensions(term: Sequence[Any], operand: Tensor) -> dict[Any, int]:
+    """The dimension that every letter names; those under an ellipsis have no name."""
     if isinstance(term, str):
         ellipsis = "..." in term
         head, _, tail = term.partition("...")
@@ -42,7 +52,7 @@ def _sizes(term: Sequence[Any], operand: Tensor) -> dict[Any, int]:
         ellipsis = Ellipsis in term
         cut = list(term).index(Ellipsis) if ellipsis else len(term)
         before, after = term[:cut], term[cut + 1 :]
-    named = dict(zip(before, operand.shape, strict=False))
-    if ellipsis and after:
-        named |= dict(zip(after, operand.shape[-len(after) :], strict=True))
+    named = {letter: axis for axis, letter in enumerate(before)}
+    if ellipsis:
+        named |= {letter: operand.dim() - len(after) + place for place, letter in enumerate(after)}
     return named

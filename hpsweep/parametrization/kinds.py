@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import torch
 from torch import nn
 
-from hpsweep.parametrization.choice import Guess, begins, choose, no_fan_in, parameter_of
+from hpsweep.parametrization.choice import Guess, begins, choose, no_axis, no_fan_in, parameter_of
 from hpsweep.parametrization.ends import missing_end
 from hpsweep.parametrization.experts import growing_experts
 from hpsweep.parametrization.forwards import Forwards
@@ -174,6 +174,9 @@ def _decide(compared: _Compared, given: _Given) -> _Decided:
             continue
         if chosen[name] in _WITH_FAN_IN and (len(shape) < 2 or guesses[name].axis is None):
             questions[name] = no_fan_in(shape, chosen[name])
+            continue
+        if chosen[name] in SPARSE and guesses[name].assumed:
+            questions[name] = no_axis(shape, chosen[name], guesses[name], compared.widths[name])
             continue
         beginning = compared.built.beginning(name, chosen[name], given=given.kinds.get(name) is not None)
         if beginning.problem:

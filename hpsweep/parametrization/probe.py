@@ -90,23 +90,35 @@ def _read(
     ends = {name: uses[name] for name in factors_of(plan)}
     places = Places.of(plan, uses, ends)
 
-    def run(record: Record) -> Any:
-        mode = evaluating(model, training=training)
-        with torch.no_grad(), mode, same_chance(model), hooked(model, record), Watched(record):
-            returned = call(model, inputs)
-        reshard(model)
-        return returned
-
     record = Record(ends, places, queries, amplify)
-    returned = run(record)
+    returned = _run(model, inputs, record, training=training)
     readings = [_readout(record, returned, name, factor) for name, factor in factors_of(plan, "readout").items()]
     readings += _attentions(plan, record)
     if amplify == 1:
         nudged = Record(ends, places, queries, nudging=True)
         with nudged_parameters(plan, model, record, nudged):
-            run(nudged)
+            _run(model, inputs, nudged, training=training)
         readings = [*embeddings(plan, record, nudged), *readings]
     return {reading.name: reading for reading in readings}
+
+
+def _run(model: nn.Module, inputs: Any, record: Record, *, training: bool = False) -> Any:
+    """What the model returns; what it does on the way is recorded."""
+    mode = evaluating(model, training=training)
+    with torch.no_grad(), mode, same_chance(model), hooked(model, record), Watched(record):
+        returned = call(model, inputs)
+    reshard(model)
+    return returned
+
+
+def recorded(plan: Plan, model: nn.Module, inputs: Any) -> Record:
+    """The record of one forward pass in evaluation."""
+    uses = {use.name: use for places in tensor_uses(model) for use in places}
+    ends = {name: uses[name] for name in factors_of(plan)}
+    record = Record(ends, Places.of(plan, uses, ends), {})
+    with filled(plan, model):
+        _run(model, inputs, record)
+    return record
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -186,9 +198,13 @@ def _attentions(plan: Plan, record: Record) -> list[Reading]:
                 factor, why = None, "it has several attentions, " + ", ".join(f"{one.scale:.6g}" for one in scales[:4])
             if name in record.unread:
                 factor, why = None, _UNSEEN
-            if math.isnan(expected):
+            if name in record.bounded and not (factor and math.isclose(factor, expected, rel_tol=tolerance)):
+                expected, factor, why = math.nan, None, BOUNDED
+            elif math.isnan(expected):
                 factor, why = None, NO_BASE.format(size=first.head_size)
             readings.append(Reading(name, "attention", expected, factor, why, tolerance))
+        elif name in record.bounded:
+            readings.append(Reading(name, "attention", math.nan, None, BOUNDED, 0.0))
         elif _may_attend(record, name, module):
             readings.append(Reading(name, "attention", math.nan, None, _UNSEEN, 0.0))
         elif name in record.multiplying and not _has_attention(record, name):
@@ -218,6 +234,10 @@ NO_BASE = (
 )
 UNSEEN_BEFORE = "no factor is seen between queries times keys and the softmax, and it may lie before"
 UNSCALED = f"{UNSEEN_BEFORE}: name the layers that return the queries, by queries="
+BOUNDED = (
+    "its queries and keys have length 1, so that its logits do not grow with the head size and no factor is needed: "
+    "leave it as it is, with a temperature that begins alike at every width"
+)
 _UNSEEN = (
     "no softmax of a multiple of queries times keys is seen in it; let it call F.scaled_dot_product_attention, as "
     "transformers do with attn_implementation='sdpa', and give that what is added to the logits as attn_mask"

@@ -22,6 +22,7 @@ Queries = Mapping[str, slice]
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
 """Relative; of a factor, and of what is left where one tensor is a multiple of another."""
 
+_UNIT = 0.01  # a length is 1 within this, in types of few bits too
 _ENTRIES = 1_000_000  # of a tensor, at most so many are compared
 _KEPT = 250_000  # of what a layer is given, at most so many are kept, but 64 positions at least
 
@@ -59,6 +60,18 @@ class Scaled(NamedTuple):
     head_size: int
     dtype: torch.dtype
     by_queries: bool  # measured from the output of the layers that make the queries
+    queries: float  # their norm, NaN where they are not seen
+    keys: float
+
+
+class Returned(NamedTuple):
+    """The queries as their layer returned them."""
+
+    norm: float
+    numbers: int
+    factor: float  # the layer's own
+    used: tuple[Scaled, ...] = ()  # the attentions of parts of them
+    module: str = ""  # in which those are
 
 
 class Nudge(NamedTuple):
@@ -100,7 +113,7 @@ class Record:
     given: list[Tensor] = field(default_factory=list)  # what norms and hidden matrices are given, position by feature
     normed: Tensor | None = None  # what the last norm returned
     before_readout: dict[str, tuple[Tensor | None, float]] = field(default_factory=dict)  # see `before`
-    query: tuple[float, float] | None = None  # norm of the last query module's output, and its own factor
+    query: Returned | None = None  # what the last query module returned
     multiplied: list[tuple[Tensor, float]] = field(default_factory=list)  # products with one number, the last ones
     products: list[Product] = field(default_factory=list)
     multiplying: set[str] = field(default_factory=set)  # modules that multiply activations with each other
@@ -108,6 +121,7 @@ class Record:
     scored: set[str] = field(default_factory=set)  # modules whose products went into a softmax that was read
     by_weights: list[Tensor] = field(default_factory=list)  # what layers made with their weights, the last ones
     attention: dict[str, list[Scaled]] = field(default_factory=dict)
+    bounded: set[str] = field(default_factory=set)  # modules with an attention whose queries and keys have length 1
     unread: set[str] = field(default_factory=set)  # modules with a softmax that is not of a multiple of a product
 
     def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -139,7 +153,8 @@ class Record:
         if module in self.places.norms:
             self.normed = output.detach().clone()
         if name in self.queries:
-            self.query = (norm_of(output[..., self.queries[name]]), own_factor(module))
+            queries = output[..., self.queries[name]]
+            self.query = Returned(norm_of(queries), queries.numel(), own_factor(module))
 
     def began(self, x: Tensor) -> None:
         """Note what a norm or hidden matrix is given, in the order of the forward pass."""
@@ -176,16 +191,45 @@ class Record:
     ) -> None:
         """Note an attention in the module that is running, with the factors of its queries and keys."""
         by_queries = self.query is not None and operands is not None
+        norms = math.nan, math.nan
         if operands is not None:
             query, key = operands
+            norms = norm_of(query), norm_of(key)
+            if is_bounded(operands):
+                self.bounded.add(self.running[-1])
             scale *= self.factor_of(key)
             if self.query is None:
                 scale *= self.factor_of(query)
-            else:
-                norm, factor = self.query
-                scale *= norm_of(query) / norm * factor if norm > 0 else math.nan
-        self.attention.setdefault(self.running[-1], []).append(Scaled(scale, head_size, dtype, by_queries))
-        self.query = None
+        scales = self.attention.setdefault(self.running[-1], [])
+        scales.append(Scaled(scale, head_size, dtype, by_queries, *norms))
+        if operands is not None and self.query is not None:
+            self._by_layer(self.query, scales, operands[0].numel())
+        else:
+            self.query = None
+
+    def _by_layer(self, whole: Returned, scales: list[Scaled], numbers: int) -> None:
+        """Take the last attention's scale from what the layer of its queries returned, of which it may have a part.
+
+        Of parts, as of attention over chunks of queries, all together are compared with the whole.
+        """
+        module = self.running[-1]
+        used = (*whole.used, scales[-1]) if whole.module in ("", module) else (scales[-1],)
+        norm = math.hypot(*(each.queries for each in used))
+        ratio = norm / whole.norm * whole.factor if whole.norm > 0 else math.nan
+        scales[-len(used) :] = [each._replace(scale=each.scale * ratio) for each in used]
+        seen = numbers * len(used)
+        self.query = whole._replace(used=used, module=module) if seen < whole.numbers else None
+
+
+def is_bounded(operands: tuple[Tensor, Tensor]) -> bool:
+    """Whether queries and keys have length 1 everywhere."""
+    query, key = (x.detach().float() for x in operands)
+    return _is_unit(query, -1) and (_is_unit(key, -1) or _is_unit(key, -2))  # keys may be turned for the product
+
+
+def _is_unit(x: Tensor, axis: int) -> bool:
+    lengths = x.norm(dim=axis)
+    return lengths.numel() > 1 and bool((lengths - 1).abs().max() < _UNIT)
 
 
 def times_first(

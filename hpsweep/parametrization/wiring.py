@@ -23,7 +23,8 @@ from hpsweep.parametrization.finite import check_finite
 from hpsweep.parametrization.given import passed_on
 from hpsweep.parametrization.kinds import tensor_uses, unwrapped
 from hpsweep.parametrization.layers import is_layer
-from hpsweep.parametrization.probe import read, within
+from hpsweep.parametrization.probe import BOUNDED, read, within
+from hpsweep.parametrization.queries import layers_of
 from hpsweep.parametrization.reading import NO_SOFTMAX, UNUSED, Reading
 from hpsweep.parametrization.record import Queries, own_factor, times_first
 
@@ -112,7 +113,9 @@ def wire_(
         for undo in reversed(undos):
             undo()
         unread = [reading.name for reading in wrong if reading.kind == "readout" and reading.factor is None]
-        raise ValueError(complaint(wrong, [*latest], model, named, passed_on(plan, model, inputs, unread)))
+        asked = [reading.name for reading in wrong if reading.kind == "attention" and reading.why != BOUNDED]
+        layers = layers_of(plan, model, inputs, asked)
+        raise ValueError(complaint(wrong, [*latest], model, named, passed_on(plan, model, inputs, unread), layers))
     _wired[unwrapped(model)] = plan.hash, _state(model)
     return Wiring(
         tuple(

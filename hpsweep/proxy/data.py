@@ -245,7 +245,11 @@ def _read_jsonl(path: Path, field: str) -> Split:
 
 
 def _read_parquet(path: Path, column: str) -> Split:
-    return _split_by_content([text for file in files(path, (".parquet",)) for text in parquet_documents(file, column)])
+    texts = [text for file in files(path, (".parquet",)) for text in parquet_documents(file, column)]
+    train, validation, notes = _split_by_content(texts)
+    if binary := sum(b"\0" in text for text in texts):
+        notes.append(f"{binary} of {len(texts)} rows of column {column!r} hold zero bytes, as what is no text does.")
+    return train, validation, notes
 
 
 def _split_by_content(documents: list[bytes]) -> Split:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hpsweep.proxy.other_formats import MAGIC, is_text, magic_of
+from hpsweep.proxy.other_formats import MAGIC, is_text, magic_of, no_text
 
 _OPENERS: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"\x1f\x8b\x08": ("gzip", gzip.open),
@@ -23,6 +23,9 @@ _OPENERS: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
 }
 _KINDS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
 _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
+
+_HEAD = 512  # bytes that tell what a file is
+_ONCE = "once decompressed "
 
 _COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst", ".zstd")
 LINES = tuple(f".{name}{end}" for name in ("jsonl", "ndjson") for end in _COMPRESSED)
@@ -87,19 +90,24 @@ def _no_file(root: Path) -> str:
 def opened(path: Path) -> Any:
     """The file's bytes, decompressed whatever its name. Raises ValueError for a file that is known to be no text."""
     with path.open("rb") as file:
-        head = file.read(64)
+        head = file.read(_HEAD)
     magic = magic_of(head)
     if magic in _OPENERS:
         return _OPENERS[magic][1](path)
-    if magic:
-        what, remedy = MAGIC[magic]
-        raise ValueError(f"{path} is {what}, not text: {remedy}.")
+    check_text(path, head)
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             raise ValueError(f"{path} is text in {encoding}; write it as UTF-8: iconv -f {encoding} -t UTF-8.")
     if path.suffix in _KINDS and not is_text(head):
         raise ValueError(f"{path}: damaged {_KINDS[path.suffix]} (it does not begin as one); fetch or write it again.")
     return path.open("rb")
+
+
+def check_text(path: Path, head: bytes, once: str = "") -> None:
+    """Raise ValueError for a beginning that is known to be no text."""
+    if found := no_text(head):
+        what, remedy = found
+        raise ValueError(f"{path} is {once}{what}, not text: {remedy}.")
 
 
 def damaged(path: Path, error: BaseException) -> ValueError:
@@ -114,9 +122,11 @@ def whole(path: Path) -> bytes:
     """All bytes of a file, decompressed."""
     with opened(path) as file:
         try:
-            return bytes(file.read())
+            content = bytes(file.read())
         except (*_DAMAGE, OSError) as error:
             raise damaged(path, error) from error
+    check_text(path, content[:_HEAD], _ONCE)
+    return content
 
 
 # --- JSON lines ---
@@ -144,6 +154,8 @@ def jsonl_documents(path: Path, field: str) -> Iterator[bytes]:
                 if first and content.lstrip().removeprefix(b"\xef\xbb\xbf").startswith(b"["):
                     yield from _array(path, content + lines.read(), field)
                     return
+                if first:
+                    check_text(path, content[:_HEAD], _ONCE)
                 first = False
                 yield _text(_parsed(content, f"{path}, line {number}"), field, f"{path}, line {number}")
         except (*_DAMAGE, OSError) as error:
@@ -213,12 +225,15 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
                 )
             if not (_is_string(kind) or _is_binary(kind)):
                 raise ValueError(f"column {column!r} is {kind}, not text; there is {quoted(names)}.")
+            binary = _is_binary(kind)
             row = 0
             for batch in file.iter_batches(columns=[column]):
                 for text in batch.column(0).cast(pa.large_binary()).to_pylist():
                     row += 1
                     if text is None:
                         raise ValueError(f"column {column!r} is null in row {row}; remove rows without text first.")
+                    if binary and (found := no_text(text[:_HEAD])):
+                        raise ValueError(f"column {column!r} holds {found[0]} in row {row}, not text: {found[1]}.")
                     yield text
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path}: {line(error)}") from error

@@ -32,12 +32,23 @@ MAGIC: dict[bytes, tuple[str, str]] = {
     b"%PDF-": ("a PDF", "write its text into a file, as pdftotext does"),
     b"{\\rtf1": ("a document in RTF", "write its text into a file"),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("a document of an office program", "write its text into a file"),
+    b"\x89PNG": ("an image (PNG)", "take out what is no text"),
+    b"\xff\xd8\xff\xe0": ("an image (JPEG)", "take out what is no text"),
+    b"\xff\xd8\xff\xe1": ("an image (JPEG)", "take out what is no text"),
+    b"\xff\xd8\xff\xdb": ("an image (JPEG)", "take out what is no text"),
+    b"GIF87a": ("an image (GIF)", "take out what is no text"),
+    b"GIF89a": ("an image (GIF)", "take out what is no text"),
+    b"II*\x00\x08\x00": ("an image (TIFF)", "take out what is no text"),
+    b"OggS\x00\x02": ("sound (Ogg)", "take out what is no text"),
+    b"fLaC\x00\x00\x00\x22": ("sound (FLAC)", "take out what is no text"),
     b"version https://git-lfs": ("a pointer of Git LFS, not the data", "fetch it: git lfs pull"),
 }
 """First bytes of files that hold neither bare ids nor text: what they are, and the remedy."""
 
 
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # the first block, or the end of an empty stream
+
+_RIFF = {b"WEBP": "an image (WebP)", b"WAVE": "sound (WAV)", b"AVI ": "a film (AVI)"}
 
 _TAR = 257  # where "ustar" stands in its header
 _PICKLE_MODULE = re.compile(rb"c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n")  # what is built, and of which module
@@ -49,6 +60,17 @@ def magic_of(head: bytes) -> bytes | None:
     """The known first bytes that a file begins with."""
     found = next((magic for magic in MAGIC if head.startswith(magic)), None)
     return found if found != b"BZ" or head[4:10] in _BZIP2_BLOCKS else None  # text may begin with BZ as well
+
+
+def no_text(head: bytes) -> tuple[str, str] | None:
+    """What the beginning of a file or field is that is known to be no text, and the remedy."""
+    if magic := magic_of(head):
+        return MAGIC[magic]
+    if head[:4] == b"RIFF" and head[8:12] in _RIFF:
+        return _RIFF[head[8:12]], "take out what is no text"
+    if head[_TAR : _TAR + 5] == b"ustar":
+        return "a tar archive", "take out what is in it: tar -x"
+    return None
 
 
 def is_text(head: bytes) -> bool:
@@ -67,8 +89,8 @@ def other_format(path: Path, head: bytes) -> tuple[str, str] | None:
             "an Arrow stream, as datasets stores",
             "write its ids bare: numpy.array(column).astype('<u4').tofile('ids.bin')",
         )
-    if head[_TAR : _TAR + 5] == b"ustar":
-        return "a tar archive", "take out what is in it: tar -x"
+    if found := no_text(head):
+        return found
     if head[:4] == b"GGUF" and 0 < int.from_bytes(head[4:8], "little") < 100:
         return "a model in GGUF", "give the file of the data"
     if _is_pickle(path, head, size):

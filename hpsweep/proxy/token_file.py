@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.proxy.other_formats import MAGIC, is_text, magic_of, other_format
+from hpsweep.proxy.other_formats import is_text, other_format
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -97,8 +97,7 @@ def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
 
 
 def _check_head(path: Path, head: bytes, dtype: str) -> None:
-    found = MAGIC[magic] if (magic := magic_of(head)) else other_format(path, head)
-    if found:
+    if found := other_format(path, head):
         what, remedy = found
         raise ValueError(f"{path} is {what}, not bare token ids: {remedy}.")
     if dtype != "uint8" and len(head) >= 64 and is_text(head):

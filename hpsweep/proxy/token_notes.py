@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from hpsweep.proxy.token_file import Tokens, chunks
-from hpsweep.proxy.token_parts import header, in_order, unfilled
+from hpsweep.proxy.token_parts import columns, header, in_order, unfilled
 
 _SAMPLE = 2**20  # tokens of which the bytes are counted
 _FEW = 256  # fewer tokens than that say nothing of how they were stored
 _HIGH_HALF = 16  # the most that the high half of an id is, of a vocabulary of a million
 _ENTROPY_APART = 1.0  # bits by which the low byte of an id is the poorer one only if the bytes are swapped
+
+_HIGHEST_PART = 240  # of a byte; the low ones of ids take all values
+_OFTEN = 0.01
+_SHIFTED = 2**18  # ids whose entropy is compared,
+_SHIFTED_APART = 0.5  # bits by which it is lower from another byte on
 
 _APART = 0.1  # part of bytes that differ between places of a wider id, beyond chance
 _ALIKE = 0.03  # part of them that may differ between places of narrower ids
@@ -35,7 +40,13 @@ def notes_of(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[
     if 256 < vocabulary <= len(tokens) and highest < vocabulary // 2:
         bytes_ = ": they look like bytes" if highest < 256 else ""
         found.append(f"{path}: the highest of {len(tokens)} ids is {highest}, of a vocabulary of {vocabulary}{bytes_}.")
-    if sample.dtype.itemsize == 2 and _swapped(sample):
+    if shift := _shifted(sample):
+        found.append(
+            f"{path}: read from byte {shift} on, ids repeat far more than as they are, as where bytes were put before "
+            f"them or cut off. If so, write them anew: numpy.fromfile(path, '<u{sample.dtype.itemsize}', "
+            f"offset={shift}).tofile('ids.bin')."
+        )
+    elif sample.dtype.itemsize == 2 and _swapped(sample):
         found.append(
             f"{path}: low bytes of the ids vary less than high ones, as in a big-endian file. If it is one, write it "
             "anew: numpy.fromfile(path, '>u2').astype('<u2').tofile('ids.bin')."
@@ -49,7 +60,7 @@ def notes_of(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[
         found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
     if period := _period(sample):
         found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
-    if order := in_order(sample):
+    if order := in_order(sample) or columns(sample):
         found.append(f"{path}: {order}.")
     if head := header(tokens):
         found.append(f"{path}: {head}. If it is one, write the ids after it into a file of their own.")
@@ -111,13 +122,55 @@ def _three_bytes(sample: Tokens) -> str:
         return ""  # letters of three bytes, as in Chinese, are text
     noise = math.sqrt(256 / places.shape[1])
     apart = [float(np.abs(counts[i] - counts[j]).sum() / 2) for i, j in ((0, 1), (1, 2), (0, 2))]
-    if max(apart) <= _APART + noise:
+    if max(apart) <= _APART + noise or not _period_of_three(data, sample.dtype.itemsize):
         return ""
     powers = "[1, 256, 65536]" if _entropy(places[2]) < _entropy(places[0]) else "[65536, 256, 1]"
     return (
         "bytes at every third place are others than those between, as in a file of ids of 3 bytes. If it is one, write "
         f"it anew: (numpy.fromfile(path, 'u1').reshape(-1, 3) @ {powers}).astype('<u4').tofile('ids.bin')"
     )
+
+
+def _period_of_three(data: bytes, item: int) -> bool:
+    """Whether all places equal modulo 3 have the same bytes: not so, where every third of wider ids differs."""
+    period = math.lcm(3, item)
+    places = np.frombuffer(data[: len(data) // period * period], np.uint8).reshape(-1, period).T
+    counts = np.array([np.bincount(place, minlength=256) for place in places]) / places.shape[1]
+    noise = math.sqrt(256 / places.shape[1])
+    return bool((np.abs(counts[3:] - counts[:-3]).sum(axis=1) / 2 < _APART + noise).all())
+
+
+def _shifted(sample: Tokens) -> int:
+    """From which byte on the ids have far fewer values in common use than as they are read, or 0.
+
+    The bytes of one id tell each other; those of neighbours do so much less.
+    """
+    item = sample.dtype.itemsize
+    if item == 1:
+        return 0
+    data = sample[:_SHIFTED].tobytes()
+    if item == 4 and (start := _after_zeros(data)):
+        return start
+    entropies = []
+    for start in range(item):
+        part = np.frombuffer(data[start : len(data) - (item - start) % item], f"<u{item}")
+        times = np.unique(part, return_counts=True)[1] / len(part)
+        entropies.append(float(-(times * np.log2(times)).sum()))
+    best = int(np.argmin(entropies))
+    return best if entropies[best] + _SHIFTED_APART < entropies[0] else 0
+
+
+def _after_zeros(data: bytes) -> int:
+    """From which byte on the ids of four bytes have their zeros at the end, or 0."""
+    places = np.frombuffer(data, np.uint8).reshape(-1, 4).T
+    zero = [not place.any() for place in places]
+    starts = [place for place in range(4) if not zero[place] and zero[place - 1]]
+    if len(starts) != 1:
+        return 0
+    start = starts[0]
+    second = (start + 1) % 4
+    swapped = not zero[second] and _entropy(places[start]) < _entropy(places[second])  # high bytes first
+    return 0 if swapped else start
 
 
 def _evenly(sample: Tokens, vocabulary: int) -> str:
@@ -155,6 +208,8 @@ def _negative(tokens: Tokens, highest: int) -> str:
 
 def _swapped(sample: Tokens) -> bool:
     low, high = sample.view(np.uint8).reshape(-1, 2).T
+    if low.max() < _HIGHEST_PART and np.mean(high >= _HIGHEST_PART) > _OFTEN:
+        return True  # as high bytes of a vocabulary below 61,440 are
     return _entropy(low) + _ENTROPY_APART < _entropy(high)
 
 

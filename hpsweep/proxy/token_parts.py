@@ -14,6 +14,9 @@ _PADDING = 2**16  # equal ids in a row that no document is padded with
 _RUNS = 3  # runs of about the longest length up to which they are no padding, which every document has
 _IN_ORDER = 0.97  # of the steps between ids that go one way
 
+_STRIDES = {2: "second", 3: "third", 4: "fourth"}
+_COUNTING = 0.9  # of the steps of a column that go up by one; others start anew
+
 _SIZES = (64, 128, 256, 512)  # ids that are looked at as if they were a header
 _BLOCKS = 1000  # others that they are compared with
 _FEWEST = 64
@@ -75,6 +78,25 @@ def in_order(sample: Tokens) -> str:
         return ""
     way = "up" if up > 0.5 else "down"
     return f"{100 * max(up, 1 - up):.4g} % of the steps between unlike ids go {way}, as where they were sorted"
+
+
+def columns(sample: Tokens) -> str:
+    """In words, where every second, third or fourth id counts up, is one and the same or that before it again.
+
+    As where columns were written next to each other: positions, masks, or labels beside the ids.
+    """
+    for stride, which in _STRIDES.items():
+        rows = sample[: len(sample) // stride * stride].reshape(-1, stride).astype(np.int64)
+        counting = (np.diff(rows, axis=0) == 1).mean(axis=0) > _COUNTING
+        constant = (rows == rows[0]).all(axis=0)
+        again = (rows[:, 1:] == rows[:, :-1]).mean(axis=0) > _IN_ORDER
+        if counting.any() and not counting.all():
+            return f"every {which} id counts up, as positions beside the ids do"
+        if constant.any() and not constant.all():
+            return f"every {which} id is {rows[0, constant.argmax()]}, as where columns were written beside each other"
+        if again.all() and len(np.unique(rows[:_FEW])) > 2:
+            return f"every id stands there {stride} times, as ids and labels beside each other do"
+    return ""
 
 
 def header(tokens: Tokens) -> str:

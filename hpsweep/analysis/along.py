@@ -47,7 +47,8 @@ def held_out(
     A line runs along density at one width, or along width at one density; width and density are those held out, drift
     and verdict come from the n optima before it. constant_value and along_value are the settings transferred by
     constant and along the drift; constant_loss, along_loss their losses there, read as in `regret_matrix`, and
-    constant_regret, along_regret what they lose to the optimum found there (`status`), nats/token, with 95 % intervals.
+    constant_regret, along_regret what they lose to the optimum found there (`status`), nats/token, with 95 % intervals,
+    without an upper end where `status` is not ok.
 
     gain = constant_loss - along_loss; better is "drift" or "constant" where its interval excludes 0, else
     "undetermined". Null with the reason in `why` where a setting diverged or was not tried, or where fewer than two

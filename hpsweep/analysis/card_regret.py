@@ -52,8 +52,9 @@ def card_regret(
                 the regret at least what is given
     octaves     log2(setting / own_value)
     why         also the regret against the optimum with the card's other hyperparameters, where own_value has others
-    regret      used_loss - own_loss, nats/token; low, high: 95 % interval of the noise that paired seeds leave, the
-                two settings taken as given; percent of own_loss. Below 0 it is noise.
+    regret      used_loss - own_loss, nats/token; low, high: 95 % interval of the noise that paired seeds leave and of
+                how far the curve may lie from the fit, high null where `status` is not ok; percent of own_loss. Below 0
+                it is noise.
 
     Losses are means as if every seed had been run everywhere. Raises ValueError where there are no runs of the target,
     or none with the other hyperparameters of the card, where some are of another model, batch, duration or data than

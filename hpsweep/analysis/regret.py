@@ -47,9 +47,10 @@ def tuned_against_transferred(
     line between the neighbours where that fit leaves what a convex curve could be ("interpolated"); null where the
     setting diverged or lies outside the grid.
 
-    regret = transferred_loss - tuned_loss with a 95 % interval, of the noise that paired seeds leave; below 0 it is
-    noise. best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss.
-    Losses in nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
+    regret = transferred_loss - tuned_loss with a 95 % interval, of the noise that paired seeds leave and of how far the
+    curve may lie from the fit; below 0 it is noise. Where `status` is not ok it is at least that, and regret_high null.
+    best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss. Losses in
+    nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
     check_over(over)
     runs, place = select_proxy(runs, proxy, over, ignore)

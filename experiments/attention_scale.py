@@ -29,7 +29,7 @@ SWEEP = Sweep(
         "head_size": [32, 64],
         "width": [64, 128],
         "density": [1, 1 / 16],
-        "lr": [2.0**k for k in range(-10, -2)],
+        "lr": [2.0**k for k in range(-11, -3)],
         "seed": [0, 1, 2],
     },
 )

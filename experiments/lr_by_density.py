@@ -34,7 +34,7 @@ SWEEP = Sweep(
         {
             "scheme": ["supar"],
             "density": [1, 1 / 4, 1 / 16],
-            "lr": [2.0**k for k in range(-9, -5)],
+            "lr": [2.0**k for k in range(-10, -5)],
             "seed": [2, 3],
         },
     ],

@@ -28,14 +28,14 @@ SWEEP = Sweep(
         {
             "scheme": ["mup", "sp"],
             "width": [64, 128, 256],
-            "lr": [2.0**k for k in range(-10, -2)],
+            "lr": [2.0**k for k in range(-11, -3)],
             "seed": [0, 1],
         },
         # As in lr_by_density: that mup stays within a bound needs more seeds around its optimum.
         {
             "scheme": ["mup"],
             "width": [64, 128, 256],
-            "lr": [2.0**k for k in range(-9, -4)],
+            "lr": [2.0**k for k in range(-10, -5)],
             "seed": [2, 3],
         },
     ],

@@ -31,6 +31,6 @@ SWEEP = Sweep(
     ),
     grid={"scheme": ["mup", "supar", "sp"], "embedding_lr_mult": [2.0, 8.0]},
     search="refine",
-    space={"lr": (2.0**-8, 2.0**-2)},
+    space={"lr": (2.0**-10, 2.0**-2)},
     refine=Refine(interval=1.0, trials=24),
 )

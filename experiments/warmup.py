@@ -19,6 +19,7 @@ SWEEP = Sweep(
         base_width=128,
         depth=2,
         head_size=32,
+        base_head_size=1,  # the scale of the published code: what all runs had when these were trained
         context=64,
         batch=8,
         steps=400,

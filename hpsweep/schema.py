@@ -25,7 +25,7 @@ _TYPES = {"float": _FLOAT, "int": _INT, "bool": _BOOL}  # of a field that is dec
 def _of_trial() -> Iterator[tuple[str, pa.DataType, str, str]]:
     """The columns of the trial's resolved fields, as its record declares them."""
     for name, said in RESOLVED.items():
-        kind = next((kind for word, kind in _TYPES.items() if word in DECLARED[name]), _TEXT)
+        kind = next((kind for word, kind in _TYPES.items() if word in DECLARED[name].split(" | ")), _TEXT)
         yield name, kind, said["unit"], said["meaning"]
 
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hpsweep.text import shown, steers
 
@@ -45,13 +45,6 @@ QUARTER = 0.25
 """Octaves between the closest values that a refinement tries."""
 FINE_SEEDS = 3
 """Seeds of a refinement's half octaves, if the sweep names no more."""
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "scheme": get_args(Scheme),
-    "weight_decay_rule": get_args(WeightDecayRule),
-    "precision": get_args(Precision),
-    "search": get_args(Search),
-}
 
 
 def kept(numel: int, density: float) -> int:
@@ -93,8 +86,8 @@ class Trial:
     alpha_attention sqrt(base_head_size) / head_size. Raises ValueError naming the value, the allowed range and the
     remedy.
 
-    What the store keeps of a trial follows from this record: add a field with its value `before`, and raise
-    SCHEMA_VERSION.
+    What the store and the cards keep of a trial follows from this record: add a field with its value `before`, and
+    raise SCHEMA_VERSION and CARD_VERSION. A field is never None in a trial that is made.
     """
 
     scheme: Scheme = _field("supar", "sp, mup or supar")
@@ -259,6 +252,11 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "vocabulary": (2, 2**24, True, True),
 }
 """Field -> (lowest, highest, lowest is allowed, highest is allowed), of every number of a trial. All are finite."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    **{name: get_args(hint) for name, hint in get_type_hints(Trial).items() if get_origin(hint) is Literal},
+    "search": get_args(Search),
+}
+"""Field -> the texts that it may be, where these are few."""
 # Fields that may differ within an ensemble.
 _FREE = frozenset(
     {
@@ -568,8 +566,8 @@ def check_names(names: Iterable[str], record: type) -> None:
 
 
 def _check_choice(name: str, value: Any) -> None:
-    if not isinstance(value, str) or value not in _CHOICES[name]:
-        raise ValueError(f"{name} is {shown(value)}; allowed: {', '.join(_CHOICES[name])}.")
+    if not isinstance(value, str) or value not in CHOICES[name]:
+        raise ValueError(f"{name} is {shown(value)}; allowed: {', '.join(CHOICES[name])}.")
 
 
 def _check_fields(record: Trial | Target, names: Iterable[str]) -> None:
@@ -582,7 +580,7 @@ def _check_fields(record: Trial | Target, names: Iterable[str]) -> None:
 
 
 def _check_field(name: str, declared: str, value: Any) -> None:
-    if name in _CHOICES:
+    if name in CHOICES:
         _check_choice(name, value)
     elif declared == "str":
         _check_text(name, value)
@@ -654,3 +652,17 @@ def _as_declared(declared: str, value: Any) -> Any:
     if declared == "bool":
         return bool(value)
     return str(value)
+
+
+def _check_record() -> None:
+    """Raise TypeError for a field of Trial that is not declared as `_field` says: the maintainer's slip."""
+    for name in RESOLVED:
+        words = DECLARED[name].split(" | ")
+        if {"int", "float"} & set(words) and name not in RANGES:
+            raise TypeError(f"Trial.{name} is a number without a range; give within, such as '[0, 1]'.")
+        if "None" in words and name not in _DURATION:
+            raise TypeError(f"Trial.{name} may be None, which is not stored; let another value stand for none.")
+    Trial(steps=1, **BEFORE)
+
+
+_check_record()

@@ -42,7 +42,7 @@ from hpsweep.schema import RUNS as RUNS
 from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from hpsweep.spec import BEFORE, RESOLVED
 from hpsweep.text import shown
-from hpsweep.trial_ids import check_ids
+from hpsweep.trial_ids import check_ids, trial_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,7 @@ _BATCH = 500  # files that are read before their rows are joined
 _VERSION = b"hpsweep_schema_version"  # in the metadata of files that hpsweep wrote
 _COLUMNS = b"hpsweep_columns"  # a hash of the names and types, in files whose pages have checksums
 _ROWS = b"hpsweep_rows"  # how many rows such a file has
+_AN_ID = re.compile(r"[0-9a-f]{16}")
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas writes of an index
 _IDENTITIES = pa.schema(  # what says which row of a trial counts
     [RUNS.field(name) for name in ("trial_id", "data_hash", "status", "finished_at")]
@@ -115,10 +116,25 @@ def as_loaded(runs: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the runs have no column {lacking[0]!r}; give those of hp.load('results/NAME'), all columns.")
     try:
         table = pa.Table.from_pandas(runs, preserve_index=False)
-        frame: pd.DataFrame = _aligned(table, RUNS).to_pandas()
+        aligned = _aligned(table, RUNS)
     except pa.ArrowException as error:
         raise ValueError(f"the runs are not as hp.load returns them: {str(error).splitlines()[0]}.") from None
+    _check_filled(table, aligned)
+    frame: pd.DataFrame = aligned.to_pandas()
     return frame
+
+
+def _check_filled(given: pa.Table, runs: pa.Table) -> None:
+    """Raise ValueError where the ids say that a field that was not given is not what it was before it was added."""
+    filled = [name for name in BEFORE if name not in given.column_names or given[name].null_count]
+    if not filled or any(runs[name].null_count for name in RESOLVED):
+        return
+    for stated, found in zip(runs["trial_id"].to_pylist(), trial_ids(runs), strict=True):
+        if stated != found and _AN_ID.fullmatch(stated):
+            raise ValueError(
+                f"the runs lack {filled[0]}, and trial {stated} is not what hpsweep trained before it had this field: "
+                "give the runs of hp.load('results/NAME'), all columns."
+            )
 
 
 def _warn_unread(folder: Path) -> None:

@@ -514,7 +514,7 @@ def test_the_card_for_nanogpt_on_the_page_is_made_and_exported_by_its_commands(
     config = run_config((tmp_path / "config.py").read_text())
     assert (config["sparsity"], config["n_embd"]) == (0.9375, 1024)
     # a fit: its last digits differ between the kernels that processors multiply matrices with
-    assert config["learning_rate"] == pytest.approx(0.0056531195, rel=1e-6)
+    assert config["learning_rate"] == pytest.approx(0.00378341727, rel=1e-6)
 
 
 def test_an_unknown_trainer_is_refused_with_those_there_are() -> None:

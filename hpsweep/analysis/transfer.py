@@ -15,7 +15,7 @@ import pandas as pd
 
 from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
-from hpsweep.analysis.checks import TRIAL_FIELDS, check_over, other_tuned, shown
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_over, column_such, other_tuned, shown
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import Group, fit_prepared
@@ -23,7 +23,7 @@ from hpsweep.analysis.regret import proxy_of, rows_at, select_proxy, tuned_again
 from hpsweep.analysis.surface import in_order
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
-from hpsweep.spec import BEFORE, Scheme, Target, Trial, trial_from_row
+from hpsweep.spec import Scheme, Target, Trial, trial_from_row
 from hpsweep.units import unit_of_sources
 
 FEWEST_NONZEROS = 8
@@ -142,7 +142,7 @@ def _check_complete(runs: pd.DataFrame) -> None:
     """Raise ValueError where runs do not say all that a card carries: no default of hpsweep's stands for it."""
     trained = runs[runs["status"] != "failed"]
     for name in (*TRIAL_FIELDS, "vocabulary"):
-        such = f"runs.assign({name}={_SUCH[name]}) where all runs had that" + _UNTIL[name in BEFORE]
+        such = column_such(name)
         if name not in runs:
             raise ValueError(f"the runs have no column {name!r}, which a card carries; give it: {such}.")
         if trained[name].isna().any():
@@ -150,13 +150,6 @@ def _check_complete(runs: pd.DataFrame) -> None:
                 f"{name} is missing in {trained[name].isna().sum()} of {len(trained)} runs, and a card carries it; "
                 f"leave those out, or give it: {such}."
             )
-
-
-_SUCH = {
-    **{name: repr(value) for name, value in Trial(steps=600, **BEFORE).resolved.items()},
-    "vocabulary": "256",
-}
-_UNTIL = {False: "", True: ", as those of hpsweep did before it had this field"}
 
 
 def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd.DataFrame:

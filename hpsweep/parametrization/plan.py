@@ -161,7 +161,7 @@ class Plan:
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
         """The plan that `to_dict` gave; raises ValueError for one of another version."""
         version = values.get("version")
-        if version != PLAN_VERSION and (isinstance(version, bool) or version not in BEFORE):
+        if type(version) is not int or version not in (*BEFORE, PLAN_VERSION):
             raise ValueError(
                 f"the plan is of version {version}; this hpsweep reads up to {PLAN_VERSION}: make it anew, or upgrade."
             )
@@ -172,6 +172,7 @@ class Plan:
                 name: TensorPlan(**{**tensor, **{field: tuple(tensor[field]) for field in lists}})
                 for name, tensor in values["tensors"].items()
             }
+            _check_attention(fields["alpha_attention"], fields["base_head_sizes"])
             return cls(**{**fields, "tensors": tensors, "warnings": tuple(values["warnings"])})
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"the plan is not one that Plan.to_dict() gave ({error!r}); make it anew.") from None
@@ -310,7 +311,9 @@ class Plan:
 
     def _difference(self, stored: Plan) -> str:
         """The first of two plans of unlike hashes."""
-        ours, theirs = self.to_dict(), stored.to_dict()
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(stored)
+        if ours["base_head_sizes"] != theirs["base_head_sizes"]:
+            return f"it scales attention by {stored._attention_text()}, here by {self._attention_text()}"
         for name in ours:
             if name not in ("tensors", "warnings") and ours[name] != theirs[name]:
                 return f"its {name} is {theirs[name]!r}, here {ours[name]!r}"
@@ -322,6 +325,15 @@ class Plan:
                 if here[field] != there[field]:
                     return f"{name} has {field} {there[field]!r}, here {here[field]!r}"
         return "the same numbers are written in another way"
+
+
+def _check_attention(alpha: object, base_head_sizes: Mapping[str, object]) -> None:
+    """Raise ValueError for what can be no scale of attention logits."""
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        raise ValueError(f"the plan has alpha_attention {alpha!r}; allowed: above 0. Make it anew.")
+    for size, base in base_head_sizes.items():
+        if type(base) is not int or base < 1:
+            raise ValueError(f"the plan has base head size {base!r} at {size!r}; allowed: from 1 up. Make it anew.")
 
 
 def _cell(value: object) -> str:

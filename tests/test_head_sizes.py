@@ -120,3 +120,27 @@ def test_a_plan_of_before_is_read_with_the_published_scale_and_its_hash() -> Non
     assert sp.to_dict()["version"] == 1  # sp asks nothing of attention: its plans and their hashes are as ever
     assert sp.attention_scale(16) == 1 / 4
     assert re.search(r"base head size 8 \(heads of 16\)", str(now))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha_attention": -1.0}, "the plan has alpha_attention -1.0; allowed: above 0"),
+        ({"alpha_attention": True}, "the plan has alpha_attention True; allowed: above 0"),
+        ({"base_head_sizes": {"16": 0}}, "the plan has base head size 0 at '16'; allowed: from 1 up"),
+        ({"base_head_sizes": {"*": True}}, "the plan has base head size True at '*'; allowed: from 1 up"),
+        ({"base_head_sizes": [8]}, "the plan is not one that Plan.to_dict() gave"),
+        ({"version": [2]}, "the plan is of version [2]; this hpsweep reads up to 2"),
+    ],
+)
+def test_a_plan_that_was_changed_is_refused(change: dict[str, Any], message: str) -> None:
+    plan = hpsweep.parametrize(Own(64, 4), "supar", base=lambda: Own(32, 4))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        hpsweep.Plan.from_dict({**plan.to_dict(), **change})
+
+
+def test_a_checkpoint_of_before_is_told_from_its_scale_of_attention() -> None:
+    old = hpsweep.parametrize(Own(64, 4), "supar", base=lambda: Own(32, 4), base_head_size=1)
+    now = hpsweep.parametrize(Own(64, 4), "supar", base=lambda: Own(32, 4))
+    with pytest.raises(ValueError, match=r"it scales attention by .*, base head size 1, here by .*, base head size 8"):
+        now.load_state_dict(old.state_dict())

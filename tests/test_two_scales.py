@@ -23,7 +23,9 @@ from hpsweep.analysis import plots
 from hpsweep.analysis.law_tables import tuned_losses
 from hpsweep.analysis.plot_surface import heat_table
 from hpsweep.cli import main
+from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import BEFORE, Sweep, Trial
+from tests import fake_training as fake
 from tests.test_cli import folder as folder
 from tests.test_cli import refused
 from tests.test_cli import there as there
@@ -102,6 +104,36 @@ def test_rows_without_a_value_are_not_taken_for_either(name: str) -> None:
         FUNCTIONS[name](pd.concat([old, made(BASE)], ignore_index=True))
 
 
+def test_runs_without_a_value_are_told_which_value_those_of_before_had() -> None:
+    old = one_std(made(OLD, seed=[2])).drop(columns=[*BEFORE])
+    both = pd.concat([old, one_std(made(BASE))], ignore_index=True)
+    with pytest.raises(
+        ValueError, match=r"10 of the 30 runs .* have no alpha_attention.*fillna\({'alpha_attention': 1.0}\)"
+    ):
+        hp.optima(both, by=SEVERAL, resamples=5)
+    with pytest.raises(ValueError, match=r"no column 'base_head_size', .*: runs.assign\(base_head_size=1\) where all"):
+        hp.card_regret(card(), old, resamples=5)
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["with the column", "without"])
+@pytest.mark.parametrize("where", ["width == 64", "density < 1", "steps > 50", "seed == 1"])
+def test_a_law_of_a_table_is_of_rows_of_one_scale(where: str, stored: bool) -> None:
+    axes = {"width": [64, 96, 128], "init_std": [0.08], "lr": [2**-7], "seed": [0, 1]}
+    runs = pd.concat([made(BASE.replace(steps=steps), **axes) for steps in (50, 100, 200)], ignore_index=True)
+    sizes = {"params": runs["hidden_nonzeros"], "sparsity": 1 - runs["density"], "loss": runs["val_loss"]}
+    now = runs.assign(**sizes)[["width", "density", "steps", "seed", "tokens", *sizes, *BEFORE]]
+    old = now.query(where)
+    old = old.assign(base_head_size=1, loss=old["loss"] - 0.05) if stored else old.drop(columns=[*BEFORE])
+    with pytest.raises(ValueError, match=r"the rows differ in base_head_size \(.*without it, 1\): they are of other"):
+        hp.fit_law(pd.concat([now.drop(index=old.index), old], ignore_index=True), resamples=50)
+
+
+def test_under_sp_the_base_head_size_is_no_part_of_what_a_card_is_compared_by() -> None:
+    made_of = hp.transfer(one_std(made(BASE.replace(scheme="sp"))), TARGET, resamples=5)
+    target = one_std(made(OLD.replace(scheme="sp"), width=[128], density=[1 / 4]))
+    assert len(hp.card_regret(made_of, target, resamples=5)) == 1
+
+
 def test_a_card_needs_the_fields_and_the_value_of_before_is_named() -> None:
     old = one_std(made(OLD))
     with pytest.raises(
@@ -122,6 +154,14 @@ def test_a_report_keeps_both_apart() -> None:
     said = "\n".join(hp.report(runs).sentences)
     assert "stable at base head size 1 and base head size 16" in said
     assert "No comparison of tuned and transferred: the runs of the sweep differ in base_head_size (1, 16)" in said
+
+
+def test_a_report_does_not_take_rows_for_those_of_before_whose_ids_say_otherwise() -> None:
+    runs = one_std(made(BASE, width=[64]))
+    with pytest.raises(ValueError, match=r"the runs lack base_head_size, and trial [0-9a-f]{16} is not what hpsweep"):
+        hp.report(runs.drop(columns="base_head_size"))
+    old = one_std(made(OLD, width=[64])).drop(columns=[*BEFORE])
+    assert hp.report(old).sentences == hp.report(old.assign(**BEFORE)).sentences
 
 
 # --- the command line ---
@@ -175,3 +215,30 @@ def test_without_a_record_the_commands_tell_both_apart_or_refuse_them(
     assert main([*target, "--where", "base_head_size=1"]) == 0
     assert "attention scale 0.0625 (from base head size 1), readout multiplier" in capsys.readouterr().out
     assert main(["report", both]) == 0
+    capsys.readouterr()
+    assert main(["plot", both, "--where", "base_head_size=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["figures"]
+
+
+def test_a_sweep_of_before_is_named_before_it_is_trained_again(both: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runs, meta = Path(both) / "runs", json.loads((Path(both) / "meta.json").read_text())["sweep"]
+    old = pd.read_parquet(runs / "part-before.parquet")
+    for path in runs.iterdir():
+        path.unlink()
+    now = load_dataset(meta["base"]["data"]).data_hash
+    old.assign(data_hash=now).to_parquet(runs / "part-before.parquet")
+
+    def told(**base: int) -> tuple[str, str]:
+        text = f"SWEEP = Sweep(name='fake', base=Trial(**{meta['base'] | base!r}), grid={meta['grid']!r})\n"
+        Path("experiments/fake.py").write_text(f"from hpsweep.spec import Sweep, Trial\n\n{text}")
+        assert main(["plan", "fake", "--results", str(Path(both).parent)], train=fake.TRAIN) == 0
+        said = capsys.readouterr()
+        return said.out, said.err
+
+    out, err = told()
+    assert "missing: 96" in out
+    assert "96 trials in" in err
+    assert "are of this sweep with base_head_size=1, as all were before hpsweep had that field" in err
+    out, err = told(base_head_size=1)
+    assert "missing: 0" in out
+    assert "as all were before" not in err

@@ -291,7 +291,7 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
             if lacking := int(rows[name].isna().sum()):
                 raise ValueError(
                     f"{lacking} of the {len(rows)} runs of {where} have no {name}, and the others have: leave those "
-                    f"out, or give it to them: {column_such(name)}."
+                    f"out, or give it to them: {column_such(name, some=True)}."
                 )
             values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
             first = plain(rows[name].iloc[0])
@@ -302,10 +302,13 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
             )
 
 
-def column_such(name: str) -> str:
-    """How to give runs of others a field of the trial that they lack: with the value that all of them had."""
-    value = f"runs.assign({name}={_VALUES[name]!r}) where all runs had that"
-    return f"{value}, as those of hpsweep did before it had this field" if name in BEFORE else value
+def column_such(name: str, *, some: bool = False) -> str:
+    """How to give runs, or some of them, a field of the trial that they lack: with the value that they had."""
+    value = _VALUES[name]
+    whole = (
+        f"runs.fillna({{{name!r}: {value!r}}}) where those" if some else f"runs.assign({name}={value!r}) where all runs"
+    )
+    return f"{whole} had that{', as those of hpsweep did before it had this field' if name in BEFORE else ''}"
 
 
 def check_unknown(runs: pd.DataFrame, keys: Sequence[str], free: Sequence[str] = ()) -> None:

@@ -142,13 +142,12 @@ def _check_complete(runs: pd.DataFrame) -> None:
     """Raise ValueError where runs do not say all that a card carries: no default of hpsweep's stands for it."""
     trained = runs[runs["status"] != "failed"]
     for name in (*TRIAL_FIELDS, "vocabulary"):
-        such = column_such(name)
         if name not in runs:
-            raise ValueError(f"the runs have no column {name!r}, which a card carries; give it: {such}.")
+            raise ValueError(f"the runs have no column {name!r}, which a card carries; give it: {column_such(name)}.")
         if trained[name].isna().any():
             raise ValueError(
                 f"{name} is missing in {trained[name].isna().sum()} of {len(trained)} runs, and a card carries it; "
-                f"leave those out, or give it: {such}."
+                f"leave those out, or give it: {column_such(name, some=True)}."
             )
 
 

@@ -4,8 +4,7 @@ This is the transfer that hpsweep is for: from a narrow dense proxy to a wide sp
 
 Expected: under supar it stays within half an octave over four-fold width and 16-fold density; under mup it rises as
 density falls.
-Cost: 216 trials of widths 64 to 256, about 22 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan lr_by_width_and_density` times it.
+Cost: 238 trials of widths 64 to 256, 42 minutes on two cores that did other work as well (AVX2, the native engine).
 Run: make sweep EXPERIMENT=lr_by_width_and_density
 Result: results/reference/lr_by_width_and_density, and experiments/LOG.md
 """

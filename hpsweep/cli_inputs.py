@@ -113,7 +113,7 @@ def of_before(sweep: Sweep, folder: str | Path) -> str:
     then = {name: value for name, value in BEFORE.items() if name not in taken and base[name] != value}
     if not then or not (Path(folder) / "runs").is_dir():
         return ""
-    runs = own_runs(store.load(folder), dataclasses.replace(sweep, base=sweep.base.replace(**then)))
+    runs = own_runs(store.read_runs(folder).to_pandas(), dataclasses.replace(sweep, base=sweep.base.replace(**then)))
     if runs.empty:
         return ""
     fields = ", ".join(f"{name}={value!r}" for name, value in then.items())

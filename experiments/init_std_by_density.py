@@ -4,8 +4,7 @@ At base learning rate 2^-8, the best octave of the dense model (lr_by_density).
 
 Expected: under sp it rises by up to half an octave per halving of density, as 1/sqrt(density) keeps activations their
 size; under supar it stays, in flat basins.
-Cost: 189 trials of width 128, about 15 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan init_std_by_density` times it.
+Cost: 207 trials of width 128; `hpsweep plan init_std_by_density` times it.
 Run: make sweep EXPERIMENT=init_std_by_density
 Result: results/reference/init_std_by_density, and experiments/LOG.md
 """

@@ -3,8 +3,7 @@
 The classic muP question, at density 1, where supar is mup.
 
 Expected: it falls by about one octave per doubling of width under sp, and stays under mup.
-Cost: 126 trials of widths 64 to 256, about 15 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan lr_by_width` times it.
+Cost: 126 trials of widths 64 to 256; `hpsweep plan lr_by_width` times it.
 Run: make sweep EXPERIMENT=lr_by_width
 Result: results/reference/lr_by_width, and experiments/LOG.md
 """

@@ -4,10 +4,10 @@ The target of narrow_dense, tuned for itself: six times wider, at density 1/16, 
 learning rate is what the transferred one is measured against. As wide as two cores train in half an hour, with one
 multiplier of the embeddings' learning rate.
 
-Expected: under supar less than 0.02 nats/byte, the optimum being within half an octave. Under mup some 0.35: it lacks the
-correction of four octaves for density. Under sp about 0.1: its hidden weights lack the correction for width and that for
-density, which are opposed and leave 1.4 octaves here (m_d m_rho = 6/16). At width 1024 they would cancel, and sp's
-setting would be right there by accident.
+Expected: under supar less than 0.02 nats/byte, the optimum being within half an octave. Under mup some 0.35: it lacks
+the correction of four octaves for density. Under sp about 0.1: its hidden weights lack the correction for width and
+that for density, which are opposed and leave 1.4 octaves here (m_d m_rho = 6/16). At width 1024 they would cancel, and
+sp's setting would be right there by accident.
 Cost: at most 144 trials of width 384 (136 as it was run); `hpsweep plan wide_sparse` times it.
 Run: make sweep EXPERIMENT=wide_sparse, after narrow_dense; LOG.md has the cards and hpsweep regret
 Result: results/reference/wide_sparse, and experiments/LOG.md

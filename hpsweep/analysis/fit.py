@@ -259,8 +259,8 @@ class Minimum(NamedTuple):
     """The best curve through a window, and the places that agree with its losses.
 
     open_below, open_above: nothing is excluded on that side up to the last cell fitted, which then is low or high. A
-    cliff excludes what is beyond it. So do two cells of which the outer one is certainly the higher: from there the loss
-    falls towards the inner one.
+    cliff excludes what is beyond it. So do two cells of which the outer one is certainly the higher: from there the
+    loss falls towards the inner one.
     """
 
     window: Window

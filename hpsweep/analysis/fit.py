@@ -35,7 +35,7 @@ CENTRE = np.zeros(1)  # as a place
 LIMIT = 1.96
 """Standard errors within which a place agrees with the losses."""
 
-_WORSE = 4.0
+_WORSE = 6.0
 """Standard errors by which a loss is certainly above another, of all pairs of cells of a group."""
 
 _STEP = 0.04  # octaves between places that are tried

@@ -25,7 +25,7 @@ How it is done; what was measured to decide it is below (the simulator is benchm
    before a cliff nothing speaks against a place but the cliff. Where a cell is only possibly beyond one, the interval
    is that of both readings, with that cell and without, unless the best place without it is well inside. Where that
    leaves a side of the window open, cells within 4.15 octaves are taken. A side is not open where a cell is above one
-   further inside by four standard errors: the minimum lies inside of the former.
+   further inside by six standard errors: the minimum lies inside of the former.
 7. The interval is extended to the lowest cell, unless its noise explains that it is lowest. The error of loss_opt is at
    least half of what it lies below the lowest loss.
 8. If a side stays open, the optimum is a bound where the finite cells end there, and the curve is flat elsewhere. Also

@@ -36,7 +36,7 @@ LIMIT = 1.96
 """Standard errors within which a place agrees with the losses."""
 
 _WORSE = 6.0
-"""Standard errors by which a loss is certainly above another, of all pairs of cells of a group."""
+"""Measured standard errors by which a loss is certainly above another, of all pairs of cells of a group."""
 
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
@@ -259,8 +259,7 @@ class Minimum(NamedTuple):
     """The best curve through a window, and the places that agree with its losses.
 
     open_below, open_above: nothing is excluded on that side up to the last cell fitted, which then is low or high. A
-    cliff excludes what is beyond it. So do two cells of which the outer one is certainly the higher: from there the
-    loss falls towards the inner one.
+    cliff excludes what is beyond it.
     """
 
     window: Window
@@ -312,15 +311,6 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
     weights, steepness = _lowest(points, best, skew)
     spread = np.zeros(len(cells.x))
     spread[index] = weights
-    low = float(cells.x[centre] + _crossing(place[::-1], off[::-1] - LIMIT, len(place) - 1 - agrees[0]))
-    high = float(cells.x[centre] + _crossing(place, off - LIMIT, agrees[-1]))
-    open_below = bool(agrees[0] == 0) and below is None
-    open_above = bool(agrees[-1] == len(place) - 1) and above is None
-    falling, rising = _certain_slopes(cells, index, variance)
-    if open_below and falling is not None:
-        low, open_below = float(cells.x[falling]), False
-    if open_above and rising is not None:
-        high, open_above = float(cells.x[rising]), False
     return Minimum(
         window=looked_at,
         possible=looked_at,
@@ -330,23 +320,29 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
         weights=spread,
         curvature=float(steepness * rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
         likely=likely,
-        low=low,
-        high=high,
-        open_below=open_below,
-        open_above=open_above,
+        low=float(cells.x[centre] + _crossing(place[::-1], off[::-1] - LIMIT, len(place) - 1 - agrees[0])),
+        high=float(cells.x[centre] + _crossing(place, off - LIMIT, agrees[-1])),
+        open_below=bool(agrees[0] == 0) and below is None,
+        open_above=bool(agrees[-1] == len(place) - 1) and above is None,
     )
 
 
-def _certain_slopes(
-    cells: Cells, index: npt.NDArray[np.intp], variance: Floats
-) -> tuple[np.intp | None, np.intp | None]:
-    """(the last cell that is certainly above one to its right, the first that is above one to its left), or None."""
+def inside_of_higher(found: Minimum, cells: Cells, variance: Floats) -> Minimum:
+    """The minimum, whose open sides end at a cell that is certainly above one further inside, if there is one.
+
+    From there the loss falls inwards. `variance` is measured: noise that is assumed may be larger where it is lucky.
+    """
+    index = found.window.fitted
     loss = cells.adjusted[index]
     error = np.sqrt(variance[index][:, None] + variance[index])
     above = loss[:, None] - loss > _WORSE * error
     falls = np.flatnonzero(np.triu(above, 1).any(axis=1))
     rises = np.flatnonzero(np.tril(above, -1).any(axis=1))
-    return (index[falls[-1]] if len(falls) else None), (index[rises[0]] if len(rises) else None)
+    if found.open_below and len(falls):
+        found = found._replace(low=float(cells.x[index[falls[-1]]]), open_below=False)
+    if found.open_above and len(rises):
+        found = found._replace(high=float(cells.x[index[rises[0]]]), open_above=False)
+    return found
 
 
 def _likely(found: Curves, place: Floats, cells: Cells, centre: int) -> Likely:

@@ -40,19 +40,25 @@ def commands(name: str) -> Iterator[list[str]]:
             yield ["regret", folder, *where, "--card", *cards, "--figures", f"{folder}/figures"]
 
 
+def _files(names: list[str]) -> set[Path]:
+    """Tables, figures and cards of these folders; runs and curves are never removed, also those stored meanwhile."""
+    found = {path for name in names for path in (REFERENCE / name).rglob("*")}
+    return {path for path in found if path.suffix != ".parquet" and path.is_file()}
+
+
 def main() -> None:
     """Run the commands of every folder, and remove what they made beside the committed files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these folders of results/reference")
     only = parser.parse_args().only
     names = only or sorted(path.parent.name for path in REFERENCE.glob("*/runs"))
-    before = set(REFERENCE.rglob("*"))
+    before = _files(names)
     for name in names:
         for words in commands(name):
             print(f"\n$ hpsweep {' '.join(words)}\n", flush=True)
             if status := hpsweep(words):
                 raise SystemExit(status)
-    for path in set(REFERENCE.rglob("*")) - before:
+    for path in _files(names) - before:
         path.unlink()
 
 

@@ -4,8 +4,7 @@ With one global rate the embedding's rises whenever the hidden matrices ask for 
 a re-tuned sp gains. So the factor is tuned once, on the dense proxy, and held at every density afterwards.
 
 Expected: a factor between 4 and 16 lowers the best loss; the best base lr hardly moves.
-Cost: 70 trials of width 128, about 6 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan embedding_lr_mult` times it.
+Cost: 70 trials of width 128; `hpsweep plan embedding_lr_mult` times it.
 Run: make sweep EXPERIMENT=embedding_lr_mult
 Result: results/reference/embedding_lr_mult, and experiments/LOG.md
 """

@@ -2,9 +2,8 @@
 
 embedding_lr_mult found 8 under supar at width 128; sp has never had its own.
 
-Expected: 8 again under supar; as large a one under sp, whose dense model differs in the attention scale alone.
-Cost: 120 trials of width 64, about 4 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan embedding_lr_mult_narrow` times it.
+Expected: the same under sp and supar, which are one model at the base.
+Cost: 120 trials of width 64; `hpsweep plan embedding_lr_mult_narrow` times it.
 Run: make sweep EXPERIMENT=embedding_lr_mult_narrow
 Result: results/reference/embedding_lr_mult_narrow, and experiments/LOG.md
 """

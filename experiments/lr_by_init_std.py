@@ -2,11 +2,10 @@
 
 Expected: lr is, within half an octave; init std is not under supar, where the basin is flat, and rises as density
 falls under sp; the two are nearly independent.
-Cost: 840 trials of width 32, about nine minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan lr_by_init_std` times it.
+Cost: 840 trials of width 32: 1 min 45 s on two cores that did other work as well, with the native engine.
 Run: make sweep EXPERIMENT=lr_by_init_std
-Result: lr moves by 3.2 octaves under sp and by 0.2 under supar; init std stays under supar (2^-2.6, 2^-3.2) and is not
-told under sp at 1/8. LOG.md, 2026-11-24.
+Result: lr moves by 3.5 octaves under sp and by 0.2 under supar; init std stays under supar (2^-2.94, 2^-3.04) and is
+not told under sp at 1/8. LOG.md, 2026-11-30.
 """
 
 from hpsweep.spec import Sweep, Target, Trial

@@ -3,8 +3,7 @@
 The classic muP question, at density 1, where supar is mup.
 
 Expected: it falls by about one octave per doubling of width under sp, and stays under mup.
-Cost: 126 trials of widths 64 to 256, about 15 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan lr_by_width` times it.
+Cost: 126 trials of widths 64 to 256; `hpsweep plan lr_by_width` times it.
 Run: make sweep EXPERIMENT=lr_by_width
 Result: results/reference/lr_by_width, and experiments/LOG.md
 """
@@ -28,14 +27,14 @@ SWEEP = Sweep(
         {
             "scheme": ["mup", "sp"],
             "width": [64, 128, 256],
-            "lr": [2.0**k for k in range(-10, -2)],
+            "lr": [2.0**k for k in range(-11, -3)],
             "seed": [0, 1],
         },
         # As in lr_by_density: that mup stays within a bound needs more seeds around its optimum.
         {
             "scheme": ["mup"],
             "width": [64, 128, 256],
-            "lr": [2.0**k for k in range(-9, -4)],
+            "lr": [2.0**k for k in range(-10, -5)],
             "seed": [2, 3],
         },
     ],

@@ -1,12 +1,11 @@
 """The proxy of a demonstration: which learning rate is best for a narrow dense model?
 
 First half of a transfer from a model of width 64, dense, to one of width 384 at density 1/16; the second half is
-wide_sparse. At density 1 supar is mup, tensor by tensor, so that one group of runs is the proxy of both; sp has its
-own.
+wide_sparse. At the base model supar, mup and sp are one model, so that both groups of a multiplier have
+the same losses.
 
-Expected: 2^-7.8 under sp and 2^-6.7 under supar, as lr_by_width has it at this width.
-Cost: at most 192 trials of width 64; about 3 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan narrow_dense` times it.
+Expected: 2^-7.8 with multiplier 8, under sp and supar alike.
+Cost: at most 192 trials of width 64 (80 as it was run); `hpsweep plan narrow_dense` times it.
 Run: make sweep EXPERIMENT=narrow_dense; LOG.md has the cards and the runs that follow
 Result: results/reference/narrow_dense, and experiments/LOG.md
 """

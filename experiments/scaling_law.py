@@ -12,7 +12,8 @@ from hpsweep.spec import Sweep, Trial
 
 STEPS = [100, 400, 1600]  # x 512 tokens
 DENSITY = [1, 1 / 2, 1 / 4, 1 / 16]
-LR = [2.0**k for k in (-8, -7, -6)]  # supar's optima at 400 steps lie between 2^-7 and 2^-6: lr_by_width_and_density
+# Under that scale of attention supar's optima at 400 steps lie between 2^-7 and 2^-6 (LOG.md, 2026-11-20).
+LR = [2.0**k for k in (-8, -7, -6)]
 
 SWEEP = Sweep(
     name="scaling_law",
@@ -22,6 +23,7 @@ SWEEP = Sweep(
         width=64,
         depth=2,
         head_size=32,
+        base_head_size=1,  # the scale of the published code: what all runs had when these were trained
         context=64,
         batch=8,
         steps=400,

@@ -4,8 +4,7 @@ A run of 400 steps with a warm-up of 10 % meets its highest learning rate after 
 seed to seed, and hides where the optimum is.
 
 Expected: with 30 % the losses near the optimum are lower, and differ less between seeds.
-Cost: 64 trials of width 128, about 5 minutes on two cores with the torch engine, by which the
-published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan warmup` times it.
+Cost: 64 trials of width 128; `hpsweep plan warmup` times it.
 Run: make sweep EXPERIMENT=warmup
 Result: results/reference/warmup, and experiments/LOG.md
 """
@@ -19,6 +18,7 @@ SWEEP = Sweep(
         base_width=128,
         depth=2,
         head_size=32,
+        base_head_size=1,  # the scale of the published code: what all runs had when these were trained
         context=64,
         batch=8,
         steps=400,

@@ -4,13 +4,12 @@ The target of narrow_dense, tuned for itself: six times wider, at density 1/16, 
 learning rate is what the transferred one is measured against. As wide as two cores train in half an hour, with one
 multiplier of the embeddings' learning rate.
 
-Expected: under supar less than 0.02 nats/byte, the optimum being up to an octave higher (0.9 at width 256, see
-lr_by_width_and_density). Under mup some 0.35: it lacks the correction of four octaves for density. Under sp about 0.1:
-its hidden weights lack the correction for width and that for density, which are opposed and leave 1.4 octaves here
-(m_d m_rho = 6/16). At width 1024 they would cancel, and sp's setting would be right there by accident.
-Cost: at most 144 trials of width 384 (133 as it was run), about an hour on two cores with the torch engine, by which
-the published runs were trained. Native, the default on a CPU, is faster: `hpsweep plan wide_sparse` times it.
-Run: hpsweep run wide_sparse --ensemble-size 2, after narrow_dense; LOG.md has the cards and hpsweep regret
+Expected: under supar less than 0.02 nats/byte, the optimum being within half an octave. Under mup some 0.35: it lacks
+the correction of four octaves for density. Under sp about 0.1: its hidden weights lack the correction for width and
+that for density, which are opposed and leave 1.4 octaves here (m_d m_rho = 6/16). At width 1024 they would cancel, and
+sp's setting would be right there by accident.
+Cost: at most 144 trials of width 384 (136 as it was run); `hpsweep plan wide_sparse` times it.
+Run: make sweep EXPERIMENT=wide_sparse, after narrow_dense; LOG.md has the cards and hpsweep regret
 Result: results/reference/wide_sparse, and experiments/LOG.md
 """
 
@@ -31,6 +30,6 @@ SWEEP = Sweep(
     ),
     grid={"scheme": ["mup", "supar", "sp"], "embedding_lr_mult": [2.0, 8.0]},
     search="refine",
-    space={"lr": (2.0**-8, 2.0**-2)},
+    space={"lr": (2.0**-10, 2.0**-2)},
     refine=Refine(interval=1.0, trials=24),
 )

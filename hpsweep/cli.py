@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hpsweep import store
 from hpsweep.analysis.groups import apart, over_of, pair_of, searched, varying
 from hpsweep.cli_arguments import parser
-from hpsweep.cli_inputs import load_experiment, own_runs, stored_runs, stored_sweep, writable
+from hpsweep.cli_inputs import load_experiment, of_before, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli_output import (
     Visible,
     concat,
@@ -131,9 +131,10 @@ def _plan(a: argparse.Namespace) -> None:
 
     options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
     train = a.train or ENGINES[a.engine]
-    planned = plan(
-        load_experiment(a.experiment), a.results, **options, device=a.device, tflops=a.tflops, train=train, say=say
-    )
+    sweep = load_experiment(a.experiment)
+    planned = plan(sweep, a.results, **options, device=a.device, tflops=a.tflops, train=train, say=say)
+    if note := of_before(sweep, Path(a.results) / sweep.name):
+        say(note)
     if a.json:
         print_json(planned)
         return
@@ -190,6 +191,8 @@ def _run(a: argparse.Namespace) -> int:
     folder = Path(a.results) / sweep.name
     options = {"workers": a.workers, "ensemble_size": a.ensemble_size, "gpus_per_worker": a.gpus_per_worker}
     train = a.train or ENGINES[a.engine]
+    if note := of_before(sweep, folder):
+        say(note)
     try:
         with reporting() as reporter:
             summary = run(
@@ -350,7 +353,7 @@ def _transfer(a: argparse.Namespace) -> None:
 def _plot(a: argparse.Namespace) -> None:
     from hpsweep.analysis.plots import save_all
 
-    runs, output = stored_runs(writable(a.folder), ignore=a.ignore), output_of(a)
+    runs, output = stored_runs(writable(a.folder), a.where, a.ignore), output_of(a)
     quiet = len(runs) < _LARGE
     paths = save_all(
         *(_figures(runs, output.size, whole=a.all), Path(a.folder) / "figures", output),

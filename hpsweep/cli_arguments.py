@@ -82,14 +82,6 @@ def parser() -> argparse.ArgumentParser:
             help="the hyperparameter, or two for their joint optimum; default: two that were searched together, else "
             "that with most values",
         )
-    for name in ("optimum", "regret", "transfer"):
-        verbs.choices[name].add_argument(
-            "--where",
-            type=_field,
-            action="append",
-            metavar="FIELD=VALUE",
-            help="only the runs with this value, such as steps=800; may be given more than once",
-        )
     verbs.choices["optimum"].add_argument(
         "--by",
         type=_columns,
@@ -104,6 +96,14 @@ def parser() -> argparse.ArgumentParser:
     _add_target(verbs.choices["transfer"])
     _add_train(verb("train", "train the reference GPT at the target size of a card, with its settings"))
     _add_law(verb("law", "fit a scaling law to a table or a results folder, and say what it knows"))
+    for name in ("optimum", "regret", "transfer", "plot", "law"):
+        verbs.choices[name].add_argument(
+            "--where",
+            type=_field,
+            action="append",
+            metavar="FIELD=VALUE",
+            help="only the runs with this value, such as steps=800; may be given more than once",
+        )
     for name in ("optimum", "regret", "transfer", "plot", "report", "law"):
         verbs.choices[name].add_argument(
             "--ignore",
@@ -190,6 +190,14 @@ def _add_coords(to: argparse.ArgumentParser) -> None:
     to.add_argument("--init-std", type=number, default=0.08, metavar="S", help="base init std; default: 0.08")
     to.add_argument("--base-width", type=int, default=128, metavar="N", help="where m_d is 1; default: 128")
     to.add_argument("--heads", type=int, metavar="N", help="attention heads at every width; default: of size 16")
+    to.add_argument(
+        "--base-head-size",
+        type=int,
+        metavar="N",
+        help="head size of the base model, from which attention is scaled; 1 is the published scale; default: that of "
+        "--heads at the base width, else 16",
+    )
+    to.add_argument("--alpha-attention", type=number, default=1.0, metavar="A", help="of attention logits; default: 1")
     to.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="what to train on; default: cpu")
     to.add_argument("--out", metavar="DIR", help="write the tables and the figure there")
     _add_figures(to)

@@ -14,6 +14,8 @@ from hpsweep.spec import Trial
 TOKENS = 6
 """In one sequence: with many tokens for few nonzeros per neuron, changes grow as density falls (docs/coords.md)."""
 
+_HEAD_SIZE = 16  # without --heads
+
 
 def coords(a: argparse.Namespace) -> int:
     """Print the verdict on every module; the exit status is 1 if one of them grows or shrinks."""
@@ -28,7 +30,8 @@ def coords(a: argparse.Namespace) -> int:
 
     trial = Trial(
         scheme=a.scheme, lr=a.lr, init_std=a.init_std, base_width=a.base_width, steps=1, batch=1, context=TOKENS,
-        head_size=16,
+        head_size=_HEAD_SIZE, base_head_size=a.base_head_size or _base_head_size(a),
+        alpha_attention=a.alpha_attention,
     )  # fmt: skip
 
     def progress(done: int, models: int) -> None:
@@ -57,6 +60,18 @@ def coords(a: argparse.Namespace) -> int:
         print(f"{a.scheme}: {coordinate_text(slopes)}")
         print(*(["", *written] if written else []), sep="\n", end="\n" if written else "")
     return int(found is not None)
+
+
+def _base_head_size(a: argparse.Namespace) -> int:
+    """The head size of the base model. Raises ValueError where so many heads do not divide its width."""
+    if not a.heads or a.heads < 1 or any(width % a.heads for width in a.widths):  # which the check refuses
+        return _HEAD_SIZE
+    if a.base_width % a.heads:
+        raise ValueError(
+            f"base width {a.base_width} is not divisible by {a.heads} heads; take a base width that is, or say from "
+            "which head size attention is scaled, with --base-head-size."
+        )
+    return int(a.base_width // a.heads)
 
 
 def _make(folder: Path) -> None:

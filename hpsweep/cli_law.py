@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
 from hpsweep.cli_arguments import number
+from hpsweep.cli_inputs import selected
 from hpsweep.cli_output import concat, frame_of, output_of, print_json, print_table, records, say
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def _fit(a: argparse.Namespace) -> Law:
         if said:
             raise ValueError(f"{', '.join(said)} belong to a table; of a results folder give --scheme and --nonzeros.")
         store.check_readable(a.table)
-        return fit_sweep(store.load(a.table), a.scheme, nonzeros=a.nonzeros or "hidden", **options)
+        return fit_sweep(
+            selected(store.load(a.table), a.where or ()), a.scheme, nonzeros=a.nonzeros or "hidden", **options
+        )
     if Path(a.table).is_dir():
         raise ValueError(f"{a.table} is no results folder: it has no runs/. Give the folder of one experiment.")
     if a.scheme or a.nonzeros:
@@ -68,7 +71,9 @@ def _fit(a: argparse.Namespace) -> Law:
     conventions = {name: text for name, text in stated.items() if text}
     given = {name: column for name, column in named.items() if column}
     tuned = None if a.tuned is None else [name for name in a.tuned.split(",") if name not in ("", "none")]
-    return fit_law(read_table(a.table), **given, tuned=tuned, conventions=conventions, **options)
+    return fit_law(
+        selected(read_table(a.table), a.where or ()), **given, tuned=tuned, conventions=conventions, **options
+    )
 
 
 # --- what was asked beside the fit ---

@@ -67,7 +67,8 @@ def _print_card(card: Card, over: str | tuple[str, str]) -> None:
         print_table(steps.dropna(axis=1, how="all").fillna({"at": "", "noise": ""}))
     print("\nat the target:\n")
     print_table(frame_of([{"kind": kind, **numbers} for kind, numbers in card.kinds.items()]))
-    print(f"\nattention scale {card.attention_scale:.5g}, readout multiplier {card.readout_multiplier:.5g}")
+    of_base = "" if card.scheme == "sp" else f" (from base head size {card.proxy['base_head_size']})"
+    print(f"\nattention scale {card.attention_scale:.5g}{of_base}, readout multiplier {card.readout_multiplier:.5g}")
 
 
 def _card_name(a: argparse.Namespace, target: Target) -> str:

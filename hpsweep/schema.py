@@ -5,48 +5,34 @@ A row of RUNS is a trial, a row of CURVES a point of its training curve. A new c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Raised when a column changes its meaning or is added; older files stay readable, absent columns as null."""
+from hpsweep.spec import DECLARED, RESOLVED
+
+SCHEMA_VERSION = 2
+"""Raised when a column changes its meaning or is added; older files stay readable."""
 
 DONE = ("ok", "diverged")
 """Statuses of a trial that need not be trained again; the third status is failed."""
 
 _TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _TIME = pa.timestamp("ms", tz="UTC")
+_TYPES = {"float": _FLOAT, "int": _INT, "bool": _BOOL}  # of a field that is declared so, such as "int | None"
 
-# (column, type, unit, meaning). The first block is the trial's resolved fields.
+
+def _of_trial() -> Iterator[tuple[str, pa.DataType, str, str]]:
+    """The columns of the trial's resolved fields, as its record declares them."""
+    for name, said in RESOLVED.items():
+        kind = next((kind for word, kind in _TYPES.items() if word in DECLARED[name].split(" | ")), _TEXT)
+        yield name, kind, said["unit"], said["meaning"]
+
+
+# (column, type, unit, meaning)
 _RUN_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     ("trial_id", _TEXT, "", "hash of the fields that determine the run"),
-    ("scheme", _TEXT, "", "sp, mup or supar"),
-    ("width", _INT, "features", "model width"),
-    ("depth", _INT, "blocks", "number of blocks"),
-    ("head_size", _INT, "features", "width of an attention head"),
-    ("context", _INT, "tokens", "tokens per sequence"),
-    ("tied", _BOOL, "", "readout and token embedding are one tensor"),
-    ("density", _FLOAT, "fraction", "kept fraction of every hidden matrix"),
-    ("data", _TEXT, "", "data source"),
-    ("batch", _INT, "sequences", "sequences per step"),
-    ("steps", _INT, "steps", "optimizer steps"),
-    ("eval_sequences", _INT, "sequences", "held-out sequences behind val_loss"),
-    ("seed", _INT, "", "of masks, initial weights and batches"),
-    ("lr", _FLOAT, "per step", "base learning rate"),
-    ("init_std", _FLOAT, "", "base init standard deviation"),
-    ("alpha_input", _FLOAT, "", "embedding multiplier"),
-    ("alpha_output", _FLOAT, "", "readout multiplier"),
-    ("embedding_lr_mult", _FLOAT, "", "learning rate of embeddings over base lr"),
-    ("weight_decay", _FLOAT, "", "AdamW weight decay before its rule"),
-    ("weight_decay_rule", _TEXT, "", "coupled or independent"),
-    ("base_width", _INT, "features", "width at m_d = 1"),
-    ("base_density", _FLOAT, "fraction", "density at m_rho = 1"),
-    ("beta1", _FLOAT, "", "AdamW first-moment decay"),
-    ("beta2", _FLOAT, "", "AdamW second-moment decay"),
-    ("eps", _FLOAT, "", "AdamW epsilon"),
-    ("clip", _FLOAT, "", "largest gradient norm"),
-    ("warmup_fraction", _FLOAT, "fraction of steps", "linear warm-up"),
-    ("final_lr_fraction", _FLOAT, "fraction of lr", "learning rate at the last step"),
-    ("precision", _TEXT, "", "float32 or bfloat16"),
+    *_of_trial(),
     # sizes
     ("tokens", _INT, "tokens", "training tokens"),
     ("parameters", _INT, "", "all parameters, pruned ones counted"),

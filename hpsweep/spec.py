@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hpsweep.text import shown, steers
 
@@ -26,45 +26,13 @@ WeightDecayRule = Literal["coupled", "independent"]
 Precision = Literal["float32", "bfloat16"]
 Search = Literal["grid", "random", "qmc", "tpe", "gp", "refine"]
 
-TUNED = ("lr", "init_std", "alpha_input", "alpha_output", "embedding_lr_mult", "weight_decay")
+TUNED = ("lr", "init_std", "alpha_input", "alpha_attention", "alpha_output", "embedding_lr_mult", "weight_decay")
 """The hyperparameters that are searched; every other field says what model is trained, on what, for how long."""
 
 # One of these says how long a trial trains.
 _DURATION = ("steps", "tokens", "tokens_per_parameter")
 
-# Field -> (lowest, highest, lowest is allowed, highest is allowed). Numbers must be finite. No run comes near the
-# highest: they stand where a slip of the hand (tokens for steps, a width of 10^9) would cost hours, or all memory.
-_INF = math.inf
 _LARGEST = 1e30  # of what float32 holds
-RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "width": (1, 2**20, True, True),
-    "depth": (1, 10_000, True, True),
-    "head_size": (1, 2**20, True, True),
-    "context": (1, 10**8, True, True),
-    "batch": (1, 10**8, True, True),
-    "steps": (1, 10**9, True, True),
-    "tokens": (1, 10**16, True, True),
-    "tokens_per_parameter": (0, 1e9, False, True),
-    "density": (0, 1, False, True),
-    "lr": (0, _LARGEST, False, True),
-    "init_std": (0, _LARGEST, False, True),
-    "alpha_input": (0, _LARGEST, False, True),
-    "alpha_output": (0, _LARGEST, False, True),
-    "embedding_lr_mult": (0, _LARGEST, False, True),
-    "weight_decay": (0, _LARGEST, True, True),
-    "beta1": (0, 1, True, False),
-    "beta2": (0, 1, True, False),
-    "eps": (1e-30, _LARGEST, True, True),  # below it is 0 in float32
-    "clip": (0, _LARGEST, False, True),
-    "warmup_fraction": (0, 1, True, False),
-    "final_lr_fraction": (0, 1, True, True),
-    "base_width": (1, 2**20, True, True),
-    "base_density": (0, 1, False, True),
-    "eval_sequences": (2, 10**8, True, True),
-    "seed": (0, 2**63, True, False),
-    "vocabulary": (2, 2**24, True, True),
-}
-"""The range of every number of a trial."""
 _MOST_WEIGHTS = 10**13
 """The most weights of a model's hidden matrices; the largest models that are trained have about 10^12."""
 _MOST_TRIALS = 10**7
@@ -77,13 +45,6 @@ QUARTER = 0.25
 """Octaves between the closest values that a refinement tries."""
 FINE_SEEDS = 3
 """Seeds of a refinement's half octaves, if the sweep names no more."""
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "scheme": get_args(Scheme),
-    "weight_decay_rule": get_args(WeightDecayRule),
-    "precision": get_args(Precision),
-    "search": get_args(Search),
-}
 
 
 def kept(numel: int, density: float) -> int:
@@ -102,53 +63,81 @@ def hidden_shapes(width: int, depth: int) -> dict[str, tuple[int, int]]:
     return {f"block{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
 
 
+def _field(default: Any, meaning: str, unit: str = "", within: str = "", *, before: Any = dataclasses.MISSING) -> Any:
+    """A field of a trial: its default, and all else that is to be said of it.
+
+    `within` is its range as an interval, of a number. No run comes near the highest values: they stand where a slip of
+    the hand (tokens for steps, a width of 10^9) would cost hours, or all memory.
+
+    `before` is of a field that the record has not always had: what all trials were trained with until then, which need
+    not be the default. Trials with that value keep their ids, and stored rows without the column are read with it.
+    """
+    said = {"meaning": meaning, "unit": unit, "within": within}
+    return field(default=default, metadata=said if before is dataclasses.MISSING else {**said, "before": before})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One training run of a proxy GPT, fully determined by these fields.
 
     Exactly one of `steps`, `tokens` and `tokens_per_parameter` (tokens per nonzero hidden parameter) says how
     long it trains. lr and init_std are the base values, at m_d = m_rho = 1; the scheme turns them into
-    per-tensor numbers. Raises ValueError naming the value, the allowed range and the remedy.
+    per-tensor numbers. Under mup and supar attention logits are multiplied by
+    alpha_attention sqrt(base_head_size) / head_size. Raises ValueError naming the value, the allowed range and the
+    remedy.
+
+    What the store and the cards keep of a trial follows from this record: add a field with its value `before`, and
+    raise SCHEMA_VERSION and CARD_VERSION. A field is never None in a trial that is made.
     """
 
-    scheme: Scheme = "supar"
+    scheme: Scheme = _field("supar", "sp, mup or supar")
     # the model
-    width: int = 128
-    depth: int = 2
-    head_size: int = 32
-    context: int = 64  # tokens per sequence
-    tied: bool = True  # readout and token embedding are one tensor
-    density: float = 1.0  # kept fraction of every hidden matrix
+    width: int = _field(128, "model width", "features", "[1, 1048576]")
+    depth: int = _field(2, "number of blocks", "blocks", "[1, 10000]")
+    head_size: int = _field(32, "width of an attention head", "features", "[1, 1048576]")
+    context: int = _field(64, "tokens per sequence", "tokens", "[1, 1e8]")
+    tied: bool = _field(True, "readout and token embedding are one tensor")
+    density: float = _field(1.0, "kept fraction of every hidden matrix", "fraction", "(0, 1]")
     # the data, and how long
-    data: str = "stdlib"
-    batch: int = 16  # sequences per step
-    steps: int | None = None
-    tokens: int | None = None
-    tokens_per_parameter: float | None = None
-    eval_sequences: int = 1024  # held-out sequences behind val_loss
-    seed: int = 0
+    data: str = _field("stdlib", "data source")
+    batch: int = _field(16, "sequences per step", "sequences", "[1, 1e8]")
+    steps: int | None = _field(None, "optimizer steps", "steps", "[1, 1e9]")
+    tokens: int | None = _field(None, "training tokens, in place of steps", "tokens", "[1, 1e16]")
+    tokens_per_parameter: float | None = _field(
+        None, "tokens per nonzero hidden parameter, in place of steps", "", "(0, 1e9]"
+    )
+    eval_sequences: int = _field(1024, "held-out sequences behind val_loss", "sequences", "[2, 1e8]")
+    seed: int = _field(0, "of masks, initial weights and batches", "", "[0, 9223372036854775808)")
     # base hyperparameters
-    lr: float = 2.0**-7
-    init_std: float = 0.08
-    alpha_input: float = 1.0
-    alpha_output: float = 1.0
-    embedding_lr_mult: float = 1.0
-    weight_decay: float = 0.0
-    weight_decay_rule: WeightDecayRule = "coupled"
-    base_width: int = 128
-    base_density: float = 1.0
+    lr: float = _field(2.0**-7, "base learning rate", "per step", "(0, 1e30]")
+    init_std: float = _field(0.08, "base init standard deviation", "", "(0, 1e30]")
+    alpha_input: float = _field(1.0, "embedding multiplier", "", "(0, 1e30]")
+    alpha_attention: float = _field(1.0, "multiplier of attention logits", "", "(0, 1e30]", before=1.0)
+    alpha_output: float = _field(1.0, "readout multiplier", "", "(0, 1e30]")
+    embedding_lr_mult: float = _field(1.0, "learning rate of embeddings over base lr", "", "(0, 1e30]")
+    weight_decay: float = _field(0.0, "AdamW weight decay before its rule", "", "[0, 1e30]")
+    weight_decay_rule: WeightDecayRule = _field("coupled", "coupled or independent")
+    base_width: int = _field(128, "width at m_d = 1", "features", "[1, 1048576]")
+    base_density: float = _field(1.0, "density at m_rho = 1", "fraction", "(0, 1]")
+    # where mup and supar scale attention logits as sp does; None: this trial's head size; 1: the published scale
+    base_head_size: int = _field(None, "head size of the base model", "features", "[1, 1048576]", before=1)
     # the optimizer (AdamW) and its schedule
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-12
-    clip: float = 1.0  # largest norm of a trial's gradient
-    warmup_fraction: float = 0.1  # of all steps
-    final_lr_fraction: float = 0.0  # of lr, reached at the last step
-    precision: Precision = "float32"
+    beta1: float = _field(0.9, "AdamW first-moment decay", "", "[0, 1)")
+    beta2: float = _field(0.95, "AdamW second-moment decay", "", "[0, 1)")
+    eps: float = _field(1e-12, "AdamW epsilon", "", "[1e-30, 1e30]")  # below it is 0 in float32
+    clip: float = _field(1.0, "largest gradient norm", "", "(0, 1e30]")
+    warmup_fraction: float = _field(0.1, "linear warm-up", "fraction of steps", "[0, 1)")
+    final_lr_fraction: float = _field(0.0, "learning rate at the last step", "fraction of lr", "[0, 1]")
+    precision: Precision = _field("float32", "float32 or bfloat16")
 
     def __post_init__(self) -> None:
+        self._fill()
         _check_fields(self, DECLARED)
         self._check_together()
+
+    def _fill(self) -> None:
+        if vars(self)["base_head_size"] is None:
+            object.__setattr__(self, "base_head_size", self.head_size)
 
     def _check_together(self) -> None:
         given = [name for name in _DURATION if getattr(self, name) is not None]
@@ -214,16 +203,17 @@ class Trial:
     def resolved(self) -> dict[str, Any]:
         """The fields that say what is trained, the duration as steps: one value per stored column."""
         own = vars(self)
-        return {name: own[name] for name in _RESOLVED} | {"steps": self.total_steps}
+        return {name: own[name] for name in RESOLVED} | {"steps": self.total_steps}
 
     @cached_property
     def trial_id(self) -> str:
         """16 hexadecimal digits, equal for equal training runs on any machine.
 
-        The SHA-256 of the resolved fields as JSON; floats by their shortest exact form. A field added later
-        must be left out of the hash at its default, so that stored ids stay valid.
+        The SHA-256 of the resolved fields as JSON; floats by their shortest exact form. A field that was added later
+        is left out at the value that it had before, so that stored ids stay valid.
         """
-        return hash_of(as_json(self.resolved))
+        said = self.resolved
+        return hash_of(as_json({name: said[name] for name in said if name not in BEFORE or said[name] != BEFORE[name]}))
 
     @cached_property
     def shape(self) -> tuple[Any, ...]:
@@ -238,22 +228,45 @@ class Trial:
             changes = {**dict.fromkeys(_DURATION), **changes}
         own, made = vars(self), object.__new__(Trial)
         vars(made).update({name: own[name] for name in DECLARED}, **changes)
+        made._fill()
         _check_fields(made, changes)  # those that stay have been checked
         made._check_together()
         return made
 
 
-_RESOLVED = tuple(name for name in Trial.__annotations__ if name not in ("tokens", "tokens_per_parameter"))
+RESOLVED: dict[str, Mapping[str, Any]] = {
+    f.name: f.metadata for f in dataclasses.fields(Trial) if f.name not in ("tokens", "tokens_per_parameter")
+}
+"""The fields that say what is trained, the duration as steps, in their order, and what `_field` says of each."""
+BEFORE: dict[str, Any] = {f.name: f.metadata["before"] for f in dataclasses.fields(Trial) if "before" in f.metadata}
+"""Of fields that were added to the record: the value that stands for all trials until then."""
+
+
+def _range_of(interval: str) -> tuple[float, float, bool, bool]:
+    low, high = interval[1:-1].split(",")
+    return float(low), float(high), interval[0] == "[", interval[-1] == "]"
+
+
+RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    **{f.name: _range_of(f.metadata["within"]) for f in dataclasses.fields(Trial) if f.metadata["within"]},
+    "vocabulary": (2, 2**24, True, True),
+}
+"""Field -> (lowest, highest, lowest is allowed, highest is allowed), of every number of a trial. All are finite."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    **{name: get_args(hint) for name, hint in get_type_hints(Trial).items() if get_origin(hint) is Literal},
+    "search": get_args(Search),
+}
+"""Field -> the texts that it may be, where these are few."""
 # Fields that may differ within an ensemble.
 _FREE = frozenset(
     {
-        *("scheme", "density", "seed", "lr", "init_std", "alpha_input", "alpha_output", "embedding_lr_mult"),
-        *("weight_decay", "weight_decay_rule", "base_width", "base_density"),
+        *("scheme", "density", "seed", *TUNED),
+        *("weight_decay_rule", "base_width", "base_density", "base_head_size"),
     }
 )
 
 
-_shared = itemgetter(*(name for name in _RESOLVED if name not in _FREE))
+_shared = itemgetter(*(name for name in RESOLVED if name not in _FREE))
 
 
 def shape_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -264,9 +277,8 @@ def shape_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def trial_from_row(row: Mapping[str, Any]) -> Trial:
     """The Trial that a stored row came from; its id equals the row's trial_id."""
-    names = {f.name for f in dataclasses.fields(Trial)} & set(row)
-    values = {name: row[name] for name in names if name not in ("tokens", "tokens_per_parameter")}
-    return Trial(**{name: typed(name, value) for name, value in values.items()})
+    values = {name: row[name] for name in RESOLVED if name in row}
+    return Trial(**{name: typed(name, value) for name, value in {**BEFORE, **values}.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -478,7 +490,7 @@ class Sweep:
         """Trials that differ only in seed and in what is searched (with a grid: its tuned fields): one optimum each."""
         gridded = {name for grid in self.grids for name in grid if name in TUNED}
         swept = {"seed", *(gridded if self.search == "grid" else self.space)}
-        key = itemgetter(*(name for name in _RESOLVED if name not in swept))
+        key = itemgetter(*(name for name in RESOLVED if name not in swept))
         groups: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in self.trials:
             groups.setdefault(key(trial.resolved), []).append(trial)
@@ -506,7 +518,7 @@ def octaves_within(bounds: Sequence[float]) -> list[float]:
 
 def on_quarter_octaves(value: float | None) -> bool:
     """Whether a refinement could try this value, whatever its space and limits: 2^(k/4) for a whole k."""
-    if value is None or not 0 < value < _INF:
+    if value is None or not 0 < value < math.inf:
         return False
     return bool(value == 2.0 ** (round(math.log2(value) / QUARTER) * QUARTER))
 
@@ -554,8 +566,8 @@ def check_names(names: Iterable[str], record: type) -> None:
 
 
 def _check_choice(name: str, value: Any) -> None:
-    if not isinstance(value, str) or value not in _CHOICES[name]:
-        raise ValueError(f"{name} is {shown(value)}; allowed: {', '.join(_CHOICES[name])}.")
+    if not isinstance(value, str) or value not in CHOICES[name]:
+        raise ValueError(f"{name} is {shown(value)}; allowed: {', '.join(CHOICES[name])}.")
 
 
 def _check_fields(record: Trial | Target, names: Iterable[str]) -> None:
@@ -568,7 +580,7 @@ def _check_fields(record: Trial | Target, names: Iterable[str]) -> None:
 
 
 def _check_field(name: str, declared: str, value: Any) -> None:
-    if name in _CHOICES:
+    if name in CHOICES:
         _check_choice(name, value)
     elif declared == "str":
         _check_text(name, value)
@@ -640,3 +652,17 @@ def _as_declared(declared: str, value: Any) -> Any:
     if declared == "bool":
         return bool(value)
     return str(value)
+
+
+def _check_record() -> None:
+    """Raise TypeError for a field of Trial that is not declared as `_field` says: the maintainer's slip."""
+    for name in RESOLVED:
+        words = DECLARED[name].split(" | ")
+        if {"int", "float"} & set(words) and name not in RANGES:
+            raise TypeError(f"Trial.{name} is a number without a range; give within, such as '[0, 1]'.")
+        if "None" in words and name not in _DURATION:
+            raise TypeError(f"Trial.{name} may be None, which is not stored; let another value stand for none.")
+    Trial(steps=1, **BEFORE)
+
+
+_check_record()

@@ -40,9 +40,9 @@ from hpsweep.schema import CURVES as CURVES
 from hpsweep.schema import DONE as DONE
 from hpsweep.schema import RUNS as RUNS
 from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
-from hpsweep.spec import Trial
+from hpsweep.spec import BEFORE, RESOLVED
 from hpsweep.text import shown
-from hpsweep.trial_ids import check_ids
+from hpsweep.trial_ids import check_ids, trial_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,7 @@ _BATCH = 500  # files that are read before their rows are joined
 _VERSION = b"hpsweep_schema_version"  # in the metadata of files that hpsweep wrote
 _COLUMNS = b"hpsweep_columns"  # a hash of the names and types, in files whose pages have checksums
 _ROWS = b"hpsweep_rows"  # how many rows such a file has
+_AN_ID = re.compile(r"[0-9a-f]{16}")
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas writes of an index
 _IDENTITIES = pa.schema(  # what says which row of a trial counts
     [RUNS.field(name) for name in ("trial_id", "data_hash", "status", "finished_at")]
@@ -110,15 +111,30 @@ def as_loaded(runs: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError for a value that is none of its column's type, and for a column of the trial that is not there.
     """
-    names = (*Trial(steps=1).resolved, "trial_id", "status", "val_loss", "data_hash")
+    names = (*(name for name in RESOLVED if name not in BEFORE), "trial_id", "status", "val_loss", "data_hash")
     if lacking := [name for name in names if name not in runs]:
         raise ValueError(f"the runs have no column {lacking[0]!r}; give those of hp.load('results/NAME'), all columns.")
     try:
         table = pa.Table.from_pandas(runs, preserve_index=False)
-        frame: pd.DataFrame = _aligned(table, RUNS).to_pandas()
+        aligned = _aligned(table, RUNS)
     except pa.ArrowException as error:
         raise ValueError(f"the runs are not as hp.load returns them: {str(error).splitlines()[0]}.") from None
+    _check_filled(table, aligned)
+    frame: pd.DataFrame = aligned.to_pandas()
     return frame
+
+
+def _check_filled(given: pa.Table, runs: pa.Table) -> None:
+    """Raise ValueError where the ids say that a field that was not given is not what it was before it was added."""
+    filled = [name for name in BEFORE if name not in given.column_names or given[name].null_count]
+    if not filled or any(runs[name].null_count for name in RESOLVED):
+        return
+    for stated, found in zip(runs["trial_id"].to_pylist(), trial_ids(runs), strict=True):
+        if stated != found and _AN_ID.fullmatch(stated):
+            raise ValueError(
+                f"the runs lack {filled[0]}, and trial {stated} is not what hpsweep trained before it had this field: "
+                "give the runs of hp.load('results/NAME'), all columns."
+            )
 
 
 def _warn_unread(folder: Path) -> None:
@@ -325,22 +341,18 @@ def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the schema's columns, absent ones null, types cast, and then others. ArrowInvalid if not ours.
 
     As pandas and others write them are cast: dictionaries, large strings, floats that were integers before a null came
-    in, times of another unit or zone, or as text.
+    in, times of another unit or zone, or as text. A field of the trial that the record did not have yet when the rows
+    were made has the value that stands for that time.
     """
     for name in ("trial_id", "status" if "status" in schema.names else "step"):
         if name not in table.column_names or table[name].null_count:
             raise pa.ArrowInvalid(f"not written by hpsweep: {name} is missing")
     if not _is_text(table.schema.field("trial_id").type):
         raise pa.ArrowInvalid("not written by hpsweep: trial_id is no text")
-    if table.schema.equals(schema):
+    if table.schema.equals(schema) and not any(table[name].null_count for name in BEFORE if name in schema.names):
         aligned = table
     else:
-        columns = [
-            _cast(table[field.name], field)
-            if field.name in table.column_names
-            else pa.nulls(table.num_rows, field.type)
-            for field in schema
-        ]
+        columns = [_column(table, field) for field in schema]
         aligned = pa.table(columns, schema=schema)
         for name in table.column_names:
             if name not in schema.names:
@@ -348,6 +360,15 @@ def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if "status" in schema.names and (odd := set(aligned["status"].unique().to_pylist()) - {*DONE, "failed"}):
         raise pa.ArrowInvalid(f"not written by hpsweep: status {', '.join(sorted(map(str, odd)))}")
     return aligned
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """The column of that name and type; null where there is none, or the value of before the field was added."""
+    rows, before = table.num_rows, pa.scalar(BEFORE.get(field.name), field.type)
+    if field.name not in table.column_names:
+        return pa.repeat(before, rows)
+    column = _cast(table[field.name], field)
+    return column.fill_null(before) if before.is_valid else column
 
 
 def _is_text(kind: pa.DataType) -> bool:

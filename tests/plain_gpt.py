@@ -41,7 +41,8 @@ class PlainGPT(nn.Module):
         mup = trial.scheme != "sp"
         self.input_multiplier = trial.alpha_input if mup else 1.0
         self.output_multiplier = trial.alpha_output * trial.base_width / trial.width if mup else 1.0
-        attention_scale = 1 / trial.head_size if mup else 1 / math.sqrt(trial.head_size)
+        mup_scale = trial.alpha_attention * math.sqrt(trial.base_head_size) / trial.head_size
+        attention_scale = mup_scale if mup else 1 / math.sqrt(trial.head_size)
         self.token = nn.Embedding(vocabulary, trial.width)
         self.position = nn.Embedding(trial.context, trial.width)
         self.blocks = nn.ModuleList(Block(trial.width, trial.head_size, attention_scale) for _ in range(trial.depth))

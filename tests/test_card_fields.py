@@ -50,7 +50,7 @@ def short(value: Any) -> Any:
     return [short(entry) for entry in value[:2]] if isinstance(value, list) else value
 
 
-PLAIN = [short(json.loads(path.read_text())) for path in CARDS]
+PLAIN = [short(json.loads(Card.read(path).to_json())) for path in CARDS]  # older versions as this one has them
 KINDS = {re.sub(r"\b1\b", "0", repr((place, type(at(plain, place))))): (plain, place)
          for plain in PLAIN for place in leaves(plain)}  # fmt: skip
 """Every name with every type that some card has there -> a card and the place in it."""

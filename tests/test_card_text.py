@@ -21,7 +21,9 @@ def test_the_tuned_value_has_its_interval_and_the_others_the_value_they_were_hel
     (row,) = hyperparameters(card).to_dict("records")
     assert (row["hyperparameter"], row["chosen"], row["noise"]) == ("lr", "fitted optimum (ok)", "measured")
     assert row["low"] < row["value"] == card.base["lr"] < row["high"]
-    assert never_tuned(card) == "init_std 0.08, alpha_input 1, alpha_output 1, embedding_lr_mult 1, weight_decay 0"
+    assert never_tuned(card) == (
+        "init_std 0.08, alpha_input 1, alpha_attention 1, alpha_output 1, embedding_lr_mult 1, weight_decay 0"
+    )
 
 
 def test_the_way_has_a_verdict_per_axis_that_changes_and_says_what_nothing_was_measured_of() -> None:

@@ -14,6 +14,7 @@ import hpsweep
 from hpsweep.analysis.coords import culprit
 from hpsweep.analysis.plot_coords import draw
 from hpsweep.cli import main
+from hpsweep.spec import Trial
 from tests.test_cli import refused
 from tests.test_coords import made
 
@@ -78,6 +79,24 @@ def test_what_shrinks_is_named_in_json_and_by_the_exit_status(capsys: pytest.Cap
 )
 def test_wrong_words_are_one_line(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refused(capsys, "coords", *words)
+
+
+def test_attention_is_scaled_from_the_head_size_and_the_alpha_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Trial] = []
+
+    def check(trial: Trial, **_: object) -> pd.DataFrame:
+        asked.append(trial)
+        return made({"a": (0, 0, 0)})
+
+    monkeypatch.setattr("hpsweep.coords.check.coordinate_check", check)
+    for words in ((), ("--heads", "4"), ("--base-head-size", "1", "--alpha-attention", "2")):
+        assert main(["coords", *words]) == 0
+    assert [(trial.base_head_size, trial.alpha_attention) for trial in asked] == [(16, 1), (32, 1), (1, 2)]
+    capsys.readouterr()
+    told = refused(capsys, "coords", "--heads", "4", "--base-width", "66")
+    assert "base width 66 is not divisible by 4 heads; take a base width that is" in told
 
 
 def test_a_gpu_that_is_not_there_and_other_bad_words_make_no_folder(

@@ -69,6 +69,8 @@ def test_a_results_folder_is_fitted_at_its_tuned_losses(tmp_path: Path, capsys: 
     found = json.loads(capsys.readouterr().out)
     assert found["cells"] == 27
     assert "embeddings included" in found["conventions"]["params"]
+    assert main(["law", str(tmp_path), *FEW, "--json", "--where", "density=1"]) == 0
+    assert json.loads(capsys.readouterr().out)["form"] == "dense"
 
 
 @pytest.mark.parametrize(

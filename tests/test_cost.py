@@ -20,6 +20,7 @@ from hpsweep.sweep.packing import CPU_ENSEMBLE, NATIVE_WEIGHT, Cost
 from tests import fake_training as fake
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
+TIMED = REFERENCE / "bench" / "lr_by_density"  # by two cores that did nothing else
 DATA: Any = {"stdlib": SimpleNamespace(vocabulary=256)}
 TORCH, NATIVE = Cost(DATA), Cost(DATA, "native")
 
@@ -90,7 +91,7 @@ def test_a_cost_is_known_without_torch_and_without_the_engine_being_built() -> N
 @pytest.fixture(scope="module")
 def trained() -> list[dict[str, Any]]:
     """Trials of the default experiment that native trained to their end."""
-    rows = store.read_runs(REFERENCE / "lr_by_density").to_pylist()
+    rows = store.read_runs(TIMED).to_pylist()
     return [row for row in rows if row["status"] == "ok" and row["engine"] == "native"]
 
 
@@ -143,6 +144,6 @@ def test_the_dense_trials_that_a_probe_takes_tell_the_time_of_all_densities(trai
     rate = sum(map(NATIVE.stored, probed)) / sum(row["seconds"] for row in probed)
     predicted = sum(map(NATIVE.stored, trained)) / rate
     assert predicted == pytest.approx(sum(row["seconds"] for row in trained), rel=0.05)
-    every = store.read_runs(REFERENCE / "lr_by_density").to_pylist()  # also those that diverged, and ended early
+    every = store.read_runs(TIMED).to_pylist()  # also those that diverged, and ended early
     predicted = sum(map(NATIVE.stored, every)) / rate
     assert predicted == pytest.approx(sum(row["seconds"] for row in every), rel=0.15)

@@ -26,11 +26,16 @@ SMALL: dict[str, Any] = {"width": 64, "depth": 2, "head_size": 16, "context": 32
 BASE = Trial(**SMALL, base_width=32, eval_sequences=16, lr=2.0**-8, weight_decay=0.1, clip=0.5)
 MIXED = [
     BASE.replace(scheme="supar", density=1.0),
-    BASE.replace(scheme="supar", density=1 / 4, seed=1, weight_decay_rule="independent"),
-    BASE.replace(scheme="mup", density=1 / 16, lr=2.0**-7, alpha_input=3.0, alpha_output=2.0),
+    BASE.replace(  # attention as published
+        scheme="supar", density=1 / 4, seed=1, weight_decay_rule="independent", base_head_size=1
+    ),
+    BASE.replace(
+        scheme="mup", density=1 / 16, lr=2.0**-7, alpha_input=3.0, alpha_attention=1.5, alpha_output=2.0,
+        base_head_size=8,
+    ),
     BASE.replace(scheme="sp", density=1 / 64, init_std=0.02),
     BASE.replace(scheme="supar", density=1 / 64, embedding_lr_mult=4.0, base_density=1 / 4),
-]
+]  # fmt: skip
 
 
 def _curve(outcome: Outcome, trial: Trial) -> np.ndarray:

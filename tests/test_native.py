@@ -36,6 +36,8 @@ BASE = Trial(**SMALL, base_width=32, eval_sequences=16, lr=2.0**-8, weight_decay
 AWKWARD = BASE.replace(width=40, head_size=8, context=50, batch=3, eval_sequences=11, steps=20)
 TRIALS = {
     "dense": BASE.replace(),
+    "attention as published": BASE.replace(base_head_size=1, density=1 / 2),
+    "attention from smaller heads, and its alpha": BASE.replace(base_head_size=8, alpha_attention=1.5, scheme="mup"),
     "half": BASE.replace(density=1 / 2, seed=1, weight_decay_rule="independent"),
     "quarter, mup, alphas": BASE.replace(
         density=1 / 4, scheme="mup", lr=2.0**-7, alpha_input=3.0, alpha_output=2.0, weight_decay_rule="independent"

@@ -74,6 +74,20 @@ def test_three_octave_points_give_the_exact_parabola_through_their_means() -> No
     assert row["loss_opt"] == pytest.approx(2.11 - 0.15**2 / (4 * 0.25))
 
 
+FLATTENING = [2.243, 2.237, 2.227, 2.203, 2.185, 2.145, 2.115, 2.066, 2.037, 2.143, 2.291, 2.420]
+"""Losses over init std in half octaves from 2^-8 on: they flatten to the left, and rise steeply to the right."""
+
+
+def test_a_side_that_flattens_far_above_the_minimum_leaves_no_minimum_at_its_end() -> None:
+    grid = {"lr": [2.0 ** (k / 2 - 8) for k in range(12)], "seed": [0, 1, 2]}
+    runs = made_runs(lambda t: FLATTENING[round(2 * math.log2(t.lr)) + 16], grid, noise=0.008)
+    [row] = optima(runs).to_dict("records")
+    assert row["status"] == "ok"
+    assert -5.5 <= row["log2_low"] <= -4.0 <= row["log2_high"] <= -3.5
+    noisy = made_runs(lambda t: FLATTENING[round(2 * math.log2(t.lr)) + 16], grid, noise=0.1)
+    assert optima(noisy)["status"].item() != "ok"  # noise that the difference does not exceed excludes nothing
+
+
 def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
     runs = made_runs(bowl(-7), {"scheme": ["sp", "supar"], "density": [1, 1 / 4], "lr": OCTAVES})
     table = optima(runs)

@@ -245,7 +245,7 @@ def test_the_page_on_own_models_does_what_it_says() -> None:
     with torch.no_grad():
         logits, final = model(ids).logits, model.transformer(ids).last_hidden_state
     torch.testing.assert_close(logits, final @ model.lm_head.weight.T / 4)
-    assert {block.attn.scaling for block in model.transformer.h} == {1 / 32}
+    assert {block.attn.scaling for block in model.transformer.h} == {32**-0.5}  # heads as large as the base's
     model.train()
     losses = []
     for _ in range(5):

@@ -57,7 +57,9 @@ def parametrized(trial: Trial, vocabulary: int) -> tuple[ProxyModule, hpsweep.Pl
             kinds={"*attention.out.weight": "residual_out", "*mlp.out.weight": "residual_out"},
             seed=trial.seed,
             alpha_input=trial.alpha_input,
+            alpha_attention=trial.alpha_attention,
             alpha_output=trial.alpha_output,
+            base_head_size=trial.base_head_size,
             embedding_lr_mult=trial.embedding_lr_mult,
             weight_decay_rule=trial.weight_decay_rule,
         )
@@ -87,8 +89,7 @@ def test_a_parametrized_module_has_the_proxys_numbers_weights_and_masks(trial: T
         ("embedding.token.weight", "embedding.position.weight"), numbers["embedding.token"].forward
     )
     assert plan.forward_multipliers == {name: factor for name, factor in factors.items() if factor != 1}
-    if trial.scheme != "sp":
-        assert attention_scale(trial) == 1 / trial.head_size  # what the plan's table asks of the model
+    assert plan.attention_scale(trial.head_size) == attention_scale(trial)
     assert {name.removesuffix(".weight") for name in plan.masks(module)} == masks.keys()
     for name, kept in plan.masks(module).items():
         assert (kept == masks[name.removesuffix(".weight")][0]).all()

@@ -100,9 +100,33 @@ def test_adams_eps_follows_the_width_that_a_gradient_comes_from(scheme: Scheme) 
     assert {eps_multiplier("sp", kind, m_d=4.0, m_out=2.0) for kind in get_args(Kind)} == {1.0}
 
 
-@pytest.mark.parametrize(("scheme", "scale"), [("sp", 0.125), ("mup", 1 / 64), ("supar", 1 / 64)])
-def test_attention_logits_are_scaled_by_the_head_size(scheme: Scheme, scale: float) -> None:
-    assert attention_scale(TRIAL.replace(scheme=scheme)) == pytest.approx(scale)
+@pytest.mark.parametrize(
+    ("scheme", "base", "scale"),
+    [("sp", 16, 1 / 8), ("mup", 16, 3 * 4 / 64), ("supar", 16, 3 * 4 / 64), ("mup", 1, 3 / 64), ("supar", 64, 3 / 8)],
+)
+def test_attention_logits_are_scaled_from_the_base_head_size(scheme: Scheme, base: int, scale: float) -> None:
+    trial = TRIAL.replace(scheme=scheme, base_head_size=base, alpha_attention=3.0)
+    assert attention_scale(trial) == pytest.approx(scale)
+
+
+@pytest.mark.parametrize("head_size", [8, 24, 32, 48, 80, 128])
+@pytest.mark.parametrize("scheme", ["mup", "supar"])
+def test_at_the_base_head_size_attention_is_scaled_as_under_sp_to_the_last_bit(scheme: Scheme, head_size: int) -> None:
+    trial = Trial(steps=1, width=2 * head_size, head_size=head_size, scheme=scheme)
+    assert attention_scale(trial) == attention_scale(trial.replace(scheme="sp")) == head_size**-0.5
+
+
+@pytest.mark.parametrize("head_size", [8, 24, 32, 48, 80, 128])
+@pytest.mark.parametrize("scheme", ["mup", "supar"])
+def test_the_published_scale_is_1_over_the_head_size_to_the_last_bit(scheme: Scheme, head_size: int) -> None:
+    trial = Trial(steps=1, width=2 * head_size, head_size=head_size, scheme=scheme, base_head_size=1)
+    assert attention_scale(trial) == 1 / head_size
+
+
+def test_the_base_head_size_is_the_trials_own_unless_given_and_stays_where_the_head_size_changes() -> None:
+    assert Trial(steps=1, head_size=16).base_head_size == 16
+    assert Trial(steps=1, head_size=16).replace(head_size=64).base_head_size == 16
+    assert Trial(steps=1, head_size=16, base_head_size=8).base_head_size == 8
 
 
 @pytest.mark.parametrize(("scheme", "factor"), [("sp", 1.0), ("mup", 0.5), ("supar", 0.5)])

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from hpsweep import store
+from hpsweep.cli import main
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.estimate import plan
@@ -96,6 +97,20 @@ def test_a_finished_sweep_trains_nothing_and_starts_no_worker(tmp_path: Path) ->
     assert summary[:5] == (48, 48, 0, 0, 0)
     assert fake.log(tmp_path) == before
     assert not reporter.messages
+
+
+@pytest.mark.parametrize("torn", [True, False])
+def test_the_command_begins_in_a_folder_that_was_left_before_anything_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    fake.experiment(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
+    fake.order(tmp_path, seconds=0)
+    (tmp_path / "results" / "fake" / "runs").mkdir(parents=True)
+    if torn:
+        (tmp_path / "results" / "fake" / "runs" / "part-empty.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "fake", "--workers", "1", "--device", "cpu"], train=fake.TRAIN) == 0
+    assert len(trained(tmp_path)) == 2
 
 
 def test_a_sweep_that_grew_trains_only_what_is_new(tmp_path: Path) -> None:

@@ -392,3 +392,15 @@ def test_optuna_is_silent_and_its_logging_left_as_it_was(search: str, caplog: py
         optuna.logging.disable_propagation()
     assert caplog.records == []
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
+
+
+@pytest.mark.parametrize("search", ["random", "tpe"])
+def test_alpha_attention_is_searched_and_runs_of_another_base_head_size_teach_nothing(search: str) -> None:
+    sweep = made_sweep(search, space={"lr": (LOW, HIGH), "alpha_attention": (0.25, 4.0)}, points=6)
+    rows = run(sweep)
+    assert len({row["alpha_attention"] for row in rows}) == 6
+    assert {row["base_head_size"] for row in rows} == {BASE.head_size}
+    before = dataclasses.replace(sweep, base=BASE.replace(base_head_size=1))
+    stored = run(before, loss=lambda trial: -quadratic(trial))
+    assert not {*ids(stored)} & {*ids(rows)}
+    assert ids(run(sweep, stored)[len(stored) :]) == ids(rows)

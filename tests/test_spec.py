@@ -23,9 +23,11 @@ def test_equal_fields_give_equal_ids_whatever_their_number_type() -> None:
 
 def test_an_id_is_the_same_in_another_process_and_in_later_versions() -> None:
     """The id that stored runs have: if this fails, every stored trial would be trained again."""
-    code = "from hpsweep.spec import Trial; print(Trial(steps=300, lr=2.0**-7, scheme='sp').trial_id)"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert other == Trial(steps=300, lr=2.0**-7, scheme="sp").trial_id == "ffba17be71608899"
+    for size, trial_id in ((1, "ffba17be71608899"), (32, "7e2ed7a88d6d39eb")):  # 1: as stored before the field was
+        made = f"Trial(steps=300, lr=2.0**-7, scheme='sp', base_head_size={size})"
+        code = f"from hpsweep.spec import Trial; print({made}.trial_id)"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        assert other == Trial(steps=300, lr=2.0**-7, scheme="sp", base_head_size=size).trial_id == trial_id
 
 
 @pytest.mark.parametrize("name", sorted(set(Trial(steps=1).resolved) - {"steps"}))

@@ -26,8 +26,8 @@ from tests import processes
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def row(seed: int, status: str = "ok", *, hours: int = 0, **more: Any) -> dict[str, Any]:
-    trial = Trial(steps=10, seed=seed)
+def row(seed: int, status: str = "ok", *, hours: int = 0, trial: Trial | None = None, **more: Any) -> dict[str, Any]:
+    trial = trial or Trial(steps=10, seed=seed)
     loss = {"val_loss": 2.0 + seed} if status == "ok" else {}
     return {
         "trial_id": trial.trial_id,
@@ -67,7 +67,7 @@ def test_what_is_stored_is_loaded_as_one_row_per_trial_with_nulls_kept(tmp_path:
 def test_every_column_has_a_unit_entry_and_the_file_names_its_schema_version(tmp_path: Path) -> None:
     path = store.append(tmp_path, [row(0)])
     schema = pq.read_schema(path)
-    assert schema.metadata[b"hpsweep_schema_version"] == b"1"
+    assert schema.metadata[b"hpsweep_schema_version"] == b"2"
     assert schema.field("val_loss").metadata[b"unit"] == b"nats/token"
     assert all(b"unit" in field.metadata for field in schema)
 
@@ -250,9 +250,9 @@ def test_a_file_of_an_older_schema_stays_readable_with_nulls(tmp_path: Path) -> 
 
 def test_a_file_of_a_newer_schema_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = store.append(tmp_path, [row(0)])
-    newer = pq.read_table(path).replace_schema_metadata({"hpsweep_schema_version": "2"})
+    newer = pq.read_table(path).replace_schema_metadata({"hpsweep_schema_version": "3"})
     pq.write_table(newer, path)
-    with pytest.raises(ValueError, match=r"schema version 2; .* Upgrade hpsweep"):
+    with pytest.raises(ValueError, match=r"schema version 3; .* Upgrade hpsweep"):
         store.load(tmp_path)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpsweep import cli, store
-from hpsweep.spec import Trial
+from hpsweep.spec import BEFORE, RESOLVED, Trial, trial_from_row
 from hpsweep.trial_ids import trial_ids
 from tests.test_store import row
 
@@ -116,7 +116,53 @@ def test_ids_of_a_table_are_those_of_its_trials() -> None:
     ]
     table = pa.Table.from_pylist([trial.resolved for trial in trials], schema=store.RUNS)
     assert trial_ids(table) == [trial.trial_id for trial in trials]
-    assert trial_ids(table.drop_columns(["eps"]))[0] == trials[0].trial_id  # as of a version without the field
+    table = pa.Table.from_pylist([trial.replace(base_head_size=1).resolved for trial in trials], schema=store.RUNS)
+    assert trial_ids(table.drop_columns([*BEFORE])) == trial_ids(table)  # as of a version without these fields
+
+
+def as_of_before(folder: Path, **changes: Any) -> Path:
+    """A part without checksums, whose trials and columns are those of a version without the fields added since."""
+    rows = [row(seed, trial=Trial(steps=10, seed=seed, base_head_size=1, **changes)) for seed in range(3)]
+    (folder / "runs").mkdir()
+    path = folder / "runs" / "part-before.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=store.RUNS).drop_columns([*BEFORE]), path)
+    return path
+
+
+def test_rows_without_a_field_that_was_added_since_have_its_value_of_before(tmp_path: Path) -> None:
+    as_of_before(tmp_path)
+    runs = store.load(tmp_path)
+    assert runs[[*BEFORE]].to_dict("records") == [BEFORE] * 3
+    assert runs[[*BEFORE]].dtypes.astype(str).to_dict() == {"alpha_attention": "float64", "base_head_size": "int64"}
+    assert [trial_from_row(one).trial_id for one in runs.to_dict("records")] == runs["trial_id"].tolist()
+    store.append(tmp_path, [row(7)])
+    before, after = store.compact(tmp_path)
+    assert (before, after) == (2, 4)
+    joined = store.load(tmp_path).sort_values("seed")
+    assert joined["base_head_size"].tolist() == [1, 1, 1, 32]
+    assert set(joined["trial_id"]) == {*runs["trial_id"], row(7)["trial_id"]}
+
+
+@pytest.mark.parametrize("name", [name for name in RESOLVED if name not in BEFORE])
+def test_a_field_that_every_version_stored_is_never_read_as_null(tmp_path: Path, name: str) -> None:
+    path = as_of_before(tmp_path)  # all fields but the seed have their defaults
+    table = pq.read_table(path)
+    bit = bytes([name.encode()[0] ^ 1]).decode() + name[1:]
+    nulls = table.set_column(table.column_names.index(name), table.schema.field(name), pa.nulls(3, table[name].type))
+    for odd in (table.rename_columns([bit if one == name else one for one in table.column_names]), nulls):
+        pq.write_table(odd, path)
+        told = store._part(path, store.RUNS, True)
+        assert told == f"damaged: it lacks {name}, which is stored of every trial"
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_field_that_was_added_since_and_got_lost_is_told_where_it_was_not_that_of_before(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "part-now.parquet"
+    rows = [row(0, trial=Trial(steps=10, alpha_attention=2.0))]
+    pq.write_table(pa.Table.from_pylist(rows, schema=store.RUNS).drop_columns([name]), path)
+    assert "it was changed since" in store._part(path, store.RUNS, True)
 
 
 def test_a_part_that_is_a_link_to_itself_is_named_and_the_others_are_read(tmp_path: Path) -> None:

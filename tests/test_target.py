@@ -383,7 +383,7 @@ def test_runs_of_a_card_with_seeds_of_their_own_are_what_its_regret_is_measured_
         ({}, ["--batch", "0"], "batch is 0; allowed: whole numbers in [1, 1e+08]"),
         ({}, ["--tokens", "0"], "tokens is 0; allowed: whole numbers in [1, 1e+16]"),
         ({"kinds": {"hidden": {"lr": 1.0}}}, [], "the card says kinds.hidden.lr is 1.0, and the rules make it"),
-        ({"attention_scale": 0.5}, [], "the card says attention_scale is 0.5, and the rules make it 0.125"),
+        ({"attention_scale": 0.5}, [], f"the card says attention_scale is 0.5, and the rules make it {8**-0.5!r}"),
         ({"mask": {"density": 0.25}}, [], "is not of density 0.5; make the card anew"),
         ({"schema_version": 99}, [], "is a card of version 99; this hpsweep reads"),
     ],

@@ -49,14 +49,14 @@ EXPECTED: dict[Scheme, dict[str, Any]] = {
         "residual_out": {"init_std": 0.04 * math.sqrt(2), "lr": 2.0**-6, "forward": 1.0},
         "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 2.0},
         "readout": {"init_std": 0.08, "lr": 4 * 2.0**-7, "forward": 0.5 / 8},
-        "attention": 1 / 32,
+        "attention": 1 / math.sqrt(32),  # as at the base: the heads have its size
     },
     "mup": {
         "hidden": {"init_std": 0.08 / math.sqrt(8), "lr": 2.0**-10, "forward": 1.0},
         "residual_out": {"init_std": 0.04 / math.sqrt(8), "lr": 2.0**-10, "forward": 1.0},
         "embedding": {"init_std": 0.08, "lr": 2.0**-5, "forward": 2.0},
         "readout": {"init_std": 0.08, "lr": 4 * 2.0**-7, "forward": 0.5 / 8},
-        "attention": 1 / 32,
+        "attention": 1 / math.sqrt(32),  # as at the base: the heads have its size
     },
     "sp": {
         "hidden": {"init_std": 0.08, "lr": 2.0**-7, "forward": 1.0},
@@ -82,6 +82,44 @@ def test_the_numbers_of_a_card_are_those_worked_out_by_hand(scheme: Scheme) -> N
     assert card.readout_multiplier == pytest.approx(EXPECTED[scheme]["readout"]["forward"])
     assert (card.alpha_input, card.alpha_output) == ((1, 1) if scheme == "sp" else (2, 0.5))
     assert card.embedding_lr_mult == 4
+
+
+@pytest.mark.parametrize("scheme", ["supar", "mup", "sp"])
+def test_attention_of_a_target_with_other_heads_is_scaled_from_the_base_and_by_its_alpha(scheme: Scheme) -> None:
+    target = dataclasses.replace(TARGET, head_size=128)
+    for base, alpha, scale in ((32, 1.0, math.sqrt(32) / 128), (8, 3.0, 3 * math.sqrt(8) / 128), (1, 1.0, 1 / 128)):
+        card = transfer(sweep(BASE.replace(base_head_size=base, alpha_attention=alpha)), target, scheme=scheme)
+        assert card.attention_scale == pytest.approx(scale if scheme != "sp" else 1 / math.sqrt(128))
+        assert (card.proxy["base_head_size"], card.base["alpha_attention"]) == (base, alpha)
+
+
+def test_alpha_attention_is_searched_and_carried_like_any_hyperparameter() -> None:
+    def judged(trial: Trial) -> float:
+        return loss(trial) + 0.1 * abs(math.log2(trial.alpha_attention) - 1)
+
+    card = transfer(sweep(alpha_attention=[1.0, 2.0, 4.0]), TARGET)
+    assert card.base["alpha_attention"] == 1.0
+    runs = made_runs(
+        judged, {"density": [1], "lr": OCTAVES, "alpha_attention": [1.0, 2.0, 4.0], "seed": [0, 1]}, base=BASE
+    )
+    card = transfer(runs, TARGET)
+    assert (card.base["alpha_attention"], card.attention_scale) == (2.0, pytest.approx(2 / math.sqrt(32)))
+    assert "alpha_attention" not in card.evidence["never_tuned"]
+
+
+def test_a_card_of_before_is_read_with_the_scale_that_its_trials_had(tmp_path: Path) -> None:
+    card = transfer(sweep(BASE.replace(base_head_size=1)), TARGET)
+    values = json.loads(card.to_json()) | {"schema_version": 2}
+    assert values["base"].pop("alpha_attention") == values["evidence"]["never_tuned"].pop("alpha_attention") == 1
+    assert values["proxy"].pop("base_head_size") == 1
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(values))
+    read = Card.read(path)
+    assert read == card
+    assert read.attention_scale == 1 / 32
+    path.write_text(json.dumps(values | {"schema_version": CARD_VERSION}))
+    with pytest.raises(ValueError, match="proxy has no base_head_size"):  # a card of now that lacks it was changed
+        Card.read(path)
 
 
 def test_the_card_says_what_the_target_is_and_how_many_weights_it_keeps() -> None:
@@ -119,7 +157,8 @@ def test_the_card_says_how_to_optimize_and_what_the_result_rests_on() -> None:
         "hpsweep_versions": ["0.1.0"],
         "commits": ["abc"],
         "never_tuned": {
-            "init_std": 0.08, "alpha_input": 2.0, "alpha_output": 0.5, "embedding_lr_mult": 4.0, "weight_decay": 0.1,
+            "init_std": 0.08, "alpha_input": 2.0, "alpha_attention": 1.0, "alpha_output": 0.5, "embedding_lr_mult": 4.0,
+            "weight_decay": 0.1,
         },
     }  # fmt: skip
     assert card.optimum["status"] == "ok"
@@ -148,7 +187,7 @@ def test_a_card_of_a_bound_has_null_for_what_is_not_known(tmp_path: Path) -> Non
         ("{}", "is no card"),
         ("no json", "is no card"),
         ("[1]", "is no card"),
-        ('{"schema_version": 99}', "card of version 99; this hpsweep reads 2: upgrade"),
+        ('{"schema_version": 99}', "card of version 99; this hpsweep reads 2 to 3: upgrade"),
         ('{"schema_version": 0}', "make it anew"),
         ('{"schema_version": 2}', "missing or unknown along_drift, alpha_input"),
     ],

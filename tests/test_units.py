@@ -58,7 +58,7 @@ def test_the_option_changes_no_token_and_the_id_of_no_trial_without_it(tmp_path:
     np.arange(400, dtype="<u2").tofile(path)
     source = f"bin:{path}?dtype=uint16&vocabulary=400"
     assert load_dataset(source).data_hash == load_dataset(source + "&bytes_per_token=4.3").data_hash
-    assert Trial(steps=300, data="stdlib").trial_id == "0ce2b64391585bad"
+    assert Trial(steps=300, data="stdlib", base_head_size=1).trial_id == "0ce2b64391585bad"
 
 
 def test_runs_with_and_without_the_option_are_fitted_together_as_their_tokens_are_the_same() -> None:

@@ -87,4 +87,4 @@ def test_a_folder_of_which_nothing_is_stored_yet_is_no_damaged_one(
         path.unlink()
     assert store.is_empty(folder)
     assert main(["status", str(folder)]) == 0
-    assert "nothing stored yet; 132 trials in all" in capsys.readouterr().out
+    assert "nothing stored yet; 138 trials in all" in capsys.readouterr().out

@@ -137,8 +137,9 @@ QUERIES = {"*.qkv": slice(0, 64)}
 
 
 def planned(make: Make, scheme: Any = "supar", **settings: Any) -> tuple[nn.Module, hpsweep.Plan]:
-    """Width 64 over 32: the readout's factor is 0.8 / 2, the embeddings' 3."""
+    """Width 64 over 32: the readout's factor is 0.8 / 2, the embeddings' 3, the attentions' 1 / head size."""
     model = make(64)
+    settings = {"base_head_size": 1, **settings}
     plan = hpsweep.parametrize(
         model, scheme, base=make(32), density=1 / 4, alpha_input=3.0, alpha_output=0.8, **settings
     )

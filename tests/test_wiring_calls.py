@@ -37,7 +37,7 @@ class Net(nn.Module):
 
 def planned(scores: Any, softmax: Any = None) -> tuple[Net, hpsweep.Plan]:
     model = Net(WIDTH, scores, softmax)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Net(32, scores))
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Net(32, scores), base_head_size=1)
     plan.init_(model, init_std=0.3, seed=0)
     return model, plan
 
@@ -113,7 +113,7 @@ def test_torchs_attention_is_read_however_it_is_called(way: str) -> None:
             return result
 
     model = Attention(WIDTH, torch.matmul)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Attention(32, torch.matmul))
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Attention(32, torch.matmul), base_head_size=1)
     plan.init_(model, init_std=0.3, seed=0)
     rows = plan.wire_(model, IDS, queries="q" if way != "scale" else ()).rows
     assert rows[-1].before == pytest.approx(1 / WIDTH if way == "scale" else WIDTH**-0.5)
@@ -157,7 +157,7 @@ def test_layers_that_are_called_by_keywords_are_multiplied() -> None:
             return result
 
     model = Named(WIDTH, torch.matmul)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Named(32, torch.matmul), alpha_input=2.0)
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Named(32, torch.matmul), alpha_input=2.0, base_head_size=1)
     plan.init_(model, init_std=0.3, seed=0)
     plain = 0.5 * F.linear(F.linear(2 * model.tok.weight[IDS], model.v.weight), model.head.weight)
     assert [row.how for row in plan.wire_(model, IDS).rows] == ["output of tok x 2", "input of head x 0.5"]
@@ -172,7 +172,7 @@ def test_a_norm_that_is_called_by_keywords_is_seen() -> None:
             return result
 
     model = Normed(WIDTH, torch.matmul)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Normed(32, torch.matmul))
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Normed(32, torch.matmul), base_head_size=1)
     plan.init_(model, init_std=0.3, seed=0)
     assert {row.how for row in plan.wire_(model, IDS).rows} == {"as it was"}
 
@@ -198,7 +198,7 @@ def test_what_is_compiled_within_a_model_is_seen_as_it_is_written(way: str) -> N
         return nn.Sequential(nn.Embedding(64, width), inner, nn.Linear(width, 64))
 
     model = make(WIDTH, compiled=True)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: make(32))
+    plan = hpsweep.parametrize(model, "supar", base=lambda: make(32), base_head_size=1)
     plan.init_(model, init_std=0.3, seed=0)
     rows = plan.wire_(model, IDS).rows
     assert (rows[-1].kind, rows[-1].how) == ("attention", "as it was")
@@ -267,7 +267,7 @@ class Attend(nn.Module):
 
 def deep() -> tuple[Deep, hpsweep.Plan]:
     model = Deep(WIDTH)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Deep(32))
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Deep(32), base_head_size=1)
     plan.init_(model, init_std=0.3, seed=0)
     return model, plan
 

@@ -32,7 +32,7 @@ def test_both_streams_of_an_encoder_decoder_are_given_embeddings_of_one_size_at_
     sizes: dict[str, list[float]] = {"encoder": [], "decoder": []}
     for width in (64, 256):
         model = encoder_decoder(name, width, scaled)
-        plan = hpsweep.parametrize(model, "supar", base=encoder_decoder(name, 32, scaled))
+        plan = hpsweep.parametrize(model, "supar", base=encoder_decoder(name, 32, scaled), base_head_size=1)
         plan.init_(model, init_std=0.08, seed=0)
         rows = plan.wire_(model, {"input_ids": IDS, "decoder_input_ids": IDS}).rows
         tokens = {row.name: row for row in rows if row.name.endswith("embed_tokens.weight")}
@@ -96,7 +96,9 @@ class Own(nn.Module):
 def planned(way: str, factor: float = 1.0, *, alpha: float = 3.0) -> tuple[Own, hpsweep.Plan]:
     model = Own(64, way, factor)
     kinds: Any = {"extra": "embedding"} if way in ("class token", "bare positions") else None
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Own(32, way), alpha_input=alpha, kinds=kinds)
+    plan = hpsweep.parametrize(
+        model, "supar", base=lambda: Own(32, way), alpha_input=alpha, kinds=kinds, base_head_size=1
+    )
     plan.init_(model, init_std=0.3, seed=0)
     return model, plan
 
@@ -181,6 +183,6 @@ def test_layers_that_training_leaves_out_by_chance_are_the_same_in_both_runs() -
             return result
 
     model = Chance(64, "plain")
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Chance(32, "plain"), alpha_input=3.0)
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Chance(32, "plain"), alpha_input=3.0, base_head_size=1)
     plan.init_(model, init_std=0.3, seed=0)
     assert plan.wire_(model, IDS).rows[0].how == "output of tok x 3"

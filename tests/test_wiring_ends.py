@@ -33,7 +33,7 @@ class Net(nn.Module):
 
 def made(kind: type[Net], **options: Any) -> tuple[Net, hpsweep.Plan]:
     model = kind(64)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: kind(16), **options)
+    plan = hpsweep.parametrize(model, "supar", base=lambda: kind(16), base_head_size=1, **options)
     plan.init_(model, init_std=0.3, seed=0)
     return model, plan
 

@@ -55,7 +55,7 @@ def wired(mix: Callable[[int], nn.Module], **kinds: str) -> dict[str, str]:
     """How every factor came to be, by name."""
     model = Net(64, mix)
     given = {f"mix.{name}.weight": kind for name, kind in kinds.items()} | {"head.weight": "readout"}
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Net(32, mix), kinds=given)  # type: ignore[arg-type]
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Net(32, mix), kinds=given, base_head_size=1)  # type: ignore[arg-type]
     plan.init_(model, init_std=0.3, seed=0)
     return {row.name: row.how for row in plan.wire_(model, IDS).rows}
 

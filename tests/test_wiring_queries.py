@@ -68,7 +68,7 @@ class Net(nn.Module):
 def planned(way: str) -> tuple[Net, hpsweep.Plan]:
     kinds: dict[str, Any] = {"*.temperature": "keep"}
     model = Net(64, way)
-    plan = hpsweep.parametrize(model, "supar", base=lambda: Net(32, way), kinds=kinds)
+    plan = hpsweep.parametrize(model, "supar", base=lambda: Net(32, way), base_head_size=1, kinds=kinds)
     plan.init_(model, init_std=0.3, seed=0)
     return model, plan
 

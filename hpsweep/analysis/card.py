@@ -13,17 +13,19 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.card_fields import CARD
+from hpsweep.analysis.card_fields import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.analysis.optimum import Group
 from hpsweep.parametrization import rules
 from hpsweep.parametrization.count import sizes
 from hpsweep.records import check_path, check_replaceable, check_version, read_record
-from hpsweep.spec import TUNED, Scheme, Target, Trial, kept
+from hpsweep.spec import BEFORE, TUNED, Scheme, Target, Trial, kept
 from hpsweep.store import one_data_hash, replacing
 from hpsweep.text import shown
 
-CARD_VERSION = 2
+CARD_VERSION = 3
 """Raised when a field of the card changes its meaning or is added."""
+OLDEST = 2
+"""The first version that is still read. What it lacks is filled with what the trials of its time were trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +87,34 @@ class Card:
             path, refusal="is no card", remedy="give the file of a card, as Card.write or transfer writes it"
         )
         check_version(
-            values, path, name="schema_version", version=CARD_VERSION, what="card", anew="make it anew from the runs"
-        )
+            values, path, name="schema_version", version=CARD_VERSION, what="card", anew="make it anew from the runs",
+            oldest=OLDEST,
+        )  # fmt: skip
         names = {f.name for f in dataclasses.fields(cls)}
         if set(values) != names:
             odd = ", ".join(shown(name).strip("'") for name in sorted(set(values) ^ names))
             raise ValueError(f"{path} is no card of version {CARD_VERSION}: missing or unknown {odd}. Make it anew.")
-        card = cls(**values)
+        card = cls(**_of_now(values))
         check_whole(card, path)
         return card
+
+
+def _of_now(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a card that may be of an earlier version, as this version has them."""
+    if values["schema_version"] == CARD_VERSION:
+        return dict(values)
+    tuned = {name: value for name, value in BEFORE.items() if name in TUNED}
+    base = _with(tuned, values["base"])
+    proxy = _with({name: value for name, value in BEFORE.items() if name in SETTINGS}, values["proxy"])
+    evidence = values["evidence"]
+    if isinstance(evidence, Mapping) and "never_tuned" in evidence:
+        evidence = {**evidence, "never_tuned": _with(tuned, evidence["never_tuned"])}
+    return {**values, "base": base, "proxy": proxy, "evidence": evidence, "schema_version": CARD_VERSION}
+
+
+def _with(before: Mapping[str, Any], part: Any) -> Any:
+    """A part of a card, with the fields that it may lack; if it is no mapping, it is left to the check of the whole."""
+    return {**before, **part} if isinstance(part, Mapping) else part
 
 
 def check_whole(card: Card, path: str | Path = "") -> None:
@@ -153,16 +174,15 @@ def make_card(
     notes: list[str],
 ) -> Card:
     """The card's fields; `vocabulary` is the proxy's and the target's."""
-    shape = ("width", "density", "depth", "head_size", "context", "tied")
-    duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens, "data": base.data}
-    base_shape = {"base_width": base.base_width, "base_density": base.base_density}
+    duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens}
+    settings = {name: getattr(base, name) for name in SETTINGS}
     row = _plain(tuned.row)
     ends = [row["low"], row["high"]] if along["carried"] == "constant" else [along["low"], along["high"]]
     carried = row["opt"] if along["carried"] == "constant" else along["value"]
     return Card(
         scheme=trial.scheme,
-        target={n: getattr(trial, n) for n in shape} | {"vocabulary": vocabulary[1], "tokens": target.tokens},
-        proxy={n: getattr(base, n) for n in shape} | {"vocabulary": vocabulary[0]} | duration | base_shape,
+        target={n: getattr(trial, n) for n in SHAPE} | {"vocabulary": vocabulary[1], "tokens": target.tokens},
+        proxy={n: getattr(base, n) for n in SHAPE} | {"vocabulary": vocabulary[0]} | duration | settings,
         base={name: getattr(base, name) for name in TUNED},
         optimum=row,
         uncertainty=None if None in ends else max(abs(math.log2(end / carried)) for end in ends),
@@ -170,10 +190,9 @@ def make_card(
         embedding_lr_mult=trial.embedding_lr_mult,
         optimizer={
             "name": "AdamW",
-            **{name: getattr(trial, name) for name in ("beta1", "beta2", "eps", "clip")},
-            **{name: getattr(trial, name) for name in ("weight_decay", "weight_decay_rule")},
+            **{name: getattr(trial, name) for name in (*OPTIMIZER, "weight_decay")},
         },
-        schedule={name: getattr(trial, name) for name in ("warmup_fraction", "final_lr_fraction")},
+        schedule={name: getattr(trial, name) for name in SCHEDULE},
         mask={"seed": target.mask_seed, "density": trial.density, "kinds": list(rules.SPARSE)},
         evidence=evidence,
         drift=drifts,

@@ -18,17 +18,29 @@ from hpsweep.records import (
     truth,
     whole,
 )
-from hpsweep.spec import DECLARED, RANGES, TUNED, Scheme, WeightDecayRule
+from hpsweep.spec import CHOICES, DECLARED, RANGES, RESOLVED, TUNED, Scheme
 
 KINDS = tuple(kind for kind in get_args(Kind) if kind != "keep")
 """Of the reference GPT's tensors, all of which are drawn or filled."""
+
+SHAPE = ("width", "density", "depth", "head_size", "context", "tied")
+OPTIMIZER = ("beta1", "beta2", "eps", "clip", "weight_decay_rule")
+SCHEDULE = ("warmup_fraction", "final_lr_fraction")
+_OWN = ("scheme", "seed", "steps", "eval_sequences", "precision")
+"""Fields of a trial that a card has a place of their own for, or that are not the target's."""
+SETTINGS = tuple(name for name in RESOLVED if name not in (*SHAPE, *TUNED, *OPTIMIZER, *SCHEDULE, *_OWN))
+"""All others: the target is trained as the proxy was, on its data, with its base model, and so on."""
 
 _POSITIVE = number(0, ends="(]")
 _COUNT = whole(0)
 
 
 def _field(name: str) -> Check:
-    """A field of a trial, a whole number or any, within the trial's own range."""
+    """A field of a trial, as its record declares it: a number within its range, one of a few texts, and so on."""
+    if name in CHOICES:
+        return choice(*CHOICES[name])
+    if name not in RANGES:
+        return truth if DECLARED[name] == "bool" else text
     low, high, _, high_in = RANGES[name]
     if "int" in DECLARED.get(name, "int"):  # the vocabulary is of the data, and no field of a trial
         return whole(int(low), int(high) - (not high_in))
@@ -52,7 +64,7 @@ def _hyperparameters(value: Any, place: str) -> None:
         choice(*TUNED)(name, place)
 
 
-_SHAPE = {**_fields("width", "density", "depth", "head_size", "context", "vocabulary"), "tied": truth}
+_SHAPE = _fields(*SHAPE, "vocabulary")
 _NUMBERS = table(
     m_d=_POSITIVE,
     m_rho=_POSITIVE,
@@ -134,7 +146,7 @@ def _of_optimum() -> dict[str, Check]:
 CARD = table(
     scheme=choice(*get_args(Scheme)),
     target=table(**_SHAPE, tokens=optional(_field("tokens"))),
-    proxy=table(**_SHAPE, **_fields("batch", "steps", "tokens", "base_width", "base_density"), data=text),
+    proxy=table(**_SHAPE, **_fields("steps", "tokens", *SETTINGS)),
     base=table(**_fields(*TUNED)),
     optimum=table(
         _of_optimum(),
@@ -155,10 +167,9 @@ CARD = table(
     embedding_lr_mult=_field("embedding_lr_mult"),
     optimizer=table(
         name=choice("AdamW"),
-        weight_decay_rule=choice(*get_args(WeightDecayRule)),
-        **_fields("weight_decay", "beta1", "beta2", "eps", "clip"),
+        **_fields("weight_decay", *OPTIMIZER),
     ),
-    schedule=table(**_fields("warmup_fraction", "final_lr_fraction")),
+    schedule=table(**_fields(*SCHEDULE)),
     mask=table(seed=_field("seed"), density=_field("density"), kinds=rows(choice(*KINDS), least=1)),
     tensors=rows(_TENSOR, least=1),
     sizes=table(

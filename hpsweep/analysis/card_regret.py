@@ -15,14 +15,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.card import Card
-from hpsweep.analysis.checks import check_frame, check_numeric, check_plain, label, other_tuned, shown
+from hpsweep.analysis.card_fields import SETTINGS
+from hpsweep.analysis.checks import check_frame, check_numeric, check_plain, column_such, label, other_tuned, shown
 from hpsweep.analysis.curve import MEASURED_WITHIN, Reading, difference, read, read_own
 from hpsweep.analysis.optimum import Group, fit_prepared
 from hpsweep.analysis.plot_style import value_label
 from hpsweep.analysis.prepare import ONE_DENSITY, plain_types, prepared, without
 from hpsweep.analysis.regret import rows_at, tuned_of
 from hpsweep.english import interval_text
-from hpsweep.spec import TUNED
+from hpsweep.spec import RESOLVED, TUNED
 
 CARD_REGRET = (
     *("scheme", "width", "density", "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),
@@ -106,7 +107,10 @@ def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the card's scheme, width and density, all of which have to be runs of its target."""
     check_frame(runs)
     if lacking := [name for name in ("scheme", "width", "density", *_wanted(card)) if name not in runs]:
-        raise ValueError(f"the runs have no column {lacking[0]!r}, by which the runs of the card's target are known.")
+        remedy = f"; give it: {column_such(lacking[0])}" if lacking[0] in RESOLVED else ""
+        raise ValueError(
+            f"the runs have no column {lacking[0]!r}, by which the runs of the card's target are known{remedy}."
+        )
     for name in ("width", "density"):
         check_numeric(runs[name])
     check_plain(runs["scheme"])
@@ -149,7 +153,9 @@ def _equal(column: pd.Series[Any], wanted: Any) -> npt.NDArray[np.bool_]:
 def _wanted(card: Card) -> dict[str, Any]:
     """Column -> value that runs of the card's target have: all but the hyperparameters, the seed and the precision."""
     wanted = {name: card.target[name] for name in ("depth", "head_size", "context", "tied", "vocabulary")}
-    wanted |= {name: card.proxy[name] for name in ("base_width", "base_density", "batch")}
+    wanted |= {name: card.proxy[name] for name in SETTINGS if name != "data"}  # which its hash knows
+    if card.scheme == "sp":
+        del wanted["base_head_size"]  # nothing is scaled from it
     if card.target["tokens"]:
         wanted["steps"] = math.ceil(card.target["tokens"] / (card.proxy["batch"] * card.target["context"]))
     wanted |= {name: value for name, value in card.optimizer.items() if name not in ("name", *TUNED)}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpsweep.analysis.card import Card, check_whole, target_numbers
+from hpsweep.analysis.card_fields import OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.spec import TUNED, Trial
 
 _SAME = 1e-9  # relative; a card's numbers passed through JSON in their shortest exact form
@@ -22,17 +23,17 @@ def tokens_of(card: Card) -> int | None:
 def card_trial(card: Card, **given: Any) -> Trial:
     """The trial of the card's target: its scheme, shape, base values, optimizer and schedule.
 
-    Its seed is that of the card's masks; data and batch are the proxy's. `given` are other fields, among them the
-    duration. Raises ValueError for a card that lacks something, or has a value out of range.
+    Its seed is that of the card's masks; data, batch and what else `SETTINGS` names are the proxy's. `given` are other
+    fields, among them the duration. Raises ValueError for a card that lacks something, or has a value out of range.
     """
     check_whole(card)
     fields = {
         "scheme": card.scheme,
-        **{n: card.target[n] for n in ("width", "density", "depth", "head_size", "context", "tied")},
+        **{n: card.target[n] for n in SHAPE},
         **{n: card.base[n] for n in TUNED},
-        **{n: card.proxy[n] for n in ("base_width", "base_density", "data", "batch")},
-        **{n: card.optimizer[n] for n in ("weight_decay_rule", "beta1", "beta2", "eps", "clip")},
-        **{n: card.schedule[n] for n in ("warmup_fraction", "final_lr_fraction")},
+        **{n: card.proxy[n] for n in SETTINGS},
+        **{n: card.optimizer[n] for n in OPTIMIZER},
+        **{n: card.schedule[n] for n in SCHEDULE},
         "seed": card.mask["seed"],
     }
     return Trial(**fields | given)

@@ -11,7 +11,6 @@ Runs that are fitted together differ in nothing but what is fitted and the seed.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import re
@@ -23,10 +22,10 @@ import pandas as pd
 
 from hpsweep.analysis.column_names import BOOKKEEPING, OUTCOMES
 from hpsweep.schema import RUNS
-from hpsweep.spec import TUNED, Trial
+from hpsweep.spec import BEFORE, RESOLVED, TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
 
-TRIAL_FIELDS = tuple(f.name for f in dataclasses.fields(Trial) if f.name not in ("tokens", "tokens_per_parameter"))
+TRIAL_FIELDS = tuple(RESOLVED)
 """Columns that say what was trained; the duration is stored as steps."""
 
 SIZES = {
@@ -46,6 +45,7 @@ _SUCH = {
     "val_loss": "runs.rename(columns={'loss': 'val_loss'}) where it has another name",
     "data_hash": "runs.assign(data_hash='c4') where all of them were trained on the same data",
 }
+_VALUES = {**Trial(steps=600, **BEFORE).resolved, "vocabulary": 256}
 
 
 # --- arguments ---
@@ -288,6 +288,11 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
     """
     for name in TRIAL_FIELDS:
         if name in rows.columns and name not in ("data", *free) and varies(rows[name]):
+            if lacking := int(rows[name].isna().sum()):
+                raise ValueError(
+                    f"{lacking} of the {len(rows)} runs of {where} have no {name}, and the others have: leave those "
+                    f"out, or give it to them: {column_such(name, some=True)}."
+                )
             values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
             first = plain(rows[name].iloc[0])
             raise ValueError(
@@ -295,6 +300,15 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
                 f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
                 f"{name}={first} on the command line."
             )
+
+
+def column_such(name: str, *, some: bool = False) -> str:
+    """How to give runs, or some of them, a field of the trial that they lack: with the value that they had."""
+    value = _VALUES[name]
+    whole = (
+        f"runs.fillna({{{name!r}: {value!r}}}) where those" if some else f"runs.assign({name}={value!r}) where all runs"
+    )
+    return f"{whole} had that{', as those of hpsweep did before it had this field' if name in BEFORE else ''}"
 
 
 def check_unknown(runs: pd.DataFrame, keys: Sequence[str], free: Sequence[str] = ()) -> None:

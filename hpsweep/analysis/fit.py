@@ -35,6 +35,9 @@ CENTRE = np.zeros(1)  # as a place
 LIMIT = 1.96
 """Standard errors within which a place agrees with the losses."""
 
+_WORSE = 6.0
+"""Measured standard errors by which a loss is certainly above another, of all pairs of cells of a group."""
+
 _STEP = 0.04  # octaves between places that are tried
 _SKEWS = np.linspace(-2 * SKEW, 2 * SKEW, 13)
 _WELL_INSIDE = 0.5  # of the way from the best place to the end of its interval
@@ -322,6 +325,24 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
         open_below=bool(agrees[0] == 0) and below is None,
         open_above=bool(agrees[-1] == len(place) - 1) and above is None,
     )
+
+
+def inside_of_higher(found: Minimum, cells: Cells, variance: Floats) -> Minimum:
+    """The minimum, whose open sides end at a cell that is certainly above one further inside, if there is one.
+
+    From there the loss falls inwards. `variance` is measured: noise that is assumed may be larger where it is lucky.
+    """
+    index = found.window.fitted
+    loss = cells.adjusted[index]
+    error = np.sqrt(variance[index][:, None] + variance[index])
+    above = loss[:, None] - loss > _WORSE * error
+    falls = np.flatnonzero(np.triu(above, 1).any(axis=1))
+    rises = np.flatnonzero(np.tril(above, -1).any(axis=1))
+    if found.open_below and len(falls):
+        found = found._replace(low=float(cells.x[index[falls[-1]]]), open_below=False)
+    if found.open_above and len(rises):
+        found = found._replace(high=float(cells.x[index[rises[0]]]), open_above=False)
+    return found
 
 
 def _likely(found: Curves, place: Floats, cells: Cells, centre: int) -> Likely:

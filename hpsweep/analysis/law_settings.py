@@ -14,6 +14,7 @@ import pandas as pd
 
 from hpsweep.analysis.cells import cells_of
 from hpsweep.analysis.column_names import HYPERPARAMETERS, OUTCOMES, SEEDS, is_label, is_outcome, words_of
+from hpsweep.spec import BEFORE, TUNED
 
 CORPORA = frozenset(
     {"data", "dataset", "datasets", "corpus", "corpora", "mixture", "domain", "domains", "language", "languages",
@@ -199,6 +200,7 @@ def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str
     in other cells, and differs between cells alone: what differs within them is asked for there. Text with a value for
     each size (N, D or S), as the names of models are, says no more than the size does.
     """
+    _check_one_record(others.loc[rows.index])
     cell = cell_of(rows)
     for name in (name for name in others.columns if name not in tuned):
         column = others.loc[rows.index, name]
@@ -214,6 +216,18 @@ def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str
             f"the rows differ in {name} ({values}{more}), and one law is fitted to all: keep the rows with one value, "
             f"or say that it does not change the loss with --ignore {name} (ignore=[{str(name)!r}])."
         )
+
+
+def _check_one_record(own: pd.DataFrame) -> None:
+    """Raise ValueError where rows of hpsweep's differ in a field that its record has not always had: other models."""
+    for name in (name for name in BEFORE if name in own and name not in TUNED):
+        values = own[name].fillna(BEFORE[name]).value_counts(sort=False)
+        if len(values) > 1:
+            told = ", ".join(f"{value} in {n} rows" for value, n in values.items())
+            raise ValueError(
+                f"the rows differ in {name} ({told}; without it, {BEFORE[name]!r}): they are of other models, and one "
+                f"law is fitted to all. Keep the rows with one value."
+            )
 
 
 def _is_kind(column: pd.Series[Any], name: object) -> bool:

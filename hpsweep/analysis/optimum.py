@@ -24,7 +24,8 @@ How it is done; what was measured to decide it is below (the simulator is benchm
    t factor; the noise of a place to the left of the centre grows from there, up to an octave. Beyond the last cell
    before a cliff nothing speaks against a place but the cliff. Where a cell is only possibly beyond one, the interval
    is that of both readings, with that cell and without, unless the best place without it is well inside. Where that
-   leaves a side of the window open, cells within 4.15 octaves are taken.
+   leaves a side of the window open, cells within 4.15 octaves are taken. A side is not open where a cell is above one
+   further inside by six measured standard errors: the minimum lies inside of the former.
 7. The interval is extended to the lowest cell, unless its noise explains that it is lowest. The error of loss_opt is at
    least half of what it lies below the lowest loss.
 8. If a side stays open, the optimum is a bound where the finite cells end there, and the curve is flat elsewhere. Also
@@ -48,7 +49,17 @@ import pandas as pd
 
 from hpsweep.analysis.cells import Cells, Floats, cells_of, counts, fingerprint, merged
 from hpsweep.analysis.checks import check_equal, check_over, check_resamples, check_seed, label, needed
-from hpsweep.analysis.fit import LIMIT, REACHES, Minimum, Window, centre_of, centres, minimum, segment
+from hpsweep.analysis.fit import (
+    LIMIT,
+    REACHES,
+    Minimum,
+    Window,
+    centre_of,
+    centres,
+    inside_of_higher,
+    minimum,
+    segment,
+)
 from hpsweep.analysis.noise import Noise, noises, perturbed
 from hpsweep.analysis.prepare import prepared
 from hpsweep.english import counted, have
@@ -212,6 +223,8 @@ def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:
     variance = noise.variance(cells.n)
     for reach in REACHES:
         found = minimum(cells, centre, reach, variance, noise.slope)
+        if noise.interval == "resampled":
+            found = inside_of_higher(found, cells, variance)
         if not (found.open_below or found.open_above):
             break
     return found

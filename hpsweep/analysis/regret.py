@@ -22,6 +22,8 @@ COMPARISON = (
     *("regret_low", "regret_high", "interval", "best_scheme", "best_loss", "why"),
 )
 """Columns of `tuned_against_transferred`."""
+_BASE = ("base_width", "base_density", "base_head_size")
+"""Fields that runs have in common to be one parametrization: an optimum means another setting where they differ."""
 
 
 def tuned_against_transferred(
@@ -130,9 +132,7 @@ def select_proxy(
             known = ", ".join(map(str, runs[name].drop_duplicates().sort_values()[:8]))
             raise ValueError(f"no run has {name} {value!r}, as proxy asks; there are {known}.")
         runs = chosen
-    for name in ("base_width", "base_density"):
-        if runs[name].nunique() > 1:
-            check_equal(runs[[name]], (), "the sweep")
+    check_equal(runs[[name for name in _BASE if name in runs]], (), "the sweep")
     base = {"base_width": int(runs["base_width"].iloc[0]), "base_density": float(runs["base_density"].iloc[0])}
     place = {"width": base["base_width"], "density": base["base_density"], **base, **proxy}
     return runs, place

@@ -15,7 +15,7 @@ import pandas as pd
 
 from hpsweep.analysis.along import carried, notes_of, offered
 from hpsweep.analysis.card import Card, evidence_of, make_card, records
-from hpsweep.analysis.checks import TRIAL_FIELDS, check_over, other_tuned, shown
+from hpsweep.analysis.checks import TRIAL_FIELDS, check_over, column_such, other_tuned, shown
 from hpsweep.analysis.drift import drift
 from hpsweep.analysis.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum import Group, fit_prepared
@@ -142,17 +142,13 @@ def _check_complete(runs: pd.DataFrame) -> None:
     """Raise ValueError where runs do not say all that a card carries: no default of hpsweep's stands for it."""
     trained = runs[runs["status"] != "failed"]
     for name in (*TRIAL_FIELDS, "vocabulary"):
-        such = f"runs.assign({name}={_SUCH[name]}) where all runs had that"
         if name not in runs:
-            raise ValueError(f"the runs have no column {name!r}, which a card carries; give it: {such}.")
+            raise ValueError(f"the runs have no column {name!r}, which a card carries; give it: {column_such(name)}.")
         if trained[name].isna().any():
             raise ValueError(
                 f"{name} is missing in {trained[name].isna().sum()} of {len(trained)} runs, and a card carries it; "
-                f"leave those out, or give it: {such}."
+                f"leave those out, or give it: {column_such(name, some=True)}."
             )
-
-
-_SUCH = {name: repr(value) for name, value in Trial(steps=600).resolved.items()} | {"vocabulary": "256"}
 
 
 def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ By the names of tensors, with m = mup_width_multiplier, and r = 1 - sparsity if 
     c_proj         the same, its init std x (2 n_layer)^-1/2
     wte, wpe       init std init_std, rate learning_rate, summed, and multiplied by mup_input_alpha
     gains          rate learning_rate
+    logits         multiplied by 1 / head size, or by 1 / its root if mup_disable_attention_scaling
     lm_head        is wte; its input is multiplied by mup_output_alpha / m
 
 Weight decay is one number for all matrices. Without mup_enabled there are no multipliers. Read in model.py and train.py
@@ -14,6 +15,7 @@ of the fork cat-state/nanoGPT-mup, commit 40c3904.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hpsweep.analysis.card import Card
@@ -57,7 +59,7 @@ def nanogpt_keys(card: Card, trial: Trial) -> dict[str, Any]:
         "lr_decay_iters": max(trial.total_steps - 1, trial.warmup_steps + 1),
         "min_lr": trial.lr * trial.final_lr_fraction,
         "mup_enabled": mup,
-        "mup_disable_attention_scaling": False,
+        "mup_disable_attention_scaling": mup and _same(card.attention_scale, trial.head_size**-0.5),
         "mup_disable_hidden_lr_scaling": False,
         "mup_width_multiplier": trial.m_d / base_density if mup else 1.0,
         "mup_input_alpha": trial.alpha_input if mup else 1.0,
@@ -66,6 +68,10 @@ def nanogpt_keys(card: Card, trial: Trial) -> dict[str, Any]:
         "sparsity": 1.0 - trial.density,
         "seed": trial.seed,
     }
+
+
+def _same(scale: float, other: float) -> bool:
+    return math.isclose(scale, other, rel_tol=1e-9)
 
 
 def refusals(card: Card, trial: Trial) -> list[str]:
@@ -77,6 +83,13 @@ def refusals(card: Card, trial: Trial) -> list[str]:
             "multiplier x t with init std and rate / t trains alike, which could make up for it in all matrices, but "
             f"not in the gains, whose rate would be {factor * factor:g} x the card's. Tune with embedding_lr_mult 1 or "
             "export --to torch or --to hf."
+        )
+    size, scale = trial.head_size, card.attention_scale
+    if not _same(scale, 1 / size) and not _same(scale, size**-0.5):
+        reasons.append(
+            f"attention logits are multiplied by {scale!r} (base_head_size {trial.base_head_size}, alpha_attention "
+            f"{trial.alpha_attention!r}), and at head size {size} it has {1 / size!r} and {size**-0.5!r}. Make a card "
+            "whose target has heads of the base's size, tuned with alpha_attention 1, or export --to torch or --to hf."
         )
     if not trial.tied:
         reasons.append(

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from hpsweep.analysis.card import Card
+from hpsweep.parametrization.head_sizes import EVERY
 from hpsweep.parametrization.module import parametrize
 from hpsweep.parametrization.plan import Plan
 from hpsweep.parametrization.rules import SPARSE
-from hpsweep.spec import kept
+from hpsweep.spec import BEFORE, kept
 from hpsweep.text import shown
 
 _SAME = 1e-9  # relative
@@ -20,6 +21,8 @@ _SAME = 1e-9  # relative
 
 def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = True, **options: Any) -> Plan:
     """The plan of a module under the card's scheme, density, multipliers, decay rule and mask seed.
+
+    Attention logits are scaled from the head size of the card's base model, also where that of `base` is another one.
 
     `base` is the same architecture at the card's base width: a module, a function that returns one, or a configuration.
     `options` are those of `parametrize` that say what tensors are, such as kinds={"*.c_proj.weight": "residual_out"}.
@@ -37,20 +40,27 @@ def plan_from_card(card: Card, model: nn.Module, *, base: object, check: bool = 
         base_density=card.proxy["base_density"],
         seed=card.mask["seed"],
         alpha_input=card.alpha_input,
+        alpha_attention=card.base["alpha_attention"],
         alpha_output=card.alpha_output,
         embedding_lr_mult=card.embedding_lr_mult,
         weight_decay_rule=card.optimizer["weight_decay_rule"],
-        **options,
+        **{"base_head_size": card.proxy["base_head_size"], **options},
     )
     if check:
-        check_plan(plan, card.target, m_d=card.kinds["hidden"]["m_d"], readout=card.readout_multiplier)
+        check_plan(
+            plan, card.target, m_d=card.kinds["hidden"]["m_d"], readout=card.readout_multiplier,
+            base_head_size=card.proxy["base_head_size"],
+        )  # fmt: skip
     return plan
 
 
-def check_plan(plan: Plan, target: Mapping[str, Any], *, m_d: float, readout: float) -> None:
+def check_plan(
+    plan: Plan, target: Mapping[str, Any], *, m_d: float, readout: float, base_head_size: int = BEFORE["base_head_size"]
+) -> None:
     """Raise ValueError where a plan's tensors have other widths, density, depth or readout multiplier than a card's.
 
-    `target` is the card's. The width is that of the module if any hidden matrix has it as its fan-in.
+    `target` is the card's. The width is that of the module if any hidden matrix has it as its fan-in. And where its
+    attention is scaled from another base head size, as by scripts of cards that did not say one yet.
     """
     width, density, depth = target["width"], target["density"], target["depth"]
     otherwise = "Or take check=False, for the rules at the module's own sizes."
@@ -73,6 +83,12 @@ def check_plan(plan: Plan, target: Mapping[str, Any], *, m_d: float, readout: fl
         factor = tensor.forward if tensor.kind == "readout" else tensor.readout_forward
         if factor is not None and not math.isclose(factor, readout, rel_tol=_SAME):
             raise ValueError(f"{name} as the readout has multiplier {factor:g}, and the card {readout:g}; {sizes}")
+    if plan.scheme != "sp" and plan.base_head_sizes != {EVERY: base_head_size}:
+        told = ", ".join(map(str, plan.base_head_sizes.values())) or "that is not known"
+        raise ValueError(
+            f"attention is scaled from a base head size {told}, and the card's from {base_head_size}: leave it to the "
+            f"card, and export a script of an earlier hpsweep anew. {otherwise}"
+        )
     writers = sum(tensor.kind == "residual_out" for tensor in plan.tensors.values())
     if writers != 2 * depth:
         raise ValueError(

@@ -22,7 +22,8 @@ def statement(card: Card, trial: Trial) -> list[str]:
     proxy = {name: card.proxy[name] for name in ("width", "density", "depth", "head_size", "context", "vocabulary")}
     return [
         f"scheme: {card.scheme}",
-        f"base (m_d = m_rho = 1): width {trial.base_width}, density {trial.base_density!r}",
+        f"base (m_d = m_rho = 1): width {trial.base_width}, density {trial.base_density!r}, attention scaled from head "
+        f"size {trial.base_head_size}",
         f"proxy, on which the base values were tuned: {_listed(proxy)}, {card.proxy['steps']} steps of "
         f"{card.proxy['batch']} x {card.proxy['context']} tokens",
         f"target: {_listed(card.target)}",

@@ -83,7 +83,8 @@ def _why(
     if not is_attention:
         return there
     if isinstance(modules[reading.name], nn.MultiheadAttention):
-        return f"{there}: nn.MultiheadAttention has no setting for it; with heads of one size at every width, leave it"
+        alike = "with heads of one size at every width, and alpha_attention 1, leave it"
+        return f"{there}: nn.MultiheadAttention has no setting for it; {alike}"
     if inside:
         return f"{there}: its queries are no multiple of what {inside[0]} returns"
     return (

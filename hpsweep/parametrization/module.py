@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from hpsweep.parametrization.kinds import Derived, derive, match, plain_uses
+from hpsweep.parametrization.head_sizes import EVERY, base_head_sizes
+from hpsweep.parametrization.kinds import Derived, build, derive, match, plain_uses, unwrapped
 from hpsweep.parametrization.patterns import patterns
 from hpsweep.parametrization.plan import Plan, TensorPlan
 from hpsweep.parametrization.remedies import PASTE, Besides
@@ -36,7 +37,9 @@ def parametrize(
     depth: int | None = None,
     optimizer: OptimizerRule = "adam",
     seed: int = 0,
+    base_head_size: int | None = None,
     alpha_input: float = 1.0,
+    alpha_attention: float = 1.0,
     alpha_output: float = 1.0,
     embedding_lr_mult: float = 1.0,
     weight_decay_rule: WeightDecayRule = "coupled",
@@ -50,13 +53,17 @@ def parametrize(
     tuple where several dimensions are summed over); `partial` says
     that the module is a part of a model, which may lack an embedding or a readout. Mark matrices that write into the
     residual stream as "residual_out" to have their init std divided by sqrt(2 depth), where depth is half their number
-    unless given. `seed` draws the masks. Raises ValueError with what is wrong and the remedy.
+    unless given. `base_head_size` is the head size of the base, from which attention is scaled; without it `wire_`
+    takes what the attention modules of both models keep, or asks. `seed` draws the masks. Raises ValueError with what
+    is wrong and the remedy.
     """
     unit = Trial(
         steps=1, scheme=scheme, lr=1.0, init_std=1.0, weight_decay=1.0, weight_decay_rule=weight_decay_rule, seed=seed,
-        base_density=base_density, alpha_input=alpha_input, alpha_output=alpha_output,
-        embedding_lr_mult=embedding_lr_mult,
+        base_density=base_density, alpha_input=alpha_input, alpha_attention=alpha_attention,
+        alpha_output=alpha_output, embedding_lr_mult=embedding_lr_mult,
     )  # fmt: skip
+    if base_head_size is not None:
+        unit = unit.replace(base_head_size=base_head_size)
     if not isinstance(partial, bool):
         raise ValueError(f"partial is {partial!r}; allowed: True, False.")
     included, excluded = _patterns(include, "include"), _patterns(exclude, "exclude")
@@ -82,7 +89,19 @@ def parametrize(
     return Plan(
         scheme=unit.scheme, optimizer=optimizer, weight_decay_rule=unit.weight_decay_rule,
         base_density=unit.base_density, seed=unit.seed, tensors=tensors, warnings=warnings,
+        alpha_attention=unit.alpha_attention,
+        base_head_sizes=_head_sizes(unit, model, base, base_head_size),
     )  # fmt: skip
+
+
+def _head_sizes(unit: Trial, model: nn.Module, base: object, given: int | None) -> dict[str, int]:
+    """The base's head size: what was given, or what both models say. sp does not ask, and has plans as ever."""
+    if given is not None:
+        return {EVERY: unit.base_head_size}
+    if unit.scheme == "sp":
+        return {EVERY: 1}
+    model = unwrapped(model)
+    return base_head_sizes(model, unwrapped(build(base, model, "base")))
 
 
 def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer: OptimizerRule) -> TensorPlan:

@@ -27,11 +27,15 @@ import torch
 from torch import nn
 
 from hpsweep.parametrization import apply, attached, given, wiring
-from hpsweep.parametrization.rules import ATTENTION_SCALE_EXPONENT, Kind, OptimizerRule
+from hpsweep.parametrization.head_sizes import EVERY
+from hpsweep.parametrization.rules import Kind, OptimizerRule, logit_scale
 from hpsweep.spec import Scheme, WeightDecayRule
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Raised when a field of the plan changes its meaning or is added."""
+
+BEFORE: dict[int, dict[str, Any]] = {1: {"alpha_attention": 1.0, "base_head_sizes": {EVERY: 1}}}
+"""By an earlier version: the fields that it had not, and what all plans were until then. Such plans keep their hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,10 @@ class TensorPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The tensors of a model by name, under one scheme. `seed` is that of the masks."""
+    """The tensors of a model by name, under one scheme. `seed` is that of the masks.
+
+    `base_head_sizes` has the base's head size by that of an attention of the model, or one for all, by "*".
+    """
 
     scheme: Scheme
     optimizer: OptimizerRule
@@ -74,6 +81,8 @@ class Plan:
     seed: int
     tensors: dict[str, TensorPlan]
     warnings: tuple[str, ...] = ()
+    alpha_attention: float
+    base_head_sizes: dict[str, int]
 
     def __hash__(self) -> int:
         return hash(self.hash)
@@ -105,11 +114,25 @@ class Plan:
         if forward := self.forward_multipliers:
             told = ", ".join(f"{name} {factor:.4g}" for name, factor in forward.items())
             notes.append(f"wire_ has the model multiply, in training and evaluation: {told}")
-        if (exponent := ATTENTION_SCALE_EXPONENT[self.scheme]) != -0.5:
-            notes.append(f"wire_ has the model scale attention logits, if it has any, by head size ** {exponent:g}")
+        if self.scheme != "sp":
+            notes.append(f"wire_ has the model scale attention logits, if it has any, by {self._attention_text()}")
         if not any(tensor.kind == "residual_out" for tensor in self.tensors.values()):
             notes.append("no tensor is residual_out: all hidden matrices begin at one init std (see kinds=)")
         return "\n".join([title, *table, *notes])
+
+    def _attention_text(self) -> str:
+        alpha = "" if self.alpha_attention == 1 else f"{self.alpha_attention:g} "
+        told = ", ".join(
+            f"{base}{'' if size == EVERY else f' (heads of {size})'}" for size, base in self.base_head_sizes.items()
+        )
+        return f"{alpha}sqrt(base head size) / head size, base head size {told or 'not known: give base_head_size='}"
+
+    def attention_scale(self, head_size: int) -> float:
+        """The factor of attention logits at a head size of the model; NaN where that of the base is not known."""
+        base = self.base_head_sizes.get(EVERY, self.base_head_sizes.get(str(head_size)))
+        if base is None and self.scheme != "sp":
+            return math.nan
+        return logit_scale(self.scheme, head_size, base=base or head_size, alpha=self.alpha_attention)
 
     @property
     def forward_multipliers(self) -> dict[str, float]:
@@ -122,26 +145,34 @@ class Plan:
         return {name: factor for name, factor in factors.items() if factor is not None and factor != 1.0}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: dictionaries, lists, strings and numbers."""
-        return dict(json.loads(self.to_json()))
+        """Plain data: dictionaries, lists, strings and numbers; what an earlier version can say is said as it did."""
+        fields = dataclasses.asdict(self)
+        for version, before in BEFORE.items():
+            if all(fields[name] == value for name, value in before.items()):
+                left = {name: value for name, value in fields.items() if name not in before}
+                return dict(json.loads(json.dumps({"version": version, **left})))
+        return dict(json.loads(json.dumps({"version": PLAN_VERSION, **fields})))
 
     def to_json(self) -> str:
         """The plan as JSON text; floats in their shortest exact form."""
-        return json.dumps({"version": PLAN_VERSION, **dataclasses.asdict(self)}, indent=1, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
         """The plan that `to_dict` gave; raises ValueError for one of another version."""
         version = values.get("version")
-        if version != PLAN_VERSION:
-            raise ValueError(f"the plan is of version {version}; this hpsweep reads {PLAN_VERSION}: make it anew.")
-        fields = {name: value for name, value in values.items() if name != "version"}
+        if type(version) is not int or version not in (*BEFORE, PLAN_VERSION):
+            raise ValueError(
+                f"the plan is of version {version}; this hpsweep reads up to {PLAN_VERSION}: make it anew, or upgrade."
+            )
+        fields = {**BEFORE.get(version, {}), **{name: value for name, value in values.items() if name != "version"}}
         lists = ("tied", "readouts", "shape")
         try:
             tensors = {
                 name: TensorPlan(**{**tensor, **{field: tuple(tensor[field]) for field in lists}})
                 for name, tensor in values["tensors"].items()
             }
+            _check_attention(fields["alpha_attention"], fields["base_head_sizes"])
             return cls(**{**fields, "tensors": tensors, "warnings": tuple(values["warnings"])})
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"the plan is not one that Plan.to_dict() gave ({error!r}); make it anew.") from None
@@ -280,7 +311,9 @@ class Plan:
 
     def _difference(self, stored: Plan) -> str:
         """The first of two plans of unlike hashes."""
-        ours, theirs = self.to_dict(), stored.to_dict()
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(stored)
+        if ours["base_head_sizes"] != theirs["base_head_sizes"]:
+            return f"it scales attention by {stored._attention_text()}, here by {self._attention_text()}"
         for name in ours:
             if name not in ("tensors", "warnings") and ours[name] != theirs[name]:
                 return f"its {name} is {theirs[name]!r}, here {ours[name]!r}"
@@ -292,6 +325,15 @@ class Plan:
                 if here[field] != there[field]:
                     return f"{name} has {field} {there[field]!r}, here {here[field]!r}"
         return "the same numbers are written in another way"
+
+
+def _check_attention(alpha: object, base_head_sizes: Mapping[str, object]) -> None:
+    """Raise ValueError for what can be no scale of attention logits."""
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        raise ValueError(f"the plan has alpha_attention {alpha!r}; allowed: above 0. Make it anew.")
+    for size, base in base_head_sizes.items():
+        if type(base) is not int or base < 1:
+            raise ValueError(f"the plan has base head size {base!r} at {size!r}; allowed: from 1 up. Make it anew.")
 
 
 def _cell(value: object) -> str:

@@ -33,7 +33,6 @@ from hpsweep.parametrization.record import (
     multiple,
     same_chance,
 )
-from hpsweep.parametrization.rules import ATTENTION_SCALE_EXPONENT
 
 if TYPE_CHECKING:
     from hpsweep.parametrization.plan import Plan
@@ -94,7 +93,7 @@ def _read(
     record = Record(ends, places, queries, amplify)
     returned = _run(model, inputs, record, training=training)
     readings = [_readout(record, returned, name, factor) for name, factor in factors_of(plan, "readout").items()]
-    readings += _attentions(record, ATTENTION_SCALE_EXPONENT[plan.scheme])
+    readings += _attentions(plan, record)
     if amplify == 1:
         nudged = Record(ends, places, queries, nudging=True)
         with nudged_parameters(plan, model, record, nudged):
@@ -186,12 +185,12 @@ def _same_positions(given: Tensor, normed: Tensor) -> tuple[Tensor, list[Tensor]
     return some.to(given.dtype), [all_of_them[likeness.argmax(1)]]
 
 
-def _attentions(record: Record, exponent: float) -> list[Reading]:
+def _attentions(plan: Plan, record: Record) -> list[Reading]:
     readings = []
     for name, module in record.called.items():
         if scales := record.attention.get(name):
             first = scales[0]
-            expected, tolerance = float(first.head_size**exponent), TOLERANCE.get(first.dtype, 1e-4)
+            expected, tolerance = plan.attention_scale(first.head_size), TOLERANCE.get(first.dtype, 1e-4)
             in_doubt = not first.by_queries and math.isclose(first.scale, 1.0, rel_tol=tolerance)
             factor: float | None = first.scale
             why = UNSCALED if in_doubt else ""
@@ -201,6 +200,8 @@ def _attentions(record: Record, exponent: float) -> list[Reading]:
                 factor, why = None, _UNSEEN
             if name in record.bounded and not (factor and math.isclose(factor, expected, rel_tol=tolerance)):
                 expected, factor, why = math.nan, None, BOUNDED
+            elif math.isnan(expected):
+                factor, why = None, NO_BASE.format(size=first.head_size)
             readings.append(Reading(name, "attention", expected, factor, why, tolerance))
         elif name in record.bounded:
             readings.append(Reading(name, "attention", math.nan, None, BOUNDED, 0.0))
@@ -227,6 +228,10 @@ def _has_attention(record: Record, name: str) -> bool:
     return name in record.scored or any(within(name, other) or within(other, name) for other in record.attention)
 
 
+NO_BASE = (
+    "its heads have {size} features, and what they have in the base model is not known: "
+    "parametrize(..., base_head_size=...)"
+)
 UNSEEN_BEFORE = "no factor is seen between queries times keys and the softmax, and it may lie before"
 UNSCALED = f"{UNSEEN_BEFORE}: name the layers that return the queries, by queries="
 BOUNDED = (

@@ -121,11 +121,8 @@ gradient at initialization goes by the geometric mean of its own ratio and the r
 proxies leave eps at a value so small that it does not matter.
 """
 
-ATTENTION_SCALE_EXPONENT: dict[Scheme, float] = {"sp": -0.5, "mup": -1.0, "supar": -1.0}
-"""Attention logits are multiplied by head_size to this power."""
-
 USES_ALPHAS: dict[Scheme, bool] = {"sp": False, "mup": True, "supar": True}
-"""Whether the forward passes of embedding and readout carry alpha_input and alpha_output."""
+"""Whether the forward passes of embedding, attention and readout carry their alphas."""
 
 DECAYED: dict[Kind, bool] = {
     "embedding": True,
@@ -215,8 +212,21 @@ def eps_multiplier(scheme: Scheme, kind: Kind, *, m_d: float, m_out: float) -> f
 
 
 def attention_scale(trial: Trial) -> float:
-    """The factor of the attention logits."""
-    return float(trial.head_size ** ATTENTION_SCALE_EXPONENT[trial.scheme])
+    """The factor of the trial's attention logits."""
+    return logit_scale(trial.scheme, trial.head_size, base=trial.base_head_size, alpha=trial.alpha_attention)
+
+
+def logit_scale(scheme: Scheme, head_size: int, *, base: int, alpha: float) -> float:
+    """The factor of attention logits at a head size, 1 / sqrt(head size) under sp.
+
+    Under mup and supar it is alpha sqrt(base head size) / head size: equal to sp's at the base model, and falling as
+    1 / head size from there, since queries and keys become alike in training (arXiv 2203.03466, definition 4.1). The
+    published code of both schemes has a base head size of 1.
+    """
+    root = float(head_size**-0.5)
+    if scheme == "sp":
+        return root
+    return alpha * (root if base == head_size else base**0.5 / head_size)  # at the base sp's, to the last bit
 
 
 def readout_multiplier(trial: Trial) -> float:

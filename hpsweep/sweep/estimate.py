@@ -193,7 +193,8 @@ def _shapes(
 
 def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> tuple[float | None, str]:
     """Cost per second of a worker, from the stored trials of the engine on the device where it was used last."""
-    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and cost.stored(row)]
+    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row["finished_at"]]
+    timed = [row for row in timed if cost.stored(row)]
     timed = [row for row in timed if engine is None or str(row["engine"]).startswith(engine)]
     if not timed:
         return None, "unknown until the first ensemble"

@@ -1,0 +1,27 @@
+"""The published results are those of the experiments beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpsweep import store
+from hpsweep.cli_inputs import load_experiment
+from hpsweep.sweep.search import propose
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = sorted(
+    path.stem
+    for path in (ROOT / "experiments").glob("*.py")
+    if (ROOT / "results" / "reference" / path.stem / "runs").is_dir()
+)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_stored_trials_are_those_of_the_experiment_and_none_is_missing(name: str) -> None:
+    sweep = load_experiment(str(ROOT / "experiments" / f"{name}.py"))
+    stored = store.read_runs(ROOT / "results" / "reference" / name).to_pylist()
+    if sweep.search == "grid":
+        assert {row["trial_id"] for row in stored} == {trial.trial_id for trial in sweep.trials}
+    assert not propose(sweep, stored, (), limit=10)

@@ -74,8 +74,8 @@ test-slow: install  ## run the long forms of some tests, which `make test` leave
 ONLY_AVX2 := $(shell grep -s avx2 /proc/cpuinfo | grep -vm1 avx512f)
 KERNELS ?= $(if $(ONLY_AVX2),Sandybridge,Haswell)
 NATIVE_TARGETS ?= $(if $(ONLY_AVX2),,AVX2) SSE2
-KERNEL_TESTS ?= tests/test_export.py tests/test_along.py tests/test_optimum.py tests/test_drift.py tests/test_curve.py \
-  tests/test_surface.py tests/test_surface_misfit.py tests/test_sensitivity.py tests/test_card_regret.py tests/test_regret_matrix.py
+KERNEL_TESTS ?= tests/export/test_export.py tests/analysis/transfer/test_along_drift.py tests/analysis/optimum/test_optima.py tests/analysis/transfer/test_drift.py tests/analysis/optimum/test_loss_at.py \
+  tests/analysis/optimum/test_joint.py tests/analysis/optimum/test_joint_misfit.py tests/analysis/optimum/test_sensitivity.py tests/analysis/transfer/test_card_regret.py tests/analysis/transfer/test_regret_matrix.py
 
 test-kernels: install  ## run the tests of what is fitted, and of the native engine, as on other x86 processors
 	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"
@@ -84,7 +84,7 @@ test-kernels: install  ## run the tests of what is fitted, and of the native eng
 	  $(PYTEST) -m "not slow and not coverage" $(PYTEST_ARGS) $(KERNEL_TESTS) || exit 1; done
 	@test "$$(uname -m)" != x86_64 || for target in $(NATIVE_TARGETS); do \
 	  echo "the native engine as $$target:"; HPSWEEP_TEST_TARGET=$$target \
-	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) tests/test_native.py || exit 1; done
+	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) tests/proxy/test_native.py || exit 1; done
 
 check: install  ## format and lint (ruff), types (mypy strict), import contracts
 	$(BIN)/ruff format --check .

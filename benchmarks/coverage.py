@@ -32,9 +32,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.simulator import POINTS, RATIOS, simulated
-from hpsweep.analysis.cells import Cells, Floats, cells_of, noise_growth
-from hpsweep.analysis.fit import REACHES, centres, minimum
-from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.optimum.optima import optima
+from hpsweep.analysis.optimum.parabola import REACHES, centres, minimum
+from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, noise_growth
 
 COLUMNS = ("points", "noise", "seeds", "curve", "ok", "edge", "flat", "bias", "sd", "coverage", "width")
 SEED = 1

@@ -18,9 +18,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law_fit import THETA, Design, Misfit, polish, predicted, starts
-from hpsweep.analysis.law_uncertainty import Fit, resample
+from hpsweep.analysis.law.resample import Fit, resample
+from hpsweep.analysis.law.solver import THETA, Design, Misfit, polish, predicted, starts
+from hpsweep.analysis.runs.cells import Floats
 
 TRUTH = np.array([[0.252, 0.98, 0.225, 0.83, 1.345, 0.232, 0.385]])
 """A law in centred units: that of T5, as fitted."""

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from hpsweep import store
-from hpsweep.analysis.cells import cells_of
-from hpsweep.analysis.fit import centres
-from hpsweep.analysis.groups import varying
+from hpsweep.analysis.optimum.parabola import centres
+from hpsweep.analysis.optimum.searched import varying
+from hpsweep.analysis.runs.cells import cells_of
 
 
 def spreads(runs: pd.DataFrame) -> pd.DataFrame:

@@ -39,8 +39,8 @@ import numpy as np
 import pyarrow as pa
 
 from hpsweep import cli, store
-from hpsweep.analysis.optimum import optima
-from hpsweep.parametrization import count
+from hpsweep.analysis.optimum.optima import optima
+from hpsweep.rules import count
 from hpsweep.spec import Scheme, Trial
 from hpsweep.trial_ids import trial_ids
 

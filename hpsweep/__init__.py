@@ -36,29 +36,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpsweep.analysis.along import held_out as held_out
-    from hpsweep.analysis.budget import dense_equivalent as dense_equivalent
-    from hpsweep.analysis.budget import optimal_sparsity as optimal_sparsity
-    from hpsweep.analysis.card import Card as Card
-    from hpsweep.analysis.card_regret import card_regret as card_regret
     from hpsweep.analysis.coords import coordinate_slopes as coordinate_slopes
     from hpsweep.analysis.coords import coordinate_text as coordinate_text
     from hpsweep.analysis.coords import coordinate_verdicts as coordinate_verdicts
-    from hpsweep.analysis.drift import drift as drift
-    from hpsweep.analysis.law import Law as Law
-    from hpsweep.analysis.law import fit_law as fit_law
-    from hpsweep.analysis.law import fit_sweep as fit_sweep
-    from hpsweep.analysis.law_at import predict as predict
-    from hpsweep.analysis.optimum import optima as optima
-    from hpsweep.analysis.regret import tuned_against_transferred as tuned_against_transferred
-    from hpsweep.analysis.regret_matrix import regret_matrix as regret_matrix
-    from hpsweep.analysis.report import report as report
-    from hpsweep.analysis.sensitivity import sensitivity as sensitivity
-    from hpsweep.analysis.surface import surface as surface
-    from hpsweep.analysis.transfer import transfer as transfer
+    from hpsweep.analysis.law.budget import dense_equivalent as dense_equivalent
+    from hpsweep.analysis.law.budget import optimal_sparsity as optimal_sparsity
+    from hpsweep.analysis.law.law import Law as Law
+    from hpsweep.analysis.law.law import fit_law as fit_law
+    from hpsweep.analysis.law.law import fit_sweep as fit_sweep
+    from hpsweep.analysis.law.predict import predict as predict
+    from hpsweep.analysis.optimum.joint import surface as surface
+    from hpsweep.analysis.optimum.optima import optima as optima
+    from hpsweep.analysis.optimum.sensitivity import sensitivity as sensitivity
+    from hpsweep.analysis.report.page import report as report
+    from hpsweep.analysis.transfer.along_drift import held_out as held_out
+    from hpsweep.analysis.transfer.card import Card as Card
+    from hpsweep.analysis.transfer.card_regret import card_regret as card_regret
+    from hpsweep.analysis.transfer.drift import drift as drift
+    from hpsweep.analysis.transfer.regret import tuned_against_transferred as tuned_against_transferred
+    from hpsweep.analysis.transfer.regret_matrix import regret_matrix as regret_matrix
+    from hpsweep.analysis.transfer.transfer import transfer as transfer
     from hpsweep.coords.check import coordinate_check as coordinate_check
-    from hpsweep.parametrization.module import parametrize as parametrize
-    from hpsweep.parametrization.plan import Plan as Plan
+    from hpsweep.own_model.parametrize import parametrize as parametrize
+    from hpsweep.own_model.plan import Plan as Plan
     from hpsweep.spec import Refine as Refine
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
@@ -79,26 +79,26 @@ _HOME = {
     "load": "hpsweep.store",
     "load_curves": "hpsweep.store",
     "unit_of": "hpsweep.units",
-    "optima": "hpsweep.analysis.optimum",
-    "surface": "hpsweep.analysis.surface",
-    "drift": "hpsweep.analysis.drift",
-    "tuned_against_transferred": "hpsweep.analysis.regret",
-    "regret_matrix": "hpsweep.analysis.regret_matrix",
-    "held_out": "hpsweep.analysis.along",
-    "sensitivity": "hpsweep.analysis.sensitivity",
-    "Card": "hpsweep.analysis.card",
-    "card_regret": "hpsweep.analysis.card_regret",
-    "transfer": "hpsweep.analysis.transfer",
-    "report": "hpsweep.analysis.report",
-    "Law": "hpsweep.analysis.law",
-    "fit_law": "hpsweep.analysis.law",
-    "fit_sweep": "hpsweep.analysis.law",
-    "predict": "hpsweep.analysis.law_at",
-    "optimal_sparsity": "hpsweep.analysis.budget",
-    "dense_equivalent": "hpsweep.analysis.budget",
-    "plots": "hpsweep.analysis.plots",
-    "Plan": "hpsweep.parametrization.plan",
-    "parametrize": "hpsweep.parametrization.module",
+    "optima": "hpsweep.analysis.optimum.optima",
+    "surface": "hpsweep.analysis.optimum.joint",
+    "drift": "hpsweep.analysis.transfer.drift",
+    "tuned_against_transferred": "hpsweep.analysis.transfer.regret",
+    "regret_matrix": "hpsweep.analysis.transfer.regret_matrix",
+    "held_out": "hpsweep.analysis.transfer.along_drift",
+    "sensitivity": "hpsweep.analysis.optimum.sensitivity",
+    "Card": "hpsweep.analysis.transfer.card",
+    "card_regret": "hpsweep.analysis.transfer.card_regret",
+    "transfer": "hpsweep.analysis.transfer.transfer",
+    "report": "hpsweep.analysis.report.page",
+    "Law": "hpsweep.analysis.law.law",
+    "fit_law": "hpsweep.analysis.law.law",
+    "fit_sweep": "hpsweep.analysis.law.law",
+    "predict": "hpsweep.analysis.law.predict",
+    "optimal_sparsity": "hpsweep.analysis.law.budget",
+    "dense_equivalent": "hpsweep.analysis.law.budget",
+    "plots": "hpsweep.analysis.plots.figures",
+    "Plan": "hpsweep.own_model.plan",
+    "parametrize": "hpsweep.own_model.parametrize",
     "plan_from_card": "hpsweep.export.own_module",
     "coordinate_check": "hpsweep.coords.check",
     "coordinate_slopes": "hpsweep.analysis.coords",

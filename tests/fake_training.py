@@ -22,10 +22,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hpsweep.parametrization.count import flops_dense
 from hpsweep.proxy.data import load_dataset
+from hpsweep.rules.count import flops_dense
 from hpsweep.spec import Sweep, Trial
 from tests import processes
+from tests.paths import ROOT
 
 TRAIN = "tests.fake_training:train"
 
@@ -155,7 +156,7 @@ sys.exit(hpsweep.cli.main(sys.argv[1:], train={TRAIN!r}))
 
 def environment() -> dict[str, str]:
     """An environment in which other processes can import hpsweep and this module."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def command(folder: Path, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 import hpsweep as hp
-from hpsweep.analysis import plots
-from hpsweep.analysis.plot_regret import regret_figure
-from hpsweep.analysis.plot_surface import heat_table
-from tests.test_prepare import law_table, sweep, table
+from hpsweep.analysis.plots import figures as plots
+from hpsweep.analysis.plots.joint import heat_table
+from hpsweep.analysis.plots.regret import regret_figure
+from tests.analysis.runs.test_prepare import law_table, sweep, table
 
 TARGET = hp.Target(width=512, density=0.25)
 

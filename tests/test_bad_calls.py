@@ -12,13 +12,14 @@ import pytest
 from torch import nn
 
 import hpsweep as hp
-from hpsweep.analysis.card import check_whole
-from hpsweep.analysis.card_text import hyperparameters
+from hpsweep.analysis.transfer.card import check_whole
+from hpsweep.analysis.transfer.card_text import hyperparameters
 from hpsweep.proxy.data import load_dataset
+from tests.analysis.runs.test_prepare import law_table
+from tests.paths import ROOT
 from tests.test_bad_arguments import said
-from tests.test_prepare import law_table
 
-CARD = hp.Card.read(Path(__file__).parents[1] / "results/reference/lr_by_density/card.json")
+CARD = hp.Card.read(ROOT / "results/reference/lr_by_density/card.json")
 
 
 @pytest.mark.parametrize("given", [None, 3, 2.5, ["card.json"]], ids=repr)

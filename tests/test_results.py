@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from hpsweep import store
-from hpsweep.cli_inputs import load_experiment
+from hpsweep.cli.inputs import load_experiment
 from hpsweep.sweep.search import propose
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(
     path.stem
     for path in (ROOT / "experiments").glob("*.py")

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_number, check_table
-from hpsweep.analysis.drift import octaves
+from hpsweep.analysis.runs.cells import Floats
+from hpsweep.analysis.runs.checks import check_number, check_table
+from hpsweep.analysis.transfer.drift import octaves
 from hpsweep.english import counted
 
 BOUND = 0.1

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
-from hpsweep.parametrization.record import evaluating
+from hpsweep.own_model.forward.record import evaluating
 
 
 def subject(built: Any, exclude: Sequence[str]) -> Subject:

@@ -18,11 +18,11 @@ from torch.overrides import TorchFunctionMode
 
 from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
-from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import precision, products
 from hpsweep.proxy.ensemble import Ensemble
+from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
 
 FEW_INPUTS = 8

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hpsweep.analysis.card import Card
+from hpsweep.analysis.transfer.card import Card
 from hpsweep.spec import Trial
 
 TORCH_EPS = 1e-8  # of torch.optim.AdamW, which the branch leaves as it is

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from hpsweep.analysis.card import Card
-from hpsweep.parametrization.head_sizes import EVERY
-from hpsweep.parametrization.module import parametrize
-from hpsweep.parametrization.plan import Plan
-from hpsweep.parametrization.rules import SPARSE
+from hpsweep.analysis.transfer.card import Card
+from hpsweep.own_model.parametrize import parametrize
+from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.head_sizes import EVERY
+from hpsweep.rules.multipliers import SPARSE
 from hpsweep.spec import BEFORE, kept
 from hpsweep.text import shown
 

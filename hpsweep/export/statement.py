@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsweep.analysis.card import Card
+from hpsweep.analysis.transfer.card import Card
 from hpsweep.english import counted
 from hpsweep.spec import Trial
 

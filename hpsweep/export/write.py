@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpsweep.analysis.card import Card
-from hpsweep.analysis.card_trial import card_trial, check_card, tokens_of
+from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.card_trial import card_trial, check_card, tokens_of
 from hpsweep.export.nanogpt import nanogpt_config, nanogpt_keys, nanogpt_warnings
 from hpsweep.export.statement import statement
-from hpsweep.parametrization.rules import SPARSE, tensor_numbers, tensors
+from hpsweep.rules.multipliers import SPARSE, tensor_numbers, tensors
 from hpsweep.spec import Trial, kept
 
 _WIDTH = 118

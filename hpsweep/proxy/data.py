@@ -40,7 +40,6 @@ from urllib.parse import parse_qsl
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.parametrization.masks import generator
 from hpsweep.proxy.documents import (
     files,
     jsonl_documents,
@@ -52,6 +51,7 @@ from hpsweep.proxy.documents import (
 from hpsweep.proxy.held_out import Split, last_tenth, split
 from hpsweep.proxy.token_file import DTYPES, Tokens, chunks, read_ids
 from hpsweep.proxy.token_notes import check_apart, copied, notes_of
+from hpsweep.rules.masks import generator
 from hpsweep.units import bytes_per_token
 
 Integers = npt.NDArray[np.int64]

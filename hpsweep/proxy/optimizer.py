@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hpsweep.parametrization.rules import tensor_numbers
 from hpsweep.proxy.model import Parameters
+from hpsweep.rules.multipliers import tensor_numbers
 from hpsweep.spec import Trial
 
 _adamw = importlib.import_module("torch.optim.adamw").adamw  # torch.optim hides the module of this name

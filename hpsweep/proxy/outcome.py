@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.parametrization import count
 from hpsweep.proxy.data import Dataset
+from hpsweep.rules import count
 from hpsweep.spec import Trial
 
 CURVE_POINTS = 200

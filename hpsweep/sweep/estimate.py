@@ -10,8 +10,8 @@ from typing import Any
 
 from hpsweep import store
 from hpsweep.english import counted
-from hpsweep.parametrization import count
 from hpsweep.proxy import native
+from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving

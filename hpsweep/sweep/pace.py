@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsweep.parametrization import count
+from hpsweep.rules import count
 from hpsweep.sweep.worker import Ensemble
 
 FACTOR = 20.0

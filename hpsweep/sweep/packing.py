@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpsweep.parametrization import count
 from hpsweep.proxy import native
+from hpsweep.rules import count
 from hpsweep.spec import Trial
 from hpsweep.sweep.worker import Ensemble
 
@@ -37,7 +37,7 @@ NATIVE_WEIGHT = {"dense": 1.0, "sparse": 2.8, "half": 0.57, "rest": 1.5}
 
 The rest is readout and attention, and stands for all that no density shrinks. Chosen to fit times of one machine, to a
 digit or two: native's steps by density and by width in results/reference/bench, the trials of
-results/reference/lr_by_density, and the table of crossovers in docs/engine.md. tests/test_cost.py says how well.
+results/reference/lr_by_density, and the table of crossovers in docs/engine.md. tests/sweep/test_cost.py says how well.
 """
 _UNIT = "avx512_bf16"  # what is taken to multiply in bfloat16
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpsweep import store
-from hpsweep.parametrization import count
+from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving

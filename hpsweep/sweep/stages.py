@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.optimum.optima import optima
 from hpsweep.spec import FINE_SEEDS, QUARTER, Refine, octaves_within
 
 Cell = tuple[float, int]  # (octave, seed)

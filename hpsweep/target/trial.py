@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsweep.analysis.card import Card
-from hpsweep.analysis.card_trial import card_trial, check_card, tokens_of
+from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.card_trial import card_trial, check_card, tokens_of
 from hpsweep.proxy.data import Dataset, check_dataset, load_dataset
 from hpsweep.spec import Trial
 

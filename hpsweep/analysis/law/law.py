@@ -1,0 +1,406 @@
+"""The sparse scaling law of a table of runs, with what is and what is not known about it.
+
+    L(S, N, D) = (a_S (1 - S)^b_S + c_S) N^-b_N + (a_D / D)^b_D + c          arXiv 2309.08520
+    L(N, D)    = A N^-b_N + (a_D / D)^b_D + c                                its dense special case
+
+    S    sparsity, the fraction of weights that are zero, in [0, 1)
+    N    nonzero parameters; what they count is stated by the user
+    D    training data, tokens or examples
+    L    loss, as measured (nats/token for language models)
+
+Fitted is the mean Huber loss of log(predicted / measured), delta 1e-3, or of predicted - measured, delta 0.01, with
+coefficients and exponents that are not negative; how it is minimized is in `law_fit`, how its numbers are judged in
+`law_uncertainty`, what tables it takes in `law_tables`, what it does with rows of one cell in `law_settings`, its file
+in `law_record`. docs/law.md has the equations and what was measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis.law import record as law_record
+from hpsweep.analysis.law import resample as uncertainty
+from hpsweep.analysis.law.columns import check_settings
+from hpsweep.analysis.law.outliers import outliers, record_without
+from hpsweep.analysis.law.profile import profile, profile_interval
+from hpsweep.analysis.law.record import LAW_VERSION
+from hpsweep.analysis.law.resample import Fit, names
+from hpsweep.analysis.law.solver import (
+    LARGEST_EXPONENT,
+    THETA,
+    Design,
+    Misfit,
+    Polished,
+    huber,
+    polish,
+    predicted,
+    starts,
+)
+from hpsweep.analysis.law.tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
+from hpsweep.analysis.runs.cells import Floats
+from hpsweep.analysis.runs.checks import check_names, check_number, check_resamples, check_seed
+from hpsweep.analysis.runs.rows import records
+from hpsweep.english import are, counted
+from hpsweep.records import check_path, check_replaceable
+from hpsweep.spec import TUNED
+from hpsweep.store import replacing
+from hpsweep.units import unit_of
+
+ResidualKind = Literal["log", "raw"]
+
+DELTAS: dict[ResidualKind, float] = {"log": 1e-3, "raw": 1e-2}
+"""Huber's delta on log residuals (arXiv 2203.15556; 2309.08520 for T5), on raw ones (2309.08520 for ViT)."""
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    "t5_c4": {"a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.90e8, "b_D": 0.203, "c": 0.651},
+    "vit_jft": {"a_S": 294.0, "b_S": 0.821, "c_S": 468.0, "b_N": 0.392, "a_D": 2.37e8, "b_D": 0.890, "c": 4.517},
+}
+"""Coefficients of arXiv 2309.08520 as printed there: D in tokens for T5 on C4, in examples for ViT on JFT."""
+
+CONVENTIONS = {
+    "params": "nonzero parameters; embeddings included or not: not stated",
+    "tokens": "tokens",
+    "loss": "as in the table",
+    "flops": "6 N D: six per nonzero parameter and token, attention, readout and embeddings not counted",
+}
+"""What N, D, L and FLOPs mean, where nobody says otherwise."""
+
+_STARTS = 24
+_AGREEING = 3  # starts that must end at the same minimum
+_SAME_VALUE, _SAME_LOSS = 1e-6, 1e-6  # relative; how equal the same minimum is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """A fitted law as plain data, with what speaks for and against it.
+
+    status  ok             several starts agree, and every number is identified
+            weak           the fit stands, and `weak` lists the numbers that the cells do not identify
+            not_converged  fewer than three starts end at the lowest objective found
+    `coefficients` are unrounded, in raw units (N and D as in the table); `centred` are the same at the geometric mean
+    of N and D (`centre`), where sparse, dense, data and c are parts of the loss. `intervals` has a row per coefficient:
+    value, low and high (95 %, resampled cells; of a number at 0 up to its profile's end), profile_low and profile_high
+    (95 %, null where the profile does not end), and part, part_low, part_high: its part of the loss at the centre, or
+    the exponent itself. `objective` is the mean Huber loss of the residuals, log or raw (`residual_kind`; `delta` is in
+    their unit). `rows` counts the runs of the table, `cells` their distinct (S, N, D); `residuals` has the rows that
+    were fitted: the runs, or the tuned losses of the cells. `outliers` are those that the law does not describe,
+    `without_outliers` is the law of the others. `replicates` are centred numbers of the resamples, of which every band
+    is made. Missing is null.
+    """
+
+    form: str
+    status: str
+    why: str
+    coefficients: dict[str, float | None]
+    centred: dict[str, float]
+    centre: dict[str, float]
+    objective: float
+    residual_kind: str
+    delta: float
+    cells: int
+    rows: int
+    ranges: dict[str, list[float]]
+    levels: dict[str, int]
+    conventions: dict[str, str]
+    starts: dict[str, int]
+    intervals: list[dict[str, Any]]
+    weak: list[dict[str, str]]
+    warnings: list[str]
+    left_out: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
+    correlations: list[dict[str, Any]]
+    profiles: list[dict[str, Any]]
+    residuals: list[dict[str, Any]]
+    outliers: list[dict[str, Any]]
+    without_outliers: dict[str, Any] | None
+    replicates: list[list[float]]
+    seed: int
+    schema_version: int = LAW_VERSION
+
+    def to_json(self) -> str:
+        """The law as JSON text; floats in their shortest exact form."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    def write(self, path: str | Path) -> Path:
+        """Write the JSON to a file, whole or not at all; returns its path.
+
+        Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
+        """
+        check_path(path)
+        path = Path(path)
+        check_overwritable(path)
+        with replacing(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> Law:
+        """The law in a file, of this version or an earlier one.
+
+        Raises ValueError if it is none, one of a later version, or one whose parts do not belong together.
+        """
+        return cls(**law_record.read(path))
+
+
+def check_overwritable(path: str | Path) -> None:
+    """Raise ValueError where writing a law would destroy that of a newer hpsweep, or what is no file."""
+    check_replaceable(path, name="schema_version", version=LAW_VERSION, what="law")
+
+
+# --- the fit ---
+
+
+def fit_law(
+    table: pd.DataFrame,
+    *,
+    loss: str = "loss",
+    params: str = "params",
+    tokens: str = "tokens",
+    sparsity: str | None = None,
+    status: str | None = None,
+    tuned: Sequence[str] | None = None,
+    residuals: ResidualKind = "log",
+    delta: float | None = None,
+    ignore: Sequence[str] = (),
+    conventions: Mapping[str, str] | None = None,
+    resamples: int = 400,
+    seed: int = 0,
+) -> Law:
+    """The law of a table with one row per trained model, fitted, judged, and never extrapolated in silence.
+
+    `params` are the nonzero ones. `sparsity` and `status` default to columns of these names where there are any; with
+    no sparsity, or none but 0, the dense form is fitted. Rows whose status is not ok are left out, counted and named.
+    Where hyperparameters vary within a cell (S, N, D), the law is of the lowest loss of each, over the columns `tuned`,
+    by default those whose names say so; with none ([]) all rows are repeated runs. Another column that splits them,
+    such as n_layer, is refused unless `ignore` lists it, and so is one that differs between cells and explains what the
+    law leaves over (`law_columns`). `residuals` and `delta` are those of the Huber loss (DELTAS).
+    `conventions` says what N, D, L and FLOPs mean (keys as in CONVENTIONS). The same table and seed give the same law.
+
+    Raises ValueError for absent columns, N, D or L that are not positive, sparsity outside [0, 1), a missing loss
+    without a status, and for cells that cannot identify the law whatever their losses: fewer than three distinct sizes,
+    data amounts or sparsities, no more cells than numbers, or axes that only vary together.
+    """
+    _check_options(conventions, residuals, delta, resamples, seed)
+    misfit = Misfit(DELTAS[residuals] if delta is None else float(delta), residuals == "log")
+    columns = {"loss": loss, "params": params, "tokens": tokens, "sparsity": sparsity, "status": status}
+    cells = cells_of_table(table, **columns, tuned=tuned, ignore=ignore)  # type: ignore[arg-type]
+    fit, found = _fit(cells, misfit)
+    settings = check_settings(cells.settings, fit)
+    agreeing = _agreeing(found, fit)
+    converged = agreeing >= _AGREEING and bool(found.converged[found.value.argmin()])
+    generator = np.random.default_rng([seed, 309])
+    replicates = uncertainty.resample(fit, resamples, generator)
+    intervals, profiles = _intervals(fit, replicates)
+    pairs = uncertainty.correlations(replicates, fit.design)
+    weak = uncertainty.weak(intervals, pairs, LARGEST_EXPONENT)
+    held_out, notes = _held_out(cells.table, fit, max(resamples // 2, 50), generator)
+    rows = _residuals(cells.table, fit)
+    far = outliers(rows, fit)
+    return Law(
+        form="dense" if cells.dense else "sparse",
+        status="not_converged" if not converged else "weak" if weak else "ok",
+        why=_why(agreeing, converged, weak),
+        coefficients={row["coefficient"]: row["value"] for row in records(intervals)},
+        centred=dict(zip(THETA, map(float, fit.theta), strict=True)),
+        centre={"params": fit.params, "tokens": fit.tokens},
+        objective=float(huber(fit.residual, misfit.delta).mean()),
+        residual_kind=residuals,
+        delta=misfit.delta,
+        cells=int(fit.design.cell.max()) + 1,
+        rows=cells.rows,
+        ranges={name: [float(cells.table[name].min()), float(cells.table[name].max())] for name in COLUMNS},
+        levels={**{n: distinct(cells.table[n].to_numpy(float)) for n in ("params", "tokens")},
+                "sparsity": distinct(1 - cells.table["sparsity"].to_numpy(float))},
+        conventions={**CONVENTIONS, **(conventions or {})},
+        starts={"polished": len(found.value), "agreeing": agreeing},
+        intervals=records(intervals),
+        weak=weak,
+        warnings=[*_warnings(cells), *settings, *notes],
+        left_out=cells.left_out,
+        held_out=records(held_out),
+        correlations=records(pairs),
+        profiles=records(profiles),
+        residuals=records(rows),
+        outliers=records(far),
+        without_outliers=record_without(fit, far.index, names(cells.dense), _index(cells.dense)) if len(far) else None,
+        replicates=[[float(number) for number in row] for row in replicates],
+        seed=seed,
+    )  # fmt: skip
+
+
+def fit_sweep(
+    runs: pd.DataFrame,
+    scheme: str | None = None,
+    *,
+    nonzeros: str = "hidden",
+    ignore: Sequence[str] = (),
+    residuals: ResidualKind = "log",
+    delta: float | None = None,
+    resamples: int = 400,
+    seed: int = 0,
+) -> Law:
+    """The law of the tuned losses of one scheme of a sweep of ours (see `tuned_losses`), with its conventions.
+
+    `ignore` may have width and depth, which the law does not need. Raises ValueError as `tuned_losses` and `fit_law`
+    do. Cells whose best learning rate is at the end of those tried are in, and a warning counts them: their loss is an
+    upper bound.
+    """
+    ignored = check_names("ignore", ignore, "['host']")
+    shape = [name for name in ("width", "depth") if name in ignored]  # which the law can do without
+    table = tuned_losses(runs, scheme, nonzeros, ignore=[name for name in ignored if name not in shape])
+    data = runs["data"].iloc[0] if "data" in runs else "the sweep"
+    conventions = {
+        "params": NONZEROS[nonzeros],
+        "tokens": f"tokens trained on, of {data}",
+        "loss": f"validation loss of {table['scheme'].iloc[0]}, {unit_of(runs).name}, at the best setting tried, "
+        "mean over seeds",
+    }
+    law = fit_law(
+        table.drop(columns=[name for name in TUNED if name in table]),
+        tuned=[],
+        ignore=shape,
+        residuals=residuals,
+        delta=delta,
+        conventions=conventions,
+        resamples=resamples,
+        seed=seed,
+    )
+    edges = int(table["edge"].sum())
+    of = counted(len(table), "cell")
+    note = f"{edges} of {of} {are(edges)} best at the end of the learning rates tried: their loss is an upper bound."
+    return dataclasses.replace(law, warnings=[*law.warnings, *([note] if edges else [])])
+
+
+def _check_options(
+    conventions: Mapping[str, str] | None, residuals: str, delta: float | None, resamples: int, seed: int
+) -> None:
+    if residuals not in DELTAS:
+        raise ValueError(f"residuals is {residuals!r}; it must be one of {', '.join(DELTAS)}.")
+    usual = f"such as {DELTAS['log']:g} of log residuals, {DELTAS['raw']:g} of raw ones (in the unit of the loss)"
+    if delta is not None:
+        check_number("delta", delta, f"a positive number, {usual}")
+    check_resamples(resamples)
+    check_seed(seed)
+    if resamples < 50:
+        raise ValueError(f"resamples is {resamples!r}; a 95 % interval needs at least 50 of them, better 400.")
+    if not isinstance(conventions, Mapping | None):
+        raise ValueError(f"conventions is {conventions!r}; give a dict with some of {', '.join(CONVENTIONS)}.")
+    if odd := sorted(map(str, set(conventions or {}) - set(CONVENTIONS))):
+        raise ValueError(f"conventions has {', '.join(odd)}; allowed: {', '.join(CONVENTIONS)}.")
+
+
+def _fit(cells: Cells, misfit: Misfit) -> tuple[Fit, Polished]:
+    """The best of all polished starts, and all of them."""
+    table = cells.table
+    params, tokens = (float(np.exp(np.log(table[name]).mean())) for name in ("params", "tokens"))
+    design = design_of(table, params, tokens, cells.dense)
+    losses = table["loss"].to_numpy(float)
+    found = polish(starts(design, losses, misfit, _STARTS), design, losses, misfit)
+    return Fit(found.theta[found.value.argmin()], design, losses, misfit, params, tokens), found
+
+
+def design_of(table: pd.DataFrame, params: float, tokens: float, dense: bool) -> Design:
+    """Cells or points (columns sparsity, params, tokens) in units of so many parameters and tokens."""
+    x, n, d = (np.log(column.to_numpy(float)) for column in (1 - table["sparsity"], table["params"], table["tokens"]))
+    return Design(x, n - math.log(params), d - math.log(tokens), dense)
+
+
+def _agreeing(found: Polished, fit: Fit) -> int:
+    """How many starts ended at the lowest objective, with the same losses."""
+    far = np.abs(np.log(predicted(found.theta, fit.design)) - np.log(predicted(fit.theta[None], fit.design))).max(
+        axis=1
+    )
+    near = found.value <= found.value.min() * (1 + _SAME_VALUE) + 1e-15
+    return int((near & (far < _SAME_LOSS)).sum())
+
+
+def _index(dense: bool) -> list[int]:
+    """Which of the raw numbers the coefficients are."""
+    return [2, 3, 4, 5, 6] if dense else list(range(7))
+
+
+def _intervals(fit: Fit, replicates: Floats) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(a row per number with its two intervals, the profiles).
+
+    Of a number fitted at 0 resamples say little: they may all end there too, whatever else the cells allow. Its
+    interval reaches to where its profile ends, if that is further.
+    """
+    index = _index(fit.design.dense)
+    values, drawn = fit.raw(fit.theta[None])[0], fit.raw(replicates)
+    profiles, rows = [], []
+    for i, name in zip(index, names(fit.design.dense), strict=True):
+        part = THETA.index(uncertainty.PARTS.get(name, name))
+        table = profile(fit, replicates, i).assign(coefficient=name)
+        profiles.append(table)
+        below, above = profile_interval(table)
+        least = 0.0 if values[i] > 0 else math.inf if math.isnan(above) else above
+        own = _with_ends("", values[i], drawn[:, i], least)
+        term = _with_ends(
+            "part", float(fit.theta[part]), replicates[:, part], 0.0 if name in uncertainty.PARTS else least
+        )
+        rows.append({"coefficient": name, **own, "profile_low": below, "profile_high": above, **term})
+    return pd.DataFrame(rows), pd.concat(profiles, ignore_index=True)
+
+
+def _with_ends(name: str, value: float, drawn: Floats, least: float) -> dict[str, float]:
+    """The value and its 95 % range over the resamples, which has the value in it and ends at `least` or above."""
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
+    joint = f"{name}_" if name else ""
+    return {name or "value": value, f"{joint}low": min(low, value), f"{joint}high": max(high, value, least)}
+
+
+def _held_out(
+    table: pd.DataFrame, fit: Fit, resamples: int, generator: np.random.Generator
+) -> tuple[pd.DataFrame, list[str]]:
+    """The largest sizes, and the largest data amounts, as a law of the other cells predicts them."""
+    parts, notes = [], []
+    for axis in ("params", "tokens"):
+        rows, why = uncertainty.held_out(fit, axis, resamples, generator)
+        if why:
+            notes.append(f"nothing held out along {axis}: {why}.")
+            continue
+        cells = table.iloc[rows["cell"]].reset_index(names="row")
+        joined = pd.concat([cells, rows.drop(columns="cell")], axis=1)
+        parts.append(joined.assign(error=joined["predicted"] / joined["loss"] - 1).assign(largest=axis))
+    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()), notes
+
+
+def _residuals(table: pd.DataFrame, fit: Fit) -> pd.DataFrame:
+    """The rows with `predicted` and `residual`, measured over predicted; `row` is the index in the given table."""
+    losses = predicted(fit.theta[None], fit.design)[0]
+    return table.assign(predicted=losses, residual=fit.residual).reset_index(names="row")
+
+
+def _warnings(cells: Cells) -> list[str]:
+    """What a reader must know about the cells."""
+    notes = list(cells.notes)
+    for row in cells.left_out:
+        odd = "" if row["status"] in STATUSES else f" (known are {', '.join(STATUSES)}; only ok is fitted)"
+        rows = f"{counted(row['rows'], 'row')} with status {row['status']} {are(row['rows'])}"
+        notes.append(f"{rows} left out: {row['which']}{odd}.")
+    columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}
+    for name, (what, numbers) in columns.items():
+        if distinct(cells.table[name].to_numpy(float)) == 3:
+            notes.append(
+                f"three distinct {what} for three numbers ({numbers}, and c): nothing tests that the form holds."
+            )
+    if not cells.dense and distinct(1 - cells.table["sparsity"].to_numpy(float)) == 3:
+        notes.append("three distinct sparsities for three numbers (a_S, b_S, c_S): nothing tests that the form holds.")
+    return notes
+
+
+def _why(agreeing: int, converged: bool, weak: list[dict[str, str]]) -> str:
+    if not converged:
+        return f"{agreeing} of {_STARTS} starts end at the lowest objective, fewer than {_AGREEING}: do not use it"
+    if weak:
+        return f"{', '.join(row['coefficient'] for row in weak)} weakly identified"
+    return ""

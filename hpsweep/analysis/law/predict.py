@@ -1,0 +1,145 @@
+"""What a law says at points, with bands and how far from the fit that is; what other coefficients say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hpsweep.analysis.law import resample as uncertainty
+from hpsweep.analysis.law.law import Law, design_of
+from hpsweep.analysis.law.resample import RAW, Fit, names
+from hpsweep.analysis.law.solver import THETA, Design, Misfit, centred, huber, predicted
+from hpsweep.analysis.runs.cells import Floats
+from hpsweep.analysis.runs.checks import check_numeric, check_table, shown
+
+TEN_FOLD = 10.0
+"""How far beyond the fitted N and D the law may be asked without saying extrapolate=True."""
+
+
+def evaluate(coefficients: Mapping[str, float], sparsity: Any, params: Any, tokens: Any) -> Floats:
+    """The loss by the formula, for coefficients in raw units: a_S, b_S, c_S (or A alone), b_N, a_D, b_D, c.
+
+    Raises ValueError for missing or unknown names.
+    """
+    theta = centred(_vector(coefficients), 1.0, 1.0)
+    x, n, d = np.broadcast_arrays(1 - np.asarray(sparsity, float), np.asarray(params, float), np.asarray(tokens, float))
+    dense = "A" in coefficients
+    losses = predicted(theta, Design(np.log(x.ravel()), np.log(n.ravel()), np.log(d.ravel()), dense))[0]
+    return np.asarray(losses.reshape(x.shape))
+
+
+def _vector(coefficients: Mapping[str, float]) -> Floats:
+    given = dict(coefficients)
+    if "A" in given:
+        given = {"a_S": 0.0, "b_S": 0.0, "c_S": given.pop("A"), **given}
+    if set(given) != set(RAW):
+        lacking, odd = sorted(set(RAW) - set(given)), sorted(set(given) - set(RAW))
+        raise ValueError(
+            f"coefficients {', '.join(lacking + odd)} are missing or unknown; give {', '.join(RAW)} (sparse), or "
+            f"{', '.join(names(True))} (dense)."
+        )
+    return np.array([float(given[name]) for name in RAW])
+
+
+def score(law: Law, coefficients: Mapping[str, float]) -> float:
+    """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
+    cells = pd.DataFrame(law.residuals)
+    losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
+    return float(huber(misfit_of(law).residual(cells["loss"].to_numpy(float), losses), law.delta).mean())
+
+
+def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
+    """The points (columns params, tokens, and sparsity unless it is 0) with the loss there and its 95 % bands.
+
+    Columns added: predicted; low and high, of the law; run_low and run_high, of one more measured run; reach: inside
+    the fitted ranges, beyond them by up to ten-fold in N or D, or far (more, or a sparsity that was not fitted).
+    Raises ValueError for far points unless `extrapolate`, and for values that no model can have.
+    """
+    check_law(law)
+    check_table(points, "points", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
+    table = points.assign(sparsity=points.get("sparsity", 0.0))
+    check_points(law, table)
+    where = reach(law, table["sparsity"], table["params"], table["tokens"])
+    if (where == "far").any() and not extrapolate:
+        row = table[where == "far"].iloc[0]
+        raise ValueError(
+            f"sparsity {row['sparsity']:g}, params {row['params']:.4g}, tokens {row['tokens']:.4g} is far from what "
+            f"was fitted ({range_text(law)}): more than {TEN_FOLD:g} times in N or D, or a sparsity outside. "
+            "Say extrapolate=True to have it, marked."
+        )
+    centre, bands = uncertainty.prediction(
+        fit_of(law), replicates_of(law), design_at(law, table), np.random.default_rng([law.seed, 310])
+    )
+    return points.assign(predicted=centre, **bands, reach=where)
+
+
+def check_law(law: Any) -> None:
+    """Raise ValueError unless it is a law, by what it has: law.py is above this module."""
+    if not hasattr(law, "centred"):
+        raise ValueError(f"law is {shown(law)}; give a Law, such as hp.fit_law or hp.Law.read('law.json') returns.")
+
+
+def check_points(law: Law, table: pd.DataFrame) -> None:
+    """Raise ValueError for values that no model, or no model of this law, can have."""
+    for name in ("sparsity", "params", "tokens"):
+        check_numeric(table[name])
+    sparsity = table["sparsity"].to_numpy(float)
+    if not ((sparsity >= 0) & (sparsity < 1)).all():
+        raise ValueError(f"sparsity is {sparsity[~((sparsity >= 0) & (sparsity < 1))][0]:g}; it must be in [0, 1).")
+    if law.form == "dense" and (sparsity > 0).any():
+        raise ValueError(f"the law is dense and knows no sparsity {sparsity.max():g}; fit one to runs at several.")
+    for name in ("params", "tokens"):
+        values = table[name].to_numpy(float)
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise ValueError(f"{name} is {values[~(np.isfinite(values) & (values > 0))][0]:g}; it must be positive.")
+
+
+def reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
+    """inside, beyond or far, for each point (see `predict`)."""
+    inside = near = np.ones(np.broadcast(sparsity, params, tokens).shape, bool)
+    for name, values, factor in (
+        ("sparsity", sparsity, 1.0),
+        ("params", params, TEN_FOLD),
+        ("tokens", tokens, TEN_FOLD),
+    ):
+        at, (low, high) = np.asarray(values, float), law.ranges[name]
+        inside = inside & (at >= low * (1 - 1e-9)) & (at <= high * (1 + 1e-9))
+        near = near & (at >= low / factor * (1 - 1e-9)) & (at <= high * factor * (1 + 1e-9))
+    return np.where(inside, "inside", np.where(near, "beyond", "far"))
+
+
+def range_text(law: Law) -> str:
+    """The fitted ranges in words."""
+    s, n, d = (law.ranges[name] for name in ("sparsity", "params", "tokens"))
+    return f"S {s[0]:g} to {s[1]:g}, N {n[0]:.4g} to {n[1]:.4g}, D {d[0]:.4g} to {d[1]:.4g}"
+
+
+def replicates_of(law: Law) -> Floats:
+    """The resampled laws, rows of centred numbers in the order of THETA."""
+    return np.array(law.replicates)
+
+
+def theta_of(law: Law) -> Floats:
+    """The law's centred numbers, one row."""
+    return np.array([[law.centred[name] for name in THETA]])
+
+
+def design_at(law: Law, table: pd.DataFrame) -> Design:
+    """Points (columns sparsity, params, tokens) in the law's centred units."""
+    return design_of(table, law.centre["params"], law.centre["tokens"], law.form == "dense")
+
+
+def misfit_of(law: Law) -> Misfit:
+    """How the law was held against the losses."""
+    return Misfit(law.delta, law.residual_kind == "log")
+
+
+def fit_of(law: Law) -> Fit:
+    """The law's fit again, from its record."""
+    cells = pd.DataFrame(law.residuals)
+    centre = law.centre["params"], law.centre["tokens"]
+    return Fit(theta_of(law)[0], design_at(law, cells), cells["loss"].to_numpy(float), misfit_of(law), *centre)

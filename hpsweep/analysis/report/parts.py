@@ -1,0 +1,326 @@
+"""What a report is made of: plain records that know nothing of HTML or Markdown, and numbers as people read them.
+
+Text is plain, but for powers, 2^−7.55, which are set as such where the page can, and for links to a section of the
+report, [[Optima]].
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hpsweep.analysis.plots.style import SCHEMES
+from hpsweep.text import value_label
+from hpsweep.units import Unit
+
+Kind = Literal["good", "caution", "bad", "none"]
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("ok", "stable", "done"), "good"),
+    **dict.fromkeys(("edge", "flat", "undetermined", "failed", "missing", "limit reached"), "caution"),
+    **dict.fromkeys(("none", "moves"), "bad"),
+}
+"""How a status of a table is shown; each kind has a colour and a shape, and the word stands beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A word of a status column."""
+
+    word: str
+    kind: Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A sentence that is marked: what to use, what is stable, what not to trust."""
+
+    kind: Kind
+    lead: str
+    text: str
+    places: tuple[str, ...] = ()  # where it holds, listed after the text, and folded where they are many
+
+    @property
+    def whole(self) -> str:
+        """The sentence with the places where it holds."""
+        if len(self.places) > MOST:
+            return f"{self.text} ({len(self.places)} places: {'; '.join(self.places)})."
+        return f"{'; '.join(self.places)}: {self.text}." if self.places else self.text
+
+    def __str__(self) -> str:
+        return f"{self.lead}: {self.whole}"
+
+
+Cell = str | Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells in rows under a header with units; the first `keys` columns name the row. `note` stands below."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    keys: int = 1
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One drawing, small enough for a phone: an SVG with unique ids, and what it shows in words."""
+
+    name: str
+    title: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading with, in this order, sentences, commands, marked lines, panels and tables. `more` panels are folded."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    more: tuple[Panel, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The title as an anchor."""
+        return anchor(self.title)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A verdict, and the sections that carry it."""
+
+    title: str
+    about: str
+    verdict: tuple[Line, ...]
+    sections: tuple[Section, ...] = field(default=())
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict, a sentence a line."""
+        return [str(line) for line in self.verdict]
+
+    @property
+    def panels(self) -> list[Panel]:
+        """Every drawing, in order."""
+        return [panel for section in self.sections for panel in (*section.panels, *section.more)]
+
+
+LINK = re.compile(r"\[\[(.*?)\]\]")
+"""A link to the section of that title."""
+
+
+def anchor(title: str) -> str:
+    """The name under which a section is linked."""
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+
+
+# --- numbers ---
+
+
+def status(word: str) -> Status:
+    """The cell of a status."""
+    return Status(word=word, kind=KINDS[word])
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, and a true minus."""
+    return _minus(f"{value:.{digits}g}") if math.isfinite(value) else DASH
+
+
+def fixed(value: float, places: int) -> str:
+    """A number with so many decimal places; a dash where it is missing."""
+    return _minus(f"{round(value, places) + 0.0:.{places}f}") if math.isfinite(value) else DASH
+
+
+def signed(octaves: float) -> str:
+    """+0.05, −0.16."""
+    return _minus(f"{round(octaves, 2) + 0.0:+.2f}") if math.isfinite(octaves) else DASH
+
+
+def between(low: float, high: float) -> str:
+    """[−0.16, +0.21], in octaves; an open side as such."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f"[{signed(low)}, {signed(high)}]"
+    return (
+        f"{signed(low)} or more" if math.isfinite(low) else f"{signed(high)} or less" if math.isfinite(high) else DASH
+    )
+
+
+def within(low: float, high: float, places: int) -> str:
+    """[0.016, 0.066], of losses and the like, [0.016, infinity] of a bound; empty without an interval."""
+    if math.isfinite(low) and not math.isfinite(high):
+        return f"[{fixed(low, places)}, \N{INFINITY}]"
+    return f"[{fixed(low, places)}, {fixed(high, places)}]" if math.isfinite(high) else ""
+
+
+def power(value: float) -> str:
+    """2^−7.55; 2^−8 where it is exact."""
+    exponent = math.log2(value)
+    exact = abs(exponent - round(exponent)) < 5e-4
+    return f"2^{_minus(f'{exponent:.0f}' if exact else f'{exponent:.2f}')}"
+
+
+def setting(value: float) -> str:
+    """0.00535 = 2^−7.55."""
+    return f"{number(value)} = {power(value)}" if math.isfinite(value) and value > 0 else number(value)
+
+
+def powers(low: float, high: float) -> str:
+    """2^−7.83 to 2^−6.74; of a bound the side that is known."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f"{power(low)} to {power(high)}"
+    return f"above {power(low)}" if math.isfinite(low) else f"below {power(high)}" if math.isfinite(high) else DASH
+
+
+def scientific(value: float) -> str:
+    """3.1 × 10^15; 48,400; short numbers as they are."""
+    if 1000 <= abs(value) < 1e6:
+        return _minus(f"{float(f'{value:.3g}'):,.0f}")
+    if not math.isfinite(value) or 0.001 <= abs(value) < 1e6 or value == 0:
+        return number(value)
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{_minus(mantissa)} × 10^{_minus(str(int(exponent)))}"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3.2 h, 2.5 days."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (unit != "days" and seconds >= size):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def value_of(field_name: str, value: Any) -> str:
+    """A value of a field in a sentence: density 1/16, SuPar, 0.08."""
+    if field_name == "scheme":
+        return SCHEMES[str(value)].label
+    return value_label(field_name, value)
+
+
+def place(fields: dict[str, Any]) -> str:
+    """SuPar, width 64, density 1/16."""
+    named = [("" if name == "scheme" else f"{name.replace('_', ' ')} ", name) for name in fields]
+    return ", ".join(before + value_of(name, fields[name]) for before, name in named)
+
+
+_NAME = re.compile(r"(?<![\w.,'=-])init_std\b(?![=',])")  # but not in code
+
+
+def typeset(text: str) -> str:
+    """A sentence of the analysis, which is ASCII, with true signs, names as they are read, and one octave."""
+    text = re.sub(r"(?<![\w^])-(?=[\d.])", MINUS, _NAME.sub("init std", text.replace("+-", "±")))
+    return re.sub(r"(?<![\d.])1 octaves\b", "1 octave", text)
+
+
+def listed(words: list[str], last: str = "and") -> str:
+    """a, b and c."""
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+WORDS = {"lr": "base learning rate", "init_std": "base init std"}
+"""Hyperparameters in sentences; any other by its name."""
+
+MOST = 4
+"""Places that a sentence names one by one."""
+
+
+def explained(lead: str, whys: Iterable[tuple[str, str]]) -> tuple[Line, ...]:
+    """Why so, of (place, reason): a line per reason, with the places it holds for."""
+    return tuple(Line(kind="caution", lead=lead, text=text, places=tuple(places)) for text, places in alike(whys))
+
+
+def word(over: str) -> str:
+    """A hyperparameter in a sentence."""
+    return WORDS.get(over, over)
+
+
+def alike(sentences: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Sentences that differ in numbers alone as one, a number that differs as its range, with the places of each.
+
+    Of (place, sentence); the sentence with most places first.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
+    for where, sentence in sentences:
+        groups.setdefault(tuple(_QUANTITY.split(sentence)), []).append((where, _QUANTITY.findall(sentence)))
+    said = []
+    for words_, members in groups.items():
+        ranges = [_range_of(column) for column in zip(*(found for _, found in members), strict=True)]
+        text = "".join(part for pair in itertools.zip_longest(words_, ranges, fillvalue="") for part in pair)
+        said.append((text, [where for where, _ in members]))
+    return sorted(said, key=lambda group: -len(group[1]))
+
+
+_QUANTITY = re.compile(rf"(?<![\w^])(?:2\^)?[{MINUS}-]?\d+(?:\.\d+)?(?:e[+-]\d+)?%?(?![\w^])")
+
+
+def _range_of(quantities: Sequence[str]) -> str:
+    """0.0048 to 0.038: the lowest and the highest, or the only one."""
+    ends = [end(quantities, key=_size) for end in (min, max)]
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _size(quantity: str) -> float:
+    plain = quantity.replace(MINUS, "-").rstrip("%")
+    return 2.0 ** float(plain.removeprefix("2^")) if plain.startswith("2^") else float(plain)
+
+
+def some(places: list[str]) -> str:
+    """The first places by name, and how many more there are."""
+    rest = len(places) - MOST
+    shown = places if rest <= 0 else [*places[:MOST], f"{rest} more"]
+    return "; ".join(shown) if any("," in place for place in shown) else listed(shown)
+
+
+# --- tables ---
+
+LONGEST = 100
+"""Rows of a table that are shown; the command that prints the rest is named."""
+
+
+def words(names: Iterable[str]) -> list[str]:
+    """Names of columns as they are read."""
+    return [name.replace("_", " ") for name in names]
+
+
+def power_of(value: float) -> str:
+    """The cell of a tried value."""
+    return power(value) if value == value and value > 0 else number(value)
+
+
+def in_bits(unit: Unit) -> tuple[str, ...]:
+    """The header of a column in bits/byte, which compares data of any tokens; none where that is not known."""
+    return ("in bits/byte",) if unit.bits_per_byte else ()
+
+
+def bits(loss: float, unit: Unit) -> tuple[str, ...]:
+    """The cell of that column."""
+    return (fixed(loss * unit.bits_per_byte, 3),) if unit.bits_per_byte else ()
+
+
+def noise_of(row: Mapping[Any, Any]) -> str:
+    """Whether seeds measured the noise behind a row's interval."""
+    return {"resampled": "measured", "assumed": "assumed"}.get(row["interval"], DASH)
+
+
+def rest_of(table: Sized, command: str) -> str:
+    """The note under a table that is cut off; empty where it is whole."""
+    more = len(table) - LONGEST
+    return f"{more} more rows: {command} prints them all." if more > 0 else ""
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", MINUS)

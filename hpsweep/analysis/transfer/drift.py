@@ -1,0 +1,402 @@
+"""Whether the optimum stays put: its slope in octaves per halving of density, or per doubling of width.
+
+Stability is a claim with a bound, not the absence of evidence: an interval that reaches beyond the bound proves
+neither. A minimum at the end of a grid is no point of the line; it can only prove that the optimum moved.
+
+Optima scatter about a line by more than their intervals say, and a few of them cannot tell by how much: SCATTER is what
+is assumed beside what they say.
+
+Measured on simulated paths of 2 to 5 scales, an octave apart (`python -m benchmarks.drift --cases 40 --resamples 200`;
+octaves and half octaves, 2 and 3 seeds, noise .001 to .01): the interval covers .95 to 1.00 of the true drifts, with a
+scatter of .15 octave too. A drift of .35 was never called stable, none of 0 or .15 said to move. A path without a drift
+is called stable where it has five scales and noise .003 (.90 to 1.00), and hardly with three of them an octave apart:
+the further apart, or the more, the better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis.optimum.noise import t_975
+from hpsweep.analysis.optimum.optima import Group, fit_prepared
+from hpsweep.analysis.optimum.parabola import LIMIT
+from hpsweep.analysis.runs.cells import Floats
+from hpsweep.analysis.runs.checks import check_equal, check_names, check_number, check_over, is_numeric, needed
+from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.english import counted, have
+from hpsweep.spec import Trial, hidden_shapes, kept
+
+BOUND = 0.25
+"""Octaves per halving or doubling within which an optimum is called stable."""
+
+SCATTER, SCATTER_DF = 0.1, 3
+"""How much optima scatter about a line beyond their intervals, octaves, where no more is known than by a few optima;
+and the degrees of freedom that this is worth beside what the optima say."""
+
+COLUMNS = (
+    "along",
+    "over",
+    "drift",
+    "low",
+    "high",
+    "unit",
+    "interval",
+    "verdict",
+    "n",
+    "n_ok",
+    "n_edge",
+    "first",
+    "last",
+    "curvature",
+    "curvature_low",
+    "curvature_high",
+    "path",
+    "why",
+)
+"""Columns of `drift` after the grouping ones."""
+
+
+def drift(
+    runs: pd.DataFrame,
+    along: str = "density",
+    by: Sequence[str] = ("scheme",),
+    *,
+    along_with: Sequence[str] = (),
+    over: str = "lr",
+    ignore: Sequence[str] = (),
+    bound: float = BOUND,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per group: the slope of log2(optimum) along log2(along), with a 95 % interval and a verdict.
+
+    drift, low, high are in octaves per halving of density, else per doubling of `along`; positive where the
+    optimum rises. Weighted least squares over the groups with status ok (n_ok of them, from `first` to `last`); the
+    interval comes from replicates of every optimum, and from how optima scatter about a line beyond their intervals:
+    by SCATTER octaves as SCATTER_DF degrees of freedom, together with what these say (DerSimonian and Laird, 1986).
+
+    verdict  stable        every value of `along` (n of them) has an optimum, and the whole interval lies within +-bound
+             moves         the whole interval lies beyond the bound on one side; or minima at the ends of grids
+                           (n_edge of them) force a drift beyond it: drift is then that bound and the interval open
+                           (null) on its far side
+             undetermined  anything else; `why` says what is missing
+
+    curvature, curvature_low, curvature_high: how much the drift itself changes per halving or doubling, octaves, by a
+    parabola through four optima or more, with its 95 % interval; null with fewer.
+    path     straight      the whole interval of the curvature lies within +-bound, and holds 0
+             bent          the interval excludes 0: a line is not enough, and the drift is a mean; it is called stable
+                           only if the parabola's slope is within the bound at both ends, too
+             undetermined  anything else; null with fewer than four optima
+
+    along_with: columns that may change together with `along`, as depth does in a family of models that grow; every
+    combination has its own optimum. With one optimum at every value of `along`, or of the columns, they are one line.
+    Else those that share the columns are a line of their own: one slope is fitted to all lines, each with its own
+    height, and bounds are compared within a line.
+
+    `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
+
+    Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
+    anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
+    """
+    check_number("bound", bound, "a positive number of octaves, such as 0.25")
+    if not isinstance(along, str):
+        raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
+    by = check_names("by", by, "['scheme']")
+    along_with = check_names("along_with", along_with, "['depth']")
+    if along in (*by, *along_with):
+        raise ValueError(
+            f"{along} is in by or along_with, and is what the drift is sought along; keep it in one of them."
+        )
+    check_over(over)
+    runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
+    if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
+        raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
+    runs = _read(runs, [*by, *along_with, along], over)
+    rows = []
+    for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
+        name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
+        free = (*by, *along_with, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
+        check_equal(members, free, f"the drift of {name}")
+        each = fit_prepared(members, [*along_with, along], over=over, resamples=resamples, seed=seed)
+        groups = _on_lines([_named(group, [*along_with, along]) for group in each])
+        rows.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                "along": along,
+                "over": over,
+                **_row(groups, along, bound, resamples, seed),
+            }
+        )
+    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+def _read(runs: pd.DataFrame, keys: Sequence[str], over: str) -> pd.DataFrame:
+    """The prepared runs with the columns that are still read: every line is grouped and fitted on its own."""
+    names = [*needed(runs, keys, over).columns, "data_hash", *_OF_TOKENS]
+    return runs[[name for name in dict.fromkeys(names) if name in runs]]
+
+
+_OF_TOKENS = ("width", "depth", "density", "steps", "batch", "context")
+"""Fields from which the tokens per nonzero parameter follow."""
+
+
+def _steps_follow(members: pd.DataFrame) -> bool:
+    """Whether the tokens per nonzero hidden parameter are the same, up to whole steps or a tenth."""
+    if "steps" not in members or members["steps"].nunique() == 1:
+        return True
+    usual = {name: getattr(Trial, name) for name in ("depth", "batch", "context") if name not in members}
+    fields = members.assign(**usual).reindex(columns=_OF_TOKENS)
+    if fields.isna().to_numpy().any() or not all(is_numeric(fields[name]) for name in _OF_TOKENS):
+        return False
+    most, least = [], []  # rounding up to a step leaves this much open
+    for width, depth, density, steps, batch, context in set(fields.itertuples(index=False, name=None)):
+        shapes = hidden_shapes(width, int(depth)).values()
+        nonzeros = sum(kept(o * i, density) for o, i in shapes)
+        most.append(steps * batch * context / nonzeros)
+        least.append((steps - 1) * batch * context / nonzeros)
+    return bool(max(least) < min(most) or max(most) < 1.1 * min(most))
+
+
+def _named(group: Group, names: Sequence[str]) -> Group:
+    """The group with the name of its model in its row, such as width 64, depth 2."""
+    fields = [f"{name} {value:g}" if isinstance(value, float | int) else f"{name} {value}"
+              for name, value in zip(names, group.key, strict=True)]  # fmt: skip
+    return dataclasses.replace(group, row={**group.row, "model": ", ".join([fields[-1], *fields[:-1]])})
+
+
+def _on_lines(groups: list[Group]) -> list[Group]:
+    """The groups keyed by line and place: all are one line where no line has two."""
+    if len({group.key[:-1] for group in groups}) < len(groups):
+        return groups
+    return [dataclasses.replace(group, key=group.key[-1:]) for group in groups]
+
+
+class Slope(NamedTuple):
+    """Octaves per halving or doubling; NaN where unknown, and low or high NaN where the interval is open."""
+
+    drift: float
+    low: float
+    high: float
+
+
+def octaves(along: str, value: float) -> float:
+    """Where a value lies on the axis of the drift: its halvings if density, else its doublings."""
+    return -math.log2(value) if along == "density" else math.log2(value)
+
+
+def unit(along: str) -> str:
+    """The unit of the drift along a field."""
+    return "octaves per " + ("halving of density" if along == "density" else f"doubling of {along}")
+
+
+def verdict(slope: Slope, bound: float) -> str:
+    """Stable, moves or undetermined, by interval and bound; an open side is infinite."""
+    low = -math.inf if math.isnan(slope.low) else slope.low
+    high = math.inf if math.isnan(slope.high) else slope.high
+    if -bound <= low and high <= bound:
+        return "stable"
+    if low > bound or high < -bound:
+        return "moves"
+    return "undetermined"
+
+
+def _row(groups: list[Group], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
+    fitted = [group for group in groups if group.row["status"] == "ok"]
+    slope = slope_of(fitted, along, resamples, seed)
+    found = verdict(slope, bound)
+    if found == "stable" and len(fitted) < len(groups):
+        found = "undetermined"
+    bend = bend_of(fitted, along, resamples, seed)
+    if found == "stable" and path(bend, bound) == "bent" and max(map(abs, bend.ends)) > bound:
+        found = "undetermined"
+    forced = _forced(groups, along, bound) if found != "moves" else None
+    if forced is not None:
+        slope, found = forced, "moves"
+    ends = sorted((group.key[-1] for group in fitted), key=lambda value: octaves(along, value))
+    return {
+        **slope._asdict(),
+        "unit": unit(along),
+        "interval": _interval(fitted),
+        "verdict": found,
+        "n": len(groups),
+        "n_ok": len(fitted),
+        "n_edge": sum(group.row["status"] == "edge" for group in groups),
+        "first": ends[0] if ends else math.nan,
+        "last": ends[-1] if ends else math.nan,
+        "curvature": bend.curvature,
+        "curvature_low": bend.low,
+        "curvature_high": bend.high,
+        "path": path(bend, bound),
+        "why": _why(groups, along, slope, found, bound, is_forced=forced is not None) + _why_bent(bend, bound, found),
+    }
+
+
+class Bend(NamedTuple):
+    """Change of the drift per halving or doubling, octaves, its interval, and the drift at either end; else NaN."""
+
+    curvature: float
+    low: float
+    high: float
+    ends: tuple[float, float]
+
+
+def path(bend: Bend, bound: float) -> str | None:
+    """Straight, bent or undetermined, by the interval of the curvature; None where there is none."""
+    if math.isnan(bend.curvature):
+        return None
+    if bend.low > 0 or bend.high < 0:
+        return "bent"
+    return "straight" if -bound <= bend.low and bend.high <= bound else "undetermined"
+
+
+def _interval(fitted: list[Group]) -> str | None:
+    kinds = {group.row["interval"] for group in fitted}
+    return None if _places(fitted) < 2 else "assumed" if "assumed" in kinds else "resampled"
+
+
+def _places(fitted: list[Group]) -> int:
+    """Distinct values of the field along which the drift is sought, on the line that has most of them."""
+    lines: dict[tuple[Any, ...], set[Any]] = {}
+    for group in fitted:
+        lines.setdefault(group.key[:-1], set()).add(group.key[-1])
+    return max(map(len, lines.values()), default=0)
+
+
+def slope_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Slope:
+    """The weighted line through the optima; all NaN with fewer than two places."""
+    if _places(fitted) < 2:
+        return Slope(math.nan, math.nan, math.nan)
+    return Slope(*_coefficient(fitted, along, 1, resamples, seed))
+
+
+def bend_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
+    """Twice the square's coefficient in the weighted parabola through the optima; NaN with fewer than four places."""
+    if _places(fitted) < 4:
+        return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
+    square, low, high = _coefficient(fitted, along, 2, resamples, seed)
+    x, y, _, _ = optima_along(fitted, along)
+    linear = float(_polynomial(fitted, along, 2).weights[-2] @ y)
+    first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
+    return Bend(2 * square, 2 * low, 2 * high, (first, last))
+
+
+def optima_along(fitted: list[Group], along: str) -> tuple[Floats, Floats, Floats, Floats]:
+    """(place on the axis, log2 of the optimum, its interval's half width below, and above), octaves."""
+    x = np.array([octaves(along, group.key[-1]) for group in fitted])
+    y = np.array([group.row["log2_opt"] for group in fitted])
+    low, high = (np.array([group.row[name] for group in fitted]) for name in ("log2_low", "log2_high"))
+    return x, y, y - low, high - y
+
+
+def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -> Floats:
+    """(resamples, optima) draws of every optimum from its interval: a normal of its own width on either side.
+
+    Drawn independently: for groups that share seeds that is conservative.
+    """
+    z = np.random.default_rng(seed).standard_normal((resamples, len(y))) / 1.96
+    return np.asarray(y + z * np.where(z > 0, up, down))
+
+
+class _Line(NamedTuple):
+    """A weighted least-squares polynomial through optima, and how much these scatter about it.
+
+    weights: (coefficients, optima), of the heights of the lines about the mean place and then of the powers. scatter:
+    standard deviation of what an optimum lies off beyond its interval, octaves, by so many degrees of freedom.
+    """
+
+    weights: Floats
+    scatter: float
+    df: int
+
+
+def _polynomial(fitted: list[Group], along: str, degree: int) -> _Line:
+    """The scatter is DerSimonian and Laird's (1986), joined with SCATTER by their degrees of freedom."""
+    x, y, down, up = optima_along(fitted, along)
+    variance = np.maximum((up + down) / 3.92, 1e-3) ** 2
+    lines = [group.key[:-1] for group in fitted]
+    heights = np.array([[float(line == other) for other in dict.fromkeys(lines)] for line in lines])
+    powers = np.hstack([heights, np.vander(x - x.mean(), degree + 1, increasing=True)[:, 1:]])
+    df = len(y) - powers.shape[1]
+    operator = _operator(powers, 1 / variance)
+    residual = y - powers @ (operator @ y)
+    excess = float(np.sum(residual**2 / variance)) - df
+    found = max(excess, 0.0) / float(np.sum((1 - np.diag(powers @ operator)) / variance)) if df > 0 else 0.0
+    scatter = (SCATTER_DF * SCATTER**2 + df * found) / (SCATTER_DF + df)
+    return _Line(_operator(powers, 1 / (variance + scatter)), math.sqrt(scatter), SCATTER_DF + df)
+
+
+def _operator(powers: Floats, weight: Floats) -> Floats:
+    """(coefficients, optima) of weighted least squares."""
+    root = np.sqrt(weight)
+    return np.asarray(np.linalg.pinv(powers * root[:, None]) * root)
+
+
+def _coefficient(fitted: list[Group], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
+    """(value, low, high) of the highest coefficient of the polynomial through the optima."""
+    line = _polynomial(fitted, along, degree)
+    _, y, down, up = optima_along(fitted, along)
+    weights = line.weights[-1]
+    value = float(weights @ y)
+    low, high = np.quantile(replicates(y, down, up, resamples, seed) @ weights, [0.025, 0.975])
+    scatter = t_975(line.df) * line.scatter * float(np.linalg.norm(weights))
+    return value, value - math.hypot(value - low, scatter), value + math.hypot(high - value, scatter)
+
+
+def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
+    """The one-sided slope that a minimum at the end of a grid forces beyond the bound, from the most distant pair.
+
+    Only groups of one line are compared: of others the optimum may differ for another reason.
+    """
+    usable = [group for group in groups if group.row["status"] in ("ok", "edge")]
+    usable.sort(key=lambda group: octaves(along, group.key[-1]))
+    forced: list[tuple[float, Slope]] = []
+    for first, last in itertools.combinations(usable, 2):
+        if "edge" not in (first.row["status"], last.row["status"]):
+            continue
+        if first.key[:-1] != last.key[:-1] or first.key[-1] == last.key[-1]:
+            continue
+        distance = octaves(along, last.key[-1]) - octaves(along, first.key[-1])
+        scatter = LIMIT * math.sqrt(2) * SCATTER
+        least = (last.row["log2_low"] - first.row["log2_high"] - scatter) / distance  # NaN where a side is open
+        most = (last.row["log2_high"] - first.row["log2_low"] + scatter) / distance
+        if least > bound:
+            forced.append((distance, Slope(least, least, math.nan)))
+        elif most < -bound:
+            forced.append((distance, Slope(most, math.nan, most)))
+    return max(forced, key=lambda pair: pair[0])[1] if forced else None
+
+
+def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float, *, is_forced: bool) -> str:
+    """One sentence with the numbers, then what was left out."""
+    others = [f"{g.row['model']} {g.row['status']} ({g.row['why']})" for g in groups if g.row["status"] != "ok"]
+    left_out = f"; not on the line: {'; '.join(others)}" if others else ""
+    n_ok = _places([group for group in groups if group.row["status"] == "ok"])
+    if is_forced:
+        way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
+        return f"minima at the ends of grids force a drift of {way} {unit(along)}{left_out}"
+    if n_ok < 2:
+        values = f"{n_ok} of {counted(_places(groups), 'value')} of {along}"
+        return f"{values} {have(n_ok)} an optimum and a drift needs 2{left_out}"
+    interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
+    if _interval([group for group in groups if group.row["status"] == "ok"]) == "assumed":
+        interval += " (noise assumed)"
+    if found == "moves":
+        return f"{interval} beyond +-{bound:g}{left_out}"
+    if verdict(slope, bound) == "stable":
+        return f"{interval} within +-{bound:g}{left_out}"
+    return f"{interval} neither within +-{bound:g} nor beyond it: train more seeds or finer values{left_out}"
+
+
+def _why_bent(bend: Bend, bound: float, found: str) -> str:
+    if path(bend, bound) != "bent":
+        return ""
+    first, last = bend.ends
+    text = f"; the path is bent, [{bend.low:.2f}, {bend.high:.2f}] per step: the drift goes from {first:+.2f} to "
+    return text + f"{last:+.2f}, and a line is not enough" + (" to call it stable" if found == "undetermined" else "")

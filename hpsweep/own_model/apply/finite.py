@@ -1,0 +1,62 @@
+"""Values that are not finite, in parameters and buffers: what `to_empty` leaves in buffers is arbitrary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from hpsweep.own_model.tensors.kinds import unwrapped
+from hpsweep.own_model.tensors.patterns import patterns
+
+
+@torch.no_grad()
+def check_finite(model: nn.Module) -> None:
+    """Raise ValueError naming parameters and buffers that have NaN or infinite values, or no values at all yet.
+
+    A buffer may hold -inf beside finite values, as masks do that are added to attention logits.
+    """
+    model = unwrapped(model)
+    buffers = dict(model.named_buffers())
+    named = {**dict(model.named_parameters()), **buffers}
+    if empty := [name for name, tensor in named.items() if tensor.is_meta]:
+        raise ValueError(
+            f"{_told(empty, named)} on the meta device, without values; call model.to_empty(device=...), "
+            "plan.init_(model, ...), and compute the buffers anew, or build the model on a device."
+        )
+    if parameters := [name for name, tensor in named.items() if name not in buffers and not _is_finite(tensor)]:
+        raise ValueError(
+            f"{_told(parameters, named)} not finite (NaN or infinite); call plan.init_(model, ...), or load a "
+            "checkpoint that is whole."
+        )
+    if odd := [name for name, tensor in buffers.items() if not (_is_finite(tensor) or _is_mask(tensor))]:
+        raise ValueError(
+            f"{_told(odd, buffers)} not finite (NaN or infinite). Buffers are computed when a model is built, and "
+            "to_empty leaves arbitrary values in them: compute them anew, or take them from a model that was built on "
+            "a device."
+        )
+
+
+def _told(names: list[str], among: dict[str, Tensor]) -> str:
+    """The names in one line, as patterns where they are many, and the verb."""
+    return ", ".join(patterns(names, among)) + (" is" if len(names) == 1 else " are")
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    """The values, in a type of number that torch can test; of a sharded tensor this rank's."""
+    part = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    if part.is_floating_point() or part.is_complex():
+        yield part.float() if part.is_floating_point() and part.element_size() == 1 else part
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return all(bool(part.isfinite().all()) for part in _parts(tensor))
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """Whether only -inf is not finite, and something is."""
+    return all(
+        not part.is_complex() and bool((part.isfinite() | part.isneginf()).all()) and bool(part.isfinite().any())
+        for part in _parts(tensor)
+    )

@@ -1,0 +1,69 @@
+"""Which layers return the queries of an attention: those that, doubled, double its queries and leave its keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from hpsweep.own_model.forward.probe import recorded, within
+from hpsweep.own_model.forward.record import Record
+from hpsweep.own_model.tensors.kinds import unwrapped
+
+if TYPE_CHECKING:
+    from hpsweep.own_model.plan import Plan
+
+_CLOSE = 0.02  # relative; in bfloat16 too
+
+
+def layers_of(plan: Plan, model: nn.Module, inputs: Any, attentions: Iterable[str]) -> dict[str, str]:
+    """Attentions -> the last layer whose output its queries are proportional to; without those that have none.
+
+    One forward pass for every layer of an attention; of attentions that are built alike the first is tried.
+    """
+    model = unwrapped(model)
+    before = recorded(plan, model, inputs)
+    found: dict[str, str] = {}
+    tried: dict[tuple[str, ...], str | None] = {}
+    for name in attentions:
+        parts = _candidates(before, name)
+        if name not in before.attention:
+            continue
+        if parts not in tried:
+            works = (part for part in parts if _returns_queries(plan, model, inputs, before, name, part))
+            tried[parts] = next(works, None)
+        if (part := tried[parts]) is not None:
+            found[name] = _joined(name, part)
+    return found
+
+
+def _candidates(before: Record, name: str) -> tuple[str, ...]:
+    """The modules in an attention that were called, the last first, those with matrices before all others."""
+    inside = [called for called in before.called if called != name and within(name, called)]
+    inside.sort(key=lambda called: any(p.dim() > 1 for p in before.called[called].parameters()))
+    return tuple(called.removeprefix(f"{name}.") for called in reversed(inside))
+
+
+def _returns_queries(plan: Plan, model: nn.Module, inputs: Any, before: Record, name: str, part: str) -> bool:
+    def double(module: nn.Module, given: Any, output: Any) -> Any:
+        return 2 * output if isinstance(output, Tensor) else output
+
+    handle = model.get_submodule(_joined(name, part)).register_forward_hook(double)
+    try:
+        doubled = _sizes(recorded(plan, model, inputs), name)
+    finally:
+        handle.remove()
+    queries, keys = _sizes(before, name)
+    return math.isclose(doubled[0], 2 * queries, rel_tol=_CLOSE) and math.isclose(doubled[1], keys, rel_tol=_CLOSE)
+
+
+def _sizes(record: Record, name: str) -> tuple[float, float]:
+    """The norms of all queries and of all keys of an attention."""
+    scales = record.attention.get(name, [])
+    return math.hypot(*(each.queries for each in scales)), math.hypot(*(each.keys for each in scales))
+
+
+def _joined(name: str, part: str) -> str:
+    return f"{name}.{part}" if name else part

@@ -1,0 +1,248 @@
+"""Which kind every tensor is, from what modules and widths say of its uses; and the questions that these leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from torch import Tensor, nn
+
+from hpsweep.own_model.tensors.ends import HEADS, block_of, end_or_within, inputs
+from hpsweep.own_model.tensors.experts import Experts
+from hpsweep.own_model.tensors.forwards import Forwards
+from hpsweep.own_model.tensors.initial import AsBuilt
+from hpsweep.own_model.tensors.remedies import Question
+from hpsweep.own_model.tensors.roles import Axes, groups_grow, role, summed_axes, summed_axis, words_of
+from hpsweep.own_model.tensors.summed import Split, likely_axes, product, split, to_fixed_heads
+from hpsweep.rules.multipliers import VECTORS, Kind
+
+if TYPE_CHECKING:
+    from hpsweep.own_model.tensors.kinds import Use
+
+_TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", "position", "positions", "query"}
+_TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
+_BIAS = {"bias", "biases"}
+"""Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
+
+
+class Guess(NamedTuple):
+    """What modules and widths say of one tensor."""
+
+    kinds: frozenset[str]  # of its uses; see `roles.role`
+    readouts: tuple[str, ...]  # the names of its uses as a readout
+    axis: Axes | None  # of the fan-in
+    groups: float | None  # of a convolution whose groups grow, their number over the base's
+    even: bool  # whether all of its widths grow by the same factor
+    split: Split | None  # see `summed.split`
+    beside: bool  # whether it is a bare tensor of a layer, beside that layer's own weight
+    assumed: bool  # whether `axis` is only what it would sum over as a readout
+    traced: Axes | None  # what it sums over where its module's forward is tried; asked of bare matrices only
+
+    @classmethod
+    def of(
+        cls,
+        places: tuple[Use, ...],
+        theirs: Sequence[Mapping[str, Use]],
+        widths: list[int],
+        given_axis: Axes | None,
+        forwards: Forwards,
+    ) -> Guess:
+        """That of one tensor; `theirs` are the uses in base and delta, by name."""
+        shape = tuple(parameter_of(places[0]).shape)
+        asked = () if given_axis is None else summed_axes(places[0], given_axis)
+        if not all(0 <= axis < len(shape) for axis in asked):
+            raise ValueError(
+                f"fan_in_axis of {places[0].name!r} is {given_axis}; its shape is {shape}: give an axis from 0 to "
+                f"{len(shape) - 1}."
+            )
+        others = {use.name: [of[use.name] for of in theirs] for use in places}
+        axes: list[Axes | None] = [given_axis for _ in places]
+        if given_axis is None:
+            seen = [[forwards.axis(place) for place in (use, *others[use.name])] for use in places]
+            axes = [
+                summed_axis(use, others[use.name], next((axis for axis in shown if axis is not None), None))
+                for use, shown in zip(places, seen, strict=True)
+            ]
+        kinds = [
+            role(use, others[use.name], axis, widths, given_axis=given_axis is not None)
+            for use, axis in zip(places, axes, strict=True)
+        ]
+        readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
+        known: set[Axes] = {axis for axis in axes if axis is not None}
+        traced = forwards.traced(places[0]) if not known and len(shape) > 1 and widths else None
+        assumed = not known and len(shape) > 1 and len(widths) == 1
+        if assumed:
+            assumed = "router" not in kinds  # a router is known by its name to sum over the width
+            known = {widths[0]}  # all that a readout could sum over
+        axis = known.pop() if len(known) == 1 else None
+        bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
+        even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
+        grown = groups_grow(places[0], others[places[0].name])
+        layer = isinstance(places[0].module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        beside = layer and places[0].local not in ("weight", "bias")
+        heads = split([shape, *bases], widths)
+        return cls(frozenset(kinds), readouts, axis, grown, even, heads, beside, assumed, traced)
+
+
+def choose(
+    places: Mapping[str, tuple[Use, ...]],
+    guesses: Mapping[str, Guess],
+    given: Mapping[str, Kind | None],
+    widths: Mapping[str, list[int]],
+    built: AsBuilt,
+    experts: Experts,
+) -> tuple[dict[str, Kind], dict[str, Question]]:
+    """Kinds by name, and for every tensor without one the question that it leaves.
+
+    Among several linear layers to the outside, only one that is tied to an embedding is surely the readout: a key
+    projection or an adapter whose fan-out does not grow looks the same. Likewise for several from the outside.
+    """
+    chosen: dict[str, Kind] = {name: kind for name, kind in given.items() if kind is not None}
+    questions: dict[str, Question] = {}
+    tied = {name for name, guess in guesses.items() if guess.kinds == {"embedding", "readout"}}
+    alike = {
+        kind: [name for name, guess in guesses.items() if guess.kinds == {kind} and name not in chosen]
+        for kind in ("readout", "input")
+    }
+    said = [name for name, kind in chosen.items() if kind == "readout" and guesses[name].kinds == {"readout"}]
+    has_readout = bool(tied or alike["readout"] or "readout" in chosen.values())
+    given_data = inputs(places, guesses, alike["input"])
+    for name, guess in guesses.items():
+        if name in chosen:
+            continue
+        shape = tuple(parameter_of(places[name][0]).shape)
+        kind = next(iter(guess.kinds)) if len(guess.kinds) == 1 else ""
+        if name in tied or ("embedding" in guess.kinds and not widths[name]):
+            chosen[name] = "embedding"
+        elif kind in get_args(Kind) and kind != "readout":
+            chosen[name] = kind  # type: ignore[assignment]
+        elif kind == "readout" and alike["readout"] == [name] and not tied and not said:
+            chosen[name] = "readout"
+        elif kind == "router" and (has_readout or len(widths[name]) > 1):
+            chosen[name] = "hidden"
+        elif kind == "input" and name in given_data:
+            chosen[name] = "embedding"
+        elif kind in ("readout", "router", "input"):
+            questions[name] = end_or_within("readout" if kind == "router" else kind, name, guesses, places)
+        else:
+            over = [axis for axis in widths[name] if axis > 0 or name not in experts.tensors]
+            questions[name] = _unknown(name, shape, over, guess, built)
+    return chosen, questions
+
+
+def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess, built: AsBuilt) -> Question:
+    """The question of a tensor of no known layer.
+
+    Proposed is what its values or its name say; where they say nothing of what is summed over, nothing is.
+    """
+    words = words_of(name)
+    drawn = built.drawn(name)
+    token = bool(words & _TOKENS) and not words & {*_BIAS, "relative"} and drawn is not False
+    if len(shape) < 2:
+        return Question(
+            "is a gain, a bias or a token: kinds={PATTERN: 'keep'} (it begins as it is built), 'norm' or 'bias'; or "
+            "'embedding' for a token, which is drawn",
+            "embedding" if token else "keep",
+        )
+    if len(widths) > 1:
+        axis = guess.traced
+        if axis is None:
+            axis = likely_axes(words, shape, widths, split=guess.split, even=guess.even)
+        ways: list[Axes] = list(guess.split) if guess.split else list(widths)
+        sizes = ", ".join(f"{way} sums over {product(shape, way)}" for way in ways)
+        if axis is None:
+            given = " or ".join(f"fan_in_axis={{PATTERN: {i}}}" for i in widths)
+            return Question(f"sums over a dimension that nothing tells: {given}, as forward has it ({sizes})")
+        of_fixed = isinstance(axis, int) and axis not in widths  # which no shape tells from an end of the model
+        also = "kinds={PATTERN: 'hidden'}, " if of_fixed else ""
+        return Question(
+            f"sums over an unknown dimension: {also}fan_in_axis={{PATTERN: {axis}}}, or another ({sizes})",
+            "hidden" if of_fixed else None,
+            axis,
+        )
+    if drawn and not token and (axes := to_fixed_heads(words, shape, widths)) is not None:
+        return Question(
+            "leads to a fixed number of heads, or from them: kinds={PATTERN: 'hidden'}, "
+            f"fan_in_axis={{PATTERN: {axes}}}",
+            *("hidden", axes),
+        )
+    kind: Kind | None = _likely_kind(name, bool(widths), guess, token, drawn)
+    within, axis = "'hidden' if it lies within", None
+    if kind == "hidden" and guess.assumed:
+        kind, axis = (None, None) if guess.traced is None else (kind, guess.traced)
+        within += f", with {_ways(shape, widths) if axis is None else f'fan_in_axis={{PATTERN: {axis}}}'}"
+    return Question(
+        f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
+        f"end of the model, or {within}; 'keep' if nothing is summed over and it begins as built",
+        *(kind, axis),
+    )
+
+
+def _ways(shape: tuple[int, ...], widths: list[int]) -> str:
+    """What a matrix with one width may sum over."""
+    grows = {axis: "which grows" if axis in widths else "which does not" for axis in range(len(shape))}
+    return " or ".join(f"fan_in_axis={{PATTERN: {axis}}} (over {shape[axis]}, {grows[axis]})" for axis in grows)
+
+
+def no_axis(shape: tuple[int, ...], kind: Kind, guess: Guess, widths: list[int]) -> Question:
+    """The question of a matrix with one width, within the model, of which no layer tells what it sums over."""
+    told = f"is {kind}, and sums over a dimension that nothing tells: "
+    if guess.traced is not None:
+        return Question(
+            f"is {kind}: fan_in_axis={{PATTERN: {guess.traced}}}, as its forward has it", kind, guess.traced
+        )
+    return Question(told + _ways(shape, widths))
+
+
+def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool | None) -> Kind:
+    """The likeliest kind of a matrix with one width or none.
+
+    One constant, as of gains in the shape of a matrix and of tables of biases, is no draw that a scheme would rescale.
+    A matrix in a numbered block, or beside the weight of a layer, lies within the model, as a factor of low rank does.
+    """
+    words = words_of(name)
+    if guess.axis is not None and not grows:
+        return "readout" if words & HEADS and block_of(name) is None else "hidden"
+    if token:
+        return "embedding" if grows else "hidden"
+    if drawn is not True or words & _BIAS:
+        return "keep"
+    return "embedding" if grows and block_of(name) is None and not guess.beside else "hidden"
+
+
+def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
+    """The question of a matrix of which nothing says what it sums over."""
+    if len(shape) < 2:
+        return Question(f"has no fan-in, which {kind!r} needs: kinds={{PATTERN: 'keep'}}, 'norm' or 'bias'", "keep")
+    axis = len(shape) - 1
+    return Question(
+        f"is {kind}, and sums over an unknown dimension: fan_in_axis={{PATTERN: {axis}}}, or another", kind, axis
+    )
+
+
+def begins(problem: str, kind: Kind) -> Question:
+    """The question of a tensor whose first values have a meaning, or cannot be seen."""
+    if "meta" in problem:
+        return Question(
+            f"{problem}: give base as a function or a configuration, which is built to see them; or kinds="
+            "{PATTERN: 'keep'} if they are loaded later",
+            "keep",
+        )
+    if kind in VECTORS:
+        told = (
+            "are not one constant: kinds={PATTERN: 'keep'} leaves them, 'bias' begins at 0, 'embedding' draws them, "
+            "as of a token"
+        )
+        return Question(told, "keep", seen=f"{problem}, which ")
+    told = (
+        "is no random draw: kinds={PATTERN: 'keep'} leaves it (lr x 1, no decay); or fill it with random numbers "
+        "before, and it is drawn"
+    )
+    return Question(told, "keep", seen=f"{problem}, which ")
+
+
+def parameter_of(use: Use) -> Tensor:
+    """The parameter at a place, or the weight that is computed there."""
+    parameter = getattr(use.module, use.local)
+    assert isinstance(parameter, Tensor)
+    return parameter

@@ -1,0 +1,473 @@
+"""The kind, fan-in and width multipliers of every tensor of a torch module, by comparing its shapes with a base's.
+
+A dimension that differs is a width. Where shapes, values and the type of the owning module do not settle a tensor, one
+ValueError names all of those, and the line that settles them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, TypeVar, get_args
+
+import torch
+from torch import nn
+
+from hpsweep.own_model.tensors.choice import Guess, begins, choose, no_axis, no_fan_in, parameter_of
+from hpsweep.own_model.tensors.ends import missing_end
+from hpsweep.own_model.tensors.experts import growing_experts
+from hpsweep.own_model.tensors.forwards import Forwards
+from hpsweep.own_model.tensors.initial import AsBuilt, Beginning
+from hpsweep.own_model.tensors.remedies import Besides, Question, complaint
+from hpsweep.own_model.tensors.reparametrized import at_rest, computed, computed_prefixes, plain, refusal
+from hpsweep.own_model.tensors.roles import Axes, fan_in_of, is_transposed, summed_axes
+from hpsweep.own_model.tensors.storage import check_separate
+from hpsweep.rules.multipliers import SPARSE, VECTORS, Kind
+
+__all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]
+
+Value = TypeVar("Value")
+_WITH_FAN_IN: tuple[Kind, ...] = (*SPARSE, "readout")
+_ANSWERS = 4
+"""Rounds of answers that leave other questions: its axis, its kind, its values."""
+
+_WRAPPERS = ("", "_orig_mod", "_checkpoint_wrapped_module")
+
+
+class Use(NamedTuple):
+    """One place that holds a tensor: its full name, the module there, and its name in that module."""
+
+    name: str
+    module: nn.Module
+    local: str
+
+
+class Derived(NamedTuple):
+    """What the rules need to know of a tensor. Its first name is the parameter's, the others are tied to it.
+
+    `readouts` are those of the names by which a tied embedding is the readout. `m_d` is fan_in / base fan_in; for a
+    tensor with one width or none, that width's ratio. `dense`: a density for all hidden matrices is not meant for it.
+    `departs` says in which way its layer returns something else than the product of weight and input, or is empty.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    kind: Kind
+    readouts: tuple[str, ...]
+    fan_in: int | None
+    m_d: float
+    m_out: float
+    beginning: Beginning
+    dense: bool
+    departs: str
+
+
+def derive(
+    model: nn.Module,
+    base: object,
+    *,
+    delta: object = None,
+    kinds: Mapping[str, Kind] | None = None,
+    fan_in_axis: Mapping[str, Axes] | None = None,
+    partial: bool = True,
+    also: Callable[[Mapping[str, Derived]], Besides] = lambda derived: Besides(),
+) -> dict[str, Derived]:
+    """Every tensor of the model that trains, by name, in the order of the model's parameters.
+
+    `base` and `delta` are modules, functions that return one, or configurations that the model's class takes; the last
+    two are built without memory, on the meta device, and the base once more with memory where only its values tell how
+    a tensor begins. `delta` is only needed where base and model have equal widths. Unless it is `partial`, the model
+    must have an embedding and a readout. Raises ValueError for a base of another architecture, and for tensors that
+    cannot be decided: one error for all that is to be changed, with what `also` says of the tensors as they are
+    proposed there.
+    """
+    _check_model(model)
+    _check_mapping(kinds, "kinds", "patterns to kinds", "residual_out", str)
+    fan_in_axis = _axes(fan_in_axis)
+    for pattern, kind in (kinds or {}).items():
+        if kind not in get_args(Kind):
+            raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
+    model = unwrapped(model)
+    check_separate({places[0].name: parameter_of(places[0]) for places in tensor_uses(model)})
+    refused = refusal(model)
+    with at_rest(model):
+        compared = _Compared.of(model, base, delta, plain_base=not refused)
+        every = list(compared.uses.values())
+        said: Mapping[str, Kind] = kinds or {}
+        try:
+            given = _Given(match(said, every, "kinds"), match(fan_in_axis, every, "fan_in_axis"))
+        except ValueError as error:  # of computed weights the names to be given are those of plain ones
+            raise ValueError("\nBesides, ".join(text for text in (refused, str(error)) if text)) from None
+        decided, questions = _settled(compared, given)
+        derived = {name: _derived(name, compared, decided) for name in compared.trained if name in decided.beginnings}
+        ends = "" if partial else missing_end(decided.chosen, decided.guesses)
+        if refused or questions or ends:
+            told = {
+                name: f"{tuple(parameter_of(places[0]).shape)} in {type(places[0].module).__name__}"
+                for name, places in compared.trained.items()
+            }
+            names = [use.name for places in compared.trained.values() for use in places]
+            besides = also(derived) if refused or questions else Besides()
+            asked = complaint(questions, told, names, ends, besides)
+            raise ValueError("\nBesides, ".join(text for text in (refused, asked) if text))
+    return derived
+
+
+class _Given(NamedTuple):
+    """What is said of tensors, by name: their kind, and what they sum over; by the caller, or as it is proposed."""
+
+    kinds: Mapping[str, Kind | None]
+    axes: Mapping[str, Axes | None]
+
+    def answered(self, questions: Mapping[str, Question]) -> _Given:
+        """With what the questions propose."""
+        kinds = {name: question.kind for name, question in questions.items() if question.kind is not None}
+        axes = {name: question.axis for name, question in questions.items() if question.axis is not None}
+        return _Given({**self.kinds, **kinds}, {**self.axes, **axes})
+
+
+class _Decided(NamedTuple):
+    """What is known of tensors, by name, and what is not."""
+
+    guesses: dict[str, Guess]
+    chosen: dict[str, Kind]
+    beginnings: dict[str, Beginning]  # of those that are settled and train
+    questions: dict[str, Question]
+
+
+def _settled(compared: _Compared, given: _Given) -> tuple[_Decided, dict[str, Question]]:
+    """(what is decided where every question is answered as it is proposed, the questions).
+
+    An answer may leave another question, as of the values of a tensor that is drawn then; all are asked at once.
+    """
+    asked: dict[str, Question] = {}
+    decided = _decide(compared, given)
+    for _ in range(_ANSWERS):
+        new = {name: question for name, question in decided.questions.items() if asked.get(name) != question}
+        if not new:
+            break
+        asked |= new
+        given = given.answered(new)
+        decided = _decide(compared, given)
+    return decided, {name: asked[name] for name in compared.trained if name in asked}
+
+
+def _decide(compared: _Compared, given: _Given) -> _Decided:
+    """The kind and the beginning of every tensor, or what is to be asked of it."""
+    uses, trained = compared.uses, compared.trained
+    experts = growing_experts(uses, compared.others)
+    guesses = {
+        name: Guess.of(places, compared.others, compared.widths[name], given.axes.get(name), compared.forwards)
+        for name, places in uses.items()
+    }
+    for name, axis in experts.routers.items():
+        guesses[name] = guesses[name]._replace(kinds=frozenset({"router"}), axis=axis)
+    known = {name: given.kinds.get(name) for name in uses}
+    chosen, questions = choose(uses, guesses, known, compared.widths, compared.built, experts)
+    beginnings: dict[str, Beginning] = {}
+    for name, places in trained.items():
+        shape = tuple(parameter_of(places[0]).shape)
+        if name in questions:
+            continue
+        if chosen[name] in _WITH_FAN_IN and (len(shape) < 2 or guesses[name].axis is None):
+            questions[name] = no_fan_in(shape, chosen[name])
+            continue
+        if chosen[name] in SPARSE and guesses[name].assumed:
+            questions[name] = no_axis(shape, chosen[name], guesses[name], compared.widths[name])
+            continue
+        beginning = compared.built.beginning(name, chosen[name], given=given.kinds.get(name) is not None)
+        if beginning.problem:
+            questions[name] = begins(beginning.problem, chosen[name])
+        else:
+            beginnings[name] = beginning
+    asked = {name: questions[name] for name in trained if name in questions}
+    return _Decided(guesses, chosen, beginnings, asked)
+
+
+class _Compared(NamedTuple):
+    """A model beside its base, and delta if there is one, tensor by tensor; by the first name of each."""
+
+    uses: dict[str, tuple[Use, ...]]
+    trained: dict[str, tuple[Use, ...]]  # those of them that train
+    narrow: dict[str, tuple[int, ...]]  # shapes in the base
+    widths: dict[str, list[int]]  # the dimensions that differ
+    others: list[dict[str, Use]]  # the uses in base and delta, by name
+    built: AsBuilt  # the values that they are built with
+    forwards: Forwards
+
+    @classmethod
+    def of(cls, model: nn.Module, base: object, delta: object, *, plain_base: bool) -> _Compared:
+        """Compare all tensors; `plain_base`: base and delta have no computed weights, or are refused."""
+        uses = plain_uses(model)
+        trained = [places for places in uses if parameter_of(places[0]).requires_grad]
+        if not trained:
+            raise ValueError(
+                f"none of the {len(tensor_uses(model))} parameters of {type(model).__name__} trains (requires_grad is "
+                "False): there is nothing to plan. Call model.requires_grad_(True), or parametrize before it is frozen."
+            )
+        sources = {"base": base} if delta is None else {"base": base, "delta": delta}
+        modules = {word: _plain_base(source, model, word, refuse=plain_base) for word, source in sources.items()}
+        sizes = [_shapes_of(module, uses, word) for word, module in modules.items()]
+        shapes = {places[0].name: tuple(parameter_of(places[0]).shape) for places in uses}
+        widths = {
+            name: [axis for axis, size in enumerate(shape) if any(size != of[name][axis] for of in sizes)]
+            for name, shape in shapes.items()
+        }
+        _check_widths(shapes, sizes[0], widths)
+
+        def fill() -> dict[str, Use]:
+            filled = modules["base"]
+            if not isinstance(base, nn.Module):
+                filled = build(base, model, "base", filled=True)
+                plain(filled)
+            return by_name(filled)
+
+        every = {places[0].name: places for places in uses}
+        return cls(
+            uses=every,
+            trained={places[0].name: places for places in trained},
+            narrow=sizes[0],
+            widths=widths,
+            others=[by_name(module) for module in modules.values()],
+            built=AsBuilt(every, fill),
+            forwards=Forwards(),
+        )
+
+
+def by_name(model: nn.Module) -> dict[str, Use]:
+    """Every place that holds a parameter, or a weight that is computed, by its full name."""
+    return {use.name: use for places in plain_uses(model) for use in places}
+
+
+def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
+    """The places of every parameter, as they will be once all weights that are computed from others are plain ones."""
+    weights = {}
+    for name, tensor, _ in computed(unwrapped(model)):
+        use = Use(f"{name}.{tensor}" if name else tensor, unwrapped(model).get_submodule(name), tensor)
+        weights[use.name] = use
+    prefixes = {prefix: use for use in weights.values() for prefix in computed_prefixes(use.name)}
+    found: dict[str, tuple[Use, ...]] = {}
+    for places in tensor_uses(model):
+        name = places[0].name
+        plain = next((prefixes[prefix] for prefix in prefixes if name.startswith(prefix)), None)
+        found[plain.name if plain else name] = (plain,) if plain else places
+    return list(found.values())
+
+
+def _check_model(model: object) -> None:
+    """Raise ValueError for what is no module with whole parameters."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is {model!r}; it must be a torch.nn.Module.")
+    if not any(True for _ in model.parameters()):
+        raise ValueError(f"the model {type(model).__name__} has no parameters; give the module that is trained.")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name} of the model has no shape yet; call the model once on inputs before.")
+
+
+def _check_mapping(given: object, word: str, what: str, example: object, value: type) -> None:
+    as_in = f"as in {{'*.down.weight': {example!r}}}"
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"{word} is {given!r}; it must map {what}, {as_in}.")
+    for pattern, each in (given or {}).items():
+        if not isinstance(pattern, str) or not isinstance(each, value) or isinstance(each, bool):
+            raise ValueError(f"{word} has {pattern!r}: {each!r}; it must map {what}, {as_in}.")
+
+
+def _axes(given: Mapping[str, Axes] | None) -> Mapping[str, Axes]:
+    """Patterns to the dimensions that are summed over, one or a tuple. Raises ValueError for anything else."""
+    if isinstance(given, Mapping):
+        lists = {pattern: axes for pattern, axes in given.items() if isinstance(axes, list | tuple)}
+        for pattern, axes in lists.items():
+            whole = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
+            if not axes or not whole or len(set(axes)) < len(axes):
+                raise ValueError(
+                    f"fan_in_axis has {pattern!r}: {axes!r}; of several give each once, as in {{{pattern!r}: (0, 1)}}."
+                )
+        _check_mapping({p: v for p, v in given.items() if p not in lists}, "fan_in_axis", "patterns to axes", 1, int)
+        return {pattern: tuple(axes) if pattern in lists else axes for pattern, axes in given.items()}  # type: ignore[arg-type]
+    _check_mapping(given, "fan_in_axis", "patterns to axes", 1, int)
+    return {}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile and DistributedDataParallel."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def reshard(model: nn.Module) -> None:
+    """Put the parameters of FSDP2's modules in their sharded state: after a forward pass alone some are left whole, and
+    an optimizer made from those would train copies.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    for module in model.modules():
+        if fsdp is not None and isinstance(module, fsdp.FSDPModule):
+            module.reshard()
+
+
+def build(source: object, model: nn.Module, word: str, *, filled: bool = False) -> nn.Module:
+    """The module that `source` is, returns, or configures; raises ValueError if it is none of them.
+
+    It is built without memory, unless it has to be `filled`, or cannot be built without; the global random numbers are
+    as they were afterwards.
+    """
+    if isinstance(source, nn.Module):
+        return source
+    make: Callable[[], Any] = source if callable(source) else lambda: type(model)(source)
+    for device in ["cpu"] if filled else ["meta", "cpu"]:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device):
+                built = make()
+        except Exception as error:
+            if device == "meta":  # some constructors read values, which are only there with memory
+                continue
+            raise ValueError(
+                f"{word} is {type(source).__name__}, from which no {type(model).__name__} could be built ({error}); "
+                f"give a module, a function that returns one, or a configuration that {type(model).__name__} takes."
+            ) from error
+        break
+    if not isinstance(built, nn.Module):
+        raise ValueError(f"{word}() returned {type(built).__name__}; it must return a torch.nn.Module.")
+    return built
+
+
+def _plain_base(source: object, model: nn.Module, word: str, *, refuse: bool) -> nn.Module:
+    """The base with plain weights, as the model has: one that is built here is made to have them."""
+    built = build(source, model, word)
+    if isinstance(source, nn.Module):
+        if refuse and (refused := refusal(built)):
+            raise ValueError(f"{word}: {refused}")
+    else:
+        plain(built)
+    return built
+
+
+def tensor_uses(model: nn.Module) -> list[tuple[Use, ...]]:
+    """The places of every parameter, one tuple per tensor; a tied tensor has several. Names are without wrappers."""
+    found: dict[int, list[Use]] = {}
+    for prefix, module in unwrapped(model).named_modules():
+        for local, parameter in module.named_parameters(recurse=False):
+            name = ".".join(part for part in (*prefix.split("."), local) if part not in _WRAPPERS)
+            found.setdefault(id(parameter), []).append(Use(name, module, local))
+    return [tuple(uses) for uses in found.values()]
+
+
+def match(
+    patterns: Mapping[str, Value] | Iterable[str], uses: Sequence[tuple[Use, ...]], word: str
+) -> dict[str, Value | None]:
+    """First name of every tensor that a pattern matches -> the pattern's value.
+
+    Raises ValueError for a pattern that matches nothing, and for two that give one tensor different values.
+    """
+    if not isinstance(patterns, Mapping | Iterable):
+        raise ValueError(f"{word} is {patterns!r}; give patterns of tensors' names, such as ['*.A_log'].")
+    table = patterns if isinstance(patterns, Mapping) else dict.fromkeys(patterns)
+    if odd := [pattern for pattern in table if not isinstance(pattern, str)]:
+        raise ValueError(f"{word} has {odd[0]!r}; give patterns of tensors' names, such as '*.A_log'.")
+    result: dict[str, Value | None] = {}
+    names = [use.name for places in uses for use in places]
+    for pattern, value in table.items():
+        matched = [places[0].name for places in uses if any(fnmatchcase(use.name, pattern) for use in places)]
+        if not matched:
+            raise ValueError(
+                f"{word} has {pattern!r}, which matches no tensor; the nearest name is {_nearest(pattern, names)!r}."
+            )
+        for name in matched:
+            if result.setdefault(name, value) != value:
+                raise ValueError(
+                    f"{word} gives {name!r} both {result[name]!r} and {value!r}; make its patterns exclude each other."
+                )
+    return result
+
+
+def _nearest(pattern: str, names: list[str]) -> str:
+    """The name that begins or ends most like the pattern's words."""
+    words = pattern.replace("*", "")
+
+    def likeness(name: str) -> float:
+        ends = (name[: len(words)], name[-len(words) :])
+        return max(difflib.SequenceMatcher(None, words, end).ratio() for end in ends)
+
+    return max(names, key=likeness)
+
+
+def _shapes_of(other: nn.Module, uses: list[tuple[Use, ...]], word: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of another module's tensors, which must have the model's names, ties and numbers of dimensions."""
+    theirs = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in plain_uses(other)}
+    ours = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in uses}
+    for here, there, having in ((ours, theirs, "the model"), (theirs, ours, word)):
+        for names in here:
+            if names not in there or len(ours[names]) != len(theirs[names]):
+                told = " (tied to ".join(names[:2]) + ")" * (len(names) > 1)
+                missing = len(here.keys() - there.keys())
+                raise ValueError(
+                    f"{word} is of another architecture: only {having} has the tensor {told} with "
+                    f"{len(here[names])} dimensions" + f", and {missing - 1} more" * (missing > 1) + f". {word} must "
+                    "differ from the model in widths only: the same depth, layers and ties."
+                )
+    return {names[0]: shape for names, shape in theirs.items()}
+
+
+def _check_widths(
+    shapes: dict[str, tuple[int, ...]], narrow: dict[str, tuple[int, ...]], widths: dict[str, list[int]]
+) -> None:
+    if not any(widths.values()):
+        raise ValueError(
+            "the model and its base have equal shapes, so that widths cannot be told from other dimensions; give "
+            "delta=..., the same architecture at any other width."
+        )
+    for name, shape in shapes.items():
+        for axis, size in enumerate(shape):
+            if size < narrow[name][axis]:
+                raise ValueError(
+                    f"{name} has shape {shape}, narrower than the base's {narrow[name]}; the base must be no wider "
+                    "than the model in any tensor."
+                )
+
+
+def _derived(name: str, compared: _Compared, decided: _Decided) -> Derived:
+    """What the rules need to know of a tensor that is settled."""
+    places, widths, guess, kind = (
+        compared.trained[name],
+        compared.widths[name],
+        decided.guesses[name],
+        decided.chosen[name],
+    )
+    shape, axis = tuple(parameter_of(places[0]).shape), guess.axis
+    ratios = {i: shape[i] / compared.narrow[name][i] for i in widths}
+    fan_in = None
+    if axis is not None and kind not in VECTORS and (kind != "embedding" or guess.kinds & {"input", "readout"}):
+        fan_in = fan_in_of(places[0], shape, axis)
+    if kind in _WITH_FAN_IN:
+        assert axis is not None
+        m_d = math.prod(ratios.pop(summed, 1.0) for summed in summed_axes(places[0], axis))
+        m_out = math.prod(ratios.values())
+        if guess.groups is not None and axis == 0:  # (in, out / groups, ...)
+            m_d, m_out = m_d / guess.groups, m_out * guess.groups
+    else:
+        m_d, m_out = math.prod(ratios.values()), 1.0
+    departs = ""
+    if kind in SPARSE:
+        others = [of[places[0].name] for of in compared.others]
+        departs = compared.forwards.departs(places[0], others, lambda: compared.built.in_base(places[0].name))
+    return Derived(
+        names=tuple(use.name for use in places),
+        shape=shape,
+        kind=kind,
+        readouts=guess.readouts if kind == "embedding" else (),
+        fan_in=fan_in,
+        m_d=m_d,
+        m_out=m_out,
+        beginning=decided.beginnings[name],
+        dense=guess.groups is not None or "router" in guess.kinds,
+        departs=departs,
+    )

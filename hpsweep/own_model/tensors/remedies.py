@@ -1,0 +1,71 @@
+"""The one error for tensors that shapes and modules do not settle, and the line to paste that settles all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.roles import Axes
+from hpsweep.rules.multipliers import Kind
+
+LINES = 8
+"""Of an error; what is pasted is whole, however many there are."""
+
+
+class Question(NamedTuple):
+    """What is not settled of a tensor: `told` in words, in which PATTERN stands for its pattern, and what to paste.
+
+    `seen` is what is told of this one tensor before.
+    """
+
+    told: str
+    kind: Kind | None = None
+    axis: Axes | None = None
+    seen: str = ""
+
+
+class Besides(NamedTuple):
+    """What else is wrong with the tensors as they are proposed, and the arguments to paste that end it."""
+
+    told: str = ""
+    words: tuple[str, ...] = ()
+
+
+def complaint(
+    questions: Mapping[str, Question], shapes: Mapping[str, str], names: Iterable[str], ends: str, besides: Besides
+) -> str:
+    """The error's text, which is empty where nothing is asked. `shapes` describe the tensors, `names` are all that a
+    pattern could match.
+
+    `ends` says which end of the model is missing besides, or is empty.
+    """
+    every = list(names)
+    groups: dict[tuple[str, Question], list[str]] = {}
+    alike = {name: question._replace(seen="") for name, question in questions.items()}
+    for question in dict.fromkeys(alike.values()):
+        wanted = [name for name, other in alike.items() if other == question]
+        for pattern, matched in patterns(wanted, every).items():
+            groups[pattern, question] = matched
+    lines = []
+    for (pattern, question), matched in groups.items():
+        first, several = matched[0], f" (and {len(matched) - 1} more)" if len(matched) > 1 else ""
+        told = questions[first].seen + question.told.replace("PATTERN", repr(pattern))
+        lines.append(f"  {first} {shapes[first]}{several} {told}")
+    if len(lines) > LINES:
+        lines = [*lines[:LINES], f"  and {len(lines) - LINES} more"]
+    kinds = {pattern: question.kind for pattern, question in groups if question.kind is not None}
+    axes = {pattern: question.axis for pattern, question in groups if question.axis is not None}
+    words = [f"kinds={kinds}"] * bool(kinds) + [f"fan_in_axis={axes}"] * bool(axes)
+    words += ["partial=True"] * bool(ends and questions) + list(besides.words)
+    parts = ["what these tensors are cannot be decided:\n" + "\n".join(lines)] if questions else []
+    parts += [text for text in (ends, besides.told) if text]
+    if open_ones := [pattern for pattern, question in groups if question.kind is None and question.axis is None]:
+        parts.append(f"No answer is proposed for {', '.join(map(repr, open_ones))}: add yours to the line.")
+    if words:
+        parts.append(f"{PASTE}{', '.join(words)}")
+    return "\n".join(parts)
+
+
+PASTE = "Add to the call, or replace in it, after changing what is otherwise: "
+"""Before the arguments that end an error, on its last line."""

@@ -466,7 +466,3 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "coords": _coords,
 }
 """What every verb does; it returns the exit status, None for 0."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

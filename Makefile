@@ -75,7 +75,8 @@ ONLY_AVX2 := $(shell grep -s avx2 /proc/cpuinfo | grep -vm1 avx512f)
 KERNELS ?= $(if $(ONLY_AVX2),Sandybridge,Haswell)
 NATIVE_TARGETS ?= $(if $(ONLY_AVX2),,AVX2) SSE2
 KERNEL_TESTS ?= tests/test_export.py tests/test_along.py tests/test_optimum.py tests/test_drift.py tests/test_curve.py \
-  tests/test_surface.py tests/test_surface_misfit.py tests/test_sensitivity.py tests/test_card_regret.py tests/test_regret_matrix.py
+  tests/test_surface.py tests/test_surface_misfit.py tests/test_sensitivity.py tests/test_card_regret.py tests/test_regret_matrix.py \
+  tests/test_published_numbers.py
 
 test-kernels: install  ## run the tests of what is fitted, and of the native engine, as on other x86 processors
 	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"

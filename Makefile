@@ -74,8 +74,9 @@ test-slow: install  ## run the long forms of some tests, which `make test` leave
 ONLY_AVX2 := $(shell grep -s avx2 /proc/cpuinfo | grep -vm1 avx512f)
 KERNELS ?= $(if $(ONLY_AVX2),Sandybridge,Haswell)
 NATIVE_TARGETS ?= $(if $(ONLY_AVX2),,AVX2) SSE2
-KERNEL_TESTS ?= tests/export/test_export.py tests/analysis/transfer/test_along_drift.py tests/analysis/optimum/test_optima.py tests/analysis/transfer/test_drift.py tests/analysis/optimum/test_loss_at.py \
-  tests/analysis/optimum/test_joint.py tests/analysis/optimum/test_joint_misfit.py tests/analysis/optimum/test_sensitivity.py tests/analysis/transfer/test_card_regret.py tests/analysis/transfer/test_regret_matrix.py
+KERNEL_TESTS ?= tests/export/test_export.py tests/analysis/optimum tests/analysis/transfer/test_along_drift.py \
+  tests/analysis/transfer/test_drift.py tests/analysis/transfer/test_card_regret.py \
+  tests/analysis/transfer/test_regret_matrix.py tests/analysis/test_published_numbers.py
 
 test-kernels: install  ## run the tests of what is fitted, and of the native engine, as on other x86 processors
 	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 from tests.paths import ROOT
@@ -62,13 +63,18 @@ def python(page: Path) -> list[Block]:
     return [block for block in fenced(page) if block.language == "python"]
 
 
-def execute(page: Path, smaller: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
-    """The names that the page's Python has made, run from top to bottom; `smaller` replaces what would take long."""
-    scope: dict[str, Any] = {"__name__": "page"}
+def runnable(page: Path, smaller: tuple[tuple[str, str], ...] = ()) -> list[CodeType]:
+    """The blocks of Python that can be run here, compiled; `smaller` replaces what would take long."""
     blocks = [block.text for block in python(page) if NOT_RUN not in block.above]
     for before, after in smaller:
-        assert sum(before in text for text in blocks), f"{name(page)} no longer says {before}"
+        assert sum(before in text for text in blocks) == 1, f"{name(page)} says {before} in no block, or in several"
         blocks = [text.replace(before, after) for text in blocks]
-    for number, text in enumerate(blocks, 1):
-        exec(compile(text, f"{name(page)}, block {number} of Python", "exec"), scope)
+    return [compile(text, f"{name(page)}, block {at} of Python", "exec") for at, text in enumerate(blocks, 1)]
+
+
+def execute(page: Path, smaller: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+    """The names that the page's Python has made, run from top to bottom."""
+    scope: dict[str, Any] = {"__name__": "page"}
+    for block in runnable(page, smaller):
+        exec(block, scope)
     return scope

@@ -133,6 +133,12 @@ def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.Captu
     assert "..." not in said
 
 
+def test_the_reference_lists_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^\.\. auto\w+:: hpsweep\.(\w+)", page, re.M))
+    assert listed == set(hpsweep.__all__) - {"__version__"}
+
+
 # --- commands ---
 
 

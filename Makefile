@@ -28,7 +28,7 @@ endif
 # As many tests at a time, each with one thread: more wait for each other most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help install sweep test test-slow test-kernels check notebooks notebooks-check bench clean
+.PHONY: help install sweep test test-slow test-kernels check docs notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made, and the variables
@@ -98,6 +98,10 @@ notebooks: install  ## execute the notebooks in place
 
 notebooks-check: install
 	$(BIN)/python notebooks/execute.py --check
+
+docs: install  ## build the site into build/site; a broken link is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/site
+	@echo build/site/index.html
 
 bench: install  ## measure the engines on this machine, about 20 minutes, or what BENCH names
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -174,23 +174,6 @@ def test_the_page_has_the_numbers_of_the_published_results(scheme: str) -> None:
     assert line[5].strip() == ("" if named is None else f"{named['module']}, along {named['along']}")
 
 
-def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = [part.split("```")[0] for part in (ROOT / "docs" / "coords.md").read_text().split("```python\n")[1:]]
-    scope: dict[str, Any] = {}
-    shorter = block.replace("range(12)", "range(3)")
-    assert shorter.count("range(3)") == 1
-    exec(shorter, scope)
-    verdicts = hpsweep.coordinate_verdicts(scope["slopes"])
-    assert culprit(verdicts) is None
-    said = capsys.readouterr().out
-    assert said.startswith(("ok: none of 23 modules", "no module is known to grow or shrink ("))
-    for row in verdicts.to_dict("records"):
-        line = next(line for line in said.splitlines() if line.split()[:1] == [row["module"]])
-        assert line.split()[1] == row["verdict"]
-        assert len(line.split()) == 8  # and three slopes along width and density each
-    assert "..." not in said
-
-
 @pytest.mark.parametrize("text", ["-4x3", "0x3", "4x-3", "nanx3", "infx3", "1e9x3", "4", "4x3x2", "", "x", "-x-"])
 @pytest.mark.parametrize("verb", [["plot", "FOLDER"], ["law", "FOLDER"], ["regret", "FOLDER"], ["coords"]])
 def test_a_size_that_no_figure_can_have_is_one_line(

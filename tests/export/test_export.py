@@ -30,6 +30,7 @@ from hpsweep.rules.multipliers import attention_scale, tensor_numbers
 from hpsweep.spec import Scheme, Target, Trial
 from tests.analysis.transfer.test_transfer import BASE, sweep
 from tests.own_model.test_plan_proxy import ProxyModule
+from tests.pages import indented
 from tests.paths import ROOT
 
 REFERENCE = sorted(Path("results/reference").glob("*/card.json"))
@@ -503,8 +504,7 @@ def test_a_card_with_a_value_that_cannot_be_is_refused_in_one_line(
 def test_the_card_for_nanogpt_on_the_page_is_made_and_exported_by_its_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = Path("docs/exports.md").read_text()
-    (block,) = [part for part in re.findall(r"(?:^    .+\n)+", page, re.M) if "hpsweep transfer" in part]
+    (block,) = [block for block in indented(ROOT / "docs" / "exports.md") if "hpsweep transfer" in block]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(ROOT / "results")
     for line in block.replace("\\\n", " ").splitlines():

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import hpsweep
-from tests.paths import ROOT
 
 
 def mlp(width: int, inner: int) -> nn.Sequential:
@@ -231,32 +230,3 @@ def test_gradients_follow_the_multipliers_of_eps_where_two_widths_grow_unlike() 
         for name in ("layers.0.weight", "layers.0.bias"):
             assert eps[widths][name] == 1 / widths[0]
             assert shrunk[name] == pytest.approx((widths[0] * widths[1]) ** -0.5, rel=0.35), (widths, name)
-
-
-def test_the_page_on_own_models_does_what_it_says() -> None:
-    page = (ROOT / "docs" / "own_model.md").read_text()
-    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
-    assert len(blocks) == 2
-    scope: dict[str, Any] = {}
-    small = {"vocab_size": 96, "n_positions": 40, "bos_token_id": 0, "eos_token_id": 0}
-    exec(blocks[0].replace("n_layer=4", f"n_layer=2, **{small}"), scope)
-    model, plan = scope["model"].eval(), scope["plan"]
-    ids = torch.randint(0, 96, (2, 16), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits, final = model(ids).logits, model.transformer(ids).last_hidden_state
-    torch.testing.assert_close(logits, final @ model.lm_head.weight.T / 4)
-    assert {block.attn.scaling for block in model.transformer.h} == {32**-0.5}  # heads as large as the base's
-    model.train()
-    losses = []
-    for _ in range(5):
-        logits = model(ids).logits[:, :-1]
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-        losses.append(loss.item())
-        loss.backward()
-        scope["optimizer"].step()
-        scope["optimizer"].zero_grad()
-    assert losses[-1] < losses[0]
-    for name, exists in plan.masks(model).items():
-        assert ((model.get_parameter(name) != 0) == exists).all()
-    exec(blocks[1], scope)
-    assert scope["plan"] == plan

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.own_model.data import EVERY
 from hpsweep.own_model.parametrize import parametrize
 from hpsweep.own_model.plan import Plan
-from hpsweep.own_model.tensors.head_sizes import EVERY
 from hpsweep.rules.multipliers import SPARSE
 from hpsweep.spec import BEFORE, kept
 from hpsweep.text import shown

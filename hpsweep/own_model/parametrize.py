@@ -8,12 +8,15 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from hpsweep.own_model.plan import Plan, TensorPlan
-from hpsweep.own_model.tensors.head_sizes import EVERY, base_head_sizes
-from hpsweep.own_model.tensors.kinds import Derived, build, derive, match, plain_uses, unwrapped
+from hpsweep.own_model.data import EVERY, TensorPlan
+from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.base import build
+from hpsweep.own_model.tensors.head_sizes import base_head_sizes
+from hpsweep.own_model.tensors.kinds import Derived, derive
 from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.remedies import PASTE, Besides
 from hpsweep.own_model.tensors.reparametrized import own_masks
+from hpsweep.own_model.tensors.uses import match, plain_uses, unwrapped
 from hpsweep.rules.multipliers import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
 from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
 

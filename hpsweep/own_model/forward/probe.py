@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.calls import Watched
 from hpsweep.own_model.forward.embeddings import embeddings, filled, nudged_parameters
 from hpsweep.own_model.forward.reading import NO_SOFTMAX, Reading, factors_of
@@ -31,18 +32,14 @@ from hpsweep.own_model.forward.record import (
     multiple,
     same_chance,
 )
-from hpsweep.own_model.tensors.kinds import reshard, tensor_uses, unwrapped
 from hpsweep.own_model.tensors.layers import applied, with_bias
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
-
+from hpsweep.own_model.tensors.uses import reshard, tensor_uses, unwrapped
 
 AMPLIFY = 64.0
 """What logits and attention logits are multiplied with once, which shows a softcap that is nearly a multiple before."""
 
 
-def read(plan: Plan, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
+def read(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
     """The factor of every use of an embedding or readout, and of every attention, on one batch of inputs.
 
     `inputs` is what the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. The
@@ -83,7 +80,7 @@ def _agreed(found: Mapping[str, Reading | None]) -> Reading:
 
 
 def _read(
-    plan: Plan, model: nn.Module, inputs: Any, queries: Queries, training: bool, amplify: float
+    plan: PlanData, model: nn.Module, inputs: Any, queries: Queries, training: bool, amplify: float
 ) -> dict[str, Reading]:
     """The readings of one run, by name; without those of embeddings where logits are amplified."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
@@ -111,7 +108,7 @@ def _run(model: nn.Module, inputs: Any, record: Record, *, training: bool = Fals
     return returned
 
 
-def recorded(plan: Plan, model: nn.Module, inputs: Any) -> Record:
+def recorded(plan: PlanData, model: nn.Module, inputs: Any) -> Record:
     """The record of one forward pass in evaluation."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
     ends = {name: uses[name] for name in factors_of(plan)}
@@ -185,7 +182,7 @@ def _same_positions(given: Tensor, normed: Tensor) -> tuple[Tensor, list[Tensor]
     return some.to(given.dtype), [all_of_them[likeness.argmax(1)]]
 
 
-def _attentions(plan: Plan, record: Record) -> list[Reading]:
+def _attentions(plan: PlanData, record: Record) -> list[Reading]:
     readings = []
     for name, module in record.called.items():
         if scales := record.attention.get(name):

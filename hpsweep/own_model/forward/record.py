@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hpsweep.own_model.tensors.kinds import Use
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.data import PlanData
+from hpsweep.own_model.tensors.uses import Use
 
 Queries = Mapping[str, slice]
 """Name of a module -> which of its output's features are the queries."""
@@ -36,7 +34,7 @@ class Places(NamedTuple):
     norms: set[nn.Module]
 
     @classmethod
-    def of(cls, plan: Plan, uses: Mapping[str, Use], ends_of: Iterable[str]) -> Places:
+    def of(cls, plan: PlanData, uses: Mapping[str, Use], ends_of: Iterable[str]) -> Places:
         """The places of a plan's tensors; `ends_of` are the names of embeddings and readouts."""
         readouts = {name for first, t in plan.tensors.items() for name in (first, *t.readouts) if t.kind == "readout"}
         readouts |= {name for tensor in plan.tensors.values() for name in tensor.readouts}

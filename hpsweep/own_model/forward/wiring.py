@@ -13,23 +13,21 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from hpsweep.own_model.apply.finite import check_finite
-from hpsweep.own_model.apply.given import passed_on
-from hpsweep.own_model.apply.values import parameters
+from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.complaint import complaint
+from hpsweep.own_model.forward.ends import passed_on
 from hpsweep.own_model.forward.probe import BOUNDED, read, within
 from hpsweep.own_model.forward.queries import layers_of
 from hpsweep.own_model.forward.reading import NO_SOFTMAX, UNUSED, Reading
 from hpsweep.own_model.forward.record import Queries, own_factor, times_first
-from hpsweep.own_model.tensors.kinds import tensor_uses, unwrapped
+from hpsweep.own_model.tensors.finite import check_finite
 from hpsweep.own_model.tensors.layers import is_layer
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.parameters import parameters
+from hpsweep.own_model.tensors.uses import tensor_uses, unwrapped
 
 CONFIGURATION = {
     "embedding": {"embedding_multiplier": 1},
@@ -78,7 +76,7 @@ class Wiring:
 
 
 def wire_(
-    plan: Plan,
+    plan: PlanData,
     model: nn.Module,
     inputs: Any,
     *,
@@ -133,7 +131,7 @@ _UNASKED = "not read, and not to be multiplied"
 _NEEDLESS = {UNUSED: "not used", NO_SOFTMAX: "no softmax in it, and no attention factor"}
 
 
-def check_wired(plan: Plan, model: nn.Module) -> None:
+def check_wired(plan: PlanData, model: nn.Module) -> None:
     """Raise ValueError unless `wire_` has verified this module under this plan; sp asks for nothing."""
     if plan.scheme == "sp":
         return

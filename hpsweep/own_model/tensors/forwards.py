@@ -10,15 +10,23 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from hpsweep.own_model.tensors.layer_copy import (
+    ALIKE,
+    PLAIN,
+    SAME,
+    Forward,
+    by_hook,
+    hooks_of,
+    is_heard,
+    plain_type,
+    tried,
+)
 from hpsweep.own_model.tensors.traced import Traced
-from hpsweep.own_model.tensors.trial import ALIKE, PLAIN, SAME, Forward, by_hook, hooks_of, is_heard, plain_type, tried
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use
 
 _ROUGHLY = 0.25  # the same where a narrow base has few numbers: of dropped weights, and of what is not linear
 _NOTHING = 1e-5  # a size below it is rounding

@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from hpsweep.own_model.tensors.roles import CONVOLUTIONS, UPWARDS
+from hpsweep.own_model.tensors.uses import Use
 from hpsweep.rules.multipliers import VECTORS, Kind
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
 
 _SAMPLE = 65536  # values of a matrix that are looked at for what is mostly one value
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsweep.own_model.tensors.kinds import Use, is_transposed
+from hpsweep.own_model.tensors.roles import is_transposed
+from hpsweep.own_model.tensors.uses import Use
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from hpsweep.own_model.tensors.einsum import summed_dimensions
 from hpsweep.own_model.tensors.roles import Axes
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use
 
 _POSITIONS = 7
 _SIZES = 8  # of inputs that are tried, at most

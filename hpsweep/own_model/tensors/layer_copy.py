@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpsweep.own_model.tensors.roles import CONVOLUTIONS, UPWARDS, is_turned
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use
 
 PLAIN: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS, *UPWARDS)
 _POSITIONS = 64

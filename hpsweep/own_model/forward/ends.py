@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpsweep.own_model.apply.values import parameters
+from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.probe import call
 from hpsweep.own_model.forward.record import evaluating
-from hpsweep.own_model.tensors.kinds import by_name, reshard, unwrapped
+from hpsweep.own_model.tensors.parameters import parameters
 from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.uses import by_name, reshard, unwrapped
 from hpsweep.rules.multipliers import VECTORS
 
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
 
-
-def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
+def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
     """Raise ValueError if a layer that is planned as an embedding is given what a matrix with a width has made.
 
     Shapes do not tell a layer that is given data from an adapter's way up within the net. The graph that autograd
@@ -65,7 +63,7 @@ def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
         )
 
 
-def passed_on(plan: Plan, model: nn.Module, inputs: Any, names: Collection[str]) -> dict[str, str]:
+def passed_on(plan: PlanData, model: nn.Module, inputs: Any, names: Collection[str]) -> dict[str, str]:
     """Of the readouts with these names, those whose output goes into another layer -> the name of that layer."""
     model = unwrapped(model)
     uses = by_name(model)

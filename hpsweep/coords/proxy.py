@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from hpsweep.architectures import architecture, tensors
 from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import precision, products
 from hpsweep.proxy.ensemble import Ensemble
-from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
 
 FEW_INPUTS = 8
@@ -61,6 +61,7 @@ def subject(trial: Trial, device: str) -> Subject:
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
+    readout = architecture().readout(trial)
 
     @torch.no_grad()
     def activations() -> dict[str, Activation]:
@@ -79,7 +80,7 @@ def subject(trial: Trial, device: str) -> Subject:
 
     def own() -> dict[str, Tensor]:
         change = {name: ensemble.parameters[name] - then for name, then in initial.items()}
-        change.setdefault("readout", change["embedding.token"])
+        change["readout"] = change[readout]
         return {name: x @ change[name].mT for name, x in inputs.items()}
 
     return Subject(activations, own, lambda: ensemble.step(0, history))

@@ -18,9 +18,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from hpsweep.architectures import Kind
 from hpsweep.rules import masks
-from hpsweep.rules.multipliers import Kind, OptimizerRule, logit_scale
-from hpsweep.spec import Scheme, WeightDecayRule
+from hpsweep.rules.multipliers import OptimizerRule, logit_scale
+from hpsweep.schemes import Scheme, scales_width
+from hpsweep.spec import WeightDecayRule
 
 EVERY = "*"
 """The key of a base head size that was given, and holds for any head size of the model."""
@@ -108,7 +110,7 @@ class PlanData:
         if forward := self.forward_multipliers:
             told = ", ".join(f"{name} {factor:.4g}" for name, factor in forward.items())
             notes.append(f"wire_ has the model multiply, in training and evaluation: {told}")
-        if self.scheme != "sp":
+        if scales_width(self.scheme):
             notes.append(f"wire_ has the model scale attention logits, if it has any, by {self._attention_text()}")
         if not any(tensor.kind == "residual_out" for tensor in self.tensors.values()):
             notes.append("no tensor is residual_out: all hidden matrices begin at one init std (see kinds=)")
@@ -124,7 +126,7 @@ class PlanData:
     def attention_scale(self, head_size: int) -> float:
         """The factor of attention logits at a head size of the model; NaN where that of the base is not known."""
         base = self.base_head_sizes.get(EVERY, self.base_head_sizes.get(str(head_size)))
-        if base is None and self.scheme != "sp":
+        if base is None and scales_width(self.scheme):
             return math.nan
         return logit_scale(self.scheme, head_size, base=base or head_size, alpha=self.alpha_attention)
 

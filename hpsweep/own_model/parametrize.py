@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
+from hpsweep.architectures import SPARSE, Kind, kept
 from hpsweep.own_model.data import EVERY, TensorPlan
 from hpsweep.own_model.plan import Plan
 from hpsweep.own_model.tensors.base import build
@@ -17,8 +18,9 @@ from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.remedies import PASTE, Besides
 from hpsweep.own_model.tensors.reparametrized import own_masks
 from hpsweep.own_model.tensors.uses import match, plain_uses, unwrapped
-from hpsweep.rules.multipliers import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
-from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
+from hpsweep.rules.multipliers import OptimizerRule, eps_multiplier, numbers
+from hpsweep.schemes import Scheme, scales, scales_width
+from hpsweep.spec import Trial, WeightDecayRule
 
 FEW_INPUTS = 8
 """Nonzeros per neuron below which the rules, which average over them, become doubtful."""
@@ -85,7 +87,7 @@ def parametrize(
     densities = _densities(model, derived, density, included, excluded)
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
     masked = _masked_twice(model, tensors)
-    departing = () if unit.scheme == "sp" else _departing(derived, own_masks(model))
+    departing = _departing(derived, own_masks(model)) if scales(unit.scheme) else ()
     warnings = (*_warnings(tensors), *_overwritten(derived), *masked, *departing)
     for warning in warnings:
         python_warnings.warn(warning, stacklevel=2)
@@ -101,7 +103,7 @@ def _head_sizes(unit: Trial, model: nn.Module, base: object, given: int | None) 
     """The base's head size: what was given, or what both models say. sp does not ask, and has plans as ever."""
     if given is not None:
         return {EVERY: unit.base_head_size}
-    if unit.scheme == "sp":
+    if not scales_width(unit.scheme):
         return {EVERY: 1}
     model = unwrapped(model)
     return base_head_sizes(model, unwrapped(build(base, model, "base")))

@@ -17,6 +17,7 @@ from hpsweep.own_model.data import PlanData, TensorPlan
 from hpsweep.own_model.forward.wiring import check_multiplied, check_wired, multiplied
 from hpsweep.own_model.tensors.finite import check_finite
 from hpsweep.own_model.tensors.parameters import local, parameters
+from hpsweep.schemes import scales
 
 RATIO_TOLERANCE = 1e-5
 """Relative; rates that are kept as float32 tensors differ by less."""
@@ -59,7 +60,7 @@ def attach(plan: PlanData, model: nn.Module, optimizer: object, rule: str | None
     if rule not in (None, "adam", "sgd"):
         raise ValueError(f"rule is {rule!r}; give 'adam', 'sgd', or nothing.")
     optimizers = listed(optimizer)
-    if plan.scheme != "sp":  # whose multipliers are 1 at every size, whatever trains
+    if scales(plan.scheme):  # else multipliers are 1 at every size, whatever trains
         for one in optimizers:
             check_rule(plan.optimizer, one, rule)
     check_wired(plan, model)
@@ -120,7 +121,7 @@ def _hold(
     @torch.no_grad()
     def check() -> None:
         _check_ratios(optimizer, multipliers)
-        if plan.scheme != "sp":
+        if scales(plan.scheme):
             check_settings(optimizer)
         _check_in_use(model, places)
         check_multiplied(factors)

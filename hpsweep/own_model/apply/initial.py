@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hpsweep.architectures import VECTORS
 from hpsweep.own_model.data import PlanData, mask, stream
 from hpsweep.own_model.tensors.parameters import like, local, parameters
 from hpsweep.own_model.tensors.uses import match, tensor_uses
 from hpsweep.rules import masks
-from hpsweep.rules.multipliers import VECTORS
 from hpsweep.spec import Trial
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hpsweep.architectures import VECTORS
 from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.probe import call
 from hpsweep.own_model.forward.record import evaluating
 from hpsweep.own_model.tensors.parameters import parameters
 from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.uses import by_name, reshard, unwrapped
-from hpsweep.rules.multipliers import VECTORS
 
 
 def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:

@@ -28,6 +28,7 @@ from hpsweep.own_model.tensors.finite import check_finite
 from hpsweep.own_model.tensors.layers import is_layer
 from hpsweep.own_model.tensors.parameters import parameters
 from hpsweep.own_model.tensors.uses import tensor_uses, unwrapped
+from hpsweep.schemes import scales_width
 
 CONFIGURATION = {
     "embedding": {"embedding_multiplier": 1},
@@ -132,8 +133,8 @@ _NEEDLESS = {UNUSED: "not used", NO_SOFTMAX: "no softmax in it, and no attention
 
 
 def check_wired(plan: PlanData, model: nn.Module) -> None:
-    """Raise ValueError unless `wire_` has verified this module under this plan; sp asks for nothing."""
-    if plan.scheme == "sp":
+    """Raise ValueError unless `wire_` has verified this module under this plan, if its scheme asks for that."""
+    if not scales_width(plan.scheme):
         return
     found = _wired.get(unwrapped(model))
     if found is None:

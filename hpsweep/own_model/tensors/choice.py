@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
+from hpsweep.architectures import VECTORS, Kind
 from hpsweep.own_model.tensors.ends import HEADS, block_of, end_or_within, inputs
 from hpsweep.own_model.tensors.experts import Experts
 from hpsweep.own_model.tensors.guess import Guess
@@ -13,7 +14,6 @@ from hpsweep.own_model.tensors.remedies import Question
 from hpsweep.own_model.tensors.roles import Axes, words_of
 from hpsweep.own_model.tensors.summed import likely_axes, product, to_fixed_heads
 from hpsweep.own_model.tensors.uses import Use, parameter_of
-from hpsweep.rules.multipliers import VECTORS, Kind
 
 _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", "position", "positions", "query"}
 _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from hpsweep.architectures import SPARSE, Kind
 from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.remedies import Question
 from hpsweep.own_model.tensors.roles import summed_axes, words_of
 from hpsweep.own_model.tensors.summed import product
 from hpsweep.own_model.tensors.uses import Use
-from hpsweep.rules.multipliers import SPARSE, Kind
 
 _INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
 HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from hpsweep.architectures import VECTORS, Kind
 from hpsweep.own_model.tensors.roles import CONVOLUTIONS, UPWARDS
 from hpsweep.own_model.tensors.uses import Use
-from hpsweep.rules.multipliers import VECTORS, Kind
 
 _SAMPLE = 65536  # values of a matrix that are looked at for what is mostly one value
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, get_args
 
 from torch import nn
 
+from hpsweep.architectures import SPARSE, VECTORS, Kind
 from hpsweep.own_model.tensors.base import build, check_widths, plain_base, shapes_of
 from hpsweep.own_model.tensors.choice import begins, choose, no_axis, no_fan_in
 from hpsweep.own_model.tensors.ends import missing_end
@@ -24,7 +25,6 @@ from hpsweep.own_model.tensors.reparametrized import at_rest, plain, refusal
 from hpsweep.own_model.tensors.roles import Axes, fan_in_of, summed_axes
 from hpsweep.own_model.tensors.storage import check_separate
 from hpsweep.own_model.tensors.uses import Use, by_name, match, parameter_of, plain_uses, tensor_uses, unwrapped
-from hpsweep.rules.multipliers import SPARSE, VECTORS, Kind
 
 _WITH_FAN_IN: tuple[Kind, ...] = (*SPARSE, "readout")
 _ANSWERS = 4

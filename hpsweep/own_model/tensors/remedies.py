@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from hpsweep.architectures import Kind
 from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.roles import Axes
-from hpsweep.rules.multipliers import Kind
 
 LINES = 8
 """Of an error; what is pasted is whole, however many there are."""

@@ -44,10 +44,13 @@ def readout(model: Sizes) -> str:
     return "embedding.token" if model.tied else "readout"
 
 
-def streams(depth: int) -> list[str]:
-    """A block has two norms: before its attention, where it is given what the block before returned, and within."""
-    before = ["embedding", *(f"block{i}" for i in range(depth))]
-    return [name for stream in before for name in (stream, "")][:-1]
+def streams(depth: int) -> dict[str, str]:
+    """Before its attention a block is given what the block before returned; its second norm stands within."""
+    norms: dict[str, str] = {}
+    for i in range(depth):
+        norms[f"block{i}.norm1"] = f"block{i - 1}" if i else "embedding"
+        norms[f"block{i}.norm2"] = ""
+    return {**norms, "norm": f"block{depth - 1}"}
 
 
 def flops_per_token(model: Sizes, vocabulary: int, hidden_weights: int) -> int:

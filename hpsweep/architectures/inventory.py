@@ -51,8 +51,8 @@ class Architecture(Protocol):
     def readout(self, model: Sizes) -> str:
         """The name of the tensor that logits are made with."""
 
-    def streams(self, depth: int) -> list[str]:
-        """What the residual stream is called before every norm, in the order of the forward pass; "" within a block."""
+    def streams(self, depth: int) -> dict[str, str]:
+        """Norms, in the order of the forward pass -> what the residual stream before each is called, "" in a block."""
 
 
 def kept(numel: int, density: float) -> int:

@@ -42,7 +42,10 @@ def test_a_token_costs_six_flops_a_weight_and_twelve_an_entry_of_attention() -> 
 
 
 def test_the_residual_stream_has_a_name_before_a_block_and_none_within() -> None:
-    assert architecture().streams(2) == ["embedding", "", "block0", "", "block1"]
+    assert architecture().streams(2) == {
+        "block0.norm1": "embedding", "block0.norm2": "", "block1.norm1": "block0", "block1.norm2": "", "norm": "block1",
+    }  # fmt: skip
+    assert list(architecture().streams(2)) == [name for name, (_, kind) in tensors(TRIAL, 9).items() if kind == "norm"]
     assert architecture().readout(TRIAL) == "embedding.token"
     assert architecture().readout(TRIAL.replace(tied=False)) == "readout"
 

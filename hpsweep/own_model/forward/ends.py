@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from hpsweep.architectures import VECTORS
+from hpsweep.observer import evaluating
 from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.probe import call
-from hpsweep.own_model.forward.record import evaluating
 from hpsweep.own_model.tensors.parameters import parameters
 from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.uses import by_name, reshard, unwrapped

@@ -10,7 +10,7 @@ the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hpsweep.observer import evaluating, numbers_in, observing
 from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.calls import Watched
 from hpsweep.own_model.forward.embeddings import embeddings, filled, nudged_parameters
@@ -27,8 +28,6 @@ from hpsweep.own_model.forward.record import (
     Places,
     Queries,
     Record,
-    evaluating,
-    hooked,
     multiple,
     same_chance,
 )
@@ -101,8 +100,14 @@ def _read(
 
 def _run(model: nn.Module, inputs: Any, record: Record, *, training: bool = False) -> Any:
     """What the model returns; what it does on the way is recorded."""
-    mode = evaluating(model, training=training)
-    with torch.no_grad(), mode, same_chance(model), hooked(model, record), Watched(record):
+    watching = observing(
+        Watched(record),
+        dict(model.named_modules()),
+        before=record.before,
+        after=record.after,
+        running=record.running,
+    )
+    with torch.no_grad(), evaluating(model, training=training), same_chance(model), watching:
         returned = call(model, inputs)
     reshard(model)
     return returned
@@ -161,7 +166,7 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
         found = multiple(*_same_positions(given, normed))
         before = before if found is None else found[0]
     product = product * record.amplify
-    for output in _numbers_in(returned):
+    for output in numbers_in(returned):
         if output.shape == product.shape and (found := multiple(output, with_bias(use, product))):
             return reading(before * found[0], dtype=output.dtype)
     return reading(None, _NO_LOGITS)
@@ -244,16 +249,3 @@ _UNSEEN = (
 def within(outer: str, inner: str) -> bool:
     """Whether a module is another, or in it."""
     return outer == inner or not outer or inner.startswith(f"{outer}.")
-
-
-def _numbers_in(output: Any) -> Iterator[Tensor]:
-    """Every tensor of floating-point numbers in what a model returned."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output.detach()
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _numbers_in(value)
-    elif isinstance(output, tuple | list):
-        for value in output:
-            yield from _numbers_in(value)

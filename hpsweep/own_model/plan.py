@@ -1,11 +1,13 @@
 """A plan with what it does to a module: initial weights, forward multipliers, parameter groups, and masks that hold.
 
-plan = hpsweep.parametrize(model, "supar", base=narrow_model, density=1 / 16)
-print(plan)
-plan.init_(model, init_std=0.08, seed=0)
-print(plan.wire_(model, inputs))
-optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
-plan.attach(model, optimizer)
+    plan = hpsweep.parametrize(model, "supar", base=narrow_model, density=1 / 16)
+    print(plan)
+    plan.init_(model, init_std=0.08, seed=0)
+    print(plan.wire_(model, inputs))
+    optimizer = torch.optim.AdamW(plan.param_groups(model, lr=2**-7, weight_decay=0.1))
+    plan.attach(model, optimizer)
+
+What a plan holds is `PlanData`; what acts on a module takes that, and these methods call it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tenso
 from hpsweep.spec import Trial
 
 Parameters = dict[str, Tensor]
-"""Name -> (trial, *shape); names and shapes as in `parametrization.rules.tensors`."""
+"""Name -> (trial, *shape); names and shapes as in `architectures.tensors`."""
 
 PLAIN_CONTEXT = 256
 """Tokens up to which attention as product, softmax, product is the faster one on a CPU whose products oneDNN does."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hpsweep.own_model.apply.initial import masks_of
-from hpsweep.own_model.apply.optimizers import check_rule, check_settings, listed
+from hpsweep.own_model.apply.optimizers import check_rule, check_settings, unwrapped_optimizers
 from hpsweep.own_model.data import PlanData, TensorPlan
 from hpsweep.own_model.forward.wiring import check_multiplied, check_wired, multiplied
 from hpsweep.own_model.tensors.finite import check_finite
@@ -59,7 +59,7 @@ def attach(plan: PlanData, model: nn.Module, optimizer: object, rule: str | None
     named = parameters(plan, model)
     if rule not in (None, "adam", "sgd"):
         raise ValueError(f"rule is {rule!r}; give 'adam', 'sgd', or nothing.")
-    optimizers = listed(optimizer)
+    optimizers = unwrapped_optimizers(optimizer)
     if scales(plan.scheme):  # else multipliers are 1 at every size, whatever trains
         for one in optimizers:
             check_rule(plan.optimizer, one, rule)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hpsweep.architectures import VECTORS
-from hpsweep.own_model.data import PlanData, mask, stream
+from hpsweep.own_model.data import PlanData, TensorPlan, mask, stream
 from hpsweep.own_model.tensors.parameters import like, local, parameters
-from hpsweep.own_model.tensors.uses import match, tensor_uses
+from hpsweep.own_model.tensors.uses import tensor_uses, values_by_pattern
 from hpsweep.rules import masks
 from hpsweep.spec import Trial
 
@@ -26,24 +26,26 @@ def init_(plan: PlanData, model: nn.Module, *, init_std: float, seed: int, leave
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None
     }
-    left = match([leave] if isinstance(leave, str) else leave, tensor_uses(model), "leave")
+    left = values_by_pattern([leave] if isinstance(leave, str) else leave, tensor_uses(model), "leave")
     stays = {name for name, tensor in plan.tensors.items() if tensor.kind == "keep" or name in left}
     _check_trainable(named, stays)
     for name, parameter in named.items():
-        tensor = plan.tensors[name]
-        if name in stays:
-            values = None
-        elif tensor.kind in VECTORS:
-            values = torch.full(tensor.shape, 0.0 if tensor.init_mean is None else tensor.init_mean)
-        else:
-            values = torch.from_numpy(masks.normals(seed, stream(name), tensor.shape)) * (init_std * tensor.init_std)
-        if values is not None:
+        if name not in stays:
+            values = _initial_values(plan.tensors[name], name, init_std, seed)
             if id(parameter) in padding:
                 values[padding[id(parameter)]] = 0.0
             parameter.copy_(like(values.to(parameter.dtype), parameter))
         if plan.is_sparse(name):
             gone = local(like(torch.from_numpy(mask(plan, name)), parameter)).logical_not()
             local(parameter).masked_fill_(gone, 0.0)
+
+
+def _initial_values(tensor: TensorPlan, name: str, init_std: float, seed: int) -> Tensor:
+    """One constant for a vector, and for a matrix unit normals times its init std."""
+    if tensor.kind in VECTORS:
+        return torch.full(tensor.shape, tensor.init_mean or 0.0)
+    normals = torch.from_numpy(masks.normals(seed, stream(name), tensor.shape))
+    return normals * (init_std * tensor.init_std)
 
 
 def _check_trainable(named: Mapping[str, nn.Parameter], stays: Collection[str]) -> None:

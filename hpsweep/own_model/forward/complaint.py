@@ -14,7 +14,7 @@ from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.uses import unwrapped
 
 
-def complaint(
+def wiring_text(
     wrong: Sequence[Reading],
     names: Sequence[str],
     model: nn.Module,

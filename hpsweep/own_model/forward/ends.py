@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from hpsweep.architectures import VECTORS
 from hpsweep.observer import evaluating
 from hpsweep.own_model.data import PlanData
-from hpsweep.own_model.forward.probe import call
+from hpsweep.own_model.forward.probe import returned_by
 from hpsweep.own_model.tensors.parameters import parameters
 from hpsweep.own_model.tensors.patterns import patterns
-from hpsweep.own_model.tensors.uses import by_name, reshard, unwrapped
+from hpsweep.own_model.tensors.uses import reshard, unwrapped, uses_by_name
 
 
 def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
@@ -29,7 +29,7 @@ def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
     """
     parameters(plan, model)  # raises for another model
     model = unwrapped(model)
-    uses = by_name(model)
+    uses = uses_by_name(model)
     layers = {
         name: uses[name].module
         for name, tensor in plan.tensors.items()
@@ -63,10 +63,10 @@ def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
         )
 
 
-def passed_on(plan: PlanData, model: nn.Module, inputs: Any, names: Collection[str]) -> dict[str, str]:
+def layers_behind_readouts(plan: PlanData, model: nn.Module, inputs: Any, names: Collection[str]) -> dict[str, str]:
     """Of the readouts with these names, those whose output goes into another layer -> the name of that layer."""
     model = unwrapped(model)
-    uses = by_name(model)
+    uses = uses_by_name(model)
     untied = [name for name in names if name in plan.tensors and name in uses]
     readouts = {id(getattr(uses[name].module, uses[name].local)): name for name in untied}
     layers = {
@@ -96,7 +96,7 @@ def _run(model: nn.Module, inputs: Any, hooks: Mapping[nn.Module, Callable[..., 
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda _: nothing))
-        call(model, inputs)
+        returned_by(model, inputs)
     reshard(model)
 
 

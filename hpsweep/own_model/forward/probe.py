@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hpsweep.observer import evaluating, numbers_in, observing
 from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.calls import Watched
-from hpsweep.own_model.forward.embeddings import embeddings, filled, nudged_parameters
+from hpsweep.own_model.forward.embeddings import embedding_readings, filled_parameters, nudged_parameters
 from hpsweep.own_model.forward.reading import NO_SOFTMAX, Reading, factors_of
 from hpsweep.own_model.forward.record import (
     TOLERANCE,
@@ -31,14 +31,14 @@ from hpsweep.own_model.forward.record import (
     multiple,
     same_chance,
 )
-from hpsweep.own_model.tensors.layers import applied, with_bias
+from hpsweep.own_model.tensors.layers import product_and_bias, product_of_weights
 from hpsweep.own_model.tensors.uses import reshard, tensor_uses, unwrapped
 
 AMPLIFY = 64.0
 """What logits and attention logits are multiplied with once, which shows a softcap that is nearly a multiple before."""
 
 
-def read(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
+def readings_of(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
     """The factor of every use of an embedding or readout, and of every attention, on one batch of inputs.
 
     `inputs` is what the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. The
@@ -52,7 +52,7 @@ def read(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries) -> lis
             "or a mapping of keyword arguments."
         )
     ways = {"in evaluation": (False, 1.0), "in training": (True, 1.0), "with larger logits": (False, AMPLIFY)}
-    with filled(plan, model):
+    with filled_parameters(plan, model):
         found = {way: _read(plan, model, inputs, queries, *how) for way, how in ways.items()}
     kinds = {name: reading.kind for readings in found.values() for name, reading in readings.items()}
     result = []
@@ -86,15 +86,17 @@ def _read(
     ends = {name: uses[name] for name in factors_of(plan)}
     places = Places.of(plan, uses, ends)
 
+    # As it is: readouts and attentions
     record = Record(ends, places, queries, amplify)
     returned = _run(model, inputs, record, training=training)
     readings = [_readout(record, returned, name, factor) for name, factor in factors_of(plan, "readout").items()]
     readings += _attentions(plan, record)
+    # Once more with nudged embeddings, for their factors
     if amplify == 1:
         nudged = Record(ends, places, queries, nudging=True)
         with nudged_parameters(plan, model, record, nudged):
             _run(model, inputs, nudged, training=training)
-        readings = [*embeddings(plan, record, nudged), *readings]
+        readings = [*embedding_readings(plan, record, nudged), *readings]
     return {reading.name: reading for reading in readings}
 
 
@@ -108,22 +110,22 @@ def _run(model: nn.Module, inputs: Any, record: Record, *, training: bool = Fals
         running=record.running,
     )
     with torch.no_grad(), evaluating(model, training=training), same_chance(model), watching:
-        returned = call(model, inputs)
+        returned = returned_by(model, inputs)
     reshard(model)
     return returned
 
 
-def recorded(plan: PlanData, model: nn.Module, inputs: Any) -> Record:
+def record_of(plan: PlanData, model: nn.Module, inputs: Any) -> Record:
     """The record of one forward pass in evaluation."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
     ends = {name: uses[name] for name in factors_of(plan)}
     record = Record(ends, Places.of(plan, uses, ends), {})
-    with filled(plan, model):
+    with filled_parameters(plan, model):
         _run(model, inputs, record)
     return record
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
+def returned_by(model: nn.Module, inputs: Any) -> Any:
     """What the model returns for inputs; raises ValueError where it cannot be called with them."""
     try:
         with _uncompiled(model):
@@ -154,7 +156,7 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
     if name not in record.inputs:
         return reading(None, "it is no layer that the model calls")
     given = record.inputs[name]
-    product = applied(use, given)
+    product = product_of_weights(use, given)
     if product is None:
         return reading(None, f"what {type(use.module).__name__} does with its weights is not known")
     if not product.any():
@@ -167,7 +169,7 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
         before = before if found is None else found[0]
     product = product * record.amplify
     for output in numbers_in(returned):
-        if output.shape == product.shape and (found := multiple(output, with_bias(use, product))):
+        if output.shape == product.shape and (found := multiple(output, product_and_bias(use, product))):
             return reading(before * found[0], dtype=output.dtype)
     return reading(None, _NO_LOGITS)
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpsweep.own_model.tensors.reparametrized import plain, refusal
+from hpsweep.own_model.tensors.reparametrized import make_plain, refusal_text
 from hpsweep.own_model.tensors.uses import Use, parameter_of, plain_uses
 
 
-def build(source: object, model: nn.Module, word: str, *, filled: bool = False) -> nn.Module:
+def built_base(source: object, model: nn.Module, word: str, *, filled: bool = False) -> nn.Module:
     """The module that `source` is, returns, or configures; raises ValueError if it is none of them.
 
     It is built without memory, unless it has to be `filled`, or cannot be built without; the global random numbers are
@@ -40,12 +40,12 @@ def build(source: object, model: nn.Module, word: str, *, filled: bool = False) 
 
 def plain_base(source: object, model: nn.Module, word: str, *, refuse: bool) -> nn.Module:
     """The base with plain weights, as the model has: one that is built here is made to have them."""
-    built = build(source, model, word)
+    built = built_base(source, model, word)
     if isinstance(source, nn.Module):
-        if refuse and (refused := refusal(built)):
+        if refuse and (refused := refusal_text(built)):
             raise ValueError(f"{word}: {refused}")
     else:
-        plain(built)
+        make_plain(built)
     return built
 
 

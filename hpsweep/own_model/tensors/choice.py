@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import get_args
 
 from hpsweep.architectures import VECTORS, Kind
-from hpsweep.own_model.tensors.ends import HEADS, block_of, end_or_within, inputs
+from hpsweep.own_model.tensors.ends import HEADS, block_of, end_question, given_data
 from hpsweep.own_model.tensors.experts import Experts
 from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.initial import AsBuilt
 from hpsweep.own_model.tensors.remedies import Question
 from hpsweep.own_model.tensors.roles import Axes, words_of
-from hpsweep.own_model.tensors.summed import likely_axes, product, to_fixed_heads
+from hpsweep.own_model.tensors.summed import likely_axes, size_of, to_fixed_heads
 from hpsweep.own_model.tensors.uses import Use, parameter_of
 
 _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", "position", "positions", "query"}
@@ -21,7 +21,7 @@ _BIAS = {"bias", "biases"}
 """Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
 
 
-def choose(
+def chosen_kinds(
     places: Mapping[str, tuple[Use, ...]],
     guesses: Mapping[str, Guess],
     given: Mapping[str, Kind | None],
@@ -43,7 +43,7 @@ def choose(
     }
     said = [name for name, kind in chosen.items() if kind == "readout" and guesses[name].kinds == {"readout"}]
     has_readout = bool(tied or alike["readout"] or "readout" in chosen.values())
-    given_data = inputs(places, guesses, alike["input"])
+    data_layers = given_data(places, guesses, alike["input"])
     for name, guess in guesses.items():
         if name in chosen:
             continue
@@ -57,10 +57,10 @@ def choose(
             chosen[name] = "readout"
         elif kind == "router" and (has_readout or len(widths[name]) > 1):
             chosen[name] = "hidden"
-        elif kind == "input" and name in given_data:
+        elif kind == "input" and name in data_layers:
             chosen[name] = "embedding"
         elif kind in ("readout", "router", "input"):
-            questions[name] = end_or_within("readout" if kind == "router" else kind, name, guesses, places)
+            questions[name] = end_question("readout" if kind == "router" else kind, name, guesses, places)
         else:
             over = [axis for axis in widths[name] if axis > 0 or name not in experts.tensors]
             questions[name] = _unknown(name, shape, over, guess, built)
@@ -86,7 +86,7 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
         if axis is None:
             axis = likely_axes(words, shape, widths, split=guess.split, even=guess.even)
         ways: list[Axes] = list(guess.split) if guess.split else list(widths)
-        sizes = ", ".join(f"{way} sums over {product(shape, way)}" for way in ways)
+        sizes = ", ".join(f"{way} sums over {size_of(shape, way)}" for way in ways)
         if axis is None:
             given = " or ".join(f"fan_in_axis={{PATTERN: {i}}}" for i in widths)
             return Question(f"sums over a dimension that nothing tells: {given}, as forward has it ({sizes})")
@@ -121,7 +121,7 @@ def _ways(shape: tuple[int, ...], widths: list[int]) -> str:
     return " or ".join(f"fan_in_axis={{PATTERN: {axis}}} (over {shape[axis]}, {grows[axis]})" for axis in grows)
 
 
-def no_axis(shape: tuple[int, ...], kind: Kind, guess: Guess, widths: list[int]) -> Question:
+def axis_question(shape: tuple[int, ...], kind: Kind, guess: Guess, widths: list[int]) -> Question:
     """The question of a matrix with one width, within the model, of which no layer tells what it sums over."""
     told = f"is {kind}, and sums over a dimension that nothing tells: "
     if guess.traced is not None:
@@ -147,7 +147,7 @@ def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool 
     return "embedding" if grows and block_of(name) is None and not guess.beside else "hidden"
 
 
-def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
+def fan_in_question(shape: tuple[int, ...], kind: Kind) -> Question:
     """The question of a matrix of which nothing says what it sums over."""
     if len(shape) < 2:
         return Question(f"has no fan-in, which {kind!r} needs: kinds={{PATTERN: 'keep'}}, 'norm' or 'bias'", "keep")
@@ -157,7 +157,7 @@ def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
     )
 
 
-def begins(problem: str, kind: Kind) -> Question:
+def beginning_question(problem: str, kind: Kind) -> Question:
     """The question of a tensor whose first values have a meaning, or cannot be seen."""
     if "meta" in problem:
         return Question(

@@ -19,11 +19,11 @@ from hpsweep.own_model.tensors.layer_copy import (
     PLAIN,
     SAME,
     Forward,
-    by_hook,
+    computed_by_hook,
+    forward_of,
+    has_hooks,
     hooks_of,
-    is_heard,
     plain_type,
-    tried,
 )
 from hpsweep.own_model.tensors.traced import Traced
 from hpsweep.own_model.tensors.uses import Use
@@ -45,7 +45,7 @@ class Forwards:
             return None
         key = _built(use)
         if key not in self._seen:
-            self._seen[key] = tried(use)
+            self._seen[key] = forward_of(use)
         return self._seen[key]
 
     def axis(self, use: Use) -> int | None:
@@ -65,7 +65,7 @@ class Forwards:
             return ""
         known = isinstance(use.module, PLAIN)
         if here.problem:
-            known = known and (_has_own_forward(use.module) or by_hook(use))
+            known = known and (_has_own_forward(use.module) or computed_by_hook(use))
             return f"cannot be tried on random numbers ({here.problem})" if known else ""
         if here.sizes and all(_same_function(here, found) for found in self._there(here, others, filled)):
             return ""
@@ -121,12 +121,12 @@ def _may_differ(use: Use) -> bool:
     user's, of one whose weight a hook computes from it, or of a module with no other matrix in it.
     """
     module, weight = use.module, getattr(use.module, use.local)
-    if by_hook(use):
+    if computed_by_hook(use):
         return bool(weight.dim() > 1)
     if hasattr(weight, "placements") or weight.is_complex():
         return False
     if isinstance(module, PLAIN):
-        return use.local == "weight" and (_has_own_forward(module) or is_heard(module))
+        return use.local == "weight" and (_has_own_forward(module) or has_hooks(module))
     matrices = [parameter for parameter in module.parameters() if parameter.dim() > 1]
     bare = not any(True for child in module.children() for _ in child.parameters())
     own = not type(module).__module__.startswith("torch.nn.")

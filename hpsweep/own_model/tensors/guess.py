@@ -8,20 +8,20 @@ from typing import NamedTuple
 from torch import nn
 
 from hpsweep.own_model.tensors.forwards import Forwards
-from hpsweep.own_model.tensors.roles import Axes, groups_grow, role, summed_axes, summed_axis
-from hpsweep.own_model.tensors.summed import Split, split
+from hpsweep.own_model.tensors.roles import Axes, groups_grow, role_of, summed_axes, summed_axis_of
+from hpsweep.own_model.tensors.summed import Split, split_width
 from hpsweep.own_model.tensors.uses import Use, parameter_of
 
 
 class Guess(NamedTuple):
     """What modules and widths say of one tensor."""
 
-    kinds: frozenset[str]  # of its uses; see `roles.role`
+    kinds: frozenset[str]  # of its uses; see `roles.role_of`
     readouts: tuple[str, ...]  # the names of its uses as a readout
     axis: Axes | None  # of the fan-in
     groups: float | None  # of a convolution whose groups grow, their number over the base's
     even: bool  # whether all of its widths grow by the same factor
-    split: Split | None  # see `summed.split`
+    split: Split | None  # see `summed.split_width`
     beside: bool  # whether it is a bare tensor of a layer, beside that layer's own weight
     assumed: bool  # whether `axis` is only what it would sum over as a readout
     traced: Axes | None  # what it sums over where its module's forward is tried; asked of bare matrices only
@@ -48,11 +48,11 @@ class Guess(NamedTuple):
         if given_axis is None:
             seen = [[forwards.axis(place) for place in (use, *others[use.name])] for use in places]
             axes = [
-                summed_axis(use, others[use.name], next((axis for axis in shown if axis is not None), None))
+                summed_axis_of(use, others[use.name], next((axis for axis in shown if axis is not None), None))
                 for use, shown in zip(places, seen, strict=True)
             ]
         kinds = [
-            role(use, others[use.name], axis, widths, given_axis=given_axis is not None)
+            role_of(use, others[use.name], axis, widths, given_axis=given_axis is not None)
             for use, axis in zip(places, axes, strict=True)
         ]
         readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
@@ -68,5 +68,5 @@ class Guess(NamedTuple):
         grown = groups_grow(places[0], others[places[0].name])
         layer = isinstance(places[0].module, nn.Linear | nn.Conv1d | nn.Conv2d)
         beside = layer and places[0].local not in ("weight", "bias")
-        heads = split([shape, *bases], widths)
+        heads = split_width([shape, *bases], widths)
         return cls(frozenset(kinds), readouts, axis, grown, even, heads, beside, assumed, traced)

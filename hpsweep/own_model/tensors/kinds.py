@@ -13,18 +13,26 @@ from typing import NamedTuple, get_args
 from torch import nn
 
 from hpsweep.architectures import SPARSE, VECTORS, Kind
-from hpsweep.own_model.tensors.base import build, check_widths, plain_base, shapes_of
-from hpsweep.own_model.tensors.choice import begins, choose, no_axis, no_fan_in
+from hpsweep.own_model.tensors.base import built_base, check_widths, plain_base, shapes_of
+from hpsweep.own_model.tensors.choice import axis_question, beginning_question, chosen_kinds, fan_in_question
 from hpsweep.own_model.tensors.ends import missing_end
 from hpsweep.own_model.tensors.experts import growing_experts
 from hpsweep.own_model.tensors.forwards import Forwards
 from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.initial import AsBuilt, Beginning
-from hpsweep.own_model.tensors.remedies import Besides, Question, complaint
-from hpsweep.own_model.tensors.reparametrized import at_rest, plain, refusal
+from hpsweep.own_model.tensors.remedies import Besides, Question, questions_text
+from hpsweep.own_model.tensors.reparametrized import at_rest, make_plain, refusal_text
 from hpsweep.own_model.tensors.roles import Axes, fan_in_of, summed_axes
 from hpsweep.own_model.tensors.storage import check_separate
-from hpsweep.own_model.tensors.uses import Use, by_name, match, parameter_of, plain_uses, tensor_uses, unwrapped
+from hpsweep.own_model.tensors.uses import (
+    Use,
+    parameter_of,
+    plain_uses,
+    tensor_uses,
+    unwrapped,
+    uses_by_name,
+    values_by_pattern,
+)
 
 _WITH_FAN_IN: tuple[Kind, ...] = (*SPARSE, "readout")
 _ANSWERS = 4
@@ -51,7 +59,7 @@ class Derived(NamedTuple):
     departs: str
 
 
-def derive(
+def derived_tensors(
     model: nn.Module,
     base: object,
     *,
@@ -78,13 +86,15 @@ def derive(
             raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
     model = unwrapped(model)
     check_separate({places[0].name: parameter_of(places[0]) for places in tensor_uses(model)})
-    refused = refusal(model)
+    refused = refusal_text(model)
     with at_rest(model):
         compared = _Compared.of(model, base, delta, refuse_base=not refused)
         every = list(compared.uses.values())
         said: Mapping[str, Kind] = kinds or {}
         try:
-            given = _Given(match(said, every, "kinds"), match(fan_in_axis, every, "fan_in_axis"))
+            given = _Given(
+                values_by_pattern(said, every, "kinds"), values_by_pattern(fan_in_axis, every, "fan_in_axis")
+            )
         except ValueError as error:  # of computed weights the names to be given are those of plain ones
             raise ValueError("\nBesides, ".join(text for text in (refused, str(error)) if text)) from None
         decided, questions = _settled(compared, given)
@@ -97,7 +107,7 @@ def derive(
             }
             names = [use.name for places in compared.trained.values() for use in places]
             besides = also(derived) if refused or questions else Besides()
-            asked = complaint(questions, told, names, ends, besides)
+            asked = questions_text(questions, told, names, ends, besides)
             raise ValueError("\nBesides, ".join(text for text in (refused, asked) if text))
     return derived
 
@@ -152,21 +162,21 @@ def _decide(compared: _Compared, given: _Given) -> _Decided:
     for name, axis in experts.routers.items():
         guesses[name] = guesses[name]._replace(kinds=frozenset({"router"}), axis=axis)
     known = {name: given.kinds.get(name) for name in uses}
-    chosen, questions = choose(uses, guesses, known, compared.widths, compared.built, experts)
+    chosen, questions = chosen_kinds(uses, guesses, known, compared.widths, compared.built, experts)
     beginnings: dict[str, Beginning] = {}
     for name, places in trained.items():
         shape = tuple(parameter_of(places[0]).shape)
         if name in questions:
             continue
         if chosen[name] in _WITH_FAN_IN and (len(shape) < 2 or guesses[name].axis is None):
-            questions[name] = no_fan_in(shape, chosen[name])
+            questions[name] = fan_in_question(shape, chosen[name])
             continue
         if chosen[name] in SPARSE and guesses[name].assumed:
-            questions[name] = no_axis(shape, chosen[name], guesses[name], compared.widths[name])
+            questions[name] = axis_question(shape, chosen[name], guesses[name], compared.widths[name])
             continue
         beginning = compared.built.beginning(name, chosen[name], given=given.kinds.get(name) is not None)
         if beginning.problem:
-            questions[name] = begins(beginning.problem, chosen[name])
+            questions[name] = beginning_question(beginning.problem, chosen[name])
         else:
             beginnings[name] = beginning
     asked = {name: questions[name] for name in trained if name in questions}
@@ -207,9 +217,9 @@ class _Compared(NamedTuple):
         def fill() -> dict[str, Use]:
             filled = modules["base"]
             if not isinstance(base, nn.Module):
-                filled = build(base, model, "base", filled=True)
-                plain(filled)
-            return by_name(filled)
+                filled = built_base(base, model, "base", filled=True)
+                make_plain(filled)
+            return uses_by_name(filled)
 
         every = {places[0].name: places for places in uses}
         return cls(
@@ -217,7 +227,7 @@ class _Compared(NamedTuple):
             trained={places[0].name: places for places in trained},
             narrow=sizes[0],
             widths=widths,
-            others=[by_name(module) for module in modules.values()],
+            others=[uses_by_name(module) for module in modules.values()],
             built=AsBuilt(every, fill),
             forwards=Forwards(),
         )

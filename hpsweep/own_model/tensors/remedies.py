@@ -32,7 +32,7 @@ class Besides(NamedTuple):
     words: tuple[str, ...] = ()
 
 
-def complaint(
+def questions_text(
     questions: Mapping[str, Question], shapes: Mapping[str, str], names: Iterable[str], ends: str, besides: Besides
 ) -> str:
     """The error's text, which is empty where nothing is asked. `shapes` describe the tensors, `names` are all that a

@@ -6,11 +6,11 @@ import difflib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from hpsweep.own_model.tensors.reparametrized import computed, computed_prefixes
+from hpsweep.own_model.tensors.reparametrized import computed_prefixes, computed_weights
 
 Value = TypeVar("Value")
 
@@ -30,6 +30,12 @@ def parameter_of(use: Use) -> Tensor:
     parameter = getattr(use.module, use.local)
     assert isinstance(parameter, Tensor)
     return parameter
+
+
+def whole(tensor: Any) -> Tensor:
+    """All of a tensor that may be sharded, without autograd."""
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full.detach()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -63,7 +69,7 @@ def tensor_uses(model: nn.Module) -> list[tuple[Use, ...]]:
     return [tuple(uses) for uses in found.values()]
 
 
-def by_name(model: nn.Module) -> dict[str, Use]:
+def uses_by_name(model: nn.Module) -> dict[str, Use]:
     """Every place that holds a parameter, or a weight that is computed, by its full name."""
     return {use.name: use for places in plain_uses(model) for use in places}
 
@@ -71,7 +77,7 @@ def by_name(model: nn.Module) -> dict[str, Use]:
 def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
     """The places of every parameter, as they will be once all weights that are computed from others are plain ones."""
     weights = {}
-    for name, tensor, _ in computed(unwrapped(model)):
+    for name, tensor, _ in computed_weights(unwrapped(model)):
         use = Use(f"{name}.{tensor}" if name else tensor, unwrapped(model).get_submodule(name), tensor)
         weights[use.name] = use
     prefixes = {prefix: use for use in weights.values() for prefix in computed_prefixes(use.name)}
@@ -83,7 +89,7 @@ def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
     return list(found.values())
 
 
-def match(
+def values_by_pattern(
     patterns: Mapping[str, Value] | Iterable[str], uses: Sequence[tuple[Use, ...]], word: str
 ) -> dict[str, Value | None]:
     """First name of every tensor that a pattern matches -> the pattern's value.

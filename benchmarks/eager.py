@@ -27,8 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hpsweep.architectures import SPARSE
 from hpsweep.proxy.schedule import schedule
-from hpsweep.rules.multipliers import SPARSE, attention_scale, readout_multiplier, tensor_numbers
+from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.spec import Trial
 
 VOCABULARY = 256

@@ -41,7 +41,8 @@ import pyarrow as pa
 from hpsweep import cli, store
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.rules import count
-from hpsweep.spec import Scheme, Trial
+from hpsweep.schemes import Scheme
+from hpsweep.spec import Trial
 from hpsweep.trial_ids import trial_ids
 
 LRS = 2.0 ** np.arange(-12, -2, 0.5)

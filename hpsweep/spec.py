@@ -19,9 +19,10 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from hpsweep.architectures import hidden_nonzeros
+from hpsweep.schemes import Scheme
 from hpsweep.text import shown, steers
 
-Scheme = Literal["sp", "mup", "supar"]
 WeightDecayRule = Literal["coupled", "independent"]
 Precision = Literal["float32", "bfloat16"]
 Search = Literal["grid", "random", "qmc", "tpe", "gp", "refine"]
@@ -45,22 +46,6 @@ QUARTER = 0.25
 """Octaves between the closest values that a refinement tries."""
 FINE_SEEDS = 3
 """Seeds of a refinement's half octaves, if the sweep names no more."""
-
-
-def kept(numel: int, density: float) -> int:
-    """Number of weights kept of `numel` at `density`: the nearest count, at least 1."""
-    return max(1, round(numel * density))
-
-
-def hidden_shapes(width: int, depth: int) -> dict[str, tuple[int, int]]:
-    """(fan_out, fan_in) of every hidden matrix of the GPT, by tensor name: the ones that are made sparse."""
-    block = {
-        "attention.qkv": (3 * width, width),
-        "attention.out": (width, width),
-        "mlp.in": (4 * width, width),
-        "mlp.out": (width, 4 * width),
-    }
-    return {f"block{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
 
 
 def _field(default: Any, meaning: str, unit: str = "", within: str = "", *, before: Any = dataclasses.MISSING) -> Any:
@@ -90,7 +75,7 @@ class Trial:
     raise SCHEMA_VERSION and CARD_VERSION. A field is never None in a trial that is made.
     """
 
-    scheme: Scheme = _field("supar", "sp, mup or supar")
+    scheme: Scheme = _field("supar", "the rules by which tensors scale")
     # the model
     width: int = _field(128, "model width", "features", "[1, 1048576]")
     depth: int = _field(2, "number of blocks", "blocks", "[1, 10000]")
@@ -186,7 +171,7 @@ class Trial:
         if self.tokens is not None:
             return math.ceil(self.tokens / (self.batch * self.context))
         assert self.tokens_per_parameter is not None
-        nonzeros = sum(kept(o * i, self.density) for o, i in hidden_shapes(self.width, self.depth).values())
+        nonzeros = hidden_nonzeros(self.width, self.depth, self.density)
         return math.ceil(self.tokens_per_parameter * nonzeros / (self.batch * self.context))
 
     @property

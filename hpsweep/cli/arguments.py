@@ -8,7 +8,8 @@ from typing import Any, NoReturn, get_args
 
 from hpsweep import __version__
 from hpsweep.analysis.plots.output import FORMATS, SIZES
-from hpsweep.spec import TUNED, Precision, Scheme
+from hpsweep.schemes import Scheme
+from hpsweep.spec import TUNED, Precision
 from hpsweep.sweep.worker import ENGINES
 from hpsweep.text import visible
 

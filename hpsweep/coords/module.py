@@ -1,21 +1,20 @@
-"""The activations of any torch module, by forward hooks."""
+"""The activations of any torch module, as its forward pass is observed."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
-from hpsweep.own_model.forward.record import evaluating
+from hpsweep.observer import Call, evaluating, numbers_in, observing
 
 
 def subject(built: Any, exclude: Sequence[str]) -> Subject:
@@ -145,10 +144,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _numbers_in(output: Any) -> Tensor | None:
     """The first tensor of floating-point numbers that is no scalar, in what a module returned."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() and output.dim() else None
-    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return next((x for x in map(_numbers_in, values) if x is not None), None)
+    return next((x for x in numbers_in(output) if x.dim()), None)
 
 
 @torch.no_grad()
@@ -162,54 +158,24 @@ def _called(model: nn.Module, record: _Record) -> dict[str, Tensor]:
 @contextmanager
 def _recording(watched: Mapping[str, nn.Module], exclude: Sequence[str]) -> Iterator[_Record]:
     """While it lasts, modules and attention are recorded, and no gradients."""
-    record = _Record()
+    record, attention = _Record(), Attention()
     running: list[str] = []
 
-    def before(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            running.append(name)
-            if name and name not in record.calls and _has_weights(module):
-                record.calls[name] = (module, *tree_map_only(Tensor, lambda x: x.detach().clone(), (args, kwargs)))
+    def before(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if name and name not in record.calls and _has_weights(module):
+            record.calls[name] = (module, *tree_map_only(Tensor, lambda x: x.detach().clone(), (args, kwargs)))
 
-        return hook
+    def after(name: str, module: nn.Module, output: Any) -> None:
+        record.add(name, output)
 
-    def after(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            running.pop()
-            record.add(name, output)
-
-        return hook
-
-    # First, so that other hooks on the input act once, when the module is called again with what is noted.
-    handles = [
-        module.register_forward_pre_hook(before(name), prepend=True, with_kwargs=True)
-        for name, module in watched.items()
-    ]
-    handles += [module.register_forward_hook(after(name)) for name, module in watched.items()]
-    try:
-        with torch.no_grad(), _Attention(record, running, exclude):
-            yield record
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class _Attention(TorchFunctionMode):
-    """While it is on, attention logits are recorded, by the name of the module that is running."""
-
-    def __init__(self, record: _Record, running: list[str], exclude: Sequence[str]) -> None:
-        super().__init__()
-        self.record, self.running, self.exclude = record, running, exclude
-        self.attention = Attention()
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        logits = self.attention.seen(func, args, kwargs, output)
-        name = _of(self.running[-1] if self.running else "", NAME)
-        if logits is not None and not _matches(name, self.exclude):
-            self.record.add(name, logits.values)
-            self.record.head_sizes[name] = logits.head_size
+    def call(made: Call) -> Any:
+        output = made.result()
+        logits = attention.seen(made, output)
+        name = _of(running[-1] if running else "", NAME)
+        if logits is not None and not _matches(name, exclude):
+            record.add(name, logits.values)
+            record.head_sizes[name] = logits.head_size
         return output
+
+    with torch.no_grad(), observing(call, watched, before=before, after=after, running=running):
+        yield record

@@ -1,28 +1,28 @@
 """The activations of a proxy, seen in the very code that is trained.
 
 Every product with a tensor goes through torch.bmm, attention through torch's function or a softmax, and the residual
-stream into layer_norm: a torch function mode sees them all, so that the model needs no word of it.
+stream into layer_norm: all are seen by observing torch functions, so that the model needs no word of it.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from hpsweep.architectures import architecture, tensors
 from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
+from hpsweep.observer import Call, observing
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import precision, products
 from hpsweep.proxy.ensemble import Ensemble
-from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
 
 FEW_INPUTS = 8
@@ -61,11 +61,12 @@ def subject(trial: Trial, device: str) -> Subject:
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
+    readout, streams = architecture().readout(trial), architecture().streams(trial.depth)
 
     @torch.no_grad()
     def activations() -> dict[str, Activation]:
-        seen = _Products(ensemble.parameters)
-        with seen, products(ensemble.device), precision(trial, ensemble.device):
+        seen = _Products(ensemble.parameters, readout, streams)
+        with observing(seen), products(ensemble.device), precision(trial, ensemble.device):
             model.logits(ensemble.parameters, ensemble.multipliers, ids, head_size=trial.head_size)
         for name, (_, kind) in tensors(trial, data.vocabulary).items():
             if kind not in ("embedding", "norm") and name not in seen.outputs:
@@ -79,36 +80,38 @@ def subject(trial: Trial, device: str) -> Subject:
 
     def own() -> dict[str, Tensor]:
         change = {name: ensemble.parameters[name] - then for name, then in initial.items()}
-        change.setdefault("readout", change["embedding.token"])
+        change["readout"] = change[readout]
         return {name: x @ change[name].mT for name, x in inputs.items()}
 
     return Subject(activations, own, lambda: ensemble.step(0, history))
 
 
-class _Products(TorchFunctionMode):
-    """While it is on: what every matrix is multiplied with, the products, attention logits, and the residual stream."""
+class _Products:
+    """Makes the calls of torch functions, and notes what every matrix is multiplied with, the products, attention
+    logits, and the residual stream. `streams` are its names by those of the norms, in the order of the forward pass.
+    """
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        super().__init__()
+    def __init__(self, parameters: Mapping[str, Tensor], readout: str, streams: Mapping[str, str]) -> None:
         self.names = {tensor.data_ptr(): name for name, tensor in parameters.items()}
+        self.names[parameters[readout].data_ptr()] = "readout"
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Activation] = {}
         self.attention = Attention()
-        self.norms = 0
+        self.norms = iter(streams.items())
+        self.block = ""
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        if func is torch.bmm:
-            name = self.names[args[1].data_ptr()].replace("embedding.token", "readout")
-            self.inputs[name], self.outputs[name] = args[0], Activation(output, output.shape[-1])
-        elif func is F.layer_norm:
-            if self.norms % 2 == 0:  # a block has two norms, one before its attention
-                stream = f"block{self.norms // 2 - 1}" if self.norms else "embedding"
-                self.outputs[stream] = Activation(args[0], args[0].shape[-1])
-            self.norms += 1
-        elif (logits := self.attention.seen(func, args, kwargs, output)) is not None:
-            self.outputs[f"block{self.norms // 2}.{NAME}"] = Activation(*logits)
+    def __call__(self, call: Call) -> Any:
+        """What the function returns."""
+        output = call.result()
+        if call.func is torch.bmm:
+            x, weight = call.args
+            name = self.names[weight.data_ptr()]
+            self.inputs[name], self.outputs[name] = x, Activation(output, output.shape[-1])
+        elif call.func is F.layer_norm:
+            norm, stream = next(self.norms)
+            self.block = norm.rpartition(".")[0]
+            if stream:
+                self.outputs[stream] = Activation(call.first, call.first.shape[-1])
+        elif (logits := self.attention.seen(call, output)) is not None:
+            self.outputs[f"{self.block}.{NAME}"] = Activation(*logits)
         return output

@@ -19,6 +19,7 @@ import math
 from typing import Any
 
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.schemes import scales_density, scales_width
 from hpsweep.spec import Trial
 
 TORCH_EPS = 1e-8  # of torch.optim.AdamW, which the branch leaves as it is
@@ -29,7 +30,7 @@ def nanogpt_keys(card: Card, trial: Trial) -> dict[str, Any]:
     """The keys of the config by name. Raises ValueError for a card that the branch cannot express, with the reason."""
     for reason in refusals(card, trial):
         raise ValueError(f"nanoGPT cannot express this card: {reason}")
-    mup, supar = trial.scheme != "sp", trial.scheme == "supar"
+    mup, supar = scales_width(trial.scheme), scales_density(trial.scheme)
     # Only width multiplier x density matters to hidden matrices: a sparse base is a wider multiplier, which the output
     # alpha takes back for the readout.
     base_density = trial.base_density if supar else 1.0
@@ -96,10 +97,10 @@ def refusals(card: Card, trial: Trial) -> list[str]:
             "the readout is not tied, and its readout is the token embedding. Make a card of tied models, or export "
             "--to torch or --to hf."
         )
-    if trial.scheme == "sp" and trial.density < 1:
+    if not scales_width(trial.scheme) and trial.density < 1:
         reasons.append(
-            f"scheme sp at density {trial.density!r}: without mup_enabled its sparse matrices keep PyTorch's own "
-            "initial weights, not those of init_std. Export --to torch or --to hf."
+            f"scheme {trial.scheme} at density {trial.density!r}: without mup_enabled its sparse matrices keep "
+            "PyTorch's own initial weights, not those of init_std. Export --to torch or --to hf."
         )
     hidden, embedding = card.kinds["hidden"]["weight_decay"], card.kinds["embedding"]["weight_decay"]
     if hidden != embedding:
@@ -132,7 +133,7 @@ def nanogpt_warnings(card: Card, trial: Trial) -> list[str]:
         )
     if card.readout_multiplier != 1:
         notes.append("the readout's multiplier acts only where targets are given: samples are drawn without it.")
-    if trial.scheme == "supar" and trial.base_density != 1:
+    if scales_density(trial.scheme) and trial.base_density != 1:
         notes.append(
             f"the base density {trial.base_density!r} has no key: mup_width_multiplier and mup_output_alpha are "
             "divided by it, which gives every tensor the card's numbers."

@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.architectures import SPARSE, kept
+from hpsweep.own_model.data import EVERY
 from hpsweep.own_model.parametrize import parametrize
 from hpsweep.own_model.plan import Plan
-from hpsweep.own_model.tensors.head_sizes import EVERY
-from hpsweep.rules.multipliers import SPARSE
-from hpsweep.spec import BEFORE, kept
+from hpsweep.schemes import scales_width
+from hpsweep.spec import BEFORE
 from hpsweep.text import shown
 
 _SAME = 1e-9  # relative
@@ -83,7 +84,7 @@ def check_plan(
         factor = tensor.forward if tensor.kind == "readout" else tensor.readout_forward
         if factor is not None and not math.isclose(factor, readout, rel_tol=_SAME):
             raise ValueError(f"{name} as the readout has multiplier {factor:g}, and the card {readout:g}; {sizes}")
-    if plan.scheme != "sp" and plan.base_head_sizes != {EVERY: base_head_size}:
+    if scales_width(plan.scheme) and plan.base_head_sizes != {EVERY: base_head_size}:
         told = ", ".join(map(str, plan.base_head_sizes.values())) or "that is not known"
         raise ValueError(
             f"attention is scaled from a base head size {told}, and the card's from {base_head_size}: leave it to the "

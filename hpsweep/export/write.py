@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_trial import card_trial, check_card, tokens_of
+from hpsweep.architectures import nonzeros, tensors
 from hpsweep.export.nanogpt import nanogpt_config, nanogpt_keys, nanogpt_warnings
 from hpsweep.export.statement import statement
-from hpsweep.rules.multipliers import SPARSE, tensor_numbers, tensors
-from hpsweep.spec import Trial, kept
+from hpsweep.rules.multipliers import tensor_numbers
+from hpsweep.spec import Trial
 
 _WIDTH = 118
 
@@ -65,9 +65,7 @@ def parameter_groups(card: Card) -> list[dict[str, Any]]:
                 "forward": n.forward, "m_d": n.m_d, "m_rho": n.m_rho, "tensors": {},
             },
         )  # fmt: skip
-        size = math.prod(shape)
-        nonzeros = kept(size, trial.density) if kind in SPARSE else size
-        group["tensors"][name] = {"shape": list(shape), "nonzeros": nonzeros}
+        group["tensors"][name] = {"shape": list(shape), "nonzeros": nonzeros(shape, kind, trial.density)}
     return list(groups.values())
 
 

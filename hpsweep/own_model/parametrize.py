@@ -8,14 +8,19 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from hpsweep.own_model.plan import Plan, TensorPlan
-from hpsweep.own_model.tensors.head_sizes import EVERY, base_head_sizes
-from hpsweep.own_model.tensors.kinds import Derived, build, derive, match, plain_uses, unwrapped
+from hpsweep.architectures import SPARSE, Kind, kept
+from hpsweep.own_model.data import EVERY, TensorPlan
+from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.base import built_base
+from hpsweep.own_model.tensors.head_sizes import base_head_sizes
+from hpsweep.own_model.tensors.kinds import Derived, derived_tensors
 from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.remedies import PASTE, Besides
 from hpsweep.own_model.tensors.reparametrized import own_masks
-from hpsweep.rules.multipliers import SPARSE, Kind, OptimizerRule, eps_multiplier, numbers
-from hpsweep.spec import Scheme, Trial, WeightDecayRule, kept
+from hpsweep.own_model.tensors.uses import plain_uses, unwrapped, values_by_pattern
+from hpsweep.rules.multipliers import OptimizerRule, eps_multiplier, numbers
+from hpsweep.schemes import Scheme, scales, scales_width
+from hpsweep.spec import Trial, WeightDecayRule
 
 FEW_INPUTS = 8
 """Nonzeros per neuron below which the rules, which average over them, become doubtful."""
@@ -75,14 +80,17 @@ def parametrize(
         except ValueError as error:
             return Besides(f"Then {error}")
 
-    derived = derive(
+    # What every tensor is
+    derived = derived_tensors(
         model, base, delta=delta, kinds=kinds, fan_in_axis=fan_in_axis, partial=partial, also=without_inputs
     )
     unit = unit.replace(depth=_depth(derived, depth))
+    # Which are made sparse, and what the rules make of each
     densities = _densities(model, derived, density, included, excluded)
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
+    # What speaks against the plan, though it can be made
     masked = _masked_twice(model, tensors)
-    departing = () if unit.scheme == "sp" else _departing(derived, own_masks(model))
+    departing = _departing(derived, own_masks(model)) if scales(unit.scheme) else ()
     warnings = (*_warnings(tensors), *_overwritten(derived), *masked, *departing)
     for warning in warnings:
         python_warnings.warn(warning, stacklevel=2)
@@ -98,17 +106,22 @@ def _head_sizes(unit: Trial, model: nn.Module, base: object, given: int | None) 
     """The base's head size: what was given, or what both models say. sp does not ask, and has plans as ever."""
     if given is not None:
         return {EVERY: unit.base_head_size}
-    if unit.scheme == "sp":
+    if not scales_width(unit.scheme):
         return {EVERY: 1}
     model = unwrapped(model)
-    return base_head_sizes(model, unwrapped(build(base, model, "base")))
+    return base_head_sizes(model, unwrapped(built_base(base, model, "base")))
 
 
 def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer: OptimizerRule) -> TensorPlan:
     """`density` is None for a tensor that is dense in the base model too."""
     numel = math.prod(tensor.shape)
-    nonzeros = numel if density is None else kept(numel, density)
-    m_rho = 1.0 if density is None else nonzeros / numel / unit.base_density
+    nonzeros, m_rho = numel, 1.0
+    if density is not None:
+        nonzeros = kept(numel, density)
+        m_rho = nonzeros / numel / unit.base_density
+    eps = 1.0
+    if optimizer == "adam":
+        eps = eps_multiplier(unit.scheme, tensor.kind, m_d=tensor.m_d, m_out=tensor.m_out)
     n = numbers(unit, tensor.kind, m_d=tensor.m_d, m_rho=m_rho, m_out=tensor.m_out, optimizer=optimizer)
     readout = numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward if tensor.readouts else None
     return TensorPlan(
@@ -126,9 +139,7 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
         init_std=0.0 if tensor.beginning.zero else n.init_std,
         lr=n.lr,
         weight_decay=n.weight_decay,
-        eps=eps_multiplier(unit.scheme, tensor.kind, m_d=tensor.m_d, m_out=tensor.m_out)
-        if optimizer == "adam"
-        else 1.0,
+        eps=eps,
         forward=n.forward,
         readout_forward=readout,
     )
@@ -195,9 +206,9 @@ def _chosen(
 
     def chosen(patterns: Mapping[str, float] | list[str], word: str) -> dict[str, float | None]:
         for pattern in patterns:
-            if not (found := match([pattern], uses, word)).keys() & set(hidden) and pattern != "*":
+            if not (found := values_by_pattern([pattern], uses, word)).keys() & set(hidden) and pattern != "*":
                 raise ValueError(f"{word} has {pattern!r}, which matches no hidden matrix; {_stays(found, derived)}.")
-        return match(patterns, uses, word)
+        return values_by_pattern(patterns, uses, word)
 
     by_pattern = density if isinstance(density, Mapping) else {"*": density}
     for pattern, given in by_pattern.items():
@@ -210,7 +221,7 @@ def _chosen(
             ) from None
     values = chosen(by_pattern, "density")
     included, excluded = chosen(include, "include"), chosen(exclude, "exclude")
-    named = match([pattern for pattern in (*by_pattern, *include) if pattern != "*"], uses, "density")
+    named = values_by_pattern([pattern for pattern in (*by_pattern, *include) if pattern != "*"], uses, "density")
     result = {}
     for name in hidden:
         value = values.get(name)

@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hpsweep.architectures import SPARSE, tensors
 from hpsweep.proxy.device import by_onednn
 from hpsweep.rules import masks as mask_rules
-from hpsweep.rules.multipliers import SPARSE, attention_scale, readout_multiplier, tensor_numbers, tensors
+from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.spec import Trial
 
 Parameters = dict[str, Tensor]
-"""Name -> (trial, *shape); names and shapes as in `parametrization.rules.tensors`."""
+"""Name -> (trial, *shape); names and shapes as in `architectures.tensors`."""
 
 PLAIN_CONTEXT = 256
 """Tokens up to which attention as product, softmax, product is the faster one on a CPU whose products oneDNN does."""

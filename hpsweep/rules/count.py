@@ -1,4 +1,4 @@
-"""Parameters, nonzeros and FLOPs of a trial's GPT, each by a named convention; embeddings apart.
+"""Parameters, nonzeros and FLOPs of a trial's model, each by a named convention; embeddings apart.
 
 One multiply-add is two FLOPs, and a backward pass costs two forward passes. Norms, activations, softmax, the
 embedding lookup and the optimizer are not counted.
@@ -9,11 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from hpsweep.rules.multipliers import SPARSE, tensors
-from hpsweep.spec import Trial, kept
-
-FLOPS_OF_A_WEIGHT = 6
-"""FLOPs per token of every weight of a matrix that is multiplied: two forward, four backward."""
+from hpsweep.architectures import SPARSE, architecture, nonzeros, tensors
+from hpsweep.spec import Trial
 
 
 class Sizes(NamedTuple):
@@ -26,22 +23,19 @@ class Sizes(NamedTuple):
 
 
 def sizes(trial: Trial, vocabulary: int) -> Sizes:
-    """Numbers of weights of the trial's GPT; embeddings are token, position, and an untied readout."""
-    numels = {name: math.prod(shape) for name, (shape, _) in tensors(trial, vocabulary).items()}
-    kinds = {name: kind for name, (_, kind) in tensors(trial, vocabulary).items()}
-    hidden = [numels[name] for name in numels if kinds[name] in SPARSE]
+    """Numbers of weights of the trial's model; embeddings are token, position, and an untied readout."""
+    table = tensors(trial, vocabulary).values()
+    hidden = [(shape, kind) for shape, kind in table if kind in SPARSE]
     return Sizes(
-        parameters=sum(numels.values()),
-        embedding_parameters=sum(n for name, n in numels.items() if kinds[name] in ("embedding", "readout")),
-        hidden_parameters=sum(hidden),
-        hidden_nonzeros=sum(kept(n, trial.density) for n in hidden),
+        parameters=sum(math.prod(shape) for shape, _ in table),
+        embedding_parameters=sum(math.prod(shape) for shape, kind in table if kind in ("embedding", "readout")),
+        hidden_parameters=sum(math.prod(shape) for shape, _ in hidden),
+        hidden_nonzeros=sum(nonzeros(shape, kind, trial.density) for shape, kind in hidden),
     )
 
 
 def flops_dense(trial: Trial, vocabulary: int) -> float:
-    """Training FLOPs if zeros are multiplied: 6 per token for every hidden weight and every readout weight, and
-    12 x depth x width x context per token for attention (logits and mixing, over all positions).
-    """
+    """Training FLOPs if zeros are multiplied, by the convention of the model's architecture."""
     return _flops(trial, vocabulary, sizes(trial, vocabulary).hidden_parameters)
 
 
@@ -61,6 +55,4 @@ def columns(trial: Trial, vocabulary: int) -> dict[str, Any]:
 
 
 def _flops(trial: Trial, vocabulary: int, hidden_weights: int) -> float:
-    readout = vocabulary * trial.width
-    attention = 12 * trial.depth * trial.width * trial.context
-    return float(trial.total_tokens) * (FLOPS_OF_A_WEIGHT * (hidden_weights + readout) + attention)
+    return float(trial.total_tokens) * architecture().flops_per_token(trial, vocabulary, hidden_weights)

@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.spec import kept
+from hpsweep.architectures import kept
 
 
 def generator(purpose: str, seed: int, name: str = "") -> np.random.Philox:

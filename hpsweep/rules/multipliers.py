@@ -1,15 +1,14 @@
-"""THE table: how init std, learning rate and forward multiplier of each kind of tensor scale, under each scheme.
+"""THE table: how init std, learning rate, forward multiplier and eps of each kind of tensor scale with a model's sizes.
 
     m_d    width multiplier, fan_in / base fan_in of the tensor
     m_rho  density multiplier, density / base density of the tensor; 1 for a dense tensor
     m_out  fan_out / base fan_out; only SGD's learning rates and Adam's eps depend on it
 
-For Adam: arXiv 2405.15743, Table 1; for SGD: arXiv 2203.03466, Table 8, with m_rho beside the fan-in. A tensor with
-one width or none (embedding, norm, bias) has that width's multiplier as m_d. Base hyperparameters are the values at
-m_d = m_rho = m_out = 1.
+A scheme keeps some of these (`schemes.SCHEMES`); the others are 1 under it. For Adam: arXiv 2405.15743, Table 1; for
+SGD: arXiv 2203.03466, Table 8, with m_rho beside the fan-in. A tensor with one width or none (embedding, norm, bias)
+has that width's multiplier as m_d. Base hyperparameters are the values at m_d = m_rho = m_out = 1.
 
-`keep` is a vector whose initial values stay as the model builds them: time constants, gates, prior biases. It is
-trained as norms and biases are: base lr, no decay.
+What is of kind `keep` is trained as norms and biases are: base lr, no decay.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from hpsweep.spec import Scheme, Trial, hidden_shapes
+from hpsweep.architectures import SPARSE, VECTORS, Kind, tensors
+from hpsweep.schemes import SCHEMES, Scheme, scales_width
+from hpsweep.spec import Trial
 
-Kind = Literal["embedding", "hidden", "residual_out", "norm", "bias", "keep", "readout"]
 OptimizerRule = Literal["adam", "sgd"]
 
 
@@ -35,94 +35,39 @@ ONE = Exponents()
 
 
 class Rule(NamedTuple):
-    """How one kind of tensor scales under one scheme."""
+    """How one kind of tensor scales: `lr` and `eps` are Adam's, `sgd_lr` is SGD's."""
 
     init_std: Exponents = ONE
     lr: Exponents = ONE
     forward: Exponents = ONE
+    sgd_lr: Exponents = ONE
+    eps: Exponents = ONE
 
 
-RULES: dict[tuple[Scheme, Kind], Rule] = {
-    ("sp", "embedding"): Rule(),
-    ("sp", "hidden"): Rule(),
-    ("sp", "residual_out"): Rule(),
-    ("sp", "norm"): Rule(),
-    ("sp", "bias"): Rule(),
-    ("sp", "keep"): Rule(),
-    ("sp", "readout"): Rule(),
-    ("mup", "embedding"): Rule(),
-    ("mup", "hidden"): Rule(init_std=Exponents(m_d=-0.5), lr=Exponents(m_d=-1)),
-    ("mup", "residual_out"): Rule(init_std=Exponents(m_d=-0.5), lr=Exponents(m_d=-1)),
-    ("mup", "norm"): Rule(),
-    ("mup", "bias"): Rule(),
-    ("mup", "keep"): Rule(),
-    ("mup", "readout"): Rule(forward=Exponents(m_d=-1)),
-    ("supar", "embedding"): Rule(),
-    ("supar", "hidden"): Rule(init_std=Exponents(m_d=-0.5, m_rho=-0.5), lr=Exponents(m_d=-1, m_rho=-1)),
-    ("supar", "residual_out"): Rule(init_std=Exponents(m_d=-0.5, m_rho=-0.5), lr=Exponents(m_d=-1, m_rho=-1)),
-    ("supar", "norm"): Rule(),
-    ("supar", "bias"): Rule(),
-    ("supar", "keep"): Rule(),
-    ("supar", "readout"): Rule(forward=Exponents(m_d=-1)),
-}
+_MATRIX = Rule(
+    init_std=Exponents(m_d=-0.5, m_rho=-0.5),
+    lr=Exponents(m_d=-1, m_rho=-1),
+    sgd_lr=Exponents(m_d=-1, m_rho=-1, m_out=1),
+    eps=Exponents(m_out=-1),
+)
+_OF_ONE_WIDTH = Rule(sgd_lr=Exponents(m_d=1), eps=Exponents(m_d=-1))
 
-SGD_LR: dict[tuple[Scheme, Kind], Exponents] = {
-    ("sp", "embedding"): ONE,
-    ("sp", "hidden"): ONE,
-    ("sp", "residual_out"): ONE,
-    ("sp", "norm"): ONE,
-    ("sp", "bias"): ONE,
-    ("sp", "keep"): ONE,
-    ("sp", "readout"): ONE,
-    ("mup", "embedding"): Exponents(m_d=1),
-    ("mup", "hidden"): Exponents(m_d=-1, m_out=1),
-    ("mup", "residual_out"): Exponents(m_d=-1, m_out=1),
-    ("mup", "norm"): Exponents(m_d=1),
-    ("mup", "bias"): Exponents(m_d=1),
-    ("mup", "keep"): Exponents(m_d=1),
-    ("mup", "readout"): Exponents(m_d=1),
-    ("supar", "embedding"): Exponents(m_d=1),
-    ("supar", "hidden"): Exponents(m_d=-1, m_rho=-1, m_out=1),
-    ("supar", "residual_out"): Exponents(m_d=-1, m_rho=-1, m_out=1),
-    ("supar", "norm"): Exponents(m_d=1),
-    ("supar", "bias"): Exponents(m_d=1),
-    ("supar", "keep"): Exponents(m_d=1),
-    ("supar", "readout"): Exponents(m_d=1),
-}
-"""Learning rates under SGD; the readout's with its forward multiplier alpha_output / m_d, as under Adam."""
-
-EPS: dict[tuple[Scheme, Kind], Exponents] = {
-    ("sp", "embedding"): ONE,
-    ("sp", "hidden"): ONE,
-    ("sp", "residual_out"): ONE,
-    ("sp", "norm"): ONE,
-    ("sp", "bias"): ONE,
-    ("sp", "keep"): ONE,
-    ("sp", "readout"): ONE,
-    ("mup", "embedding"): Exponents(m_d=-1),
-    ("mup", "hidden"): Exponents(m_out=-1),
-    ("mup", "residual_out"): Exponents(m_out=-1),
-    ("mup", "norm"): Exponents(m_d=-1),
-    ("mup", "bias"): Exponents(m_d=-1),
-    ("mup", "keep"): Exponents(m_d=-1),
-    ("mup", "readout"): Exponents(m_d=-1),
-    ("supar", "embedding"): Exponents(m_d=-1),
-    ("supar", "hidden"): Exponents(m_out=-1),
-    ("supar", "residual_out"): Exponents(m_out=-1),
-    ("supar", "norm"): Exponents(m_d=-1),
-    ("supar", "bias"): Exponents(m_d=-1),
-    ("supar", "keep"): Exponents(m_d=-1),
-    ("supar", "readout"): Exponents(m_d=-1),
+RULES: dict[Kind, Rule] = {
+    "embedding": _OF_ONE_WIDTH,
+    "hidden": _MATRIX,
+    "residual_out": _MATRIX,
+    "norm": _OF_ONE_WIDTH,
+    "bias": _OF_ONE_WIDTH,
+    "keep": _OF_ONE_WIDTH,
+    "readout": Rule(forward=Exponents(m_d=-1), sgd_lr=Exponents(m_d=1), eps=Exponents(m_d=-1)),
 }
 """Adam's eps follows the gradients. A matrix's gradient is that of its output times its input, which keeps its size:
 it shrinks with its output's width, as its bias's does, and the readout's with its forward multiplier. Kept weights have
 gradients of one size whatever the density. Exact where all widths grow alike; with several ratios a layer's
 gradient at initialization goes by the geometric mean of its own ratio and the readout's, and eps by its own. The
-proxies leave eps at a value so small that it does not matter.
+proxies leave eps at a value so small that it does not matter. SGD's readout has the forward multiplier
+alpha_output / m_d, as Adam's has.
 """
-
-USES_ALPHAS: dict[Scheme, bool] = {"sp": False, "mup": True, "supar": True}
-"""Whether the forward passes of embedding, attention and readout carry their alphas."""
 
 DECAYED: dict[Kind, bool] = {
     "embedding": True,
@@ -134,9 +79,6 @@ DECAYED: dict[Kind, bool] = {
     "readout": True,
 }
 """Whether weight decay acts on a kind: on matrices, not on gains and biases (as nanoGPT does)."""
-
-VECTORS: tuple[Kind, ...] = ("norm", "bias", "keep")
-"""Kinds that nothing is summed over: no values are drawn for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +114,11 @@ def numbers(
             f"optimizer is {optimizer!r}; allowed: {', '.join(get_args(OptimizerRule))}. Adam's rules hold for AdamW "
             "and others that divide by the size of the gradient, SGD's for those that do not."
         )
-    rule = RULES[trial.scheme, kind]
-    lr_exponents = rule.lr if optimizer == "adam" else SGD_LR[trial.scheme, kind]
+    rule = RULES[kind]
+    lr_exponents = rule.lr if optimizer == "adam" else rule.sgd_lr
 
     def scale(exponents: Exponents) -> float:
-        return float(m_d**exponents.m_d * m_rho**exponents.m_rho * m_out**exponents.m_out)
+        return _factor(trial.scheme, exponents, m_d=m_d, m_rho=m_rho, m_out=m_out)
 
     init_std = trial.init_std * scale(rule.init_std)
     if kind == "residual_out":
@@ -192,7 +134,7 @@ def numbers(
         # as the published code does.
         weight_decay /= scale(lr_exponents)
     forward = scale(rule.forward)
-    if USES_ALPHAS[trial.scheme]:
+    if scales_width(trial.scheme):
         forward *= {"embedding": trial.alpha_input, "readout": trial.alpha_output}.get(kind, 1.0)
     return Numbers(
         kind=kind,
@@ -206,9 +148,15 @@ def numbers(
 
 
 def eps_multiplier(scheme: Scheme, kind: Kind, *, m_d: float, m_out: float) -> float:
-    """The factor of Adam's eps for a tensor, by `EPS`."""
-    exponents = EPS[scheme, kind]
-    return float(m_d**exponents.m_d * m_out**exponents.m_out)
+    """The factor of Adam's eps for a tensor."""
+    return _factor(scheme, RULES[kind].eps, m_d=m_d, m_out=m_out)
+
+
+def _factor(scheme: Scheme, exponents: Exponents, *, m_d: float, m_rho: float = 1.0, m_out: float = 1.0) -> float:
+    """The product of the multipliers that the scheme keeps, each raised to its exponent."""
+    own = SCHEMES[scheme].multipliers
+    m_d, m_rho, m_out = (m if name in own else 1.0 for name, m in (("m_d", m_d), ("m_rho", m_rho), ("m_out", m_out)))
+    return float(m_d**exponents.m_d * m_rho**exponents.m_rho * m_out**exponents.m_out)
 
 
 def attention_scale(trial: Trial) -> float:
@@ -224,9 +172,12 @@ def logit_scale(scheme: Scheme, head_size: int, *, base: int, alpha: float) -> f
     published code of both schemes has a base head size of 1.
     """
     root = float(head_size**-0.5)
-    if scheme == "sp":
+    if not scales_width(scheme):
         return root
-    return alpha * (root if base == head_size else base**0.5 / head_size)  # at the base sp's, to the last bit
+    if base == head_size:
+        return alpha * root  # sp's, to the last bit
+    published = float(base**0.5 / head_size)
+    return alpha * published
 
 
 def readout_multiplier(trial: Trial) -> float:
@@ -234,36 +185,9 @@ def readout_multiplier(trial: Trial) -> float:
     return numbers(trial, "readout", m_d=trial.m_d, m_rho=1.0).forward
 
 
-def tensors(trial: Trial, vocabulary: int) -> dict[str, tuple[tuple[int, ...], Kind]]:
-    """Shape and kind of every tensor of the trial's GPT, by name, in a fixed order. Matrices are (fan_out, fan_in).
-
-    Token embedding (vocabulary, width), position embedding (context, width); the four hidden matrices of each
-    block and the gains of its two norms; the final norm; the readout (vocabulary, width) unless it is tied.
-    """
-    hidden = hidden_shapes(trial.width, trial.depth)
-    table: dict[str, tuple[tuple[int, ...], Kind]] = {
-        "embedding.token": ((vocabulary, trial.width), "embedding"),
-        "embedding.position": ((trial.context, trial.width), "embedding"),
-    }
-    for i in range(trial.depth):
-        table[f"block{i}.norm1"] = ((trial.width,), "norm")
-        table[f"block{i}.norm2"] = ((trial.width,), "norm")
-        for name in ("attention.qkv", "attention.out", "mlp.in", "mlp.out"):
-            kind: Kind = "residual_out" if name.endswith(".out") else "hidden"
-            table[f"block{i}.{name}"] = (hidden[f"block{i}.{name}"], kind)
-    table["norm"] = ((trial.width,), "norm")
-    if not trial.tied:
-        table["readout"] = ((vocabulary, trial.width), "readout")
-    return table
-
-
 def tensor_numbers(trial: Trial, vocabulary: int) -> dict[str, Numbers]:
-    """The numbers of every tensor of the trial's GPT, by name."""
+    """The numbers of every tensor of the trial's model, by name."""
     return {
         name: numbers(trial, kind, m_d=trial.m_d, m_rho=trial.m_rho if kind in SPARSE else 1.0)
         for name, (_, kind) in tensors(trial, vocabulary).items()
     }
-
-
-SPARSE: tuple[Kind, ...] = ("hidden", "residual_out")
-"""Kinds that are made sparse: every attention and MLP projection."""

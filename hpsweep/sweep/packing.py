@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hpsweep.architectures import FLOPS_OF_A_WEIGHT
 from hpsweep.proxy import native
 from hpsweep.rules import count
 from hpsweep.spec import Trial
@@ -72,7 +73,7 @@ class Cost:
         if not row["flops_sparse"]:
             return 0.0
         way = native.way(row["density"], row["precision"], _UNIT)
-        each = float(count.FLOPS_OF_A_WEIGHT * row["tokens"])
+        each = float(FLOPS_OF_A_WEIGHT * row["tokens"])
         weights: int = row["hidden_nonzeros" if way == "sparse" else "hidden_parameters"]
         rest: float = row["flops_sparse"] - each * row["hidden_nonzeros"]
         return NATIVE_WEIGHT[way] * each * weights + NATIVE_WEIGHT["rest"] * rest

@@ -48,7 +48,7 @@ Progress = Callable[[int, int, float], None]
 
 
 class ReferenceGPT(nn.Module):
-    """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `rules.tensors`."""
+    """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `architectures.tensors`."""
 
     def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
         super().__init__()

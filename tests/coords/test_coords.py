@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import hpsweep
 from hpsweep.analysis.coords import culprit, in_words, student
 from hpsweep.coords.attention import Attention
+from hpsweep.observer import Call
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
 from hpsweep.spec import Trial
@@ -264,9 +265,8 @@ def test_a_tensor_of_a_proxy_that_recorded_nothing_is_named(monkeypatch: pytest.
 def logits(scale: float, **options: Any) -> Tensor:
     torch.manual_seed(0)
     query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 5, 8)
-    seen = Attention().seen(
-        nn.functional.scaled_dot_product_attention, (query, key, key), {"scale": scale, **options}, 0
-    )
+    call = Call(nn.functional.scaled_dot_product_attention, (query, key, key), {"scale": scale, **options})
+    seen = Attention().seen(call, 0)
     assert seen is not None
     assert seen.head_size == 8
     return seen.values
@@ -277,9 +277,9 @@ def test_attention_logits_are_the_same_before_a_softmax_and_in_torchs_attention(
     query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 5, 8)
     future = torch.ones(5, 5, dtype=torch.bool).triu(1)
     attention, product = Attention(), query @ key.mT
-    assert attention.seen(torch.matmul, (query, key.mT), {}, product) is None
+    assert attention.seen(Call(torch.matmul, (query, key.mT), {}), product) is None
     scores = (product * 0.3).masked_fill(future, -math.inf)
-    seen = attention.seen(torch.softmax, (scores, -1), {}, None)
+    seen = attention.seen(Call(torch.softmax, (scores, -1), {}), None)
     assert seen is not None
     assert seen.head_size == 8
     assert len(seen.values) == 2 * 4 * 15  # those of the past
@@ -289,9 +289,9 @@ def test_attention_logits_are_the_same_before_a_softmax_and_in_torchs_attention(
         {"attn_mask": torch.zeros(5, 5).masked_fill(future, -math.inf)},
     ):
         torch.testing.assert_close(seen.values, logits(0.3, **options))
-    assert attention.seen(torch.softmax, (torch.ones(3, 4), -1), {}, None) is None  # a choice among classes
-    attention.seen(torch.einsum, ("bhqd,bhkd->bhqk", query, key), {}, product)
-    unknown = attention.seen(torch.softmax, (scores, -1), {}, None)
+    assert attention.seen(Call(torch.softmax, (torch.ones(3, 4), -1), {}), None) is None  # a choice among classes
+    attention.seen(Call(torch.einsum, ("bhqd,bhkd->bhqk", query, key), {}), product)
+    unknown = attention.seen(Call(torch.softmax, (scores, -1), {}), None)
     assert unknown is not None
     assert unknown.head_size == 0
 

@@ -27,7 +27,8 @@ from hpsweep.proxy import schedule
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
 from hpsweep.proxy.train import train
 from hpsweep.rules.multipliers import attention_scale, tensor_numbers
-from hpsweep.spec import Scheme, Target, Trial
+from hpsweep.schemes import Scheme
+from hpsweep.spec import Target, Trial
 from tests.analysis.transfer.test_transfer import BASE, sweep
 from tests.own_model.test_plan_proxy import ProxyModule
 from tests.pages import indented

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
-from hpsweep.own_model.tensors.kinds import derive
+from hpsweep.own_model.tensors.kinds import derived_tensors
 
 
 class Block(nn.Module):
@@ -435,12 +435,12 @@ def test_attention_and_convolutions_of_torch_are_known() -> None:
             self.first, self.second = nn.ConvTranspose1d(5, width, 4), nn.ConvTranspose3d(width, inner, 2)
             self.last = nn.ConvTranspose2d(inner, 3, 4)
 
-    decoder = derive(Decoder(64, 96), Decoder(16, 48))
+    decoder = derived_tensors(Decoder(64, 96), Decoder(16, 48))
     assert {name: tuple(t)[3:7] for name, t in decoder.items() if name.endswith("weight")} == {
         "first.weight": ((), 20, 4, 1), "second.weight": ((), 512, 4, 2), "last.weight": ((), 1536, 2, 1),
     }  # fmt: skip
     assert [tensor.kind for tensor in decoder.values()][::2] == ["embedding", "hidden", "readout"]
-    derived = derive(Vision(64), Vision(16))
+    derived = derived_tensors(Vision(64), Vision(16))
     assert {name: (tensor.kind, tensor.fan_in) for name, tensor in derived.items() if tensor.fan_in} == {
         "patch.weight": ("embedding", 48),
         "mixing.weight": ("hidden", 576),

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
+from hpsweep.architectures import kept
 from hpsweep.rules.masks import mask
-from hpsweep.spec import kept
 from tests.own_model.test_plan import Toy
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]

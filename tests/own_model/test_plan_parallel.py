@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpsweep.spec import kept
+from hpsweep.architectures import kept
 from tests import processes
 from tests.own_model.test_plan_masks import loss, sparse_toy
 from tests.own_model.two_processes import PARTS, STEPS, batch

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hpsweep.architectures import tensors
 from hpsweep.proxy import batches, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
 from hpsweep.proxy.device import WARM_UP
 from hpsweep.proxy.outcome import CURVE_POINTS, Outcome, _result
 from hpsweep.rules.masks import mask
-from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
 from tests.own_model.plain_gpt import train_plain

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from hpsweep.architectures import tensors
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy import model, native
 from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, windows
@@ -24,7 +25,6 @@ from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.proxy.optimizer import mask_gradients
 from hpsweep.proxy.outcome import Outcome
 from hpsweep.proxy.schedule import schedule
-from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
 from tests.proxy.native_library import SANITIZER, TARGET, TARGETS, pieces, use

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
+from hpsweep.architectures import kept
 from hpsweep.rules.masks import mask
-from hpsweep.spec import kept
 
 
 @pytest.mark.parametrize("shape", [(7, 13), (384, 128), (128,), (3, 5, 7)])

@@ -18,11 +18,11 @@ import torch
 from hpsweep import store
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.transfer import transfer
+from hpsweep.architectures import tensors
 from hpsweep.cli import main
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.ensemble import train
 from hpsweep.rules.masks import mask
-from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Target, Trial, trial_from_row
 from hpsweep.store import RUNS
 from hpsweep.target import checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,8 @@ from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_columns, check_equal, check_frame, check_names
 from hpsweep.analysis.runs.prepare import plain_types, prepared, without
 from hpsweep.schema import DONE
-from hpsweep.spec import TUNED, Scheme
+from hpsweep.schemes import SCHEMES, preferred
+from hpsweep.spec import TUNED
 
 COLUMNS = ("sparsity", "params", "tokens", "loss")
 """Columns of the cells of a law: sparsity in [0, 1), nonzero parameters, tokens or examples, loss."""
@@ -288,15 +289,15 @@ def tuned_losses(
     """
     if not isinstance(nonzeros, str) or nonzeros not in NONZEROS:
         raise ValueError(f"nonzeros is {nonzeros!r}; it must be one of {', '.join(NONZEROS)}.")
-    if scheme is not None and (not isinstance(scheme, str) or scheme not in get_args(Scheme)):
-        raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
+    if scheme is not None and (not isinstance(scheme, str) or scheme not in SCHEMES):
+        raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(SCHEMES)}.")
     runs = prepared(runs, ["scheme", *_SHAPE], "lr", ignore=ignore)
     if lacking := [name for name in _SIZES if name not in runs or runs[name].isna().any()]:
         raise ValueError(
             f"the runs lack {', '.join(lacking)}, which a law counts: give a table of these to fit_law, or the runs of "
             "a results folder."
         )
-    known = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
+    known = preferred(runs["scheme"].unique())
     scheme = scheme or next(iter(known), None)
     own = runs[(runs["scheme"] == scheme) & (runs["status"] != "failed")]
     if own.empty:

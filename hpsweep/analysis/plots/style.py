@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from hpsweep import text
+from hpsweep import schemes, text
 from hpsweep.analysis.plots.output import USUAL
 from hpsweep.store import replacing
 from hpsweep.units import Unit
@@ -37,10 +37,8 @@ class Look(NamedTuple):
     label: str
 
 
-SCHEMES = {
-    "sp": Look("#d55e00", "s", "SP"),
-    "mup": Look("#009e73", "D", "μP"),
-    "supar": Look("#0072b2", "o", "SuPar"),
+SCHEMES: dict[str, Look] = {
+    name: Look(scheme.color, scheme.marker, scheme.label) for name, scheme in schemes.SCHEMES.items()
 }
 """In the order in which panels and legends show them."""
 

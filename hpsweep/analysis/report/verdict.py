@@ -36,11 +36,11 @@ from hpsweep.analysis.report.parts import (
 from hpsweep.analysis.report.tables import Tables
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.english import are, counted
+from hpsweep.schemes import alike_at_base_density
 from hpsweep.spec import TUNED
 
 _VERDICTS = ("stable", "undetermined", "moves")
 _OF_USE = {"drift": "drift", "comparison": "comparison of tuned and transferred"}
-_ONE = ("mup", "supar")  # at base density
 _MADE_BY = ("hpsweep_version", "torch_version", "device", "precision", "data")
 
 
@@ -388,8 +388,8 @@ def _rivals(comparison: pd.DataFrame, card: Card, unit: str) -> list[str]:
     at = ["width", "density"]
     own = comparison[comparison["scheme"] == card.scheme].set_index(at)["transferred_loss"]
     rivals = comparison[(comparison["scheme"] != card.scheme) & comparison["tuned_loss"].notna()]
-    if card.scheme in _ONE:
-        rivals = rivals[~(rivals["scheme"].isin(_ONE) & (rivals["density"] == card.proxy["base_density"]))]
+    alike = rivals["scheme"].isin(alike_at_base_density(card.scheme))
+    rivals = rivals[~(alike & (rivals["density"] == card.proxy["base_density"]))]
     here = own.reindex(pd.MultiIndex.from_frame(rivals[at])).to_numpy(float)
     gap = here - rivals["tuned_loss"].to_numpy(float)
     beyond = gap > 2 * rivals["tuned_loss_se"].fillna(ASSUMED_NOISE).to_numpy(float)

@@ -15,10 +15,12 @@ import pandas as pd
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.rows import record
 from hpsweep.analysis.transfer.card_fields import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
+from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
 from hpsweep.records import check_path, check_replaceable, check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
-from hpsweep.spec import BEFORE, TUNED, Scheme, Target, Trial, kept
+from hpsweep.schemes import Scheme, scales_width
+from hpsweep.spec import BEFORE, TUNED, Target, Trial
 from hpsweep.store import one_data_hash, replacing
 from hpsweep.text import shown
 
@@ -193,7 +195,7 @@ def make_card(
             **{name: getattr(trial, name) for name in (*OPTIMIZER, "weight_decay")},
         },
         schedule={name: getattr(trial, name) for name in SCHEDULE},
-        mask={"seed": target.mask_seed, "density": trial.density, "kinds": list(rules.SPARSE)},
+        mask={"seed": target.mask_seed, "density": trial.density, "kinds": list(SPARSE)},
         evidence=evidence,
         drift=drifts,
         along_drift=along,
@@ -204,7 +206,7 @@ def make_card(
 
 def target_numbers(trial: Trial, vocabulary: int) -> dict[str, Any]:
     """The fields of a card that the rules derive from the target's trial."""
-    alphas = rules.USES_ALPHAS[trial.scheme]
+    alphas = scales_width(trial.scheme)
     return {
         "kinds": _kinds(trial),
         "attention_scale": rules.attention_scale(trial),
@@ -212,8 +214,8 @@ def target_numbers(trial: Trial, vocabulary: int) -> dict[str, Any]:
         "alpha_input": trial.alpha_input if alphas else 1.0,
         "alpha_output": trial.alpha_output if alphas else 1.0,
         "tensors": [
-            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": _nonzeros(shape, kind, trial.density)}
-            for name, (shape, kind) in rules.tensors(trial, vocabulary).items()
+            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": nonzeros(shape, kind, trial.density)}
+            for name, (shape, kind) in tensors(trial, vocabulary).items()
         ],
         "sizes": sizes(trial, vocabulary)._asdict(),
     }
@@ -222,19 +224,15 @@ def target_numbers(trial: Trial, vocabulary: int) -> dict[str, Any]:
 def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
     """The numbers of every kind of tensor at the target; dense kinds have m_rho = 1."""
     kinds = {}
-    for kind in get_args(rules.Kind):
+    for kind in get_args(Kind):
         if kind == "keep":  # of own models; the reference GPT has none
             continue
-        m_rho = trial.m_rho if kind in rules.SPARSE else 1.0
+        m_rho = trial.m_rho if kind in SPARSE else 1.0
         numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
     if trial.tied:  # one tensor with the embedding; only its second use has a multiplier of its own
         kinds["readout"] = {**kinds["embedding"], "forward": kinds["readout"]["forward"]}
     return kinds
-
-
-def _nonzeros(shape: tuple[int, ...], kind: rules.Kind, density: float) -> int:
-    return kept(math.prod(shape), density) if kind in rules.SPARSE else math.prod(shape)
 
 
 def evidence_of(used: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from hpsweep.architectures import Kind
 from hpsweep.records import (
     Check,
     choice,
@@ -17,8 +18,8 @@ from hpsweep.records import (
     truth,
     whole,
 )
-from hpsweep.rules.multipliers import Kind
-from hpsweep.spec import CHOICES, DECLARED, RANGES, RESOLVED, TUNED, Scheme
+from hpsweep.schemes import SCHEMES
+from hpsweep.spec import CHOICES, DECLARED, RANGES, RESOLVED, TUNED
 
 KINDS = tuple(kind for kind in get_args(Kind) if kind != "keep")
 """Of the reference GPT's tensors, all of which are drawn or filled."""
@@ -99,8 +100,8 @@ _TEXTS = dict.fromkeys(("why", "unit", "path", "verdict", "status", "proxy_statu
 _RIDGE = ("ridge_slope", "ridge_angle", "ridge_length", "ridge_noise_length")
 _MEASURED: dict[str, Check] = {
     **{name: _number_of(name) for name in (*DECLARED, *TUNED) if name in RANGES},
-    "scheme": choice(*get_args(Scheme)),
-    "best_scheme": optional(choice(*get_args(Scheme))),
+    "scheme": choice(*SCHEMES),
+    "best_scheme": optional(choice(*SCHEMES)),
     "hyperparameter": _hyperparameters,
     "over": _hyperparameters,
     "along": choice("width", "density"),
@@ -144,7 +145,7 @@ def _of_optimum() -> dict[str, Check]:
 
 
 CARD = table(
-    scheme=choice(*get_args(Scheme)),
+    scheme=choice(*SCHEMES),
     target=table(**_SHAPE, tokens=optional(_field("tokens"))),
     proxy=table(**_SHAPE, **_fields("steps", "tokens", *SETTINGS)),
     base=table(**_fields(*TUNED)),

@@ -22,6 +22,7 @@ from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_fields import SETTINGS
 from hpsweep.analysis.transfer.regret import rows_at, tuned_of
 from hpsweep.english import interval_text
+from hpsweep.schemes import scales_width
 from hpsweep.spec import RESOLVED, TUNED
 from hpsweep.text import value_label
 
@@ -154,7 +155,7 @@ def _wanted(card: Card) -> dict[str, Any]:
     """Column -> value that runs of the card's target have: all but the hyperparameters, the seed and the precision."""
     wanted = {name: card.target[name] for name in ("depth", "head_size", "context", "tied", "vocabulary")}
     wanted |= {name: card.proxy[name] for name in SETTINGS if name != "data"}  # which its hash knows
-    if card.scheme == "sp":
+    if not scales_width(card.scheme):
         del wanted["base_head_size"]  # nothing is scaled from it
     if card.target["tokens"]:
         wanted["steps"] = math.ceil(card.target["tokens"] / (card.proxy["batch"] * card.target["context"]))

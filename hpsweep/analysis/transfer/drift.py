@@ -30,8 +30,9 @@ from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_equal, check_names, check_number, check_over, is_numeric, needed
 from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.architectures import hidden_nonzeros
 from hpsweep.english import counted, have
-from hpsweep.spec import Trial, hidden_shapes, kept
+from hpsweep.spec import Trial
 
 BOUND = 0.25
 """Octaves per halving or doubling within which an optimum is called stable."""
@@ -157,8 +158,7 @@ def _steps_follow(members: pd.DataFrame) -> bool:
         return False
     most, least = [], []  # rounding up to a step leaves this much open
     for width, depth, density, steps, batch, context in set(fields.itertuples(index=False, name=None)):
-        shapes = hidden_shapes(width, int(depth)).values()
-        nonzeros = sum(kept(o * i, density) for o, i in shapes)
+        nonzeros = hidden_nonzeros(width, int(depth), density)
         most.append(steps * batch * context / nonzeros)
         least.append((steps - 1) * batch * context / nonzeros)
     return bool(max(least) < min(most) or max(most) < 1.1 * min(most))

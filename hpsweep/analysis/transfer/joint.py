@@ -15,7 +15,8 @@ from hpsweep.analysis.runs.cells import cells_of
 from hpsweep.analysis.transfer import transfer as single
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
 from hpsweep.analysis.transfer.regret import rows_at
-from hpsweep.spec import Scheme, Target, trial_from_row
+from hpsweep.schemes import Scheme
+from hpsweep.spec import Target, trial_from_row
 
 
 def transfer_joint(

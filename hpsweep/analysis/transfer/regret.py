@@ -21,6 +21,7 @@ from hpsweep.analysis.runs.checks import (
     shown,
 )
 from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.schemes import alike_at_base_density
 
 __all__ = ["COMPARISON", "MEASURED_WITHIN", "tuned_against_transferred"]
 
@@ -86,8 +87,8 @@ def _source(
 ) -> Group | None:
     """The group at the scheme's proxy whose optimum is transferred; `groups` by scheme, width and density."""
     schemes = [scheme]
-    if scheme in ("mup", "supar") and place["density"] == place["base_density"]:
-        schemes.append("mup" if scheme == "supar" else "supar")
+    if place["density"] == place["base_density"]:
+        schemes += alike_at_base_density(scheme)
     for name in schemes:
         there = groups.get((name, place["width"], place["density"]), [])
         source, _ = proxy_of(there, others, runs[runs["scheme"] == name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ from hpsweep.analysis.transfer.drift import drift
 from hpsweep.analysis.transfer.regret import proxy_of, rows_at, select_proxy, tuned_against_transferred
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
-from hpsweep.spec import Scheme, Target, Trial, trial_from_row
+from hpsweep.schemes import SCHEMES, Scheme, alike_at_base_density, preferred, scales
+from hpsweep.spec import Target, Trial, trial_from_row
 from hpsweep.units import unit_of_sources
 
 FEWEST_NONZEROS = 8
@@ -70,14 +71,14 @@ def transfer(
     """
     if not isinstance(target, Target):
         raise ValueError(f"target is {shown(target)}; give a Target(width=..., density=...).")
-    if scheme is not None and (not isinstance(scheme, str) or scheme not in get_args(Scheme)):
-        raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(get_args(Scheme))}.")
+    if scheme is not None and (not isinstance(scheme, str) or scheme not in SCHEMES):
+        raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(SCHEMES)}.")
     if isinstance(over, str) or not isinstance(over, Sequence):
         check_over(over)
     runs, place = select_proxy(runs, proxy, over if isinstance(over, str) else in_order(over), ignore)
     _check_complete(runs)
     runs = runs.reset_index(drop=True)
-    there_is = [name for name in get_args(Scheme)[::-1] if (runs["scheme"] == name).any()]
+    there_is = preferred(runs["scheme"].unique())
     scheme = scheme or there_is[0]
     if not isinstance(over, str):
         from hpsweep.analysis.transfer.joint import transfer_joint
@@ -156,9 +157,10 @@ def _proxy_runs(runs: pd.DataFrame, scheme: str, place: Mapping[str, Any]) -> pd
     own = rows_at(runs, {"scheme": scheme})
     at = {name: place[name] for name in ("width", "density")}
     chosen = rows_at(own, at)
-    at_base = place["density"] == place["base_density"]  # where mup and supar are one
-    if chosen.empty and at_base and scheme in ("mup", "supar"):
-        chosen = rows_at(runs, {"scheme": "mup" if scheme == "supar" else "supar", **at}).assign(scheme=scheme)
+    at_base = place["density"] == place["base_density"]
+    if chosen.empty and at_base:
+        for other in alike_at_base_density(scheme):
+            chosen = rows_at(runs, {"scheme": other, **at}).assign(scheme=scheme) if chosen.empty else chosen
     if chosen.empty and own.empty:
         known = ", ".join(sorted(runs["scheme"].unique()))
         raise ValueError(f"no run has scheme {scheme!r}; the runs have {known}. Train it, or give another scheme.")
@@ -318,16 +320,16 @@ def _warn_scheme(base: Trial, comparison: pd.DataFrame) -> list[str]:
     """A scheme that does not transfer, or another one that was better after re-tuning."""
     scheme = base.scheme
     notes = []
-    if scheme == "sp":
+    if not scales(scheme):
         notes.append(
-            "scheme sp does not correct for width or density: its optimum moves, and the target needs re-tuning."
+            f"scheme {scheme} does not correct for width or density: its optimum moves, and the target needs re-tuning."
         )
     own = comparison[comparison["scheme"] == scheme].set_index(["width", "density"])["transferred_loss"]
     rivals = comparison[(comparison["scheme"] != scheme) & comparison["tuned_loss"].notna()]
     gaps = []
     for rival in rivals.to_dict("records"):
         here = own.get((rival["width"], rival["density"]), math.nan)
-        if {scheme, rival["scheme"]} == {"mup", "supar"} and rival["density"] == base.base_density:
+        if rival["scheme"] in alike_at_base_density(scheme) and rival["density"] == base.base_density:
             continue  # there the two are one
         if here - rival["tuned_loss"] > 2 * np.nan_to_num(rival["tuned_loss_se"], nan=ASSUMED_NOISE):
             gaps.append((here - rival["tuned_loss"], rival))

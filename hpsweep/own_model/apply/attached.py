@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hpsweep.own_model.apply.finite import check_finite
-from hpsweep.own_model.apply.optimizers import check_rule, check_settings, listed
-from hpsweep.own_model.apply.values import local, parameters
+from hpsweep.own_model.apply.initial import masks_of
+from hpsweep.own_model.apply.optimizers import check_rule, check_settings, unwrapped_optimizers
+from hpsweep.own_model.data import PlanData, TensorPlan
 from hpsweep.own_model.forward.wiring import check_multiplied, check_wired, multiplied
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan, TensorPlan
+from hpsweep.own_model.tensors.finite import check_finite
+from hpsweep.own_model.tensors.parameters import local, parameters
+from hpsweep.schemes import scales
 
 RATIO_TOLERANCE = 1e-5
 """Relative; rates that are kept as float32 tensors differ by less."""
@@ -54,18 +54,18 @@ class Held(NamedTuple):
     gone: Tensor | None
 
 
-def attach(plan: Plan, model: nn.Module, optimizer: object, rule: str | None) -> Attached:
+def attach(plan: PlanData, model: nn.Module, optimizer: object, rule: str | None) -> Attached:
     """See Plan.attach."""
     named = parameters(plan, model)
     if rule not in (None, "adam", "sgd"):
         raise ValueError(f"rule is {rule!r}; give 'adam', 'sgd', or nothing.")
-    optimizers = listed(optimizer)
-    if plan.scheme != "sp":  # whose multipliers are 1 at every size, whatever trains
+    optimizers = unwrapped_optimizers(optimizer)
+    if scales(plan.scheme):  # else multipliers are 1 at every size, whatever trains
         for one in optimizers:
             check_rule(plan.optimizer, one, rule)
     check_wired(plan, model)
     check_finite(model)
-    masks = plan.masks(model)
+    masks = masks_of(plan, model)
     tensors = [
         Held(name, parameter, plan.tensors[name], ~local(masks[name]) if name in masks else None)
         for name, parameter in named.items()
@@ -100,7 +100,7 @@ def _parts(optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[Held])
 
 
 def _hold(
-    plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Sequence[Held]
+    plan: PlanData, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Sequence[Held]
 ) -> Iterator[RemovableHandle]:
     """Check one optimizer and its tensors now, and register the hooks that do so at every step."""
     ours = {id(tensor.parameter) for tensor in tensors}
@@ -121,7 +121,7 @@ def _hold(
     @torch.no_grad()
     def check() -> None:
         _check_ratios(optimizer, multipliers)
-        if plan.scheme != "sp":
+        if scales(plan.scheme):
             check_settings(optimizer)
         _check_in_use(model, places)
         check_multiplied(factors)

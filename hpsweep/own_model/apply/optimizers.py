@@ -51,7 +51,7 @@ _DECOUPLED = ("adamw", "lion", "ademamix")
 """Adam's relatives whose weight decay is no part of the gradient, whatever their settings."""
 
 
-def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
+def unwrapped_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer inside accelerate's, Lightning's and others' wrappers, which keep it as `optimizer`.
 
     Raises ValueError for what is no torch optimizer.
@@ -140,9 +140,9 @@ def _is_decoupled(optimizer: Any, known: str | None, group: Mapping[str, Any]) -
     return schedule_free or known in _DECOUPLED or any(told)
 
 
-def listed(optimizer: Any) -> Sequence[torch.optim.Optimizer]:
+def unwrapped_optimizers(optimizer: Any) -> Sequence[torch.optim.Optimizer]:
     """The optimizers, unwrapped, of one or a list of several."""
     several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
     if not several:
         raise ValueError("the list of optimizers is empty; give all that train the model.")
-    return [unwrapped(one) for one in several]
+    return [unwrapped_optimizer(one) for one in several]

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from hpsweep.observer import Call
+from hpsweep.observer.functions import BATCHED, DROPOUT, LOG_SOFTMAX, MASKED, SOFTMAX, argument, factors_of, tensors_in
 from hpsweep.own_model.forward.record import Product, Record, is_bounded, multiple
-from hpsweep.own_model.tensors.einsum import summed
 
-_MASKED = -1e4  # an attention logit below this was masked away
-
-_WITH_SUMMAND = {torch.baddbmm, Tensor.baddbmm}
-_PRODUCTS = {
-    torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.linalg.matmul, torch.bmm, Tensor.bmm,
-    torch.einsum, *_WITH_SUMMAND,
-}  # fmt: skip
-_SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
-_LOG_SOFTMAX = {F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax}
 _TIMES = {
     **dict.fromkeys(
         (
@@ -48,85 +38,90 @@ _BENT = {
 }  # fmt: skip
 """What an attention may do to its logits in the place of a softmax, or as a part of one written out."""
 
-_DROPOUT = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout}
 
-
-class Watched(TorchFunctionMode):
-    """While it lasts, what torch functions are called with is recorded, and dropout keeps everything."""
+class Watched:
+    """Makes the calls of torch functions, of which it records what `probe` reads; dropout keeps everything."""
 
     def __init__(self, record: Record) -> None:
-        super().__init__()
         self.record = record
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if any(map(_is_batched, _tensors(args, kwargs))):  # within vmap, whose tensors nobody may keep
-            if func in _PRODUCTS or func in _SOFTMAX or func is F.scaled_dot_product_attention:
+    def __call__(self, call: Call) -> Any:
+        """What the function returns, or what stands for it while the model is looked at."""
+        func = call.func
+        if any(map(_is_batched, tensors_in(call.args, call.kwargs))):  # within vmap, whose tensors nobody may keep
+            if func in BATCHED or func in SOFTMAX or func is F.scaled_dot_product_attention:
                 self.record.unread.add(self.record.running[-1])
-            return func(*args, **kwargs)
-        first: Any = args[0] if args else kwargs.get("input")
-        if func in _DROPOUT:
-            return first
-        if func is F.scaled_dot_product_attention:
-            args, kwargs = self._attention(args, kwargs)
-        elif func is F.multi_head_attention_forward:
-            width, heads = (_argument(args, kwargs, *place) for place in ((3, "embed_dim_to_check"), (4, "num_heads")))
-            size = width // heads
-            query = _argument(args, kwargs, 0, "query")  # queries and keys are made within
-            self.record.attended(size**-0.5, None, size, query.dtype)
-        elif func in _SOFTMAX or func in _LOG_SOFTMAX:
-            self._softmax(first)
-        elif func in _BENT and isinstance(first, Tensor) and self._product_of(first, zeros=True) is not None:
-            self.record.bent.add(self.record.running[-1])
-        scaled = _times(func, args, kwargs)
-        result = func(*args, **kwargs)
+            return call.result()
+        if func in DROPOUT:
+            return call.first
         if func is F.embedding:
-            return self.record.looked_up(result)
+            return self.record.looked_up(call.result())
+        if func is F.scaled_dot_product_attention:
+            return self._attention(call)
+        if func in BATCHED:
+            return self._product(call)
+        if func is F.multi_head_attention_forward:
+            self._whole_attention(call)
+        elif func in SOFTMAX or func in LOG_SOFTMAX:
+            self._softmax(call.first)
+        elif func in _BENT and isinstance(call.first, Tensor) and self._product_of(call.first, zeros=True) is not None:
+            self.record.bent.add(self.record.running[-1])
+        scaled = _times(call)
+        result = call.result()
         if scaled is not None:
             self.record.times(*scaled, result)
         elif func in (F.layer_norm, F.rms_norm):
-            self.record.began(first)
+            self.record.began(call.first)
             self.record.normed = result.detach().clone()
-        elif func in _PRODUCTS:
-            return self._product(func, args, kwargs, result)
-        elif func in _BY_WEIGHTS and any(map(_is_weight, _tensors(args, kwargs))):
-            self.record.by_weights = [*self.record.by_weights[-7:], result]
+        elif func in _BY_WEIGHTS and any(map(_is_weight, tensors_in(call.args, call.kwargs))):
+            self._made_by_weights(result)
         return result
 
-    def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Note a call of torch's attention; gives the call without dropout."""
-        query, key = _argument(args, kwargs, 0, "query"), _argument(args, kwargs, 1, "key")
-        scale, size = kwargs.get("scale"), query.shape[-1]
-        self.record.attended(size**-0.5 if scale is None else float(scale), (query, key), size, query.dtype)
-        if len(args) > 4:
-            return (*args[:4], 0.0, *args[5:]), kwargs
-        return args, {**kwargs, "dropout_p": 0.0}
+    def _attention(self, call: Call) -> Tensor:
+        """Note a call of torch's attention; makes it without dropout."""
+        query, key = argument(call, 0, "query"), argument(call, 1, "key")
+        size, scale = query.shape[-1], call.kwargs.get("scale")
+        scale = size**-0.5 if scale is None else float(scale)
+        self.record.attended(scale, (query, key), size, query.dtype)
+        if len(call.args) > 4:
+            call = call._replace(args=(*call.args[:4], 0.0, *call.args[5:]))
+        else:
+            call = call._replace(kwargs={**call.kwargs, "dropout_p": 0.0})
+        result: Tensor = call.result()
+        return result
 
-    def _product(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor
-    ) -> Tensor:
+    def _whole_attention(self, call: Call) -> None:
+        """Note a call of nn.MultiheadAttention's function, which makes queries and keys itself."""
+        query = argument(call, 0, "query")
+        width, heads = argument(call, 3, "embed_dim_to_check"), argument(call, 4, "num_heads")
+        size = width // heads
+        self.record.attended(size**-0.5, None, size, query.dtype)
+
+    def _product(self, call: Call) -> Tensor:
         """Note a product of two activations, which may be queries times keys; gives it, amplified."""
-        found = _factors(func, args, kwargs)
+        result: Tensor = call.result()
+        found = factors_of(call)
         if found is None or not (min(found.left.dim(), found.right.dim()) > 2 or _is_square(result)):
             return result
-        left, right, summand, size = found
-        if _is_weight(left) or _is_weight(right):
-            self.record.by_weights = [*self.record.by_weights[-7:], result]
+        if _is_weight(found.left) or _is_weight(found.right):
+            self._made_by_weights(result)
             return result
-        if size == 1:  # no sum: such as the angles of rotary positions
+        if found.size == 1:  # no sum: such as the angles of rotary positions
             return result
         self.record.multiplying.add(self.record.running[-1])
         columns = [result.detach().clone()]
-        if summand is not None:
-            columns = [product := torch.bmm(left, right), summand.broadcast_to(product.shape)]
+        if found.summand is not None:
+            columns = [product := torch.bmm(found.left, found.right), found.summand.broadcast_to(product.shape)]
         columns = [column * self.record.amplify for column in columns]
-        made = Product(columns, (left, right), size, self.record.running[-1])
+        made = Product(columns, (found.left, found.right), found.size, self.record.running[-1])
         self.record.products = [*self.record.products[-3:], made]
-        if "out" in kwargs:
+        if "out" in call.kwargs:
             return result.mul_(self.record.amplify)
         return result * self.record.amplify
+
+    def _made_by_weights(self, result: Tensor) -> None:
+        """Note what a layer has made with its weights."""
+        self.record.by_weights = [*self.record.by_weights[-7:], result]
 
     def _softmax(self, x: Tensor) -> None:
         """Note an attention, where a softmax is of a multiple of a product; or that one was not read."""
@@ -152,7 +147,7 @@ class Watched(TorchFunctionMode):
         if not alike or not x.is_floating_point():
             return None
         flat = x.detach().flatten()
-        seen = (flat > _MASKED) & (flat != 0) if zeros else flat > _MASKED
+        seen = (flat > MASKED) & (flat != 0) if zeros else flat > MASKED
         for product in reversed(alike):
             scale = multiple(flat[seen], [column.flatten()[seen] for column in product.columns])
             if scale is not None:
@@ -165,42 +160,6 @@ class Watched(TorchFunctionMode):
         return any(multiple(x.detach(), [made.detach()]) is not None for made in alike)
 
 
-class _Factors(NamedTuple):
-    """The operands of a product, what is added to it, and how many numbers are summed for one of its entries."""
-
-    left: Tensor
-    right: Tensor
-    summand: Tensor | None
-    size: int
-
-
-def _factors(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Factors | None:
-    """What a product is of; None where it is not of two tensors."""
-    if func is torch.einsum:
-        found = summed(*args)
-        return None if found is None else _Factors(found[0], found[1], None, found[2])
-    given = list(_tensors(args, {name: value for name, value in kwargs.items() if name != "out"}))
-    if func is Tensor.__rmatmul__:
-        given.reverse()
-    if func in _WITH_SUMMAND:
-        summand, left, right = given
-        return _Factors(left, right, summand, left.shape[-1])
-    return _Factors(given[0], given[1], None, given[0].shape[-1]) if len(given) == 2 else None
-
-
-def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The tensors that a function is called with, those in lists and tuples too."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value, {})
-
-
-def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
-    return args[place] if len(args) > place else kwargs[name]
-
-
 def _is_square(x: Tensor) -> bool:
     """Whether it may be the logits of every position for every other, one sequence at a time or several."""
     return x.dim() > 1 and x.shape[-1] == x.shape[-2] > 1
@@ -210,20 +169,20 @@ def _is_batched(x: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def _times(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, float] | None:
+def _times(call: Call) -> tuple[Tensor, float] | None:
     """What a call multiplies, and the one number by which; None for other calls."""
-    if func not in _TIMES:
+    if call.func not in _TIMES:
         return None
-    named = [kwargs[name] for name in ("input", "other") if name in kwargs]
-    if len(operands := [*args, *named]) != 2:
+    named = [call.kwargs[name] for name in ("input", "other") if name in call.kwargs]
+    if len(operands := [*call.args, *named]) != 2:
         return None
     x, other = operands
-    if _TIMES[func] == 1 and _number(x) is not None:
+    if _TIMES[call.func] == 1 and _number(x) is not None:
         x, other = other, x
     number = _number(other)
     if number is None or number == 0 or not isinstance(x, Tensor) or x.numel() == 1:
         return None
-    return x, number ** _TIMES[func]
+    return x, number ** _TIMES[call.func]
 
 
 def _number(x: Any) -> float | None:

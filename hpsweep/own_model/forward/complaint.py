@@ -10,11 +10,11 @@ from torch import nn
 from hpsweep.own_model.forward.probe import UNSCALED, UNSEEN_BEFORE, within
 from hpsweep.own_model.forward.reading import Reading
 from hpsweep.own_model.forward.record import Queries
-from hpsweep.own_model.tensors.kinds import unwrapped
 from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.uses import unwrapped
 
 
-def complaint(
+def wiring_text(
     wrong: Sequence[Reading],
     names: Sequence[str],
     model: nn.Module,

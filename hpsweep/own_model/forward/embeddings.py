@@ -10,23 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from hpsweep.own_model.apply.values import like
+from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.reading import UNUSED, Reading, factors_of
 from hpsweep.own_model.forward.record import TOLERANCE, Nudge, Record, multiple, nudge_of
-from hpsweep.own_model.tensors.kinds import Use, tensor_uses
-from hpsweep.own_model.tensors.layers import applied, is_layer, whole, with_bias
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.layers import is_layer, product_and_bias, product_of_weights
+from hpsweep.own_model.tensors.parameters import like
+from hpsweep.own_model.tensors.uses import Use, tensor_uses, whole
 
 
 @contextmanager
-def nudged_parameters(plan: Plan, model: nn.Module, before: Record, nudged: Record) -> Iterator[None]:
+def nudged_parameters(plan: PlanData, model: nn.Module, before: Record, nudged: Record) -> Iterator[None]:
     """While it lasts, embeddings that are no layers, or looked nothing up in the run before, are nudged themselves."""
     ends = factors_of(plan, "embedding")
     changed: list[tuple[Tensor, Tensor]] = []
@@ -48,7 +45,7 @@ def nudged_parameters(plan: Plan, model: nn.Module, before: Record, nudged: Reco
 
 
 @contextmanager
-def filled(plan: Plan, model: nn.Module) -> Iterator[None]:
+def filled_parameters(plan: PlanData, model: nn.Module) -> Iterator[None]:
     """While it lasts, matrices that are all zero have random values, so that something is seen behind them."""
     changed: list[Tensor] = []
     try:
@@ -71,7 +68,7 @@ def _fill(parameter: Tensor, values: Tensor) -> None:
     parameter.copy_(like(values.to(parameter.dtype), parameter))
 
 
-def embeddings(plan: Plan, record: Record, nudged: Record) -> list[Reading]:
+def embedding_readings(plan: PlanData, record: Record, nudged: Record) -> list[Reading]:
     """The reading of every use of an embedding; a layer from a fixed size is read at the layer itself."""
     uses = factors_of(plan, "embedding")
     seen = record.looked | {nudge.use for nudge in nudged.nudges}
@@ -96,13 +93,13 @@ def _layer(record: Record, use: Use, expected: float) -> Reading:
 
     if use.name not in record.inputs:
         return reading(None, "the model does not call it on these inputs; give inputs that use it")
-    product = applied(use, record.inputs[use.name])
+    product = product_of_weights(use, record.inputs[use.name])
     output = record.outputs.get(use.name)
     if product is None or output is None or product.shape != output.shape:
         return reading(None, f"what {type(use.module).__name__} does with its weights is not known")
     if not product.any():
         return reading(None, "the layer gives zero; give inputs that are not zero, after plan.init_(model, ...)")
-    found = multiple(output, with_bias(use, product))
+    found = multiple(output, product_and_bias(use, product))
     if found is None:
         return reading(None, "the layer gives no multiple of its weights' product")
     return reading(found[0], dtype=output.dtype)

@@ -10,39 +10,35 @@ the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hpsweep.observer import evaluating, numbers_in, observing
+from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.calls import Watched
-from hpsweep.own_model.forward.embeddings import embeddings, filled, nudged_parameters
+from hpsweep.own_model.forward.embeddings import embedding_readings, filled_parameters, nudged_parameters
 from hpsweep.own_model.forward.reading import NO_SOFTMAX, Reading, factors_of
 from hpsweep.own_model.forward.record import (
     TOLERANCE,
     Places,
     Queries,
     Record,
-    evaluating,
-    hooked,
     multiple,
     same_chance,
 )
-from hpsweep.own_model.tensors.kinds import reshard, tensor_uses, unwrapped
-from hpsweep.own_model.tensors.layers import applied, with_bias
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
-
+from hpsweep.own_model.tensors.layers import product_and_bias, product_of_weights
+from hpsweep.own_model.tensors.uses import reshard, tensor_uses, unwrapped
 
 AMPLIFY = 64.0
 """What logits and attention logits are multiplied with once, which shows a softcap that is nearly a multiple before."""
 
 
-def read(plan: Plan, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
+def readings_of(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
     """The factor of every use of an embedding or readout, and of every attention, on one batch of inputs.
 
     `inputs` is what the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. The
@@ -56,7 +52,7 @@ def read(plan: Plan, model: nn.Module, inputs: Any, queries: Queries) -> list[Re
             "or a mapping of keyword arguments."
         )
     ways = {"in evaluation": (False, 1.0), "in training": (True, 1.0), "with larger logits": (False, AMPLIFY)}
-    with filled(plan, model):
+    with filled_parameters(plan, model):
         found = {way: _read(plan, model, inputs, queries, *how) for way, how in ways.items()}
     kinds = {name: reading.kind for readings in found.values() for name, reading in readings.items()}
     result = []
@@ -83,45 +79,53 @@ def _agreed(found: Mapping[str, Reading | None]) -> Reading:
 
 
 def _read(
-    plan: Plan, model: nn.Module, inputs: Any, queries: Queries, training: bool, amplify: float
+    plan: PlanData, model: nn.Module, inputs: Any, queries: Queries, training: bool, amplify: float
 ) -> dict[str, Reading]:
     """The readings of one run, by name; without those of embeddings where logits are amplified."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
     ends = {name: uses[name] for name in factors_of(plan)}
     places = Places.of(plan, uses, ends)
 
+    # As it is: readouts and attentions
     record = Record(ends, places, queries, amplify)
     returned = _run(model, inputs, record, training=training)
     readings = [_readout(record, returned, name, factor) for name, factor in factors_of(plan, "readout").items()]
     readings += _attentions(plan, record)
+    # Once more with nudged embeddings, for their factors
     if amplify == 1:
         nudged = Record(ends, places, queries, nudging=True)
         with nudged_parameters(plan, model, record, nudged):
             _run(model, inputs, nudged, training=training)
-        readings = [*embeddings(plan, record, nudged), *readings]
+        readings = [*embedding_readings(plan, record, nudged), *readings]
     return {reading.name: reading for reading in readings}
 
 
 def _run(model: nn.Module, inputs: Any, record: Record, *, training: bool = False) -> Any:
     """What the model returns; what it does on the way is recorded."""
-    mode = evaluating(model, training=training)
-    with torch.no_grad(), mode, same_chance(model), hooked(model, record), Watched(record):
-        returned = call(model, inputs)
+    watching = observing(
+        Watched(record),
+        dict(model.named_modules()),
+        before=record.before,
+        after=record.after,
+        running=record.running,
+    )
+    with torch.no_grad(), evaluating(model, training=training), same_chance(model), watching:
+        returned = returned_by(model, inputs)
     reshard(model)
     return returned
 
 
-def recorded(plan: Plan, model: nn.Module, inputs: Any) -> Record:
+def record_of(plan: PlanData, model: nn.Module, inputs: Any) -> Record:
     """The record of one forward pass in evaluation."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
     ends = {name: uses[name] for name in factors_of(plan)}
     record = Record(ends, Places.of(plan, uses, ends), {})
-    with filled(plan, model):
+    with filled_parameters(plan, model):
         _run(model, inputs, record)
     return record
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
+def returned_by(model: nn.Module, inputs: Any) -> Any:
     """What the model returns for inputs; raises ValueError where it cannot be called with them."""
     try:
         with _uncompiled(model):
@@ -152,7 +156,7 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
     if name not in record.inputs:
         return reading(None, "it is no layer that the model calls")
     given = record.inputs[name]
-    product = applied(use, given)
+    product = product_of_weights(use, given)
     if product is None:
         return reading(None, f"what {type(use.module).__name__} does with its weights is not known")
     if not product.any():
@@ -164,8 +168,8 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
         found = multiple(*_same_positions(given, normed))
         before = before if found is None else found[0]
     product = product * record.amplify
-    for output in _numbers_in(returned):
-        if output.shape == product.shape and (found := multiple(output, with_bias(use, product))):
+    for output in numbers_in(returned):
+        if output.shape == product.shape and (found := multiple(output, product_and_bias(use, product))):
             return reading(before * found[0], dtype=output.dtype)
     return reading(None, _NO_LOGITS)
 
@@ -185,7 +189,7 @@ def _same_positions(given: Tensor, normed: Tensor) -> tuple[Tensor, list[Tensor]
     return some.to(given.dtype), [all_of_them[likeness.argmax(1)]]
 
 
-def _attentions(plan: Plan, record: Record) -> list[Reading]:
+def _attentions(plan: PlanData, record: Record) -> list[Reading]:
     readings = []
     for name, module in record.called.items():
         if scales := record.attention.get(name):
@@ -247,16 +251,3 @@ _UNSEEN = (
 def within(outer: str, inner: str) -> bool:
     """Whether a module is another, or in it."""
     return outer == inner or not outer or inner.startswith(f"{outer}.")
-
-
-def _numbers_in(output: Any) -> Iterator[Tensor]:
-    """Every tensor of floating-point numbers in what a model returned."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output.detach()
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _numbers_in(value)
-    elif isinstance(output, tuple | list):
-        for value in output:
-            yield from _numbers_in(value)

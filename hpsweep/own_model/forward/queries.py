@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
-from hpsweep.own_model.forward.probe import recorded, within
+from hpsweep.own_model.data import PlanData
+from hpsweep.own_model.forward.probe import record_of, within
 from hpsweep.own_model.forward.record import Record
-from hpsweep.own_model.tensors.kinds import unwrapped
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.uses import unwrapped
 
 _CLOSE = 0.02  # relative; in bfloat16 too
 
 
-def layers_of(plan: Plan, model: nn.Module, inputs: Any, attentions: Iterable[str]) -> dict[str, str]:
+def query_layers_of(plan: PlanData, model: nn.Module, inputs: Any, attentions: Iterable[str]) -> dict[str, str]:
     """Attentions -> the last layer whose output its queries are proportional to; without those that have none.
 
     One forward pass for every layer of an attention; of attentions that are built alike the first is tried.
     """
     model = unwrapped(model)
-    before = recorded(plan, model, inputs)
+    before = record_of(plan, model, inputs)
     found: dict[str, str] = {}
     tried: dict[tuple[str, ...], str | None] = {}
     for name in attentions:
@@ -46,13 +44,13 @@ def _candidates(before: Record, name: str) -> tuple[str, ...]:
     return tuple(called.removeprefix(f"{name}.") for called in reversed(inside))
 
 
-def _returns_queries(plan: Plan, model: nn.Module, inputs: Any, before: Record, name: str, part: str) -> bool:
+def _returns_queries(plan: PlanData, model: nn.Module, inputs: Any, before: Record, name: str, part: str) -> bool:
     def double(module: nn.Module, given: Any, output: Any) -> Any:
         return 2 * output if isinstance(output, Tensor) else output
 
     handle = model.get_submodule(_joined(name, part)).register_forward_hook(double)
     try:
-        doubled = _sizes(recorded(plan, model, inputs), name)
+        doubled = _sizes(record_of(plan, model, inputs), name)
     finally:
         handle.remove()
     queries, keys = _sizes(before, name)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.data import PlanData
 
 
 class Reading(NamedTuple):
@@ -39,7 +38,7 @@ NO_SOFTMAX = "it multiplies activations, and no softmax takes them: a mixer that
 UNUSED = "nothing is looked up by it, but by another name of the same tensor"
 
 
-def factors_of(plan: Plan, kind: str | None = None) -> dict[str, float]:
+def factors_of(plan: PlanData, kind: str | None = None) -> dict[str, float]:
     """Name of every use of an embedding or readout -> its forward multiplier by the plan."""
     result = {}
     for first, tensor in plan.tensors.items():

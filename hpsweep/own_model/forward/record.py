@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hpsweep.own_model.tensors.kinds import Use
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.data import PlanData
+from hpsweep.own_model.tensors.uses import Use
 
 Queries = Mapping[str, slice]
 """Name of a module -> which of its output's features are the queries."""
@@ -36,7 +34,7 @@ class Places(NamedTuple):
     norms: set[nn.Module]
 
     @classmethod
-    def of(cls, plan: Plan, uses: Mapping[str, Use], ends_of: Iterable[str]) -> Places:
+    def of(cls, plan: PlanData, uses: Mapping[str, Use], ends_of: Iterable[str]) -> Places:
         """The places of a plan's tensors; `ends_of` are the names of embeddings and readouts."""
         readouts = {name for first, t in plan.tensors.items() for name in (first, *t.readouts) if t.kind == "readout"}
         readouts |= {name for tensor in plan.tensors.values() for name in tensor.readouts}
@@ -129,7 +127,6 @@ class Record:
 
         Of a readout, also the output of the last norm, and the number that its input was just multiplied with.
         """
-        self.running.append(name)
         self.called[name] = module
         given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
         if given is None:
@@ -145,7 +142,6 @@ class Record:
 
     def after(self, name: str, module: nn.Module, output: Any) -> None:
         """Note what a module returns."""
-        self.running.pop()
         if not isinstance(output, Tensor):
             return
         for use in self.places.ends.get(module, ()):
@@ -255,46 +251,12 @@ def nudge_of(values: Tensor, number: int) -> Tensor:
     return (vector * (size or 1.0)).to(values.device, values.dtype)
 
 
-_CHANGED_BY_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
-
-
-@contextmanager
-def evaluating(model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Dropout is off while it lasts, and statistics of batches stay; `training`: all else is as in training."""
-    modes = {module: module.training for module in model.modules()}
-    for module in modes:
-        module.training = training and not isinstance(module, _CHANGED_BY_TRAINING)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 @contextmanager
 def same_chance(model: nn.Module) -> Iterator[None]:
     """While it lasts, random numbers are those of every other time; afterwards they go on as if it had not been."""
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices):
         torch.manual_seed(0)
-        yield
-
-
-@contextmanager
-def hooked(model: nn.Module, record: Record) -> Iterator[None]:
-    """While it lasts, calls of modules are recorded: their inputs before other hooks, their outputs after."""
-
-    def before(name: str) -> Callable[..., None]:
-        return lambda module, args, kwargs: record.before(name, module, args, kwargs)
-
-    def after(name: str) -> Callable[..., None]:
-        return lambda module, args, output: record.after(name, module, output)
-
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            handle = module.register_forward_pre_hook(before(name), prepend=True, with_kwargs=True)
-            stack.callback(handle.remove)
-            stack.callback(module.register_forward_hook(after(name)).remove)
         yield
 
 

@@ -13,23 +13,22 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from hpsweep.own_model.apply.finite import check_finite
-from hpsweep.own_model.apply.given import passed_on
-from hpsweep.own_model.apply.values import parameters
-from hpsweep.own_model.forward.complaint import complaint
-from hpsweep.own_model.forward.probe import BOUNDED, read, within
-from hpsweep.own_model.forward.queries import layers_of
+from hpsweep.own_model.data import PlanData
+from hpsweep.own_model.forward.complaint import wiring_text
+from hpsweep.own_model.forward.ends import layers_behind_readouts
+from hpsweep.own_model.forward.probe import BOUNDED, readings_of, within
+from hpsweep.own_model.forward.queries import query_layers_of
 from hpsweep.own_model.forward.reading import NO_SOFTMAX, UNUSED, Reading
 from hpsweep.own_model.forward.record import Queries, own_factor, times_first
-from hpsweep.own_model.tensors.kinds import tensor_uses, unwrapped
+from hpsweep.own_model.tensors.finite import check_finite
 from hpsweep.own_model.tensors.layers import is_layer
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.parameters import parameters
+from hpsweep.own_model.tensors.uses import tensor_uses, unwrapped
+from hpsweep.schemes import scales_width
 
 CONFIGURATION = {
     "embedding": {"embedding_multiplier": 1},
@@ -78,44 +77,56 @@ class Wiring:
 
 
 def wire_(
-    plan: Plan,
+    plan: PlanData,
     model: nn.Module,
     inputs: Any,
     *,
     queries: str | Iterable[str] | Mapping[str, slice] = (),
     leave: str | Iterable[str] = (),
 ) -> Wiring:
-    """See Plan.wire_."""
+    """See Plan.wire_.
+
+    1. Read every factor, as the model comes.
+    2. Set the wrong ones, in each way that there is in turn, and read again: a change stays where its factor is right.
+    3. Read all once more; where one is wrong still, undo what was done, and say what and why.
+    4. Remember on what the factors may depend, for `check_wired`.
+    """
     parameters(plan, model)  # raises for another model
     check_finite(model)
     _wired.pop(unwrapped(model), None)
     named = _queries(model, queries)
-    first = read(plan, model, inputs, named)
+    # 1. Read
+    first = readings_of(plan, model, inputs, named)
     left = _left(first, leave)
     done = {reading.name: "as it was" for reading in first if reading.right}
     done |= {reading.name: _NEEDLESS.get(reading.why, _UNASKED) for reading in first if reading.needless}
-    latest, undos = {reading.name: reading for reading in first}, []
+    # 2. Set, way by way
+    latest = {reading.name: reading for reading in first}
+    undos: list[Undo] = []
     for way in (_by_configuration, _by_attribute, _by_hook):
-        pending = [r for r in latest.values() if _is_wrong(r, left) and r.factor is not None and r.factor == r.factor]
+        pending = [reading for reading in latest.values() if _is_wrong(reading, left) and _is_number_read(reading)]
         changes = {reading.name: change for reading in pending if (change := way(model, reading, named)) is not None}
         if not changes:
             continue
-        latest = {reading.name: reading for reading in read(plan, model, inputs, named)}
+        latest = {reading.name: reading for reading in readings_of(plan, model, inputs, named)}
         for name, (how, undo) in reversed(changes.items()):
             if latest[name].right:
                 done[name] = how
                 undos.append(undo)
             else:
                 undo()
-    latest = {reading.name: reading for reading in read(plan, model, inputs, named)}
+    # 3. Verify, or undo all
+    latest = {reading.name: reading for reading in readings_of(plan, model, inputs, named)}
     wrong = [reading for reading in latest.values() if _is_wrong(reading, left)]
     if wrong:
         for undo in reversed(undos):
             undo()
         unread = [reading.name for reading in wrong if reading.kind == "readout" and reading.factor is None]
+        behind = layers_behind_readouts(plan, model, inputs, unread)
         asked = [reading.name for reading in wrong if reading.kind == "attention" and reading.why != BOUNDED]
-        layers = layers_of(plan, model, inputs, asked)
-        raise ValueError(complaint(wrong, [*latest], model, named, passed_on(plan, model, inputs, unread), layers))
+        query_layers = query_layers_of(plan, model, inputs, asked)
+        raise ValueError(wiring_text(wrong, [*latest], model, named, behind, query_layers))
+    # 4. Remember
     _wired[unwrapped(model)] = plan.hash, _state(model)
     return Wiring(
         tuple(
@@ -123,6 +134,10 @@ def wire_(
             for r in first
         )
     )
+
+
+def _is_number_read(reading: Reading) -> bool:
+    return reading.factor is not None and not math.isnan(reading.factor)
 
 
 def _is_wrong(reading: Reading, left: Collection[str]) -> bool:
@@ -133,9 +148,9 @@ _UNASKED = "not read, and not to be multiplied"
 _NEEDLESS = {UNUSED: "not used", NO_SOFTMAX: "no softmax in it, and no attention factor"}
 
 
-def check_wired(plan: Plan, model: nn.Module) -> None:
-    """Raise ValueError unless `wire_` has verified this module under this plan; sp asks for nothing."""
-    if plan.scheme == "sp":
+def check_wired(plan: PlanData, model: nn.Module) -> None:
+    """Raise ValueError unless `wire_` has verified this module under this plan, if its scheme asks for that."""
+    if not scales_width(plan.scheme):
         return
     found = _wired.get(unwrapped(model))
     if found is None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import get_args
 
-from torch import Tensor, nn
-
-from hpsweep.own_model.tensors.ends import HEADS, block_of, end_or_within, inputs
+from hpsweep.architectures import VECTORS, Kind
+from hpsweep.own_model.tensors.ends import HEADS, block_of, end_question, given_data
 from hpsweep.own_model.tensors.experts import Experts
-from hpsweep.own_model.tensors.forwards import Forwards
+from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.initial import AsBuilt
 from hpsweep.own_model.tensors.remedies import Question
-from hpsweep.own_model.tensors.roles import Axes, groups_grow, role, summed_axes, summed_axis, words_of
-from hpsweep.own_model.tensors.summed import Split, likely_axes, product, split, to_fixed_heads
-from hpsweep.rules.multipliers import VECTORS, Kind
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.roles import Axes, words_of
+from hpsweep.own_model.tensors.summed import likely_axes, size_of, to_fixed_heads
+from hpsweep.own_model.tensors.uses import Use, parameter_of
 
 _TOKENS = {"token", "tokens", "embed", "embedding", "embeddings", "cls", "pos", "position", "positions", "query"}
 _TOKENS |= {"queries", "latents", "prompt", "prompts", "registers"}
@@ -25,66 +21,7 @@ _BIAS = {"bias", "biases"}
 """Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
 
 
-class Guess(NamedTuple):
-    """What modules and widths say of one tensor."""
-
-    kinds: frozenset[str]  # of its uses; see `roles.role`
-    readouts: tuple[str, ...]  # the names of its uses as a readout
-    axis: Axes | None  # of the fan-in
-    groups: float | None  # of a convolution whose groups grow, their number over the base's
-    even: bool  # whether all of its widths grow by the same factor
-    split: Split | None  # see `summed.split`
-    beside: bool  # whether it is a bare tensor of a layer, beside that layer's own weight
-    assumed: bool  # whether `axis` is only what it would sum over as a readout
-    traced: Axes | None  # what it sums over where its module's forward is tried; asked of bare matrices only
-
-    @classmethod
-    def of(
-        cls,
-        places: tuple[Use, ...],
-        theirs: Sequence[Mapping[str, Use]],
-        widths: list[int],
-        given_axis: Axes | None,
-        forwards: Forwards,
-    ) -> Guess:
-        """That of one tensor; `theirs` are the uses in base and delta, by name."""
-        shape = tuple(parameter_of(places[0]).shape)
-        asked = () if given_axis is None else summed_axes(places[0], given_axis)
-        if not all(0 <= axis < len(shape) for axis in asked):
-            raise ValueError(
-                f"fan_in_axis of {places[0].name!r} is {given_axis}; its shape is {shape}: give an axis from 0 to "
-                f"{len(shape) - 1}."
-            )
-        others = {use.name: [of[use.name] for of in theirs] for use in places}
-        axes: list[Axes | None] = [given_axis for _ in places]
-        if given_axis is None:
-            seen = [[forwards.axis(place) for place in (use, *others[use.name])] for use in places]
-            axes = [
-                summed_axis(use, others[use.name], next((axis for axis in shown if axis is not None), None))
-                for use, shown in zip(places, seen, strict=True)
-            ]
-        kinds = [
-            role(use, others[use.name], axis, widths, given_axis=given_axis is not None)
-            for use, axis in zip(places, axes, strict=True)
-        ]
-        readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
-        known: set[Axes] = {axis for axis in axes if axis is not None}
-        traced = forwards.traced(places[0]) if not known and len(shape) > 1 and widths else None
-        assumed = not known and len(shape) > 1 and len(widths) == 1
-        if assumed:
-            assumed = "router" not in kinds  # a router is known by its name to sum over the width
-            known = {widths[0]}  # all that a readout could sum over
-        axis = known.pop() if len(known) == 1 else None
-        bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
-        even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
-        grown = groups_grow(places[0], others[places[0].name])
-        layer = isinstance(places[0].module, nn.Linear | nn.Conv1d | nn.Conv2d)
-        beside = layer and places[0].local not in ("weight", "bias")
-        heads = split([shape, *bases], widths)
-        return cls(frozenset(kinds), readouts, axis, grown, even, heads, beside, assumed, traced)
-
-
-def choose(
+def chosen_kinds(
     places: Mapping[str, tuple[Use, ...]],
     guesses: Mapping[str, Guess],
     given: Mapping[str, Kind | None],
@@ -106,7 +43,7 @@ def choose(
     }
     said = [name for name, kind in chosen.items() if kind == "readout" and guesses[name].kinds == {"readout"}]
     has_readout = bool(tied or alike["readout"] or "readout" in chosen.values())
-    given_data = inputs(places, guesses, alike["input"])
+    data_layers = given_data(places, guesses, alike["input"])
     for name, guess in guesses.items():
         if name in chosen:
             continue
@@ -120,10 +57,10 @@ def choose(
             chosen[name] = "readout"
         elif kind == "router" and (has_readout or len(widths[name]) > 1):
             chosen[name] = "hidden"
-        elif kind == "input" and name in given_data:
+        elif kind == "input" and name in data_layers:
             chosen[name] = "embedding"
         elif kind in ("readout", "router", "input"):
-            questions[name] = end_or_within("readout" if kind == "router" else kind, name, guesses, places)
+            questions[name] = end_question("readout" if kind == "router" else kind, name, guesses, places)
         else:
             over = [axis for axis in widths[name] if axis > 0 or name not in experts.tensors]
             questions[name] = _unknown(name, shape, over, guess, built)
@@ -149,7 +86,7 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
         if axis is None:
             axis = likely_axes(words, shape, widths, split=guess.split, even=guess.even)
         ways: list[Axes] = list(guess.split) if guess.split else list(widths)
-        sizes = ", ".join(f"{way} sums over {product(shape, way)}" for way in ways)
+        sizes = ", ".join(f"{way} sums over {size_of(shape, way)}" for way in ways)
         if axis is None:
             given = " or ".join(f"fan_in_axis={{PATTERN: {i}}}" for i in widths)
             return Question(f"sums over a dimension that nothing tells: {given}, as forward has it ({sizes})")
@@ -184,7 +121,7 @@ def _ways(shape: tuple[int, ...], widths: list[int]) -> str:
     return " or ".join(f"fan_in_axis={{PATTERN: {axis}}} (over {shape[axis]}, {grows[axis]})" for axis in grows)
 
 
-def no_axis(shape: tuple[int, ...], kind: Kind, guess: Guess, widths: list[int]) -> Question:
+def axis_question(shape: tuple[int, ...], kind: Kind, guess: Guess, widths: list[int]) -> Question:
     """The question of a matrix with one width, within the model, of which no layer tells what it sums over."""
     told = f"is {kind}, and sums over a dimension that nothing tells: "
     if guess.traced is not None:
@@ -210,7 +147,7 @@ def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool 
     return "embedding" if grows and block_of(name) is None and not guess.beside else "hidden"
 
 
-def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
+def fan_in_question(shape: tuple[int, ...], kind: Kind) -> Question:
     """The question of a matrix of which nothing says what it sums over."""
     if len(shape) < 2:
         return Question(f"has no fan-in, which {kind!r} needs: kinds={{PATTERN: 'keep'}}, 'norm' or 'bias'", "keep")
@@ -220,7 +157,7 @@ def no_fan_in(shape: tuple[int, ...], kind: Kind) -> Question:
     )
 
 
-def begins(problem: str, kind: Kind) -> Question:
+def beginning_question(problem: str, kind: Kind) -> Question:
     """The question of a tensor whose first values have a meaning, or cannot be seen."""
     if "meta" in problem:
         return Question(
@@ -239,10 +176,3 @@ def begins(problem: str, kind: Kind) -> Question:
         "before, and it is drawn"
     )
     return Question(told, "keep", seen=f"{problem}, which ")
-
-
-def parameter_of(use: Use) -> Tensor:
-    """The parameter at a place, or the weight that is computed there."""
-    parameter = getattr(use.module, use.local)
-    assert isinstance(parameter, Tensor)
-    return parameter

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
+from hpsweep.architectures import SPARSE, Kind
+from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.remedies import Question
 from hpsweep.own_model.tensors.roles import summed_axes, words_of
-from hpsweep.own_model.tensors.summed import product
-from hpsweep.rules.multipliers import SPARSE, Kind
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.choice import Guess
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.summed import size_of
+from hpsweep.own_model.tensors.uses import Use
 
 _INPUTS = {"embed", "embedding", "embeddings", "patch", "input", "stem", "features"}
 HEADS = {"head", "heads", "classifier", "predict", "prediction", "predictions", "logits", "score", "scores"}
@@ -23,7 +20,7 @@ _ATTENTION = {"q", "k", "v", "qk", "kv", "qkv", "query", "key", "value"}
 """Words of names, by which a question's likeliest answer is chosen; they settle nothing."""
 
 
-def inputs(places: Mapping[str, tuple[Use, ...]], guesses: Mapping[str, Guess], candidates: list[str]) -> set[str]:
+def given_data(places: Mapping[str, tuple[Use, ...]], guesses: Mapping[str, Guess], candidates: list[str]) -> set[str]:
     """The layers from a fixed size to a width that are surely given data.
 
     The one such layer of a model that looks nothing up; or one that comes before every matrix of its tower that sums
@@ -71,9 +68,7 @@ def _layered(name: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
-def end_or_within(
-    kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]
-) -> Question:
+def end_question(kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> Question:
     """The question of a layer between a width and a fixed size."""
     end: Kind = "embedding" if kind == "input" else "readout"
     proposed: Kind | None = "hidden" if _likely_within(kind, name, guesses, places) else end
@@ -148,7 +143,7 @@ def _unlike_ends(name: str, guesses: Mapping[str, Guess], places: Mapping[str, t
 
 def _summed(use: Use, guess: Guess) -> int | None:
     """The size of what a tensor sums over."""
-    return None if guess.axis is None else product(_shape(use), guess.axis)
+    return None if guess.axis is None else size_of(_shape(use), guess.axis)
 
 
 def block_of(name: str) -> str | None:

@@ -10,15 +10,23 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from hpsweep.own_model.tensors.layer_copy import (
+    ALIKE,
+    PLAIN,
+    SAME,
+    Forward,
+    computed_by_hook,
+    forward_of,
+    has_hooks,
+    hooks_of,
+    plain_type,
+)
 from hpsweep.own_model.tensors.traced import Traced
-from hpsweep.own_model.tensors.trial import ALIKE, PLAIN, SAME, Forward, by_hook, hooks_of, is_heard, plain_type, tried
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use
 
 _ROUGHLY = 0.25  # the same where a narrow base has few numbers: of dropped weights, and of what is not linear
 _NOTHING = 1e-5  # a size below it is rounding
@@ -37,7 +45,7 @@ class Forwards:
             return None
         key = _built(use)
         if key not in self._seen:
-            self._seen[key] = tried(use)
+            self._seen[key] = forward_of(use)
         return self._seen[key]
 
     def axis(self, use: Use) -> int | None:
@@ -57,7 +65,7 @@ class Forwards:
             return ""
         known = isinstance(use.module, PLAIN)
         if here.problem:
-            known = known and (_has_own_forward(use.module) or by_hook(use))
+            known = known and (_has_own_forward(use.module) or computed_by_hook(use))
             return f"cannot be tried on random numbers ({here.problem})" if known else ""
         if here.sizes and all(_same_function(here, found) for found in self._there(here, others, filled)):
             return ""
@@ -113,12 +121,12 @@ def _may_differ(use: Use) -> bool:
     user's, of one whose weight a hook computes from it, or of a module with no other matrix in it.
     """
     module, weight = use.module, getattr(use.module, use.local)
-    if by_hook(use):
+    if computed_by_hook(use):
         return bool(weight.dim() > 1)
     if hasattr(weight, "placements") or weight.is_complex():
         return False
     if isinstance(module, PLAIN):
-        return use.local == "weight" and (_has_own_forward(module) or is_heard(module))
+        return use.local == "weight" and (_has_own_forward(module) or has_hooks(module))
     matrices = [parameter for parameter in module.parameters() if parameter.dim() > 1]
     bare = not any(True for child in module.children() for _ in child.parameters())
     own = not type(module).__module__.startswith("torch.nn.")

@@ -11,9 +11,6 @@ from collections.abc import Iterator
 
 from torch import nn
 
-EVERY = "*"
-"""The key of a base head size that was given, and holds for any head size of the model."""
-
 _HEAD_SIZE = re.compile(r"(?<!all_)(head_dim|head_size|dim_head|d_head|d_kv|kv_channels|key_value_proj_dim)$")
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 _WIDTHS = ("embed_dim", "hidden_size", "n_embd", "d_model", "width", "dim")

@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from hpsweep.architectures import VECTORS, Kind
 from hpsweep.own_model.tensors.roles import CONVOLUTIONS, UPWARDS
-from hpsweep.rules.multipliers import VECTORS, Kind
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use, whole
 
 _SAMPLE = 65536  # values of a matrix that are looked at for what is mostly one value
 
@@ -126,12 +124,6 @@ def constant(values: Tensor) -> float | None:
     if bool((flat[:64] != first).any()) or bool((flat != first).any()):
         return None
     return float(first)
-
-
-def whole(values: Any) -> Tensor:
-    """All of a tensor, also where it is sharded."""
-    full: Tensor = values.detach().full_tensor() if hasattr(values, "placements") else values.detach()
-    return full
 
 
 def _mostly_zero(values: Tensor) -> bool:

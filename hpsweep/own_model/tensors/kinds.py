@@ -6,43 +6,37 @@ ValueError names all of those, and the line that settles them.
 
 from __future__ import annotations
 
-import difflib
 import math
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, TypeVar, get_args
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, get_args
 
-import torch
 from torch import nn
 
-from hpsweep.own_model.tensors.choice import Guess, begins, choose, no_axis, no_fan_in, parameter_of
+from hpsweep.architectures import SPARSE, VECTORS, Kind
+from hpsweep.own_model.tensors.base import built_base, check_widths, plain_base, shapes_of
+from hpsweep.own_model.tensors.choice import axis_question, beginning_question, chosen_kinds, fan_in_question
 from hpsweep.own_model.tensors.ends import missing_end
 from hpsweep.own_model.tensors.experts import growing_experts
 from hpsweep.own_model.tensors.forwards import Forwards
+from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.initial import AsBuilt, Beginning
-from hpsweep.own_model.tensors.remedies import Besides, Question, complaint
-from hpsweep.own_model.tensors.reparametrized import at_rest, computed, computed_prefixes, plain, refusal
-from hpsweep.own_model.tensors.roles import Axes, fan_in_of, is_transposed, summed_axes
+from hpsweep.own_model.tensors.remedies import Besides, Question, questions_text
+from hpsweep.own_model.tensors.reparametrized import at_rest, make_plain, refusal_text
+from hpsweep.own_model.tensors.roles import Axes, fan_in_of, summed_axes
 from hpsweep.own_model.tensors.storage import check_separate
-from hpsweep.rules.multipliers import SPARSE, VECTORS, Kind
+from hpsweep.own_model.tensors.uses import (
+    Use,
+    parameter_of,
+    plain_uses,
+    tensor_uses,
+    unwrapped,
+    uses_by_name,
+    values_by_pattern,
+)
 
-__all__ = ["Derived", "Use", "build", "derive", "is_transposed", "match", "reshard", "tensor_uses", "unwrapped"]
-
-Value = TypeVar("Value")
 _WITH_FAN_IN: tuple[Kind, ...] = (*SPARSE, "readout")
 _ANSWERS = 4
 """Rounds of answers that leave other questions: its axis, its kind, its values."""
-
-_WRAPPERS = ("", "_orig_mod", "_checkpoint_wrapped_module")
-
-
-class Use(NamedTuple):
-    """One place that holds a tensor: its full name, the module there, and its name in that module."""
-
-    name: str
-    module: nn.Module
-    local: str
 
 
 class Derived(NamedTuple):
@@ -65,7 +59,7 @@ class Derived(NamedTuple):
     departs: str
 
 
-def derive(
+def derived_tensors(
     model: nn.Module,
     base: object,
     *,
@@ -92,13 +86,15 @@ def derive(
             raise ValueError(f"kinds has {pattern!r}: {kind!r}; allowed: {', '.join(get_args(Kind))}.")
     model = unwrapped(model)
     check_separate({places[0].name: parameter_of(places[0]) for places in tensor_uses(model)})
-    refused = refusal(model)
+    refused = refusal_text(model)
     with at_rest(model):
-        compared = _Compared.of(model, base, delta, plain_base=not refused)
+        compared = _Compared.of(model, base, delta, refuse_base=not refused)
         every = list(compared.uses.values())
         said: Mapping[str, Kind] = kinds or {}
         try:
-            given = _Given(match(said, every, "kinds"), match(fan_in_axis, every, "fan_in_axis"))
+            given = _Given(
+                values_by_pattern(said, every, "kinds"), values_by_pattern(fan_in_axis, every, "fan_in_axis")
+            )
         except ValueError as error:  # of computed weights the names to be given are those of plain ones
             raise ValueError("\nBesides, ".join(text for text in (refused, str(error)) if text)) from None
         decided, questions = _settled(compared, given)
@@ -111,7 +107,7 @@ def derive(
             }
             names = [use.name for places in compared.trained.values() for use in places]
             besides = also(derived) if refused or questions else Besides()
-            asked = complaint(questions, told, names, ends, besides)
+            asked = questions_text(questions, told, names, ends, besides)
             raise ValueError("\nBesides, ".join(text for text in (refused, asked) if text))
     return derived
 
@@ -166,21 +162,21 @@ def _decide(compared: _Compared, given: _Given) -> _Decided:
     for name, axis in experts.routers.items():
         guesses[name] = guesses[name]._replace(kinds=frozenset({"router"}), axis=axis)
     known = {name: given.kinds.get(name) for name in uses}
-    chosen, questions = choose(uses, guesses, known, compared.widths, compared.built, experts)
+    chosen, questions = chosen_kinds(uses, guesses, known, compared.widths, compared.built, experts)
     beginnings: dict[str, Beginning] = {}
     for name, places in trained.items():
         shape = tuple(parameter_of(places[0]).shape)
         if name in questions:
             continue
         if chosen[name] in _WITH_FAN_IN and (len(shape) < 2 or guesses[name].axis is None):
-            questions[name] = no_fan_in(shape, chosen[name])
+            questions[name] = fan_in_question(shape, chosen[name])
             continue
         if chosen[name] in SPARSE and guesses[name].assumed:
-            questions[name] = no_axis(shape, chosen[name], guesses[name], compared.widths[name])
+            questions[name] = axis_question(shape, chosen[name], guesses[name], compared.widths[name])
             continue
         beginning = compared.built.beginning(name, chosen[name], given=given.kinds.get(name) is not None)
         if beginning.problem:
-            questions[name] = begins(beginning.problem, chosen[name])
+            questions[name] = beginning_question(beginning.problem, chosen[name])
         else:
             beginnings[name] = beginning
     asked = {name: questions[name] for name in trained if name in questions}
@@ -199,8 +195,8 @@ class _Compared(NamedTuple):
     forwards: Forwards
 
     @classmethod
-    def of(cls, model: nn.Module, base: object, delta: object, *, plain_base: bool) -> _Compared:
-        """Compare all tensors; `plain_base`: base and delta have no computed weights, or are refused."""
+    def of(cls, model: nn.Module, base: object, delta: object, *, refuse_base: bool) -> _Compared:
+        """Compare all tensors; `refuse_base`: base and delta have no computed weights, or are refused."""
         uses = plain_uses(model)
         trained = [places for places in uses if parameter_of(places[0]).requires_grad]
         if not trained:
@@ -209,21 +205,21 @@ class _Compared(NamedTuple):
                 "False): there is nothing to plan. Call model.requires_grad_(True), or parametrize before it is frozen."
             )
         sources = {"base": base} if delta is None else {"base": base, "delta": delta}
-        modules = {word: _plain_base(source, model, word, refuse=plain_base) for word, source in sources.items()}
-        sizes = [_shapes_of(module, uses, word) for word, module in modules.items()]
+        modules = {word: plain_base(source, model, word, refuse=refuse_base) for word, source in sources.items()}
+        sizes = [shapes_of(module, uses, word) for word, module in modules.items()]
         shapes = {places[0].name: tuple(parameter_of(places[0]).shape) for places in uses}
         widths = {
             name: [axis for axis, size in enumerate(shape) if any(size != of[name][axis] for of in sizes)]
             for name, shape in shapes.items()
         }
-        _check_widths(shapes, sizes[0], widths)
+        check_widths(shapes, sizes[0], widths)
 
         def fill() -> dict[str, Use]:
             filled = modules["base"]
             if not isinstance(base, nn.Module):
-                filled = build(base, model, "base", filled=True)
-                plain(filled)
-            return by_name(filled)
+                filled = built_base(base, model, "base", filled=True)
+                make_plain(filled)
+            return uses_by_name(filled)
 
         every = {places[0].name: places for places in uses}
         return cls(
@@ -231,30 +227,10 @@ class _Compared(NamedTuple):
             trained={places[0].name: places for places in trained},
             narrow=sizes[0],
             widths=widths,
-            others=[by_name(module) for module in modules.values()],
+            others=[uses_by_name(module) for module in modules.values()],
             built=AsBuilt(every, fill),
             forwards=Forwards(),
         )
-
-
-def by_name(model: nn.Module) -> dict[str, Use]:
-    """Every place that holds a parameter, or a weight that is computed, by its full name."""
-    return {use.name: use for places in plain_uses(model) for use in places}
-
-
-def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
-    """The places of every parameter, as they will be once all weights that are computed from others are plain ones."""
-    weights = {}
-    for name, tensor, _ in computed(unwrapped(model)):
-        use = Use(f"{name}.{tensor}" if name else tensor, unwrapped(model).get_submodule(name), tensor)
-        weights[use.name] = use
-    prefixes = {prefix: use for use in weights.values() for prefix in computed_prefixes(use.name)}
-    found: dict[str, tuple[Use, ...]] = {}
-    for places in tensor_uses(model):
-        name = places[0].name
-        plain = next((prefixes[prefix] for prefix in prefixes if name.startswith(prefix)), None)
-        found[plain.name if plain else name] = (plain,) if plain else places
-    return list(found.values())
 
 
 def _check_model(model: object) -> None:
@@ -291,147 +267,6 @@ def _axes(given: Mapping[str, Axes] | None) -> Mapping[str, Axes]:
         return {pattern: tuple(axes) if pattern in lists else axes for pattern, axes in given.items()}  # type: ignore[arg-type]
     _check_mapping(given, "fan_in_axis", "patterns to axes", 1, int)
     return {}
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile and DistributedDataParallel."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
-
-def reshard(model: nn.Module) -> None:
-    """Put the parameters of FSDP2's modules in their sharded state: after a forward pass alone some are left whole, and
-    an optimizer made from those would train copies.
-    """
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    for module in model.modules():
-        if fsdp is not None and isinstance(module, fsdp.FSDPModule):
-            module.reshard()
-
-
-def build(source: object, model: nn.Module, word: str, *, filled: bool = False) -> nn.Module:
-    """The module that `source` is, returns, or configures; raises ValueError if it is none of them.
-
-    It is built without memory, unless it has to be `filled`, or cannot be built without; the global random numbers are
-    as they were afterwards.
-    """
-    if isinstance(source, nn.Module):
-        return source
-    make: Callable[[], Any] = source if callable(source) else lambda: type(model)(source)
-    for device in ["cpu"] if filled else ["meta", "cpu"]:
-        try:
-            with torch.random.fork_rng(devices=[]), torch.device(device):
-                built = make()
-        except Exception as error:
-            if device == "meta":  # some constructors read values, which are only there with memory
-                continue
-            raise ValueError(
-                f"{word} is {type(source).__name__}, from which no {type(model).__name__} could be built ({error}); "
-                f"give a module, a function that returns one, or a configuration that {type(model).__name__} takes."
-            ) from error
-        break
-    if not isinstance(built, nn.Module):
-        raise ValueError(f"{word}() returned {type(built).__name__}; it must return a torch.nn.Module.")
-    return built
-
-
-def _plain_base(source: object, model: nn.Module, word: str, *, refuse: bool) -> nn.Module:
-    """The base with plain weights, as the model has: one that is built here is made to have them."""
-    built = build(source, model, word)
-    if isinstance(source, nn.Module):
-        if refuse and (refused := refusal(built)):
-            raise ValueError(f"{word}: {refused}")
-    else:
-        plain(built)
-    return built
-
-
-def tensor_uses(model: nn.Module) -> list[tuple[Use, ...]]:
-    """The places of every parameter, one tuple per tensor; a tied tensor has several. Names are without wrappers."""
-    found: dict[int, list[Use]] = {}
-    for prefix, module in unwrapped(model).named_modules():
-        for local, parameter in module.named_parameters(recurse=False):
-            name = ".".join(part for part in (*prefix.split("."), local) if part not in _WRAPPERS)
-            found.setdefault(id(parameter), []).append(Use(name, module, local))
-    return [tuple(uses) for uses in found.values()]
-
-
-def match(
-    patterns: Mapping[str, Value] | Iterable[str], uses: Sequence[tuple[Use, ...]], word: str
-) -> dict[str, Value | None]:
-    """First name of every tensor that a pattern matches -> the pattern's value.
-
-    Raises ValueError for a pattern that matches nothing, and for two that give one tensor different values.
-    """
-    if not isinstance(patterns, Mapping | Iterable):
-        raise ValueError(f"{word} is {patterns!r}; give patterns of tensors' names, such as ['*.A_log'].")
-    table = patterns if isinstance(patterns, Mapping) else dict.fromkeys(patterns)
-    if odd := [pattern for pattern in table if not isinstance(pattern, str)]:
-        raise ValueError(f"{word} has {odd[0]!r}; give patterns of tensors' names, such as '*.A_log'.")
-    result: dict[str, Value | None] = {}
-    names = [use.name for places in uses for use in places]
-    for pattern, value in table.items():
-        matched = [places[0].name for places in uses if any(fnmatchcase(use.name, pattern) for use in places)]
-        if not matched:
-            raise ValueError(
-                f"{word} has {pattern!r}, which matches no tensor; the nearest name is {_nearest(pattern, names)!r}."
-            )
-        for name in matched:
-            if result.setdefault(name, value) != value:
-                raise ValueError(
-                    f"{word} gives {name!r} both {result[name]!r} and {value!r}; make its patterns exclude each other."
-                )
-    return result
-
-
-def _nearest(pattern: str, names: list[str]) -> str:
-    """The name that begins or ends most like the pattern's words."""
-    words = pattern.replace("*", "")
-
-    def likeness(name: str) -> float:
-        ends = (name[: len(words)], name[-len(words) :])
-        return max(difflib.SequenceMatcher(None, words, end).ratio() for end in ends)
-
-    return max(names, key=likeness)
-
-
-def _shapes_of(other: nn.Module, uses: list[tuple[Use, ...]], word: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of another module's tensors, which must have the model's names, ties and numbers of dimensions."""
-    theirs = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in plain_uses(other)}
-    ours = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in uses}
-    for here, there, having in ((ours, theirs, "the model"), (theirs, ours, word)):
-        for names in here:
-            if names not in there or len(ours[names]) != len(theirs[names]):
-                told = " (tied to ".join(names[:2]) + ")" * (len(names) > 1)
-                missing = len(here.keys() - there.keys())
-                raise ValueError(
-                    f"{word} is of another architecture: only {having} has the tensor {told} with "
-                    f"{len(here[names])} dimensions" + f", and {missing - 1} more" * (missing > 1) + f". {word} must "
-                    "differ from the model in widths only: the same depth, layers and ties."
-                )
-    return {names[0]: shape for names, shape in theirs.items()}
-
-
-def _check_widths(
-    shapes: dict[str, tuple[int, ...]], narrow: dict[str, tuple[int, ...]], widths: dict[str, list[int]]
-) -> None:
-    if not any(widths.values()):
-        raise ValueError(
-            "the model and its base have equal shapes, so that widths cannot be told from other dimensions; give "
-            "delta=..., the same architecture at any other width."
-        )
-    for name, shape in shapes.items():
-        for axis, size in enumerate(shape):
-            if size < narrow[name][axis]:
-                raise ValueError(
-                    f"{name} has shape {shape}, narrower than the base's {narrow[name]}; the base must be no wider "
-                    "than the model in any tensor."
-                )
 
 
 def _derived(name: str, compared: _Compared, decided: _Decided) -> Derived:

@@ -7,15 +7,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsweep.own_model.tensors.kinds import Use, is_transposed
+from hpsweep.own_model.tensors.roles import is_transposed
+from hpsweep.own_model.tensors.uses import Use, whole
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether `applied` knows what the module does with its weights."""
+    """Whether `product_of_weights` knows what the module does with its weights."""
     return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or is_transposed(module)
 
 
-def applied(use: Use, given: Tensor) -> Tensor | None:
+def product_of_weights(use: Use, given: Tensor) -> Tensor | None:
     """The layer's weights applied to its input, without bias; None for a layer that is not known."""
     module, weight = use.module, whole(getattr(use.module, use.local)).to(given.dtype)
     if isinstance(module, nn.Linear):
@@ -32,7 +33,7 @@ def applied(use: Use, given: Tensor) -> Tensor | None:
     return None
 
 
-def with_bias(use: Use, product: Tensor) -> list[Tensor]:
+def product_and_bias(use: Use, product: Tensor) -> list[Tensor]:
     """The product, and the layer's bias if that is not zero, in the product's shape."""
     bias = getattr(use.module, "bias", None)
     if bias is None or not whole(bias).any():
@@ -41,10 +42,3 @@ def with_bias(use: Use, product: Tensor) -> list[Tensor]:
     is_convolution = isinstance(use.module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     shape = (-1, *[1] * (product.dim() - 2)) if is_convolution else (-1,)
     return [product, bias.view(shape).broadcast_to(product.shape)]
-
-
-def whole(tensor: Any) -> Tensor:
-    """All of a tensor that may be sharded, without autograd."""
-    value = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    assert isinstance(value, Tensor)
-    return value.detach()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from hpsweep.architectures import Kind
 from hpsweep.own_model.tensors.patterns import patterns
 from hpsweep.own_model.tensors.roles import Axes
-from hpsweep.rules.multipliers import Kind
 
 LINES = 8
 """Of an error; what is pasted is whole, however many there are."""
@@ -32,7 +32,7 @@ class Besides(NamedTuple):
     words: tuple[str, ...] = ()
 
 
-def complaint(
+def questions_text(
     questions: Mapping[str, Question], shapes: Mapping[str, str], names: Iterable[str], ends: str, besides: Besides
 ) -> str:
     """The error's text, which is empty where nothing is asked. `shapes` describe the tensors, `names` are all that a

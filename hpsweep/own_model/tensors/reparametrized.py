@@ -23,7 +23,7 @@ REMEDIES = {
 """What computes a weight -> the call that leaves the weight itself."""
 
 
-def computed(model: nn.Module) -> list[tuple[str, str, str]]:
+def computed_weights(model: nn.Module) -> list[tuple[str, str, str]]:
     """(name of a module, name of its weight, what computes it: a key of `REMEDIES`) of all such weights."""
     found = []
     for name, module in model.named_modules():
@@ -75,9 +75,9 @@ def own_masks(model: nn.Module) -> dict[str, tuple[str, float]]:
     return found
 
 
-def refusal(model: nn.Module) -> str:
+def refusal_text(model: nn.Module) -> str:
     """Why a model with such weights has no plan, and the calls that leave plain ones; '' for one with plain weights."""
-    found = computed(model)
+    found = computed_weights(model)
     if not found:
         return ""
     name, tensor, how = found[0]
@@ -90,9 +90,9 @@ def refusal(model: nn.Module) -> str:
     )
 
 
-def plain(base: nn.Module) -> None:
+def make_plain(base: nn.Module) -> None:
     """Leave plain weights in a base that was built here, as the model was made to have."""
-    for name, tensor, how in computed(base):
+    for name, tensor, how in computed_weights(base):
         module = base.get_submodule(name)
         if how == "parametrization":
             parametrize.remove_parametrizations(module, tensor)

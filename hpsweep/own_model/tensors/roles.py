@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 UPWARDS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -21,7 +20,7 @@ _SIZES = (("in_features", "out_features"), ("input_size", "output_size"), ("in_c
 """Attributes by which custom layers keep the sizes of what they are given and what they return."""
 
 
-def summed_axis(use: Use, others: Sequence[Use], seen: int | None = None) -> int | None:
+def summed_axis_of(use: Use, others: Sequence[Use], seen: int | None = None) -> int | None:
     """The dimension that a tensor sums over, if its module settles it; `others` are the same use in base and delta.
 
     `seen` is what the module's own forward showed, if it has one.
@@ -128,7 +127,7 @@ def fan_in_of(use: Use, shape: tuple[int, ...], axis: Axes) -> int:
     return fan_in
 
 
-def role(use: Use, others: Sequence[Use], axis: Axes | None, widths: list[int], *, given_axis: bool) -> str:
+def role_of(use: Use, others: Sequence[Use], axis: Axes | None, widths: list[int], *, given_axis: bool) -> str:
     """What a tensor is in one use: a kind; 'input' or 'router', which look like an embedding and a readout; or ''."""
     dimensions = len(_shape(use))
     if isinstance(use.module, nn.Embedding):

@@ -24,12 +24,12 @@ _FORTH, _BACK = (
 """Words of names; they settle nothing that sizes do."""
 
 
-def product(shape: tuple[int, ...], axes: Axes) -> int:
+def size_of(shape: tuple[int, ...], axes: Axes) -> int:
     """The size of a dimension, or of several together."""
     return shape[axes] if isinstance(axes, int) else math.prod(shape[axis] for axis in axes)
 
 
-def split(shapes: Sequence[tuple[int, ...]], widths: list[int]) -> Split | None:
+def split_width(shapes: Sequence[tuple[int, ...]], widths: list[int]) -> Split | None:
     """(a width, the dimensions that it is split into) of a tensor between the two, as an attention's between the width
     and heads times their size: one of these grows, the others are fixed. `shapes` are those of model, base and delta.
     """
@@ -40,7 +40,7 @@ def split(shapes: Sequence[tuple[int, ...]], widths: list[int]) -> Split | None:
         for n in range(1, len(fixed) + 1):
             for others in itertools.combinations(fixed, n):
                 axes = tuple(sorted((part, *others)))
-                if all(shape[whole] == product(shape, axes) > shape[part] for shape in shapes):
+                if all(shape[whole] == size_of(shape, axes) > shape[part] for shape in shapes):
                     return whole, axes
     return None
 

@@ -7,27 +7,19 @@ cannot be called with one tensor, or that changes a parameter before it multipli
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from hpsweep.own_model.tensors.einsum import summed_dimensions
+from hpsweep.observer import Call, observing
+from hpsweep.observer.functions import factors_of
 from hpsweep.own_model.tensors.roles import Axes
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use
 
 _POSITIONS = 7
 _SIZES = 8  # of inputs that are tried, at most
-_WITH_SUMMAND = {torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm}
-_PRODUCTS = {
-    torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.linalg.matmul, torch.mm, Tensor.mm,
-    torch.bmm, Tensor.bmm, *_WITH_SUMMAND,
-}  # fmt: skip
 
 
 class Traced:
@@ -63,7 +55,7 @@ def _traced(module: nn.Module) -> dict[str, Axes]:
         for shape in ((_POSITIONS, size), (2, _POSITIONS, size)):
             watched = _Watched(names)
             try:
-                with torch.no_grad(), watched:
+                with torch.no_grad(), observing(watched):
                     layer.forward(torch.empty(shape, device="meta"))
             except Exception:  # whatever a forward of the user's may raise where the input does not fit: try the next
                 continue
@@ -71,49 +63,31 @@ def _traced(module: nn.Module) -> dict[str, Axes]:
     return {}
 
 
-class _Watched(TorchFunctionMode):
-    """While it lasts, notes what the named parameters sum over: `names` are theirs by id."""
+class _Watched:
+    """Makes the calls of torch functions, and notes what the named parameters sum over: `names` are theirs by id."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
-        super().__init__()
         self.names = names
         self.summed: dict[str, list[Axes | None]] = {}  # in all ways that were seen
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        operands = list(_operands(func, args, kwargs or {}))
-        whole = [self._parameter(operand) for operand, _ in operands]
-        if sum(parameter is not None for parameter in whole) == 1:  # a product of two makes another weight
-            for (operand, over), parameter in zip(operands, whole, strict=True):
-                if parameter is not None:
-                    axes = _in_whole(parameter, operand, over)
-                    ways = self.summed.setdefault(self.names[id(parameter)], [])
-                    ways += [axes] * (axes not in ways)
+    def __call__(self, call: Call) -> Any:
+        """What the function returns."""
+        result = call.result()
+        if (found := factors_of(call)) is not None:
+            operands = ((found.left, found.left_axes), (found.right, found.right_axes))
+            seen = [(x, axes, whole) for x, axes in operands if (whole := self._parameter(x)) is not None]
+            if len(seen) == 1:  # a product of two parameters makes another weight
+                [(x, axes, whole)] = seen
+                ways = self.summed.setdefault(self.names[id(whole)], [])
+                way = _in_whole(whole, x, axes)
+                if way not in ways:
+                    ways.append(way)
         return result
 
     def _parameter(self, x: Tensor) -> Tensor | None:
         """The named parameter that a tensor is, or is a view of."""
         whole = x if id(x) in self.names else x._base
         return whole if id(whole) in self.names else None
-
-
-def _operands(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
-    """The two factors of a product, each with its dimensions that are summed over; none of other calls."""
-    given = [*args, *kwargs.values()]
-    if func is F.linear:
-        yield from ((x, (x.dim() - 1,)) for x in given[:2])
-    elif func is torch.einsum:
-        yield from summed_dimensions(*args) or ()
-    elif func in _PRODUCTS:
-        left, right = given[1:3] if func in _WITH_SUMMAND else given[:2]
-        if func is Tensor.__rmatmul__:
-            left, right = right, left
-        yield left, (left.dim() - 1,)
-        yield right, (max(right.dim() - 2, 0),)
 
 
 def _in_whole(whole: Tensor, view: Tensor, over: tuple[int, ...]) -> Axes | None:

@@ -14,18 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hpsweep.architectures import SPARSE, tensors
 from hpsweep.proxy.data import Dataset, load_dataset, sequences, train_offsets, validation_windows
 from hpsweep.proxy.native.build import compiled
 from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_shapes, cpu_name, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.rules import masks
-from hpsweep.rules.multipliers import (
-    SPARSE,
-    attention_scale,
-    readout_multiplier,
-    tensor_numbers,
-    tensors,
-)
+from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.spec import Precision, Trial
 
 Floats = npt.NDArray[np.float32]

@@ -17,7 +17,8 @@ from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.transfer.card import CARD_VERSION, Card
 from hpsweep.analysis.transfer.regret import COMPARISON, tuned_against_transferred
 from hpsweep.analysis.transfer.transfer import transfer
-from hpsweep.spec import Scheme, Target, Trial
+from hpsweep.schemes import Scheme
+from hpsweep.spec import Target, Trial
 from tests.analysis.optimum.test_optima import OCTAVES, made_runs
 
 BASE = Trial(steps=100, width=128, depth=2, head_size=32, embedding_lr_mult=4.0, alpha_input=2.0, alpha_output=0.5)

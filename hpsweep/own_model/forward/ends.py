@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpsweep.own_model.apply.values import parameters
-from hpsweep.own_model.forward.probe import call
-from hpsweep.own_model.forward.record import evaluating
-from hpsweep.own_model.tensors.kinds import by_name, reshard, unwrapped
+from hpsweep.architectures import VECTORS
+from hpsweep.observer import evaluating
+from hpsweep.own_model.data import PlanData
+from hpsweep.own_model.forward.probe import returned_by
+from hpsweep.own_model.tensors.parameters import parameters
 from hpsweep.own_model.tensors.patterns import patterns
-from hpsweep.rules.multipliers import VECTORS
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.plan import Plan
+from hpsweep.own_model.tensors.uses import reshard, unwrapped, uses_by_name
 
 
-def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
+def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
     """Raise ValueError if a layer that is planned as an embedding is given what a matrix with a width has made.
 
     Shapes do not tell a layer that is given data from an adapter's way up within the net. The graph that autograd
@@ -31,7 +29,7 @@ def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
     """
     parameters(plan, model)  # raises for another model
     model = unwrapped(model)
-    uses = by_name(model)
+    uses = uses_by_name(model)
     layers = {
         name: uses[name].module
         for name, tensor in plan.tensors.items()
@@ -65,10 +63,10 @@ def check_given_data(plan: Plan, model: nn.Module, inputs: Any) -> None:
         )
 
 
-def passed_on(plan: Plan, model: nn.Module, inputs: Any, names: Collection[str]) -> dict[str, str]:
+def layers_behind_readouts(plan: PlanData, model: nn.Module, inputs: Any, names: Collection[str]) -> dict[str, str]:
     """Of the readouts with these names, those whose output goes into another layer -> the name of that layer."""
     model = unwrapped(model)
-    uses = by_name(model)
+    uses = uses_by_name(model)
     untied = [name for name in names if name in plan.tensors and name in uses]
     readouts = {id(getattr(uses[name].module, uses[name].local)): name for name in untied}
     layers = {
@@ -98,7 +96,7 @@ def _run(model: nn.Module, inputs: Any, hooks: Mapping[nn.Module, Callable[..., 
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda _: nothing))
-        call(model, inputs)
+        returned_by(model, inputs)
     reshard(model)
 
 

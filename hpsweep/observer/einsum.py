@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-
-
-def summed(*args: Any) -> tuple[Tensor, Tensor, int] | None:
-    """The two operands of an einsum, and how many products are summed for one entry; None for other than two."""
-    if (found := summed_dimensions(*args)) is None:
-        return None
-    (left, over), (right, _) = found
-    return left, right, math.prod(left.shape[axis] for axis in over)
 
 
 def summed_dimensions(*args: Any) -> list[tuple[Tensor, tuple[int, ...]]] | None:

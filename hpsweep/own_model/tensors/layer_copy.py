@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpsweep.own_model.tensors.roles import CONVOLUTIONS, UPWARDS, is_turned
-
-if TYPE_CHECKING:
-    from hpsweep.own_model.tensors.kinds import Use
+from hpsweep.own_model.tensors.uses import Use
 
 PLAIN: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS, *UPWARDS)
 _POSITIONS = 64
@@ -49,7 +47,7 @@ class Forward(NamedTuple):
         return not self.problem and self.grows and (self.alike is None or self.alike > ALIKE)
 
 
-def by_hook(use: Use) -> bool:
+def computed_by_hook(use: Use) -> bool:
     """Whether a layer of torch's has another tensor for its weight, from which a hook computes that at every call."""
     module = use.module
     hooks = module._forward_pre_hooks
@@ -57,7 +55,7 @@ def by_hook(use: Use) -> bool:
     return of_layer and use.local.startswith("weight")
 
 
-def is_heard(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Whether more than its forward runs when a module is called: hooks of the user's, or a `__call__` of its own."""
     return type(module).__call__ is not nn.Module.__call__ or bool(hooks_of(module))
 
@@ -74,7 +72,7 @@ def plain_type(module: nn.Module) -> type[nn.Module]:
     return next(kind for kind in PLAIN if isinstance(module, kind))
 
 
-def tried(use: Use) -> Forward:
+def forward_of(use: Use) -> Forward:
     """The forward of a copy of the module, with random weights and without bias.
 
     What else the module has is as it is built, or zero, whichever leaves it a product: of a low rank that is added, and
@@ -169,7 +167,7 @@ class _Tried(NamedTuple):
         if aside:
             weight.add_(_beyond(weight, self.axis, x, chance))
         weight.mul_(times)
-        whole = by_hook(self.use) or is_heard(self.use.module)
+        whole = computed_by_hook(self.use) or has_hooks(self.use.module)
         return _outputs(layer if whole else layer.forward, of * x, z), z
 
     def in_training(self, rest: Tensor, z: Tensor) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from hpsweep.own_model.tensors.kinds import unwrapped
 from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.uses import unwrapped
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ from hpsweep.sweep.progress import Groups
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGE = 2000
+"""Trials from which on a command says what it is at."""
 EXPERIMENTS = Path("experiments")
 """Where an experiment given by its bare name is looked up."""
 
@@ -91,6 +93,48 @@ def writable(folder: str | Path) -> Path:
         state = "cannot be written; change its mode" if Path(folder).exists() else "does not exist; check the path"
         raise ValueError(f"{folder} {state}.")
     return Path(folder)
+
+
+def made(folder: Path) -> Path:
+    """The folder, which is there now. Raises ValueError where that cannot be, or nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another folder with --out.") from None
+    return writable(folder)
+
+
+def destination(a: argparse.Namespace, folder: str | Path) -> Path | None:
+    """Where --save or --out writes: the sweep's folder, or another, made if need be; None without either."""
+    if a.save:
+        return writable(folder)
+    return made(Path(a.out)) if a.out else None
+
+
+def check_whole(a: argparse.Namespace, *options: str) -> None:
+    """Raise ValueError where --save would put what is of a part of the sweep, by these options, into its folder."""
+    if a.save and (said := [f"--{option.replace('_', '-')}" for option in options if getattr(a, option)]):
+        raise ValueError(
+            f"--save keeps what is of the whole sweep in its folder, and {' and '.join(said)} asks for something else; "
+            "give --out DIR in the place of --save."
+        )
+
+
+def refinement(sweep: Sweep, folder: Path) -> list[dict[str, Any]]:
+    """Where each group of a refinement is; of other sweeps nothing."""
+    if sweep.search != "refine":
+        return []
+    from hpsweep.sweep.refine import describe
+
+    return describe(sweep, store.read_runs(folder).to_pylist())
+
+
+def trials_in_all(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
+    """Trials of the sweep as far as they are known, and "at least " where a refinement may ask for more."""
+    from hpsweep.sweep import search
+
+    rows = store.read_runs(folder).to_pylist() if sweep.search == "refine" else []
+    return search.total(sweep, rows), "at least " * bool(search.refining(sweep, rows))
 
 
 def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:

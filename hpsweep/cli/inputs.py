@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
 from hpsweep.spec import BEFORE, Refine, Sweep, Target, Trial, check_names
-from hpsweep.sweep.progress import Groups
+from hpsweep.sweep.stored import own_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,37 +134,6 @@ def trials_in_all(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
 
     rows = store.read_runs(folder).to_pylist() if sweep.search == "refine" else []
     return search.total(sweep, rows), "at least " * bool(search.refining(sweep, rows))
-
-
-def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """The runs that are trials of the sweep."""
-    groups = Groups(sweep)
-    if groups.ids is not None:
-        return runs[runs["trial_id"].isin(groups.ids)]
-    fields = [*dict.fromkeys([*groups.fixed, *groups.space, "seed"])]  # of half a hundred columns
-    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs[fields].to_dict("records")]
-    return runs.loc[own]  # of no rows too: runs[[]] would be no columns
-
-
-def of_before(sweep: Sweep, folder: str | Path) -> str:
-    """What is stored of the same sweep as it was before the record of a trial had all of its fields, and how to go on.
-
-    Empty where nothing is. The values that these fields had then are no default now, and make other trials.
-    """
-    taken = {name for grid in sweep.grids for name in grid} | set(sweep.space)
-    base = sweep.base.resolved
-    then = {name: value for name, value in BEFORE.items() if name not in taken and base[name] != value}
-    if not then or not (Path(folder) / "runs").is_dir():
-        return ""
-    runs = own_runs(store.read_runs(folder).to_pandas(), dataclasses.replace(sweep, base=sweep.base.replace(**then)))
-    if runs.empty:
-        return ""
-    fields = ", ".join(f"{name}={value!r}" for name, value in then.items())
-    return (
-        f"{counted(len(runs), 'trial')} in {folder} {are(len(runs))} of this sweep with {fields}, as all were before "
-        f"hpsweep had that field, and {are(len(runs))} not counted: with base=Trial(..., {fields}) the sweep goes on "
-        "with them."
-    )
 
 
 def stored_runs(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from hpsweep import store
 from hpsweep.cli.arguments import add_experiment
-from hpsweep.cli.inputs import load_experiment, of_before, refinement, trials_in_all
+from hpsweep.cli.inputs import load_experiment, refinement, trials_in_all
 from hpsweep.cli.output import print_json, print_refinement, say
 from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.spec import TUNED, Sweep
 from hpsweep.sweep.progress import duration, reporting
+from hpsweep.sweep.stored import of_before
 from hpsweep.sweep.worker import ENGINES
 
 

@@ -57,11 +57,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 sweep: install  ## run an experiment, then its optima, figures, card and report
 	$(BIN)/hpsweep run $(EXPERIMENT) --results $(RESULTS) --address $(ADDRESS)
-	$(BIN)/hpsweep optimum $(RESULTS)/$(NAME)
-	$(BIN)/hpsweep plot $(RESULTS)/$(NAME)
+	$(BIN)/hpsweep optimum $(RESULTS)/$(NAME) --save
+	$(BIN)/hpsweep plot $(RESULTS)/$(NAME) --save
 	@if grep -q '"target": null' $(RESULTS)/$(NAME)/meta.json; then echo "$(EXPERIMENT) names no target: no card"; \
-	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME); fi
-	$(BIN)/hpsweep report $(RESULTS)/$(NAME)
+	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME) --save; fi
+	$(BIN)/hpsweep report $(RESULTS)/$(NAME) --save
 
 test: install  ## run the tests: about a quarter of an hour on two cores
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

@@ -57,9 +57,9 @@ NOTHING = Sweep(
 )
 _WORKER = "from hpsweep.sweep import local, worker; worker.prepare({!r}, 'cpu')"
 _COMMAND = """
-import hpsweep.cli, hpsweep.cli.inputs, sys
+import hpsweep.cli, hpsweep.cli.inputs, hpsweep.cli.verbs.run, sys
 from benchmarks import overhead
-hpsweep.cli.load_experiment = lambda name: overhead.NOTHING
+hpsweep.cli.verbs.run.load_experiment = lambda name: overhead.NOTHING
 sys.exit(hpsweep.cli.main(sys.argv[1:], train="benchmarks.overhead:train"))
 """
 PARTS: dict[str, Sequence[str]] = {

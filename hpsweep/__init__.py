@@ -1,5 +1,11 @@
 """hpsweep: tune small, train large, at any density.
 
+A sweep, which needs torch and optuna (pip install 'hpsweep[run]'):
+
+    import hpsweep as hp
+    sweep = hp.Sweep(name="mine", base=hp.Trial(steps=300), grid={"lr": [2**-9, 2**-8, 2**-7], "seed": [0, 1]})
+    runs = hp.run(sweep, "results")                      # trains what is missing; a DataFrame, one row per trial
+
 The reading half, which needs neither torch nor ray nor optuna:
 
     import hpsweep as hp
@@ -65,6 +71,7 @@ if TYPE_CHECKING:
     from hpsweep.spec import Trial as Trial
     from hpsweep.store import load as load
     from hpsweep.store import load_curves as load_curves
+    from hpsweep.sweep.entry import run as run
     from hpsweep.units import unit_of as unit_of
 
 __version__ = "0.1.0"
@@ -76,6 +83,7 @@ _HOME = {
     "Sweep": "hpsweep.spec",
     "Target": "hpsweep.spec",
     "Trial": "hpsweep.spec",
+    "run": "hpsweep.sweep.entry",
     "load": "hpsweep.store",
     "load_curves": "hpsweep.store",
     "unit_of": "hpsweep.units",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import os
 import re
@@ -18,11 +17,13 @@ from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
 from hpsweep.spec import BEFORE, Refine, Sweep, Target, Trial, check_names
-from hpsweep.sweep.progress import Groups
+from hpsweep.sweep.stored import own_runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGE = 2000
+"""Trials from which on a command says what it is at."""
 EXPERIMENTS = Path("experiments")
 """Where an experiment given by its bare name is looked up."""
 
@@ -93,35 +94,46 @@ def writable(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """The runs that are trials of the sweep."""
-    groups = Groups(sweep)
-    if groups.ids is not None:
-        return runs[runs["trial_id"].isin(groups.ids)]
-    fields = [*dict.fromkeys([*groups.fixed, *groups.space, "seed"])]  # of half a hundred columns
-    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs[fields].to_dict("records")]
-    return runs.loc[own]  # of no rows too: runs[[]] would be no columns
+def made(folder: Path) -> Path:
+    """The folder, which is there now. Raises ValueError where that cannot be, or nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another folder with --out.") from None
+    return writable(folder)
 
 
-def of_before(sweep: Sweep, folder: str | Path) -> str:
-    """What is stored of the same sweep as it was before the record of a trial had all of its fields, and how to go on.
+def destination(a: argparse.Namespace, folder: str | Path) -> Path | None:
+    """Where --save or --out writes: the sweep's folder, or another, made if need be; None without either."""
+    if a.save:
+        return writable(folder)
+    return made(Path(a.out)) if a.out else None
 
-    Empty where nothing is. The values that these fields had then are no default now, and make other trials.
-    """
-    taken = {name for grid in sweep.grids for name in grid} | set(sweep.space)
-    base = sweep.base.resolved
-    then = {name: value for name, value in BEFORE.items() if name not in taken and base[name] != value}
-    if not then or not (Path(folder) / "runs").is_dir():
-        return ""
-    runs = own_runs(store.read_runs(folder).to_pandas(), dataclasses.replace(sweep, base=sweep.base.replace(**then)))
-    if runs.empty:
-        return ""
-    fields = ", ".join(f"{name}={value!r}" for name, value in then.items())
-    return (
-        f"{counted(len(runs), 'trial')} in {folder} {are(len(runs))} of this sweep with {fields}, as all were before "
-        f"hpsweep had that field, and {are(len(runs))} not counted: with base=Trial(..., {fields}) the sweep goes on "
-        "with them."
-    )
+
+def check_whole(a: argparse.Namespace, *options: str) -> None:
+    """Raise ValueError where --save would put what is of a part of the sweep, by these options, into its folder."""
+    if a.save and (said := [f"--{option.replace('_', '-')}" for option in options if getattr(a, option)]):
+        raise ValueError(
+            f"--save keeps what is of the whole sweep in its folder, and {' and '.join(said)} asks for something else; "
+            "give --out DIR in the place of --save."
+        )
+
+
+def refinement(sweep: Sweep, folder: Path) -> list[dict[str, Any]]:
+    """Where each group of a refinement is; of other sweeps nothing."""
+    if sweep.search != "refine":
+        return []
+    from hpsweep.sweep.refine import describe
+
+    return describe(sweep, store.read_runs(folder).to_pylist())
+
+
+def trials_in_all(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
+    """Trials of the sweep as far as they are known, and "at least " where a refinement may ask for more."""
+    from hpsweep.sweep import search
+
+    rows = store.read_runs(folder).to_pylist() if sweep.search == "refine" else []
+    return search.total(sweep, rows), "at least " * bool(search.refining(sweep, rows))
 
 
 def stored_runs(

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -176,15 +176,23 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def keep(folder: str | Path, tables: dict[str, pd.DataFrame], *, own: bool) -> None:
-    """Write the tables that are not empty beside the runs, if they are the sweep's own."""
-    if own and not os.access(folder, os.W_OK):
-        say(f"{folder} cannot be written: the tables are printed, and not kept there.")
-        return
+def write_tables(into: Path | None, tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Write the tables that are not empty as CSV into a folder, if there is one, and return their paths."""
+    if into is None:
+        return []
+    paths = []
     for name, frame in tables.items():
-        if len(frame) and own:
-            with store.replacing(Path(folder) / f"{name}.csv") as path:
+        if len(frame):
+            paths.append(into / f"{name}.csv")
+            with store.replacing(paths[-1]) as path:
                 frame.to_csv(path, index=False)
+    return [str(path) for path in paths]
+
+
+def print_paths(paths: Sequence[str]) -> None:
+    """What was written, a line each, after an empty one."""
+    if paths:
+        print("", *paths, sep="\n")
 
 
 def write(path: Path, text: str) -> None:
@@ -206,3 +214,11 @@ def output_of(a: argparse.Namespace) -> Output:
 def print_json(what: Any) -> None:
     """JSON on stdout; a number that is not finite is a bug."""
     print(json.dumps(what, indent=1, allow_nan=False))
+
+
+def print_refinement(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Where each group of a refinement is, after an empty line."""
+    if groups:
+        from hpsweep.sweep.refine import in_words
+
+        print("", *map(in_words, groups), sep="\n")

@@ -525,7 +525,7 @@ def test_a_locale_without_the_signs_gets_escapes_and_files_are_utf8(locale: str,
     ended = _run(["status", "results/fake"], **LOCALES[locale])
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert b"\\u4e2d\\u6587" in ended.stdout or "中文".encode() in ended.stdout
-    ended = _run(["report", "results/fake"], **LOCALES[locale])
+    ended = _run(["report", "results/fake", "--save"], **LOCALES[locale])
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert (there / "results/fake/report.md").read_text(encoding="utf-8").startswith("# fake\n")
 

@@ -22,25 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpsweep import store
-from hpsweep.cli import load_experiment, main, parser
-from hpsweep.cli.inputs import selected
+from hpsweep.cli import VERBS, main, parser
+from hpsweep.cli.inputs import load_experiment, selected
 from tests import fake_training as fake
-
-VERBS = (
-    "plan",
-    "run",
-    "status",
-    "optimum",
-    "regret",
-    "transfer",
-    "plot",
-    "report",
-    "compact",
-    "train",
-    "law",
-    "export",
-    "coords",
-)
 
 
 @pytest.fixture
@@ -99,7 +83,6 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_every_verb_and_every_option_has_a_help_text() -> None:
     (verbs,) = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert set(verbs.choices) == set(VERBS)
     assert [action.dest for action in verbs._choices_actions] == list(VERBS)
     for listed in (*verbs._choices_actions, parser()):
         assert getattr(listed, "help", None) or getattr(listed, "description", None)
@@ -198,10 +181,10 @@ def test_a_full_disk_is_one_line_with_the_command_that_resumes(
 
 
 def test_the_command_that_resumes_can_be_typed_as_it_is(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpsweep import cli
+    from hpsweep.cli.verbs import status
 
     seen = []
-    monkeypatch.setitem(cli.VERBS, "status", lambda arguments: seen.append(arguments.command))
+    monkeypatch.setattr(status, "run", lambda arguments: seen.append(arguments.command))
     monkeypatch.setattr(sys, "argv", ["/somewhere/.venv/bin/hpsweep"])
     monkeypatch.setenv("PATH", str(there))
     assert main(["status", "x y"]) == 0
@@ -218,9 +201,9 @@ def test_results_that_cannot_be_written_can_be_read(
         os, "access", lambda path, mode: access(path, mode) and not mode & os.W_OK
     )  # root may write all
     assert main(["optimum", folder]) == 0
-    out, err = capsys.readouterr()
-    assert "best lr per group" in out
-    assert "cannot be written: the tables are printed, and not kept there" in err
+    assert "best lr per group" in capsys.readouterr().out
+    for verb in ("optimum", "regret", "plot", "report"):
+        assert f"{folder} cannot be written; change its mode" in refused(capsys, verb, folder, "--save")
     assert not (Path(folder) / "optima.csv").exists()
 
 
@@ -229,7 +212,7 @@ def test_a_shortened_search_never_counts_beyond_its_total(there: Path, capsys: p
     for points in (6, 3):
         fake.experiment(there, **options, points=points)
         assert main(["run", "fake", "--workers", "1"], train=fake.TRAIN) == 0
-    assert "6 of 6 trials stored" in capsys.readouterr().out.splitlines()[-1]
+    assert "6 of 6 trials stored" in capsys.readouterr().out.splitlines()[-2]
     assert main(["status", "results/fake"]) == 0
     assert "6 ok, 0 diverged, 0 failed; 6 trials in all" in capsys.readouterr().out
 
@@ -266,11 +249,11 @@ def test_a_refinement_is_planned_with_reasons_and_run_to_its_end(
     assert [(group["stage"], group["next"]) for group in planned["refinement"]] == [("ok", [])] * 2
     assert main(["run", "fake", "--json"], train=fake.TRAIN) == 0
     assert json.loads(capsys.readouterr().out)["refinement"] == planned["refinement"]
-    assert main(["report", "results/fake"]) == 0
+    assert main(["report", "results/fake", "--save"]) == 0
     assert "missing" not in capsys.readouterr().out
     assert "| density 1 | ● ok | " in Path("results/fake/report.md").read_text()
     assert main(["optimum", "results/fake"]) == 0
-    assert main(["plot", "results/fake"]) == 0
+    assert main(["plot", "results/fake", "--save"]) == 0
 
 
 def test_a_long_warm_up_is_planned_as_it_is_run(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,7 +291,7 @@ def test_on_a_terminal_the_best_of_every_group_is_shown_and_never_more_than_fits
 
 
 def test_optima_drift_and_regret_are_printed_and_written(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["optimum", folder]) == 0
+    assert main(["optimum", folder, "--save"]) == 0
     out = capsys.readouterr().out
     for words in (
         "best lr per group",
@@ -330,7 +313,7 @@ def test_optima_drift_and_regret_are_printed_and_written(folder: str, capsys: py
 
 
 def test_the_regret_matrix_is_printed_and_written(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["regret", folder]) == 0
+    assert main(["regret", folder, "--save"]) == 0
     out = capsys.readouterr().out
     supar = [line.split()[0] for line in out.partition("supar:\n")[2].splitlines()[:3]]
     assert supar == ["1", "1", "1/4"]  # the columns, then the rows: dense first
@@ -341,12 +324,10 @@ def test_the_regret_matrix_is_printed_and_written(folder: str, capsys: pytest.Ca
     assert len(table) == 8
     moved = table[(table["scheme"] == "mup") & (table["tuned_density"] == 1) & (table["used_density"] == 0.25)]
     assert moved["regret"].item() == pytest.approx(0.05, abs=0.02)  # an octave off: .05
-    written = (Path(folder) / "regret.csv").read_bytes()
     assert main(["regret", folder, "--per-doubling", "0.05", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows["held_out"] == []  # two densities leave none to hold out
     assert {row["compute"] is not None for row in rows["regret"]} == {True}
-    assert (Path(folder) / "regret.csv").read_bytes() == written  # a look with another rate is not kept
 
 
 def carded(folder: str, scheme: str) -> str:
@@ -360,20 +341,18 @@ def carded(folder: str, scheme: str) -> str:
 def test_the_regret_of_cards_is_printed_written_and_drawn(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     cards = [carded(folder, scheme) for scheme in ("mup", "supar")]
     capsys.readouterr()
-    assert main(["regret", folder, "--card", *cards, "--figures", f"{folder}/figures"]) == 0
+    assert main(["regret", folder, "--card", *cards, "--figures", f"{folder}/figures", "--save"]) == 0
     out = capsys.readouterr().out
     assert "loss at the card's setting - loss at the target's own optimum" in out
-    assert out.endswith(f"\n{folder}/figures/transfer.png\n{folder}/figures/transfer.svg\n")
+    assert out.endswith(f"\n{folder}/figures/transfer.png\n{folder}/figures/transfer.svg\n{folder}/card_regret.csv\n")
     import pandas as pd
 
     table = pd.read_csv(Path(folder) / "card_regret.csv")
     assert list(table["scheme"]) == ["mup", "supar"]
     assert list(table["regret"]) == pytest.approx([0.05, 0], abs=0.015)  # an octave off, and none
-    written = (Path(folder) / "card_regret.csv").read_bytes()
     assert main(["regret", folder, "--card", *cards, "--where", "seed=0", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)["card_regret"]
     assert [row["interval"] for row in printed] == ["assumed"] * 2
-    assert (Path(folder) / "card_regret.csv").read_bytes() == written  # a look at some of the runs is not kept
 
 
 @pytest.mark.parametrize("place", ["results/fake", "results/fake/target", "results/elsewhere"])
@@ -425,7 +404,7 @@ def test_a_scale_held_out_is_printed_in_short(there: Path, capsys: pytest.Captur
     fake.experiment(there, grid=grid)
     assert main(["run", "fake"], train=fake.TRAIN) == 0
     capsys.readouterr()
-    assert main(["regret", "results/fake"]) == 0
+    assert main(["regret", "results/fake", "--save"]) == 0
     last = capsys.readouterr().out.partition("held out, the last scale of each line")[2]
     assert last.split("\n")[2].split()[-3:] == ["constant_regret", "along_regret", "better"]
     assert (there / "results" / "fake" / "held_out.csv").exists()
@@ -437,37 +416,27 @@ def test_a_drift_is_offered_beside_the_constant(folder: str, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert "lr by constant 0.00387" in out
     assert "carried: constant, recommended: constant (fewer than three scales along density" in out
-    assert main([*target, "--along-drift"]) == 0
+    assert main([*target, "--along-drift", "--save"]) == 0
     assert "carried: drift" in capsys.readouterr().out
     assert (Path(folder) / "card_width_32_density_1over8_scheme_mup_along_drift.json").exists()
 
 
 def test_groups_and_the_hyperparameter_can_be_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["optimum", folder]) == 0
-    own = (Path(folder) / "optima.csv").read_bytes()
     assert main(["optimum", folder, "--by", "scheme,density,seed"]) == 0
-    assert (Path(folder) / "optima.csv").read_bytes() == own
-    capsys.readouterr()
+    assert "seed" in capsys.readouterr().out
     assert main(["optimum", folder, "--by", "density,scheme", "--over", "lr", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)["optima"]
     assert list(table[0])[:2] == ["density", "scheme"]
 
 
-def test_only_the_runs_with_a_value_are_looked_at_and_the_sweep_s_own_tables_stay(
-    folder: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["optimum", folder]) == 0
-    assert main(["regret", folder]) == 0
-    own = {name: (Path(folder) / name).read_bytes() for name in ("optima.csv", "regret.csv")}
-    capsys.readouterr()
+def test_only_the_runs_with_a_value_are_looked_at(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["optimum", folder, "--where", "density=1/4", "--where", "scheme=mup", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["optima"]
     assert (row["scheme"], row["n_runs"]) == ("mup", 24)  # 8 learning rates, 3 seeds
     assert main(["regret", folder, "--where", "scheme=mup", "--json"]) == 0
     assert {row["scheme"] for row in json.loads(capsys.readouterr().out)["regret"]} == {"mup"}
-    assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--where", "scheme=mup"]) == 0
+    assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--where", "scheme=mup", "--save"]) == 0
     assert (Path(folder) / "card_width_512_density_1over16_where_scheme_mup.json").exists()
-    assert own == {name: (Path(folder) / name).read_bytes() for name in own}
 
 
 @pytest.mark.parametrize(
@@ -535,7 +504,7 @@ def test_ignore_is_checked_by_every_verb_that_takes_it(
     folder: str, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     assert "ignore has 'absent', and the runs have no such column" in refused(
-        capsys, verb, folder, "--ignore", "absent"
+        capsys, verb, folder, "--ignore", "absent", *(["--save"] if verb == "plot" else [])
     )
     assert "no list of different names" in refused(capsys, verb, folder, "--ignore", "a,,b")
 
@@ -554,7 +523,7 @@ def test_an_unknown_column_of_a_stored_file_is_refused_until_it_is_named(
 
 
 def test_a_card_is_written_for_the_target_that_is_said(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--scheme", "supar"]) == 0
+    assert main(["transfer", folder, "--width", "512", "--density", "1/16", "--scheme", "supar", "--save"]) == 0
     out, err = capsys.readouterr()
     assert not (Path(folder) / "card.json").exists()  # that is the card of the recorded target
     card = json.loads((Path(folder) / "card_width_512_density_1over16_scheme_supar.json").read_text())
@@ -586,7 +555,7 @@ def test_cards_of_other_proxies_or_targets_have_names_of_their_own(
 ) -> None:
     target = ["--width", "512", "--density", "1/16"]
     for words in ([], ["--proxy-density", "1/4"], ["--depth", "8"], ["--scheme", "mup"]):
-        assert main(["transfer", folder, *target, *words]) == 0
+        assert main(["transfer", folder, *target, *words, "--save"]) == 0
     assert sorted(path.name for path in Path(folder).glob("card*.json")) == [
         "card_width_512_density_1over16.json",
         "card_width_512_density_1over16_depth_8.json",
@@ -632,14 +601,16 @@ def test_a_card_takes_its_target_from_the_recorded_sweep(folder: str, capsys: py
 
 
 def test_figures_are_drawn_and_named(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plot", folder]) == 0
-    paths = capsys.readouterr().out.split()
-    assert paths
-    assert all(Path(path).stat().st_size > 0 for path in paths)
+    for words, place in ((["--save"], Path(folder) / "figures"), (["--out", "elsewhere"], Path("elsewhere"))):
+        assert main(["plot", folder, *words]) == 0
+        paths = [Path(path) for path in capsys.readouterr().out.split()]
+        assert paths
+        assert {path.parent for path in paths} == {place}
+        assert all(path.stat().st_size > 0 for path in paths)
 
 
 def test_the_report_is_written_and_its_page_is_named_last(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", folder]) == 0
+    assert main(["report", folder, "--save"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("No target: ")
     assert lines[-1] == f"{folder}/report.html"
@@ -656,7 +627,7 @@ def test_the_report_is_written_and_its_page_is_named_last(folder: str, capsys: p
 def test_a_report_counts_what_the_sweep_no_longer_asks_for(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = store.read_meta(folder)
     store.write_meta(folder, {**sweep, "grid": [{**sweep["grid"][0], "seed": [0, 1]}]})
-    assert main(["report", folder]) == 0
+    assert main(["report", folder, "--save"]) == 0
     assert "32 stored trials are not of the recorded sweep" in (Path(folder) / "report.md").read_text()
 
 
@@ -667,7 +638,7 @@ def test_a_report_that_cannot_be_written_is_refused_in_one_line(
     assert "file/deep cannot be made" in refused(capsys, "report", folder, "--out", "file/deep")
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not mode & os.W_OK)
-    assert "cannot be written" in refused(capsys, "report", folder)
+    assert "cannot be written" in refused(capsys, "report", folder, "--save")
 
 
 def test_a_report_on_a_sweep_of_which_nothing_is_stored_says_so(
@@ -693,7 +664,8 @@ def test_json_is_pure_and_missing_is_null(there: Path, folder: str, capsys: pyte
         ],
     )
     for words in (
-        ["plan", "fake"], ["status", folder], ["optimum", folder], ["compact", folder], ["plot", folder],
+        ["plan", "fake"], ["status", folder], ["optimum", folder], ["compact", folder],
+        ["plot", folder, "--save"], ["report", folder],
         ["transfer", folder, "--width", "512", "--density", "1/16"], ["run", "fake", "--results", "others"],
     ):  # fmt: skip
         if words[0] in ("plan", "run"):
@@ -795,10 +767,6 @@ def test_wrong_options_of_run_are_one_line(
     assert not (there / "results").exists()
 
 
-def test_a_missing_verb_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "VERB" in refused(capsys)
-
-
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_results_that_cannot_be_used_are_refused(
     there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
@@ -831,14 +799,14 @@ def test_a_folder_that_holds_no_results_is_refused_by_every_reading_verb(
     there: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (there / "empty" / "runs").mkdir(parents=True)
-    target = ["--width", "512", "--density", "1/16"]
+    needed = {"transfer": ["--width", "512", "--density", "1/16"], "plot": ["--save"]}
     for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact", "train", "law", "coords"):
-        more = target if verb == "transfer" else []
+        more = needed.get(verb, [])
         assert "gone" in refused(capsys, verb, "gone", *more)
     for verb in ("optimum", "regret", "transfer"):
         assert "gone does not exist" in refused(capsys, verb, "gone")
     for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "law"):
-        more = target if verb == "transfer" else []
+        more = needed.get(verb, [])
         assert "no stored trials in empty" in refused(capsys, verb, "empty", *more)
     assert "give the file of a card" in refused(capsys, "train", "empty")
 
@@ -847,7 +815,7 @@ def test_results_of_mixed_data_are_refused(folder: str, capsys: pytest.CaptureFi
     rows = store.read_runs(folder).to_pylist()[:1]
     store.append(folder, [{**row, "data_hash": "bb"} for row in rows])
     for verb in ("optimum", "regret", "plot", "transfer"):
-        more = ["--width", "512", "--density", "1/16"] if verb == "transfer" else []
+        more = {"transfer": ["--width", "512", "--density", "1/16"], "plot": ["--save"]}.get(verb, [])
         assert "2 different data sets" in refused(capsys, verb, folder, *more)
 
 
@@ -899,14 +867,14 @@ def searched(there: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_two_hyperparameters_searched_together_have_a_joint_table_and_a_figure(
     searched: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["optimum", searched, "--json"]) == 0
+    assert main(["optimum", searched, "--json", "--save"]) == 0
     [row] = json.loads(capsys.readouterr().out)["surface"]
     assert {"lr_opt", "init_std_high", "status_lr", "status_init_std", "ridge_slope"} < set(row)
     assert row["n_points"] == 6
     assert (Path(searched) / "surface.csv").read_text().startswith("scheme,lr_opt,")
     assert main(["optimum", searched, "--over", "init_std,lr"]) == 0
     assert "per group, together" in capsys.readouterr().out
-    assert main(["plot", searched]) == 0
+    assert main(["plot", searched, "--save"]) == 0
     assert "surface_lr_init_std.png" in capsys.readouterr().out
 
 

@@ -228,13 +228,13 @@ def test_a_bad_sweep_is_refused_when_it_is_made(fields: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"interval": 0}, "refine interval is 0 octaves, which nothing reaches"),
+        ({"interval": 0}, r"refine interval is 0; allowed: \(0, 100\]"),
         ({"interval": math.inf}, "refine interval is inf; give a finite number"),
-        ({"trials": 2.5}, "refine trials is 2.5; give a whole number of at least 1"),
-        ({"extend": -1}, "refine extend is -1; give a finite number of at least 0"),
-        ({"trials": 10**12}, "refine trials is 1000000000000; give a finite number of at least 1 and at most 1000000"),
-        ({"extend": 1e9}, "refine extend is 1000000000.0; give a finite number of at least 0 and at most 100"),
-        ({"coarse_seeds": "2"}, "refine coarse_seeds is '2'; give a finite number"),
+        ({"trials": 2.5}, r"refine trials is 2.5; give a whole number in \[1, 1e\+06\]"),
+        ({"extend": -1}, r"refine extend is -1; allowed: whole numbers in \[0, 100\]"),
+        ({"trials": 10**12}, r"refine trials is 1000000000000; allowed: whole numbers in \[1, 1e\+06\]"),
+        ({"extend": 1e9}, r"refine extend is 1000000000.0; allowed: whole numbers in \[0, 100\]"),
+        ({"coarse_seeds": "2"}, "refine coarse_seeds is '2'; give a finite whole number"),
     ],
 )
 def test_a_bad_limit_is_refused(fields: dict[str, Any], message: str) -> None:

@@ -17,10 +17,10 @@ REFERENCE = ROOT / "results" / "reference"
 FOLDERS = sorted(path.name for path in REFERENCE.iterdir() if (path / "runs").is_dir())
 
 FIELDS = """\
-    smoothing: float = _field(0.2, "label smoothing", "fraction", "[0, 1)", before=0.1)
-    groups: int = _field(2, "groups of heads", "", "[1, 64]", before=4)
-    rotary: bool = _field(False, "positions are rotated", before=True)
-    activation: Literal["relu", "gelu"] = _field("relu", "relu or gelu", before="gelu")
+    smoothing: float = field(0.2, "label smoothing", "fraction", "[0, 1)", before=0.1)
+    groups: int = field(2, "groups of heads", "", "[1, 64]", before=4)
+    rotary: bool = field(False, "positions are rotated", before=True)
+    activation: Literal["relu", "gelu"] = field("relu", "relu or gelu", before="gelu")
 """
 NEW = {"smoothing": 0.2, "groups": 2, "rotary": False, "activation": "relu"}
 OLD = {"smoothing": 0.1, "groups": 4, "rotary": True, "activation": "gelu"}
@@ -92,11 +92,11 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package whose record has some fields more."""
     place = tmp_path_factory.mktemp("grown")
     shutil.copytree(ROOT / "hpsweep", place / "hpsweep", ignore=shutil.ignore_patterns("__pycache__"))
-    record = place / "hpsweep" / "spec.py"
+    record = place / "hpsweep" / "spec" / "trial.py"
     text = record.read_text()
     assert text.count(PLACE) == 1
     record.write_text(text.replace(PLACE, FIELDS + PLACE))
-    card = place / "hpsweep" / "analysis" / "card.py"
+    card = place / "hpsweep" / "analysis" / "transfer" / "card.py"
     text = card.read_text()
     assert text.count("CARD_VERSION = 3") == 1
     card.write_text(text.replace("CARD_VERSION = 3", "CARD_VERSION = 4"))
@@ -127,10 +127,10 @@ def test_fields_more_change_no_stored_id_no_plan_and_no_optimum(grown: Path) -> 
 @pytest.mark.parametrize(
     ("field", "told"),
     [
-        ('span: int | None = _field(None, "", "", "[1, 9]", before=4)', "Trial.span may be None, which is not stored"),
-        ('span: int = _field(1, "", before=4)', "Trial.span is a number without a range"),
-        ('span: int = _field(1, "", "", "[1, 3]", before=4)', "span is 4; allowed: whole numbers in [1, 3]"),
-        ('span: int = _field(1, "", "", "[1, 9]", before=None)', "span is None; give a finite whole number"),
+        ('span: int | None = field(None, "", "", "[1, 9]", before=4)', "Trial.span may be None, which is not stored"),
+        ('span: int = field(1, "", before=4)', "Trial.span is a number without a range"),
+        ('span: int = field(1, "", "", "[1, 3]", before=4)', "span is 4; allowed: whole numbers in [1, 3]"),
+        ('span: int = field(1, "", "", "[1, 9]", before=None)', "span is None; give a finite whole number"),
     ],
 )
 def test_a_field_that_the_store_could_not_keep_is_refused_where_it_is_declared(
@@ -138,10 +138,10 @@ def test_a_field_that_the_store_could_not_keep_is_refused_where_it_is_declared(
 ) -> None:
     package = tmp_path / "hpsweep"
     package.mkdir()
-    for name in ("spec.py", "text.py"):
-        shutil.copy(ROOT / "hpsweep" / name, package)
+    shutil.copytree(ROOT / "hpsweep" / "spec", package / "spec", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "hpsweep" / "text.py", package)
     (package / "__init__.py").touch()
-    record = package / "spec.py"
+    record = package / "spec" / "trial.py"
     record.write_text(record.read_text().replace(PLACE, f"    {field}\n{PLACE}"))
     done = subprocess.run(
         [sys.executable, "-c", "import hpsweep.spec"],

@@ -247,7 +247,8 @@ def one_line(capsys: pytest.CaptureFixture[str], number: int, *words: str) -> st
 VERBS = [
     ("plan", "fake"),
     ("run", "fake"),
-    *[(verb, "results/fake") for verb in ("status", "optimum", "regret", "transfer", "plot", "report", "compact")],
+    *[(verb, "results/fake") for verb in ("status", "optimum", "regret", "transfer", "report", "compact")],
+    ("plot", "results/fake", "--save"),
 ]
 
 
@@ -326,7 +327,7 @@ def test_a_disk_that_is_full_in_truth_keeps_what_is_stored_and_the_run_resumes(
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-@pytest.mark.parametrize("words", [("optimum",), ("plot",), ("report",), ("compact",)])
+@pytest.mark.parametrize("words", [("optimum", "--save"), ("plot", "--save"), ("report", "--save"), ("compact",)])
 def test_a_verb_that_cannot_write_says_so_in_one_line_and_loses_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], nth: int
 ) -> None:
@@ -334,7 +335,7 @@ def test_a_verb_that_cannot_write_says_so_in_one_line_and_loses_nothing(
     capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", At(os.fsync, errno.ENOSPC, nth))
-        line = one_line(capsys, errno.ENOSPC, *words, str(folder))
+        line = one_line(capsys, errno.ENOSPC, words[0], str(folder), *words[1:])
     assert "the disk is full" in line
     assert store.load(folder).sort_values("trial_id", ignore_index=True).equals(rows)
     assert not list(folder.rglob("*.tmp"))

@@ -171,7 +171,7 @@ def test_a_large_report_says_what_it_is_at(
     store.append(tmp_path, rows)
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("hpsweep.cli._LARGE", 48)
+    monkeypatch.setattr("hpsweep.cli.verbs.report.LARGE", 48)
     assert main(["report", str(tmp_path)]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "hpsweep: report of 48 trials: optima ..."

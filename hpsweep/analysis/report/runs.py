@@ -112,7 +112,7 @@ def provenance(tables: Tables, folder: str) -> Section:
         rows += _spent(runs)
     name = sweep.name if sweep else "EXPERIMENT"
     parent = folder.rstrip("/").rpartition("/")[0] or "."
-    code = (f"hpsweep run {name} --results {parent}", f"hpsweep report {folder}")
+    code = (f"hpsweep run {name} --results {parent}", f"hpsweep report {folder} --save")
     tables_ = [Table(caption="What made it", header=("", "value"), rows=tuple(rows))] if rows else []
     return Section(title="Provenance", tables=(*tables_, *_fields(runs)), text=("To make it again:",), code=code)
 

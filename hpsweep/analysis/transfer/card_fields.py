@@ -19,7 +19,7 @@ from hpsweep.records import (
     whole,
 )
 from hpsweep.schemes import SCHEMES
-from hpsweep.spec import CHOICES, DECLARED, RANGES, RESOLVED, TUNED
+from hpsweep.spec import RESOLVED, TUNED, Interval, Target, Trial, fields_of
 
 KINDS = tuple(kind for kind in get_args(Kind) if kind != "keep")
 """Of the reference GPT's tensors, all of which are drawn or filled."""
@@ -36,22 +36,25 @@ _POSITIVE = number(0, ends="(]")
 _COUNT = whole(0)
 
 
+# The vocabulary is of the data, and no field of a trial.
+_DECLARED = {**fields_of(Trial), "vocabulary": fields_of(Target)["vocabulary"]}
+
+
 def _field(name: str) -> Check:
     """A field of a trial, as its record declares it: a number within its range, one of a few texts, and so on."""
-    if name in CHOICES:
-        return choice(*CHOICES[name])
-    if name not in RANGES:
-        return truth if DECLARED[name] == "bool" else text
-    low, high, _, high_in = RANGES[name]
-    if "int" in DECLARED.get(name, "int"):  # the vocabulary is of the data, and no field of a trial
-        return whole(int(low), int(high) - (not high_in))
-    return _number_of(name)
+    field = _DECLARED[name]
+    if field.choices:
+        return choice(*field.choices)
+    if field.within is None:
+        return truth if field.kind == "bool" else text
+    if field.kind == "int":
+        return whole(int(field.within.low), int(field.within.high) - (not field.within.high_in))
+    return _number_in(field.within)
 
 
-def _number_of(name: str) -> Check:
-    """The same with a point or without: in tables of others a whole number may have one."""
-    low, high, low_in, high_in = RANGES[name]
-    return number(low, high, ends=("[" if low_in else "(") + ("]" if high_in else ")"))
+def _number_in(within: Interval) -> Check:
+    """A number of the range, with a point or without: in tables of others a whole number may have one."""
+    return number(within.low, within.high, ends=("[" if within.low_in else "(") + ("]" if within.high_in else ")"))
 
 
 def _fields(*names: str) -> dict[str, Check]:
@@ -99,7 +102,7 @@ _SHAPES = dict.fromkeys(("loss_opt", "best_loss", "curvature", "interaction"), _
 _TEXTS = dict.fromkeys(("why", "unit", "path", "verdict", "status", "proxy_status", "transferred_from"), _WORDS)
 _RIDGE = ("ridge_slope", "ridge_angle", "ridge_length", "ridge_noise_length")
 _MEASURED: dict[str, Check] = {
-    **{name: _number_of(name) for name in (*DECLARED, *TUNED) if name in RANGES},
+    **{name: _number_in(field.within) for name, field in fields_of(Trial).items() if field.within},
     "scheme": choice(*SCHEMES),
     "best_scheme": optional(choice(*SCHEMES)),
     "hyperparameter": _hyperparameters,

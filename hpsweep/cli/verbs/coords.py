@@ -6,10 +6,11 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from hpsweep.cli.inputs import writable
+from hpsweep.cli.arguments import add_field, add_figures, numbers, wholes
+from hpsweep.cli.inputs import made
 from hpsweep.cli.output import output_of, print_json, records, say
 from hpsweep.english import counted
-from hpsweep.spec import Trial
+from hpsweep.spec import Trial, fields_of
 
 TOKENS = 6
 """In one sequence: with many tokens for few nonzeros per neuron, changes grow as density falls (docs/coords.md)."""
@@ -17,7 +18,29 @@ TOKENS = 6
 _HEAD_SIZE = 16  # without --heads
 
 
-def coords(a: argparse.Namespace) -> int:
+def add(to: argparse.ArgumentParser) -> None:
+    """The options."""
+    trial = fields_of(Trial)
+    add_field(to, trial["scheme"], "supar")
+    to.add_argument("--widths", type=wholes, default=[64, 128, 256, 512], metavar="N,N", help="default: 64,128,256,512")
+    to.add_argument(
+        "--densities", type=numbers, default=[1, 1 / 4, 1 / 16, 1 / 64], metavar="D,D", help="default: 1,1/4,1/16,1/64"
+    )
+    to.add_argument("--seeds", type=int, default=12, metavar="K", help="models of each; default: 12")
+    to.add_argument("--steps", type=int, default=4, metavar="N", help="training steps, on one batch; default: 4")
+    add_field(to, trial["lr"], "1/512")
+    add_field(to, trial["init_std"], "0.08")
+    add_field(to, trial["base_width"], "128")
+    to.add_argument("--heads", type=int, metavar="N", help="attention heads at every width; default: of size 16")
+    add_field(to, trial["base_head_size"], "that of --heads at the base width, else 16")
+    add_field(to, trial["alpha_attention"], "1")
+    to.set_defaults(scheme="supar", lr=2**-9, init_std=0.08, base_width=128, alpha_attention=1.0)
+    to.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="what to train on; default: cpu")
+    to.add_argument("--out", metavar="DIR", help="write the tables and the figure there")
+    add_figures(to)
+
+
+def run(a: argparse.Namespace) -> int:
     """Print the verdict on every module; the exit status is 1 if one of them grows or shrinks."""
     if importlib.util.find_spec("torch") is None:
         raise ValueError("the coordinate check needs torch, which is not installed: pip install 'hpsweep[run]'.")
@@ -36,7 +59,7 @@ def coords(a: argparse.Namespace) -> int:
 
     def progress(done: int, models: int) -> None:
         if done == 0 and a.out:  # after all else is checked, and before any work
-            _make(Path(a.out))
+            made(Path(a.out))
         if done % 24 == 0:
             say(f"{done} of {counted(models, 'model')} measured")
 
@@ -72,12 +95,3 @@ def _base_head_size(a: argparse.Namespace) -> int:
             "which head size attention is scaled, with --base-head-size."
         )
     return int(a.base_width // a.heads)
-
-
-def _make(folder: Path) -> None:
-    """Make the folder. Raises ValueError where that cannot be, or nothing can be written in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another folder with --out.") from None
-    writable(folder)

@@ -5,12 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpsweep.analysis.transfer.card import Card
 from hpsweep.cli.output import print_json, say, write
 
 
-def export(a: argparse.Namespace) -> None:
+def add(to: argparse.ArgumentParser) -> None:
+    """The options."""
+    to.add_argument("card", metavar="CARD", help="the card, a JSON file that transfer wrote")
+    to.add_argument(
+        "--to",
+        required=True,
+        choices=("torch", "hf", "nanogpt"),
+        help="torch: parameter groups of a module of yours; hf: a script for transformers.Trainer; nanogpt: a config "
+        "of nanoGPT-mup's supar branch",
+    )
+    to.add_argument("--out", metavar="FILE", help="where it goes; default: printed")
+
+
+def run(a: argparse.Namespace) -> None:
     """Print or write the file; as JSON its data, with the parameter groups of the reference GPT by tensor name."""
+    from hpsweep.analysis.transfer.card import Card
     from hpsweep.export.write import export as text_of
     from hpsweep.export.write import exported
 

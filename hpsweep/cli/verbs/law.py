@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
-from hpsweep.cli.arguments import number
+from hpsweep.cli.arguments import add_field, add_figures, add_selection, number
 from hpsweep.cli.inputs import selected
 from hpsweep.cli.output import concat, frame_of, output_of, print_json, print_table, records, say
+from hpsweep.spec import Trial, fields_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,43 @@ if TYPE_CHECKING:
 _NOT_PRINTED = ("replicates", "profiles", "correlations")  # long; --out has them
 
 
-def law(a: argparse.Namespace) -> None:
+def add(to: argparse.ArgumentParser) -> None:
+    """The options."""
+    to.add_argument("table", metavar="TABLE", help="a .csv or .parquet file with a row per model, or a results folder")
+    for name, text in (
+        ("loss", "measured loss; default: loss"),
+        ("params", "nonzero parameters N; default: params"),
+        ("tokens", "training data D; default: tokens"),
+        ("sparsity", "fraction of weights that are zero; default: sparsity if there is one, else the law is dense"),
+        ("status", "ok, or why there is no loss; default: status if there is one"),
+    ):
+        to.add_argument(f"--{name}", metavar="COL", help=f"column of the {text}")
+    to.add_argument(
+        "--tuned", metavar="COL,...", help="hyperparameters of which the best is taken at each S, N, D; none: no column"
+    )
+    to.add_argument(
+        "--residuals", choices=("log", "raw"), default="log", help="what the Huber loss is of; default: log"
+    )
+    to.add_argument("--delta", type=number, help="of the Huber loss; default: 1e-3 of log residuals, 0.01 of raw ones")
+    to.add_argument(
+        "--counts", metavar="TEXT", help="what N counts, such as 'nonzeros without embeddings'; is recorded"
+    )
+    to.add_argument("--unit", metavar="TEXT", help="unit of D, such as tokens or examples; is recorded")
+    add_field(to, fields_of(Trial)["scheme"], "of a results folder supar, else mup, else sp")
+    to.add_argument("--nonzeros", choices=("hidden", "all"), help="what N counts in a results folder; default: hidden")
+    to.add_argument("--compare", metavar="COEFFICIENTS", action="append", help="t5_c4, vit_jft, or a_S=...,b_S=...,...")
+    to.add_argument("--at", metavar="S,N,D[=LOSS]", action="append", help="predict there, beside what was measured")
+    to.add_argument("--budget", metavar="N,D", action="append", help="best sparsity if a dense model of N could see D")
+    to.add_argument("--extrapolate", action="store_true", help="answer more than ten-fold beyond what was fitted")
+    to.add_argument("--resamples", type=int, default=400, metavar="K", help="resamples behind the intervals")
+    to.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples")
+    to.add_argument("--figures", metavar="DIR", help="draw the figures there")
+    add_selection(to)
+    add_figures(to)
+    to.add_argument("--out", metavar="FILE", help="write the whole law there, as JSON")
+
+
+def run(a: argparse.Namespace) -> None:
     """Fit a law to a table or to a results folder, and say what it knows."""
     asked = [_point(text) for text in a.at or ()]
     budgets = [_numbers(text, "--budget", "N,D") for text in a.budget or ()]

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from hpsweep import store
 from hpsweep.analysis.optimum.searched import over_of
-from hpsweep.cli.inputs import selected, stored_runs
-from hpsweep.cli.output import concat, keep, output_of, print_json, print_table, records
+from hpsweep.cli.arguments import add_destination, add_figures, add_selection, number
+from hpsweep.cli.inputs import check_whole, destination, selected, stored_runs
+from hpsweep.cli.output import concat, output_of, print_json, print_paths, print_table, records, write_tables
 from hpsweep.english import interval_text
+from hpsweep.spec import TUNED
 from hpsweep.units import unit_of
 
 if TYPE_CHECKING:
@@ -22,8 +24,36 @@ if TYPE_CHECKING:
 _COLUMNS = 5  # of a matrix side by side; what follows is printed below
 
 
-def regret(a: argparse.Namespace) -> None:
-    """Print the regrets, and keep the table beside the runs."""
+def add(to: argparse.ArgumentParser) -> None:
+    """The options."""
+    to.add_argument("folders", metavar="FOLDER", nargs="+", help="the results folder; with --card those of the target")
+    to.add_argument(
+        "--card",
+        metavar="CARD",
+        nargs="+",
+        help="say what the transfer of these cards cost: FOLDER has the target's own sweep, and it or target/ beside "
+        "the card what train made of it",
+    )
+    to.add_argument("--figures", metavar="DIR", help="draw the regret of the cards there")
+    add_figures(to)
+    add_selection(to)
+    add_destination(to, "the tables, as CSV,", saved="the (first) results folder")
+    to.add_argument("--over", choices=TUNED, help="the hyperparameter; default: that with most values")
+    to.add_argument(
+        "--per-doubling",
+        type=number,
+        metavar="NATS",
+        help="nats/token that doubling the compute buys, for the equivalent compute; default: from the widths",
+    )
+    to.add_argument(
+        "--flops",
+        choices=("flops_dense", "flops_sparse"),
+        help="which FLOPs that is measured in: zeros multiplied, or free; default: flops_dense",
+    )
+
+
+def run(a: argparse.Namespace) -> None:
+    """Print the regrets; write the tables where that is asked for."""
     if a.card:
         _of_cards(a)
     else:
@@ -36,10 +66,11 @@ def _of_cards(a: argparse.Namespace) -> None:
     from hpsweep.analysis.transfer.card import Card
     from hpsweep.analysis.transfer.card_regret import card_regret, card_regret_text
 
-    if a.over or a.per_doubling or a.flops != "flops_dense":
+    if a.over or a.per_doubling or a.flops:
         raise ValueError(
             "--over, --per-doubling and --flops are for a sweep's own regrets; leave them out with --card."
         )
+    check_whole(a, "where")
     cards = [Card.read(path) for path in a.card]
     folders = [Path(folder) for folder in a.folders]
     for folder in folders:
@@ -48,8 +79,9 @@ def _of_cards(a: argparse.Namespace) -> None:
     store.check_readable(*folders)
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
     runs = without(runs, a.ignore or ())
+    into = destination(a, a.folders[0])
     table = concat([card_regret(card, runs) for card in cards])
-    keep(a.folders[0], {"card_regret": table}, own=not a.where)
+    written = write_tables(into, {"card_regret": table})
     figures = _figures(a, cards, runs) if a.figures else []
     if a.json:
         print_json({"card_regret": records(table), **({"figures": figures} if a.figures else {})})
@@ -57,7 +89,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     print(f"regret of transfer, {unit_of(runs).note()}: loss at the card's setting - loss at the target's own optimum")
     print("~ fitted, no run there; > at least, as the optimum there is a bound or none\n")
     print_table(card_regret_text(table), ["scheme"])
-    print("".join(f"\n{path}" for path in figures), end="\n" * bool(figures))
+    print_paths([*figures, *written])
 
 
 def _figures(a: argparse.Namespace, cards: list[Card], runs: pd.DataFrame) -> list[str]:
@@ -70,7 +102,7 @@ def _figures(a: argparse.Namespace, cards: list[Card], runs: pd.DataFrame) -> li
 
 
 def _matrix(a: argparse.Namespace) -> None:
-    """Print and keep the regrets of a sweep's own settings."""
+    """Print, and write where that is asked for, the regrets of a sweep's own settings."""
     from hpsweep.analysis.transfer.along_drift import held_out
     from hpsweep.analysis.transfer.regret_matrix import matrix_text, regret_matrix
 
@@ -79,12 +111,13 @@ def _matrix(a: argparse.Namespace) -> None:
     if a.figures:
         raise ValueError("--figures draws the regret of a transfer, and needs --card; hpsweep plot draws the others.")
     (folder,) = a.folders
+    check_whole(a, "over", "where", "per_doubling", "flops")
     runs = stored_runs(folder, a.where, a.ignore)
+    into = destination(a, folder)
     over = over_of(runs, a.over)
-    matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops)
+    matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops or "flops_dense")
     tests = held_out(runs, over=over)
-    changed = a.over or a.where or a.per_doubling or a.flops != "flops_dense"
-    keep(folder, {"regret": matrix, "held_out": tests}, own=not changed)
+    written = write_tables(into, {"regret": matrix, "held_out": tests})
     if a.json:
         print_json({"regret": records(matrix), "held_out": records(tests)})
         return
@@ -103,6 +136,7 @@ def _matrix(a: argparse.Namespace) -> None:
     if len(tests):
         print("\nheld out, the last scale of each line: by constant, and along the drift of the others:\n")
         print_table(_held_out_text(tests), ["scheme", "along"])
+    print_paths(written)
 
 
 def _held_out_text(tests: pd.DataFrame) -> pd.DataFrame:

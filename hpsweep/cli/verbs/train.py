@@ -9,19 +9,40 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hpsweep.analysis.transfer.card import Card
+from hpsweep.cli.arguments import add_field
 from hpsweep.cli.output import print_json, say
-from hpsweep.spec import Trial
+from hpsweep.spec import Trial, fields_of
 from hpsweep.sweep.progress import duration, value
 from hpsweep.units import unit_of_sources
 
 _LINE_SECONDS = 30.0  # between lines of progress; on a terminal one line is kept up to date
 
 
-def train(a: argparse.Namespace) -> None:
+def add(to: argparse.ArgumentParser) -> None:
+    """The options."""
+    to.add_argument("card", metavar="CARD", help="the card, a JSON file that transfer wrote")
+    trial = fields_of(Trial)
+    add_field(to, trial["data"], "the proxy's")
+    length = to.add_mutually_exclusive_group()
+    add_field(length, trial["tokens"], "those of the card")
+    add_field(length, trial["steps"], "as many as the tokens need")
+    add_field(to, trial["batch"], "the proxy's", of="all processes together")
+    add_field(to, trial["eval_sequences"], "1024")
+    add_field(to, trial["seed"], "the card's")
+    to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="what to train on")
+    add_field(to, trial["precision"], "float32", flag="--dtype")
+    to.set_defaults(dtype="float32")
+    to.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    to.add_argument("--accumulate", type=int, default=1, metavar="K", help="parts a process splits its batch into")
+    to.add_argument("--checkpoint-every", type=int, metavar="N", help="steps; default: a twentieth of all")
+    to.add_argument("--out", metavar="FOLDER", help="results folder; default: target/ beside the card")
+
+
+def run(a: argparse.Namespace) -> None:
     """Train the target of a card, and say what came out; of several processes the first one speaks."""
     if importlib.util.find_spec("torch") is None:
         raise ValueError("training needs torch, which is not installed: pip install 'hpsweep[run]'.")
+    from hpsweep.analysis.transfer.card import Card
     from hpsweep.target.ranks import own_rank
     from hpsweep.target.run import check_split, train_target
     from hpsweep.target.trial import target_trial

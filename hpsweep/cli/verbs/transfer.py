@@ -9,39 +9,65 @@ from typing import TYPE_CHECKING
 
 from hpsweep import store
 from hpsweep.analysis.optimum.searched import over_of, pair_of
+from hpsweep.cli.arguments import add_destination, add_field, add_folder, add_over, add_selection
 from hpsweep.cli.inputs import stored_runs, writable
 from hpsweep.cli.output import frame_of, print_json, print_table, say, write
-from hpsweep.spec import Target
+from hpsweep.spec import Target, Trial, fields_of
 from hpsweep.sweep.progress import value
 
 if TYPE_CHECKING:
     from hpsweep.analysis.transfer.card import Card
 
 
-def transfer(a: argparse.Namespace) -> None:
-    """Write the card, and print it."""
-    from hpsweep.analysis.transfer.card import check_overwritable
+def add(to: argparse.ArgumentParser) -> None:
+    """The options."""
+    add_folder(to)
+    add_over(to)
+    add_field(to, fields_of(Trial)["scheme"], "supar, else mup, else sp")
+    add_field(to, fields_of(Trial)["width"], "the base width", flag="--proxy-width", of="the tuned proxy")
+    add_field(to, fields_of(Trial)["density"], "the base density", flag="--proxy-density", of="the tuned proxy")
+    for field in fields_of(Target).values():
+        add_field(to, field, "as recorded", of="the target")
+    to.add_argument(
+        "--along-drift", action="store_true", help="carry the setting along the fitted drift, not the constant"
+    )
+    add_selection(to)
+    add_destination(to, "the card", out="FILE")
+
+
+def run(a: argparse.Namespace) -> None:
+    """Print the card; write it where that is asked for."""
     from hpsweep.analysis.transfer.transfer import transfer as card_of
 
     runs = stored_runs(a.folder, a.where, a.ignore)
     target = _target(a)
-    out = Path(a.out or Path(a.folder) / _card_name(a, target))
-    writable(out.parent)
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; give the name of a file with --out.")
-    check_overwritable(out)
+    own = Path(a.folder) / _card_name(a, target)
+    out = own if a.save else a.out and Path(a.out)
+    if out:
+        _check_writable(out)
     said = {"width": a.proxy_width, "density": a.proxy_density}
     proxy = {name: value for name, value in said.items() if value is not None}
     over = pair_of(runs, a.over) or over_of(runs, a.over)
     card = card_of(runs, target, scheme=a.scheme, over=over, proxy=proxy, along_drift=a.along_drift)
-    write(out, card.to_json())
+    if out:
+        write(out, card.to_json())
     for warning in card.warnings:
         say(f"warning: {warning}")
     if a.json:
         print_json(dataclasses.asdict(card))
         return
     _print_card(card, over)
-    print(f"written to {out}")
+    print(f"written to {out}" if out else f"not written: --save puts it into {own}, --out FILE elsewhere")
+
+
+def _check_writable(out: Path) -> None:
+    """Raise ValueError where the card cannot be written, or would be written over what is none."""
+    from hpsweep.analysis.transfer.card import check_overwritable
+
+    writable(out.parent)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; give the name of a file with --out.")
+    check_overwritable(out)
 
 
 def _print_card(card: Card, over: str | tuple[str, str]) -> None:

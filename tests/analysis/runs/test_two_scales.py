@@ -216,7 +216,7 @@ def test_without_a_record_the_commands_tell_both_apart_or_refuse_them(
     assert "attention scale 0.0625 (from base head size 1), readout multiplier" in capsys.readouterr().out
     assert main(["report", both]) == 0
     capsys.readouterr()
-    assert main(["plot", both, "--where", "base_head_size=1", "--json"]) == 0
+    assert main(["plot", both, "--where", "base_head_size=1", "--out", f"{both}/old", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["figures"]
 
 

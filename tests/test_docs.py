@@ -13,7 +13,7 @@ from torch import nn
 
 import hpsweep
 from hpsweep.analysis.coords import culprit
-from hpsweep.cli.arguments import parser
+from hpsweep.cli import parser
 from tests.pages import NOT_RUN, PAGES, execute, fenced, indented, name, prose, python, runnable, spans
 from tests.paths import ROOT
 

@@ -37,13 +37,18 @@ def shown(value: Any) -> str:
     return f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
-def value_label(column: str, value: Any) -> str:
-    """1/16 for a density that is one over a whole number below a million; any other value in its shortest form."""
-    if column == "density" and 1e-6 < value < 1:
+def number_label(value: Any) -> str:
+    """A number in its shortest form; anything else as it is."""
+    return f"{value:g}" if isinstance(value, numbers.Real) else str(value)
+
+
+def fraction_label(value: Any) -> str:
+    """1/16 for one over a whole number below a million; any other value in its shortest form."""
+    if 1e-6 < value < 1:
         inverse = 1 / value
         if abs(inverse - round(inverse)) < 1e-6 * inverse:
             return f"1/{round(inverse)}"
-    return f"{value:g}" if isinstance(value, numbers.Real) else str(value)
+    return number_label(value)
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -21,7 +21,7 @@ import pandas as pd
 
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_number, check_table
-from hpsweep.analysis.transfer.drift import octaves
+from hpsweep.axes import axis_of
 from hpsweep.english import counted
 
 BOUND = 0.1
@@ -118,7 +118,7 @@ def _row(values: pd.DataFrame, along: str, right: tuple[float, float], bound: fl
         odd = values.columns[~(np.isfinite(y) & (y > 0)).all(0)][0]
         why = f"it is 0 or not finite at {along} {odd:g}: take a smaller learning rate, or look there"
         return common | unknown | {"verdict": "undetermined", "why": why}
-    slope, low, high = _slope(np.array([octaves(along, float(value)) for value in values.columns]), np.log2(y))
+    slope, low, high = _slope(np.array([axis_of(along).octaves(float(value)) for value in values.columns]), np.log2(y))
     verdict = _verdict(low, high, right, bound, wrong)
     why = _why(low, high, right, verdict, bound, wrong)
     return common | {"slope": slope, "low": low, "high": high, "verdict": verdict, "why": why}

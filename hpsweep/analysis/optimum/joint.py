@@ -37,11 +37,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.optimum.fitted import Grouped
 from hpsweep.analysis.optimum.joint_cliffs import before_cliffs, of_lines
 from hpsweep.analysis.optimum.joint_fit import (
     POWERS,
@@ -59,7 +62,8 @@ from hpsweep.analysis.optimum.joint_verdict import Fit, agreed, coordinate, judg
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.analysis.runs.cells import Floats, counts, two_way
-from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, shown
+from hpsweep.analysis.runs.checks import check_over, check_resamples, check_seed, shown
+from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
@@ -129,14 +133,48 @@ def surface(
     over = in_order(over)
     check_resamples(resamples)
     check_seed(seed)
-    runs = prepared(runs, by, over, ignore=ignore)
-    rows = []
-    for key, own in runs.groupby(list(by), sort=True, dropna=False):
-        check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
-        points = points_of(own, over)
-        generator = np.random.default_rng([seed, points.fingerprint()])
-        rows.append({**dict(zip(by, key, strict=True)), **_fit(points, over, resamples, generator), **counts(own)})
-    return pd.DataFrame(rows, columns=[*by, *columns(over)])
+    joint = jointly_fitted(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
+    return joint.table(by, joint.runs)
+
+
+@dataclass(frozen=True)
+class JointlyFitted(Grouped):
+    """Prepared runs and the joint optimum of every group over two hyperparameters."""
+
+    over: tuple[str, str]
+
+    @cached_property
+    def points(self) -> list[Points]:
+        """The points of every group, in sorted order."""
+        return [points_of(rows, self.over) for _, rows in self.runs.groupby(self.numbers)]
+
+    @cached_property
+    def _rows(self) -> dict[int, dict[str, Any]]:
+        return {}
+
+    def row(self, number: int) -> dict[str, Any]:
+        """The row of a group, as `surface` has it: fitted when it is first asked for."""
+        if number not in self._rows:
+            points = self.points[number]
+            generator = np.random.default_rng([self.seed, points.fingerprint()])
+            fit = _fit(points, self.over, self.resamples, generator)
+            self._rows[number] = {**fit, **counts(self.runs[self.numbers == number])}
+        return self._rows[number]
+
+    def table(self, by: Sequence[str], part: pd.DataFrame) -> pd.DataFrame:
+        """The rows of `surface` of a part of the runs, told apart by other fields.
+
+        Raises ValueError where runs of a group differ in a field of the trial.
+        """
+        members = list(self.numbered(part, by, self.over))
+        return pd.DataFrame([{**at, **self.row(number)} for at, number in members], columns=[*by, *columns(self.over)])
+
+
+def jointly_fitted(
+    runs: pd.DataFrame, by: Sequence[str], *, over: tuple[str, str], resamples: int, seed: int
+) -> JointlyFitted:
+    """Of runs that `prepared` has seen; each group is fitted once."""
+    return JointlyFitted(runs.reset_index(drop=True), tuple(by), resamples, seed, over)
 
 
 def in_order(over: Sequence[str]) -> tuple[str, str]:
@@ -157,7 +195,7 @@ def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
     names = [name for name in TUNED if name in runs and runs[name].nunique() > 1]
     if len(names) != 2:
         return None
-    place = ["scheme", "width", "density"]
+    place = ["scheme", *place_axes(runs)]
     if runs.groupby(place)[names].nunique().max().min() < 3:
         return None
     lines = runs.groupby([*place, names[1]])[names[0]].nunique() >= 3

@@ -39,7 +39,7 @@ benchmarks.coverage` prints. Resampling the seeds themselves does not do (`pytho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,9 +67,12 @@ from hpsweep.english import counted, have
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
 
+COUNTS = ("n_runs", "n_seeds", "n_diverged", "n_failed")
+"""Columns that count the rows of a group."""
+
 COLUMNS = (
     *("hyperparameter", "opt", "low", "high", "log2_opt", "log2_low", "log2_high", "loss_opt", "loss_opt_se"),
-    *("best_value", "best_loss", "curvature", "window", "n_runs", "n_seeds", "n_diverged", "n_failed", "refused"),
+    *("best_value", "best_loss", "curvature", "window", *COUNTS, "refused"),
     *("interval", "status", "why"),
 )
 """Columns of `optima` after the grouping ones."""
@@ -107,21 +110,28 @@ def optima(
     where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
     not in `ignore`: nothing is averaged silently.
     """
-    groups = fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed)
-    rows = [{**dict(zip(by, group.key, strict=True)), **group.row} for group in groups]
-    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+    return optima_table(fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed), by)
 
 
 @dataclass(frozen=True)
 class Group:
-    """One group's optimum: its row (as `optima` has it), cells and noise."""
+    """One group's optimum: where it is, by the names of the grouping columns, its row in `optima`, cells and noise."""
 
-    key: tuple[Any, ...]
+    at: dict[str, Any]
     row: dict[str, Any]
     cells: Cells
     noise: Noise
     weights: Floats | None = None  # of the cell means whose sum is loss_opt; None without an optimum, or beside a cliff
     fit: Minimum | None = None  # None without an optimum
+
+    def values(self, names: Iterable[str]) -> tuple[Any, ...]:
+        """The values of some of the grouping columns."""
+        return tuple(self.at[name] for name in names)
+
+
+def optima_table(groups: Sequence[Group], by: Sequence[str]) -> pd.DataFrame:
+    """The rows of `optima`."""
+    return pd.DataFrame([{**group.at, **group.row} for group in groups], columns=[*by, *COLUMNS])
 
 
 def fit_groups(
@@ -133,7 +143,7 @@ def fit_groups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Group]:
-    """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
+    """The optima of all groups, in sorted order."""
     check_over(over)
     return fit_prepared(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
 
@@ -142,15 +152,24 @@ def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples:
     """The same of runs that `prepared` has seen, or of some of them."""
     check_resamples(resamples)
     check_seed(seed)
-    found = []
+    keys, cells, row_counts = [], [], []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
-        found.append((key, cells_of(rows, over), counts(rows)))
+        keys.append(dict(zip(by, key, strict=True)))
+        cells.append(cells_of(rows, over))
+        row_counts.append(counts(rows))
     groups = []
-    for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
-        fit = _known_fit(cells, noise, over, resamples, seed)
-        groups.append(Group(key, {**fit.row, **count}, cells, noise, fit.weights, fit.minimum))
+    for at, tried, count, noise in zip(keys, cells, row_counts, noises(cells), strict=True):
+        fit = _known_fit(tried, noise, over, resamples, seed)
+        groups.append(Group(at, {**fit.row, **count}, tried, noise, fit.weights, fit.minimum))
     return groups
+
+
+def with_noise(group: Group, noise: Noise, *, over: str, resamples: int, seed: int) -> Group:
+    """The group fitted with another noise."""
+    fit = _known_fit(group.cells, noise, over, resamples, seed)
+    count = {name: group.row[name] for name in COUNTS}
+    return Group(group.at, {**fit.row, **count}, group.cells, noise, fit.weights, fit.minimum)
 
 
 # --- the fit ---

@@ -40,7 +40,7 @@ from hpsweep.analysis.report.parts import (
     words,
 )
 from hpsweep.analysis.report.tables import Tables, in_order
-from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.card import Card, model_axes
 from hpsweep.english import counted
 from hpsweep.units import Unit
 
@@ -72,7 +72,7 @@ def joint(tables: Tables) -> Section | None:
     ]
     if len(found) > DRAWN:
         text.append(f"{len(found) - DRAWN} more groups are not drawn here: hpsweep plot draws all.")
-    panels = joint_panels(tables.runs, found[:DRAWN], tables.by, tables.pair)
+    panels = joint_panels(tables.heats, found[:DRAWN], tables.by, tables.pair, tables.unit)
     return Section(
         title=f"{first} x {second}",
         text=tuple(text),
@@ -160,7 +160,7 @@ def use(tables: Tables, card: Card, doubts: list[str]) -> Line:
     for name in tables.pair:
         value = setting(card.base[name])
         said.append(f"{word(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
-    at = place({name: card.target[name] for name in ("width", "density")})
+    at = place({name: card.target[name] for name in model_axes(card)})
     hidden = card.kinds["hidden"]
     text = (
         f"{', and '.join(said)} under {SCHEMES[card.scheme].label} for the target of {at}, tuned together. "

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hpsweep.analysis.plots.style import SCHEMES
-from hpsweep.text import value_label
+from hpsweep.axes import value_label
 from hpsweep.units import Unit
 
 Kind = Literal["good", "caution", "bad", "none"]

@@ -120,8 +120,8 @@ def losses(tables: Tables) -> Section | None:
     if not panels:
         return None
     text = "Lines are means over seeds; large markers are fitted optima, with their 95 % intervals as bars."
-    found = combinations(tables.runs, tables.over)
-    undrawn = len(found) - len(drawn(found, tables.runs["scheme"].nunique()))
+    found = combinations(tables.drawn, tables.over)
+    undrawn = len(found) - len(drawn(found, tables.drawn["scheme"].nunique()))
     if undrawn > 0:
         text += f" {undrawn} more combinations are not drawn here: hpsweep plot draws them."
     shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
@@ -130,7 +130,7 @@ def losses(tables: Tables) -> Section | None:
 
 def _panels(draw: Callable[..., list[Panel]], tables: Tables) -> list[Panel]:
     """The drawings, where there are optima to draw."""
-    return draw(tables.runs, tables.optima, tables.drift, tables.over) if len(tables.optima) else []
+    return draw(tables.drawn, tables.optima, tables.drift, tables.over) if len(tables.optima) else []
 
 
 def optima(tables: Tables) -> Section | None:
@@ -174,7 +174,7 @@ def optima(tables: Tables) -> Section | None:
 
 
 def drifts(tables: Tables) -> Section | None:
-    """How the optimum moves; None where neither density nor width varies."""
+    """How the optimum moves; None where no axis varies."""
     found = tables.drift
     if found.empty:
         return None

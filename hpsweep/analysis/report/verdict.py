@@ -33,8 +33,9 @@ from hpsweep.analysis.report.parts import (
     within,
     word,
 )
-from hpsweep.analysis.report.tables import Tables
-from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.report.tables import Tables, axes_of
+from hpsweep.analysis.transfer.card import Card, model_axes
+from hpsweep.axes import AXES
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 
@@ -93,7 +94,7 @@ def _use(tables: Tables) -> Line:
     if tables.pair:
         return report_joint.use(tables, card, [*_untested(tables, card), *_outside(tables, card)])
     best, low, high = (math.nan if card.optimum[n] is None else card.optimum[n] for n in ("opt", "low", "high"))
-    at = place({name: card.target[name] for name in ("width", "density")})
+    at = place({name: card.target[name] for name in model_axes(card)})
     there = f"under {SCHEMES[card.scheme].label} for the target of {at}"
     if card.optimum["status"] == "edge":
         text = f"the best {word(tables.over)} of the proxy lies {powers(low, high)}, where its grid ends: a bound, not "
@@ -199,7 +200,7 @@ def drift_keys(drift: pd.DataFrame) -> list[str]:
     """The grouping columns of the drift table: scheme first, and what else tells drifts apart."""
     names = [str(name) for name in drift.columns]
     along = names.index("along")
-    return names[:along] + [name for name in ("width", "density") if name in names[along:]]
+    return names[:along] + [name for name in AXES if name in names[along:]]
 
 
 def _lone(own: pd.DataFrame, tables: Tables) -> str:
@@ -269,7 +270,7 @@ def _do_not_trust(tables: Tables) -> list[Line]:
 
 def _axes(tables: Tables) -> list[str]:
     """Fields along which a setting can be transferred, and that vary."""
-    return [name for name in ("width", "density") if tables.runs[name].nunique() > 1]
+    return [name for name in AXES if tables.runs[name].nunique() > 1]
 
 
 def _incomplete(ledger: pd.DataFrame) -> list[str]:
@@ -320,9 +321,14 @@ def _assumed(optima: pd.DataFrame) -> list[str]:
 
 def _unstable(tables: Tables, card: Card) -> pd.DataFrame:
     """Drifts of the card's scheme that are not stable, along a field in which the target differs from the proxy."""
-    changed = [along for along in ("density", "width") if card.target[along] != card.proxy[along]]
+    changed = _changed(card)
     drift = tables.drift
     return drift[(drift["scheme"] == card.scheme) & (drift["verdict"] != "stable") & drift["along"].isin(changed)]
+
+
+def _changed(card: Card) -> list[str]:
+    """Axes along which the target differs from the proxy."""
+    return [name for name in AXES if card.target[name] != card.proxy[name]]
 
 
 def _untested(tables: Tables, card: Card) -> list[str]:
@@ -330,8 +336,8 @@ def _untested(tables: Tables, card: Card) -> list[str]:
     known = set(tables.drift.loc[tables.drift["scheme"] == card.scheme, "along"])
     if tables.pair:
         own = tables.joint[tables.joint["scheme"] == card.scheme]
-        known = {along for along in ("width", "density") if along in own and own[along].nunique() > 1}
-    return [a for a in ("width", "density") if card.target[a] != card.proxy[a] and a not in known]
+        known = {name for name in AXES if name in own and own[name].nunique() > 1}
+    return [name for name in _changed(card) if name not in known]
 
 
 def _beyond(tables: Tables, card: Card) -> list[str]:
@@ -357,7 +363,7 @@ def _outside(tables: Tables, card: Card) -> list[str]:
     """Fields that were tested, and in which the target lies outside what has an optimum."""
     own = tables.found[(tables.found["scheme"] == card.scheme) & (tables.found["status"] == "ok")]
     said = []
-    for along in ("width", "density"):
+    for along in AXES:
         if along not in own or own[along].nunique() < 2:
             continue
         there, low, high = card.target[along], own[along].min(), own[along].max()
@@ -385,7 +391,7 @@ def _other_bounds(runs: pd.DataFrame, card: Card) -> list[str]:
 
 def _rivals(comparison: pd.DataFrame, card: Card, unit: str) -> list[str]:
     """The place where another scheme, re-tuned, is furthest below the transferred one, beyond two standard errors."""
-    at = ["width", "density"]
+    at = axes_of(comparison)
     own = comparison[comparison["scheme"] == card.scheme].set_index(at)["transferred_loss"]
     rivals = comparison[(comparison["scheme"] != card.scheme) & comparison["tuned_loss"].notna()]
     if card.scheme in _ONE:

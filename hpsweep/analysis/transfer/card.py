@@ -15,6 +15,7 @@ import pandas as pd
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.rows import record
 from hpsweep.analysis.transfer.card_fields import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
+from hpsweep.axes import AXES
 from hpsweep.records import check_path, check_replaceable, check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
@@ -97,6 +98,11 @@ class Card:
         card = cls(**_of_now(values))
         check_whole(card, path)
         return card
+
+
+def model_axes(card: Card) -> list[str]:
+    """The axes by which a target is named: those that all tables have, and others in which it is not the proxy."""
+    return [name for name, axis in AXES.items() if axis.always or card.target[name] != card.proxy[name]]
 
 
 def _of_now(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,16 +17,17 @@ import pandas as pd
 from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, read, read_own
 from hpsweep.analysis.optimum.optima import Group, fit_prepared
 from hpsweep.analysis.runs.checks import check_frame, check_numeric, check_plain, column_such, label, other_tuned, shown
+from hpsweep.analysis.runs.places import table_axes
 from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared, without
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_fields import SETTINGS
-from hpsweep.analysis.transfer.regret import rows_at, tuned_of
+from hpsweep.analysis.transfer.proxy import rows_at, tuned_of
+from hpsweep.axes import value_label
 from hpsweep.english import interval_text
 from hpsweep.spec import RESOLVED, TUNED
-from hpsweep.text import value_label
 
 CARD_REGRET = (
-    *("scheme", "width", "density", "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),
+    *("scheme", *table_axes(), "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),
     *("used_runs", "own_value", "own_low", "own_high", "own_loss", "own_from", "status", "octaves"),
     *("regret", "low", "high", "percent", "interval", "why"),
 )
@@ -71,15 +72,14 @@ def card_regret(
             f"hyperparameter. Make the card of one, such as transfer --over {over.split(',')[0]}."
         )
     runs = target_runs(card, plain_types(without(runs, ignore)))
-    runs = prepared(runs, ["scheme", "width", "density"], over)
+    runs = prepared(runs, ["scheme", *table_axes()], over)
     same, group, status, others = _own_groups(card, runs, over, resamples, seed)
     own, used = read_own(group), read(same.cells, math.log2(card.base[over]))
     gap = difference(used, same, own, group)
     bound = "" if status == "ok" else f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
     row = {
         "scheme": card.scheme,
-        "width": card.target["width"],
-        "density": card.target["density"],
+        **{name: card.target[name] for name in table_axes()},
         "hyperparameter": over,
         "setting": card.base[over],
         "setting_status": card.optimum["status"],
@@ -106,21 +106,22 @@ def card_regret(
 def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the card's scheme, width and density, all of which have to be runs of its target."""
     check_frame(runs)
-    if lacking := [name for name in ("scheme", "width", "density", *_wanted(card)) if name not in runs]:
+    if lacking := [name for name in ("scheme", *table_axes(), *_wanted(card)) if name not in runs]:
         remedy = f"; give it: {column_such(lacking[0])}" if lacking[0] in RESOLVED else ""
         raise ValueError(
             f"the runs have no column {lacking[0]!r}, by which the runs of the card's target are known{remedy}."
         )
-    for name in ("width", "density"):
+    for name in table_axes():
         check_numeric(runs[name])
     check_plain(runs["scheme"])
     near = (runs["density"] / card.target["density"] - 1).abs() <= ONE_DENSITY  # a logger may have rounded it
     own = rows_at(runs[near], {"scheme": card.scheme, "width": card.target["width"]})
     own = own.assign(density=card.target["density"])
-    where = f"{card.scheme}, width {card.target['width']}, density {value_label('density', card.target['density'])}"
+    where = _model(card.scheme, card.target)
     if own.empty:
-        found = runs[["scheme", "width", "density"]].drop_duplicates().sort_values(["scheme", "width", "density"])
-        tried = "; ".join(f"{s}, width {w}, density {value_label('density', d)}" for s, w, d in found.to_numpy()[:8])
+        keys = ["scheme", *table_axes()]
+        found = runs[keys].drop_duplicates().sort_values(keys)[:8].to_dict("records")
+        tried = "; ".join(_model(row["scheme"], row) for row in found)
         raise ValueError(
             f"no run is of the card's target ({where}); there are: {tried}. Train the target with the card, and sweep "
             "it, or give the card of these runs."
@@ -128,6 +129,10 @@ def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     for name, wanted in _wanted(card).items():
         _check(own, name, wanted, where)
     return own
+
+
+def _model(scheme: str, at: Mapping[Any, Any]) -> str:
+    return ", ".join([scheme, *(f"{name} {value_label(name, at[name])}" for name in table_axes())])
 
 
 def _check(own: pd.DataFrame, name: str, wanted: Any, where: str) -> None:
@@ -197,15 +202,15 @@ def _own_groups(
         )
     others = other_tuned(own, over)
     groups = fit_prepared(own, ["scheme", *others], over=over, resamples=resamples, seed=seed)
-    key = (card.scheme, *(curve[name].iloc[0] for name in others))
-    return next(group for group in groups if group.key == key), *tuned_of(groups), others
+    at = {"scheme": card.scheme, **{name: curve[name].iloc[0] for name in others}}
+    return next(group for group in groups if group.at == at), *tuned_of(groups), others
 
 
 def _with_the_cards(same: Group, group: Group, used: Reading, others: Sequence[str]) -> str:
     """What the setting costs with the card's other hyperparameters, where the target's own optimum has other ones."""
     if same is group or used.source is None:
         return ""
-    own, cards = (label(others, one.key[1:]) for one in (group, same))
+    own, cards = (label(others, one.values(others)) for one in (group, same))
     gap = difference(used, same, read_own(same), same)
     least = "" if same.row["status"] == "ok" else "at least "
     return (

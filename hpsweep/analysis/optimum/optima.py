@@ -63,6 +63,7 @@ from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, counts, fingerp
 from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.english import counted, have
+from hpsweep.text import as_power
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
@@ -209,7 +210,7 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
     fitted, of = merged(cells)  # step 1
     centre = centre_of(fitted)  # step 2
     if len(set(segment(fitted.finite, centre))) == 1:
-        why = f"the lowest loss, at {over} {_power(fitted.x[centre])}, lies alone between diverged values: add values"
+        why = f"the lowest loss, at {over} {as_power(fitted.x[centre])}, lies alone between diverged values: add values"
         return _Fit({**row, "status": "none", "why": why})
     row["interval"] = noise.interval
     noise = noise.of_merged(of, cells.n)
@@ -319,10 +320,10 @@ def _edge(
     last = tried.x[np.flatnonzero(of == end)[-1 if side > 0 else 0]]
     low, high = (min(found.low, before, inner), math.nan) if side > 0 else (math.nan, max(found.high, before, inner))
     word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
-    at, diverged = _power(last), 0 <= end + side < len(cells.x)
-    said = "minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
+    at, diverged = as_power(last), 0 <= end + side < len(cells.x)
+    said = "minimum at" if centre == end else f"minimum near {as_power(cells.x[centre])}, not to be told from"
     if diverged:
-        why = f"{said} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
+        why = f"{said} {over} {at}, beside {as_power(cells.x[end + side])}, which diverged: add values between them"
     else:
         why = f"{said} the {word} {over} {at}: extend the grid {way}"
     bound = _in_octaves(tried.x[best], low, high)
@@ -332,13 +333,13 @@ def _edge(
 def _why_flat(cells: Cells, found: Minimum, refused: float) -> str:
     """Why a fit shows no optimum; empty if it shows one."""
     remedy = "train more seeds, or values further apart"
-    first, last = (_power(cells.x[found.window.fitted[end]]) for end in (0, -1))
+    first, last = (as_power(cells.x[found.window.fitted[end]]) for end in (0, -1))
     if found.open_below or found.open_above:
         return f"the losses from {first} to {last} exclude no minimum {_where(found, first, last)}: {remedy}"
     if refused > REFUSED_LIMIT:
         return (
             f"{refused:.0%} of resamples have their lowest loss at an end, or away from the interval from "
-            f"{_power(found.low)} to {_power(found.high)} (limit {REFUSED_LIMIT:.0%}): {remedy}"
+            f"{as_power(found.low)} to {as_power(found.high)} (limit {REFUSED_LIMIT:.0%}): {remedy}"
         )
     return ""
 
@@ -347,8 +348,3 @@ def _where(found: Minimum, first: str, last: str) -> str:
     if found.open_below and found.open_above:
         return "anywhere between them, or beyond"
     return f"at {first} or below" if found.open_below else f"at {last} or above"
-
-
-def _power(log2: float) -> str:
-    """A value as a power of two, as the plots label it."""
-    return f"2^{round(float(log2), 2):g}"

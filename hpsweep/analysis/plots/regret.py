@@ -23,7 +23,7 @@ from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL
 from hpsweep.analysis.plots.tables import spread
 from hpsweep.analysis.runs.checks import check_table
 from hpsweep.analysis.runs.places import place_axes, places_of
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, place_names, regret_matrix
+from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, place_names, regret_mark, regret_matrix
 from hpsweep.axes import AXES, value_label
 from hpsweep.english import with_article
 from hpsweep.units import unit_of
@@ -120,8 +120,7 @@ def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], norm: PowerNorm, size: 
     if known and numbered:
         dark = float(np.dot(mpl.colors.to_rgb(color), (0.299, 0.587, 0.114))) < 0.5
         sure = row["low"] > 0 or row["high"] < 0
-        mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
-        mark = "" if x == y else mark  # 0 by definition
+        mark = "" if x == y else regret_mark(row)  # 0 by definition
         text = mark + (" " if mark and regret < 0 else "") + thousandths(regret)
         look: dict[str, Any] = {
             "color": "white" if dark else INK,

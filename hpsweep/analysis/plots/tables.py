@@ -13,6 +13,7 @@ from hpsweep.analysis.plots.style import SCHEMES, Look
 from hpsweep.analysis.runs.checks import check_columns, check_equal, check_over, check_table, needed
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.axes import axis_of
+from hpsweep.text import between, signed
 
 Item = TypeVar("Item")
 
@@ -79,14 +80,10 @@ def drift_text(row: Any) -> tuple[str, str]:
     if not np.isfinite(row.drift):
         return ": ".join(filter(None, [row.verdict, row.why.split(";")[0]])), ""
     if np.isfinite(row.low) and np.isfinite(row.high):
-        text = f"{_signed(row.drift)} [{_signed(row.low)}, {_signed(row.high)}]"
+        text = f"{signed(row.drift)} {between(row.low, row.high)}"
     else:
-        text = f"{_signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
+        text = f"{signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
     return f"{row.verdict}: {text}", row.unit
-
-
-def _signed(octaves: float) -> str:
-    return f"{round(octaves, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 class Scale(NamedTuple):

@@ -10,27 +10,23 @@ import pandas as pd
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.report.figures import matrix_panels
 from hpsweep.analysis.report.parts import (
-    DASH,
     LONGEST,
     Cell,
     Section,
     Table,
-    fixed,
     noise_of,
     place,
-    power_of,
-    powers,
     rest_of,
     status,
     typeset,
     value_of,
-    within,
     word,
     words,
 )
 from hpsweep.analysis.report.tables import Tables, axes_of, in_order
 from hpsweep.analysis.transfer.regret_matrix import matrix_text
 from hpsweep.axes import AXES
+from hpsweep.text import DASH, fixed, power_of, powers, within
 
 
 def regret(tables: Tables) -> Section | None:

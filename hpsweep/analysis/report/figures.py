@@ -28,13 +28,14 @@ from hpsweep.analysis.plots.layout import fill, grow, heading_height, legend, le
 from hpsweep.analysis.plots.regret import LEAST_TOP, matrix_key, regret_heatmap
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import curves_of, drift_text, matching, path_table, records, scale, spread
-from hpsweep.analysis.report.parts import Panel, place, powers, setting, value_of
+from hpsweep.analysis.report.parts import Panel, place, value_of
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.analysis.runs.places import varying_axes
 from hpsweep.analysis.transfer.regret_matrix import place_names
 from hpsweep.axes import axis_of
 from hpsweep.english import with_article
 from hpsweep.schema import RUNS
+from hpsweep.text import powers, setting
 from hpsweep.units import Unit, unit_of
 
 SIZE = (3.5, 3.9)

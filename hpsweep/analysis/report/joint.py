@@ -12,7 +12,6 @@ from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report.figures import joint_panels, joint_text
 from hpsweep.analysis.report.parts import (
-    DASH,
     KINDS,
     LONGEST,
     Cell,
@@ -22,16 +21,10 @@ from hpsweep.analysis.report.parts import (
     Table,
     bits,
     explained,
-    fixed,
     in_bits,
     noise_of,
-    number,
     place,
-    power_of,
-    powers,
     rest_of,
-    setting,
-    signed,
     some,
     status,
     typeset,
@@ -42,6 +35,7 @@ from hpsweep.analysis.report.parts import (
 from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.transfer.card import Card, model_axes
 from hpsweep.english import counted
+from hpsweep.text import DASH, fixed, number, power_of, powers, setting, signed
 from hpsweep.units import Unit
 
 DRAWN = 12

@@ -14,25 +14,18 @@ from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report.costs import carried
 from hpsweep.analysis.report.figures import combinations, drawn, loss_panels, path_panels
 from hpsweep.analysis.report.parts import (
-    DASH,
     LONGEST,
     Cell,
     Line,
     Panel,
     Section,
     Table,
-    between,
     bits,
     explained,
-    fixed,
     in_bits,
     noise_of,
-    number,
     place,
-    powers,
     rest_of,
-    setting,
-    signed,
     status,
     typeset,
     value_of,
@@ -44,6 +37,7 @@ from hpsweep.analysis.report.verdict import drift_keys
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import BOUND
 from hpsweep.spec import TUNED
+from hpsweep.text import DASH, between, fixed, number, powers, setting, signed
 
 UNFOLDED = 6
 """Drawings of a section that are shown at once; the others fold out."""

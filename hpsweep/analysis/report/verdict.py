@@ -14,30 +14,13 @@ from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report.law import verdict_line
-from hpsweep.analysis.report.parts import (
-    KINDS,
-    MOST,
-    Kind,
-    Line,
-    between,
-    fixed,
-    listed,
-    number,
-    place,
-    powers,
-    setting,
-    signed,
-    some,
-    typeset,
-    value_of,
-    within,
-    word,
-)
+from hpsweep.analysis.report.parts import KINDS, MOST, Kind, Line, listed, place, some, typeset, value_of, word
 from hpsweep.analysis.report.tables import Tables, axes_of
 from hpsweep.analysis.transfer.card import Card, model_axes
 from hpsweep.axes import AXES
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
+from hpsweep.text import between, fixed, number, powers, setting, signed, within
 
 _VERDICTS = ("stable", "undetermined", "moves")
 _OF_USE = {"drift": "drift", "comparison": "comparison of tuned and transferred"}

@@ -22,6 +22,7 @@ from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared, wi
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_fields import SETTINGS
 from hpsweep.analysis.transfer.proxy import rows_at, tuned_of
+from hpsweep.analysis.transfer.regret_matrix import regret_text
 from hpsweep.axes import value_label
 from hpsweep.english import interval_text
 from hpsweep.spec import RESOLVED, TUNED
@@ -233,9 +234,7 @@ def card_regret_text(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in table.to_dict("records"):
         bound = " (bound)" * (row["setting_status"] == "edge")
-        mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
-        diverged = "diverged" if "diverge" in row["why"] else "-"
-        regret = diverged if math.isnan(row["regret"]) else f"{mark}{row['regret']:.4f}"
+        regret = regret_text(row)
         rows.append(
             {
                 **{name: row[name] for name in ("scheme", "width")},
@@ -259,7 +258,9 @@ def _optimum_text(row: Mapping[Any, Any]) -> str:
     low, high = (None if math.isnan(row[name]) else math.log2(row[name]) for name in ("own_low", "own_high"))
     if low is not None and high is not None:
         return f"{_power(row['own_value'])} [{low:.2f}, {high:.2f}]"
-    return "-" if low == high else f"above 2^{low:.2f}" if high is None else f"below 2^{high:.2f}"
+    if low is not None:
+        return f"above 2^{low:.2f}"
+    return "-" if high is None else f"below 2^{high:.2f}"
 
 
 def _power(value: float) -> str:

@@ -128,12 +128,24 @@ def matrix_text(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _entry_text(row: dict[Any, Any], intervals: bool) -> str:
+def _entry_text(row: Mapping[Any, Any], intervals: bool) -> str:
+    text = regret_text(row)
+    has_interval = not math.isnan(row["regret"]) and row["low"] != row["high"]
+    return f"{text} {interval_text(row['low'], row['high'])}" if intervals and has_interval else text
+
+
+def regret_text(row: Mapping[Any, Any]) -> str:
+    """A regret with its marks; "diverged", or "-" where nothing is known."""
     if math.isnan(row["regret"]):
         return "diverged" if "diverge" in row["why"] else "-"
-    mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
-    text = f"{mark}{row['regret']:.4f}"
-    return f"{text} {interval_text(row['low'], row['high'])}" if intervals and row["low"] != row["high"] else text
+    return f"{regret_mark(row)}{row['regret']:.4f}"
+
+
+def regret_mark(row: Mapping[Any, Any]) -> str:
+    """~ for a loss that was fitted or interpolated, > for at least, as the optimum there is a bound or none."""
+    read = "" if row["used_from"] == "measured" else "~"
+    least = "" if row["status"] == "ok" else ">"
+    return read + least
 
 
 def matrix_axes(table: pd.DataFrame) -> list[str]:

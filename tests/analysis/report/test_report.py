@@ -22,32 +22,14 @@ from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report import markdown as report_md
 from hpsweep.analysis.report.law import law, verdict_line
 from hpsweep.analysis.report.page import FIGURES, report, write
-from hpsweep.analysis.report.parts import (
-    KINDS,
-    Line,
-    Panel,
-    Report,
-    Section,
-    Status,
-    Table,
-    alike,
-    between,
-    duration,
-    fixed,
-    power,
-    powers,
-    scientific,
-    setting,
-    signed,
-    typeset,
-    within,
-)
+from hpsweep.analysis.report.parts import KINDS, Line, Panel, Report, Section, Status, Table, alike, typeset
 from hpsweep.analysis.report.runs import ledger
 from hpsweep.analysis.report.tables import Tables, ledger_of, tables_of
 from hpsweep.analysis.report.verdict import _cost, _moves, verdict_of
 from hpsweep.analysis.transfer.regret import tuned_against_transferred
 from hpsweep.spec import Sweep, Target, Trial
 from hpsweep.sweep import refine, search
+from hpsweep.text import between, duration, fixed, power, powers, scientific, setting, signed, within
 from tests.analysis.law.law_cells import made as made_cells
 
 POWERS = [2.0**k for k in range(-11, -3)]

@@ -59,9 +59,9 @@ from hpsweep.analysis.optimum.joint_misfit import refitted
 from hpsweep.analysis.optimum.joint_points import Points, points_of
 from hpsweep.analysis.optimum.joint_shape import ellipse, shape, trades_off
 from hpsweep.analysis.optimum.joint_verdict import Fit, agreed, coordinate, judged, traded_off, verdict_on
-from hpsweep.analysis.optimum.noise import ASSUMED_NOISE
+from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed
 from hpsweep.analysis.optimum.parabola import LIMIT
-from hpsweep.analysis.runs.cells import Floats, counts, two_way
+from hpsweep.analysis.runs.cells import counts, two_way
 from hpsweep.analysis.runs.checks import check_over, check_resamples, check_seed, shown
 from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.runs.prepare import prepared
@@ -79,7 +79,6 @@ MISFIT = 3.0
 is too wide for its polynomial."""
 
 _NOISE_REACH = 2.0  # octaves of the first field around the minimum whose runs say how large the noise is
-_MIN_DF = 2
 _ROUNDING = 1e-9  # nats/token; no noise is smaller
 _MIN_POINTS = 6
 
@@ -219,23 +218,23 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     if why := _too_few(points, over):
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     centre = int(centres_of(points, points.adjusted[None])[0])
-    noise, df = _noise(points, centre)
-    tried, told = points, noise
-    if math.isinf(df):  # what a polynomial across a cliff leaves over would hide it
-        told = np.minimum(noise, ASSUMED_NOISE * points.growth(points.x[centre]))
-    points = before_cliffs(points, told)
-    if points is not tried and math.isinf(df):
-        noise, df = _noise(points, centre)
+    noise = _noise(points, centre)
+    tried, at_cliffs = points, noise.single
+    if noise.assumed:  # what a polynomial across a cliff leaves over would hide it
+        at_cliffs = np.minimum(noise.single, ASSUMED_NOISE * points.growth(points.x[centre]))
+    points = before_cliffs(points, at_cliffs)
+    if points is not tried and noise.assumed:
+        noise = _noise(points, centre)
     beyond = int(finite.sum() - points.finite.sum())
     where = f" before a cliff ({counted(beyond, 'setting')} beyond it)" if beyond else ""
     if why := _too_few(points, over, where):
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
-    losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
-    centres, level = centres_of(points, losses), float(noise[centre])
+    losses = np.vstack([points.adjusted, perturbed(points.adjusted, points.n, noise, resamples, generator)])
+    centres, level = centres_of(points, losses), float(noise.single[centre])
     fits: list[Fit] = []
     for window in WINDOWS:
         found = find(points, losses, centres, window, level)
-        fits += [] if found is None else [judged(points, found, noise)]
+        fits += [] if found is None else [judged(points, found, noise.single)]
         if found is not None and fits[-1].misfit <= MISFIT and fits[-1].identified.all():
             break
     if not fits:
@@ -245,15 +244,15 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     within = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
     chosen = max(within, key=lambda fit: int(fit.identified.sum()))
     first = next(fit for fit in fits if fit is chosen or (chosen.identified.all() and fit.identified.all()))
-    refit = refitted(points, losses, centres, first.found, noise)
+    refit = refitted(points, losses, centres, first.found, noise.single)
     fit = refit.found
-    row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": str(fit.window)}
+    row |= {"interval": noise.interval, "window": str(fit.window)}
     verdicts = [agreed(verdict_on(points, within, chosen, i, over[i]), refit, i, over[i]) for i in (0, 1)]
     basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)
     moved = refit.moved.copy()
-    for i, (name, line) in enumerate(zip(over, of_lines(tried, told, fit.places[0]), strict=True)):
+    for i, (name, line) in enumerate(zip(over, of_lines(tried, at_cliffs, fit.places[0]), strict=True)):
         row |= coordinate(points, i, name, verdicts[i], refit, line)
         if line is not None and verdicts[i].status == "ok":
             opt, low, high = (row[f"log2_{name}_{which}"] for which in ("opt", "low", "high"))
@@ -287,16 +286,16 @@ def _statuses(over: Sequence[str], each: Sequence[str]) -> dict[str, str]:
     return {**{f"status_{name}": status for name, status in zip(over, each, strict=True)}, "status": whole}
 
 
-def _noise(points: Points, centre: int) -> tuple[Floats, float]:
-    """(noise of one run at every point, degrees of freedom), nats/token; infinite ones if it is assumed."""
+def _noise(points: Points, centre: int) -> Noise:
+    """The noise of one run at every point; of infinite degrees of freedom if it is assumed."""
     growth = points.growth(points.x[centre])
     near = np.flatnonzero(points.finite & (np.abs(points.x[:, 0] - points.x[centre, 0]) <= _NOISE_REACH + 1e-9))
     single = points.runs[points.runs["cell"].isin(near)]
     if len(single) > len(near):
         _, squares, df = two_way(single, 1 / growth)
-        if df >= _MIN_DF:
-            return max(math.sqrt(squares / df), _ROUNDING) * growth, float(df)
-    return max(_residual(points, centre), _ROUNDING) * growth, math.inf
+        if df >= MIN_DF:
+            return Noise(max(math.sqrt(squares / df), _ROUNDING) * growth, float(df), assumed=False)
+    return Noise(max(_residual(points, centre), _ROUNDING) * growth, math.inf, assumed=True)
 
 
 def _residual(points: Points, centre: int) -> float:
@@ -304,17 +303,9 @@ def _residual(points: Points, centre: int) -> float:
     for window in (WINDOWS[3], WINDOWS[-1]):
         index = window_points(points, centre, window, ASSUMED_NOISE)
         solve, df = operator(points, centre, index, window.degree), len(index) - len(POWERS[window.degree])
-        if solve is not None and df >= _MIN_DF:
+        if solve is not None and df >= MIN_DF:
             loss = points.adjusted[index]
             left = loss - design(points.x[index] - points.x[centre], window.degree) @ (solve @ loss)
             weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
             return float(np.sqrt(((left * weight) ** 2).sum() / df))
     return ASSUMED_NOISE
-
-
-def _perturbed(points: Points, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Floats:
-    """New means: normal noise per point, its size itself uncertain by its degrees of freedom."""
-    draws = generator.standard_normal((resamples, len(points.x)))
-    if math.isfinite(df):
-        draws *= np.sqrt(df / generator.chisquare(df, resamples))[:, None]
-    return np.asarray(points.adjusted + draws * noise / np.sqrt(np.maximum(points.n, 1)))

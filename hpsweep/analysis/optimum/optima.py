@@ -215,7 +215,7 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
     row["interval"] = noise.interval
     noise = noise.of_merged(of, cells.n)
     found = _minimum(fitted, centre, noise)  # steps 4 to 6
-    drawn = centres(perturbed(fitted, noise, resamples, generator), fitted.finite)
+    drawn = centres(perturbed(fitted.adjusted, fitted.n, noise, resamples, generator), fitted.finite)
     row["refused"], side = _refused(fitted, drawn, found)  # step 8
     side = _end(fitted, centre) or side
     if not side and found.open_below != found.open_above:

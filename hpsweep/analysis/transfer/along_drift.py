@@ -18,7 +18,7 @@ from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.checks import check_number, check_over, other_tuned
 from hpsweep.analysis.runs.places import place_text
 from hpsweep.analysis.runs.rows import records
-from hpsweep.analysis.transfer.drift import BOUND, Slope, points_of, slope_of, verdict
+from hpsweep.analysis.transfer.drift import BOUND, Slope, line_points, slope_of, verdict
 from hpsweep.analysis.transfer.proxy import Swept, best_of, rows_at, swept
 from hpsweep.axes import AXES, axis_of, drift_axes
 from hpsweep.spec import Target, Trial
@@ -96,7 +96,7 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
     """The row of a line in order: its last group is held out, its first is the proxy."""
     first, target = line[0], line[-1]
     fitted = [group for group in line[:-1] if group.row["status"] == "ok"]
-    slope = slope_of(points_of(fitted, along), along, resamples, seed)
+    slope = slope_of(line_points(fitted, along), along, resamples, seed)
     own = read_own(target)
     row: dict[str, Any] = {
         **dict.fromkeys(HELD_OUT, math.nan),

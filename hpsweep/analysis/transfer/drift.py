@@ -149,7 +149,7 @@ def drift_of(
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
         steps = ("steps",) if _steps_follow(members) else ()
         check_equal(members, (*by, *place, over, "seed", *steps), f"the drift of {name}")
-        line = points_of(optima.grouped(place, members), along, along_with)
+        line = line_points(optima.grouped(place, members), along, along_with)
         keys = dict(zip(by, key, strict=True))
         rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, optima.resamples, optima.seed)})
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
@@ -169,7 +169,7 @@ class Point(NamedTuple):
         return str(self.row["status"])
 
 
-def points_of(groups: Sequence[Group], along: str, along_with: Sequence[str] = ()) -> list[Point]:
+def line_points(groups: Sequence[Group], along: str, along_with: Sequence[str] = ()) -> list[Point]:
     """The groups as points along an axis; those that share the other columns are a line.
 
     Where no two of them do, all are one line.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
-from hpsweep.analysis.optimum.searched import apart, over_of, pair_of, searched, varying
+from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, searched, varying
 from hpsweep.cli.arguments import parser
 from hpsweep.cli.inputs import load_experiment, of_before, own_runs, stored_runs, stored_sweep, writable
 from hpsweep.cli.output import (
@@ -262,7 +262,7 @@ def _optimum(a: argparse.Namespace) -> None:
     by = a.by or varying(runs, without=(over,))
     table = optima(runs, by, over=over)
     along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
-    drifts = concat([drift(runs, name, apart(runs, by, name), over=over) for name in along])
+    drifts = concat([drift(runs, name, drift_groups(runs, by, name), over=over) for name in along])
     wrong = sensitivity(runs, by, over=over)
     regret, why = _tuned_against_transferred(runs, over)
     tables = {"optima": table, "drift": drifts, "sensitivity": wrong}

@@ -194,13 +194,13 @@ def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
     names = [name for name in TUNED if name in runs and runs[name].nunique() > 1]
     if len(names) != 2:
         return None
-    place = ["scheme", *place_axes(runs)]
-    if runs.groupby(place)[names].nunique().max().min() < 3:
+    keys = ["scheme", *place_axes(runs)]
+    if runs.groupby(keys)[names].nunique().max().min() < 3:
         return None
-    lines = runs.groupby([*place, names[1]])[names[0]].nunique() >= 3
-    crossed = bool((lines.groupby(place).sum() >= 3).any())
-    apart = not lines.any() and not (runs.groupby([*place, names[0]])[names[1]].nunique() >= 3).any()
-    return (names[0], names[1]) if apart or (crossed and names == ["lr", "init_std"]) else None
+    lines = runs.groupby([*keys, names[1]])[names[0]].nunique() >= 3
+    crossed = bool((lines.groupby(keys).sum() >= 3).any())
+    scattered = not lines.any() and not (runs.groupby([*keys, names[0]])[names[1]].nunique() >= 3).any()
+    return (names[0], names[1]) if scattered or (crossed and names == ["lr", "init_std"]) else None
 
 
 # --- the fit ---

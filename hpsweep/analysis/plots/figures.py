@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpsweep.analysis.optimum.optima import optima as find_optima
+from hpsweep.analysis.optimum.searched import steps_follow
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.joint import surfaces
@@ -342,9 +343,9 @@ def parts_of(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[dict[str, 
     free = ("scheme", lines, over, "seed", "data")  # different data, by its hash, are refused
     differ = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
     vary = [name for name in differ if (groups[name].nunique() > 1).any()]
-    apart = [name for name in vary if name != "steps"]
-    if runs.groupby(["scheme", lines, *apart])["steps"].nunique().max() == 1:
-        vary = apart  # the steps follow from the size of the model, as with tokens_per_parameter
+    rest = [name for name in vary if name != "steps"]
+    if steps_follow(runs, ["scheme", lines, *rest]):
+        vary = rest
     model, others = ([name for name in vary if (name in TUNED) == tuned] for tuned in (False, True))
     parts = []
     for _, part in runs.groupby(model) if model else [((), runs)]:

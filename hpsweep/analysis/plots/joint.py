@@ -22,6 +22,7 @@ from matplotlib.patheffects import Normal, Stroke
 
 from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted, searched_together
 from hpsweep.analysis.optimum.joint_shape import BASIN
+from hpsweep.analysis.optimum.searched import steps_follow
 from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
@@ -409,8 +410,9 @@ def surfaces(runs: pd.DataFrame, size: tuple[float, float] | None = None) -> Ite
         return
     free = (*over, "seed", "scheme", "data")  # different data, by its hash, are refused
     groups = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
-    if runs.groupby(["scheme", *(name for name in groups if name != "steps")])["steps"].nunique().max() == 1:
-        groups = [name for name in groups if name != "steps"]  # they follow from the size of the model
+    sizes = [name for name in groups if name != "steps"]
+    if steps_follow(runs, ["scheme", *sizes]):
+        groups = sizes
     lines = line_axis(groups)
     rest = [name for name in groups if name != lines]
     for key, part in runs.groupby(rest) if rest else [((), runs)]:

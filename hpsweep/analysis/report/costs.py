@@ -14,8 +14,8 @@ from hpsweep.analysis.report.parts import (
     Cell,
     Section,
     Table,
+    group_label,
     noise_of,
-    place,
     rest_of,
     status,
     typeset,
@@ -142,7 +142,7 @@ def carried(tables: Tables) -> tuple[Table, ...]:
     )
     rows = []
     for row in found[:LONGEST].to_dict("records"):
-        where = place({name: row[name] for name in axes_of(found)})
+        where = group_label({name: row[name] for name in axes_of(found)})
         costs = [
             (
                 power_of(row[f"{name}_value"]),

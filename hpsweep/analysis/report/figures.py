@@ -28,7 +28,7 @@ from hpsweep.analysis.plots.layout import fill, grow, heading_height, legend, le
 from hpsweep.analysis.plots.regret import LEAST_TOP, matrix_key, regret_heatmap
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import curves_of, drift_text, matching, path_table, records, scale, spread
-from hpsweep.analysis.report.parts import Panel, place, value_of
+from hpsweep.analysis.report.parts import Panel, group_label, value_of
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.analysis.runs.places import varying_axes
 from hpsweep.analysis.transfer.regret_matrix import place_names
@@ -139,7 +139,7 @@ def _loss_panels(
         key = marks.key(own, rows, shared._replace(looks=looks), lines, noise_said=noise)
         legend(figure, key, loc="outside lower left", ncols=2)
         grow(figure, height=max(legend_height(figure) + heading_height(marks.line_count(verdict)) - HELD, 0.0))
-        title = ", ".join(filter(None, [SCHEMES[scheme].label, place(at)]))
+        title = ", ".join(filter(None, [SCHEMES[scheme].label, group_label(at)]))
         said = f"Validation loss against {style.axis_name(over)}, a line per {lines}. {_vertices(rows, lines)}"
         name = _name("loss", over, lines, scheme, at)
         panels.append(_panel(name, title, said, figure))
@@ -196,7 +196,7 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     for lines, at, part in [*drawn(first, 2), *drawn(last, 2)][: DRAWN // 2]:
         own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
         figure = path_figure(own, moves, along=lines, over=over)
-        name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", place(at)]))
+        name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", group_label(at)]))
         said = "; ".join(
             f"{SCHEMES[row.scheme].label} {' '.join(filter(None, drift_text(row)))}" for row in records(moves)
         )
@@ -232,7 +232,7 @@ def joint_panels(
         name = _slug(["surface", *over, *(f"{name}-{value_of(name, value)}" for name, value in at.items())])
         said = f"Validation loss over {' and '.join(style.axis_name(name) for name in over)}. "
         said += "; ".join(f"{name.replace('_', ' ')}: {joint_text(row, name)}" for name in over) + "."
-        panels.append(_panel(name, place(at), said, figure))
+        panels.append(_panel(name, group_label(at), said, figure))
     return panels
 
 

@@ -21,9 +21,9 @@ from hpsweep.analysis.report.parts import (
     Table,
     bits,
     explained,
+    group_label,
     in_bits,
     noise_of,
-    place,
     rest_of,
     some,
     status,
@@ -51,7 +51,7 @@ def joint(tables: Tables) -> Section | None:
         return None
     by, found = list(tables.by), in_order(tables.joint, list(tables.by))
     whys = [
-        (place({name: row[name] for name in by}), typeset(row["why"]))
+        (group_label({name: row[name] for name in by}), typeset(row["why"]))
         for row in found[:LONGEST].to_dict("records")
         if row["why"]
     ]
@@ -154,7 +154,7 @@ def use(tables: Tables, card: Card, doubts: list[str]) -> Line:
     for name in tables.pair:
         value = setting(card.base[name])
         said.append(f"{word(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
-    at = place({name: card.target[name] for name in model_axes(card)})
+    at = group_label({name: card.target[name] for name in model_axes(card)})
     hidden = card.kinds["hidden"]
     text = (
         f"{', and '.join(said)} under {SCHEMES[card.scheme].label} for the target of {at}, tuned together. "
@@ -214,7 +214,7 @@ def _capital(text: str) -> str:
 
 def _at(tables: Tables, row: Any) -> str:
     """Where a group is, but for its scheme, with a word before it."""
-    at = place({name: getattr(row, name) for name in tables.by if name != "scheme"})
+    at = group_label({name: getattr(row, name) for name in tables.by if name != "scheme"})
     return f" at {at}" if at else ""
 
 
@@ -268,6 +268,6 @@ def unfitted(tables: Tables) -> list[str]:
         for name in tables.pair:
             rows = in_order(tables.joint[tables.joint[f"status_{name}"] == known], list(tables.by))
             if len(rows):
-                places = [place({key: row[key] for key in tables.by}) for row in rows.to_dict("records")]
+                places = [group_label({key: row[key] for key in tables.by}) for row in rows.to_dict("records")]
                 said.append(f"the {word(name)} at {some(places)}: {meaning} ({known}).")
     return said

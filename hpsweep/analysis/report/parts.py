@@ -142,7 +142,7 @@ def value_of(field_name: str, value: Any) -> str:
     return value_label(field_name, value)
 
 
-def place(fields: dict[str, Any]) -> str:
+def group_label(fields: dict[str, Any]) -> str:
     """SuPar, width 64, density 1/16."""
     named = [("" if name == "scheme" else f"{name.replace('_', ' ')} ", name) for name in fields]
     return ", ".join(before + value_of(name, fields[name]) for before, name in named)
@@ -171,7 +171,9 @@ MOST = 4
 
 def explained(lead: str, whys: Iterable[tuple[str, str]]) -> tuple[Line, ...]:
     """Why so, of (place, reason): a line per reason, with the places it holds for."""
-    return tuple(Line(kind="caution", lead=lead, text=text, places=tuple(places)) for text, places in alike(whys))
+    return tuple(
+        Line(kind="caution", lead=lead, text=text, places=tuple(places)) for text, places in merged_reasons(whys)
+    )
 
 
 def word(over: str) -> str:
@@ -179,7 +181,7 @@ def word(over: str) -> str:
     return WORDS.get(over, over)
 
 
-def alike(sentences: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+def merged_reasons(sentences: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     """Sentences that differ in numbers alone as one, a number that differs as its range, with the places of each.
 
     Of (place, sentence); the sentence with most places first.

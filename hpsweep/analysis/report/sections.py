@@ -22,9 +22,9 @@ from hpsweep.analysis.report.parts import (
     Table,
     bits,
     explained,
+    group_label,
     in_bits,
     noise_of,
-    place,
     rest_of,
     status,
     typeset,
@@ -154,7 +154,7 @@ def optima(tables: Tables) -> Section | None:
             )
         )
         if row["why"]:
-            whys.append((place({name: row[name] for name in by}), typeset(row["why"])))
+            whys.append((group_label({name: row[name] for name in by}), typeset(row["why"])))
     text = (
         "The minimum of a curve in log2, which may be steeper on one side, through the mean losses around the lowest. "
         "The interval holds every place that the noise and an unknown asymmetry leave possible. ok: an optimum. edge: "
@@ -194,7 +194,7 @@ def drifts(tables: Tables) -> Section | None:
             )
         )
         if row["verdict"] == "undetermined":
-            at = place({name: row[name] for name in names if pd.notna(row[name])})
+            at = group_label({name: row[name] for name in names if pd.notna(row[name])})
             whys.append((f"{at}, along {along}", typeset(_short(row["why"]))))
     text = (
         f"stable: every value along the axis has an optimum, and the whole interval lies within ±{BOUND:g} octave. "

@@ -13,7 +13,7 @@ from hpsweep.analysis.optimum.fitted import Fitted, fitted
 from hpsweep.analysis.optimum.joint import JointlyFitted, jointly_fitted
 from hpsweep.analysis.optimum.optima import COLUMNS as OPTIMA
 from hpsweep.analysis.optimum.optima import optima_table
-from hpsweep.analysis.optimum.searched import apart, over_of, pair_of, searched, varying
+from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, searched, varying
 from hpsweep.analysis.optimum.sensitivity import COLUMNS as SENSITIVITY
 from hpsweep.analysis.optimum.sensitivity import sensitivity_of
 from hpsweep.analysis.plots.joint import heats_of
@@ -182,7 +182,7 @@ def _tables_of_one(optima: Fitted, target: Target | None, attempt: _Attempts) ->
 def _drifts(optima: Fitted) -> pd.DataFrame:
     """Drift along every axis that varies."""
     runs, by = optima.runs, list(optima.by)
-    found = [drift_of(optima, runs, name, apart(runs, by, name)) for name in varying_axes(runs) if name in by]
+    found = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in varying_axes(runs) if name in by]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["scheme", *DRIFT])
 
 

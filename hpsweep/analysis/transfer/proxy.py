@@ -208,18 +208,18 @@ def proxy_runs(runs: pd.DataFrame, scheme: str, proxy: Mapping[str, Any]) -> pd.
 
     Raises ValueError where there are none.
     """
-    own = rows_at(runs, {"scheme": scheme})
+    of_scheme = rows_at(runs, {"scheme": scheme})
     axes = place_axes(runs)
     at = {name: proxy[name] for name in axes}
-    chosen = rows_at(own, at)
+    chosen = rows_at(of_scheme, at)
     for name in stand_ins(scheme, proxy):
         if chosen.empty:
             chosen = rows_at(runs, {"scheme": name, **at}).assign(scheme=scheme)
-    if chosen.empty and own.empty:
+    if chosen.empty and of_scheme.empty:
         known = ", ".join(sorted(runs["scheme"].unique()))
         raise ValueError(f"no run has scheme {scheme!r}; the runs have {known}. Train it, or give another scheme.")
     if chosen.empty:
-        tried = own[axes].drop_duplicates().sort_values(axes).to_dict("records")
+        tried = of_scheme[axes].drop_duplicates().sort_values(axes).to_dict("records")
         listed = "; ".join(place_text(row, axes) for row in tried)
         such = ", ".join(f"{name!r}: {tried[-1][name]:g}" for name in axes)
         raise ValueError(

@@ -39,11 +39,11 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
     base = trial_from_row({str(name): value for name, value in row.items()}).replace(**{over: tuned.row["opt"]})
     vocabulary = int(used["vocabulary"].iloc[0])
     # how the optimum moves, and what is carried of that
-    own = dataclasses.replace(sweep, runs=rows_at(runs, settings))
-    drifts, refused = _drifts(own)
-    along = drift_offer(own, tuned.row, drifts, target)
+    tried = dataclasses.replace(sweep, runs=rows_at(runs, settings))
+    drifts, refused = _drifts(tried)
+    offer = drift_offer(tried, tuned.row, drifts, target)
     if along_drift:
-        along, base = carried_along(along, base, over)
+        offer, base = carried_along(offer, base, over)
     trial = target_trial(base, target)
     comparison = comparison_of(sweep)
     return make_card(
@@ -54,7 +54,7 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
         tuned=tuned,
         evidence=evidence_of(used, runs),
         drifts=drifts,
-        along=along,
+        along=offer,
         comparison=records(comparison),
         notes=[
             *warned.of_optimum(tuned, over),
@@ -63,7 +63,7 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
             *warned.of_reach(base, trial, comparison, axes),
             *refused,
             *warned.of_drift(base, trial, drifts, axes),
-            *notes_of(along, over, base),
+            *notes_of(offer, over, base),
             *warned.of_lost(base, comparison, axes),
             *warned.of_scheme(base, comparison, axes),
         ],

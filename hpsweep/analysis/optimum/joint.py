@@ -5,7 +5,7 @@
 
 How it is done; the simulator that decided it is `benchmarks/surface.py`.
 
-1. Means of points, less what a seed does to all of them alike, as for one hyperparameter (optimum.py).
+1. Means of points, less what a seed does to all of them alike, as for one hyperparameter (optima.py).
 2. A smoothed minimum: the point at which a quadratic through the lowest 40 % of the points is lowest.
 3. A polynomial in u and v through the points of a window around it, weighted by seeds and by noise that doubles per
    octave of lr to the right. Points that lie above the lowest of the window by more than four times the median are
@@ -19,8 +19,8 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    (LIMIT, WINDOW_LIMIT), and if the loss rises towards either end of what was tried by CLEAR standard errors. The first
    window in which both are is the fit; windows whose residuals the noise does not explain (MISFIT) are none. A minimum
    within half a step of an end of what was tried, or of which every line falls to that end, is a bound
-   (surface_ends.py).
-7. The polynomial of that window is fitted again, by how far losses lie off any (surface_misfit.py): by least squares
+   (joint_ends.py).
+7. The polynomial of that window is fitted again, by how far losses lie off any (joint_misfit.py): by least squares
    alone, basins that rise 1.5 to 2 times as much on one side are covered to .33 to .86 with three seeds of noise .003.
    Its minimum is the optimum; a field that then has it at an end of the points has none. A window in which both fields
    are identified is fitted though it is too wide for least squares.
@@ -28,7 +28,7 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    explain, and in quadrature by what misfit moves the minimum by, cut at the ends of the window's points.
 9. Before all this, points beyond a cliff are left out, as one along a line of points with one value of the other field
    is seen for one hyperparameter. Where the line nearest to the optimum may have one, the interval holds the end of
-   the line's on that side, and all of it where the values are more than GAP octaves apart (surface_cliffs.py).
+   the line's on that side, and all of it where the values are more than GAP octaves apart (joint_cliffs.py).
 
 `python -m benchmarks.surface` prints what that achieves: bias, spread, coverage and refusals.
 """

@@ -2,7 +2,7 @@
 
     x_j        log2 of the j-th value tried, octaves
     cell       (group, value): its runs differ in the seed alone
-    loss       ~ loss_opt + steepness rise(x - log2_opt, skew): a parabola, or one that is steeper on one side (fit.py)
+    loss       ~ loss_opt + steepness rise(x - log2_opt, skew): a parabola, or one steeper on one side (parabola.py)
 
 How it is done; what was measured to decide it is below (the simulator is benchmarks/simulator.py).
 

@@ -58,7 +58,9 @@ def _arrow(ax: Axes, start: tuple[float, float], by: tuple[float, float], color:
 
 def open_side(row: Any) -> int:
     """1 where the optimum lies above the last value, -1 where below the first, 0 where it is between."""
-    return (1 if np.isfinite(row.low) else -1) if row.status == "edge" else 0
+    if row.status != "edge":
+        return 0
+    return 1 if np.isfinite(row.low) else -1
 
 
 def line_handles(looks: dict[float, Look], lines: str) -> list[Handle]:

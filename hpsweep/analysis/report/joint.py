@@ -199,7 +199,9 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     if len(rows) > 1 and single:
         names = " and the ".join(word(name) for name in single)
         known = {len(_known(rows, name)) for name in single}
-        count = "at most one" if len(known) > 1 else "one" if known == {1} else "none"
+        count = "one" if known == {1} else "none"
+        if len(known) > 1:
+            count = "at most one"
         verb = "is" if len(single) == 1 else "are"
         said.append(f"The {names} {verb} identified in {count} of {len(rows)} groups: nothing says whether it moves.")
     if rows["loss_opt"].notna().any():

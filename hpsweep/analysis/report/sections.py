@@ -37,7 +37,7 @@ from hpsweep.analysis.report.verdict import drift_keys
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import BOUND
 from hpsweep.spec import TUNED
-from hpsweep.text import DASH, between, fixed, number, powers, setting, signed
+from hpsweep.text import DASH, between, fixed, fraction_label, number, number_label, powers, setting, signed
 
 UNFOLDED = 6
 """Drawings of a section that are shown at once; the others fold out."""
@@ -93,7 +93,9 @@ def _base(name: str, value: float) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, int) and value >= 10_000:
         return f"{value:,}"
-    return DASH if value is None else value_of("density" if isinstance(value, float) else "", value)
+    if value is None:
+        return DASH
+    return fraction_label(value) if isinstance(value, float) else number_label(value)
 
 
 def _chosen(tables: Tables, card: Card, name: str) -> str:

@@ -6,7 +6,7 @@ Runs that are fitted together differ in nothing but what is fitted and the seed.
     hpsweep's others      outcomes and provenance (`schema.RUNS`): may differ. Sizes that no field accounts for, such as
                           tokens in a table without steps, count as unknown
     unknown columns       of someone else's table, such as n_layer or epochs: equal within a group, or in `by`, or in
-                          `ignore`. Only times, and outcomes and bookkeeping (column_names.py), may differ unnamed
+                          `ignore`. Only times, and outcomes and bookkeeping (columns.py), may differ unnamed
 """
 
 from __future__ import annotations

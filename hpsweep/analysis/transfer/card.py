@@ -37,7 +37,7 @@ class Card:
     the proxy GPT's tensors at the target's size, hidden ones with their nonzeros; a readout that is tied has the
     embedding's init std and lr. `uncertainty` is the larger side of the interval of what is carried, octaves, null for
     a bound. `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`: along density at every
-    width, along width at every density. `along_drift` has the setting along the drift (see `along.offer`), which of it
+    width, along width at every density. `along_drift` has the setting along the drift (see `offer`), which of it
     and the constant is recommended and which is carried, and rows of `held_out` that judge the two. Missing is null.
     """
 

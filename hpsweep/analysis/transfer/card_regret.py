@@ -48,7 +48,7 @@ def card_regret(
 
     setting     what the card carries; setting_status as in `optima`: an edge is a bound and no optimum of the proxy
     used_loss   the loss at the setting. used_from is "measured": the mean of used_runs runs at it; or, without any,
-                "fitted" or "interpolated" from the target's own curve (see `curve.Reading`); null where it diverged
+                "fitted" or "interpolated" from the target's own curve (see `loss_at.Reading`); null where it diverged
                 or lies outside what was tried, and `why` says which
     own_loss    the loss at the target's own optimum own_value, with its 95 % interval, over all hyperparameters that
                 were tried there; at the lowest measured value where `status` is not ok: then own_value is a bound and

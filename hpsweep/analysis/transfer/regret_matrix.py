@@ -44,7 +44,7 @@ def regret_matrix(
 
     setting: the optimum found where tuned (setting_status as in `optima`: an edge is a bound). used_loss: the loss of
     that setting where used; used_from is "measured" (a run within MEASURED_WITHIN octaves, at used_value), "fitted" or
-    "interpolated" (see `curve.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
+    "interpolated" (see `loss_at.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
     own_loss: the loss at the optimum found where used, read in the same way; at its lowest measured value if `status`
     is not ok, and the regret is then at least what is given, `high` null. Where other hyperparameters were searched
     too, the own optimum is that of the best setting of them that has one; `status` is that of one without, if its mean

@@ -21,7 +21,7 @@ import pandas as pd
 
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_number, check_table
-from hpsweep.analysis.transfer.drift import octaves
+from hpsweep.axes import axis_of
 from hpsweep.english import counted
 
 BOUND = 0.1
@@ -104,7 +104,9 @@ def _right(features: set[int], module: str, quantity: str, along: str) -> tuple[
     if along == "density":
         return 0.0, 0.0
     if module.endswith("attention_logits") and features != {0}:  # of known head size
-        return (0.0, 0.0) if len(features) == 1 else (-0.5, -0.5 if quantity == "size" else 0.0)
+        if len(features) == 1:
+            return 0.0, 0.0
+        return -0.5, -0.5 if quantity == "size" else 0.0
     return (-0.5, 0.0) if len(features) == 1 else (0.0, 0.0)
 
 
@@ -118,7 +120,7 @@ def _row(values: pd.DataFrame, along: str, right: tuple[float, float], bound: fl
         odd = values.columns[~(np.isfinite(y) & (y > 0)).all(0)][0]
         why = f"it is 0 or not finite at {along} {odd:g}: take a smaller learning rate, or look there"
         return common | unknown | {"verdict": "undetermined", "why": why}
-    slope, low, high = _slope(np.array([octaves(along, float(value)) for value in values.columns]), np.log2(y))
+    slope, low, high = _slope(np.array([axis_of(along).octaves(float(value)) for value in values.columns]), np.log2(y))
     verdict = _verdict(low, high, right, bound, wrong)
     why = _why(low, high, right, verdict, bound, wrong)
     return common | {"slope": slope, "low": low, "high": high, "verdict": verdict, "why": why}
@@ -252,12 +254,7 @@ def coordinate_text(slopes: pd.DataFrame) -> str:
 
 def coordinate_table(slopes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """One row per module as text: its verdict, and every slope with the half width of its interval."""
-    cells = slopes.assign(
-        cell=[
-            "-" if math.isnan(s) else f"{s:+.2f}" + ("" if math.isnan(h) else f"±{h - s:.2f}")
-            for s, h in zip(slopes["slope"], slopes["high"], strict=True)
-        ]
-    )
+    cells = slopes.assign(cell=[_slope_text(*pair) for pair in zip(slopes["slope"], slopes["high"], strict=True)])
     table = verdicts[["module", "verdict"]].set_index("module")
     for along in AXES:
         for quantity in QUANTITIES:
@@ -265,6 +262,12 @@ def coordinate_table(slopes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFra
             if len(of):
                 table[f"{along}: {quantity}"] = of.set_index("module")["cell"]
     return table.fillna("-").reset_index()
+
+
+def _slope_text(slope: float, high: float) -> str:
+    if math.isnan(slope):
+        return "-"
+    return f"{slope:+.2f}" if math.isnan(high) else f"{slope:+.2f}±{high - slope:.2f}"
 
 
 def _order(quantity: str) -> int:

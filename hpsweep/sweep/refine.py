@@ -7,14 +7,15 @@ calls but fits, by the results that they were made of.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hpsweep.spec import Refine, Sweep, Trial, on_quarter_octaves
 from hpsweep.store import DONE
+from hpsweep.sweep.groups import fixed_fields, loss_of
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.stages import Cell, Step, next_step, octave_of, power
+from hpsweep.sweep.stages import Cell, Step, next_step, octave_of
+from hpsweep.text import as_power
 
 Key = tuple[Any, ...]
 
@@ -114,7 +115,7 @@ def in_words(group: Mapping[str, Any]) -> str:
         f"  {group['why']}",
     ]
     for cells in group["next"]:
-        values = ", ".join(power(octave_of(value)) for value in cells["values"])
+        values = ", ".join(as_power(octave_of(value)) for value in cells["values"])
         seeds = f"seed{'s' * (len(cells['seeds']) > 1)} {', '.join(map(str, cells['seeds']))}"
         lines.append(f"  next: {values}, {seeds}")
     return "\n".join(lines)
@@ -138,7 +139,7 @@ def _results(
 ) -> dict[Key, dict[Cell, float | None]]:
     """Per group what is known of its cells: nats/token, inf where a trial diverged, None where one was given up."""
     ((over, _),) = sweep.space.items()
-    fixed = [name for name in sweep.base.resolved if name not in ("seed", over)]
+    fixed = fixed_fields(sweep)
     found: dict[Key, dict[Cell, float | None]] = {key: {} for key in sweep.groups}
     for trial in given_up:
         values = trial.resolved
@@ -147,13 +148,8 @@ def _results(
     for row in rows:
         own = found.get(tuple(row.get(name) for name in fixed))
         if own is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
-            own[octave_of(row[over]), int(row["seed"])] = _loss(row)
+            own[octave_of(row[over]), int(row["seed"])] = loss_of(row)
     return found
-
-
-def _loss(row: Mapping[str, Any]) -> float:
-    loss = row.get("val_loss")
-    return float(loss) if row["status"] == "ok" and loss is not None and math.isfinite(loss) else math.inf
 
 
 @functools.lru_cache(maxsize=4096)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsweep.spec import Sweep, Trial
 from hpsweep.store import DONE
+from hpsweep.sweep.groups import fixed_fields, loss_of
 
 if TYPE_CHECKING:
     import optuna
@@ -146,7 +147,7 @@ def _groups(sweep: Sweep, rows: Sequence[Mapping[str, Any]], pending: Collection
     """The groups with what is known of them. A row counts if its point lies in the space, and its seed is swept."""
     space = _space(sweep)
     names = [name for name, _, _ in space]
-    fixed = [name for name in sweep.base.resolved if name != "seed" and name not in sweep.space]
+    fixed = fixed_fields(sweep)
     groups: dict[tuple[Any, ...], _Group] = {}
     for trial in sweep.trials:
         key = tuple(trial.resolved[name] for name in fixed)
@@ -162,13 +163,8 @@ def _groups(sweep: Sweep, rows: Sequence[Mapping[str, Any]], pending: Collection
         if "status" not in row:  # pending
             seeds[row["seed"]] = None
         elif row["status"] in DONE:
-            seeds[row["seed"]] = _loss(row)
+            seeds[row["seed"]] = loss_of(row)
     return list(groups.values())
-
-
-def _loss(row: Mapping[str, Any]) -> float:
-    loss = row.get("val_loss")
-    return loss if row["status"] == "ok" and loss is not None and math.isfinite(loss) else math.inf
 
 
 def _objectives(points: Mapping[Point, Mapping[int, float | None]]) -> dict[Point, float | None]:

@@ -31,6 +31,7 @@ import pandas as pd
 
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.spec import FINE_SEEDS, QUARTER, Refine, octaves_within
+from hpsweep.text import as_power
 
 Cell = tuple[float, int]  # (octave, seed)
 
@@ -112,7 +113,11 @@ def _stages(
     while True:
         fit = _fit(over, tuple(sorted(known.items())))
         if math.isnan(fit.at):
-            yield "limit reached", f"no {over} from {power(ends[0])} to {power(ends[1])} has a finite loss", _Wanted()
+            yield (
+                "limit reached",
+                f"no {over} from {as_power(ends[0])} to {as_power(ends[1])} has a finite loss",
+                _Wanted(),
+            )
         is_narrow = fit.status == "ok" and fit.width <= limits.interval
         fine = _halves(fit.at, NARROW, least, seeds, planned, known, ends)
         wanted = fine if is_narrow else _halves(fit.at, reach, count, seeds, planned, known, ends)
@@ -122,7 +127,7 @@ def _stages(
         elif is_narrow:
             yield "ok", _found(over, fit, limits), _Wanted()
         elif fit.status in ("edge", "none") and (more := _between(fit, planned, known)):
-            words = f"{' and '.join(map(power, more))}, {_many(count, 'seed')}"
+            words = f"{' and '.join(map(as_power, more))}, {_many(count, 'seed')}"
             yield "between", fit.why, _Wanted(words, _cells(more, _first(seeds, count)))
         elif fit.status == "edge" and (more := _open_octaves(fit, planned, known, ends)):
             yield "extend", fit.why, _octaves(more, few)
@@ -180,7 +185,7 @@ def _fit(over: str, cells: tuple[tuple[Cell, float], ...]) -> _Fit:
 
 
 def _octaves(octaves: Sequence[float], seeds: Sequence[int], words: str = "") -> _Wanted:
-    return _Wanted(words or f"on to {' and '.join(map(power, octaves))}", _cells(octaves, seeds))
+    return _Wanted(words or f"on to {' and '.join(map(as_power, octaves))}", _cells(octaves, seeds))
 
 
 def _halves(
@@ -197,7 +202,7 @@ def _halves(
     halves = [k * FINE for k in range(math.ceil((at - reach) / FINE), math.floor((at + reach) / FINE) + 1)]
     near = {octave for octave, _ in planned if abs(octave - at) <= reach}
     inside = [o for o in {*halves, *near} if lower < o < upper and ends[0] <= o <= ends[1]]
-    words = f"half octaves within {_many(reach, 'octave')} of {power(at)}, {_many(count, 'seed')}"
+    words = f"half octaves within {_many(reach, 'octave')} of {as_power(at)}, {_many(count, 'seed')}"
     return _Wanted(words, _cells(inside, _first(seeds, count), at))
 
 
@@ -297,22 +302,17 @@ def _many(number: float, word: str) -> str:
     return f"{number:g} {word}{'s' * (number != 1)}"
 
 
-def power(octave: float) -> str:
-    """A value as a power of two, such as 2^-7.5."""
-    return f"2^{round(octave, 2):g}"
-
-
 def _lowest_in_words(over: str, known: Mapping[Cell, float]) -> str:
     lowest = _lowest(known)
-    return "every value diverged" if lowest is None else f"the minimum is at the end, {over} {power(lowest)}"
+    return "every value diverged" if lowest is None else f"the minimum is at the end, {over} {as_power(lowest)}"
 
 
 def _found(over: str, fit: _Fit, limits: Refine) -> str:
     if fit.status != "ok":
         return fit.why
-    interval = f"[{power(fit.low)}, {power(fit.high)}], {fit.width:.2g} octaves"
+    interval = f"[{as_power(fit.low)}, {as_power(fit.high)}], {fit.width:.2g} octaves"
     wanted = "narrow enough" if fit.width <= limits.interval else f"at most {limits.interval:g} wanted"
-    return f"optimum at {over} {power(fit.opt)} {interval}, {wanted}"
+    return f"optimum at {over} {as_power(fit.opt)} {interval}, {wanted}"
 
 
 def _no_further(fit: _Fit, known: Mapping[Cell, float], limits: Refine) -> str:

@@ -33,7 +33,7 @@ def basin_of(
     """The basin's width and ends, with an interval from resampled cell means around a centre that stays."""
     cells = group.cells
     centre = math.log2(own.value) if group.row["status"] != "ok" else group.row["log2_opt"]
-    drawn = perturbed(cells, group.noise, resamples, generator)
+    drawn = perturbed(cells.adjusted, cells.n, group.noise, resamples, generator)
     losses = np.where(cells.finite, np.vstack([cells.adjusted, drawn]), initial)
     lowest = np.where(cells.finite, losses, 0.0) @ own.weights
     ends = [_crossing(cells, losses, lowest, part, centre, side) for side in (-1, 1)]

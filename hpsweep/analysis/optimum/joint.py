@@ -5,7 +5,7 @@
 
 How it is done; the simulator that decided it is `benchmarks/surface.py`.
 
-1. Means of points, less what a seed does to all of them alike, as for one hyperparameter (optimum.py).
+1. Means of points, less what a seed does to all of them alike, as for one hyperparameter (optima.py).
 2. A smoothed minimum: the point at which a quadratic through the lowest 40 % of the points is lowest.
 3. A polynomial in u and v through the points of a window around it, weighted by seeds and by noise that doubles per
    octave of lr to the right. Points that lie above the lowest of the window by more than four times the median are
@@ -19,8 +19,8 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    (LIMIT, WINDOW_LIMIT), and if the loss rises towards either end of what was tried by CLEAR standard errors. The first
    window in which both are is the fit; windows whose residuals the noise does not explain (MISFIT) are none. A minimum
    within half a step of an end of what was tried, or of which every line falls to that end, is a bound
-   (surface_ends.py).
-7. The polynomial of that window is fitted again, by how far losses lie off any (surface_misfit.py): by least squares
+   (joint_ends.py).
+7. The polynomial of that window is fitted again, by how far losses lie off any (joint_misfit.py): by least squares
    alone, basins that rise 1.5 to 2 times as much on one side are covered to .33 to .86 with three seeds of noise .003.
    Its minimum is the optimum; a field that then has it at an end of the points has none. A window in which both fields
    are identified is fitted though it is too wide for least squares.
@@ -28,7 +28,7 @@ How it is done; the simulator that decided it is `benchmarks/surface.py`.
    explain, and in quadrature by what misfit moves the minimum by, cut at the ends of the window's points.
 9. Before all this, points beyond a cliff are left out, as one along a line of points with one value of the other field
    is seen for one hyperparameter. Where the line nearest to the optimum may have one, the interval holds the end of
-   the line's on that side, and all of it where the values are more than GAP octaves apart (surface_cliffs.py).
+   the line's on that side, and all of it where the values are more than GAP octaves apart (joint_cliffs.py).
 
 `python -m benchmarks.surface` prints what that achieves: bias, spread, coverage and refusals.
 """
@@ -37,11 +37,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.optimum.fitted import Grouped
 from hpsweep.analysis.optimum.joint_cliffs import before_cliffs, of_lines
 from hpsweep.analysis.optimum.joint_fit import (
     POWERS,
@@ -56,10 +59,11 @@ from hpsweep.analysis.optimum.joint_misfit import refitted
 from hpsweep.analysis.optimum.joint_points import Points, points_of
 from hpsweep.analysis.optimum.joint_shape import ellipse, shape, trades_off
 from hpsweep.analysis.optimum.joint_verdict import Fit, agreed, coordinate, judged, traded_off, verdict_on
-from hpsweep.analysis.optimum.noise import ASSUMED_NOISE
+from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed
 from hpsweep.analysis.optimum.parabola import LIMIT
-from hpsweep.analysis.runs.cells import Floats, counts, two_way
-from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, shown
+from hpsweep.analysis.runs.cells import counts, two_way
+from hpsweep.analysis.runs.checks import check_over, check_resamples, check_seed, shown
+from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
@@ -75,7 +79,6 @@ MISFIT = 3.0
 is too wide for its polynomial."""
 
 _NOISE_REACH = 2.0  # octaves of the first field around the minimum whose runs say how large the noise is
-_MIN_DF = 2
 _ROUNDING = 1e-9  # nats/token; no noise is smaller
 _MIN_POINTS = 6
 
@@ -129,14 +132,48 @@ def surface(
     over = in_order(over)
     check_resamples(resamples)
     check_seed(seed)
-    runs = prepared(runs, by, over, ignore=ignore)
-    rows = []
-    for key, own in runs.groupby(list(by), sort=True, dropna=False):
-        check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
-        points = points_of(own, over)
-        generator = np.random.default_rng([seed, points.fingerprint()])
-        rows.append({**dict(zip(by, key, strict=True)), **_fit(points, over, resamples, generator), **counts(own)})
-    return pd.DataFrame(rows, columns=[*by, *columns(over)])
+    joint = jointly_fitted(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
+    return joint.table(by, joint.runs)
+
+
+@dataclass(frozen=True)
+class JointlyFitted(Grouped):
+    """Prepared runs and the joint optimum of every group over two hyperparameters."""
+
+    over: tuple[str, str]
+
+    @cached_property
+    def points(self) -> list[Points]:
+        """The points of every group, in sorted order."""
+        return [points_of(rows, self.over) for _, rows in self.runs.groupby(self.numbers)]
+
+    @cached_property
+    def _rows(self) -> dict[int, dict[str, Any]]:
+        return {}
+
+    def row(self, number: int) -> dict[str, Any]:
+        """The row of a group, as `surface` has it: fitted when it is first asked for."""
+        if number not in self._rows:
+            points = self.points[number]
+            generator = np.random.default_rng([self.seed, points.fingerprint()])
+            fit = _fit(points, self.over, self.resamples, generator)
+            self._rows[number] = {**fit, **counts(self.runs[self.numbers == number])}
+        return self._rows[number]
+
+    def table(self, by: Sequence[str], part: pd.DataFrame) -> pd.DataFrame:
+        """The rows of `surface` of a part of the runs, told apart by other fields.
+
+        Raises ValueError where runs of a group differ in a field of the trial.
+        """
+        members = list(self.numbered(part, by, self.over))
+        return pd.DataFrame([{**at, **self.row(number)} for at, number in members], columns=[*by, *columns(self.over)])
+
+
+def jointly_fitted(
+    runs: pd.DataFrame, by: Sequence[str], *, over: tuple[str, str], resamples: int, seed: int
+) -> JointlyFitted:
+    """Of runs that `prepared` has seen; each group is fitted once."""
+    return JointlyFitted(runs.reset_index(drop=True), tuple(by), resamples, seed, over)
 
 
 def in_order(over: Sequence[str]) -> tuple[str, str]:
@@ -157,13 +194,13 @@ def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
     names = [name for name in TUNED if name in runs and runs[name].nunique() > 1]
     if len(names) != 2:
         return None
-    place = ["scheme", "width", "density"]
-    if runs.groupby(place)[names].nunique().max().min() < 3:
+    keys = ["scheme", *place_axes(runs)]
+    if runs.groupby(keys)[names].nunique().max().min() < 3:
         return None
-    lines = runs.groupby([*place, names[1]])[names[0]].nunique() >= 3
-    crossed = bool((lines.groupby(place).sum() >= 3).any())
-    apart = not lines.any() and not (runs.groupby([*place, names[0]])[names[1]].nunique() >= 3).any()
-    return (names[0], names[1]) if apart or (crossed and names == ["lr", "init_std"]) else None
+    lines = runs.groupby([*keys, names[1]])[names[0]].nunique() >= 3
+    crossed = bool((lines.groupby(keys).sum() >= 3).any())
+    scattered = not lines.any() and not (runs.groupby([*keys, names[0]])[names[1]].nunique() >= 3).any()
+    return (names[0], names[1]) if scattered or (crossed and names == ["lr", "init_std"]) else None
 
 
 # --- the fit ---
@@ -181,23 +218,23 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     if why := _too_few(points, over):
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
     centre = int(centres_of(points, points.adjusted[None])[0])
-    noise, df = _noise(points, centre)
-    tried, told = points, noise
-    if math.isinf(df):  # what a polynomial across a cliff leaves over would hide it
-        told = np.minimum(noise, ASSUMED_NOISE * points.growth(points.x[centre]))
-    points = before_cliffs(points, told)
-    if points is not tried and math.isinf(df):
-        noise, df = _noise(points, centre)
+    noise = _noise(points, centre)
+    tried, at_cliffs = points, noise.single
+    if noise.assumed:  # what a polynomial across a cliff leaves over would hide it
+        at_cliffs = np.minimum(noise.single, ASSUMED_NOISE * points.growth(points.x[centre]))
+    points = before_cliffs(points, at_cliffs)
+    if points is not tried and noise.assumed:
+        noise = _noise(points, centre)
     beyond = int(finite.sum() - points.finite.sum())
     where = f" before a cliff ({counted(beyond, 'setting')} beyond it)" if beyond else ""
     if why := _too_few(points, over, where):
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
-    losses = np.vstack([points.adjusted, _perturbed(points, noise, df, resamples, generator)])
-    centres, level = centres_of(points, losses), float(noise[centre])
+    losses = np.vstack([points.adjusted, perturbed(points.adjusted, points.n, noise, resamples, generator)])
+    centres, level = centres_of(points, losses), float(noise.single[centre])
     fits: list[Fit] = []
     for window in WINDOWS:
         found = find(points, losses, centres, window, level)
-        fits += [] if found is None else [judged(points, found, noise)]
+        fits += [] if found is None else [judged(points, found, noise.single)]
         if found is not None and fits[-1].misfit <= MISFIT and fits[-1].identified.all():
             break
     if not fits:
@@ -207,15 +244,15 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     within = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
     chosen = max(within, key=lambda fit: int(fit.identified.sum()))
     first = next(fit for fit in fits if fit is chosen or (chosen.identified.all() and fit.identified.all()))
-    refit = refitted(points, losses, centres, first.found, noise)
+    refit = refitted(points, losses, centres, first.found, noise.single)
     fit = refit.found
-    row |= {"interval": "resampled" if math.isfinite(df) else "assumed", "window": str(fit.window)}
+    row |= {"interval": noise.interval, "window": str(fit.window)}
     verdicts = [agreed(verdict_on(points, within, chosen, i, over[i]), refit, i, over[i]) for i in (0, 1)]
     basin = shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = traded_off(verdicts, basin, over)
     moved = refit.moved.copy()
-    for i, (name, line) in enumerate(zip(over, of_lines(tried, told, fit.places[0]), strict=True)):
+    for i, (name, line) in enumerate(zip(over, of_lines(tried, at_cliffs, fit.places[0]), strict=True)):
         row |= coordinate(points, i, name, verdicts[i], refit, line)
         if line is not None and verdicts[i].status == "ok":
             opt, low, high = (row[f"log2_{name}_{which}"] for which in ("opt", "low", "high"))
@@ -249,16 +286,16 @@ def _statuses(over: Sequence[str], each: Sequence[str]) -> dict[str, str]:
     return {**{f"status_{name}": status for name, status in zip(over, each, strict=True)}, "status": whole}
 
 
-def _noise(points: Points, centre: int) -> tuple[Floats, float]:
-    """(noise of one run at every point, degrees of freedom), nats/token; infinite ones if it is assumed."""
+def _noise(points: Points, centre: int) -> Noise:
+    """The noise of one run at every point; of infinite degrees of freedom if it is assumed."""
     growth = points.growth(points.x[centre])
     near = np.flatnonzero(points.finite & (np.abs(points.x[:, 0] - points.x[centre, 0]) <= _NOISE_REACH + 1e-9))
     single = points.runs[points.runs["cell"].isin(near)]
     if len(single) > len(near):
         _, squares, df = two_way(single, 1 / growth)
-        if df >= _MIN_DF:
-            return max(math.sqrt(squares / df), _ROUNDING) * growth, float(df)
-    return max(_residual(points, centre), _ROUNDING) * growth, math.inf
+        if df >= MIN_DF:
+            return Noise(max(math.sqrt(squares / df), _ROUNDING) * growth, float(df), assumed=False)
+    return Noise(max(_residual(points, centre), _ROUNDING) * growth, math.inf, assumed=True)
 
 
 def _residual(points: Points, centre: int) -> float:
@@ -266,17 +303,9 @@ def _residual(points: Points, centre: int) -> float:
     for window in (WINDOWS[3], WINDOWS[-1]):
         index = window_points(points, centre, window, ASSUMED_NOISE)
         solve, df = operator(points, centre, index, window.degree), len(index) - len(POWERS[window.degree])
-        if solve is not None and df >= _MIN_DF:
+        if solve is not None and df >= MIN_DF:
             loss = points.adjusted[index]
             left = loss - design(points.x[index] - points.x[centre], window.degree) @ (solve @ loss)
             weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
             return float(np.sqrt(((left * weight) ** 2).sum() / df))
     return ASSUMED_NOISE
-
-
-def _perturbed(points: Points, noise: Floats, df: float, resamples: int, generator: np.random.Generator) -> Floats:
-    """New means: normal noise per point, its size itself uncertain by its degrees of freedom."""
-    draws = generator.standard_normal((resamples, len(points.x)))
-    if math.isfinite(df):
-        draws *= np.sqrt(df / generator.chisquare(df, resamples))[:, None]
-    return np.asarray(points.adjusted + draws * noise / np.sqrt(np.maximum(points.n, 1)))

@@ -1,7 +1,7 @@
 """Points beyond a cliff, which no polynomial through those before it explains.
 
-Along every line, at one value of the other field, they are sought as for one hyperparameter (fit.py): a loss above all
-curves that agree with the losses before it. They are left out like diverged ones, with all that lie further out.
+Along every line, at one value of the other field, they are sought as for one hyperparameter (parabola.py): a loss above
+all curves that agree with the losses before it. They are left out like diverged ones, with all that lie further out.
 """
 
 from __future__ import annotations

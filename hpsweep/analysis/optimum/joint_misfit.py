@@ -1,7 +1,7 @@
 """What losses lie off every polynomial, and the fit of a window that knows it.
 
 A cubic takes up a lopsided basin in part only: it puts the minimum too far to the gentle side, and more seeds make it
-surer of that. As for one hyperparameter (fit.py), a loss lies off a true polynomial by its noise, by MISFIT of its
+surer of that. As for one hyperparameter (parabola.py), a loss lies off a true polynomial by its noise, by MISFIT of its
 rise, and, along either field, together with all losses on its side of the minimum, by what `one_sided` says of its rise
 along that field. To this comes what the polynomial itself shows:
 

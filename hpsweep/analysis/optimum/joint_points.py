@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.runs.cells import Floats, noise_growth, two_way
+from hpsweep.analysis.runs.cells import Floats, means_of, noise_growth, without_seeds
 
 Flags = npt.NDArray[np.bool_]
 
@@ -47,24 +47,10 @@ class Points:
 
 def points_of(rows: pd.DataFrame, over: Sequence[str]) -> Points:
     """The points of one group. Settings at which no run ended (all failed) are left out."""
-    trained = rows[rows["status"] != "failed"]
-    values, cell = np.unique(trained[list(over)].to_numpy(float).reshape(-1, 2), axis=0, return_inverse=True)
-    cell = cell.reshape(-1)
-    good = ~np.isin(cell, cell[(trained["status"] == "diverged").to_numpy()])
-    seeds = np.unique(trained["seed"].to_numpy()[good], return_inverse=True)[1]
-    single = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": trained["val_loss"].to_numpy(float)[good]})
-    n = np.bincount(single["cell"], minlength=len(values)).astype(float)
-    loss = np.full(len(values), np.nan)
-    loss[n > 0] = np.bincount(single["cell"], single["loss"], len(values))[n > 0] / n[n > 0]
+    means = means_of(rows, rows[list(over)].to_numpy(float))
     noisy = list(over).index("lr") if "lr" in over else None
-    raw = Points(values, np.log2(values), loss, loss, n, single, 0.0, noisy)
-    if single["seed"].nunique() < 2:
+    raw = Points(means.values, np.log2(means.values), means.loss, means.loss, means.n, means.runs, 0.0, noisy)
+    if means.is_empty:
         return raw
-    effects, _, _ = two_way(single, 1 / raw.growth(raw.x[np.nanargmin(loss)]))
-    if not len(effects):
-        return raw
-    adjusted = loss.copy()
-    shift = np.bincount(single["cell"], effects[single["seed"]], len(values))[n > 0] / n[n > 0]
-    adjusted[n > 0] -= shift - effects.mean()
-    variance = float(np.var(effects, ddof=1)) / len(effects)
-    return Points(values, raw.x, loss, adjusted, n, single, variance, noisy)
+    adjusted, variance = without_seeds(means, raw.growth(raw.x[np.nanargmin(means.loss)]))
+    return replace(raw, adjusted=adjusted, seed_variance=variance)

@@ -14,6 +14,7 @@ from hpsweep.analysis.optimum.joint_misfit import Refit
 from hpsweep.analysis.optimum.joint_points import Flags, Points
 from hpsweep.analysis.optimum.optima import REFUSED_LIMIT
 from hpsweep.analysis.runs.cells import Floats
+from hpsweep.text import as_power
 
 LIMIT = 0.025
 """A field is identified if at most this fraction of replicates is lowest at either end of what was tried."""
@@ -119,7 +120,7 @@ def verdict_on(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: 
             lines = falling_lines(points, last.found.used, field, side)
             if last.ends[field][side > 0] != "window" and lines >= FEWEST_LINES:
                 return _falls_to(last, used, field, side, name)
-        why = f"{name} not identified within [{_power(low)}, {_power(high)}]"
+        why = f"{name} not identified within [{as_power(low)}, {as_power(high)}]"
         ends = [word for word, there in zip(("lowest", "highest"), last.at_end[field], strict=True) if there]
         way = (
             f"the interval reaches the {ends[0]} tried: extend the grid, or" if len(ends) == 1 else "the basin is flat:"
@@ -127,7 +128,7 @@ def verdict_on(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: 
         return Verdict("flat", 0, f"{why}, {way} train more seeds", last)
     side = hit[0]
     end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")
-    where = f"{name} {_power(end)} in {max(shares):.0%} of resamples"
+    where = f"{name} {as_power(end)} in {max(shares):.0%} of resamples"
     if kind == "tried":
         return Verdict("edge", side, f"minimum at the {word} {where}: extend the grid {way}", last)
     return Verdict("edge", side, f"minimum at {where}, beside a cliff or diverged runs: add values around it", last)
@@ -169,9 +170,9 @@ def agreed(verdict: Verdict, refit: Refit, field: int, name: str) -> Verdict:
 def _falls_to(fit: Fit, used: Floats, field: int, side: int, name: str) -> Verdict:
     """The verdict on a field whose losses fall to an end of its values."""
     end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")
-    why = f"the losses fall to the {word} {name} {_power(end)}: extend the grid {way}"
+    why = f"the losses fall to the {word} {name} {as_power(end)}: extend the grid {way}"
     if fit.ends[field][side > 0] == "cliff":
-        why = f"the losses fall to {name} {_power(end)}, beside a cliff or diverged runs: add values around it"
+        why = f"the losses fall to {name} {as_power(end)}, beside a cliff or diverged runs: add values around it"
     return Verdict("edge", side, why, fit)
 
 
@@ -214,8 +215,3 @@ def coordinate(
     return {f"log2_{name}_{which}": log2 for which, log2 in logs.items()} | {
         f"{name}_{which}": 2.0**log2 for which, log2 in logs.items()
     }
-
-
-def _power(log2: float) -> str:
-    """A value as a power of two, as the plots label it."""
-    return f"2^{round(float(log2), 2):g}"

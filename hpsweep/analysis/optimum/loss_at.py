@@ -106,8 +106,8 @@ def read_own(group: Group) -> Reading:
 def _with_error(own: Reading, group: Group) -> Reading:
     """The reading of an optimum, as far off as its standard error says beyond noise: what the curve's shape may do."""
     shape = group.row["loss_opt_se"] ** 2 - error_of(own, group) ** 2
-    margin, apart = LIMIT * math.sqrt(max(shape, 0.0)), own.loss - group.row["loss_opt"]
-    return replace(own, below=max(own.below, margin + apart), above=max(own.above, margin - apart))
+    margin, offset = LIMIT * math.sqrt(max(shape, 0.0)), own.loss - group.row["loss_opt"]
+    return replace(own, below=max(own.below, margin + offset), above=max(own.above, margin - offset))
 
 
 def _unknown(cells: Cells, why: str) -> Reading:

@@ -87,14 +87,15 @@ def noises(groups: Sequence[Cells]) -> list[Noise]:
     ]
 
 
-def perturbed(cells: Cells, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
-    """(resamples, cells) new means of the cells, nats/token; NaN where a cell has no loss.
+def perturbed(means: Floats, n: Floats, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
+    """(resamples, cells) new means of cells of n runs, nats/token; NaN where a cell has no loss.
 
-    Normal noise per cell, its size itself uncertain by its degrees of freedom.
+    Normal noise per cell, its size itself uncertain by its degrees of freedom, if these are finite.
     """
-    draws = generator.standard_normal((resamples, len(cells.x)))
-    draws *= np.sqrt(noise.df / generator.chisquare(noise.df, resamples))[:, None]
-    return np.asarray(cells.adjusted + draws * noise.single / np.sqrt(np.maximum(cells.n, 1)))
+    draws = generator.standard_normal((resamples, len(means)))
+    if math.isfinite(noise.df):
+        draws *= np.sqrt(noise.df / generator.chisquare(noise.df, resamples))[:, None]
+    return np.asarray(means + draws * noise.single / np.sqrt(np.maximum(n, 1)))
 
 
 def t_975(df: float) -> float:

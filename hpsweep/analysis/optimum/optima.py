@@ -2,7 +2,7 @@
 
     x_j        log2 of the j-th value tried, octaves
     cell       (group, value): its runs differ in the seed alone
-    loss       ~ loss_opt + steepness rise(x - log2_opt, skew): a parabola, or one that is steeper on one side (fit.py)
+    loss       ~ loss_opt + steepness rise(x - log2_opt, skew): a parabola, or one steeper on one side (parabola.py)
 
 How it is done; what was measured to decide it is below (the simulator is benchmarks/simulator.py).
 
@@ -39,7 +39,7 @@ benchmarks.coverage` prints. Resampling the seeds themselves does not do (`pytho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,13 +63,17 @@ from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, counts, fingerp
 from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.english import counted, have
+from hpsweep.text import as_power
 
 REFUSED_LIMIT = 0.25
 """Above this fraction of replicates without an optimum, the group has none either."""
 
+COUNTS = ("n_runs", "n_seeds", "n_diverged", "n_failed")
+"""Columns that count the rows of a group."""
+
 COLUMNS = (
     *("hyperparameter", "opt", "low", "high", "log2_opt", "log2_low", "log2_high", "loss_opt", "loss_opt_se"),
-    *("best_value", "best_loss", "curvature", "window", "n_runs", "n_seeds", "n_diverged", "n_failed", "refused"),
+    *("best_value", "best_loss", "curvature", "window", *COUNTS, "refused"),
     *("interval", "status", "why"),
 )
 """Columns of `optima` after the grouping ones."""
@@ -107,21 +111,28 @@ def optima(
     where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
     not in `ignore`: nothing is averaged silently.
     """
-    groups = fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed)
-    rows = [{**dict(zip(by, group.key, strict=True)), **group.row} for group in groups]
-    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+    return optima_table(fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed), by)
 
 
 @dataclass(frozen=True)
 class Group:
-    """One group's optimum: its row (as `optima` has it), cells and noise."""
+    """One group's optimum: where it is, by the names of the grouping columns, its row in `optima`, cells and noise."""
 
-    key: tuple[Any, ...]
+    at: dict[str, Any]
     row: dict[str, Any]
     cells: Cells
     noise: Noise
     weights: Floats | None = None  # of the cell means whose sum is loss_opt; None without an optimum, or beside a cliff
     fit: Minimum | None = None  # None without an optimum
+
+    def values(self, names: Iterable[str]) -> tuple[Any, ...]:
+        """The values of some of the grouping columns."""
+        return tuple(self.at[name] for name in names)
+
+
+def optima_table(groups: Sequence[Group], by: Sequence[str]) -> pd.DataFrame:
+    """The rows of `optima`."""
+    return pd.DataFrame([{**group.at, **group.row} for group in groups], columns=[*by, *COLUMNS])
 
 
 def fit_groups(
@@ -133,7 +144,7 @@ def fit_groups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Group]:
-    """The optima of all groups, in sorted order; what `optima`, `drift` and `transfer` are made of."""
+    """The optima of all groups, in sorted order."""
     check_over(over)
     return fit_prepared(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
 
@@ -142,15 +153,24 @@ def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples:
     """The same of runs that `prepared` has seen, or of some of them."""
     check_resamples(resamples)
     check_seed(seed)
-    found = []
+    keys, cells, row_counts = [], [], []
     for key, rows in needed(runs, by, over).groupby(list(by), sort=True, dropna=False):
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
-        found.append((key, cells_of(rows, over), counts(rows)))
+        keys.append(dict(zip(by, key, strict=True)))
+        cells.append(cells_of(rows, over))
+        row_counts.append(counts(rows))
     groups = []
-    for (key, cells, count), noise in zip(found, noises([cells for _, cells, _ in found]), strict=True):
-        fit = _known_fit(cells, noise, over, resamples, seed)
-        groups.append(Group(key, {**fit.row, **count}, cells, noise, fit.weights, fit.minimum))
+    for at, tried, count, noise in zip(keys, cells, row_counts, noises(cells), strict=True):
+        fit = _known_fit(tried, noise, over, resamples, seed)
+        groups.append(Group(at, {**fit.row, **count}, tried, noise, fit.weights, fit.minimum))
     return groups
+
+
+def with_noise(group: Group, noise: Noise, *, over: str, resamples: int, seed: int) -> Group:
+    """The group fitted with another noise."""
+    fit = _known_fit(group.cells, noise, over, resamples, seed)
+    count = {name: group.row[name] for name in COUNTS}
+    return Group(group.at, {**fit.row, **count}, group.cells, noise, fit.weights, fit.minimum)
 
 
 # --- the fit ---
@@ -190,12 +210,12 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
     fitted, of = merged(cells)  # step 1
     centre = centre_of(fitted)  # step 2
     if len(set(segment(fitted.finite, centre))) == 1:
-        why = f"the lowest loss, at {over} {_power(fitted.x[centre])}, lies alone between diverged values: add values"
+        why = f"the lowest loss, at {over} {as_power(fitted.x[centre])}, lies alone between diverged values: add values"
         return _Fit({**row, "status": "none", "why": why})
     row["interval"] = noise.interval
     noise = noise.of_merged(of, cells.n)
     found = _minimum(fitted, centre, noise)  # steps 4 to 6
-    drawn = centres(perturbed(fitted, noise, resamples, generator), fitted.finite)
+    drawn = centres(perturbed(fitted.adjusted, fitted.n, noise, resamples, generator), fitted.finite)
     row["refused"], side = _refused(fitted, drawn, found)  # step 8
     side = _end(fitted, centre) or side
     if not side and found.open_below != found.open_above:
@@ -300,10 +320,10 @@ def _edge(
     last = tried.x[np.flatnonzero(of == end)[-1 if side > 0 else 0]]
     low, high = (min(found.low, before, inner), math.nan) if side > 0 else (math.nan, max(found.high, before, inner))
     word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
-    at, diverged = _power(last), 0 <= end + side < len(cells.x)
-    said = "minimum at" if centre == end else f"minimum near {_power(cells.x[centre])}, not to be told from"
+    at, diverged = as_power(last), 0 <= end + side < len(cells.x)
+    said = "minimum at" if centre == end else f"minimum near {as_power(cells.x[centre])}, not to be told from"
     if diverged:
-        why = f"{said} {over} {at}, beside {_power(cells.x[end + side])}, which diverged: add values between them"
+        why = f"{said} {over} {at}, beside {as_power(cells.x[end + side])}, which diverged: add values between them"
     else:
         why = f"{said} the {word} {over} {at}: extend the grid {way}"
     bound = _in_octaves(tried.x[best], low, high)
@@ -313,13 +333,13 @@ def _edge(
 def _why_flat(cells: Cells, found: Minimum, refused: float) -> str:
     """Why a fit shows no optimum; empty if it shows one."""
     remedy = "train more seeds, or values further apart"
-    first, last = (_power(cells.x[found.window.fitted[end]]) for end in (0, -1))
+    first, last = (as_power(cells.x[found.window.fitted[end]]) for end in (0, -1))
     if found.open_below or found.open_above:
         return f"the losses from {first} to {last} exclude no minimum {_where(found, first, last)}: {remedy}"
     if refused > REFUSED_LIMIT:
         return (
             f"{refused:.0%} of resamples have their lowest loss at an end, or away from the interval from "
-            f"{_power(found.low)} to {_power(found.high)} (limit {REFUSED_LIMIT:.0%}): {remedy}"
+            f"{as_power(found.low)} to {as_power(found.high)} (limit {REFUSED_LIMIT:.0%}): {remedy}"
         )
     return ""
 
@@ -328,8 +348,3 @@ def _where(found: Minimum, first: str, last: str) -> str:
     if found.open_below and found.open_above:
         return "anywhere between them, or beyond"
     return f"at {first} or below" if found.open_below else f"at {last} or above"
-
-
-def _power(log2: float) -> str:
-    """A value as a power of two, as the plots label it."""
-    return f"2^{round(float(log2), 2):g}"

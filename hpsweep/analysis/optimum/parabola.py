@@ -5,7 +5,7 @@
                   at a = 0, else steeper on one side (Varian's "linex" loss, 1975); at a = 1 it rises 2.0 times as much
                   an octave to the right as an octave to the left
 
-How its parts make an optimum, and why they are as they are, is said in optimum.py.
+How its parts make an optimum, and why they are as they are, is said in optima.py.
 """
 
 from __future__ import annotations

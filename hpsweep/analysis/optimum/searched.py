@@ -26,11 +26,17 @@ def searched(runs: pd.DataFrame) -> list[str]:
     return [name for name in TUNED if runs[name].nunique() > 1]
 
 
-def apart(runs: pd.DataFrame, by: Sequence[str], along: str) -> list[str]:
-    """What tells drifts along a field apart: not steps that follow from the size, as with tokens_per_parameter."""
+def steps_follow(runs: pd.DataFrame, names: Iterable[str]) -> bool:
+    """Whether the steps are one number for every combination of these fields, as with tokens_per_parameter."""
+    return bool(runs.groupby(list(names))["steps"].nunique().max() == 1)
+
+
+def drift_groups(runs: pd.DataFrame, by: Sequence[str], along: str) -> list[str]:
+    """The fields that tell drifts along a field apart: not steps that follow from the size."""
     rest = [name for name in by if name not in (along, "steps")]
-    follows = runs.groupby([*rest, along])["steps"].nunique().max() == 1
-    return rest if follows or "steps" not in by else [*rest, "steps"]
+    if "steps" not in by or steps_follow(runs, [*rest, along]):
+        return rest
+    return [*rest, "steps"]
 
 
 def over_of(runs: pd.DataFrame, asked: str | None) -> str:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.optimum.basin import basin_of
+from hpsweep.analysis.optimum.fitted import Fitted, fitted
 from hpsweep.analysis.optimum.loss_at import Reading, read_own, variance_of
 from hpsweep.analysis.optimum.noise import t_975
-from hpsweep.analysis.optimum.optima import Group, fit_prepared
+from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.parabola import CERTAIN
 from hpsweep.analysis.runs.cells import Cells, Floats, fingerprint
 from hpsweep.analysis.runs.checks import check_number, check_over
@@ -67,15 +68,21 @@ def sensitivity(
         )
     check_over(over)
     runs = prepared(runs, by, over, ignore=ignore)
-    groups = fit_prepared(runs, by, over=over, resamples=resamples, seed=seed)
+    return sensitivity_of(fitted(runs, by, over=over, resamples=resamples, seed=seed), between=between, basin=basin)
+
+
+def sensitivity_of(optima: Fitted, *, between: tuple[float, float] | None = None, basin: float = BASIN) -> pd.DataFrame:
+    """The table of `sensitivity` from runs that were prepared and fitted."""
+    runs, by, over, groups = optima.runs, optima.by, optima.over, optima.groups
     tried = [group.cells.x for group in groups if len(group.cells.x)]
     ends = between or (2.0 ** max((x[0] for x in tried), default=0.0), 2.0 ** min((x[-1] for x in tried), default=0.0))
     read = list(dict.fromkeys([*by, over, "status", "val_loss", *(["initial_loss"] if "initial_loss" in runs else [])]))
-    members = runs[read].groupby(list(by), sort=True, dropna=False)  # in the order of fit_groups
+    members = runs[read].groupby(list(by), sort=True, dropna=False)
     rows = []
     for group, (_, own) in zip(groups, members, strict=True):
-        row = _row(group, own, over, (math.log2(ends[0]), math.log2(ends[1])), basin, resamples, seed)
-        rows.append({**dict(zip(by, group.key, strict=True)), **row})
+        octaves = math.log2(ends[0]), math.log2(ends[1])
+        row = _row(group, own, over, octaves, basin, optima.resamples, optima.seed)
+        rows.append({**group.at, **row})
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
 
 

@@ -15,8 +15,8 @@ from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.output import USUAL, Output
 from hpsweep.analysis.plots.style import FAINT, GREY, INK, LABEL, NAMES, TITLE, Look, frame, value_axis
+from hpsweep.axes import value_label
 from hpsweep.store import replacing
-from hpsweep.text import value_label
 
 MOST_NAMED = 24
 """Modules that a legend can hold."""

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpsweep.analysis.optimum.optima import optima as find_optima
+from hpsweep.analysis.optimum.searched import steps_follow
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.joint import surfaces
@@ -47,11 +48,12 @@ from hpsweep.analysis.plots.tables import (
     spread,
 )
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers, check_path, check_table
+from hpsweep.analysis.runs.places import varying_axes
 from hpsweep.analysis.runs.prepare import plain_types, without
 from hpsweep.analysis.transfer.drift import drift as find_drift
+from hpsweep.axes import axis_of, value_label
 from hpsweep.spec import TUNED
-from hpsweep.text import value_label
-from hpsweep.units import unit_of
+from hpsweep.units import Unit, unit_of
 
 STRIP = (0.045, 0.2)
 """Height of one row of the strip on top of a panel, and of all of them at most, as fractions of the panel."""
@@ -99,6 +101,25 @@ def loss_curves(
         )
     vertices = matching(optima, runs, over)
     shared = shared or scale(table, vertices, over, lines)
+    draw_curves(table, vertices, ax, over=over, lines=lines, shared=shared, unit=unit_of(runs))
+    if legend:
+        noise = marks.noise(vertices, lines, shared.looks)
+        key = marks.key(table, vertices, shared, lines, noise_said=noise)
+        beside(ax, [*marks.line_handles(shared.looks, lines), *key])
+    return ax
+
+
+def draw_curves(
+    table: pd.DataFrame,
+    vertices: pd.DataFrame,
+    ax: Axes,
+    *,
+    over: str,
+    lines: str,
+    shared: Scale,
+    unit: Unit,
+) -> None:
+    """What `loss_curves` draws, without its legend: rows of `curve_table` and of `optima`."""
     style.frame(ax)
     style.log2_axis(ax, "x", *shared.x, most=ticks_that_fit(ax))
     for value, look in reversed(shared.looks.items()):
@@ -110,12 +131,7 @@ def loss_curves(
             _vertex(ax, vertex, look, size=6.4 if len(shared.looks) < 5 else 5.0)
     _reference(ax, vertices, lines)
     ax.set_xlabel(style.axis_name(over), fontsize=LABEL, color=INK)
-    style.loss_label(ax, unit_of(runs))
-    if legend:
-        noise = marks.noise(vertices, lines, shared.looks)
-        key = marks.key(table, vertices, shared, lines, noise_said=noise)
-        beside(ax, [*marks.line_handles(shared.looks, lines), *key])
-    return ax
+    style.loss_label(ax, unit)
 
 
 def _curve(ax: Axes, x: pd.Series[float], rows: pd.DataFrame, look: Look) -> None:
@@ -168,7 +184,7 @@ def _vertex(ax: Axes, row: Any, look: Look, size: float) -> None:
 
 def _reference(ax: Axes, vertices: pd.DataFrame, lines: str) -> None:
     """A vertical line at the optimum of the densest or narrowest line, if it has one."""
-    first = vertices.sort_values(lines, ascending=lines != "density").iloc[:1]
+    first = vertices.sort_values(lines, ascending=not axis_of(lines).halves).iloc[:1]
     for row in records(first[first["status"] == "ok"]):
         ax.axvline(row.opt, color=GREY, linewidth=0.8, linestyle=marks.DASHED, zorder=1)
 
@@ -208,8 +224,9 @@ def optimum_stability(
     ]  # fmt: skip
     height = max(map(marks.line_count, texts))
     for ax, scheme, text in zip(axes, schemes, texts, strict=True):
-        own = runs[runs["scheme"] == scheme]
-        loss_curves(own, optima, ax, over=over, lines=lines, shared=shared, legend=False)
+        found = matching(optima, runs[runs["scheme"] == scheme], over)
+        curves = table[table["scheme"] == scheme]
+        draw_curves(curves, found, ax, over=over, lines=lines, shared=shared, unit=unit)
         ax.label_outer()
         marks.heading(ax, SCHEMES[scheme].label, text, height)
     style.bits_axis(axes[-1], unit, *shared.y)
@@ -260,7 +277,7 @@ def figures(
     if len(runs):
         check_numbers(runs)
     for over in ("lr", "init_std"):
-        axes = [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]
+        axes = varying_axes(runs) or ["density"]
         found = [(lines, *part) for lines in axes for part in parts_of(runs, over, lines)]
         chosen = found if whole else spread(found, MOST)
         if len(chosen) < len(found):
@@ -326,9 +343,9 @@ def parts_of(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[dict[str, 
     free = ("scheme", lines, over, "seed", "data")  # different data, by its hash, are refused
     differ = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
     vary = [name for name in differ if (groups[name].nunique() > 1).any()]
-    apart = [name for name in vary if name != "steps"]
-    if runs.groupby(["scheme", lines, *apart])["steps"].nunique().max() == 1:
-        vary = apart  # the steps follow from the size of the model, as with tokens_per_parameter
+    rest = [name for name in vary if name != "steps"]
+    if steps_follow(runs, ["scheme", lines, *rest]):
+        vary = rest
     model, others = ([name for name in vary if (name in TUNED) == tuned] for tuned in (False, True))
     parts = []
     for _, part in runs.groupby(model) if model else [((), runs)]:

@@ -20,17 +20,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from hpsweep.analysis.optimum.joint import in_order, searched_together, surface
-from hpsweep.analysis.optimum.joint_points import points_of
+from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted, searched_together
 from hpsweep.analysis.optimum.joint_shape import BASIN
+from hpsweep.analysis.optimum.searched import steps_follow
 from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.layout import beside, panel_width
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, label
+from hpsweep.analysis.runs.checks import RESAMPLES, TRIAL_FIELDS
+from hpsweep.analysis.runs.places import line_axis
 from hpsweep.analysis.runs.prepare import prepared
-from hpsweep.text import value_label
+from hpsweep.axes import axis_of, value_label
 from hpsweep.units import Unit, unit_of
 
 COLORS = ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.0, 0.86, 256)))
@@ -58,19 +59,24 @@ def heat_table(
     Columns: by, over, loss, above, n_ok, n_diverged. loss is the mean as if every seed had been run everywhere, null
     where a seed diverged. Raises ValueError as `surface` does.
     """
-    first, second = over = in_order(over)
+    over = in_order(over)
     runs = prepared(runs, by, over, ignore=ignore)
-    parts = []
-    for key, own in runs.groupby(list(by), sort=True, dropna=False):
-        check_equal(own, (*by, *over, "seed"), f"the group {label(by, key)}")
-        points = points_of(own, over)
+    return heats_of(jointly_fitted(runs, by, over=over, resamples=1, seed=0))
+
+
+def heats_of(joint: JointlyFitted) -> pd.DataFrame:
+    """The table of `heat_table` from runs that were prepared."""
+    by, over, parts = joint.by, joint.over, []
+    for at, group in joint.numbered(joint.runs, by, over):
+        rows, points = joint.runs[joint.numbers == group], joint.points[group]
         table = pd.DataFrame(points.values, columns=list(over))
-        number = {name: (own["status"] == name).groupby([own[first], own[second]]).sum() for name in ("ok", "diverged")}
         index = pd.MultiIndex.from_frame(table)
         lowest = float(np.nanmin(points.adjusted)) if points.finite.any() else math.nan
         table = table.assign(loss=points.adjusted, above=points.adjusted - lowest)
-        table["n_ok"], table["n_diverged"] = (number[name].reindex(index).to_numpy() for name in ("ok", "diverged"))
-        keys = pd.DataFrame([key] * len(table), columns=list(by))
+        for status in ("ok", "diverged"):
+            number = (rows["status"] == status).groupby([rows[name] for name in over]).sum()
+            table[f"n_{status}"] = number.reindex(index).to_numpy()
+        keys = pd.DataFrame([at] * len(table), columns=list(by))
         parts.append(pd.concat([keys, table], axis=1))
     return pd.concat(parts, ignore_index=True)[[*by, *over, "loss", "above", "n_ok", "n_diverged"]]
 
@@ -270,8 +276,9 @@ def surface_heatmaps(
     first, four in a row at most. `size` in inches; by default as large as the panels and their texts ask for.
     """
     over = in_order(over)
-    optima = surface(runs, by, over=over) if optima is None else optima
-    table = heat_table(runs, by, over=over)
+    joint = jointly_fitted(prepared(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
+    optima = joint.table(by, joint.runs) if optima is None else optima
+    table = heats_of(joint)
     shared = heat_scale(table, over)
     places = _places(table, by)
     down, across = len(places), max(map(len, places))
@@ -303,9 +310,9 @@ def surface_heatmaps(
 def _places(table: pd.DataFrame, by: Sequence[str]) -> list[list[tuple[Any, ...] | None]]:
     """The groups in rows of panels, all equally long: schemes in their order, dense or narrow first, then nothing."""
     keys = {tuple(key) for key in table[list(by)].drop_duplicates().itertuples(index=False)}
-    order = list(SCHEMES)
-    firsts = sorted({key[0] for key in keys}, key=lambda key: (order.index(key) if key in order else 0, str(key)))
-    rests = sorted({key[1:] for key in keys}, key=lambda key: [-v if by[1] == "density" else v for v in key])
+    names, orders = list(SCHEMES), [axis_of(name).order for name in by[1:]]
+    firsts = sorted({key[0] for key in keys}, key=lambda key: (names.index(key) if key in names else 0, str(key)))
+    rests = sorted({key[1:] for key in keys}, key=lambda key: [order(v) for order, v in zip(orders, key, strict=True)])
     rows = []
     for first in firsts:
         row = [(first, *rest) if (first, *rest) in keys else None for rest in rests]
@@ -403,9 +410,10 @@ def surfaces(runs: pd.DataFrame, size: tuple[float, float] | None = None) -> Ite
         return
     free = (*over, "seed", "scheme", "data")  # different data, by its hash, are refused
     groups = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
-    if runs.groupby(["scheme", *(name for name in groups if name != "steps")])["steps"].nunique().max() == 1:
-        groups = [name for name in groups if name != "steps"]  # they follow from the size of the model
-    lines = next((name for name in ("density", "width") if name in groups), "density")
+    sizes = [name for name in groups if name != "steps"]
+    if steps_follow(runs, ["scheme", *sizes]):
+        groups = sizes
+    lines = line_axis(groups)
     rest = [name for name in groups if name != lines]
     for key, part in runs.groupby(rest) if rest else [((), runs)]:
         fixed = "_".join(f"{n}_{value_label(n, v).replace('/', 'over')}" for n, v in zip(rest, key, strict=True))

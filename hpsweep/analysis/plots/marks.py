@@ -17,6 +17,7 @@ from hpsweep.analysis.plots.layout import fill, text_width
 from hpsweep.analysis.plots.layout import legend as legend
 from hpsweep.analysis.plots.style import GREY, INK, SMALL, TITLE, Look
 from hpsweep.analysis.plots.tables import Scale, drift_text
+from hpsweep.axes import axis_of
 
 DASHED = (0, (4, 3))
 BOUND = "bound: it lies beyond"
@@ -57,7 +58,9 @@ def _arrow(ax: Axes, start: tuple[float, float], by: tuple[float, float], color:
 
 def open_side(row: Any) -> int:
     """1 where the optimum lies above the last value, -1 where below the first, 0 where it is between."""
-    return (1 if np.isfinite(row.low) else -1) if row.status == "edge" else 0
+    if row.status != "edge":
+        return 0
+    return 1 if np.isfinite(row.low) else -1
 
 
 def line_handles(looks: dict[float, Look], lines: str) -> list[Handle]:
@@ -79,7 +82,6 @@ def key(
     assumed = f" ({noise_said})" if noise_said else ""
     missing = int(table["n_missing"].sum())
     hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "white"}
-    first = "densest" if lines == "density" else "first" if lines != "width" else "narrowest"
     referred = (vertices.loc[vertices[lines] == next(iter(shared.looks)), "status"] == "ok").any()
     partly = bool(((table["n_diverged"] > 0) & (table["loss"] <= shared.y[1])).any())
     key: list[tuple[bool, Handle]] = [
@@ -87,7 +89,7 @@ def key(
             "ok" in has,
             symbol(f"optimum, 95 % interval{assumed}", marker="o", markersize=5.5, linestyle="-", linewidth=1.5),
         ),
-        (bool(referred), symbol(f"optimum of the {first}", linestyle=DASHED, linewidth=0.8, color=GREY)),
+        (bool(referred), symbol(f"optimum of the {axis_of(lines).first}", linestyle=DASHED, linewidth=0.8, color=GREY)),
         ("edge" in has, symbol(BOUND, marker=BEYOND, markersize=13)),
         (bool(_unfitted(vertices).any()), symbol("no clear optimum: lowest", **hollow, markersize=5.5)),
         (bool((table["loss"] > shared.y[1]).any()), symbol("loss above the axis", marker="^", markersize=3.4)),

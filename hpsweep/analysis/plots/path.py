@@ -15,6 +15,7 @@ from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.layout import beside, grow, legend, legend_height
 from hpsweep.analysis.plots.style import INK, LABEL, SCHEMES, SMALL, Look
 from hpsweep.analysis.plots.tables import drift_text, drifts_of, path_table, records
+from hpsweep.axes import axis_of
 
 _TOWARDS = (0, (1, 2))
 
@@ -97,7 +98,7 @@ def path_key(optima: pd.DataFrame, drift: pd.DataFrame | None, along: str, over:
 
 def _path(ax: Axes, rows: pd.DataFrame, along: str, look: Look, shift: float) -> None:
     """One scheme's optima; side-stepped by the factor `shift`, so that bars of several schemes can be told apart."""
-    x = rows[along] * (1 / shift if along == "density" else shift)
+    x = rows[along] * (1 / shift if axis_of(along).halves else shift)
     ok = rows["status"] == "ok"
     ax.plot(x, rows["opt"], color=look.color, linewidth=1.0, linestyle=_TOWARDS, zorder=2)
     ax.plot(x, rows["opt"].where(ok), color=look.color, linewidth=1.3, zorder=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -21,9 +22,10 @@ from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL
 from hpsweep.analysis.plots.tables import spread
 from hpsweep.analysis.runs.checks import check_table
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, place_names, regret_matrix
+from hpsweep.analysis.runs.places import place_axes, places_of
+from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, place_names, regret_mark, regret_matrix
+from hpsweep.axes import AXES, value_label
 from hpsweep.english import with_article
-from hpsweep.text import value_label
 from hpsweep.units import unit_of
 
 COLORS = mpl.colormaps["YlOrRd"]
@@ -78,12 +80,12 @@ def regret_heatmap(matrix: pd.DataFrame, ax: Axes, *, top: float, legend: bool =
     Axes; of more than NUMBERED places the colours alone are drawn.
     """
     name = place_names(matrix)
-    labels = list(dict.fromkeys(name(w, d) for w, d in zip(matrix["used_width"], matrix["used_density"], strict=True)))
+    rows = matrix.to_dict("records")
+    labels = list(dict.fromkeys(name(row, "used") for row in rows))
     norm = PowerNorm(0.5, 0.0, top, clip=True)
     size = SMALL if len(labels) < 7 else SMALL - 1.5
-    for row in matrix.to_dict("records"):
-        y = labels.index(name(row["tuned_width"], row["tuned_density"]))
-        x = labels.index(name(row["used_width"], row["used_density"]))
+    for row in rows:
+        x, y = labels.index(name(row, "used")), labels.index(name(row, "tuned"))
         _cell(ax, x, y, row, norm, size, numbered=len(labels) <= NUMBERED)
     ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.set_ylim(len(labels) - 0.5, -0.5)
@@ -92,7 +94,7 @@ def regret_heatmap(matrix: pd.DataFrame, ax: Axes, *, top: float, legend: bool =
     ax.tick_params(length=0, labelsize=size, labelcolor=INK, pad=3)
     ax.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 6 else 60)
     ax.set_yticks(range(len(labels)), labels)
-    what = _axis_name(matrix)
+    what = ", ".join(matrix_axes(matrix))
     ax.set_xlabel(f"used at {what}", fontsize=LABEL, color=INK)
     ax.set_ylabel(f"tuned at {what}", fontsize=LABEL, color=INK)
     if legend:
@@ -118,8 +120,7 @@ def _cell(ax: Axes, x: int, y: int, row: dict[Any, Any], norm: PowerNorm, size: 
     if known and numbered:
         dark = float(np.dot(mpl.colors.to_rgb(color), (0.299, 0.587, 0.114))) < 0.5
         sure = row["low"] > 0 or row["high"] < 0
-        mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
-        mark = "" if x == y else mark  # 0 by definition
+        mark = "" if x == y else regret_mark(row)  # 0 by definition
         text = mark + (" " if mark and regret < 0 else "") + thousandths(regret)
         look: dict[str, Any] = {
             "color": "white" if dark else INK,
@@ -136,15 +137,11 @@ def thousandths(regret: float) -> str:
     return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _axis_name(matrix: pd.DataFrame) -> str:
-    names = [name for name in ("width", "density") if matrix[f"used_{name}"].nunique() > 1]
-    return ", ".join(names) or "density"
-
-
 def matrix_key(matrix: pd.DataFrame) -> list[marks.Handle]:
     """Handles of the marks that are drawn, and no other."""
     diverged = matrix["regret"].isna() & matrix["why"].str.contains("diverge")
-    away = (matrix["tuned_width"] != matrix["used_width"]) | (matrix["tuned_density"] != matrix["used_density"])
+    sides = [matrix[[f"{side}_{name}" for name in matrix_axes(matrix)]].to_numpy() for side in ("tuned", "used")]
+    away = pd.Series((sides[0] != sides[1]).any(axis=1), index=matrix.index)
     fitted = away & matrix["used_from"].isin(["fitted", "interpolated"])
     numbered = max(len(rows) ** 0.5 for _, rows in matrix.groupby("scheme")) <= NUMBERED
     known = matrix["regret"].notna()
@@ -168,32 +165,38 @@ def regret_of(
 
     Of more than NUMBERED places, widths and densities evenly from the first to the last, and a warning; all if `whole`.
     """
-    places = len(runs[["width", "density"]].drop_duplicates())
+    places = len(places_of(runs))
     if places < 2:
         return
     if places > NUMBERED and not whole:
         runs = _legible(runs)
-        left = len(runs[["width", "density"]].drop_duplicates())
         axes = [
             f"{name} {', '.join(value_label(name, value) for value in sorted(runs[name].unique()))}"
-            for name in ("width", "density")
+            for name in place_axes(runs)
         ]
         warnings.warn(
-            f"regrets are drawn for {left} of {places} places, {' and '.join(axes)}; hpsweep plot --all draws all.",
+            f"regrets are drawn for {len(places_of(runs))} of {places} places, {' and '.join(axes)}; "
+            "hpsweep plot --all draws all.",
             stacklevel=2,
         )
     yield f"regret_{over}", regret_figure(regret_matrix(runs, over=over), unit_of(runs).name, size=size)
 
 
 def _legible(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs at so few widths and densities that every cell has room for its number, those of the proxy among them.
+    """The runs at so few places that every cell has room for its number, those of the proxy among them.
 
     The axis with more values is thinned first.
     """
-    kept = {name: sorted(runs[name].unique()) for name in ("width", "density")}
-    while len(kept["width"]) * len(kept["density"]) > NUMBERED:
+    kept = {name: sorted(runs[name].unique()) for name in place_axes(runs)}
+    while math.prod(map(len, kept.values())) > NUMBERED:
         longer = max(kept, key=lambda name: len(kept[name]))
-        base = [value for value in runs[f"base_{longer}"].unique()[:1] if value in kept[longer]]
+        base = [value for value in _base_values(runs, longer) if value in kept[longer]]
         others = [value for value in kept[longer] if value not in base]
         kept[longer] = sorted([*base, *spread(others, len(kept[longer]) - len(base) - 1)])
-    return runs[runs["width"].isin(kept["width"]) & runs["density"].isin(kept["density"])]
+    return runs[np.logical_and.reduce([runs[name].isin(values) for name, values in kept.items()])]
+
+
+def _base_values(runs: pd.DataFrame, name: str) -> list[Any]:
+    """Where the proxy is along an axis, if the runs say so."""
+    base = AXES[name].base
+    return list(runs[base].unique()[:1]) if base else []

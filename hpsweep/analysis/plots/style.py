@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from hpsweep import schemes, text
 from hpsweep.analysis.plots.output import USUAL
+from hpsweep.axes import axis_of, value_label
 from hpsweep.store import replacing
 from hpsweep.units import Unit
 
@@ -42,28 +43,28 @@ SCHEMES: dict[str, Look] = {
 }
 """In the order in which panels and legends show them."""
 
-NAMES = {"lr": "base learning rate", "init_std": "base init std", "density": "density", "width": "width"}
-"""Axis labels; any other column is shown by its name."""
+NAMES = {"lr": "base learning rate", "init_std": "base init std"}
+"""Labels of hyperparameters; an axis of size has its own, any other column is shown by its name."""
 
 _MARKERS = "os^Dv<>ph*d8"
 
 
 def sentence_name(column: str) -> str:
     """A hyperparameter within a sentence: learning rate, init std, embedding lr mult."""
-    return NAMES.get(column, column.replace("_", " ")).removeprefix("base ")
+    return axis_name(column).removeprefix("base ")
 
 
 def axis_name(column: str) -> str:
     """A column as the label of an axis."""
-    return NAMES.get(column, column.replace("_", " "))
+    return NAMES.get(column) or axis_of(column).label or column.replace("_", " ")
 
 
 def ordered(column: str, values: Iterable[float]) -> dict[float, Look]:
-    """A look for every distinct value, the densest or the narrowest first and darkest."""
-    distinct = sorted({float(value) for value in values}, reverse=column == "density")
+    """A look for every distinct value, the first of the axis, such as the densest, first and darkest."""
+    distinct = sorted({float(value) for value in values}, key=axis_of(column).order)
     shades = mpl.colormaps["magma"](np.linspace(0.06, 0.77, max(len(distinct), 2)))
     return {
-        value: Look(to_hex(shades[i]), _MARKERS[i % len(_MARKERS)], text.value_label(column, value))
+        value: Look(to_hex(shades[i]), _MARKERS[i % len(_MARKERS)], value_label(column, value))
         for i, value in enumerate(distinct)
     }
 
@@ -95,7 +96,7 @@ def value_axis(ax: Axes, column: str, values: Sequence[float], *, most: int = 9)
     shown = [value for i, value in enumerate(looks) if i % every == 0]
     low, high = min(looks) * 2**-0.45, max(looks) * 2**0.45
     _ticks(ax, "x", shown, [looks[value].label for value in shown], low, high)
-    if column == "density":
+    if axis_of(column).halves:
         ax.invert_xaxis()
 
 

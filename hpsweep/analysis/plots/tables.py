@@ -12,6 +12,8 @@ from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import SCHEMES, Look
 from hpsweep.analysis.runs.checks import check_columns, check_equal, check_over, check_table, needed
 from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.axes import axis_of
+from hpsweep.text import between, signed
 
 Item = TypeVar("Item")
 
@@ -29,7 +31,14 @@ def curve_table(
     check_columns(lines=lines)
     check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve
-        runs = needed(prepared(runs, ["scheme", lines], over, ignore=ignore), ["scheme", lines], over)
+        runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
+    return curves_of(runs, over, lines)
+
+
+def curves_of(runs: pd.DataFrame, over: str, lines: str) -> pd.DataFrame:
+    """The table of `curve_table` from runs that were prepared."""
+    if len(runs):
+        runs = needed(runs, ["scheme", lines], over)
     for key, rows in runs.groupby(["scheme", lines]):
         check_equal(rows, ("scheme", lines, over, "seed"), f"the line of scheme {key[0]}, {lines} {key[1]}")
     ok = (runs["status"] == "ok") & np.isfinite(runs["val_loss"])
@@ -59,7 +68,7 @@ def path_table(optima: pd.DataFrame, along: str = "density", over: str = "lr") -
             "optima[optima.width == 128]."
         )
     table = table.assign(order=table["scheme"].map(list(SCHEMES).index))
-    table = table.sort_values(["order", along], ascending=[True, along != "density"], ignore_index=True)
+    table = table.sort_values(["order", along], ascending=[True, not axis_of(along).halves], ignore_index=True)
     return table[["scheme", along, "opt", "low", "high", "status", "interval"]]
 
 
@@ -71,14 +80,10 @@ def drift_text(row: Any) -> tuple[str, str]:
     if not np.isfinite(row.drift):
         return ": ".join(filter(None, [row.verdict, row.why.split(";")[0]])), ""
     if np.isfinite(row.low) and np.isfinite(row.high):
-        text = f"{_signed(row.drift)} [{_signed(row.low)}, {_signed(row.high)}]"
+        text = f"{signed(row.drift)} {between(row.low, row.high)}"
     else:
-        text = f"{_signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
+        text = f"{signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
     return f"{row.verdict}: {text}", row.unit
-
-
-def _signed(octaves: float) -> str:
-    return f"{round(octaves, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 class Scale(NamedTuple):

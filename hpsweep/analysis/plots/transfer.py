@@ -22,8 +22,8 @@ from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES
 from hpsweep.analysis.plots.tables import curve_table
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_regret import card_regret, curve_runs
+from hpsweep.axes import value_label
 from hpsweep.english import interval_text
-from hpsweep.text import value_label
 from hpsweep.units import unit_of_sources
 
 PROXY = style.Look("#8a8a8a", "v", "proxy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,25 +10,23 @@ import pandas as pd
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.report.figures import matrix_panels
 from hpsweep.analysis.report.parts import (
-    DASH,
     LONGEST,
     Cell,
     Section,
     Table,
-    fixed,
+    group_label,
     noise_of,
-    power_of,
-    powers,
     rest_of,
     status,
     typeset,
     value_of,
-    within,
     word,
     words,
 )
-from hpsweep.analysis.report.tables import Tables, in_order
+from hpsweep.analysis.report.tables import Tables, axes_of, in_order
 from hpsweep.analysis.transfer.regret_matrix import matrix_text
+from hpsweep.axes import AXES
+from hpsweep.text import DASH, fixed, power_of, powers, within
 
 
 def regret(tables: Tables) -> Section | None:
@@ -36,9 +34,10 @@ def regret(tables: Tables) -> Section | None:
     found = tables.comparison
     if found.empty:
         return None
+    axes = axes_of(found)
     at, unit = f"at {tables.over.replace('_', ' ')}", tables.unit.name
     header = (
-        *("width", "density", "scheme", f"tuned loss ({unit})", at, f"transferred loss ({unit})", at),
+        *(*axes, "scheme", f"tuned loss ({unit})", at, f"transferred loss ({unit})", at),
         *(
             f"regret ({unit})",
             f"95 % interval ({unit})",
@@ -47,9 +46,9 @@ def regret(tables: Tables) -> Section | None:
             "transferred loss is",
         ),
     )
-    compute = _compute(tables)
+    compute = _compute(tables, axes)
     order = found.assign(rank=found["scheme"].map(list(SCHEMES).index))
-    ordered = in_order(order, ["width", "density", "rank"])[:LONGEST].to_dict("records")
+    ordered = in_order(order, [*axes, "rank"])[:LONGEST].to_dict("records")
     text = (
         "The best tuned loss at every width and density, beside the loss with the proxy's optimum re-used there. A "
         "small regret is worth little where another scheme, tuned, is better. Losses are measured where a run is near, "
@@ -61,8 +60,8 @@ def regret(tables: Tables) -> Section | None:
     made = Table(
         caption="Tuned there, or carried from the proxy",
         header=header,
-        rows=tuple(_regret_row(row, compute) for row in ordered),
-        keys=3,
+        rows=tuple(_regret_row(row, compute, axes) for row in ordered),
+        keys=len(axes) + 1,
         note=note,
     )
     shown = tables.matrix.groupby("scheme").filter(_is_whole)
@@ -73,20 +72,19 @@ def regret(tables: Tables) -> Section | None:
 
 def _is_whole(rows: pd.DataFrame) -> bool:
     """Whether a scheme's matrix is there from every place to every place."""
-    return len(rows) == len(rows[["used_width", "used_density"]].drop_duplicates()) ** 2
+    used = [name for name in rows if str(name).startswith("used_") and str(name).removeprefix("used_") in AXES]
+    return len(rows) == len(rows[used].drop_duplicates()) ** 2
 
 
-def _compute(tables: Tables) -> dict[tuple[Any, ...], str]:
-    """Scheme, width and density -> the compute that makes good the regret of the proxy's setting there."""
+def _compute(tables: Tables, axes: Sequence[str]) -> dict[tuple[Any, ...], str]:
+    """Scheme and place -> the compute that makes good the regret of the proxy's setting there."""
     if tables.matrix.empty:
         return {}
-    base = tables.runs[["base_width", "base_density"]].iloc[0]
-    rows = tables.matrix[
-        (tables.matrix["tuned_width"] == base["base_width"]) & (tables.matrix["tuned_density"] == base["base_density"])
-    ]
-    rows = rows[rows["compute"].notna()]
+    rows = tables.matrix[tables.matrix["compute"].notna()]
+    for name in axes:
+        rows = rows[rows[f"tuned_{name}"] == tables.proxy[name]]
     return {
-        (row["scheme"], row["used_width"], row["used_density"]): f"{_percent(row['compute'])} {_percents(row)}".strip()
+        (row["scheme"], *(row[f"used_{name}"] for name in axes)): f"{_percent(row['compute'])} {_percents(row)}".strip()
         for row in rows.to_dict("records")
     }
 
@@ -99,12 +97,14 @@ def _percents(row: Mapping[Any, Any]) -> str:
     return within(100 * row["compute_low"], 100 * row["compute_high"], 0) if row["compute"] != 0 else ""
 
 
-def _regret_row(row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str]) -> tuple[Cell, ...]:
+def _regret_row(
+    row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str], axes: Sequence[str]
+) -> tuple[Cell, ...]:
     assumed = " (assumed)" * (row["interval"] == "assumed")
     error = f" ± {fixed(row['tuned_loss_se'], 3)}{assumed}" if pd.notna(row["tuned_loss_se"]) else ""
     known = pd.notna(row["regret"])
     return (
-        *(value_of(name, row[name]) for name in ("width", "density", "scheme")),
+        *(value_of(name, row[name]) for name in (*axes, "scheme")),
         fixed(row["tuned_loss"], 3) + error,
         power_of(row["tuned_value"]),
         fixed(row["transferred_loss"], 3),
@@ -112,7 +112,7 @@ def _regret_row(row: Mapping[Any, Any], compute: Mapping[tuple[Any, ...], str]) 
         ("at least " if known and row["status"] != "ok" else "") + fixed(row["regret"], 4),
         (within(row["regret_low"], row["regret_high"], 4) if row["regret_low"] != row["regret_high"] else "") or DASH,
         fixed(100 * row["regret"] / row["tuned_loss"], 1),
-        compute.get((row["scheme"], row["width"], row["density"]), DASH),
+        compute.get((row["scheme"], *(row[name] for name in axes)), DASH),
         row["transferred_from"] if isinstance(row["transferred_from"], str) else typeset(row["why"]) or DASH,
     )
 
@@ -142,7 +142,7 @@ def carried(tables: Tables) -> tuple[Table, ...]:
     )
     rows = []
     for row in found[:LONGEST].to_dict("records"):
-        where = f"width {value_of('width', row['width'])}, density {value_of('density', row['density'])}"
+        where = group_label({name: row[name] for name in axes_of(found)})
         costs = [
             (
                 power_of(row[f"{name}_value"]),

@@ -15,26 +15,28 @@ from matplotlib.figure import Figure
 
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
-from hpsweep.analysis.plots.figures import loss_curves, parts_of, path_figure
+from hpsweep.analysis.plots.figures import draw_curves, parts_of, path_figure
 from hpsweep.analysis.plots.joint import (
     colour_bar,
     heat_key,
     heat_noise,
     heat_scale,
-    heat_table,
     heatmap,
     verdict_text,
 )
 from hpsweep.analysis.plots.layout import fill, grow, heading_height, legend, legend_height, panel_width
 from hpsweep.analysis.plots.regret import LEAST_TOP, matrix_key, regret_heatmap
 from hpsweep.analysis.plots.style import SCHEMES
-from hpsweep.analysis.plots.tables import curve_table, drift_text, matching, path_table, records, scale, spread
-from hpsweep.analysis.report.parts import Panel, place, powers, setting, value_of
+from hpsweep.analysis.plots.tables import curves_of, drift_text, matching, path_table, records, scale, spread
+from hpsweep.analysis.report.parts import Panel, group_label, value_of
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
+from hpsweep.analysis.runs.places import varying_axes
 from hpsweep.analysis.transfer.regret_matrix import place_names
+from hpsweep.axes import axis_of
 from hpsweep.english import with_article
 from hpsweep.schema import RUNS
-from hpsweep.units import unit_of
+from hpsweep.text import powers, setting
+from hpsweep.units import Unit, unit_of
 
 SIZE = (3.5, 3.9)
 """Inches: text of 7.5 points is then eleven pixels high on a phone."""
@@ -75,7 +77,7 @@ def svg_of(figure: Figure, name: str, title: str, text: str) -> str:
 
 
 def loss_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, over: str) -> list[Panel]:
-    """A panel per scheme, and per value of what else varies: loss against `over`, a line per density or width."""
+    """A panel per scheme, and per value of what else varies: loss against `over`, a line per value of an axis."""
     panels = []
     for lines, at, part in drawn(combinations(runs, over), runs["scheme"].nunique()):
         own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
@@ -95,7 +97,7 @@ def drawn(found: Sequence[Combination], each: int) -> list[Combination]:
 def combinations(runs: pd.DataFrame, over: str) -> list[Combination]:
     """All that could be drawn."""
     runs = runs[[name for name in runs if name not in RUNS.names or name in (*TRIAL_FIELDS, *_READ)]]
-    lines = [name for name in ("density", "width") if runs[name].nunique() > 1] or ["density"]
+    lines = varying_axes(runs) or ["density"]
     return [(name, at, part) for name in lines for at, part in parts_of(runs, over, name)]
 
 
@@ -119,14 +121,15 @@ def _drifts(drift: pd.DataFrame, part: pd.DataFrame, along: str) -> pd.DataFrame
 def _loss_panels(
     runs: pd.DataFrame, vertices: pd.DataFrame, drift: pd.DataFrame, over: str, lines: str, at: dict[str, Any]
 ) -> list[Panel]:
-    table = curve_table(runs, over, lines)
+    table, unit = curves_of(runs, over, lines), unit_of(runs)
     shared = scale(table, vertices, over, lines)
     panels = []
     for scheme in [name for name in SCHEMES if (table["scheme"] == name).any()]:
         own, rows = table[table["scheme"] == scheme], vertices[vertices["scheme"] == scheme]
         figure = Figure(figsize=SIZE, layout="constrained")
         ax = figure.subplots()
-        loss_curves(runs[runs["scheme"] == scheme], vertices, ax, over=over, lines=lines, shared=shared, legend=False)
+        own_runs = runs[runs["scheme"] == scheme]
+        draw_curves(own, matching(vertices, own_runs, over), ax, over=over, lines=lines, shared=shared, unit=unit)
         found = records(drift[drift["scheme"] == scheme])
         verdict = marks.verdict(found, panel_width(SIZE[0], 1), shared.looks)
         marks.heading(ax, "", verdict, marks.line_count(verdict))
@@ -136,7 +139,7 @@ def _loss_panels(
         key = marks.key(own, rows, shared._replace(looks=looks), lines, noise_said=noise)
         legend(figure, key, loc="outside lower left", ncols=2)
         grow(figure, height=max(legend_height(figure) + heading_height(marks.line_count(verdict)) - HELD, 0.0))
-        title = ", ".join(filter(None, [SCHEMES[scheme].label, place(at)]))
+        title = ", ".join(filter(None, [SCHEMES[scheme].label, group_label(at)]))
         said = f"Validation loss against {style.axis_name(over)}, a line per {lines}. {_vertices(rows, lines)}"
         name = _name("loss", over, lines, scheme, at)
         panels.append(_panel(name, title, said, figure))
@@ -156,8 +159,8 @@ def matrix_panels(matrix: pd.DataFrame, unit: str) -> list[Panel]:
         said = f"What {with_article(style.axis_name(over))} tuned at the row costs where it is used, at the column. "
         for row in records(known.sort_values("regret").iloc[-1:]):
             name = place_names(rows)
-            at = name(row.tuned_width, row.tuned_density), name(row.used_width, row.used_density)
-            said += f"The largest estimate is {row.regret:.4f} {unit}, tuned at {at[0]} and used at {at[1]}; "
+            tuned, used = (name(row._asdict(), side) for side in ("tuned", "used"))
+            said += f"The largest estimate is {row.regret:.4f} {unit}, tuned at {tuned} and used at {used}; "
         said += "the tables have every number."
         title = f"{SCHEMES[scheme].label}: regret in 10^\N{MINUS SIGN}3 {unit}"
         panels.append(_panel(f"regret-{over}-{scheme}", title, said, figure))
@@ -170,7 +173,7 @@ def _panel(name: str, title: str, text: str, figure: Figure) -> Panel:
 
 def _vertices(rows: pd.DataFrame, lines: str) -> str:
     """The optima of a panel's lines in words."""
-    rows = rows.sort_values(lines, ascending=lines != "density")
+    rows = rows.sort_values(lines, ascending=not axis_of(lines).halves)
     said = []
     for row in records(rows):
         at = f"{lines} {value_of(lines, getattr(row, lines))}"
@@ -182,7 +185,7 @@ def _vertices(rows: pd.DataFrame, lines: str) -> str:
 
 
 def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, over: str) -> list[Panel]:
-    """The path of the optimum along density and width, where they vary, a panel per value of what else varies.
+    """The path of the optimum along every axis that varies, a panel per value of what else varies.
 
     Those with a drift come first.
     """
@@ -193,7 +196,7 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     for lines, at, part in [*drawn(first, 2), *drawn(last, 2)][: DRAWN // 2]:
         own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
         figure = path_figure(own, moves, along=lines, over=over)
-        name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", place(at)]))
+        name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", group_label(at)]))
         said = "; ".join(
             f"{SCHEMES[row.scheme].label} {' '.join(filter(None, drift_text(row)))}" for row in records(moves)
         )
@@ -204,9 +207,13 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     return panels
 
 
-def joint_panels(runs: pd.DataFrame, joint: pd.DataFrame, by: tuple[str, ...], over: tuple[str, str]) -> list[Panel]:
-    """The loss over two hyperparameters, a panel per group of `joint`, rows of `surface`; on one scale of colours."""
-    table = heat_table(runs, by, over=over)
+def joint_panels(
+    table: pd.DataFrame, joint: pd.DataFrame, by: tuple[str, ...], over: tuple[str, str], unit: Unit
+) -> list[Panel]:
+    """The loss over two hyperparameters, on one scale of colours: a panel per group of `joint`, rows of `surface`.
+
+    `table` has the rows of `heat_table`.
+    """
     shared = heat_scale(table, over)
     panels = []
     for row in records(joint):
@@ -218,14 +225,14 @@ def joint_panels(runs: pd.DataFrame, joint: pd.DataFrame, by: tuple[str, ...], o
         heatmap(table[here], row, ax, over=over, shared=shared, legend=False)
         verdict = "\n".join(fill(line, panel_width(SIZE[0], 1)) for line in verdict_text(row, over).split("\n"))
         marks.heading(ax, "", verdict, marks.line_count(verdict))
-        colour_bar(figure, ax, shared.norm, unit_of(runs))
+        colour_bar(figure, ax, shared.norm, unit)
         key = heat_key(table[here], only, over, noise_said=heat_noise(row))
         legend(figure, key, loc="outside lower left", ncols=2)
         grow(figure, height=max(legend_height(figure) + heading_height(marks.line_count(verdict)) - HELD, 0.0))
         name = _slug(["surface", *over, *(f"{name}-{value_of(name, value)}" for name, value in at.items())])
         said = f"Validation loss over {' and '.join(style.axis_name(name) for name in over)}. "
         said += "; ".join(f"{name.replace('_', ' ')}: {joint_text(row, name)}" for name in over) + "."
-        panels.append(_panel(name, place(at), said, figure))
+        panels.append(_panel(name, group_label(at), said, figure))
     return panels
 
 

@@ -6,9 +6,10 @@ import itertools
 import re
 from html import escape
 
-from hpsweep.analysis.report.parts import LINK, MINUS, MOST, Cell, Line, Panel, Report, Section, Status, Table, anchor
+from hpsweep.analysis.report.parts import LINK, MOST, Cell, Line, Panel, Report, Section, Status, Table, anchor
 from hpsweep.analysis.report.style import STYLE
 from hpsweep.english import counted
+from hpsweep.text import MINUS
 
 SHAPES = {"good": "●", "caution": "▲", "bad": "■", "none": "○"}
 """A shape for every kind, so that colour is never alone."""

@@ -12,7 +12,6 @@ from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report.figures import joint_panels, joint_text
 from hpsweep.analysis.report.parts import (
-    DASH,
     KINDS,
     LONGEST,
     Cell,
@@ -22,16 +21,10 @@ from hpsweep.analysis.report.parts import (
     Table,
     bits,
     explained,
-    fixed,
+    group_label,
     in_bits,
     noise_of,
-    number,
-    place,
-    power_of,
-    powers,
     rest_of,
-    setting,
-    signed,
     some,
     status,
     typeset,
@@ -40,8 +33,9 @@ from hpsweep.analysis.report.parts import (
     words,
 )
 from hpsweep.analysis.report.tables import Tables, in_order
-from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.card import Card, model_axes
 from hpsweep.english import counted
+from hpsweep.text import DASH, fixed, number, power_of, powers, setting, signed
 from hpsweep.units import Unit
 
 DRAWN = 12
@@ -57,7 +51,7 @@ def joint(tables: Tables) -> Section | None:
         return None
     by, found = list(tables.by), in_order(tables.joint, list(tables.by))
     whys = [
-        (place({name: row[name] for name in by}), typeset(row["why"]))
+        (group_label({name: row[name] for name in by}), typeset(row["why"]))
         for row in found[:LONGEST].to_dict("records")
         if row["why"]
     ]
@@ -72,7 +66,7 @@ def joint(tables: Tables) -> Section | None:
     ]
     if len(found) > DRAWN:
         text.append(f"{len(found) - DRAWN} more groups are not drawn here: hpsweep plot draws all.")
-    panels = joint_panels(tables.runs, found[:DRAWN], tables.by, tables.pair)
+    panels = joint_panels(tables.heats, found[:DRAWN], tables.by, tables.pair, tables.unit)
     return Section(
         title=f"{first} x {second}",
         text=tuple(text),
@@ -160,7 +154,7 @@ def use(tables: Tables, card: Card, doubts: list[str]) -> Line:
     for name in tables.pair:
         value = setting(card.base[name])
         said.append(f"{word(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
-    at = place({name: card.target[name] for name in ("width", "density")})
+    at = group_label({name: card.target[name] for name in model_axes(card)})
     hidden = card.kinds["hidden"]
     text = (
         f"{', and '.join(said)} under {SCHEMES[card.scheme].label} for the target of {at}, tuned together. "
@@ -205,7 +199,9 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     if len(rows) > 1 and single:
         names = " and the ".join(word(name) for name in single)
         known = {len(_known(rows, name)) for name in single}
-        count = "at most one" if len(known) > 1 else "one" if known == {1} else "none"
+        count = "one" if known == {1} else "none"
+        if len(known) > 1:
+            count = "at most one"
         verb = "is" if len(single) == 1 else "are"
         said.append(f"The {names} {verb} identified in {count} of {len(rows)} groups: nothing says whether it moves.")
     if rows["loss_opt"].notna().any():
@@ -220,7 +216,7 @@ def _capital(text: str) -> str:
 
 def _at(tables: Tables, row: Any) -> str:
     """Where a group is, but for its scheme, with a word before it."""
-    at = place({name: getattr(row, name) for name in tables.by if name != "scheme"})
+    at = group_label({name: getattr(row, name) for name in tables.by if name != "scheme"})
     return f" at {at}" if at else ""
 
 
@@ -274,6 +270,6 @@ def unfitted(tables: Tables) -> list[str]:
         for name in tables.pair:
             rows = in_order(tables.joint[tables.joint[f"status_{name}"] == known], list(tables.by))
             if len(rows):
-                places = [place({key: row[key] for key in tables.by}) for row in rows.to_dict("records")]
+                places = [group_label({key: row[key] for key in tables.by}) for row in rows.to_dict("records")]
                 said.append(f"the {word(name)} at {some(places)}: {meaning} ({known}).")
     return said

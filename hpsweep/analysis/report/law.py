@@ -21,22 +21,9 @@ from hpsweep.analysis.plots.law import (
     residuals_by_sparsity,
 )
 from hpsweep.analysis.report.figures import SIZE, svg_of
-from hpsweep.analysis.report.parts import (
-    DASH,
-    LONGEST,
-    Kind,
-    Line,
-    Panel,
-    Section,
-    Status,
-    Table,
-    fixed,
-    number,
-    scientific,
-    typeset,
-    within,
-)
+from hpsweep.analysis.report.parts import LONGEST, Kind, Line, Panel, Section, Status, Table, typeset
 from hpsweep.analysis.report.tables import Tables
+from hpsweep.text import DASH, fixed, number, scientific, within
 
 KINDS: dict[str, Kind] = {"ok": "good", "weak": "caution", "not_converged": "bad"}
 

@@ -7,18 +7,17 @@ report, [[Optima]].
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hpsweep.analysis.plots.style import SCHEMES
-from hpsweep.text import value_label
+from hpsweep.axes import value_label
+from hpsweep.text import DASH, MINUS, fixed
 from hpsweep.units import Unit
 
 Kind = Literal["good", "caution", "bad", "none"]
-MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("ok", "stable", "done"), "good"),
@@ -136,74 +135,6 @@ def status(word: str) -> Status:
     return Status(word=word, kind=KINDS[word])
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, and a true minus."""
-    return _minus(f"{value:.{digits}g}") if math.isfinite(value) else DASH
-
-
-def fixed(value: float, places: int) -> str:
-    """A number with so many decimal places; a dash where it is missing."""
-    return _minus(f"{round(value, places) + 0.0:.{places}f}") if math.isfinite(value) else DASH
-
-
-def signed(octaves: float) -> str:
-    """+0.05, −0.16."""
-    return _minus(f"{round(octaves, 2) + 0.0:+.2f}") if math.isfinite(octaves) else DASH
-
-
-def between(low: float, high: float) -> str:
-    """[−0.16, +0.21], in octaves; an open side as such."""
-    if math.isfinite(low) and math.isfinite(high):
-        return f"[{signed(low)}, {signed(high)}]"
-    return (
-        f"{signed(low)} or more" if math.isfinite(low) else f"{signed(high)} or less" if math.isfinite(high) else DASH
-    )
-
-
-def within(low: float, high: float, places: int) -> str:
-    """[0.016, 0.066], of losses and the like, [0.016, infinity] of a bound; empty without an interval."""
-    if math.isfinite(low) and not math.isfinite(high):
-        return f"[{fixed(low, places)}, \N{INFINITY}]"
-    return f"[{fixed(low, places)}, {fixed(high, places)}]" if math.isfinite(high) else ""
-
-
-def power(value: float) -> str:
-    """2^−7.55; 2^−8 where it is exact."""
-    exponent = math.log2(value)
-    exact = abs(exponent - round(exponent)) < 5e-4
-    return f"2^{_minus(f'{exponent:.0f}' if exact else f'{exponent:.2f}')}"
-
-
-def setting(value: float) -> str:
-    """0.00535 = 2^−7.55."""
-    return f"{number(value)} = {power(value)}" if math.isfinite(value) and value > 0 else number(value)
-
-
-def powers(low: float, high: float) -> str:
-    """2^−7.83 to 2^−6.74; of a bound the side that is known."""
-    if math.isfinite(low) and math.isfinite(high):
-        return f"{power(low)} to {power(high)}"
-    return f"above {power(low)}" if math.isfinite(low) else f"below {power(high)}" if math.isfinite(high) else DASH
-
-
-def scientific(value: float) -> str:
-    """3.1 × 10^15; 48,400; short numbers as they are."""
-    if 1000 <= abs(value) < 1e6:
-        return _minus(f"{float(f'{value:.3g}'):,.0f}")
-    if not math.isfinite(value) or 0.001 <= abs(value) < 1e6 or value == 0:
-        return number(value)
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{_minus(mantissa)} × 10^{_minus(str(int(exponent)))}"
-
-
-def duration(seconds: float) -> str:
-    """45 s, 12 min, 3.2 h, 2.5 days."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size or (unit != "days" and seconds >= size):
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
 def value_of(field_name: str, value: Any) -> str:
     """A value of a field in a sentence: density 1/16, SuPar, 0.08."""
     if field_name == "scheme":
@@ -211,7 +142,7 @@ def value_of(field_name: str, value: Any) -> str:
     return value_label(field_name, value)
 
 
-def place(fields: dict[str, Any]) -> str:
+def group_label(fields: dict[str, Any]) -> str:
     """SuPar, width 64, density 1/16."""
     named = [("" if name == "scheme" else f"{name.replace('_', ' ')} ", name) for name in fields]
     return ", ".join(before + value_of(name, fields[name]) for before, name in named)
@@ -240,7 +171,9 @@ MOST = 4
 
 def explained(lead: str, whys: Iterable[tuple[str, str]]) -> tuple[Line, ...]:
     """Why so, of (place, reason): a line per reason, with the places it holds for."""
-    return tuple(Line(kind="caution", lead=lead, text=text, places=tuple(places)) for text, places in alike(whys))
+    return tuple(
+        Line(kind="caution", lead=lead, text=text, places=tuple(places)) for text, places in merged_reasons(whys)
+    )
 
 
 def word(over: str) -> str:
@@ -248,7 +181,7 @@ def word(over: str) -> str:
     return WORDS.get(over, over)
 
 
-def alike(sentences: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+def merged_reasons(sentences: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     """Sentences that differ in numbers alone as one, a number that differs as its range, with the places of each.
 
     Of (place, sentence); the sentence with most places first.
@@ -296,11 +229,6 @@ def words(names: Iterable[str]) -> list[str]:
     return [name.replace("_", " ") for name in names]
 
 
-def power_of(value: float) -> str:
-    """The cell of a tried value."""
-    return power(value) if value == value and value > 0 else number(value)
-
-
 def in_bits(unit: Unit) -> tuple[str, ...]:
     """The header of a column in bits/byte, which compares data of any tokens; none where that is not known."""
     return ("in bits/byte",) if unit.bits_per_byte else ()
@@ -320,7 +248,3 @@ def rest_of(table: Sized, command: str) -> str:
     """The note under a table that is cut off; empty where it is whole."""
     more = len(table) - LONGEST
     return f"{more} more rows: {command} prints them all." if more > 0 else ""
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", MINUS)

@@ -9,20 +9,13 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.report.parts import (
-    DASH,
     KINDS,
     LONGEST,
     Cell,
     Section,
     Status,
     Table,
-    duration,
-    fixed,
-    number,
-    power,
-    power_of,
     rest_of,
-    scientific,
     status,
     typeset,
     value_of,
@@ -33,6 +26,7 @@ from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE
+from hpsweep.text import DASH, duration, fixed, number, power, power_of, scientific
 
 
 def ledger(tables: Tables, left_out: int) -> Section:

@@ -14,25 +14,18 @@ from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report.costs import carried
 from hpsweep.analysis.report.figures import combinations, drawn, loss_panels, path_panels
 from hpsweep.analysis.report.parts import (
-    DASH,
     LONGEST,
     Cell,
     Line,
     Panel,
     Section,
     Table,
-    between,
     bits,
     explained,
-    fixed,
+    group_label,
     in_bits,
     noise_of,
-    number,
-    place,
-    powers,
     rest_of,
-    setting,
-    signed,
     status,
     typeset,
     value_of,
@@ -44,6 +37,7 @@ from hpsweep.analysis.report.verdict import drift_keys
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import BOUND
 from hpsweep.spec import TUNED
+from hpsweep.text import DASH, between, fixed, fraction_label, number, number_label, powers, setting, signed
 
 UNFOLDED = 6
 """Drawings of a section that are shown at once; the others fold out."""
@@ -99,7 +93,9 @@ def _base(name: str, value: float) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, int) and value >= 10_000:
         return f"{value:,}"
-    return DASH if value is None else value_of("density" if isinstance(value, float) else "", value)
+    if value is None:
+        return DASH
+    return fraction_label(value) if isinstance(value, float) else number_label(value)
 
 
 def _chosen(tables: Tables, card: Card, name: str) -> str:
@@ -120,8 +116,8 @@ def losses(tables: Tables) -> Section | None:
     if not panels:
         return None
     text = "Lines are means over seeds; large markers are fitted optima, with their 95 % intervals as bars."
-    found = combinations(tables.runs, tables.over)
-    undrawn = len(found) - len(drawn(found, tables.runs["scheme"].nunique()))
+    found = combinations(tables.drawn, tables.over)
+    undrawn = len(found) - len(drawn(found, tables.drawn["scheme"].nunique()))
     if undrawn > 0:
         text += f" {undrawn} more combinations are not drawn here: hpsweep plot draws them."
     shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
@@ -130,7 +126,7 @@ def losses(tables: Tables) -> Section | None:
 
 def _panels(draw: Callable[..., list[Panel]], tables: Tables) -> list[Panel]:
     """The drawings, where there are optima to draw."""
-    return draw(tables.runs, tables.optima, tables.drift, tables.over) if len(tables.optima) else []
+    return draw(tables.drawn, tables.optima, tables.drift, tables.over) if len(tables.optima) else []
 
 
 def optima(tables: Tables) -> Section | None:
@@ -160,7 +156,7 @@ def optima(tables: Tables) -> Section | None:
             )
         )
         if row["why"]:
-            whys.append((place({name: row[name] for name in by}), typeset(row["why"])))
+            whys.append((group_label({name: row[name] for name in by}), typeset(row["why"])))
     text = (
         "The minimum of a curve in log2, which may be steeper on one side, through the mean losses around the lowest. "
         "The interval holds every place that the noise and an unknown asymmetry leave possible. ok: an optimum. edge: "
@@ -174,7 +170,7 @@ def optima(tables: Tables) -> Section | None:
 
 
 def drifts(tables: Tables) -> Section | None:
-    """How the optimum moves; None where neither density nor width varies."""
+    """How the optimum moves; None where no axis varies."""
     found = tables.drift
     if found.empty:
         return None
@@ -200,7 +196,7 @@ def drifts(tables: Tables) -> Section | None:
             )
         )
         if row["verdict"] == "undetermined":
-            at = place({name: row[name] for name in names if pd.notna(row[name])})
+            at = group_label({name: row[name] for name in names if pd.notna(row[name])})
             whys.append((f"{at}, along {along}", typeset(_short(row["why"]))))
     text = (
         f"stable: every value along the axis has an optimum, and the whole interval lies within ±{BOUND:g} octave. "

@@ -14,30 +14,14 @@ from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report.law import verdict_line
-from hpsweep.analysis.report.parts import (
-    KINDS,
-    MOST,
-    Kind,
-    Line,
-    between,
-    fixed,
-    listed,
-    number,
-    place,
-    powers,
-    setting,
-    signed,
-    some,
-    typeset,
-    value_of,
-    within,
-    word,
-)
-from hpsweep.analysis.report.tables import Tables
-from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.report.parts import KINDS, MOST, Kind, Line, group_label, listed, some, typeset, value_of, word
+from hpsweep.analysis.report.tables import Tables, axes_of
+from hpsweep.analysis.transfer.card import Card, model_axes
+from hpsweep.axes import AXES
 from hpsweep.english import are, counted
 from hpsweep.schemes import alike_at_base_density
 from hpsweep.spec import TUNED
+from hpsweep.text import between, fixed, number, powers, setting, signed, within
 
 _VERDICTS = ("stable", "undetermined", "moves")
 _OF_USE = {"drift": "drift", "comparison": "comparison of tuned and transferred"}
@@ -93,7 +77,7 @@ def _use(tables: Tables) -> Line:
     if tables.pair:
         return report_joint.use(tables, card, [*_untested(tables, card), *_outside(tables, card)])
     best, low, high = (math.nan if card.optimum[n] is None else card.optimum[n] for n in ("opt", "low", "high"))
-    at = place({name: card.target[name] for name in ("width", "density")})
+    at = group_label({name: card.target[name] for name in model_axes(card)})
     there = f"under {SCHEMES[card.scheme].label} for the target of {at}"
     if card.optimum["status"] == "edge":
         text = f"the best {word(tables.over)} of the proxy lies {powers(low, high)}, where its grid ends: a bound, not "
@@ -154,13 +138,13 @@ def _moves(tables: Tables, along: Any, rows: pd.DataFrame) -> str:
         return f"How the {best[4:]} moves with {along} is unknown{lacking}."
     if len(known) == 1:
         (row,) = records(known)
-        where = place({name: getattr(row, name) for name in names}) if len(rows) > 1 else ""
+        where = group_label({name: getattr(row, name) for name in names}) if len(rows) > 1 else ""
         at = f"At {where} the {best[4:]}" if where else best
         return f"{at} drifts by {_single(row, along, unit)}.{f' It is unknown{lacking}.' * bool(lacking)}"
     low, high = (_amount(row) for row in records(known.iloc[[0, -1]]))
     said = []
     for verdict, part in known.sort_index().groupby("verdict", sort=False):
-        places = [place({name: row[name] for name in names}) for row in part.to_dict("records")]
+        places = [group_label({name: row[name] for name in names}) for row in part.to_dict("records")]
         said.append(f"{verdict} at {some(places)}")
     unknown = f" It is unknown{lacking}." * bool(lacking)
     return f"{best} drifts by {low} to {high} {unit}: {'; '.join(said)}.{unknown}"
@@ -199,7 +183,7 @@ def drift_keys(drift: pd.DataFrame) -> list[str]:
     """The grouping columns of the drift table: scheme first, and what else tells drifts apart."""
     names = [str(name) for name in drift.columns]
     along = names.index("along")
-    return names[:along] + [name for name in ("width", "density") if name in names[along:]]
+    return names[:along] + [name for name in AXES if name in names[along:]]
 
 
 def _lone(own: pd.DataFrame, tables: Tables) -> str:
@@ -209,7 +193,7 @@ def _lone(own: pd.DataFrame, tables: Tables) -> str:
     if fitted.empty:
         return f"{count}: {typeset(own['why'].iloc[0])}."
     row = fitted.sort_values("best_loss").iloc[0]
-    at = place({name: row[name] for name in tables.by if name != "scheme"})
+    at = group_label({name: row[name] for name in tables.by if name != "scheme"})
     noise = ", noise assumed" * (row["interval"] == "assumed")
     where = f"{setting(row['opt'])} (95 % interval {powers(row['low'], row['high'])}{noise})"
     if row["status"] == "edge":
@@ -226,7 +210,7 @@ def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
     if len(known) and axes:
         row = known.sort_values("regret").iloc[-1]
         percent = 100 * row["regret"] / row["tuned_loss"]
-        at = place({name: row[name] for name in axes})
+        at = group_label({name: row[name] for name in axes})
         noise = " (noise assumed)" * (row["interval"] == "assumed")
         most = f", the largest estimate of {len(known)} places where it was tried" * (len(known) > 1)
         said.append(
@@ -235,7 +219,7 @@ def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
         )
         said.append(_reach(known, axes))
     if len(lost):
-        places = [place({name: row[name] for name in axes}) for row in lost.to_dict("records")]
+        places = [group_label({name: row[name] for name in axes}) for row in lost.to_dict("records")]
         said.append(f"At {some(places)} that setting has no loss: {typeset(lost['why'].iloc[0])}.")
     return " ".join(filter(None, said))
 
@@ -244,12 +228,12 @@ def _reach(known: pd.DataFrame, axes: list[str]) -> str:
     """The largest upper end of the intervals, if not that of the largest regret; or that there is none."""
     bounds = known[known["status"] != "ok"]
     if len(bounds):
-        places = [place({name: row[name] for name in axes}) for row in bounds.to_dict("records")]
+        places = [group_label({name: row[name] for name in axes}) for row in bounds.to_dict("records")]
         return f"At {some(places)} it is at least what was found, as no optimum of its own is known there."
     top = known.sort_values("regret_high").iloc[-1]
     if top["regret"] == known["regret"].max():
         return ""
-    at = place({name: top[name] for name in axes})
+    at = group_label({name: top[name] for name in axes})
     return f"Its 95 % intervals reach up to {fixed(top['regret_high'], 3)}, at {at}."
 
 
@@ -269,7 +253,7 @@ def _do_not_trust(tables: Tables) -> list[Line]:
 
 def _axes(tables: Tables) -> list[str]:
     """Fields along which a setting can be transferred, and that vary."""
-    return [name for name in ("width", "density") if tables.runs[name].nunique() > 1]
+    return [name for name in AXES if tables.runs[name].nunique() > 1]
 
 
 def _incomplete(ledger: pd.DataFrame) -> list[str]:
@@ -301,7 +285,7 @@ def _unfitted(tables: Tables) -> list[str]:
     for status, meaning in (("edge", "only a bound, beyond the grid"), ("flat", "not identified"), ("none", "absent")):
         rows = optima[optima["status"] == status]
         if len(rows):
-            places = [place({name: row[name] for name in tables.by}) for row in rows.to_dict("records")]
+            places = [group_label({name: row[name] for name in tables.by}) for row in rows.to_dict("records")]
             where = f"in {len(rows)} of {counted(len(optima), 'group')}" if len(places) > MOST else f"at {some(places)}"
             said.append(f"the optimum {where}: {meaning} ({status}).")
     return [*said, *_assumed(optima)]
@@ -320,9 +304,14 @@ def _assumed(optima: pd.DataFrame) -> list[str]:
 
 def _unstable(tables: Tables, card: Card) -> pd.DataFrame:
     """Drifts of the card's scheme that are not stable, along a field in which the target differs from the proxy."""
-    changed = [along for along in ("density", "width") if card.target[along] != card.proxy[along]]
+    changed = _changed(card)
     drift = tables.drift
     return drift[(drift["scheme"] == card.scheme) & (drift["verdict"] != "stable") & drift["along"].isin(changed)]
+
+
+def _changed(card: Card) -> list[str]:
+    """Axes along which the target differs from the proxy."""
+    return [name for name in AXES if card.target[name] != card.proxy[name]]
 
 
 def _untested(tables: Tables, card: Card) -> list[str]:
@@ -330,8 +319,8 @@ def _untested(tables: Tables, card: Card) -> list[str]:
     known = set(tables.drift.loc[tables.drift["scheme"] == card.scheme, "along"])
     if tables.pair:
         own = tables.joint[tables.joint["scheme"] == card.scheme]
-        known = {along for along in ("width", "density") if along in own and own[along].nunique() > 1}
-    return [a for a in ("width", "density") if card.target[a] != card.proxy[a] and a not in known]
+        known = {name for name in AXES if name in own and own[name].nunique() > 1}
+    return [name for name in _changed(card) if name not in known]
 
 
 def _beyond(tables: Tables, card: Card) -> list[str]:
@@ -357,7 +346,7 @@ def _outside(tables: Tables, card: Card) -> list[str]:
     """Fields that were tested, and in which the target lies outside what has an optimum."""
     own = tables.found[(tables.found["scheme"] == card.scheme) & (tables.found["status"] == "ok")]
     said = []
-    for along in ("width", "density"):
+    for along in AXES:
         if along not in own or own[along].nunique() < 2:
             continue
         there, low, high = card.target[along], own[along].min(), own[along].max()
@@ -365,7 +354,7 @@ def _outside(tables: Tables, card: Card) -> list[str]:
             end = high if there > high else low
             factor = number(max(there / end, end / there))
             said.append(
-                f"the way beyond {place({along: end})}, where the tuned models end: the target's "
+                f"the way beyond {group_label({along: end})}, where the tuned models end: the target's "
                 f"{value_of(along, there)} is a factor of {factor} further."
             )
     return said
@@ -379,13 +368,13 @@ def _other_bounds(runs: pd.DataFrame, card: Card) -> list[str]:
         if name not in card.optimum["hyperparameter"].split(",") and tried.nunique() > 1:
             for end, word_ in ((tried.max(), "highest"), (tried.min(), "lowest")):
                 if card.base[name] == end and end > 0:
-                    said.append(f"{place({name: end})} as an optimum: it is the {word_} that was tried, a bound.")
+                    said.append(f"{group_label({name: end})} as an optimum: it is the {word_} that was tried, a bound.")
     return said
 
 
 def _rivals(comparison: pd.DataFrame, card: Card, unit: str) -> list[str]:
     """The place where another scheme, re-tuned, is furthest below the transferred one, beyond two standard errors."""
-    at = ["width", "density"]
+    at = axes_of(comparison)
     own = comparison[comparison["scheme"] == card.scheme].set_index(at)["transferred_loss"]
     rivals = comparison[(comparison["scheme"] != card.scheme) & comparison["tuned_loss"].notna()]
     alike = rivals["scheme"].isin(alike_at_base_density(card.scheme))
@@ -398,8 +387,9 @@ def _rivals(comparison: pd.DataFrame, card: Card, unit: str) -> list[str]:
     i = int(np.argmax(np.where(beyond, gap, -np.inf)))
     rival = rivals.iloc[i]
     names = SCHEMES[rival["scheme"]].label, SCHEMES[card.scheme].label
+    where = group_label({name: rival[name] for name in at})
     return [
-        f"that {names[1]} is best everywhere: {names[0]}, re-tuned at {place({n: rival[n] for n in at})}, reaches "
+        f"that {names[1]} is best everywhere: {names[0]}, re-tuned at {where}, reaches "
         f"{fixed(rival['tuned_loss'], 3)} {unit}, {fixed(gap[i], 3)} below {names[1]} transferred there."
     ]
 

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -115,28 +115,61 @@ def cells_of(rows: pd.DataFrame, over: str) -> Cells:
 
 
 def _cells(rows: pd.DataFrame, over: str) -> Cells:
+    means = means_of(rows, rows[over].to_numpy(float))
+    x = np.log2(means.values)
+    growth = np.ones(len(x)) if means.is_empty else noise_growth(x, x[np.nanargmin(means.loss)])
+    adjusted, variance = without_seeds(means, growth)
+    return Cells(means.values, x, means.loss, adjusted, means.n, means.runs, variance)
+
+
+class Means(NamedTuple):
+    """The settings tried, each a number or a row of numbers, in ascending order, and the mean loss at each over seeds.
+
+    loss is NaN where a run diverged or none ended well. `runs` are the single runs of the others: cell, seed, loss.
+    """
+
+    values: Floats
+    loss: Floats
+    n: Floats
+    runs: pd.DataFrame
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no setting has a loss."""
+        return not (self.n > 0).any()
+
+
+def means_of(rows: pd.DataFrame, settings: Floats) -> Means:
+    """Of the runs of one group, with the setting of each. Settings at which no run ended (all failed) are left out."""
     status = np.array(rows["status"].tolist(), dtype=object)
     trained = status != "failed"
-    at = rows[over].to_numpy(float)[trained]
-    values = np.unique(at)
-    cell = np.searchsorted(values, at)
+    axis = 0 if settings.ndim > 1 else None
+    values, cell = np.unique(settings[trained], axis=axis, return_inverse=True)
+    cell = cell.reshape(-1)
     good = ~np.isin(cell, cell[status[trained] == "diverged"])
     seeds = np.unique(rows["seed"].to_numpy()[trained][good], return_inverse=True)[1]
     losses = rows["val_loss"].to_numpy(float)[trained][good]
-    single = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": losses})
-    n = np.bincount(single["cell"], minlength=len(values)).astype(float)
+    runs = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": losses})
+    n = np.bincount(runs["cell"], minlength=len(values)).astype(float)
     loss = np.full(len(values), np.nan)
-    loss[n > 0] = np.bincount(single["cell"], single["loss"], len(values))[n > 0] / n[n > 0]
-    x = np.log2(values)
-    if not (n > 0).any():
-        return Cells(values, x, loss, loss, n, single, 0.0)
-    effects, _, _ = two_way(single, 1 / noise_growth(x, x[np.nanargmin(loss)]))
-    adjusted = loss.copy()
-    if len(effects):
-        shift = np.bincount(single["cell"], effects[single["seed"]], len(values))[n > 0] / n[n > 0]
-        adjusted[n > 0] -= shift - effects.mean()
-    variance = float(np.var(effects, ddof=1)) / len(effects) if len(effects) > 1 else 0.0
-    return Cells(values, x, loss, adjusted, n, single, variance)
+    loss[n > 0] = np.bincount(runs["cell"], runs["loss"], len(values))[n > 0] / n[n > 0]
+    return Means(values, loss, n, runs)
+
+
+def without_seeds(means: Means, growth: Floats) -> tuple[Floats, float]:
+    """(means as if every seed had been run everywhere, variance of a mean over these seeds of what they do to all).
+
+    `growth` is the noise of every setting relative to that at the minimum.
+    """
+    if means.is_empty:
+        return means.loss, 0.0
+    effects, _, _ = two_way(means.runs, 1 / growth)
+    if len(effects) < 2:
+        return means.loss, 0.0
+    n, adjusted = means.n, means.loss.copy()
+    shift = np.bincount(means.runs["cell"], effects[means.runs["seed"]], len(n))[n > 0] / n[n > 0]
+    adjusted[n > 0] -= shift - effects.mean()
+    return adjusted, float(np.var(effects, ddof=1)) / len(effects)
 
 
 def noise_growth(x: Floats, centre: float) -> Floats:

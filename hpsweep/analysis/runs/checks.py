@@ -6,7 +6,7 @@ Runs that are fitted together differ in nothing but what is fitted and the seed.
     hpsweep's others      outcomes and provenance (`schema.RUNS`): may differ. Sizes that no field accounts for, such as
                           tokens in a table without steps, count as unknown
     unknown columns       of someone else's table, such as n_layer or epochs: equal within a group, or in `by`, or in
-                          `ignore`. Only times, and outcomes and bookkeeping (column_names.py), may differ unnamed
+                          `ignore`. Only times, and outcomes and bookkeeping (columns.py), may differ unnamed
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES
+from hpsweep.analysis.runs.places import place_axes, table_axes
+from hpsweep.axes import AXES
 from hpsweep.schema import RUNS
 from hpsweep.spec import BEFORE, RESOLVED, TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
@@ -35,6 +37,9 @@ SIZES = {
     "vocabulary": ("data",),
 }
 """Columns of hpsweep's that follow from fields; without those fields they say what was trained."""
+
+RESAMPLES = 2000
+"""Replicates behind the intervals, unless others are asked for."""
 
 _MOST_RESAMPLES = 10**6  # all are in memory at once
 _INDEX = re.compile(r"__index_level_\d+__|level_\d+|Unnamed: \d+")  # what pandas writes of an index
@@ -128,7 +133,9 @@ def check_resamples(resamples: Any) -> None:
     """Raise ValueError unless it is a whole number, 1 or more."""
     if not _is_whole(resamples) or not 1 <= resamples <= _MOST_RESAMPLES:
         allowed = "1 or more" if not _is_whole(resamples) or resamples < 1 else f"at most {_MOST_RESAMPLES}"
-        raise ValueError(f"resamples is {shown(resamples)}; it must be a whole number, {allowed}: the default is 2000.")
+        raise ValueError(
+            f"resamples is {shown(resamples)}; it must be a whole number, {allowed}: the default is {RESAMPLES}."
+        )
 
 
 def check_seed(seed: Any) -> None:
@@ -167,7 +174,7 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     trained = runs.loc[runs["status"] != "failed", ["data_hash"]]
     if len(trained):
         one_data_hash(trained["data_hash"].unique())
-    for name in dict.fromkeys((over, "width", "density")):
+    for name in dict.fromkeys((over, *AXES)):
         if name in runs.columns:
             _check_positive(runs[name])
     for name in by:
@@ -195,7 +202,7 @@ def check_numeric(column: pd.Series[Any]) -> None:
 
 def check_numbers(runs: pd.DataFrame) -> None:
     """Raise ValueError unless losses and hyperparameters are numbers, and the fields of trials text or numbers."""
-    for name in ("val_loss", *TUNED, "width", "density", "steps"):
+    for name in ("val_loss", *TUNED, *table_axes(), "steps"):
         if not runs[name].isna().all():
             check_numeric(runs[name])
     for name in TRIAL_FIELDS:
@@ -388,7 +395,7 @@ def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
     if (
         others
         and runs[over].nunique() > 2
-        and runs.groupby(["scheme", "width", "density", *others])[over].nunique().max() < 3
+        and runs.groupby(["scheme", *place_axes(runs), *others])[over].nunique().max() < 3
     ):
         names = " and ".join([over, *others])
         best = runs[runs["status"] == "ok"].nsmallest(1, "val_loss")[[over, *others]].to_dict("records")

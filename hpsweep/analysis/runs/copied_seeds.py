@@ -172,11 +172,11 @@ def _copies(line: _Line) -> list[_Pair]:
     pairs = [pair for kept in range(len(line.loss)) for pair in _agreeing(line, kept)]
     if not pairs:
         return []
-    alike = [pair for pair in pairs if len(pair.equal) == pair.shared]
-    scatter, at = _scatter(line, np.setdiff1d(np.arange(len(line.loss)), [pair.copy for pair in alike]))
+    equal = [pair for pair in pairs if len(pair.equal) == pair.shared]
+    scatter, at = _scatter(line, np.setdiff1d(np.arange(len(line.loss)), [pair.copy for pair in equal]))
     if not len(scatter):
-        alike = [pair for pair in alike if pair.differ and pair.shared >= SEVERAL]
-        return [pair for pair in alike if _chance(pair, _spread(line.loss[pair.kept, pair.equal])) <= CHANCE_ROUNDED]
+        equal = [pair for pair in equal if pair.differ and pair.shared >= SEVERAL]
+        return [pair for pair in equal if _chance(pair, _spread(line.loss[pair.kept, pair.equal])) <= CHANCE_ROUNDED]
     tried = len(line.loss) * (len(line.loss) - 1)  # pairs, rounded or cut
     found = []
     for pair in pairs:

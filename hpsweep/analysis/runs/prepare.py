@@ -265,8 +265,8 @@ def _key(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> list[str
 def _two_outcomes(again: pd.DataFrame, key: Sequence[str], odd: int) -> str:
     """What is wrong with the runs of one setting and seed, one of which is at this place."""
     row = again.iloc[odd]
-    alike = again[list(key)].eq(row[list(key)]) | again[list(key)].isna()
-    own = again[alike.all(axis=1)]
+    same = again[list(key)].eq(row[list(key)]) | again[list(key)].isna()
+    own = again[same.all(axis=1)]
     outcomes = ", ".join(
         status if status != "ok" else f"{loss:.6g}" for status, loss in zip(own["status"], own["val_loss"], strict=True)
     )

@@ -7,30 +7,31 @@ scales or more the last one is held out of the fit, and stands for the target.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import difference, read, read_own
-from hpsweep.analysis.optimum.optima import Group, fit_prepared
+from hpsweep.analysis.optimum.loss_at import Difference, difference, read, read_own
+from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.checks import check_number, check_over, other_tuned
+from hpsweep.analysis.runs.places import place_text
 from hpsweep.analysis.runs.rows import records
-from hpsweep.analysis.transfer.drift import BOUND, Slope, octaves, slope_of, verdict
-from hpsweep.analysis.transfer.regret import best_of, select_proxy
+from hpsweep.analysis.transfer.drift import BOUND, Slope, line_points, slope_of, verdict
+from hpsweep.analysis.transfer.proxy import Swept, best_of, rows_at, swept
+from hpsweep.axes import AXES, axis_of, drift_axes
 from hpsweep.spec import Target, Trial
 from hpsweep.units import unit_of_sources
 
 HELD_OUT = (
-    *("scheme", "along", "width", "density", "hyperparameter", "n", "drift", "drift_low", "drift_high", "verdict"),
+    *("hyperparameter", "n", "drift", "drift_low", "drift_high", "verdict"),
     *("constant_value", "constant_loss", "constant_from", "constant_regret", "constant_low", "constant_high"),
     *("along_value", "along_value_low", "along_value_high"),
     *("along_loss", "along_from", "along_regret", "along_low", "along_high"),
     *("gain", "gain_low", "gain_high", "better", "interval", "status", "why"),
 )
-"""Columns of `held_out`."""
+"""Columns of `held_out` after scheme, along, and where the line ends: width, density and other axes that vary."""
 
 
 def held_out(
@@ -56,38 +57,49 @@ def held_out(
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
     check_over(over)
-    runs, _ = select_proxy(runs, {}, over, ignore)
-    others = other_tuned(runs, over)
-    groups = fit_prepared(runs, ["scheme", "width", "density", *others], over=over, resamples=resamples, seed=seed)
+    return held_out_of(swept(runs, {}, over, ignore=ignore, resamples=resamples, seed=seed), bound=bound)
+
+
+def held_out_of(sweep: Swept, *, bound: float = BOUND) -> pd.DataFrame:
+    """The table of `held_out`."""
+    others = other_tuned(sweep.runs, sweep.over)
+    groups = sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs)
     rows = []
-    for along, here, fixed in (("density", 2, 1), ("width", 1, 2)):
-        for scheme, value in sorted({(group.key[0], group.key[fixed]) for group in groups}):
-            line = [group for group in groups if group.key[0] == scheme and group.key[fixed] == value]
-            scales = sorted({group.key[here] for group in line}, key=lambda at: octaves(along, at))
-            first = best_of([group for group in line if group.key[here] == scales[0]])
-            assert first is not None
-            own = [group for group in line if group.key[3:] == first.key[3:]]
-            own = [_placed(group, here) for group in sorted(own, key=lambda group: octaves(along, group.key[here]))]
-            if len(own) >= 3:
-                place = {"scheme": scheme, "along": along, "width": line[0].key[1], "density": line[0].key[2]}
-                row = place | {along: own[-1].key[-1]} | _row(own, along, bound, resamples, seed)
-                rows.append(row)
-    return pd.DataFrame(rows, columns=list(HELD_OUT))
+    for along in drift_axes():
+        fixed = ["scheme", *(name for name in sweep.axes if name != along)]
+        for members in _lines(groups, along, fixed) if along in sweep.axes else []:
+            line = _best_setting(members, along, others)
+            if len(line) < 3:
+                continue
+            end = {name: line[-1].at[name] for name in sweep.axes}
+            row = _row(line, along, bound, sweep.optima.resamples, sweep.optima.seed)
+            rows.append({"scheme": line[-1].at["scheme"], "along": along, **end, **row})
+    return pd.DataFrame(rows, columns=["scheme", "along", *sweep.axes, *HELD_OUT])
 
 
-def _placed(group: Group, here: int) -> Group:
-    """The group with its place on the line as its key, as a drift has it."""
-    return dataclasses.replace(group, key=(group.key[here],))
+def _lines(groups: Sequence[Group], along: str, fixed: Sequence[str]) -> list[list[Group]]:
+    """The groups that share the fixed fields, in order of these, each line in order along the axis."""
+    lines: dict[tuple[Any, ...], list[Group]] = {}
+    for group in sorted(groups, key=lambda group: axis_of(along).octaves(group.at[along])):
+        lines.setdefault(group.values(fixed), []).append(group)
+    return [lines[key] for key in sorted(lines)]
+
+
+def _best_setting(line: Sequence[Group], along: str, others: Sequence[str]) -> list[Group]:
+    """The groups of a line with those other hyperparameters that are the best at its first scale."""
+    first = best_of([group for group in line if group.at[along] == line[0].at[along]])
+    assert first is not None
+    return [group for group in line if group.values(others) == first.values(others)]
 
 
 def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
     """The row of a line in order: its last group is held out, its first is the proxy."""
     first, target = line[0], line[-1]
     fitted = [group for group in line[:-1] if group.row["status"] == "ok"]
-    slope = slope_of(fitted, along, resamples, seed)
+    slope = slope_of(line_points(fitted, along), along, resamples, seed)
     own = read_own(target)
     row: dict[str, Any] = {
-        **dict.fromkeys(HELD_OUT[4:], math.nan),
+        **dict.fromkeys(HELD_OUT, math.nan),
         "hyperparameter": target.row["hyperparameter"],
         "n": len(fitted),
         **dict(zip(("drift", "drift_low", "drift_high"), slope, strict=True)),
@@ -101,20 +113,28 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
             first.row["why"] or f"{len(fitted)} of the {len(line) - 1} before the last have an optimum, a drift needs 2"
         )
         return {**row, "why": why}
-    distance = octaves(along, target.key[-1]) - octaves(along, first.key[-1])
-    moved = along_value(first.row, [(slope, distance)])
-    constant, drifted = (read(target.cells, x) for x in (first.row["log2_opt"], moved["log2"]))
-    gain = difference(constant, target, drifted, target)
-    found: dict[str, Any] = {"along_value": moved["value"], "along_value_low": moved["low"]}
-    found |= {"along_value_high": moved["high"], "constant_value": first.row["opt"]}
-    for name, reading in (("constant", constant), ("along", drifted)):
+    axis = axis_of(along)
+    moved = along_value(first.row, [(slope, axis.octaves(target.at[along]) - axis.octaves(first.at[along]))])
+    settings = {"constant": first.row["log2_opt"], "along": moved["log2"]}
+    readings = {name: read(target.cells, x) for name, x in settings.items()}
+    row |= {"constant_value": first.row["opt"], "along_value": moved["value"]}
+    row |= {"along_value_low": moved["low"], "along_value_high": moved["high"]}
+    for name, reading in readings.items():
         lost = difference(reading, target, own, target)
-        found |= {f"{name}_loss": reading.loss, f"{name}_from": reading.source, f"{name}_regret": lost.value}
-        found |= {f"{name}_low": lost.low, f"{name}_high": lost.high}
-    better = "drift" if gain.low > 0 else "constant" if gain.high < 0 else "undetermined"
-    why = [f"by {name}: {reading.why}" for name, reading in (("constant", constant), ("drift", drifted)) if reading.why]
-    found |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "better": better}
-    return {**row, **found, "interval": gain.interval, "why": "; ".join(why)}
+        row |= {f"{name}_loss": reading.loss, f"{name}_from": reading.source, f"{name}_regret": lost.value}
+        row |= {f"{name}_low": lost.low, f"{name}_high": lost.high}
+    gain = difference(readings["constant"], target, readings["along"], target)
+    row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "better": _better(gain)}
+    transfers = {"constant": readings["constant"], "drift": readings["along"]}
+    why = "; ".join(f"by {name}: {reading.why}" for name, reading in transfers.items() if reading.why)
+    return {**row, "interval": gain.interval, "why": why}
+
+
+def _better(gain: Difference) -> str:
+    """By which of the two transfers the loss is lower, if its interval says so."""
+    if gain.low > 0:
+        return "drift"
+    return "constant" if gain.high < 0 else "undetermined"
 
 
 def along_value(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) -> dict[str, float]:
@@ -136,117 +156,117 @@ def along_value(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) 
 # --- what a card offers ---
 
 
-def offered(
-    own: pd.DataFrame,
-    proxy: Mapping[str, Any],
-    drifts: Sequence[Mapping[str, Any]],
-    place: Mapping[str, float],
-    target: Target,
-    farthest: Mapping[str, float],
-    *,
-    over: str,
-    resamples: int,
-    seed: int,
+def drift_offer(
+    sweep: Swept, optimum: Mapping[str, Any], drifts: Sequence[Mapping[str, Any]], target: Target
 ) -> dict[str, Any]:
-    """What a card says of the drift: `offer`, rows of `held_out` (if any drift moves), and "constant" as carried."""
-    moves = any(row["verdict"] == "moves" for row in drifts)
-    none = pd.DataFrame(columns=list(HELD_OUT))
-    tests = held_out(own, over=over, resamples=resamples, seed=seed) if moves else none
-    there = {"width": float(target.width), "density": target.density}
+    """What a card says of the drift: `offer`, rows of `held_out` (if any drift moves), and "constant" as carried.
+
+    `sweep` has the runs of the card's scheme with its other hyperparameters, optimum is the row of its proxy.
+    """
+    if any(row["verdict"] == "moves" for row in drifts):
+        tests = held_out_of(sweep)
+    else:
+        tests = pd.DataFrame(columns=["scheme", "along", *sweep.axes, *HELD_OUT])
+    there = {name: float(getattr(target, name) or sweep.proxy[name]) for name in sweep.axes}
     return {
-        **offer(proxy, drifts, tests, place, there, farthest),
+        **offer(optimum, drifts, tests, sweep.proxy, there),
         "carried": "constant",
         "held_out": records(tests),
     }
 
 
-def carried(along: Mapping[str, Any], base: Trial, over: str) -> tuple[dict[str, Any], Trial]:
+def carried_along(drift: Mapping[str, Any], base: Trial, over: str) -> tuple[dict[str, Any], Trial]:
     """The offer and the proxy's trial with the setting along the drift. Raises ValueError where none is offered."""
-    if along["value"] is None:
-        raise ValueError(f"{over} cannot be carried along a drift: {along['why']}. Leave along_drift out.")
-    return {**along, "carried": "drift"}, base.replace(**{over: along["value"]})
+    if drift["value"] is None:
+        raise ValueError(f"{over} cannot be carried along a drift: {drift['why']}. Leave along_drift out.")
+    return {**drift, "carried": "drift"}, base.replace(**{over: drift["value"]})
 
 
-def notes_of(along: Mapping[str, Any], over: str, base: Trial) -> list[str]:
+def notes_of(drift: Mapping[str, Any], over: str, base: Trial) -> list[str]:
     """What a user must know of what is carried, where a drift is offered beside the constant."""
-    if along["value"] is None:
+    if drift["value"] is None:
         return []
-    setting = f"{over} {along['value']:.4g} [{along['low']:.4g}, {along['high']:.4g}]"
-    if along["carried"] == "drift":
-        doubt = "" if along["recommended"] == "drift" else f", which is not recommended: {along['why']}"
+    setting = f"{over} {drift['value']:.4g} [{drift['low']:.4g}, {drift['high']:.4g}]"
+    if drift["carried"] == "drift":
+        doubt = "" if drift["recommended"] == "drift" else f", which is not recommended: {drift['why']}"
         return [f"carried along the fitted drift: {setting}{doubt}."]
-    if along["recommended"] == "constant":
-        return [f"the optimum moves, and a constant is carried; along the drift it would be {setting}: {along['why']}."]
+    if drift["recommended"] == "constant":
+        return [f"the optimum moves, and a constant is carried; along the drift it would be {setting}: {drift['why']}."]
+    unit = unit_of_sources([base.data]).name
     lost = "; ".join(
-        f"at width {row['width']}, density {row['density']:g} {row['along_regret']:.3f} "
-        f"{unit_of_sources([base.data]).name}, the constant "
-        f"{row['constant_regret']:.3f}"
-        for row in along["held_out"]
-        if row["better"] == "drift" and (row["width"] == base.width or row["density"] == base.density)
+        f"at {_place(row)} {row['along_regret']:.3f} {unit}, the constant {row['constant_regret']:.3f}"
+        for row in drift["held_out"]
+        if row["better"] == "drift" and _through(row, base)
     )
     return [
-        f"a constant is carried, and recommended is the setting along the drift, {setting}: {along['why']} ({lost}). "
+        f"a constant is carried, and recommended is the setting along the drift, {setting}: {drift['why']} ({lost}). "
         "along_drift=True, or --along-drift, carries it."
     ]
 
 
+def _place(row: Mapping[str, Any]) -> str:
+    return place_text(row, [name for name in AXES if name in row])
+
+
+def _through(row: Mapping[str, Any], base: Trial) -> bool:
+    """Whether a line that was held out goes through the proxy."""
+    return all(row[name] == getattr(base, name) for name in AXES if name in row and name != row["along"])
+
+
 def offer(
-    proxy: Mapping[str, Any],
+    optimum: Mapping[str, Any],
     drifts: Sequence[Mapping[str, Any]],
     tests: pd.DataFrame,
-    place: Mapping[str, float],
+    proxy: Mapping[str, float],
     target: Mapping[str, float],
-    farthest: Mapping[str, float],
 ) -> dict[str, Any]:
     """The setting along the drift for a target, beside the constant: value, low, high, recommended, axes and why.
 
-    `proxy` is a row of `optima`, `drifts` rows of `drift`, tests those of `held_out` for the same scheme; place and
-    target have a width and a density, farthest the factor in either beyond the last tuned. An axis moves the setting
-    only by a drift, on the line through the proxy, with the verdict "moves", an interval closed on both sides and no
-    bent path; without one, value is null. Recommended is "drift" only where along every such axis the held-out scale
-    lost less along the drift, and the target lies within `farthest`; else "constant". `why` says what decided.
+    `optimum` is a row of `optima`, `drifts` rows of `drift`, tests those of `held_out` for the same scheme; proxy and
+    target say where they are on every axis. An axis moves the setting only by a drift, on the line through the proxy,
+    with the verdict "moves", an interval closed on both sides and no bent path; without one, value is null. Recommended
+    is "drift" only where along every such axis the held-out scale lost less along the drift, and the target is not
+    farther out than the axis says (axes.py); else "constant". `why` says what decided.
     """
     moves, axes, doubts = [], [], []
-    for along, fixed in (("density", "width"), ("width", "density")):
-        distance = octaves(along, target[along]) - octaves(along, place[along])
-        line = next((row for row in drifts if row["along"] == along and row.get(fixed) == place[fixed]), None)
-        if distance == 0 or line is None:
-            doubts += [f"one {along} was trained, and the target has another"] if distance else []
+    for along in (name for name in drift_axes() if name in target):
+        fixed = {name: proxy[name] for name in target if name != along}
+        distance = axis_of(along).octaves(target[along]) - axis_of(along).octaves(proxy[along])
+        line = next((row for row in drifts if row["along"] == along and fixed.items() <= row.items()), None)
+        if distance == 0:
+            continue
+        if line is None:
+            doubts.append(f"one {along} was trained, and the target has another")
             continue
         axes.append({"along": along, "octaves": distance, **{name: line[name] for name in ("drift", *_AXIS)}})
         if line["verdict"] != "moves" or line["path"] == "bent" or None in (line["low"], line["high"]):
             continue
         moves.append((Slope(line["drift"], line["low"], line["high"]), distance))
-        doubts += _doubts(line, tests[(tests["along"] == along) & (tests[fixed] == place[fixed])], target, farthest)
-    found: dict[str, Any] = {"recommended": "constant", "value": None, "low": None, "high": None, "axes": axes}
-    if proxy["status"] != "ok":
-        return {**found, "why": "the proxy has a bound, not an optimum"}
+        doubts += _doubts(line, rows_at(tests, {"along": along, **fixed}), target)
+    offered: dict[str, Any] = {"recommended": "constant", "value": None, "low": None, "high": None, "axes": axes}
+    if optimum["status"] != "ok":
+        return {**offered, "why": "the proxy has a bound, not an optimum"}
     if not moves:
-        return {**found, "why": "no drift towards the target is known to move, on a straight path"}
-    moved = along_value(proxy, moves)
-    found |= {name: moved[name] for name in ("value", "low", "high")}
+        return {**offered, "why": "no drift towards the target is known to move, on a straight path"}
+    moved = along_value(optimum, moves)
+    offered |= {name: moved[name] for name in ("value", "low", "high")}
     if doubts:
-        return {**found, "why": "; ".join(doubts)}
-    return {
-        **found,
-        "recommended": "drift",
-        "why": "the optimum moves, and scales held out lost less along the drift",
-    }
+        return {**offered, "why": "; ".join(doubts)}
+    why = "the optimum moves, and scales held out lost less along the drift"
+    return {**offered, "recommended": "drift", "why": why}
 
 
 _AXIS = ("low", "high", "verdict", "path", "n_ok")
 
 
-def _doubts(
-    line: Mapping[str, Any], tests: pd.DataFrame, target: Mapping[str, float], farthest: Mapping[str, float]
-) -> list[str]:
+def _doubts(line: Mapping[str, Any], tests: pd.DataFrame, target: Mapping[str, float]) -> list[str]:
     """Why the drift of a line is no recommendation, though it moves."""
-    along, doubts = line["along"], []
+    along, axis, doubts = line["along"], axis_of(line["along"]), []
     if tests.empty:
         doubts.append(f"fewer than three scales along {along}: none can be held out")
     elif tests["better"].item() != "drift":
         doubts.append(f"held out along {along}, the drift was not shown to lose less than the constant")
-    beyond = 2.0 ** (octaves(along, target[along]) - octaves(along, line["last"]))
-    if beyond > farthest[along] * (1 + 1e-9):
+    beyond = 2.0 ** (axis.octaves(target[along]) - axis.octaves(line["last"]))
+    if beyond > axis.farthest * (1 + 1e-9):
         doubts.append(f"the target lies {beyond:.3g} x beyond what was tuned along {along}")
     return doubts

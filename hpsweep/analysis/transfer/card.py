@@ -16,6 +16,7 @@ from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.rows import record
 from hpsweep.analysis.transfer.card_fields import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
+from hpsweep.axes import AXES
 from hpsweep.records import check_path, check_replaceable, check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
@@ -38,7 +39,7 @@ class Card:
     the proxy GPT's tensors at the target's size, hidden ones with their nonzeros; a readout that is tied has the
     embedding's init std and lr. `uncertainty` is the larger side of the interval of what is carried, octaves, null for
     a bound. `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`: along density at every
-    width, along width at every density. `along_drift` has the setting along the drift (see `along.offer`), which of it
+    width, along width at every density. `along_drift` has the setting along the drift (see `offer`), which of it
     and the constant is recommended and which is carried, and rows of `held_out` that judge the two. Missing is null.
     """
 
@@ -99,6 +100,11 @@ class Card:
         card = cls(**_of_now(values))
         check_whole(card, path)
         return card
+
+
+def model_axes(card: Card) -> list[str]:
+    """The axes by which a target is named: those that all tables have, and others in which it is not the proxy."""
+    return [name for name, axis in AXES.items() if axis.always or card.target[name] != card.proxy[name]]
 
 
 def _of_now(values: Mapping[str, Any]) -> dict[str, Any]:

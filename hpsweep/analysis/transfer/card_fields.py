@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from hpsweep.architectures import Kind
+from hpsweep.axes import AXES
 from hpsweep.records import (
     Check,
     choice,
@@ -97,6 +98,10 @@ def _window(value: Any, place: str) -> None:
         raise ValueError(f"{place} is {value!r}; allowed: octaves, a number or such as '+-3 x +-3 octaves, cubic'")
 
 
+def _axis(value: Any, place: str) -> None:
+    choice(*AXES)(value, place)
+
+
 _COUNTS = dict.fromkeys(("n", "n_ok", "n_edge", "n_runs", "n_seeds", "n_diverged", "n_failed", "n_points"), _ERROR)
 _SHAPES = dict.fromkeys(("loss_opt", "best_loss", "curvature", "interaction"), _ANY)
 _TEXTS = dict.fromkeys(("why", "unit", "path", "verdict", "status", "proxy_status", "transferred_from"), _WORDS)
@@ -107,7 +112,7 @@ _MEASURED: dict[str, Check] = {
     "best_scheme": optional(choice(*SCHEMES)),
     "hyperparameter": _hyperparameters,
     "over": _hyperparameters,
-    "along": choice("width", "density"),
+    "along": _axis,
     "interval": _INTERVAL,
     "refused": optional(number(0, 1)),
     "correlation": optional(number(-1, 1)),

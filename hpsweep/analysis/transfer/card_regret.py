@@ -17,17 +17,19 @@ import pandas as pd
 from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, read, read_own
 from hpsweep.analysis.optimum.optima import Group, fit_prepared
 from hpsweep.analysis.runs.checks import check_frame, check_numeric, check_plain, column_such, label, other_tuned, shown
+from hpsweep.analysis.runs.places import table_axes
 from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared, without
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_fields import SETTINGS
-from hpsweep.analysis.transfer.regret import rows_at, tuned_of
+from hpsweep.analysis.transfer.proxy import rows_at, tuned_of
+from hpsweep.analysis.transfer.regret_matrix import regret_text
+from hpsweep.axes import value_label
 from hpsweep.english import interval_text
 from hpsweep.schemes import scales_width
 from hpsweep.spec import RESOLVED, TUNED
-from hpsweep.text import value_label
 
 CARD_REGRET = (
-    *("scheme", "width", "density", "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),
+    *("scheme", *table_axes(), "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),
     *("used_runs", "own_value", "own_low", "own_high", "own_loss", "own_from", "status", "octaves"),
     *("regret", "low", "high", "percent", "interval", "why"),
 )
@@ -47,7 +49,7 @@ def card_regret(
 
     setting     what the card carries; setting_status as in `optima`: an edge is a bound and no optimum of the proxy
     used_loss   the loss at the setting. used_from is "measured": the mean of used_runs runs at it; or, without any,
-                "fitted" or "interpolated" from the target's own curve (see `curve.Reading`); null where it diverged
+                "fitted" or "interpolated" from the target's own curve (see `loss_at.Reading`); null where it diverged
                 or lies outside what was tried, and `why` says which
     own_loss    the loss at the target's own optimum own_value, with its 95 % interval, over all hyperparameters that
                 were tried there; at the lowest measured value where `status` is not ok: then own_value is a bound and
@@ -72,15 +74,14 @@ def card_regret(
             f"hyperparameter. Make the card of one, such as transfer --over {over.split(',')[0]}."
         )
     runs = target_runs(card, plain_types(without(runs, ignore)))
-    runs = prepared(runs, ["scheme", "width", "density"], over)
+    runs = prepared(runs, ["scheme", *table_axes()], over)
     same, group, status, others = _own_groups(card, runs, over, resamples, seed)
     own, used = read_own(group), read(same.cells, math.log2(card.base[over]))
     gap = difference(used, same, own, group)
     bound = "" if status == "ok" else f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
     row = {
         "scheme": card.scheme,
-        "width": card.target["width"],
-        "density": card.target["density"],
+        **{name: card.target[name] for name in table_axes()},
         "hyperparameter": over,
         "setting": card.base[over],
         "setting_status": card.optimum["status"],
@@ -107,21 +108,22 @@ def card_regret(
 def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the card's scheme, width and density, all of which have to be runs of its target."""
     check_frame(runs)
-    if lacking := [name for name in ("scheme", "width", "density", *_wanted(card)) if name not in runs]:
+    if lacking := [name for name in ("scheme", *table_axes(), *_wanted(card)) if name not in runs]:
         remedy = f"; give it: {column_such(lacking[0])}" if lacking[0] in RESOLVED else ""
         raise ValueError(
             f"the runs have no column {lacking[0]!r}, by which the runs of the card's target are known{remedy}."
         )
-    for name in ("width", "density"):
+    for name in table_axes():
         check_numeric(runs[name])
     check_plain(runs["scheme"])
     near = (runs["density"] / card.target["density"] - 1).abs() <= ONE_DENSITY  # a logger may have rounded it
     own = rows_at(runs[near], {"scheme": card.scheme, "width": card.target["width"]})
     own = own.assign(density=card.target["density"])
-    where = f"{card.scheme}, width {card.target['width']}, density {value_label('density', card.target['density'])}"
+    where = _model(card.scheme, card.target)
     if own.empty:
-        found = runs[["scheme", "width", "density"]].drop_duplicates().sort_values(["scheme", "width", "density"])
-        tried = "; ".join(f"{s}, width {w}, density {value_label('density', d)}" for s, w, d in found.to_numpy()[:8])
+        keys = ["scheme", *table_axes()]
+        found = runs[keys].drop_duplicates().sort_values(keys)[:8].to_dict("records")
+        tried = "; ".join(_model(row["scheme"], row) for row in found)
         raise ValueError(
             f"no run is of the card's target ({where}); there are: {tried}. Train the target with the card, and sweep "
             "it, or give the card of these runs."
@@ -129,6 +131,10 @@ def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     for name, wanted in _wanted(card).items():
         _check(own, name, wanted, where)
     return own
+
+
+def _model(scheme: str, at: Mapping[Any, Any]) -> str:
+    return ", ".join([scheme, *(f"{name} {value_label(name, at[name])}" for name in table_axes())])
 
 
 def _check(own: pd.DataFrame, name: str, wanted: Any, where: str) -> None:
@@ -198,15 +204,15 @@ def _own_groups(
         )
     others = other_tuned(own, over)
     groups = fit_prepared(own, ["scheme", *others], over=over, resamples=resamples, seed=seed)
-    key = (card.scheme, *(curve[name].iloc[0] for name in others))
-    return next(group for group in groups if group.key == key), *tuned_of(groups), others
+    at = {"scheme": card.scheme, **{name: curve[name].iloc[0] for name in others}}
+    return next(group for group in groups if group.at == at), *tuned_of(groups), others
 
 
 def _with_the_cards(same: Group, group: Group, used: Reading, others: Sequence[str]) -> str:
     """What the setting costs with the card's other hyperparameters, where the target's own optimum has other ones."""
     if same is group or used.source is None:
         return ""
-    own, cards = (label(others, one.key[1:]) for one in (group, same))
+    own, cards = (label(others, one.values(others)) for one in (group, same))
     gap = difference(used, same, read_own(same), same)
     least = "" if same.row["status"] == "ok" else "at least "
     return (
@@ -229,9 +235,7 @@ def card_regret_text(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in table.to_dict("records"):
         bound = " (bound)" * (row["setting_status"] == "edge")
-        mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
-        diverged = "diverged" if "diverge" in row["why"] else "-"
-        regret = diverged if math.isnan(row["regret"]) else f"{mark}{row['regret']:.4f}"
+        regret = regret_text(row)
         rows.append(
             {
                 **{name: row[name] for name in ("scheme", "width")},
@@ -255,7 +259,9 @@ def _optimum_text(row: Mapping[Any, Any]) -> str:
     low, high = (None if math.isnan(row[name]) else math.log2(row[name]) for name in ("own_low", "own_high"))
     if low is not None and high is not None:
         return f"{_power(row['own_value'])} [{low:.2f}, {high:.2f}]"
-    return "-" if low == high else f"above 2^{low:.2f}" if high is None else f"below 2^{high:.2f}"
+    if low is not None:
+        return f"above 2^{low:.2f}"
+    return "-" if high is None else f"below 2^{high:.2f}"
 
 
 def _power(value: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.axes import AXES
 from hpsweep.spec import TUNED
 
 HYPERPARAMETERS = ("hyperparameter", "value", "low", "high", "noise", "chosen")
@@ -63,7 +64,7 @@ def way(card: Card) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     unknown = "no drift of a joint optimum" if "," in card.optimum["hyperparameter"] else "not tested"
-    for along in ("width", "density"):
+    for along in AXES:
         if card.target[along] == card.proxy[along]:
             continue
         ends = {"from": f"{along} {card.proxy[along]:g}", "to": f"{card.target[along]:g}"}
@@ -77,7 +78,7 @@ def way(card: Card) -> pd.DataFrame:
 
 
 def _line(row: dict[str, Any], along: str) -> dict[str, Any]:
-    at = ", ".join(f"{name} {row[name]:g}" for name in ("width", "density") if name in row and name != along)
+    at = ", ".join(f"{name} {row[name]:g}" for name in AXES if name in row and name != along)
     noise = _NOISE.get(row["interval"] or "", "")
     return {"at": at, "noise": noise, **{name: row[name] for name in ("verdict", "drift", "low", "high")}}
 

@@ -15,22 +15,31 @@ the further apart, or the more, the better.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.optimum.fitted import Fitted, fitted
 from hpsweep.analysis.optimum.noise import t_975
-from hpsweep.analysis.optimum.optima import Group, fit_prepared
+from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_equal, check_names, check_number, check_over, is_numeric, needed
+from hpsweep.analysis.runs.checks import (
+    check_equal,
+    check_names,
+    check_number,
+    check_over,
+    check_unknown,
+    is_numeric,
+    needed,
+)
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.architectures import hidden_nonzeros
+from hpsweep.axes import axis_of
 from hpsweep.english import counted, have
 from hpsweep.spec import Trial
 
@@ -119,23 +128,67 @@ def drift(
     runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
         raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
-    runs = _read(runs, [*by, *along_with, along], over)
+    optima = fitted(runs, [*by, *along_with, along], over=over, resamples=resamples, seed=seed)
+    return drift_of(optima, optima.runs, along, by, along_with=along_with, bound=bound)
+
+
+def drift_of(
+    optima: Fitted,
+    runs: pd.DataFrame,
+    along: str,
+    by: Sequence[str],
+    *,
+    along_with: Sequence[str] = (),
+    bound: float = BOUND,
+) -> pd.DataFrame:
+    """The table of `drift` for a part of the runs that were fitted."""
+    over, place = optima.over, [*along_with, along]
+    check_unknown(runs, by, free=[*by, *place])
+    runs = _read(runs, [*by, *place], over)
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
-        free = (*by, *along_with, along, over, "seed", *(("steps",) if _steps_follow(members) else ()))
-        check_equal(members, free, f"the drift of {name}")
-        each = fit_prepared(members, [*along_with, along], over=over, resamples=resamples, seed=seed)
-        groups = _on_lines([_named(group, [*along_with, along]) for group in each])
-        rows.append(
-            {
-                **dict(zip(by, key, strict=True)),
-                "along": along,
-                "over": over,
-                **_row(groups, along, bound, resamples, seed),
-            }
-        )
+        steps = ("steps",) if _steps_follow(members) else ()
+        check_equal(members, (*by, *place, over, "seed", *steps), f"the drift of {name}")
+        line = line_points(optima.grouped(place, members), along, along_with)
+        keys = dict(zip(by, key, strict=True))
+        rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, optima.resamples, optima.seed)})
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+class Point(NamedTuple):
+    """An optimum on a line: where it lies along the axis, and on which of several lines that share a slope."""
+
+    value: Any
+    line: tuple[Any, ...]
+    model: str  # what a reader knows the group by, such as width 64, depth 2
+    row: Mapping[str, Any]  # of `optima`
+
+    @property
+    def status(self) -> str:
+        """Of the optimum."""
+        return str(self.row["status"])
+
+
+def line_points(groups: Sequence[Group], along: str, along_with: Sequence[str] = ()) -> list[Point]:
+    """The groups as points along an axis; those that share the other columns are a line.
+
+    Where no two of them do, all are one line.
+    """
+    lines = [group.values(along_with) for group in groups]
+    if len(set(lines)) == len(groups):
+        lines = [()] * len(groups)
+    return [
+        Point(group.at[along], line, _model(group, [along, *along_with]), group.row)
+        for group, line in zip(groups, lines, strict=True)
+    ]
+
+
+def _model(group: Group, names: Sequence[str]) -> str:
+    fields = []
+    for name, value in zip(names, group.values(names), strict=True):
+        fields.append(f"{name} {value:g}" if isinstance(value, float | int) else f"{name} {value}")
+    return ", ".join(fields)
 
 
 def _read(runs: pd.DataFrame, keys: Sequence[str], over: str) -> pd.DataFrame:
@@ -164,36 +217,12 @@ def _steps_follow(members: pd.DataFrame) -> bool:
     return bool(max(least) < min(most) or max(most) < 1.1 * min(most))
 
 
-def _named(group: Group, names: Sequence[str]) -> Group:
-    """The group with the name of its model in its row, such as width 64, depth 2."""
-    fields = [f"{name} {value:g}" if isinstance(value, float | int) else f"{name} {value}"
-              for name, value in zip(names, group.key, strict=True)]  # fmt: skip
-    return dataclasses.replace(group, row={**group.row, "model": ", ".join([fields[-1], *fields[:-1]])})
-
-
-def _on_lines(groups: list[Group]) -> list[Group]:
-    """The groups keyed by line and place: all are one line where no line has two."""
-    if len({group.key[:-1] for group in groups}) < len(groups):
-        return groups
-    return [dataclasses.replace(group, key=group.key[-1:]) for group in groups]
-
-
 class Slope(NamedTuple):
     """Octaves per halving or doubling; NaN where unknown, and low or high NaN where the interval is open."""
 
     drift: float
     low: float
     high: float
-
-
-def octaves(along: str, value: float) -> float:
-    """Where a value lies on the axis of the drift: its halvings if density, else its doublings."""
-    return -math.log2(value) if along == "density" else math.log2(value)
-
-
-def unit(along: str) -> str:
-    """The unit of the drift along a field."""
-    return "octaves per " + ("halving of density" if along == "density" else f"doubling of {along}")
 
 
 def verdict(slope: Slope, bound: float) -> str:
@@ -207,34 +236,34 @@ def verdict(slope: Slope, bound: float) -> str:
     return "undetermined"
 
 
-def _row(groups: list[Group], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
-    fitted = [group for group in groups if group.row["status"] == "ok"]
-    slope = slope_of(fitted, along, resamples, seed)
-    found = verdict(slope, bound)
-    if found == "stable" and len(fitted) < len(groups):
-        found = "undetermined"
-    bend = bend_of(fitted, along, resamples, seed)
-    if found == "stable" and path(bend, bound) == "bent" and max(map(abs, bend.ends)) > bound:
-        found = "undetermined"
-    forced = _forced(groups, along, bound) if found != "moves" else None
+def _row(points: list[Point], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
+    known = [point for point in points if point.status == "ok"]
+    slope = slope_of(known, along, resamples, seed)
+    claim = verdict(slope, bound)
+    if claim == "stable" and len(known) < len(points):
+        claim = "undetermined"
+    bend = bend_of(known, along, resamples, seed)
+    if claim == "stable" and path(bend, bound) == "bent" and max(map(abs, bend.ends)) > bound:
+        claim = "undetermined"
+    forced = _forced(points, along, bound) if claim != "moves" else None
     if forced is not None:
-        slope, found = forced, "moves"
-    ends = sorted((group.key[-1] for group in fitted), key=lambda value: octaves(along, value))
+        slope, claim = forced, "moves"
+    ends = sorted((point.value for point in known), key=axis_of(along).octaves)
     return {
         **slope._asdict(),
-        "unit": unit(along),
-        "interval": _interval(fitted),
-        "verdict": found,
-        "n": len(groups),
-        "n_ok": len(fitted),
-        "n_edge": sum(group.row["status"] == "edge" for group in groups),
+        "unit": axis_of(along).unit,
+        "interval": _interval(known),
+        "verdict": claim,
+        "n": len(points),
+        "n_ok": len(known),
+        "n_edge": sum(point.status == "edge" for point in points),
         "first": ends[0] if ends else math.nan,
         "last": ends[-1] if ends else math.nan,
         "curvature": bend.curvature,
         "curvature_low": bend.low,
         "curvature_high": bend.high,
         "path": path(bend, bound),
-        "why": _why(groups, along, slope, found, bound, is_forced=forced is not None) + _why_bent(bend, bound, found),
+        "why": _why(points, along, slope, claim, bound, is_forced=forced is not None) + _why_bent(bend, bound, claim),
     }
 
 
@@ -256,42 +285,42 @@ def path(bend: Bend, bound: float) -> str | None:
     return "straight" if -bound <= bend.low and bend.high <= bound else "undetermined"
 
 
-def _interval(fitted: list[Group]) -> str | None:
-    kinds = {group.row["interval"] for group in fitted}
-    return None if _places(fitted) < 2 else "assumed" if "assumed" in kinds else "resampled"
+def _interval(points: list[Point]) -> str | None:
+    if _values_on_a_line(points) < 2:
+        return None
+    return "assumed" if any(point.row["interval"] == "assumed" for point in points) else "resampled"
 
 
-def _places(fitted: list[Group]) -> int:
+def _values_on_a_line(points: list[Point]) -> int:
     """Distinct values of the field along which the drift is sought, on the line that has most of them."""
     lines: dict[tuple[Any, ...], set[Any]] = {}
-    for group in fitted:
-        lines.setdefault(group.key[:-1], set()).add(group.key[-1])
+    for point in points:
+        lines.setdefault(point.line, set()).add(point.value)
     return max(map(len, lines.values()), default=0)
 
 
-def slope_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Slope:
-    """The weighted line through the optima; all NaN with fewer than two places."""
-    if _places(fitted) < 2:
+def slope_of(points: list[Point], along: str, resamples: int, seed: int) -> Slope:
+    """The weighted line through the optima; all NaN with fewer than two values."""
+    if _values_on_a_line(points) < 2:
         return Slope(math.nan, math.nan, math.nan)
-    return Slope(*_coefficient(fitted, along, 1, resamples, seed))
+    return Slope(*_coefficient(points, along, 1, resamples, seed))
 
 
-def bend_of(fitted: list[Group], along: str, resamples: int, seed: int) -> Bend:
-    """Twice the square's coefficient in the weighted parabola through the optima; NaN with fewer than four places."""
-    if _places(fitted) < 4:
+def bend_of(points: list[Point], along: str, resamples: int, seed: int) -> Bend:
+    """Twice the square's coefficient in the weighted parabola through the optima; NaN with fewer than four values."""
+    if _values_on_a_line(points) < 4:
         return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
-    square, low, high = _coefficient(fitted, along, 2, resamples, seed)
-    x, y, _, _ = optima_along(fitted, along)
-    linear = float(_polynomial(fitted, along, 2).weights[-2] @ y)
+    square, low, high = _coefficient(points, along, 2, resamples, seed)
+    x, y, _, _ = _optima(points, along)
+    linear = float(_polynomial(points, along, 2).weights[-2] @ y)
     first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
     return Bend(2 * square, 2 * low, 2 * high, (first, last))
 
 
-def optima_along(fitted: list[Group], along: str) -> tuple[Floats, Floats, Floats, Floats]:
+def _optima(points: list[Point], along: str) -> tuple[Floats, Floats, Floats, Floats]:
     """(place on the axis, log2 of the optimum, its interval's half width below, and above), octaves."""
-    x = np.array([octaves(along, group.key[-1]) for group in fitted])
-    y = np.array([group.row["log2_opt"] for group in fitted])
-    low, high = (np.array([group.row[name] for group in fitted]) for name in ("log2_low", "log2_high"))
+    x = np.array([axis_of(along).octaves(point.value) for point in points])
+    y, low, high = (np.array([point.row[f"log2_{name}"] for point in points]) for name in ("opt", "low", "high"))
     return x, y, y - low, high - y
 
 
@@ -316,11 +345,11 @@ class _Line(NamedTuple):
     df: int
 
 
-def _polynomial(fitted: list[Group], along: str, degree: int) -> _Line:
+def _polynomial(points: list[Point], along: str, degree: int) -> _Line:
     """The scatter is DerSimonian and Laird's (1986), joined with SCATTER by their degrees of freedom."""
-    x, y, down, up = optima_along(fitted, along)
+    x, y, down, up = _optima(points, along)
     variance = np.maximum((up + down) / 3.92, 1e-3) ** 2
-    lines = [group.key[:-1] for group in fitted]
+    lines = [point.line for point in points]
     heights = np.array([[float(line == other) for other in dict.fromkeys(lines)] for line in lines])
     powers = np.hstack([heights, np.vander(x - x.mean(), degree + 1, increasing=True)[:, 1:]])
     df = len(y) - powers.shape[1]
@@ -338,10 +367,10 @@ def _operator(powers: Floats, weight: Floats) -> Floats:
     return np.asarray(np.linalg.pinv(powers * root[:, None]) * root)
 
 
-def _coefficient(fitted: list[Group], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
+def _coefficient(points: list[Point], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
     """(value, low, high) of the highest coefficient of the polynomial through the optima."""
-    line = _polynomial(fitted, along, degree)
-    _, y, down, up = optima_along(fitted, along)
+    line = _polynomial(points, along, degree)
+    _, y, down, up = _optima(points, along)
     weights = line.weights[-1]
     value = float(weights @ y)
     low, high = np.quantile(replicates(y, down, up, resamples, seed) @ weights, [0.025, 0.975])
@@ -349,20 +378,21 @@ def _coefficient(fitted: list[Group], along: str, degree: int, resamples: int, s
     return value, value - math.hypot(value - low, scatter), value + math.hypot(high - value, scatter)
 
 
-def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
+def _forced(points: list[Point], along: str, bound: float) -> Slope | None:
     """The one-sided slope that a minimum at the end of a grid forces beyond the bound, from the most distant pair.
 
-    Only groups of one line are compared: of others the optimum may differ for another reason.
+    Only optima of one line are compared: of others the optimum may differ for another reason.
     """
-    usable = [group for group in groups if group.row["status"] in ("ok", "edge")]
-    usable.sort(key=lambda group: octaves(along, group.key[-1]))
+    axis = axis_of(along)
+    usable = [point for point in points if point.status in ("ok", "edge")]
+    usable.sort(key=lambda point: axis.octaves(point.value))
     forced: list[tuple[float, Slope]] = []
     for first, last in itertools.combinations(usable, 2):
-        if "edge" not in (first.row["status"], last.row["status"]):
+        if "edge" not in (first.status, last.status):
             continue
-        if first.key[:-1] != last.key[:-1] or first.key[-1] == last.key[-1]:
+        if first.line != last.line or first.value == last.value:
             continue
-        distance = octaves(along, last.key[-1]) - octaves(along, first.key[-1])
+        distance = axis.octaves(last.value) - axis.octaves(first.value)
         scatter = LIMIT * math.sqrt(2) * SCATTER
         least = (last.row["log2_low"] - first.row["log2_high"] - scatter) / distance  # NaN where a side is open
         most = (last.row["log2_high"] - first.row["log2_low"] + scatter) / distance
@@ -373,30 +403,32 @@ def _forced(groups: list[Group], along: str, bound: float) -> Slope | None:
     return max(forced, key=lambda pair: pair[0])[1] if forced else None
 
 
-def _why(groups: list[Group], along: str, slope: Slope, found: str, bound: float, *, is_forced: bool) -> str:
+def _why(points: list[Point], along: str, slope: Slope, claim: str, bound: float, *, is_forced: bool) -> str:
     """One sentence with the numbers, then what was left out."""
-    others = [f"{g.row['model']} {g.row['status']} ({g.row['why']})" for g in groups if g.row["status"] != "ok"]
+    known = [point for point in points if point.status == "ok"]
+    others = [f"{point.model} {point.status} ({point.row['why']})" for point in points if point.status != "ok"]
     left_out = f"; not on the line: {'; '.join(others)}" if others else ""
-    n_ok = _places([group for group in groups if group.row["status"] == "ok"])
+    n_ok = _values_on_a_line(known)
     if is_forced:
         way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
-        return f"minima at the ends of grids force a drift of {way} {unit(along)}{left_out}"
+        return f"minima at the ends of grids force a drift of {way} {axis_of(along).unit}{left_out}"
     if n_ok < 2:
-        values = f"{n_ok} of {counted(_places(groups), 'value')} of {along}"
+        values = f"{n_ok} of {counted(_values_on_a_line(points), 'value')} of {along}"
         return f"{values} {have(n_ok)} an optimum and a drift needs 2{left_out}"
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
-    if _interval([group for group in groups if group.row["status"] == "ok"]) == "assumed":
+    if _interval(known) == "assumed":
         interval += " (noise assumed)"
-    if found == "moves":
+    if claim == "moves":
         return f"{interval} beyond +-{bound:g}{left_out}"
     if verdict(slope, bound) == "stable":
         return f"{interval} within +-{bound:g}{left_out}"
     return f"{interval} neither within +-{bound:g} nor beyond it: train more seeds or finer values{left_out}"
 
 
-def _why_bent(bend: Bend, bound: float, found: str) -> str:
+def _why_bent(bend: Bend, bound: float, claim: str) -> str:
     if path(bend, bound) != "bent":
         return ""
     first, last = bend.ends
     text = f"; the path is bent, [{bend.low:.2f}, {bend.high:.2f}] per step: the drift goes from {first:+.2f} to "
-    return text + f"{last:+.2f}, and a line is not enough" + (" to call it stable" if found == "undetermined" else "")
+    remark = " to call it stable" if claim == "undetermined" else ""
+    return f"{text}{last:+.2f}, and a line is not enough{remark}"

@@ -8,54 +8,48 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.optimum.joint import in_order, surface
+from hpsweep.analysis.optimum.joint import JointlyFitted
 from hpsweep.analysis.optimum.noise import noises
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.cells import cells_of
-from hpsweep.analysis.transfer import transfer as single
+from hpsweep.analysis.runs.places import place_axes, place_text
+from hpsweep.analysis.transfer import card_warnings as warned
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
-from hpsweep.analysis.transfer.regret import rows_at
+from hpsweep.analysis.transfer.proxy import proxy_runs, rows_at, target_trial
 from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, trial_from_row
 
 
-def transfer_joint(
-    runs: pd.DataFrame,
-    target: Target,
-    *,
-    scheme: Scheme,
-    over: Sequence[str],
-    place: Mapping[str, Any],
-    resamples: int = 2000,
-    seed: int = 0,
+def joint_card(
+    joint: JointlyFitted, runs: pd.DataFrame, target: Target, *, scheme: Scheme, proxy: Mapping[str, Any]
 ) -> Card:
-    """The card that carries the joint optimum of `over` at `place` to the target; `transfer` says what is what.
+    """The card that carries the joint optimum of two fields at the proxy to the target; `transfer` says what is what.
 
     A field that is not identified is carried at its best measured value, and a warning says so. `optimum` of the card
     is the row of `surface`; its opt, low and high, and `uncertainty`, are those of the first field. `comparison` and
-    `drift` are empty: warnings name the widths and densities whose own joint optimum is elsewhere, or not known.
+    `drift` are empty: warnings name the places whose own joint optimum is elsewhere, or not known.
     Raises ValueError where neither field has an optimum.
     """
-    first, second = names = in_order(over)
-    source = single._proxy_runs(runs, scheme, place)
-    table = surface(source, ["scheme"], over=names, resamples=resamples, seed=seed)
+    first, second = names = joint.over
+    source = proxy_runs(runs, scheme, proxy)
+    table = joint.table(["scheme"], source)
     row: dict[str, Any] = {str(name): value for name, value in table.iloc[0].items()}
     known = [name for name in names if row[f"status_{name}"] in ("ok", "edge")]
     if not known:
         raise ValueError(
-            f"the {scheme} proxy at width {place['width']} and density {place['density']:g} has no optimum of "
+            f"the {scheme} proxy at {place_text(proxy, place_axes(runs), last=' and ')} has no optimum of "
             f"{first} and {second}: {row['why']}."
         )
     carried = {name: row[f"{name}_opt"] if name in known else row[f"best_{name}"] for name in names}
     used = source[source["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in used.items()}).replace(**carried)
-    trial = single._target_trial(base, target)
+    trial = target_trial(base, target)
     vocabulary = int(source["vocabulary"].iloc[0])
     own = rows_at(runs, {"scheme": scheme})
     notes = [
         *_warn_optimum(row, names, carried),
-        *single._warn_target(base, trial, target, vocabulary),
-        *_warn_elsewhere(own, names, carried, place, resamples, seed),
+        *warned.of_target(base, trial, target, vocabulary),
+        *_warn_elsewhere(joint, own, carried, proxy),
     ]
     of_first = {name: row[f"{prefix}{first}_{name.removeprefix('log2_')}"] for name, prefix in _OF_FIRST.items()}
     if row[f"status_{first}"] == "flat":
@@ -67,7 +61,7 @@ def transfer_joint(
         trial=trial,
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
-        tuned=Group((scheme,), tuned, none, noises([none])[0]),
+        tuned=Group({"scheme": scheme}, tuned, none, noises([none])[0]),
         evidence=evidence_of(source, pd.concat([own, source])),
         drifts=[],
         along=_CONSTANT,
@@ -101,7 +95,7 @@ def _warn_optimum(row: Mapping[str, Any], names: Sequence[str], carried: Mapping
             notes.append(f"NOT AN OPTIMUM but a bound: {name} {carried[name]:.4g} ({row['why']}).")
         elif status != "ok":
             notes.append(f"NOT IDENTIFIED: {name} {carried[name]:.4g} is its best measured value ({row['why']}).")
-        elif high - low > 2 * single.WIDE:
+        elif high - low > 2 * warned.WIDE:
             notes.append(f"{name} is only known to lie between {2.0**low:.3g} and {2.0**high:.3g}: train more seeds.")
     if row["interval"] == "assumed":
         notes.append("the intervals rest on an assumed noise: train the proxy with at least 2 seeds.")
@@ -109,21 +103,17 @@ def _warn_optimum(row: Mapping[str, Any], names: Sequence[str], carried: Mapping
 
 
 def _warn_elsewhere(
-    own: pd.DataFrame,
-    names: Sequence[str],
-    carried: Mapping[str, float],
-    place: Mapping[str, Any],
-    resamples: int,
-    seed: int,
+    joint: JointlyFitted, own: pd.DataFrame, carried: Mapping[str, float], proxy: Mapping[str, Any]
 ) -> list[str]:
-    """Widths and densities whose own joint optimum is not where the carried one is, or is not known."""
+    """Places whose own joint optimum is not where the carried one is, or is not known."""
     notes = []
-    table = surface(own, ["width", "density"], over=names, resamples=resamples, seed=seed)
+    axes = place_axes(own)
+    table = joint.table(axes, own)
     for row in table.to_dict("records"):
-        if all(row[name] == place[name] for name in ("width", "density")):
+        if all(row[name] == proxy[name] for name in axes):
             continue
-        at = f"at width {row['width']}, density {row['density']:g}"
-        for name in names:
+        at = f"at {place_text(row, axes)}"
+        for name in joint.over:
             low, high = row[f"{name}_low"], row[f"{name}_high"]
             inside = not (carried[name] < low or carried[name] > high)
             if row[f"status_{name}"] == "flat" and not inside:
@@ -132,13 +122,13 @@ def _warn_elsewhere(
                     f"{carried[name]:.4g}."
                 )
             if row[f"status_{name}"] == "ok" and not inside:
-                apart = math.log2(row[f"{name}_opt"] / carried[name])
+                octaves = math.log2(row[f"{name}_opt"] / carried[name])
                 notes.append(
-                    f"{at} the optimum of {name} is {row[f'{name}_opt']:.4g} [{low:.4g}, {high:.4g}], {apart:+.2f} "
+                    f"{at} the optimum of {name} is {row[f'{name}_opt']:.4g} [{low:.4g}, {high:.4g}], {octaves:+.2f} "
                     "octaves from the carried one."
                 )
         if row["status"] != "ok":
             notes.append(f"{at} the joint optimum is not known: {row['why']}.")
     if len(table) < 2:
-        notes.append("nothing says that the optimum stays put: the runs have one width and one density only.")
+        notes.append(f"nothing says that the optimum stays put: the runs have one {' and one '.join(axes)} only.")
     return notes

@@ -11,28 +11,19 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.optimum.loss_at import Difference, Reading, difference, error_of, read_own
-from hpsweep.analysis.optimum.optima import Group, fit_prepared
+from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.checks import check_number, check_over, other_tuned
-from hpsweep.analysis.transfer.regret import select_proxy, tuned_of, used_at
+from hpsweep.analysis.transfer.proxy import Swept, rows_at, swept, tuned_of
+from hpsweep.analysis.transfer.regret import used_at
+from hpsweep.axes import AXES, value_label
 from hpsweep.english import interval_text
-from hpsweep.text import value_label
 
 MATRIX = (
-    *("scheme", "tuned_width", "tuned_density", "used_width", "used_density", "hyperparameter"),
-    *(
-        "setting",
-        "setting_status",
-        "used_value",
-        "used_loss",
-        "used_from",
-        "own_value",
-        "own_loss",
-        "own_from",
-        "status",
-    ),
+    *("hyperparameter", "setting", "setting_status", "used_value", "used_loss", "used_from"),
+    *("own_value", "own_loss", "own_from", "status"),
     *("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why"),
 )
-"""Columns of `regret_matrix`."""
+"""Columns of `regret_matrix` after the scheme, tuned_AXIS and used_AXIS for width, density and other axes that vary."""
 
 FARTHEST_COMPUTE = 10
 """Times the compute of a run beyond which no equivalent is given."""
@@ -53,7 +44,7 @@ def regret_matrix(
 
     setting: the optimum found where tuned (setting_status as in `optima`: an edge is a bound). used_loss: the loss of
     that setting where used; used_from is "measured" (a run within MEASURED_WITHIN octaves, at used_value), "fitted" or
-    "interpolated" (see `curve.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
+    "interpolated" (see `loss_at.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
     own_loss: the loss at the optimum found where used, read in the same way; at its lowest measured value if `status`
     is not ok, and the regret is then at least what is given, `high` null. Where other hyperparameters were searched
     too, the own optimum is that of the best setting of them that has one; `status` is that of one without, if its mean
@@ -77,36 +68,49 @@ def regret_matrix(
     if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
     check_over(over)
-    runs, proxy = select_proxy(runs, {}, over, ignore)
-    by = ["scheme", "width", "density", *other_tuned(runs, over)]
-    groups = fit_prepared(runs, by, over=over, resamples=resamples, seed=seed)
-    compute: dict[Any, float] = runs.groupby(by[:3])[flops].mean().to_dict() if flops in runs else {}
+    sweep = swept(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
+    return matrix_of(sweep, per_doubling=per_doubling, flops=flops, whole_up_to=whole_up_to)
+
+
+def matrix_of(
+    sweep: Swept,
+    *,
+    per_doubling: float | None = None,
+    flops: str = "flops_dense",
+    whole_up_to: int | None = None,
+) -> pd.DataFrame:
+    """The table of `regret_matrix`."""
+    runs, axes = sweep.runs, sweep.axes
+    others = other_tuned(runs, sweep.over)
+    groups = sweep.optima.grouped(["scheme", *axes, *others], runs)
     rows = []
-    for scheme in dict.fromkeys(group.key[0] for group in groups):
-        here = places([group for group in groups if group.key[0] == scheme])
-        tuned = {place: tuned_of(members) for place, members in here.items()}
-        rates = {
-            density: Rate(per_doubling, 0.0, "")
-            if per_doubling is not None
-            else _rate({width: g for (width, d), (g, _) in tuned.items() if d == density}, compute, flops)
-            for density in {density for _, density in here}
-        }
+    for scheme in dict.fromkeys(group.at["scheme"] for group in groups):
+        models = places([group for group in groups if group.at["scheme"] == scheme], sweep)
+        tuned = {place: tuned_of(members) for place, members in models.items()}
         own = {place: read_own(group) for place, (group, _) in tuned.items()}
+        rates = _rates(sweep, scheme, tuned, per_doubling, flops)
         sources = {place: group for place, (group, _) in tuned.items()}
-        if whole_up_to is not None and len(here) > whole_up_to:
-            sources = {place: group for place, group in sources.items() if place == (proxy["width"], proxy["density"])}
-        for (source, group), used in itertools.product(sources.items(), here):
-            rows.append(
-                dict(zip(MATRIX[:5], (scheme, *source, *used), strict=True))
-                | _entry(group, here[used], *tuned[used], own[used], rates[used[1]])
-            )
-    return pd.DataFrame(rows, columns=list(MATRIX))
+        if whole_up_to is not None and len(models) > whole_up_to:
+            proxy = sweep.place(sweep.proxy)
+            sources = {place: group for place, group in sources.items() if place == proxy}
+        for (source, group), used in itertools.product(sources.items(), models):
+            row = _entry(group, models[used], *tuned[used], own[used], rates[used], others)
+            rows.append({"scheme": scheme, **_sides(axes, source, used), **row})
+    return pd.DataFrame(rows, columns=["scheme", *_sides(axes, axes, axes), *MATRIX])
 
 
-def places(groups: Sequence[Group]) -> dict[tuple[Any, Any], list[Group]]:
-    """The groups of one scheme by (width, density), narrow before wide and dense before sparse."""
-    keys = sorted({group.key[1:3] for group in groups}, key=lambda place: (place[0], -place[1]))
-    return {place: [group for group in groups if group.key[1:3] == place] for place in keys}
+def _sides(axes: Sequence[str], tuned: Sequence[Any], used: Sequence[Any]) -> dict[str, Any]:
+    """The columns that say where a setting was tuned and where it is used."""
+    sides = {"tuned": tuned, "used": used}
+    return {f"{side}_{name}": value for side in sides for name, value in zip(axes, sides[side], strict=True)}
+
+
+def places(groups: Sequence[Group], sweep: Swept) -> dict[tuple[Any, ...], list[Group]]:
+    """The groups of one scheme by place, narrow before wide and dense before sparse."""
+    found: dict[tuple[Any, ...], list[Group]] = {}
+    for group in sorted(groups, key=lambda group: sweep.order(group.at)):
+        found.setdefault(sweep.place(group.at), []).append(group)
+    return found
 
 
 def matrix_text(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
@@ -118,37 +122,63 @@ def matrix_text(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
     name = place_names(table)
     rows: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
-        tuned, used = (name(row[f"{side}_width"], row[f"{side}_density"]) for side in ("tuned", "used"))
-        rows.setdefault(tuned, {})[used] = "0" if tuned == used and row["regret"] == 0 else _entry_text(row, intervals)
+        tuned, used = name(row, "tuned"), name(row, "used")
+        zero = tuned == used and row["regret"] == 0
+        rows.setdefault(tuned, {})[used] = "0" if zero else _entry_text(row, intervals)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _entry_text(row: dict[Any, Any], intervals: bool) -> str:
+def _entry_text(row: Mapping[Any, Any], intervals: bool) -> str:
+    text = regret_text(row)
+    has_interval = not math.isnan(row["regret"]) and row["low"] != row["high"]
+    return f"{text} {interval_text(row['low'], row['high'])}" if intervals and has_interval else text
+
+
+def regret_text(row: Mapping[Any, Any]) -> str:
+    """A regret with its marks; "diverged", or "-" where nothing is known."""
     if math.isnan(row["regret"]):
         return "diverged" if "diverge" in row["why"] else "-"
-    mark = ("" if row["used_from"] == "measured" else "~") + ("" if row["status"] == "ok" else ">")
-    text = f"{mark}{row['regret']:.4f}"
-    return f"{text} {interval_text(row['low'], row['high'])}" if intervals and row["low"] != row["high"] else text
+    return f"{regret_mark(row)}{row['regret']:.4f}"
 
 
-def place_names(table: pd.DataFrame) -> Callable[[float, float], str]:
-    """A function from width and density to the name of the place in this matrix: only what differs is named."""
-    widths, densities = (table[f"used_{name}"].nunique() > 1 for name in ("width", "density"))
+def regret_mark(row: Mapping[Any, Any]) -> str:
+    """~ for a loss that was fitted or interpolated, > for at least, as the optimum there is a bound or none."""
+    read = "" if row["used_from"] == "measured" else "~"
+    least = "" if row["status"] == "ok" else ">"
+    return read + least
 
-    def name(width: float, density: float) -> str:
-        part = value_label("density", density)
-        return f"{width:g}, {part}" if widths and densities else part if densities else f"{width:g}"
+
+def matrix_axes(table: pd.DataFrame) -> list[str]:
+    """The axes of a regret matrix in which its places differ; the first where there is one place."""
+    names = [name for name in AXES if f"used_{name}" in table]
+    return [name for name in names if table[f"used_{name}"].nunique() > 1] or names[:1]
+
+
+def place_names(table: pd.DataFrame) -> Callable[[Mapping[Any, Any], str], str]:
+    """A function from a row and a side, tuned or used, to the name of the place: only what differs is named."""
+    axes = matrix_axes(table)
+
+    def name(row: Mapping[Any, Any], side: str) -> str:
+        return ", ".join(value_label(axis, row[f"{side}_{axis}"]) for axis in axes)
 
     return name
 
 
-def _entry(source: Group, here: Sequence[Group], tuned: Group, status: str, own: Reading, rate: Rate) -> dict[str, Any]:
+def _entry(
+    source: Group,
+    here: Sequence[Group],
+    tuned: Group,
+    status: str,
+    own: Reading,
+    rate: Rate,
+    others: Sequence[str],
+) -> dict[str, Any]:
     """What follows the places in a row: the setting of `source` among the groups `here`.
 
     The best of these is `tuned`, `status` that of its optimum, and `own` its loss.
     """
     row: dict[str, Any] = {
-        **dict.fromkeys(MATRIX[5:], math.nan),
+        **dict.fromkeys(MATRIX, math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
         "setting": source.row["opt"],
         "setting_status": source.row["status"],
@@ -161,7 +191,7 @@ def _entry(source: Group, here: Sequence[Group], tuned: Group, status: str, own:
     }
     if source.row["status"] not in ("ok", "edge"):
         return {**row, "why": f"no setting where tuned: {source.row['why']}"}
-    same = [group for group in here if group.key[3:] == source.key[3:]]
+    same = [group for group in here if group.values(others) == source.values(others)]
     if not same:
         return {**row, "why": "the other hyperparameters of that setting were not tried here"}
     used = used_at(same[0], source, tuned, own)
@@ -191,19 +221,37 @@ class Rate(NamedTuple):
     why: str
 
 
-def _rate(tuned: dict[Any, Group], compute: Mapping[Any, float], flops: str) -> Rate:
-    """The slope of the own losses along the widths of one density against log2(flops), by weighted least squares.
+def _rates(
+    sweep: Swept, scheme: str, tuned: Mapping[tuple[Any, ...], tuple[Group, str]], given: float | None, flops: str
+) -> dict[tuple[Any, ...], Rate]:
+    """The rate at every place: the one given, else that along the widths of its line."""
+    if given is not None:
+        return dict.fromkeys(tuned, Rate(given, 0.0, ""))
+    if flops not in sweep.runs:
+        why = f"no equivalent compute: the runs have no column {flops}"
+        return dict.fromkeys(tuned, Rate(math.nan, math.nan, why))
+    own = rows_at(sweep.runs, {"scheme": scheme})
+    compute: dict[Any, float] = own.groupby(list(sweep.axes))[flops].mean().to_dict()
+    width = sweep.axes.index("width")
+    lines: dict[tuple[Any, ...], list[tuple[Group, float]]] = {}
+    for place, (group, _) in tuned.items():
+        line = place[:width] + place[width + 1 :]
+        lines.setdefault(line, []).append((group, compute.get(place, math.nan)))
+    rates = {line: _rate(members, flops) for line, members in lines.items()}
+    return {place: rates[place[:width] + place[width + 1 :]] for place in tuned}
 
-    `compute` has the mean `flops` of a run by scheme, width and density; it is empty where the runs do not say.
-    Errors are those of the losses, seeds included, and are widened where the losses scatter about the line by more.
+
+def _rate(line: Sequence[tuple[Group, float]], flops: str) -> Rate:
+    """The slope of the own losses along a line of widths against log2(flops), by weighted least squares.
+
+    Of every width its optimum and the mean `flops` of a run. Errors are those of the losses, seeds included, and are
+    widened where the losses scatter about the line by more.
     """
-    if not compute:
-        return Rate(math.nan, math.nan, f"no equivalent compute: the runs have no column {flops}")
     x, y, variance = [], [], []
-    for group in tuned.values():
+    for group, compute in line:
         own = read_own(group)
         if group.row["status"] == "ok":
-            x.append(math.log2(compute.get(group.key[:3], math.nan)))
+            x.append(math.log2(compute))
             y.append(own.loss)
             variance.append(error_of(own, group) ** 2)
     if len(set(x)) < 2:

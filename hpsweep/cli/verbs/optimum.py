@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsweep.analysis.optimum.searched import apart, over_of, pair_of, varying
+from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, varying
 from hpsweep.cli.arguments import add_destination, add_folder, add_over, add_selection, columns
 from hpsweep.cli.inputs import check_whole, destination, stored_runs
 from hpsweep.cli.output import (
@@ -51,7 +51,7 @@ def run(a: argparse.Namespace) -> None:
     by = a.by or varying(runs, without=(over,))
     table = optima(runs, by, over=over)
     along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
-    drifts = concat([drift(runs, name, apart(runs, by, name), over=over) for name in along])
+    drifts = concat([drift(runs, name, drift_groups(runs, by, name), over=over) for name in along])
     wrong = sensitivity(runs, by, over=over)
     regret, why = _tuned_against_transferred(runs, over)
     tables = {"optima": table, "drift": drifts, "sensitivity": wrong}

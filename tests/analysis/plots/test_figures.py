@@ -22,8 +22,9 @@ from hpsweep.analysis.plots import figures as plots
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.tables import scale
 from hpsweep.analysis.transfer.drift import drift
+from hpsweep.axes import value_label
 from hpsweep.spec import Trial
-from hpsweep.text import power_label, value_label
+from hpsweep.text import power_label
 from tests.paths import ROOT
 
 EXPERIMENT = {  # validation loss at lr 2^-10 ... 2^-2, from reference/speed.md

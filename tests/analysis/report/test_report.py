@@ -22,32 +22,14 @@ from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report import markdown as report_md
 from hpsweep.analysis.report.law import law, verdict_line
 from hpsweep.analysis.report.page import FIGURES, report, write
-from hpsweep.analysis.report.parts import (
-    KINDS,
-    Line,
-    Panel,
-    Report,
-    Section,
-    Status,
-    Table,
-    alike,
-    between,
-    duration,
-    fixed,
-    power,
-    powers,
-    scientific,
-    setting,
-    signed,
-    typeset,
-    within,
-)
+from hpsweep.analysis.report.parts import KINDS, Line, Panel, Report, Section, Status, Table, merged_reasons, typeset
 from hpsweep.analysis.report.runs import ledger
 from hpsweep.analysis.report.tables import Tables, ledger_of, tables_of
 from hpsweep.analysis.report.verdict import _cost, _moves, verdict_of
 from hpsweep.analysis.transfer.regret import tuned_against_transferred
 from hpsweep.spec import Sweep, Target, Trial
 from hpsweep.sweep import refine, search
+from hpsweep.text import between, duration, fixed, power, powers, scientific, setting, signed, within
 from tests.analysis.law.law_cells import made as made_cells
 
 POWERS = [2.0**k for k in range(-11, -3)]
@@ -378,7 +360,7 @@ def test_a_bug_in_a_library_is_not_reported_as_a_finding(monkeypatch: pytest.Mon
     def broken(*_: Any, **__: Any) -> None:
         np.zeros((2, 3)) @ np.zeros((2, 3))
 
-    monkeypatch.setattr("hpsweep.analysis.report.tables.optima", broken)
+    monkeypatch.setattr("hpsweep.analysis.report.tables.fitted", broken)
     with pytest.raises(ValueError, match="matmul"):
         report(runs_of(sweep_of()), sweep_of())
 
@@ -682,12 +664,12 @@ def test_sentences_that_differ_in_numbers_are_one_with_their_ranges() -> None:
         ("c", "curvature 0.005 ± 0.004 nats/octave^2 within 2 octaves of 2^-6 (limit 25%)"),
         ("d", "curvature 0.011 ± 0.001 nats/octave^2 within 1 octave of 2^-7 (limit 25%)"),
     ]
-    assert alike(whys) == [
+    assert merged_reasons(whys) == [
         ("curvature 0.011 to 0.02 ± 0.001 to 0.004 nats/octave^2 within 1 octave of 2^-7 (limit 25%)", ["a", "d"]),
         ("minimum at the lowest lr 2^−8", ["b"]),
         ("curvature 0.005 ± 0.004 nats/octave^2 within 2 octaves of 2^-6 (limit 25%)", ["c"]),
     ]
-    assert alike([("a", "2^-7 within 30%"), ("b", "2^-6.5 within 4%")]) == [
+    assert merged_reasons([("a", "2^-7 within 30%"), ("b", "2^-6.5 within 4%")]) == [
         ("2^-7 to 2^-6.5 within 4% to 30%", ["a", "b"])
     ]
     assert typeset("1 octaves of 2^-7, 1.1 octaves, init_std flat") == "1 octave of 2^-7, 1.1 octaves, init std flat"

@@ -508,7 +508,7 @@ def test_a_scheme_without_runs_is_refused() -> None:
 
 def test_regret_is_what_reusing_the_proxys_optimum_costs() -> None:
     table = tuned_against_transferred(sweep()).set_index(["scheme", "density"])
-    assert list(tuned_against_transferred(sweep()).columns) == list(COMPARISON)
+    assert list(tuned_against_transferred(sweep()).columns) == ["scheme", "width", "density", *COMPARISON]
     # by hand: sp at 1/4 has its optimum 2 octaves above the proxy's: .05 x 2^2
     assert table.loc[("sp", 0.25), "regret"] == pytest.approx(0.2)
     assert table.loc[("sp", 0.25), "tuned_loss"] == pytest.approx(2.07)

@@ -208,6 +208,7 @@ def test_the_standard_error_of_the_held_out_loss_is_the_spread_over_sequences(to
 
 
 def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "_fitting", {})
     inner = torch_engine._train
     tried = []
 
@@ -243,7 +244,6 @@ def test_what_fits_is_measured_once_for_a_shape_and_half_is_tried_where_measurin
 ) -> None:
     trials, data, gpu = [BASE.replace(seed=seed) for seed in range(20)], load_dataset(BASE.data), torch.device("cuda")
     monkeypatch.setattr(torch_engine, "_fitting", {})
-    monkeypatch.setattr(torch_engine, "_let_go", lambda device: None)
     asked: list[int] = []
     held = 1000
 

@@ -24,8 +24,13 @@ from hpsweep.proxy.device import (
     WARM_UP,
     Captured,
     device_name,
+    evaluated_together,
     fitting,
+    free_memory,
+    in_halves,
     keep_memory,
+    let_go,
+    on,
     out_of_memory,
     precision,
     products,
@@ -45,7 +50,8 @@ capture its step anew. Until then they stay, which no neighbour notices. No resu
 MEASURED = 8
 """Trials whose memory on a GPU is measured, where more are to be trained together."""
 
-_fitting: dict[tuple[object, torch.device], int] = {}  # trials of a shape that a device was found to hold
+_SIZES = ("data", "width", "depth", "head_size", "context", "batch", "tied", "precision")
+_fitting: dict[tuple[object, ...], int] = {}  # trials of such sizes that a device was found to hold
 
 
 def train(
@@ -64,8 +70,9 @@ def train(
     """
     check_shapes(trials)
     data, where = load_dataset(trials[0].data), torch.device(device)
-    parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
-    return _in_parts(trials, parts, data, where, progress, finished)
+    with on(where):
+        parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
+        return _in_parts(trials, parts, data, where, progress, finished)
 
 
 def _in_parts(
@@ -93,29 +100,33 @@ def _in_parts(
 
 
 def _train_or_halve(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress) -> Outcome:
+    """Train them together, or in parts of what is known to fit; what memory runs out for is known not to."""
+    most = _fitting.get(_sizes(trials[0], device), len(trials))
+    if len(trials) > most:
+        return _in_parts(trials, math.ceil(len(trials) / most), data, device, progress)
     try:
         return _train(trials, data, device, progress)
     except RuntimeError as error:
         if not out_of_memory(error) or len(trials) == 1:
             raise
-    _let_go(device)
-    return _in_parts(trials, 2, data, device, progress)
+    let_go(device)
+    _fitting[_sizes(trials[0], device)] = math.ceil(len(trials) / 2)
+    return _train_or_halve(trials, data, device, progress)
 
 
-def _let_go(device: torch.device) -> None:
-    """Give memory that nothing uses any more back to the GPU."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+def _sizes(trial: Trial, device: torch.device) -> tuple[object, ...]:
+    """What the memory goes by: not how long a trial is trained."""
+    return (device, *(getattr(trial, name) for name in _SIZES))
 
 
 def trials_that_fit(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
     """How many of the trials a GPU's free memory holds, by what the first steps of one and of MEASURED take.
 
-    So many are simply tried: what does not fit is halved. Measured once for a shape.
+    So many are simply tried: what does not fit is halved. Measured once for trials of the same sizes.
     """
     if device.type == "cpu" or len(trials) <= MEASURED:
         return len(trials)
-    key = (trials[0].shape, device)
+    key = _sizes(trials[0], device)
     if key not in _fitting:
         try:
             free, one, several = (_bytes(trials[:count], data, device) for count in (0, 1, MEASURED))
@@ -124,22 +135,30 @@ def trials_that_fit(trials: Sequence[Trial], data: Dataset, device: torch.device
             if not out_of_memory(error):
                 raise
             _fitting[key] = MEASURED // 2
-        _let_go(device)
+        let_go(device)
     return min(len(trials), _fitting[key])
 
 
 def _bytes(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
-    """Bytes of the GPU's memory that training the trials takes; without trials, those that are free."""
+    """Bytes of the GPU's memory that training the trials takes; without trials, those that this process may take.
+
+    Counted is what this process holds: what others do on the GPU meanwhile does not matter. The steps before the last
+    are left out, for they take their memory only as long as there is enough.
+    """
     torch.cuda.empty_cache()
-    free = torch.cuda.mem_get_info(device)[0]
     if not trials:
-        return free
+        return free_memory(device)
+    before = torch.cuda.memory_reserved(device)
     ensemble = Ensemble(trials, data, device)
+    steps = min(WARM_UP + 1, trials[0].total_steps)
     history = torch.full((trials[0].total_steps, len(trials)), torch.nan, device=device)
-    for step in range(min(WARM_UP + 1, trials[0].total_steps)):
+    for step in range(steps):
+        if step + 1 == steps:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
         ensemble.step(step, history)
     torch.cuda.synchronize(device)
-    return free - torch.cuda.mem_get_info(device)[0]
+    return torch.cuda.max_memory_reserved(device) - before
 
 
 def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress) -> Outcome:
@@ -256,21 +275,39 @@ class Ensemble:
         """
         if not self.members:
             return {}
-        first = self.trials[0]
+        self.captured = None  # its graph holds the memory of a step
+        let_go(self.device)
+        first, members = self.trials[0], len(self.members)
         inputs, targets = (
             torch.from_numpy(x) for x in validation_windows(self.data, first.eval_sequences, first.context)
         )
-        size = 2 * first.batch
+        size = evaluated_together(first.batch, members, first.context, self.data.vocabulary, self.device)
         chunks = []
         with products(self.device):
-            for i in range(0, first.eval_sequences, size):
-                chunks.append(self._losses(self._for_all(inputs[i : i + size]), self._for_all(targets[i : i + size])))
+            for start in range(0, first.eval_sequences, size):
+                ids, following = (x[start : start + size].to(self.device) for x in (inputs, targets))
+                chunks.append(self._held_out(ids, following))
                 alive()
         each = torch.cat(chunks, 1).double().cpu().numpy()
         return {m: losses for m, losses in zip(self.members, each, strict=True) if m not in self.diverged}
 
-    def _for_all(self, ids: Int[Tensor, "batch context"]) -> Int[Tensor, "trial batch context"]:
-        return ids.to(self.device).expand(len(self.members), *ids.shape)
+    def _held_out(
+        self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]
+    ) -> Float[Tensor, "trial batch"]:
+        """Loss of every sequence in every trial; of fewer trials and sequences at a time where memory runs out."""
+        first, here = self.trials[0], self.device
+
+        def losses(members: slice, some: slice) -> Tensor:
+            parameters = {name: parameter[members] for name, parameter in self.parameters.items()}
+            multipliers = model.Multipliers(*(m[members] for m in self.multipliers))
+            ids, following = (x[some].expand(len(multipliers.readout), -1, -1) for x in (inputs, targets))
+            with precision(first, here):
+                return model.losses(parameters, multipliers, ids, following, head_size=first.head_size)
+
+        def of_all(some: slice) -> Tensor:
+            return in_halves(lambda members: losses(members, some), slice(0, len(self.members)), 0, here)
+
+        return in_halves(of_all, slice(0, len(inputs)), 1, here)
 
     def _losses(
         self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]

@@ -312,7 +312,7 @@ class _Plan:
             return
         self.tried.update(trial.trial_id for trial in ensemble)
         first, middle = ensemble[0], len(ensemble) // 2
-        accident = failure.died and ensemble not in self.died
+        accident = failure.died and not failure.too_large and ensemble not in self.died
         if not middle and self.tried[first.trial_id] >= ATTEMPTS and not accident:
             self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")
             self.given_up.append(first)

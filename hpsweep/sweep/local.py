@@ -273,7 +273,7 @@ def _trained_by(worker: _Worker) -> Ensemble:
 
 
 def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | None:
-    """Take one message of a worker; returns the failure if it died instead, or ends with it."""
+    """Take one message of a worker; returns the failure if it died instead, or cannot go on."""
     ensemble = _trained_by(worker)
     try:
         message = worker.pipe.recv()
@@ -338,10 +338,7 @@ def serve(descriptor: int, driver: int, device: str, train: str) -> None:
         pipe.send("started")
         while True:
             ensemble = pipe.recv()
-            outcome = attempt(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send)
-            pipe.send(outcome)
-            if isinstance(outcome, Failure) and outcome.died:
-                os._exit(1)  # what would be done in order may call a GPU that is lost, and hang
+            pipe.send(attempt(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send))
 
 
 def _end_with(driver: int) -> None:

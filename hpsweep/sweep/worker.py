@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why an ensemble was not trained, in one line, and whether its worker died of it, or ends with it.
+    """Why an ensemble was not trained, in one line, and whether its worker died of it, or cannot go on.
 
     `fault`: the errno, where it was the machine's fault and not that of any trial, with the error in words.
     `too_large`: the memory of a GPU ran out.
@@ -112,7 +112,7 @@ def attempt(
 
     `progress` and `part` are called at most once in `every` seconds; `part` with trials that are whole before the
     others are, which the result then lacks. After a failure with `died` nothing can be trained in this process any
-    more: whoever called ends it.
+    more: it has to be ended.
     """
     told = 0.0
     sent: set[str] = set()

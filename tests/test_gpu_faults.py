@@ -63,7 +63,10 @@ def test_a_fault_of_the_gpu_in_one_of_eight_ensembles_costs_no_trial(tmp_path: P
     assert [words.partition(" (fake")[0] for words in said] == [lost]
     begun = Counter(trial_id for what, trial_id, _ in fake.log(tmp_path) if what == "started")
     assert sorted(begun.values()) == [1] * 56 + [2] * 8
-    assert len({pid for _, _, pid in fake.log(tmp_path)}) == workers + 1
+    log = fake.log(tmp_path)
+    lost_at = log.index(next(line for line in log if line[:2] == ("started", sweep.trials[8].trial_id)))
+    later = [line for line in log[lost_at:] if line[2] == log[lost_at][2]]
+    assert later == [("started", trial.trial_id, log[lost_at][2]) for trial in sweep.trials[8:16]]
 
 
 def test_trials_that_cost_the_gpu_every_time_end_as_failed_and_cost_no_other(tmp_path: Path) -> None:

@@ -19,8 +19,6 @@ AFFORDED = {"cpu": 2e10, "cuda": 2e13}
 """FLOP/s at which what is timed has to take half of PROBE_SECONDS at most."""
 STEPS = {"cpu": (1, 11), "cuda": (20, 120)}
 """Steps of the two trainings whose difference is timed. On a GPU both go far beyond the capture of their step."""
-COMPILING_SECONDS = 0.0
-"""What a worker takes to compile the step of a shape on a GPU, where it does; no step is compiled by now."""
 
 _STILL = {"lr": 1e-9, "warmup_fraction": 0}  # at so low a rate none diverges and leaves
 
@@ -108,7 +106,7 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     *_, before, after = probe.seconds
     per_step = max(0.0, after - before) / (many - few)
     not_evaluated = _evaluation(own[0]) - _evaluation(timed[0])
-    whole = before + per_step * (timed[0].total_steps - few + not_evaluated)
+    whole = before + _in_a_run(per_step * (timed[0].total_steps - few + not_evaluated))
     trials = f"{len(timed)} trial{'s' * (len(timed) > 1)}"
     if timed[0].shape != own[0].shape:
         small = ", ".join(f"{name} {getattr(timed[0], name)}" for name in ("width", "depth", "context", "batch"))
@@ -117,7 +115,16 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     if here.device == "cpu":
         return found
     start, measured = probe.seconds[:2]
-    return found._replace(start=start, per_shape=max(0.0, measured - before) + COMPILING_SECONDS)
+    return found._replace(start=start, per_shape=max(0.0, measured - before))
+
+
+def _in_a_run(seconds: float) -> float:
+    """What an ensemble's further steps take in a run, where they take `seconds` as they are timed.
+
+    A run that compiles its step where that pays differs from the few steps that are timed: what it saves is to be taken
+    off here, and what compiling costs to be added. No step is compiled by now.
+    """
+    return seconds
 
 
 def _affordable(

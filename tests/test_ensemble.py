@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hpsweep.parametrization import masks
 from hpsweep.parametrization.masks import mask
-from hpsweep.parametrization.rules import tensors
+from hpsweep.parametrization.rules import SPARSE, tensor_numbers, tensors
 from hpsweep.proxy import batches, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
@@ -53,12 +54,12 @@ def _plain(trial: Trial) -> tuple[list[float], Any]:
     offsets = train_offsets(data, seed=trial.seed, steps=trial.total_steps, batch=trial.batch, context=trial.context)
     batches = [tuple(map(torch.from_numpy, windows(data.train, row, trial.context))) for row in offsets]
     weights = {name: w[0].clone() for name, w in model.initial_parameters([trial], data.vocabulary).items()}
-    masks = {
+    kept = {
         name: torch.from_numpy(mask(trial.seed, name, shape, trial.density))
         for name, (shape, kind) in tensors(trial, data.vocabulary).items()
         if kind in ("hidden", "residual_out")
     }
-    return train_plain(trial, data.vocabulary, weights, masks, batches)
+    return train_plain(trial, data.vocabulary, weights, kept, batches)
 
 
 def _held_out(plain: Any, trial: Trial) -> float:
@@ -94,6 +95,31 @@ def test_an_untied_readout_equals_a_plain_module_too() -> None:
     trial = MIXED[2].replace(tied=False)
     losses, _ = _plain(trial)
     np.testing.assert_allclose(_curve(torch_engine.train([trial]), trial), losses, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_mask_and_normal_of_an_ensemble_is_drawn_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [BASE.replace(seed=seed, density=d, lr=lr) for seed in (1, 0) for d in (1.0, 1 / 4) for lr in (0.1, 0.2)]
+    drawn: list[tuple[Any, ...]] = []
+    for name in ("mask", "normals"):
+        inner = getattr(masks, name)
+        monkeypatch.setattr(masks, name, lambda *key, inner=inner: (drawn.append((inner, *key)), inner(*key))[1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    ensemble = torch_engine.Ensemble(trials, load_dataset("stdlib"), torch.device("cpu"))
+    assert len(drawn) == len(set(drawn)) > 0
+    monkeypatch.undo()
+    for name, (shape, kind) in tensors(trials[0], 256).items():
+        for place, trial in enumerate(trials):
+            weights = ensemble.parameters[name][place]
+            if kind == "norm":
+                assert (weights == 1).all()
+                continue
+            expected = masks.normals(trial.seed, name, shape) * np.float32(tensor_numbers(trial, 256)[name].init_std)
+            if kind in SPARSE:
+                kept = mask(trial.seed, name, shape, trial.density)
+                assert (ensemble.masks[name][place].numpy() == kept).all()
+                expected = expected * kept
+            np.testing.assert_array_equal(weights.numpy(), expected)
 
 
 def test_a_trial_that_diverges_leaves_its_neighbours_bit_identical() -> None:

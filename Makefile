@@ -28,7 +28,7 @@ endif
 # As many tests at a time, each with one thread: more wait for each other most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help install sweep test test-slow test-kernels check notebooks notebooks-check bench clean
+.PHONY: help install sweep test test-slow test-gpu test-kernels check notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made, and the variables
@@ -68,6 +68,9 @@ test: install  ## run the tests: about a quarter of an hour on two cores
 
 test-slow: install  ## run the long forms of some tests, which `make test` leaves out
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-gpu: install  ## run the tests that need a GPU, on one GPU: some minutes
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS) tests/test_gpu.py tests/test_gpu_commands.py
 
 # What is fitted has other last digits under other matrix kernels, and the tests hold under each. `make test` has run
 # this processor's own: Haswell's where it has AVX2 and no AVX-512. The native engine is tested as lesser processors too.

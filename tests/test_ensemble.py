@@ -17,7 +17,6 @@ from hpsweep.parametrization.rules import SPARSE, tensor_numbers, tensors
 from hpsweep.proxy import batches, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
-from hpsweep.proxy.device import WARM_UP
 from hpsweep.proxy.outcome import CURVE_POINTS, Outcome, _result
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
@@ -409,45 +408,3 @@ def test_a_step_finds_the_memory_of_the_step_before() -> None:
         ensemble.step(step, history)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     assert faults[-1] - faults[9] < 10 * 1000  # 7000 in every step otherwise
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_steps_of_a_captured_graph_are_those_of_the_function_and_never_wait(precision: Any) -> None:
-    trials = [t.replace(precision=precision) for t in MIXED]
-    histories = []
-    for captured in (True, False):
-        ensemble = torch_engine.Ensemble(trials, load_dataset("stdlib"), torch.device("cuda"))
-        history = torch.full((30, 5), torch.nan, device="cuda")
-        for step in range(30):
-            ensemble.batches.hold(step)
-            torch.cuda.set_sync_debug_mode("error" if step > WARM_UP else "default")
-            ensemble.step(step, history)
-            if not captured:
-                ensemble.captured = None
-        torch.cuda.set_sync_debug_mode("default")
-        assert not captured or ensemble.captured.graph is not None
-        histories.append(history.cpu().numpy())
-    np.testing.assert_allclose(*histories, atol=1e-3 if precision == "float32" else 0.05)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_what_is_measured_to_fit_into_the_memory_fits() -> None:
-    trials = [BASE.replace(seed=i) for i in range(64)]
-    free = torch.cuda.mem_get_info()[0]
-    size = torch_engine.trials_that_fit(trials, load_dataset("stdlib"), torch.device("cuda"))
-    assert 8 < size <= 64
-    torch_engine._bytes(trials[:size], load_dataset("stdlib"), torch.device("cuda"))
-    assert torch.cuda.mem_get_info()[0] > 0.1 * free
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cuda_device_trains_to_the_losses_of_the_cpu() -> None:
-    trials = [*MIXED, BASE.replace(lr=1e6)]  # the last diverges between two looks
-    cpu, gpu = torch_engine.train(trials), torch_engine.train(trials, device="cuda")
-    assert [row["status"] for row in gpu.rows] == [row["status"] for row in cpu.rows] == ["ok"] * 5 + ["diverged"]
-    for trial in MIXED:
-        np.testing.assert_allclose(_curve(cpu, trial), _curve(gpu, trial), atol=1e-3)

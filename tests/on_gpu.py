@@ -22,7 +22,7 @@ from hpsweep.spec import Precision, Trial
 
 DEVICE = torch.device(os.environ.get("HPSWEEP_TEST_DEVICE", "cuda"))
 ON_CUDA = DEVICE.type == "cuda"
-PRECISIONS = get_args(Precision)
+PRECISIONS = tuple(name for name in get_args(Precision) if ON_CUDA or name != "tf32")
 MIB = 2**20
 
 needs_device = [
@@ -31,6 +31,11 @@ needs_device = [
 ]
 """For `pytestmark` of a file."""
 only_cuda = pytest.mark.skipif(not ON_CUDA, reason="a CPU has nothing of the kind")
+
+
+def on_cpu(trials: list[Trial]) -> list[Trial]:
+    """The same trials as a CPU can train them: it has no TF32."""
+    return [t.replace(precision="bfloat16" if t.precision == "bfloat16" else "float32") for t in trials]
 
 
 def history_of(trials: list[Trial], steps: int, device: torch.device = DEVICE, *, captured: bool = True) -> np.ndarray:

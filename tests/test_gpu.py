@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hpsweep.parametrization.rules import tensors
 from hpsweep.proxy import batches, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.device import WARM_UP
+from hpsweep.proxy.device import WARM_UP, products
 from hpsweep.proxy.device import precision as in_precision
 from tests.on_gpu import (
     DEVICE,
@@ -30,6 +31,7 @@ from tests.on_gpu import (
     history_of,
     left,
     needs_device,
+    on_cpu,
     only_cuda,
     taken,
 )
@@ -103,7 +105,7 @@ def test_steps_of_a_captured_graph_are_those_of_the_function_and_never_wait(
 )
 def test_losses_are_those_of_the_cpu(precision: Any, change: dict[str, Any]) -> None:
     trials = [t.replace(precision=precision, **{"base_head_size": 1, **change}) for t in MIXED]
-    found, expected = history_of(trials, 30), history_of(trials, 30, CPU)
+    found, expected = history_of(trials, 30), history_of(on_cpu(trials), 30, CPU)
     np.testing.assert_allclose(found, expected, atol=CLOSE[precision])
 
 
@@ -135,7 +137,7 @@ def test_rows_are_those_of_the_cpu_and_what_diverges_leaves_an_ensemble_that_is_
 def test_gradients_of_many_sequences_are_those_of_float64(precision: Any, change: dict[str, Any]) -> None:
     """As many sequences of all trials as a large ensemble has: kernels are chosen by size, and one may be wrong."""
     trials = [BASE.replace(**{"base_head_size": 1, "precision": precision, **change}, seed=s % 2) for s in range(8)]
-    first, vocabulary = trials[0], 256
+    first, vocabulary = trials[0], load_dataset("stdlib").vocabulary
     ids = torch.randint(vocabulary, (8, 64 if ON_CUDA else 2, first.context + 1))
 
     def gradients(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -144,9 +146,10 @@ def test_gradients_of_many_sequences_are_those_of_float64(precision: Any, change
         for weight in weights.values():
             weight.requires_grad_(True)
         inputs, targets = ids[..., :-1].to(device), ids[..., 1:].to(device)
-        with in_precision(first, device) if dtype == torch.float32 else torch.enable_grad():
-            losses = model.losses(weights, multipliers, inputs, targets, head_size=first.head_size)
-        found = torch.autograd.grad(losses.mean(1).sum(), list(weights.values()))
+        with products(device):
+            with in_precision(first, device) if dtype == torch.float32 else contextlib.nullcontext():
+                losses = model.losses(weights, multipliers, inputs, targets, head_size=first.head_size)
+            found = torch.autograd.grad(losses.mean(1).sum(), list(weights.values()))
         return {name: g.double().cpu() for name, g in zip(weights, found, strict=True)}
 
     found, expected = gradients(DEVICE, torch.float32), gradients(CPU, torch.float64)

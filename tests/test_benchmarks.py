@@ -30,6 +30,7 @@ from benchmarks import (
     memory,
     peak,
     profile,
+    roofline,
     steady,
     throughput,
     turns,
@@ -569,6 +570,21 @@ def test_the_gpu_part_says_in_one_line_that_it_needs_a_gpu(monkeypatch: pytest.M
     assert part.values == []
     assert "needs a GPU" in part.text
     assert "\n" not in part.text
+
+
+def test_the_roofline_is_products_and_bytes_one_after_the_other_and_says_that_it_is_an_estimate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trial,) = trials_of("256,4,128,16", [0.5])
+    assert roofline.flops_of_products(trial) == 6 * (4 * 12 * 256**2 + 256 * 256)
+    monkeypatch.setattr(roofline, "BYTES_PER_SECOND", 2e12)
+    products, whole = roofline.estimate(1e12, 10, 500e12)  # 2 ms, and 5 ms
+    assert (products, whole) == (pytest.approx(2), pytest.approx(7))
+    monkeypatch.setattr("sys.argv", ["roofline", "--gigabytes", "0", "0", "0"])
+    roofline.main()
+    said = capsys.readouterr().out
+    assert said.startswith("An estimate: nothing of this was measured.")
+    assert "float32 takes 11.1 times as long as bfloat16" in said  # as 500 is to 45
 
 
 @pytest.mark.parametrize("tied", [True, False])

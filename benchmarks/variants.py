@@ -65,9 +65,7 @@ def groups(variant: Variant, trials: Sequence[Trial]) -> list[Group]:
     """
     parts = [tuple(trials[i : i + variant.together]) for i in range(0, len(trials), variant.together)]
     if variant.engine == "torch":
-        if variant.device == "cuda":
-            os.environ["HPSWEEP_COMPILE"] = str(int(variant.compiles_step))
-        return [Group(part, _ensemble_steps(part, variant.device)) for part in parts]
+        return [Group(part, _ensemble_steps(part, variant.device, compiled=variant.compiles_step)) for part in parts]
     if variant.engine == "products":
         return [Group(part, _product_steps(part, variant.device)) for part in parts]
     if variant.engine == "native":
@@ -92,7 +90,7 @@ def _eager_steps(trial: Trial, device: str, compiled: str | None) -> Callable[[i
     return _onwards(trial, train)
 
 
-def _ensemble_steps(trials: Sequence[Trial], device: str) -> Callable[[int], None]:
+def _ensemble_steps(trials: Sequence[Trial], device: str, *, compiled: bool) -> Callable[[int], None]:
     import torch
 
     from hpsweep.proxy.data import load_dataset
@@ -100,6 +98,11 @@ def _ensemble_steps(trials: Sequence[Trial], device: str) -> Callable[[int], Non
 
     where = torch.device(device)
     ensemble = Ensemble(trials, load_dataset(trials[0].data), where)
+    if compiled:
+        os.environ["HPSWEEP_COMPILE"] = "always"
+        ensemble.compile_if_it_pays(0, lambda: None)  # type: ignore[attr-defined]
+        if ensemble.cannot_compile:  # type: ignore[attr-defined]
+            raise RuntimeError("the step cannot be compiled here")
     history = torch.full((trials[0].total_steps, len(trials)), torch.nan, device=where)
 
     def train(first: int, count: int) -> float:

@@ -51,9 +51,11 @@ def float32_is_float32() -> None:
 
 def compiled() -> None:
     """The compiled step, which HPSWEEP_COMPILE asks for, has the losses of the CPU."""
-    found = history_of(TRIALS, 20)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
-    np.testing.assert_allclose(found, history_of(TRIALS, 20, torch.device("cpu")), atol=1e-3)
+    found, expected = torch_engine.train(TRIALS, device=DEVICE.type), torch_engine.train(TRIALS)
+    assert {row["engine"] for row in found.rows} == {"torch, compiled"}
+    for name in ("train_loss", "val_loss"):
+        both = [[row[name] for row in outcome.rows] for outcome in (found, expected)]
+        np.testing.assert_allclose(*both, atol=1e-3)
 
 
 def target(folder: str, *, compiled: bool = False) -> None:

@@ -185,7 +185,7 @@ def test_float32_is_float32_whoever_asks_for_tf32(environment: dict[str, str]) -
 
 @only_cuda
 def test_the_compiled_step_has_the_losses_of_the_cpu() -> None:
-    in_a_process("compiled", HPSWEEP_COMPILE="1")
+    in_a_process("compiled", HPSWEEP_COMPILE="always")
 
 
 @only_cuda

@@ -91,9 +91,9 @@ def initial_parameters(
     shapes = {name: shape for name, (shape, kind) in tensors(trials[0], vocabulary).items() if kind != "norm"}
     seeds = list(dict.fromkeys(t.seed for t in trials))
 
-    def draw(job: tuple[str, int]) -> Tensor:
+    def draw(job: tuple[str, int]) -> npt.NDArray[np.float32]:
         name, seed = job
-        return torch.from_numpy(mask_rules.normals(seed, name, shapes[name]))
+        return mask_rules.normals(seed, name, shapes[name])
 
     drawn = _in_threads(draw, itertools.product(shapes, seeds))
     result = {}
@@ -101,7 +101,7 @@ def initial_parameters(
         if kind == "norm":
             result[name] = torch.ones(len(trials), *shape, device=device)
             continue
-        normals = {seed: next(drawn).to(device) for seed in seeds}
+        normals = {seed: torch.from_numpy(next(drawn)).to(device) for seed in seeds}
         result[name] = torch.stack([normals[t.seed] * n[name].init_std for t, n in zip(trials, numbers, strict=True)])
         if name in kept:
             result[name] *= kept[name]

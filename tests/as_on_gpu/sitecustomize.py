@@ -20,7 +20,7 @@ def torch_sees_a_gpu(local: ModuleType) -> None:
 
 
 def workers_train_on_the_cpu(worker: ModuleType) -> None:
-    attempt, engines = worker.attempt, worker.ENGINES
+    attempt, prepare, engines = worker.attempt, worker.prepare, worker.ENGINES
 
     def on_the_cpu(train: str, ensemble: Any, device: str, *rest: Any, **options: Any) -> Any:
         if device == "cuda" and train == engines["auto"]:
@@ -28,6 +28,7 @@ def workers_train_on_the_cpu(worker: ModuleType) -> None:
         return attempt(train, ensemble, "cpu", *rest, **options)
 
     worker.attempt = on_the_cpu
+    worker.prepare = lambda train, device: prepare(train, "cpu")
 
 
 CHANGED: dict[str, Callable[[ModuleType], None]] = {

@@ -171,7 +171,8 @@ sys.exit(hpsweep.cli.main(sys.argv[1:], train={TRAIN!r}))
 
 def environment() -> dict[str, str]:
     """An environment in which other processes can import hpsweep and this module."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    path = [str(Path(__file__).resolve().parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def command(folder: Path, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:

@@ -79,10 +79,10 @@ def test_workers_that_this_machine_has_no_cores_for_make_nothing_faster_and_are_
     assert many["crowded"].startswith("32 workers on 2 cores: they take turns, and are together no faster than 2.")
     monkeypatch.chdir(tmp_path)
     fake.experiment(tmp_path)
-    assert main(["plan", "fake", "--workers", "32"], train=fake.TRAIN) == 0
+    assert main(["plan", "fake", "--workers", "32", "--device", "cpu"], train=fake.TRAIN) == 0
     assert "32 workers on 2 cores: they take turns" in capsys.readouterr().out
     fake.order(tmp_path, seconds=0)
-    assert main(["run", "fake", "--workers", "3"], train=fake.TRAIN) == 0
+    assert main(["run", "fake", "--workers", "3", "--device", "cpu"], train=fake.TRAIN) == 0
     assert "hpsweep: 3 workers on 2 cores: they take turns" in capsys.readouterr().err
 
 

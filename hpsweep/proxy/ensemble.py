@@ -199,8 +199,8 @@ class Ensemble:
         self.trials, self.data, self.device = list(trials), data, device
         self.members = list(range(len(trials)))
         self.diverged: dict[int, int] = {}  # place among all trials -> step
-        self.parameters = {n: p.to(device) for n, p in model.initial_parameters(trials, data.vocabulary).items()}
-        self.masks = {n: m.to(device) for n, m in model.masks(trials, data.vocabulary).items()}
+        self.masks = model.masks(trials, data.vocabulary, device)
+        self.parameters = model.initial_parameters(trials, data.vocabulary, device, kept=self.masks)
         self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers(trials, data.vocabulary)))
         self.optimizer = Optimizer(trials, self.parameters, data.vocabulary)
         self.batches = Batches(trials, data, device)

@@ -7,10 +7,13 @@ scheme: weights already initialized by the rules, and three multipliers per tria
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -23,6 +26,10 @@ from hpsweep.spec import Trial
 
 Parameters = dict[str, Tensor]
 """Name -> (trial, *shape); names and shapes as in `parametrization.rules.tensors`."""
+
+Job = TypeVar("Job")
+Drawn = TypeVar("Drawn")
+CPU = torch.device("cpu")
 
 PLAIN_CONTEXT = 256
 """Tokens up to which attention as product, softmax, product is the faster one on a CPU whose products oneDNN does."""
@@ -45,35 +52,66 @@ def multipliers(trials: Sequence[Trial], vocabulary: int) -> Multipliers:
     )
 
 
-def masks(trials: Sequence[Trial], vocabulary: int) -> dict[str, Bool[Tensor, "trial fan_out fan_in"]]:
+def masks(
+    trials: Sequence[Trial], vocabulary: int, device: torch.device = CPU
+) -> dict[str, Bool[Tensor, "trial fan_out fan_in"]]:
     """Which weights exist, for every hidden matrix; {} if all trials are dense."""
     if all(trial.density == 1 for trial in trials):
         return {}
-    result = {}
-    for name, (shape, kind) in tensors(trials[0], vocabulary).items():
-        if kind in SPARSE:
-            drawn = {(t.seed, t.density): mask_rules.mask(t.seed, name, shape, t.density) for t in trials}
-            result[name] = torch.from_numpy(np.stack([drawn[t.seed, t.density] for t in trials]))
-    return result
+    shapes = {name: shape for name, (shape, kind) in tensors(trials[0], vocabulary).items() if kind in SPARSE}
+    settings = list(dict.fromkeys((t.seed, t.density) for t in trials))
+    chosen = torch.tensor([settings.index((t.seed, t.density)) for t in trials], device=device)
+
+    def draw(job: tuple[str, tuple[int, float]]) -> npt.NDArray[np.bool_]:
+        name, (seed, density) = job
+        return mask_rules.mask(seed, name, shapes[name], density)
+
+    drawn = _in_threads(draw, itertools.product(shapes, settings))
+    return {
+        name: torch.from_numpy(np.stack([next(drawn) for _ in settings])).to(device).index_select(0, chosen)
+        for name in shapes
+    }
 
 
-def initial_parameters(trials: Sequence[Trial], vocabulary: int) -> Parameters:
+def initial_parameters(
+    trials: Sequence[Trial],
+    vocabulary: int,
+    device: torch.device = CPU,
+    *,
+    kept: Mapping[str, Bool[Tensor, "trial fan_out fan_in"]] | None = None,
+) -> Parameters:
     """Initial weights: unit normals by (seed, tensor name), times the trial's init std, times its mask; gains 1.
 
-    Trials of one seed start from the same normals, so that differences between their settings are paired.
+    Trials of one seed start from the same normals, so that differences between their settings are paired. `kept`: the
+    trials' masks on the device, where they have been drawn already.
     """
-    kept = masks(trials, vocabulary)
+    if kept is None:
+        kept = masks(trials, vocabulary, device)
     numbers = [tensor_numbers(t, vocabulary) for t in trials]
+    shapes = {name: shape for name, (shape, kind) in tensors(trials[0], vocabulary).items() if kind != "norm"}
+    seeds = list(dict.fromkeys(t.seed for t in trials))
+
+    def draw(job: tuple[str, int]) -> npt.NDArray[np.float32]:
+        name, seed = job
+        return mask_rules.normals(seed, name, shapes[name])
+
+    drawn = _in_threads(draw, itertools.product(shapes, seeds))
     result = {}
     for name, (shape, kind) in tensors(trials[0], vocabulary).items():
         if kind == "norm":
-            result[name] = torch.ones(len(trials), *shape)
+            result[name] = torch.ones(len(trials), *shape, device=device)
             continue
-        drawn = {seed: torch.from_numpy(mask_rules.normals(seed, name, shape)) for seed in {t.seed for t in trials}}
-        result[name] = torch.stack([drawn[t.seed] * n[name].init_std for t, n in zip(trials, numbers, strict=True)])
+        normals = {seed: torch.from_numpy(next(drawn)).to(device) for seed in seeds}
+        result[name] = torch.stack([normals[t.seed] * n[name].init_std for t, n in zip(trials, numbers, strict=True)])
         if name in kept:
             result[name] *= kept[name]
     return result
+
+
+def _in_threads(draw: Callable[[Job], Drawn], jobs: Iterable[Job]) -> Iterator[Drawn]:
+    """What each job draws, in their order, by as many threads as torch uses: numpy draws without Python's lock."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return iter(list(threads.map(draw, jobs)))
 
 
 def logits(

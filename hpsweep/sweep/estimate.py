@@ -16,7 +16,7 @@ from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_work
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_tokens, default_work
 from hpsweep.sweep.probe import Rate, probed_rate
 from hpsweep.sweep.progress import Groups
 from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
@@ -57,12 +57,13 @@ def plan(
         engine, why = serving(train, here.device, sweep.trials)
         size, cost = ensemble_size or default_size(engine, here.device), Cost(datasets, engine)
         most_work = math.inf if ensemble_size else default_work(here.device)
+        step_tokens = 0 if ensemble_size else default_tokens(here.device)
         total = search.total(sweep, rows)
         refines = sweep.search == "refine"
         known = _known(sweep, rows) if refines else list(sweep.trials)
         done = {row["trial_id"] for row in rows if row["status"] in store.DONE}
         missing = [trial for trial in known if trial.trial_id not in done]
-        packed = arrange(missing, size, here.workers, cost, most_work)
+        packed = arrange(missing, size, here.workers, cost, most_work, step_tokens)
         shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, packed, cost))
         left = sum(shape["flops_missing"] for shape in shapes)
         found = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,11 @@ Progress = Callable[[int, int, float], None]
 class ReferenceGPT(nn.Module):
     """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `rules.tensors`."""
 
-    def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
+    def __init__(self, trial: Trial, vocabulary: int, device: torch.device, masks: Mapping[str, Tensor]) -> None:
         super().__init__()
-        initial = model.initial_parameters([trial], vocabulary)
+        initial = model.initial_parameters([trial], vocabulary, device, kept=masks)
         self.names = tuple(initial)  # a module's own parameter names cannot have dots
-        self.weights = nn.ParameterList(tensor.to(device) for tensor in initial.values())
+        self.weights = nn.ParameterList(initial.values())
         self.head_size = trial.head_size
         # no buffers, which DistributedDataParallel would send around in every step
         self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers([trial], vocabulary)))
@@ -225,9 +225,9 @@ class Run:
         if here.device.type == "cpu":
             keep_memory()
         self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
-        self.module = ReferenceGPT(trial, data.vocabulary, here.device)
+        self.masks = model.masks([trial], data.vocabulary, here.device)
+        self.module = ReferenceGPT(trial, data.vocabulary, here.device, self.masks)
         self.parameters = self.module.parameters_by_name()
-        self.masks = {n: m.to(here.device) for n, m in model.masks([trial], data.vocabulary).items()}
         self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
         self.optimizer = Optimizer([trial], self.parameters, data.vocabulary)
         self.offsets = train_offsets(

@@ -26,7 +26,7 @@ from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windo
 from hpsweep.proxy.device import device_name, keep_memory, out_of_memory, precision, products
 from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import Outcome, outcome
+from hpsweep.proxy.outcome import Outcome, check_precision, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
@@ -105,6 +105,7 @@ def train_target(
     check_split(trial, accumulate, checkpoint_every)
     folder = Path(folder)
     with ranks(device) as here, contextlib.ExitStack() as opened:
+        check_precision(trial.precision, here.device.type)
         problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
         problem, row = here.from_first((problem, row))
         if problem:
@@ -259,7 +260,7 @@ class Run:
                 torch.from_numpy(ids).to(self.here.device, non_blocking=True)
                 for ids in windows(self.data.train, offsets, trial.context)
             )
-            with self._reduced(last=number == len(parts)), products(self.here.device):
+            with self._reduced(last=number == len(parts)), products(self.here.device, trial.precision):
                 with precision(trial, self.here.device):
                     losses = self.call(inputs, targets).mean(1) / len(parts)
                 losses.sum().backward()
@@ -293,7 +294,7 @@ class Run:
         for number, start in enumerate(range(0, trial.eval_sequences, size)):
             if number % here.size == here.rank:
                 some = slice(start, start + size)
-                with products(here.device), precision(trial, here.device):
+                with products(here.device, trial.precision), precision(trial, here.device):
                     # not compiled: other sizes would be compiled anew
                     losses = self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))
                 each[some] = losses[0].double()

@@ -100,8 +100,8 @@ def _ensemble_steps(trials: Sequence[Trial], device: str, *, compiled: bool) -> 
     ensemble = Ensemble(trials, load_dataset(trials[0].data), where)
     if compiled:
         os.environ["HPSWEEP_COMPILE"] = "always"
-        ensemble.compile_if_it_pays(0, lambda: None)  # type: ignore[attr-defined]
-        if ensemble.cannot_compile:  # type: ignore[attr-defined]
+        ensemble.compile_if_it_pays(0, lambda: None)
+        if ensemble.cannot_compile:
             raise RuntimeError("the step cannot be compiled here")
     history = torch.full((trials[0].total_steps, len(trials)), torch.nan, device=where)
 

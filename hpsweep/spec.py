@@ -23,7 +23,7 @@ from hpsweep.text import shown, steers
 
 Scheme = Literal["sp", "mup", "supar"]
 WeightDecayRule = Literal["coupled", "independent"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 Search = Literal["grid", "random", "qmc", "tpe", "gp", "refine"]
 
 TUNED = ("lr", "init_std", "alpha_input", "alpha_attention", "alpha_output", "embedding_lr_mult", "weight_decay")
@@ -128,7 +128,7 @@ class Trial:
     clip: float = _field(1.0, "largest gradient norm", "", "(0, 1e30]")
     warmup_fraction: float = _field(0.1, "linear warm-up", "fraction of steps", "[0, 1)")
     final_lr_fraction: float = _field(0.0, "learning rate at the last step", "fraction of lr", "[0, 1]")
-    precision: Precision = _field("float32", "float32 or bfloat16")
+    precision: Precision = _field("float32", "float32, tf32 (GPU) or bfloat16")
 
     def __post_init__(self) -> None:
         self._fill()

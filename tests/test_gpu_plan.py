@@ -14,6 +14,7 @@ import torch
 
 from hpsweep.parametrization.count import flops_dense
 from hpsweep.parametrization.count import sizes as sizes_of
+from hpsweep.proxy import compiling
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.device import WARM_UP
 from hpsweep.spec import Sweep, Trial
@@ -32,7 +33,8 @@ class Seconds:
     draw: float = 5e-8  # of a weight of each trial, with its masks
     eager: float = 0.2  # of a step before the capture
     capture: float = 0.6
-    compiling: float = 0.0  # of a step of new sizes that is not only measured
+    compiling: float = 40.0  # of a step, where the training before was not of the same sizes
+    saved: float = 0.4  # share of a step's time that compiling saves
     step: float = 0.001  # at least
     flops: float = 5e13  # a second
 
@@ -69,10 +71,13 @@ class Worker:
         weights = len(trials) * sizes_of(first, 256).parameters
         self.now += weights * self.takes.draw + min(steps, WARM_UP) * self.takes.eager
         if steps > WARM_UP:
-            if evaluates and (sizes, len(trials)) not in self.compiled:
-                self.compiled.add((sizes, len(trials)))
-                self.now += self.takes.compiling
-            self.now += self.takes.capture + (steps - WARM_UP) * step
+            left = (steps - WARM_UP) * step
+            if evaluates and compiling.pays(left):
+                if (sizes, len(trials)) not in self.compiled:
+                    self.compiled.add((sizes, len(trials)))
+                    self.now += self.takes.compiling
+                left *= 1 - self.takes.saved
+            self.now += self.takes.capture + left
         self.now += evaluates * first.eval_sequences / first.batch / 3 * step
 
 
@@ -80,7 +85,7 @@ class Worker:
     "takes",
     [
         Seconds(),
-        Seconds(compiling=40.0),
+        Seconds(compiling=20.0, saved=0.55),
         Seconds(start=2.0, draw=1e-9, eager=0.01, capture=0.1),
         Seconds(draw=1e-7, capture=2.0, flops=5e14),
     ],
@@ -93,6 +98,8 @@ class Worker:
         (BASE.replace(width=256, steps=4000), {"seed": list(range(128))}),
         (BASE, {"width": [64, 128, 256], "seed": list(range(64))}),
         (BASE, {"seed": list(range(6))}),  # fewer than are measured
+        (BASE.replace(width=256, steps=40_000), {"seed": list(range(128))}),  # compiled
+        (BASE.replace(width=512, steps=100_000), {"seed": list(range(2))}),
     ],
 )
 def test_plan_is_within_half_of_what_a_run_on_a_gpu_takes(

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hpsweep.proxy import gpu
 from hpsweep.proxy.outcome import cpu_name
-from hpsweep.spec import Trial
+from hpsweep.spec import Precision, Trial
 
 WARM_UP = 3
 """Calls before a capture, in which libraries choose their kernels and take their memory."""
@@ -26,26 +27,46 @@ LOGIT_BYTES = 20
 
 @contextlib.contextmanager
 def precision(trial: Trial, device: torch.device) -> Iterator[None]:
-    """bfloat16: products in bfloat16; weights, norms, losses and the optimizer in float32."""
+    """Products in the trial's precision; weights, norms, losses and the optimizer in float32.
+
+    To be held around the forward pass; `products` is held around the backward pass too.
+    """
     enabled = trial.precision == "bfloat16"
-    with torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False):
+    with (
+        _matmul_precision(device, trial.precision),
+        torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False),
+    ):
         yield
 
 
 @contextlib.contextmanager
-def products(device: torch.device) -> Iterator[None]:
-    """float32 products by oneDNN where MKL is slow: to be held around forward and backward pass.
+def products(device: torch.device, precision: Precision = "float32") -> Iterator[None]:
+    """How products are taken where their factors are float32: to be held around forward and backward pass.
 
-    torch gives float32 products to MKL, which runs AVX2 code on processors of other makers than Intel. Matmul
+    On a CPU torch gives float32 products to MKL, which runs AVX2 code on processors of other makers than Intel. Matmul
     precision "medium" gives them to oneDNN, which may then use bfloat16, and does so only on processors with AMX.
-    The setting is the process's: it is put back when no thread holds it any more.
+
+    On a GPU float32 is float32, whatever torch was set to, and "tf32" is TF32; attention is torch's own, as cuDNN's
+    gives gradients that are not numbers at large batches in bfloat16 (pytorch issue 196678).
+
+    The settings are the process's: they are put back when no thread holds them any more.
     """
-    if device.type != "cpu" or not onednn_is_better():
+    with _matmul_precision(device, precision), _attention_kernels(device):
+        yield
+
+
+@contextlib.contextmanager
+def _matmul_precision(device: torch.device, precision: Precision) -> Iterator[None]:
+    if device.type == "cuda":
+        wanted = "high" if precision == "tf32" else "highest"
+    elif device.type == "cpu" and onednn_is_better():
+        wanted = "medium"
+    else:
         yield
         return
     with _holding:
         _before.append(torch.get_float32_matmul_precision())
-        torch.set_float32_matmul_precision("medium")
+        torch.set_float32_matmul_precision(wanted)
     try:
         yield
     finally:
@@ -53,8 +74,15 @@ def products(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(_before.pop())
 
 
+def _attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(kernels)
+
+
 _holding = threading.Lock()
-_before: list[str] = []  # what every holder found: all but the first "medium"
+_before: list[str] = []  # what every holder found
 
 
 def by_onednn() -> bool:
@@ -184,6 +212,20 @@ _NO_CAPTURE = (
 )
 
 
+_side_streams: dict[int, torch.cuda.Stream] = {}
+
+
+def _side_stream() -> torch.cuda.Stream:
+    """The stream of the current device on which steps warm up and are captured.
+
+    It is one for all of them: memory and workspaces of libraries belong to a stream, and stay with it.
+    """
+    device = torch.cuda.current_device()
+    if device not in _side_streams:
+        _side_streams[device] = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return _side_streams[device]
+
+
 class Captured:
     """Calls of a function, captured in a CUDA graph after WARM_UP of them: then a call is one launch.
 
@@ -200,7 +242,7 @@ class Captured:
         if self.graph is not None:
             self.graph.replay()
         elif self.calls < WARM_UP:
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream = _side_stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 function()
@@ -209,7 +251,7 @@ class Captured:
         else:
             graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(graph):  # runs nothing
+                with torch.cuda.graph(graph, stream=_side_stream()):  # runs nothing
                     function()
             except RuntimeError as error:
                 # torch neither returns to the former stream nor gives back the memory (pytorch issue 190348)

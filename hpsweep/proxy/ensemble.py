@@ -11,13 +11,14 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hpsweep.proxy import model
+from hpsweep.proxy import compiling, fast, model
 from hpsweep.proxy.batches import Batches
 from hpsweep.proxy.data import Dataset, load_dataset, validation_windows
 from hpsweep.proxy.device import (
@@ -36,7 +37,7 @@ from hpsweep.proxy.device import (
     products,
 )
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_shapes, outcome
+from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_precision, check_shapes, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 
@@ -46,6 +47,10 @@ CHECK_EVERY = {"cpu": 1, "cuda": 16}
 SHRINK_AT = {"cpu": 1.0, "cuda": 0.5}
 """An ensemble is made smaller when trials have diverged and no more than this share of it is left: a GPU has to
 capture its step anew. Until then they stay, which no neighbour notices. No result depends on it."""
+
+STACKED = {"cpu": False, "cuda": True}
+"""Whether a step is proxy.fast's, which makes as many launches for one trial as for many. On a CPU torch's fused AdamW
+is faster, as it reads a weight once. No result depends on it but for rounding."""
 
 MEASURED = 8
 """Trials whose memory on a GPU is measured, where more are to be trained together."""
@@ -69,7 +74,10 @@ def train(
     but the last. Raises ValueError if the shapes differ or the data is unfit.
     """
     check_shapes(trials)
-    data, where = load_dataset(trials[0].data), torch.device(device)
+    where = torch.device(device)
+    check_precision(trials[0].precision, where.type)
+    compiling.asked()
+    data = load_dataset(trials[0].data)
     with on(where):
         parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
         return _in_parts(trials, parts, data, where, progress, finished)
@@ -168,6 +176,11 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
     history = torch.full((first.total_steps, len(trials)), torch.nan, device=device)
     every = CHECK_EVERY.get(device.type, 16)
     looked = 0
+
+    def alive() -> None:
+        progress(looked, first.total_steps)
+
+    ensemble.compile_if_it_pays(0, alive)
     for step in range(first.total_steps):
         ensemble.step(step, history)
         if (step + 1) % every == 0 or step + 1 == first.total_steps:
@@ -175,7 +188,8 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
             looked = step + 1
             if not ensemble.members:
                 break
-            progress(looked, first.total_steps)
+            alive()
+            ensemble.compile_if_it_pays(looked, alive)
     return outcome(
         trials,
         data,
@@ -183,7 +197,7 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
         ensemble.evaluate(lambda: progress(first.total_steps, first.total_steps)),
         ensemble.diverged,
         device=device_name(device),
-        engine="torch",
+        engine=ensemble.engine,
         torch_version=str(torch.__version__),
         ensemble_size=len(trials),
         seconds=(time.perf_counter() - started) / len(trials),
@@ -207,6 +221,9 @@ class Ensemble:
         self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
         self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
         self.history = torch.empty(0)
+        self.take_step: fast.Step = fast.step
+        self.cannot_compile, self.engine = False, "torch"
+        self.timed: tuple[int, float, object] | None = None  # steps done, when, by which graph
         self._begin()
 
     def _begin(self) -> None:
@@ -221,7 +238,7 @@ class Ensemble:
         self.batches.hold(step)
         self.number.fill_(step)
         self.factor.fill_(schedule(self.trials[0], step))
-        with products(self.device):
+        with on(self.device), products(self.device, self.trials[0].precision):
             if self.captured is None:
                 self._update()
             else:
@@ -230,20 +247,63 @@ class Ensemble:
     def _update(self) -> None:
         """The step whose number the device knows: nothing here asks the device for a value."""
         inputs, targets = self.batches.current()
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(True)
-        losses = self._losses(inputs, targets).mean(1)
-        found = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(False)
+        take = self._stacked if STACKED.get(self.device.type, True) else self._one_by_one
+        self.history.index_put_((self.number, self.columns), take(inputs, targets))
+
+    def _stacked(
+        self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
+    ) -> Float[Tensor, " trial"]:
+        return self.take_step(*self._of_step(inputs, targets))
+
+    def _of_step(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+        """The arguments of fast.step."""
+        moments = self.optimizer.moments
+        tensors = fast.Tensors(
+            parameters=self.parameters,
+            exp_avg={name: each.exp_avg for name, each in moments.items()},
+            exp_avg_sq={name: each.exp_avg_sq for name, each in moments.items()},
+            masks=self.masks,
+            lr=self.optimizer.lr,
+            decay=self.optimizer.decay,
+            multiply=self.multipliers,
+        )
+        return tensors, inputs, targets, self.factor, self.number, fast.constants(self.trials[0])
+
+    def compile_if_it_pays(self, done: int, alive: Callable[[], None]) -> None:
+        """Compile the step of a GPU once that is known to pay, by how long the last steps took; `done`: steps so far.
+
+        To be called now and then, when no step is under way. A graph of uncompiled steps is captured anew then.
+        """
+        if self.captured is None or self.take_step is not fast.step or self.cannot_compile:
+            return
+        now = (done, time.perf_counter(), self.captured.graph)
+        before, self.timed = self.timed, now
+        steady = before is not None and before[2] is not None and before[2] is now[2]  # replays of one graph since
+        each = (now[1] - before[1]) / (now[0] - before[0]) if steady and before else 0.0
+        if not compiling.pays(each * (self.trials[0].total_steps - done)):
+            return
+        self._begin()  # without the graph, whose memory nothing else could use
+        let_go(self.device)
+        with on(self.device), products(self.device, self.trials[0].precision):
+            self.take_step = fast.compiled(*self._of_step(*self.batches.current()), alive=alive)
+        self.cannot_compile = self.take_step is fast.step
+        if not self.cannot_compile:
+            self.engine = "torch, compiled"
+
+    def _one_by_one(
+        self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
+    ) -> Float[Tensor, " trial"]:
+        def of(parameters: model.Parameters) -> Float[Tensor, " trial"]:
+            return self._losses(inputs, targets, parameters).mean(1)
+
+        losses, found = fast.with_gradients(of, self.parameters)
         # torch's fused AdamW reads a gradient as if it were laid out like its parameter, whatever its strides
         # (seen in torch 2.13 on CPU), and the gradient of a transposed weight is not.
-        gradients = {name: g.contiguous() for name, g in zip(self.parameters, found, strict=True)}
+        gradients = {name: g.contiguous() for name, g in found.items()}
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, self.trials[0].clip)
         self.optimizer.step(gradients, self.factor)
-        known = torch.where(norms.isfinite(), losses.detach(), torch.nan)
-        self.history.index_put_((self.number, self.columns), known)
+        return torch.where(norms.isfinite(), losses, torch.nan)
 
     def drop_diverged(self, history: Float[Tensor, "step trial"], *, since: int) -> None:
         """Note the step of members whose losses from step `since` on say that they diverged; let go of them."""
@@ -260,6 +320,7 @@ class Ensemble:
 
     def _keep(self, remaining: list[int]) -> None:
         self.members = [self.members[i] for i in remaining]
+        self.take_step = fast.step  # compiled for these sizes alone
         self._begin()
         self.parameters = {n: p[remaining] for n, p in self.parameters.items()}
         self.multipliers = model.Multipliers(*(m[remaining] for m in self.multipliers))
@@ -283,7 +344,7 @@ class Ensemble:
         )
         size = evaluated_together(first.batch, members, first.context, self.data.vocabulary, self.device)
         chunks = []
-        with products(self.device):
+        with products(self.device, first.precision):
             for start in range(0, first.eval_sequences, size):
                 ids, following = (x[start : start + size].to(self.device) for x in (inputs, targets))
                 chunks.append(self._held_out(ids, following))
@@ -310,11 +371,16 @@ class Ensemble:
         return in_halves(of_all, slice(0, len(inputs)), 1, here)
 
     def _losses(
-        self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
+        self,
+        inputs: Int[Tensor, "trial batch context"],
+        targets: Int[Tensor, "trial batch context"],
+        parameters: model.Parameters | None = None,
     ) -> Float[Tensor, "trial batch"]:
         first = self.trials[0]
         with precision(first, self.device):
-            return model.losses(self.parameters, self.multipliers, inputs, targets, head_size=first.head_size)
+            return model.losses(
+                parameters or self.parameters, self.multipliers, inputs, targets, head_size=first.head_size
+            )
 
 
 def beyond_limit(history: Float[Tensor, "step trial"], since: int, vocabulary: int) -> Bool[Tensor, "later trial"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -114,28 +114,54 @@ def _in_threads(draw: Callable[[Job], Drawn], jobs: Iterable[Job]) -> Iterator[D
         return iter(list(threads.map(draw, jobs)))
 
 
+def folded(parameters: Parameters, multiply: Multipliers) -> Parameters:
+    """Parameters of the same model that needs fewer passes over its tokens: without gains, which are in the matrices.
+
+    A gain multiplies the columns of the next matrix, with it the readout multiplier those of the readout, and the
+    attention multiplier the rows that make queries: all in the precision of the weights. Gradients pass through.
+    """
+    p, block = dict(parameters), 0
+    while f"block{block}.norm1" in p:
+        qkv, up = f"block{block}.attention.qkv", f"block{block}.mlp.in"
+        query, others = p[qkv].tensor_split((p[qkv].shape[1] // 3,), dim=1)
+        scaled = torch.cat([query * _over(query, multiply.attention), others], 1)
+        p[qkv] = scaled * p.pop(f"block{block}.norm1")[:, None]
+        p[up] = p[up] * p.pop(f"block{block}.norm2")[:, None]
+        block += 1
+    gain = p.pop("norm")
+    p["readout"] = p.get("readout", p["embedding.token"]) * (gain * _over(gain, multiply.readout))[:, None]
+    return p
+
+
 def logits(
     parameters: Parameters, multiply: Multipliers, inputs: Int[Tensor, "trial batch context"], *, head_size: int
 ) -> Float[Tensor, "trial batch context vocabulary"]:
-    """Next-token logits. Nothing here mixes trials: every product is batched over the trial axis."""
+    """Next-token logits. Nothing here mixes trials: every product is batched over the trial axis.
+
+    Of `folded` parameters the embedding multiplier is the only one that acts here.
+    """
     trial, batch, context = inputs.shape
+    is_folded = "norm" not in parameters
+    attention = None if is_folded else multiply.attention
     token = parameters["embedding.token"]
     x = _look_up(token, inputs) + parameters["embedding.position"][:, None, :context]
     x = x * _over(x, multiply.embedding)
     x = x.view(trial, batch * context, -1)  # (trial, batch x context, width) from here on
     block = 0
-    while f"block{block}.norm1" in parameters:
-        p = {name: parameters[f"block{block}.{name}"] for name in _BLOCK}
-        x = x + _attention(p, multiply, _norm(x, p["norm1"]), batch=batch, head_size=head_size)
-        hidden = F.gelu(_linear(_norm(x, p["norm2"]), p["mlp.in"]))  # (trial, batch x context, 4 width)
+    while f"block{block}.mlp.in" in parameters:
+        p = {name: parameters[f"block{block}.{name}"] for name in _MATRICES}
+        gain1, gain2 = (parameters.get(f"block{block}.{name}") for name in ("norm1", "norm2"))
+        x = x + _attention(p, attention, _norm(x, gain1), batch=batch, head_size=head_size)
+        hidden = F.gelu(_linear(_norm(x, gain2), p["mlp.in"]))  # (trial, batch x context, 4 width)
         x = x + _linear(hidden, p["mlp.out"])
         block += 1
-    x = _norm(x, parameters["norm"])
-    x = x * _over(x, multiply.readout)
+    x = _norm(x, parameters.get("norm"))
+    if not is_folded:
+        x = x * _over(x, multiply.readout)
     return _linear(x, parameters.get("readout", token)).view(trial, batch, context, -1)
 
 
-_BLOCK = ("norm1", "attention.qkv", "attention.out", "norm2", "mlp.in", "mlp.out")
+_MATRICES = ("attention.qkv", "attention.out", "mlp.in", "mlp.out")
 
 
 def losses(
@@ -153,14 +179,20 @@ def losses(
 
 
 def _attention(
-    p: Parameters, multiply: Multipliers, x: Float[Tensor, "trial tokens width"], *, batch: int, head_size: int
+    p: Parameters,
+    multiplier: Float[Tensor, " trial"] | None,
+    x: Float[Tensor, "trial tokens width"],
+    *,
+    batch: int,
+    head_size: int,
 ) -> Float[Tensor, "trial tokens width"]:
     trial, tokens, width = x.shape
     context = tokens // batch
     qkv = _linear(x, p["attention.qkv"])  # (trial, tokens, 3 width)
     qkv = qkv.view(trial * batch, context, 3, width // head_size, head_size)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (trial x batch, heads, context, head_size)
-    q = (q.view(trial, batch, *q.shape[1:]) * _over(q[None], multiply.attention, dims=5)).flatten(0, 1)
+    if multiplier is not None:
+        q = (q.view(trial, batch, *q.shape[1:]) * _over(q[None], multiplier, dims=5)).flatten(0, 1)
     if q.device.type == "cpu" and (q.dtype == torch.bfloat16 or (by_onednn() and context <= PLAIN_CONTEXT)):
         y = _plain_attention(q, k, v)
     else:
@@ -186,9 +218,45 @@ def _linear(
 
 
 def _norm(
-    x: Float[Tensor, "trial tokens width"], gain: Float[Tensor, "trial width"]
+    x: Float[Tensor, "trial tokens width"], gain: Float[Tensor, "trial width"] | None
 ) -> Float[Tensor, "trial tokens width"]:
-    return F.layer_norm(x, x.shape[-1:]) * gain[:, None]
+    if gain is not None:
+        return F.layer_norm(x, x.shape[-1:]) * gain[:, None]
+    if torch.compiler.is_compiling():
+        standardized: Tensor = _Standardized.apply(x, _product_dtype(x))[0]  # type: ignore[no-untyped-call]
+        return standardized
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """What a product turns x into."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class _Standardized(torch.autograd.Function):
+    """Layer norm without a gain, in the dtype of the product that takes it.
+
+    Its backward pass reads this result, which the product keeps too, and not the residual stream, which is twice as
+    large in half precision: a compiled step then need not keep that at all.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, 1e-5)
+        return y.to(dtype), inverse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, by_y: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        y, inverse = ctx.saved_tensors
+        g, y = by_y.float(), y.float()
+        along = (g * y).mean(-1, keepdim=True)
+        return inverse * (g - g.mean(-1, keepdim=True) - y * along), None
 
 
 def _look_up(

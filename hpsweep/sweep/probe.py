@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hpsweep.proxy import compiling
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Place, Result
 
@@ -106,7 +107,9 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     *_, before, after = probe.seconds
     per_step = max(0.0, after - before) / (many - few)
     not_evaluated = _evaluation(own[0]) - _evaluation(timed[0])
-    whole = before + _in_a_run(per_step * (timed[0].total_steps - few + not_evaluated))
+    rest = per_step * (timed[0].total_steps - few + not_evaluated)
+    compiles = here.device == "cuda" and compiling.pays(rest)
+    whole = before + rest * (1 - compiling.SAVED * compiles)
     trials = f"{len(timed)} trial{'s' * (len(timed) > 1)}"
     if timed[0].shape != own[0].shape:
         small = ", ".join(f"{name} {getattr(timed[0], name)}" for name in ("width", "depth", "context", "batch"))
@@ -115,16 +118,8 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     if here.device == "cpu":
         return found
     start, measured = probe.seconds[:2]
-    return found._replace(start=start, per_shape=max(0.0, measured - before))
-
-
-def _in_a_run(seconds: float) -> float:
-    """What an ensemble's further steps take in a run, where they take `seconds` as they are timed.
-
-    A run that compiles its step where that pays differs from the few steps that are timed: what it saves is to be taken
-    off here, and what compiling costs to be added. No step is compiled by now.
-    """
-    return seconds
+    per_shape = max(0.0, measured - before) + compiling.COMPILE_SECONDS * compiles
+    return found._replace(start=start, per_shape=per_shape)
 
 
 def _affordable(

@@ -37,7 +37,7 @@ from hpsweep.proxy.device import (
 )
 from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import Outcome, outcome
+from hpsweep.proxy.outcome import Outcome, check_precision, outcome
 from hpsweep.proxy.schedule import schedule
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
@@ -157,6 +157,7 @@ def train_target(
     check_split(trial, accumulate, checkpoint_every)
     folder = Path(folder)
     with ranks(device) as here, contextlib.ExitStack() as opened:
+        check_precision(trial.precision, here.device.type)
         problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
         problem, row = here.from_first((problem, row))
         if problem:
@@ -311,7 +312,7 @@ class Run:
                 torch.from_numpy(ids).to(self.here.device, non_blocking=True)
                 for ids in windows(self.data.train, offsets, trial.context)
             )
-            with self._reduced(last=number == len(parts)), products(self.here.device):
+            with self._reduced(last=number == len(parts)), products(self.here.device, trial.precision):
                 with precision(trial, self.here.device):
                     losses = self.call(inputs, targets).mean(1) / len(parts)
                 losses.sum().backward()
@@ -345,7 +346,7 @@ class Run:
         size = evaluated_together(in_a_step, 1, trial.context, self.data.vocabulary, here.device)
 
         def losses(some: slice) -> Tensor:
-            with products(here.device), precision(trial, here.device):
+            with products(here.device, trial.precision), precision(trial, here.device):
                 # not compiled: other sizes would be compiled anew
                 return self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))[0]
 

@@ -28,11 +28,11 @@ endif
 # As many tests at a time, each with one thread: more wait for each other most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help install sweep test test-slow test-kernels check docs notebooks notebooks-check bench clean
+.PHONY: help install sweep test test-slow test-gpu test-as-on-gpu test-kernels check docs notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made, and the variables
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo ""
 	@echo "  EXPERIMENT=$(EXPERIMENT)  what is swept: a file, or a name in experiments/"
 	@echo "  ADDRESS=$(ADDRESS)             where it runs: local (worker processes here), auto, or a Ray address"
@@ -68,6 +68,13 @@ test: install  ## run the tests: about a quarter of an hour on two cores
 
 test-slow: install  ## run the long forms of some tests, which `make test` leaves out
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-gpu: install  ## run the tests that need a GPU, on one GPU: some minutes
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS) tests/proxy/test_gpu.py tests/sweep/test_gpu_commands.py
+
+test-as-on-gpu: install  ## run the tests as on a machine that says it has a GPU; what is trained there is trained on the CPU
+	PATH="$(CURDIR)/tests/as_on_gpu:$$PATH" PYTHONPATH="$(CURDIR)/tests/as_on_gpu:$(CURDIR)" \
+	  $(PYTEST) -m "not slow and not gpu" $(PYTEST_ARGS)
 
 # What is fitted has other last digits under other matrix kernels, and the tests hold under each. `make test` has run
 # this processor's own: Haswell's where it has AVX2 and no AVX-512. The native engine is tested as lesser processors too.

@@ -23,6 +23,7 @@ from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import precision, products
 from hpsweep.proxy.ensemble import Ensemble
+from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 
 FEW_INPUTS = 8
@@ -54,6 +55,7 @@ def trials(trial: Trial, cells: Sequence[tuple[int, float, int]], *, steps: int,
 
 def subject(trial: Trial, device: str) -> Subject:
     """The trial's model and its training, on its first batch again and again."""
+    check_precision(trial.precision, torch.device(device).type)
     data = load_dataset(trial.data)
     ensemble = Ensemble([trial], data, torch.device(device))
     ensemble.batches.hold(0)
@@ -66,7 +68,11 @@ def subject(trial: Trial, device: str) -> Subject:
     @torch.no_grad()
     def activations() -> dict[str, Activation]:
         seen = _Products(ensemble.parameters, readout, streams)
-        with observing(seen), products(ensemble.device), precision(trial, ensemble.device):
+        with (
+            observing(seen),
+            products(ensemble.device, trial.precision),
+            precision(trial, ensemble.device),
+        ):
             model.logits(ensemble.parameters, ensemble.multipliers, ids, head_size=trial.head_size)
         for name, (_, kind) in tensors(trial, data.vocabulary).items():
             if kind not in ("embedding", "norm") and name not in seen.outputs:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -24,7 +26,8 @@ class Batches:
     """The batches of an ensemble, where a step finds its own by numbers on the device.
 
     The device holds tokens, and where in them every sequence of a step begins: the whole corpus and all steps, or of a
-    corpus that may be a memory map larger than any memory the sequences of AHEAD steps. Trials of one seed share them.
+    corpus that may be a memory map larger than any memory the sequences of AHEAD steps. Those of the next AHEAD steps
+    are gathered meanwhile, by a thread, so that no step waits for a disk. Trials of one seed share them.
     """
 
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
@@ -35,6 +38,7 @@ class Batches:
         self.seed = torch.tensor([seeds.index(trial.seed) for trial in trials], device=device)  # of every trial
         self.place = torch.zeros(1, dtype=torch.int64, device=device)  # of the step among those held
         self.reach = torch.arange(first.context, device=device)
+        self.coming: tuple[int, Future[npt.NDArray[np.int64]]] | None = None  # sequences from that step on
         if len(data.train) <= WHOLE.get(device.type, 0):
             self.held = range(first.total_steps)
             self.starts = torch.from_numpy(self.offsets).to(device)
@@ -45,14 +49,34 @@ class Batches:
             each = first.context + 1
             self.starts = torch.arange(0, math.prod(shape) * each, each, device=device).reshape(shape)
             self.tokens = torch.zeros(math.prod(shape) * each, dtype=torch.int64, device=device)
+            self.thread = ThreadPoolExecutor(1)
 
     def hold(self, step: int) -> None:
         """Make `step` the current one, fetching its sequences and those that follow if need be."""
         if step not in self.held:
-            self.held = range(step, min(step + len(self.starts), len(self.offsets)))
-            new = sequences(self.corpus, self.offsets[self.held.start : self.held.stop], self.context)
-            self.tokens[: new.size].copy_(torch.from_numpy(new.reshape(-1)))
+            new = self._gathered(step)
+            self.held = range(step, step + len(new))
+            self._put(new)
+            if self.held.stop < len(self.offsets):
+                self.coming = self.held.stop, self._gather(self.held.stop)
         self.place.fill_(step - self.held.start)
+
+    def _gathered(self, step: int) -> npt.NDArray[np.int64]:
+        """The sequences of AHEAD steps from this one on, (step, seed, batch, context + 1)."""
+        if self.coming is None or self.coming[0] != step:
+            self.coming = step, self._gather(step)
+        return self.coming[1].result()
+
+    def _gather(self, step: int) -> Future[npt.NDArray[np.int64]]:
+        # By the thread alone: memory of the GPU must not be touched by another one while a step is captured.
+        return self.thread.submit(sequences, self.corpus, self.offsets[step : step + len(self.starts)], self.context)
+
+    def _put(self, new: npt.NDArray[np.int64]) -> None:
+        """Copy sequences to the device, without waiting for what it has still to do."""
+        flat = torch.from_numpy(new.reshape(-1))
+        if self.tokens.is_cuda:
+            flat = flat.pin_memory()
+        self.tokens[: len(flat)].copy_(flat, non_blocking=True)
 
     def current(self) -> tuple[Int[Tensor, "trial batch context"], Int[Tensor, "trial batch context"]]:
         """Inputs and targets of the current step."""

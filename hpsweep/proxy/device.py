@@ -10,36 +10,63 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hpsweep.proxy import gpu
 from hpsweep.proxy.outcome import cpu_name
-from hpsweep.spec import Trial
+from hpsweep.spec import Precision, Trial
 
 WARM_UP = 3
 """Calls before a capture, in which libraries choose their kernels and take their memory."""
 
+EVALUATED_BYTES = 2 * 2**30
+"""What an evaluation may take on a GPU at a time, but for a sequence of every trial, at LOGIT_BYTES for a logit,"""
+LOGIT_BYTES = 20
+"""twice of what logits, their copy in float32 and their log-probabilities take."""
+
 
 @contextlib.contextmanager
 def precision(trial: Trial, device: torch.device) -> Iterator[None]:
-    """bfloat16: products in bfloat16; weights, norms, losses and the optimizer in float32."""
+    """Products in the trial's precision; weights, norms, losses and the optimizer in float32.
+
+    To be held around the forward pass; `products` is held around the backward pass too.
+    """
     enabled = trial.precision == "bfloat16"
-    with torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False):
+    with (
+        _matmul_precision(device, trial.precision),
+        torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False),
+    ):
         yield
 
 
 @contextlib.contextmanager
-def products(device: torch.device) -> Iterator[None]:
-    """float32 products by oneDNN where MKL is slow: to be held around forward and backward pass.
+def products(device: torch.device, precision: Precision = "float32") -> Iterator[None]:
+    """How products are taken where their factors are float32: to be held around forward and backward pass.
 
-    torch gives float32 products to MKL, which runs AVX2 code on processors of other makers than Intel. Matmul
+    On a CPU torch gives float32 products to MKL, which runs AVX2 code on processors of other makers than Intel. Matmul
     precision "medium" gives them to oneDNN, which may then use bfloat16, and does so only on processors with AMX.
-    The setting is the process's: it is put back when no thread holds it any more.
+
+    On a GPU float32 is float32, whatever torch was set to, and "tf32" is TF32; attention is torch's own, as cuDNN's
+    gives gradients that are not numbers at large batches in bfloat16 (pytorch issue 196678).
+
+    The settings are the process's: they are put back when no thread holds them any more.
     """
-    if device.type != "cpu" or not onednn_is_better():
+    with _matmul_precision(device, precision), _attention_kernels(device):
+        yield
+
+
+@contextlib.contextmanager
+def _matmul_precision(device: torch.device, precision: Precision) -> Iterator[None]:
+    if device.type == "cuda":
+        wanted = "high" if precision == "tf32" else "highest"
+    elif device.type == "cpu" and onednn_is_better():
+        wanted = "medium"
+    else:
         yield
         return
     with _holding:
         _before.append(torch.get_float32_matmul_precision())
-        torch.set_float32_matmul_precision("medium")
+        torch.set_float32_matmul_precision(wanted)
     try:
         yield
     finally:
@@ -47,8 +74,15 @@ def products(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(_before.pop())
 
 
+def _attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(kernels)
+
+
 _holding = threading.Lock()
-_before: list[str] = []  # what every holder found: all but the first "medium"
+_before: list[str] = []  # what every holder found
 
 
 def by_onednn() -> bool:
@@ -100,10 +134,67 @@ def device_name(device: torch.device) -> str:
     return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu_name()
 
 
-def out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether the error says that memory ran out, on a GPU, also while a graph was captured, or on a CPU."""
-    on_gpu = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__))
+def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Streams and captures are those of this device: to be held around all work on it."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def take_gpu() -> None:
+    """Begin to use the GPU of this process, and no more of its memory than its share.
+
+    Raises RuntimeError where the GPU does not work, and ValueError for a share that cannot be.
+    """
+    part = gpu.share()
+    torch.zeros(1, device="cuda")
+    if part < 1:
+        torch.cuda.set_per_process_memory_fraction(part)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of the GPU that this process may take beside those that it has: what is free, up to its share."""
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, int(gpu.share() * total) - torch.cuda.memory_reserved(device))
+
+
+def let_go(device: torch.device) -> None:
+    """Give memory that nothing uses any more back to the GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on a GPU or on a CPU, and that less of it can be taken now.
+
+    After a capture that ran out of memory none can: torch keeps what the capture has taken until the process ends.
+    """
+    if isinstance(error, gpu.GPULost):
+        return False
+    on_gpu = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__)) or gpu.ran_out(error)
     return on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def in_halves(function: Callable[[slice], Tensor], part: slice, axis: int, device: torch.device) -> Tensor:
+    """What the function gives for a part along an axis; where memory runs out, for one half of it after the other."""
+    try:
+        return function(part)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or part.stop - part.start == 1:
+            raise
+    let_go(device)
+    middle = (part.start + part.stop) // 2
+    halves = (slice(part.start, middle), slice(middle, part.stop))
+    return torch.cat([in_halves(function, half, axis, device) for half in halves], axis)
+
+
+def evaluated_together(in_a_step: int, trials: int, context: int, vocabulary: int, device: torch.device) -> int:
+    """How many held-out sequences of each trial are evaluated at a time, where so many of each are in a step.
+
+    On a GPU no more than in a step, so that the evaluation takes less memory than the training did.
+    """
+    if device.type == "cpu":
+        return 2 * in_a_step
+    room = EVALUATED_BYTES // (trials * context * vocabulary * LOGIT_BYTES)
+    return max(1, min(in_a_step, room))
 
 
 def fitting(free: int, one: int, several: int, count: int) -> int:
@@ -113,6 +204,26 @@ def fitting(free: int, one: int, several: int, count: int) -> int:
     """
     each = max(1.0, (several - one) / (count - 1))
     return max(1, int((0.9 * free - (one - each)) / each))
+
+
+_NO_CAPTURE = (
+    "the step could not be captured in a CUDA graph, and this process cannot use its GPU any more: {why}. Train fewer "
+    "trials together, or free the GPU of others, in a new process."
+)
+
+
+_side_streams: dict[int, torch.cuda.Stream] = {}
+
+
+def _side_stream() -> torch.cuda.Stream:
+    """The stream of the current device on which steps warm up and are captured.
+
+    It is one for all of them: memory and workspaces of libraries belong to a stream, and stay with it.
+    """
+    device = torch.cuda.current_device()
+    if device not in _side_streams:
+        _side_streams[device] = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return _side_streams[device]
 
 
 class Captured:
@@ -131,7 +242,7 @@ class Captured:
         if self.graph is not None:
             self.graph.replay()
         elif self.calls < WARM_UP:
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream = _side_stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 function()
@@ -139,7 +250,11 @@ class Captured:
             self.calls += 1
         else:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):  # runs nothing
-                function()
+            try:
+                with torch.cuda.graph(graph, stream=_side_stream()):  # runs nothing
+                    function()
+            except RuntimeError as error:
+                # torch neither returns to the former stream nor gives back the memory (pytorch issue 190348)
+                raise gpu.GPULost(_NO_CAPTURE.format(why=str(error).partition("\n")[0])) from error
             graph.replay()
             self.graph = graph

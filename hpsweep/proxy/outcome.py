@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from hpsweep.proxy.data import Dataset
 from hpsweep.rules import count
-from hpsweep.spec import Trial
+from hpsweep.spec import Precision, Trial
 
 CURVE_POINTS = 200
 """A training curve has at most this many points."""
@@ -48,6 +49,20 @@ def check_shapes(trials: Sequence[Trial]) -> None:
     """Nothing, when the trials share one shape; ValueError otherwise."""
     if len({trial.shape for trial in trials}) != 1:
         raise ValueError(f"an ensemble needs trials of one shape; got {len({t.shape for t in trials})} shapes.")
+
+
+def check_precision(precision: Precision, device: str) -> None:
+    """Nothing, where a cpu or cuda device takes products in this precision; ValueError otherwise."""
+    if precision == "tf32" and device == "cpu":
+        raise ValueError(
+            "precision is 'tf32', which only NVIDIA's GPUs have (from Ampere on); use float32 or bfloat16 on a CPU."
+        )
+    said = os.environ.get("NVIDIA_TF32_OVERRIDE", "")
+    if device != "cpu" and (precision, said) in (("float32", "1"), ("tf32", "0")):
+        other = {"1": "TF32", "0": "float32"}[said]
+        raise ValueError(
+            f"NVIDIA_TF32_OVERRIDE={said} makes products of precision {precision!r} {other}; unset it, or ask for that."
+        )
 
 
 def outcome(

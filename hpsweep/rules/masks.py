@@ -27,10 +27,17 @@ def mask(seed: int, name: str, shape: tuple[int, ...], density: float) -> npt.ND
     keep = kept(numel, density)
     if keep >= numel:
         return np.ones(shape, dtype=bool)
-    draws = generator("mask", seed, name).random_raw(numel)
-    result = np.zeros(numel, dtype=bool)
-    result[np.argpartition(draws, keep - 1)[:keep]] = True
-    return result.reshape(shape)
+    return _smallest(generator("mask", seed, name).random_raw(numel), keep).reshape(shape)
+
+
+def _smallest(draws: npt.NDArray[np.uint64], keep: int) -> npt.NDArray[np.bool_]:
+    """True at the `keep` smallest of the draws."""
+    result: npt.NDArray[np.bool_] = draws <= np.partition(draws, keep - 1)[keep - 1]
+    if np.count_nonzero(result) > keep:
+        # Two draws of 64 bits are equal just there: argpartition chooses, as it did for all masks once. It is slower.
+        result = np.zeros(draws.size, dtype=bool)
+        result[np.argpartition(draws, keep - 1)[:keep]] = True
+    return result
 
 
 def normals(seed: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

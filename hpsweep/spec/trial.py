@@ -21,7 +21,7 @@ from hpsweep.spec.fields import Field, documented, field, fields_of
 from hpsweep.text import shown
 
 WeightDecayRule = Literal["coupled", "independent"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 TUNED = ("lr", "init_std", "alpha_input", "alpha_attention", "alpha_output", "embedding_lr_mult", "weight_decay")
 """The hyperparameters that are searched; every other field says what model is trained, on what, for how long."""

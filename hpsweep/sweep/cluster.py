@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace, Silences
 from hpsweep.sweep.worker import ENGINES, Ensemble, Failure, Part, Place, Plan, Result, attempt, one_line, prepare
 
@@ -198,7 +199,7 @@ def _train_there(ray: Any, workers: int, need: dict[str, float], device: str, pl
     with tempfile.TemporaryDirectory(prefix="hpsweep-", ignore_cleanup_errors=True) as folder:
         _run_tune(
             ray,
-            _trainable(ray, mailbox, device, train, str(Path.cwd())),
+            _trainable(ray, mailbox, device, train, str(Path.cwd()), need["gpu"]),
             name="hpsweep",
             search_alg=searcher,
             callbacks=[callback],
@@ -344,12 +345,13 @@ def _suggestions(
     return Suggestions(), Delivery()
 
 
-def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str) -> Any:
+def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str, share: float) -> Any:
     """The Tune Trainable that trains one ensemble per trial."""
     from ray import tune
 
     class Worker(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
+            os.environ[SHARE] = str(share or 1)
             prepare(train, device)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -368,6 +370,8 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str) -> 
                 every=_LOOK_SECONDS,
             )
             ray.get(mailbox.put.remote(key, outcome))  # arrived before Tune hears of the end
+            if isinstance(outcome, Failure) and outcome.died:
+                os._exit(1)  # Tune starts another actor
             return {"done": True}
 
     return Worker

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hpsweep.proxy import native
+from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 from hpsweep.sweep.worker import ENGINES
 
@@ -23,8 +24,11 @@ def serving(train: str, device: str, trials: Iterable[Trial]) -> Serving:
 
     Where the native engine hands over some trials only, it is said to train, and why tells of the others. Another
     trainer is taken to multiply zeros, as torch does. Raises ValueError where the native engine was asked for and
-    cannot serve, and where torch has to and is not installed.
+    cannot serve, where torch has to and is not installed, and where the device has not the trials' precision.
     """
+    trials = list(trials)
+    for precision in {trial.precision for trial in trials}:
+        check_precision(precision, device)
     asked = {path: name for name, path in ENGINES.items()}.get(train)
     if asked is None:
         return Serving("torch")

@@ -16,8 +16,8 @@ from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_work
-from hpsweep.sweep.probe import probed_rate
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_tokens, default_work
+from hpsweep.sweep.probe import Rate, probed_rate
 from hpsweep.sweep.progress import Groups
 from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Place
@@ -57,23 +57,24 @@ def plan(
         engine, why = serving(train, here.device, sweep.trials)
         size, cost = ensemble_size or default_size(engine, here.device), Cost(datasets, engine)
         most_work = math.inf if ensemble_size else default_work(here.device)
+        step_tokens = 0 if ensemble_size else default_tokens(here.device)
         total = search.total(sweep, rows)
         refines = sweep.search == "refine"
         known = _known(sweep, rows) if refines else list(sweep.trials)
         done = {row["trial_id"] for row in rows if row["status"] in store.DONE}
         missing = [trial for trial in known if trial.trial_id not in done]
-        packed = arrange(missing, size, here.workers, cost, most_work)
+        packed = arrange(missing, size, here.workers, cost, most_work, step_tokens)
         shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, packed, cost))
         left = sum(shape["flops_missing"] for shape in shapes)
-        rate, source = (
+        found = (
             _given_rate(tflops)
             if tflops is not None
             else _stored_rate(rows, cost, engine if train in ENGINES.values() else None)
         )
-        if rate is None and left and probe:
+        if found.per_second is None and left and probe:
             say("timing a few steps, for some seconds at most ...")
-            rate, source = probed_rate(sweep, size or CPU_ENSEMBLE, cost, here, train)
-        ensembles = sum(shape["ensembles"] for shape in shapes)
+            found = probed_rate(sweep, _together(sweep, packed, cost, size, here.device), cost, here, train)
+        rate, ensembles = found.per_second, sum(shape["ensembles"] for shape in shapes)
         return {
             "name": sweep.name,
             "trials": total,
@@ -86,20 +87,31 @@ def plan(
             "device": here.device,
             "engine": engine,
             "engine_why": why,
-            "seconds": _seconds(left, rate, here, ensembles, elsewhere=tflops is not None),
-            "estimate": source if left else "nothing is missing",
+            "seconds": _seconds(left, found, here, [shape["ensembles"] for shape in shapes], tflops is not None),
+            "estimate": found.source if left else "nothing is missing",
             "kill_loses": _kill_loses(packed, cost, rate, in_turn=engine == "native"),
             "shapes": shapes,
             **({"refinement": _refinement(sweep, rows)} if refines else {}),
         }
 
 
-def _seconds(left: float, rate: float | None, here: Place, ensembles: int, *, elsewhere: bool) -> float | None:
-    """The wall time of what is left; None where no rate is known."""
+def _together(sweep: Sweep, packed: Sequence[Ensemble], cost: Cost, size: int | None, device: str) -> int:
+    """How many of the costliest trials are timed together: on a GPU, whose speed goes by it, as many as are trained."""
+    if device == "cpu":
+        return size or CPU_ENSEMBLE
+    shape = max(sweep.trials, key=cost).shape
+    return max((len(ensemble) for ensemble in packed if ensemble[0].shape == shape), default=size or 1)
+
+
+def _seconds(left: float, rate: Rate, here: Place, ensembles: Sequence[int], elsewhere: bool) -> float | None:
+    """The wall time of what is left, with so many ensembles of each shape; None where no rate is known."""
     if not left:
         return 0.0
-    busy = min(ensembles, here.workers if elsewhere else min(here.workers, here.room))
-    return left / rate / busy if rate else None
+    if not rate.per_second:
+        return None
+    busy = min(sum(ensembles), here.workers if elsewhere else min(here.workers, here.room))
+    met = sum(min(number, busy) for number in ensembles) / busy  # shapes that a worker comes to train
+    return left / rate.per_second / busy + rate.start + rate.per_shape * met
 
 
 def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, in_turn: bool) -> float | None:
@@ -121,9 +133,9 @@ def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, i
     return max(map(lost, packed))
 
 
-def _given_rate(tflops: float) -> tuple[float, str]:
+def _given_rate(tflops: float) -> Rate:
     """Cost per second of a worker, as given."""
-    return 1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given"
+    return Rate(1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given")
 
 
 def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
@@ -191,14 +203,14 @@ def _shapes(
     return records
 
 
-def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> tuple[float | None, str]:
+def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> Rate:
     """Cost per second of a worker, from the stored trials of the engine on the device where it was used last."""
     timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row["finished_at"]]
     timed = [row for row in timed if cost.stored(row)]
     timed = [row for row in timed if engine is None or str(row["engine"]).startswith(engine)]
     if not timed:
-        return None, "unknown until the first ensemble"
+        return Rate(None, "unknown until the first ensemble")
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return rate, f"from {counted(len(timed), 'stored trial')} on {device}"
+    return Rate(rate, f"from {counted(len(timed), 'stored trial')} on {device}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsweep.faults import explained
+from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace
 from hpsweep.sweep.worker import (
     ENGINES,
@@ -43,17 +46,15 @@ _KILL_SECONDS = 5.0  # that a killed process may take to end
 
 def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Place:
     """Worker processes of this machine: one per core, or 1 / gpus_per_worker per GPU."""
-    found = [] if device == "cpu" else visible_gpus()
-    if found and not _torch_sees_gpus():
-        if device == "auto":
-            warnings.warn(
-                f"{len(found)} GPUs are here, and this torch cannot use them (a CPU build?): training on CPU. "
-                "`make install TORCH=... TORCH_INDEX=...` installs another build.",
-                stacklevel=2,
-            )
-        found = []
+    found, why = ([], "") if device == "cpu" else _usable_gpus(device)
     if device == "cuda" and not found:
-        raise ValueError("device is cuda, but there is no GPU that torch can use; use device cpu, or auto.")
+        raise ValueError(f"device is cuda, but there is no GPU that torch can use: {why}. Use device cpu, or auto.")
+    if why and not found:
+        warnings.warn(
+            f"a GPU is here, and this torch cannot use it: {why}. Training on CPU; "
+            "`make install TORCH=... TORCH_INDEX=...` installs another build.",
+            stacklevel=2,
+        )
     cores = available_cores()
     if not found:
         count = workers or cores
@@ -61,12 +62,21 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
         return Place(count, "cpu", partial(_train_here, environments, "cpu"), cores)
     room = len(found) * int(1 / gpus_per_worker)
     count = workers or room
+    share = min(gpus_per_worker, 1 / math.ceil(count / len(found)))  # of a GPU's memory: never more than there is
     threads = str(max(1, cores // count))
     environments = [
-        {"CUDA_VISIBLE_DEVICES": found[i % len(found)], "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        {
+            "CUDA_VISIBLE_DEVICES": found[i % len(found)],
+            SHARE: f"{share:.6g}",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
         for i in range(count)
     ]
-    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room)
+    of_shares = (
+        f", or give --gpus-per-worker {math.floor(1000 * share) / 1000:g}: so much of a GPU's memory each has now"
+    )
+    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room, of_shares)
 
 
 def available_cores() -> int:
@@ -78,23 +88,63 @@ def available_cores() -> int:
     return cores
 
 
+def _usable_gpus(device: str) -> tuple[list[str], str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why."""
+    found = visible_gpus()
+    if not found and os.environ.get("CUDA_VISIBLE_DEVICES") in _HIDDEN:
+        return [], "CUDA_VISIBLE_DEVICES hides them all" if device == "cuda" else ""
+    if not found and device != "cuda" and not any(Path(file).exists() for file in _GPU_FILES):
+        return [], ""
+    count, why = _torch_sees()
+    if not count:
+        return [], why
+    return found or [str(i) for i in range(count)], ""
+
+
 def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them, without importing torch; [] costs nothing where there are none."""
+    """GPUs as CUDA_VISIBLE_DEVICES names them, or else nvidia-smi, without torch; [] costs nothing without either."""
     command = shutil.which("nvidia-smi")
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if command is None or allowed in ("", "-1"):
-        return []
     if allowed is not None:
-        return allowed.split(",")
+        return [] if allowed in _HIDDEN else allowed.split(",")
+    if command is None:
+        return []
     listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout
     found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed)
     return [name for name in found if name.startswith("MIG")] or found  # a divided GPU is used by its parts
 
 
-def _torch_sees_gpus() -> bool:
-    """Asked of another process: the driver never imports torch, and a CPU build of torch sees none."""
-    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", question], capture_output=True, check=False).returncode == 0
+_HIDDEN = ("", "-1")  # no GPUs, as CUDA_VISIBLE_DEVICES
+_GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # of the driver, on Linux and in WSL: there also without nvidia-smi
+
+
+def _torch_sees() -> tuple[int, str]:
+    """How many GPUs torch can use, and where it can use none what it says of that.
+
+    Asked of another process: the driver never imports torch.
+    """
+    asked = subprocess.run([sys.executable, "-c", _QUESTION], capture_output=True, text=True, check=False)
+    try:
+        count, why = json.loads(asked.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
+        return 0, f"torch cannot be asked ({last})"
+    return int(count), str(why)
+
+
+_QUESTION = """
+import json, os, warnings
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    import torch
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+said = [str(warning.message).partition("(Triggered")[0] for warning in said]
+why = [" ".join(words.split()).rstrip(".") for words in said if "CUDA" in words]
+if not (torch.version.cuda or torch.version.hip):
+    why = [f"torch {torch.__version__} is built without CUDA"]
+none = f"torch {torch.__version__} finds none, CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}"
+print(json.dumps([count, why[-1] if why else none]))
+"""
 
 
 @dataclass
@@ -186,8 +236,8 @@ class _Crew:
         busy = {worker.pipe: slot for slot, worker in self.workers.items() if worker.ensemble}
         heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
         for slot in heard:
-            if not _hear(self.workers[slot], self.plan, self.pace):
-                self._lose(slot, _death(self.workers[slot]))
+            if lost := _hear(self.workers[slot], self.plan, self.pace):
+                self._lose(slot, lost.error, too_large=lost.too_large)
             elif self.workers[slot].started:
                 self.deaths_at_start = 0
         return heard
@@ -207,11 +257,11 @@ class _Crew:
             if worker.silence > self.pace.limit(worker.ensemble, worker.started):
                 self._lose(slot, _hang(worker, self.pace))
 
-    def _lose(self, slot: int, how: str) -> None:
+    def _lose(self, slot: int, how: str, *, too_large: bool = False) -> None:
         """End a worker; what it was training is a failure. Raises RuntimeError where several did not even start."""
         worker = self.workers.pop(slot)
         _end(worker)
-        self.plan.done(_trained_by(worker), Failure(how, died=True))
+        self.plan.done(_trained_by(worker), Failure(how, died=True, too_large=too_large))
         self.deaths_at_start += not worker.started
         if self.deaths_at_start == _START_ATTEMPTS:
             raise RuntimeError(f"{_START_ATTEMPTS} worker processes in a row died while starting.")
@@ -222,13 +272,13 @@ def _trained_by(worker: _Worker) -> Ensemble:
     return worker.ensemble
 
 
-def _hear(worker: _Worker, plan: Plan, pace: Pace) -> bool:
-    """Take one message of a worker; False if it died instead."""
+def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | None:
+    """Take one message of a worker; returns the failure if it died instead, or cannot go on."""
     ensemble = _trained_by(worker)
     try:
         message = worker.pipe.recv()
     except (EOFError, OSError):
-        return False
+        return Failure(_death(worker), died=True)
     if worker.started:
         pace.heard(ensemble, worker.silence)
     worker.silence = 0.0
@@ -238,6 +288,8 @@ def _hear(worker: _Worker, plan: Plan, pace: Pace) -> bool:
         raise OSError(message.errno, f"a worker process cannot start: {message.strerror}")
     elif isinstance(message, Exception):
         raise RuntimeError(f"a worker process cannot start: {one_line(message)}") from message
+    elif isinstance(message, Failure) and message.died:
+        return message
     elif isinstance(message, Result | Failure):
         worker.ensemble = None
         plan.done(ensemble, message)
@@ -246,7 +298,7 @@ def _hear(worker: _Worker, plan: Plan, pace: Pace) -> bool:
     else:
         pace.speaks = True
         plan.progress(ensemble, *message)
-    return True
+    return None
 
 
 def _death(worker: _Worker) -> str:

@@ -25,8 +25,12 @@ TORCH_WORK = 1.5e12
 
 Its trials advance together, so that a kill loses all of them; and long trials gain nothing from one another on a core.
 """
-GPU_ENSEMBLE = 32
-"""Trials trained together on a GPU, unless said otherwise."""
+GPU_ENSEMBLE = 64
+"""Trials trained together on a GPU, unless said otherwise, and more where they are small, up to GPU_TOKENS."""
+GPU_TOKENS = 2**17
+"""Tokens of all trials in a step that keep a GPU busy: small trials are trained together until they have so many.
+
+The engine trains in parts what does not fit into the memory of the GPU, so neither number needs to know it."""
 NATIVE_WORK = (2e11, 6e12)
 """The cost of an ensemble of the native engine, one trial after the other: from a second to half a minute of a core.
 
@@ -91,16 +95,23 @@ def default_work(device: str) -> float:
     return TORCH_WORK if device == "cpu" else math.inf
 
 
+def default_tokens(device: str) -> int:
+    """Tokens of a step up to which an ensemble may have more trials than its size, unless said otherwise."""
+    return GPU_TOKENS if device == "cuda" else 0
+
+
 def arrange(
     trials: Iterable[Trial],
     size: int | None,
     workers: int,
     cost: Callable[[Trial], float],
     most_work: float = math.inf,
+    step_tokens: int = 0,
 ) -> list[Ensemble]:
     """Ensembles of at most `size` trials, or else of NATIVE_WORK, in the order of training.
 
-    An ensemble of several trials that torch trains costs at most `most_work`.
+    An ensemble of several trials that torch trains costs at most `most_work`. It has more than `size` trials where
+    they do not have `step_tokens` in a step.
 
     All shapes advance evenly, the costliest first, so that coarse points of all of them come early; but an ensemble
     that would end after all others if it waited any longer comes next. Workers that take the first that waits whenever
@@ -120,6 +131,7 @@ def arrange(
         share = max(1, round(workers * whole[shape] / total))  # of the workers
         together = size or (CPU_ENSEMBLE if native.unsupported(members[0]) else None)
         if together:
+            together = max(together, step_tokens // (members[0].batch * members[0].context))
             together = max(1, int(min(together, most_work / max(map(cost, members)))))
         cut = pack(members, together, share) if together else pack(members, work_each, share, cost)
         costs = [sum(map(cost, ensemble)) for ensemble in cut]

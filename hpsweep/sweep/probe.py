@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from hpsweep.proxy import compiling
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Place, Result
 
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = {"cpu": 5.0, "cuda": 60.0}
 """Training that is timed ends then, whatever it is,"""
-START_SECONDS = 30.0
-"""and the start of its worker then."""
+START_SECONDS = {"cpu": 30.0, "cuda": 120.0}
+"""and the start of its worker, with what it does once, then."""
 ASSUMED = {"cpu": 1e11, "cuda": 2e13}
 """FLOP/s that a core, or a GPU, is taken to do where nothing can be timed."""
+AFFORDED = {"cpu": 2e10, "cuda": 2e13}
+"""FLOP/s at which what is timed has to take half of PROBE_SECONDS at most."""
+STEPS = {"cpu": (1, 11), "cuda": (20, 120)}
+"""Steps of the two trainings whose difference is timed. On a GPU both go far beyond the capture of their step."""
 
-_STEPS = 10  # between the two that are timed
 _STILL = {"lr": 1e-9, "warmup_fraction": 0}  # at so low a rate none diverges and leaves
+
+
+class Rate(NamedTuple):
+    """What a worker does in a second, in the unit of costs, None where it is not known; and where that comes from.
+
+    On a GPU also the seconds that a worker takes to start, and once for every shape that it comes to train.
+    """
+
+    per_second: float | None
+    source: str
+    start: float = 0.0
+    per_shape: float = 0.0
 
 
 class _TooLong(Exception):
@@ -24,13 +41,13 @@ class _TooLong(Exception):
 
 
 class _Probe:
-    """A worker.Plan that trains ensembles one at a time, and takes the time of each; the first is a warm-up."""
+    """A worker.Plan that trains ensembles one at a time, and takes the time of each; all but two are warm-ups."""
 
-    def __init__(self, ensembles: Sequence[Ensemble]) -> None:
-        self.waiting = list(ensembles)
+    def __init__(self, ensembles: Sequence[Ensemble], device: str) -> None:
+        self.waiting, self.device = list(ensembles), device
         self.busy = False
         self.since = time.monotonic()
-        self.until = self.since + START_SECONDS
+        self.until = self.since + START_SECONDS[device]
         self.seconds: list[float] = []
 
     def next(self) -> Ensemble | None:
@@ -54,58 +71,74 @@ class _Probe:
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
         """Take the time; after a failure, stop."""
         self.busy = False
-        if not self.seconds:
-            self.until = time.monotonic() + PROBE_SECONDS
+        if len(self.waiting) >= 2:
+            self.until = time.monotonic() + PROBE_SECONDS[self.device]
         self.seconds.append(time.monotonic() - self.since)
         if isinstance(outcome, Failure):
             self.waiting, self.seconds = [], []
 
 
-def probed_rate(
-    sweep: Sweep, size: int, cost: Callable[[Trial], float], here: Place, train: str
-) -> tuple[float | None, str]:
-    """Cost per second of a worker, and where it comes from.
+def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: Place, train: str) -> Rate:
+    """What a worker does in a second.
 
-    Timed on an ensemble of the costliest shape; on a smaller model where that would take too long; or assumed. Not
-    known where training fails.
+    Timed on an ensemble of the costliest shape, of `size` trials; on a smaller one where that would take too long; or
+    assumed. Not known where training fails.
     """
     costliest = max(sweep.trials, key=cost)
     own = [trial for trial in sweep.trials if trial.shape == costliest.shape][:size]
-    timed = _affordable(own, cost, ASSUMED[here.device] / 5)
-    short, long = ([trial.replace(steps=steps, **_STILL) for trial in timed] for steps in (1, 1 + _STEPS))
-    warm_up = [trial.replace(steps=1, **_STILL) for trial in _affordable(timed[:1], cost, ASSUMED[here.device] / 50)]
-    probe = _Probe([tuple(trials) for trials in (warm_up, short, long)])
+    timed = _affordable(own, cost, here.device)
+    few, many = STEPS[here.device]
+    short, long = ([trial.replace(steps=steps, **_STILL) for trial in timed] for steps in (few, many))
+    begin = [trial.replace(steps=1, **_STILL) for trial in _affordable(timed[:1], cost, here.device, margin=10)]
+    # On a GPU the first training of a shape tells what of it fits there, the second one is like all that follow.
+    first = [short] if here.device == "cuda" else []
+    probe = _Probe([tuple(trials) for trials in (begin, *first, short, long)], here.device)
     try:
         here.train(probe, train)
     except _TooLong:
         rate = ASSUMED[here.device]
-        return rate, (
+        return Rate(
+            rate,
             f"at an assumed {rate / 1e12:g} TFLOP/s a worker, for timing took longer than some seconds; --tflops gives "
-            "another"
+            "another",
         )
-    if len(probe.seconds) < 3:
-        return None, "unknown until the first ensemble (a timed probe failed)"
-    _, first, second = probe.seconds
-    per_step = max(0.0, second - first) / _STEPS
+    if len(probe.seconds) < 3 + len(first):
+        return Rate(None, "unknown until the first ensemble (a timed probe failed)")
+    *_, before, after = probe.seconds
+    per_step = max(0.0, after - before) / (many - few)
     not_evaluated = _evaluation(own[0]) - _evaluation(timed[0])
-    whole = first + per_step * (timed[0].total_steps - 1 + not_evaluated)
-    many = f"{len(timed)} trial{'s' * (len(timed) > 1)}"
+    rest = per_step * (timed[0].total_steps - few + not_evaluated)
+    compiles = here.device == "cuda" and compiling.pays(rest)
+    whole = before + rest * (1 - compiling.SAVED * compiles)
+    trials = f"{len(timed)} trial{'s' * (len(timed) > 1)}"
     if timed[0].shape != own[0].shape:
         small = ", ".join(f"{name} {getattr(timed[0], name)}" for name in ("width", "depth", "context", "batch"))
-        many += f" of {small}, as the sweep's own would take too long"
-    return sum(map(cost, timed)) / whole, f"from {1 + _STEPS} steps of {many}, timed just now"
+        trials += f" of {small}, as the sweep's own would take too long"
+    found = Rate(sum(map(cost, timed)) / whole, f"from {many} steps of {trials}, timed just now")
+    if here.device == "cpu":
+        return found
+    start, measured = probe.seconds[:2]
+    per_shape = max(0.0, measured - before) + compiling.COMPILE_SECONDS * compiles
+    return found._replace(start=start, per_shape=per_shape)
 
 
-def _affordable(trials: Sequence[Trial], cost: Callable[[Trial], float], rate: float) -> list[Trial]:
-    """The trials, or fewer and smaller ones whose timed steps and held-out sequences take some seconds at that rate."""
+def _affordable(
+    trials: Sequence[Trial], cost: Callable[[Trial], float], device: str, *, margin: float = 1.0
+) -> list[Trial]:
+    """The trials, or fewer and smaller ones, whose timed steps and held-out sequences take some seconds.
+
+    At the rate of AFFORDED, or one that is `margin` times lower.
+    """
+    limit, rate = PROBE_SECONDS[device] / 2, AFFORDED[device] / margin
+    steps = sum(STEPS[device]) + STEPS[device][0] * (device == "cuda")
 
     def seconds(some: Sequence[Trial]) -> float:
-        return sum(cost(trial) / trial.total_steps * (2 + _STEPS + 2 * _evaluation(trial)) for trial in some) / rate
+        return sum(cost(trial) / trial.total_steps * (steps + 2 * _evaluation(trial)) for trial in some) / rate
 
     some = list(trials)
-    while len(some) > 1 and seconds(some) > PROBE_SECONDS / 2:
+    while len(some) > 1 and seconds(some) > limit:
         some = some[: len(some) // 2]
-    while seconds(some) > PROBE_SECONDS / 2 and (smaller := _smaller(some[0])):
+    while seconds(some) > limit and (smaller := _smaller(some[0])):
         some = [smaller]
     return some
 

@@ -24,7 +24,7 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving
 from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_work
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_tokens, default_work
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined
 
@@ -93,13 +93,16 @@ def run(
             train = ENGINES["torch"]  # else every worker would find it out again
         size = ensemble_size or default_size(engine, here.device)
         most_work = math.inf if ensemble_size else default_work(here.device)
+        step_tokens = 0 if ensemble_size else default_tokens(here.device)
         with store.lock(folder) as held, interruptible():
             if held.stale:
                 reporter.say(f"taking over from {held.stale}, which died.")
             rows = store.read_runs(folder).to_pylist()
             check_hashes(folder, rows, datasets)
             store.write_meta(folder, sweep.to_dict())
-            plan = _Plan(sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter, most_work)
+            plan = _Plan(
+                sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter, most_work, step_tokens
+            )
             if plan.is_open():
                 if why:
                     reporter.say(f"the torch engine trains{' some trials' * (engine != 'torch')}: {why}.")
@@ -185,9 +188,11 @@ class _Plan:
         size: int | None,
         reporter: Reporter,
         most_work: float = math.inf,
+        step_tokens: int = 0,
     ) -> None:
         self.sweep, self.held, self.cost = sweep, held, cost
-        self.workers, self.size, self.most_work, self.reporter = workers, size, most_work, reporter
+        self.workers, self.size, self.reporter = workers, size, reporter
+        self.most_work, self.step_tokens = most_work, step_tokens
         groups = Groups(sweep)
         self.stored = Tally(groups, cost.stored)
         for row in filter(groups.has, rows):
@@ -214,7 +219,7 @@ class _Plan:
             busy = [trial for ensemble in self.running for trial in ensemble]
             rows = list(self.stored.rows.values())
             found = search.propose(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
-            self.queue.extend(arrange(found, self.size, self.workers, self.cost, self.most_work))
+            self.queue.extend(arrange(found, self.size, self.workers, self.cost, self.most_work, self.step_tokens))
             self.exhausted = not found
         if self.queue:
             ensemble = self.queue.popleft()
@@ -312,7 +317,7 @@ class _Plan:
             return
         self.tried.update(trial.trial_id for trial in ensemble)
         first, middle = ensemble[0], len(ensemble) // 2
-        accident = failure.died and ensemble not in self.died
+        accident = failure.died and not failure.too_large and ensemble not in self.died
         if not middle and self.tried[first.trial_id] >= ATTEMPTS and not accident:
             self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")
             self.given_up.append(first)

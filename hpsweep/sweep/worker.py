@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hpsweep.faults import explained
+from hpsweep.proxy import gpu
 from hpsweep.spec import Trial
 
 Ensemble = tuple[Trial, ...]
@@ -44,14 +45,16 @@ class Part(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why an ensemble was not trained, in one line, and whether its worker died of it.
+    """Why an ensemble was not trained, in one line, and whether its worker died of it, or cannot go on.
 
     `fault`: the errno, where it was the machine's fault and not that of any trial, with the error in words.
+    `too_large`: the memory of a GPU ran out.
     """
 
     error: str
     died: bool = False
     fault: int | None = None
+    too_large: bool = False
 
 
 class Plan(Protocol):
@@ -83,6 +86,7 @@ class Place(NamedTuple):
     device: str  # cpu or cuda
     train: Callable[[Plan, str], None]
     room: int
+    of_shares: str = ""  # what more there is to say of shares of GPUs
 
     def crowded(self) -> str:
         """What there is to say of more workers than there is room for, else an empty text."""
@@ -91,7 +95,7 @@ class Place(NamedTuple):
         what = "core" if self.device == "cpu" else "GPU share"
         return (
             f"{self.workers} workers on {self.room} {what}{'s' * (self.room != 1)}: they take turns, and are together "
-            f"no faster than {self.room}. Leave out --workers for one each."
+            f"no faster than {self.room}. Leave out --workers for one each{self.of_shares}."
         )
 
 
@@ -107,7 +111,8 @@ def attempt(
     """What training the ensemble gives, or the error as a value: the work of a worker.
 
     `progress` and `part` are called at most once in `every` seconds; `part` with trials that are whole before the
-    others are, which the result then lacks.
+    others are, which the result then lacks. After a failure with `died` nothing can be trained in this process any
+    more: it has to be ended.
     """
     told = 0.0
     sent: set[str] = set()
@@ -137,7 +142,21 @@ def attempt(
     except Exception as error:
         if isinstance(error, OSError) and (known := explained(error)):
             return Failure(str(known), fault=error.errno)
-        return Failure(one_line(error))
+        return Failure(one_line(error), died=_gpu_is_lost(error), too_large=gpu.ran_out(error))
+
+
+def _gpu_is_lost(error: Exception) -> bool:
+    """Whether this process cannot use its GPU any more, by the error or by what the GPU says."""
+    torch = sys.modules.get("torch")
+    if gpu.is_lost(error):
+        return True
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _plain(outcome: Any) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
@@ -181,10 +200,15 @@ def one_line(error: BaseException) -> str:
 def prepare(train: str, device: str) -> None:
     """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way.
 
-    An engine may import torch later, when it is used: then it is the environment that gives it one thread.
+    An engine may import torch later, when it is used: then it is the environment that gives it one thread. A GPU that
+    does not work is no fault of any trial: RuntimeError says so here.
     """
     if device == "cpu":
         os.environ.update(ONE_THREAD)
     function(train)
     if device == "cpu" and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    if device == "cuda" and train in ENGINES.values():
+        from hpsweep.proxy.device import take_gpu
+
+        take_gpu()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,22 @@ from torch.nn.parallel import DistributedDataParallel
 from hpsweep import store
 from hpsweep.proxy import model
 from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windows
-from hpsweep.proxy.device import device_name, keep_memory, out_of_memory, precision, products
+from hpsweep.proxy.device import (
+    device_name,
+    evaluated_together,
+    free_memory,
+    in_halves,
+    keep_memory,
+    let_go,
+    out_of_memory,
+    precision,
+    products,
+)
 from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import Outcome, outcome
+from hpsweep.proxy.outcome import Outcome, check_precision, outcome
 from hpsweep.proxy.schedule import schedule
+from hpsweep.rules import count
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
 from hpsweep.target.checkpoint import (
@@ -50,11 +61,11 @@ Progress = Callable[[int, int, float], None]
 class ReferenceGPT(nn.Module):
     """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `architectures.tensors`."""
 
-    def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
+    def __init__(self, trial: Trial, vocabulary: int, device: torch.device, masks: Mapping[str, Tensor]) -> None:
         super().__init__()
-        initial = model.initial_parameters([trial], vocabulary)
+        initial = model.initial_parameters([trial], vocabulary, device, kept=masks)
         self.names = tuple(initial)  # a module's own parameter names cannot have dots
-        self.weights = nn.ParameterList(tensor.to(device) for tensor in initial.values())
+        self.weights = nn.ParameterList(initial.values())
         self.head_size = trial.head_size
         # no buffers, which DistributedDataParallel would send around in every step
         self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers([trial], vocabulary)))
@@ -83,6 +94,47 @@ def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> 
         )
 
 
+def check_memory(trial: Trial, vocabulary: int, device: torch.device) -> None:
+    """Raise ValueError where a GPU has no memory for what every process holds of this trial."""
+    if device.type != "cuda":
+        return
+    free = free_memory(device)
+    if held_bytes(trial, vocabulary) > free:
+        raise ValueError(
+            f"{_held_in_words(trial, vocabulary)}, before any activation, and the GPU has {free / 1e9:.3g} GB free. "
+            "Neither --accumulate nor more processes changes that: take a GPU with more memory, or give the card's "
+            "settings (`hpsweep export`) to a trainer that divides weights and moments among GPUs."
+        )
+
+
+def held_bytes(trial: Trial, vocabulary: int) -> int:
+    """Bytes that every process holds whatever the batch: in float32 weights, gradients and AdamW's two moments; masks.
+
+    In bfloat16 too, where products alone are in it.
+    """
+    sizes = count.sizes(trial, vocabulary)
+    return 16 * sizes.parameters + (sizes.hidden_parameters if trial.density < 1 else 0)
+
+
+def _held_in_words(trial: Trial, vocabulary: int) -> str:
+    sizes = count.sizes(trial, vocabulary)
+    masks = f" + {sizes.hidden_parameters:.3g} x 1 byte (masks)" if trial.density < 1 else ""
+    return (
+        f"this target takes {held_bytes(trial, vocabulary) / 1e9:.3g} GB in every process: {sizes.parameters:.3g} "
+        f"weights x 16 bytes (4 for the weight, 4 for its gradient, 8 for AdamW's moments){masks}"
+    )
+
+
+def _ran_out(trial: Trial, vocabulary: int, sequences: int) -> str:
+    """What to say and to advise when memory ran out with so many sequences at a time in a process."""
+    if sequences == 1:
+        remedy = "one sequence is the least: take a device with more memory, or a trial of a shorter context"
+    else:
+        remedy = "raise --accumulate, or use more processes: both lower the rest, the activations"
+    held = _held_in_words(trial, vocabulary)
+    return f"memory ran out with {sequences} at a time of a batch's sequences: {held}; {remedy}."
+
+
 def train_target(
     trial: Trial,
     data: Dataset,
@@ -100,11 +152,12 @@ def train_target(
     Under torchrun every process takes its part of each batch; the first one writes. A trial that is stored already is
     not trained again. `accumulate`: parts that a process takes one after another; `checkpoint_every`: steps, by default
     a twentieth of all. Raises ValueError for a folder in use or unusable, rows of other data, a checkpoint that is not
-    this run's, and when memory runs out.
+    this run's, a trial that cannot fit into the GPU's memory, before any work, and when memory runs out.
     """
     check_split(trial, accumulate, checkpoint_every)
     folder = Path(folder)
     with ranks(device) as here, contextlib.ExitStack() as opened:
+        check_precision(trial.precision, here.device.type)
         problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
         problem, row = here.from_first((problem, row))
         if problem:
@@ -112,6 +165,7 @@ def train_target(
         if row:
             say(f"{folder} has this run already ({row['status']}).")
             return dict(row)
+        check_memory(trial, data.vocabulary, here.device)
         try:
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
@@ -128,10 +182,8 @@ def train_target(
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            raise ValueError(
-                f"memory ran out with {trial.batch // (here.size * accumulate)} sequences at a time in a process; "
-                "raise --accumulate, or use more processes."
-            ) from error
+            sequences = trial.batch // (here.size * accumulate)
+            raise ValueError(_ran_out(trial, data.vocabulary, sequences)) from error
         row = {**provenance(optuna=False), "attempts": 1, **result.rows[0]}
         if held is not None:
             with held.writing() as kept:
@@ -174,9 +226,9 @@ class Run:
         if here.device.type == "cpu":
             keep_memory()
         self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
-        self.module = ReferenceGPT(trial, data.vocabulary, here.device)
+        self.masks = model.masks([trial], data.vocabulary, here.device)
+        self.module = ReferenceGPT(trial, data.vocabulary, here.device, self.masks)
         self.parameters = self.module.parameters_by_name()
-        self.masks = {n: m.to(here.device) for n, m in model.masks([trial], data.vocabulary).items()}
         self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
         self.optimizer = Optimizer([trial], self.parameters, data.vocabulary)
         self.offsets = train_offsets(
@@ -187,7 +239,8 @@ class Run:
         self.call: nn.Module = self.module
         if here.size > 1:
             devices = [here.device] if here.device.type == "cuda" else None
-            self.call = DistributedDataParallel(self.call, device_ids=devices)
+            # gradients lie in the buckets that are sent, and not in a second copy of them
+            self.call = DistributedDataParallel(self.call, device_ids=devices, gradient_as_bucket_view=True)
         parts = [f"{here.size} processes"] * (here.size > 1) + [f"{accumulate} parts"] * (accumulate > 1)
         self.engine = ", ".join(["torch target", *parts, *["compiled"] * compiled])
         self.train_losses = torch.full((trial.total_steps, 1), torch.nan, device=here.device)
@@ -259,7 +312,7 @@ class Run:
                 torch.from_numpy(ids).to(self.here.device, non_blocking=True)
                 for ids in windows(self.data.train, offsets, trial.context)
             )
-            with self._reduced(last=number == len(parts)), products(self.here.device):
+            with self._reduced(last=number == len(parts)), products(self.here.device, trial.precision):
                 with precision(trial, self.here.device):
                     losses = self.call(inputs, targets).mean(1) / len(parts)
                 losses.sum().backward()
@@ -289,14 +342,19 @@ class Run:
             torch.from_numpy(ids) for ids in validation_windows(self.data, trial.eval_sequences, trial.context)
         )
         each = torch.zeros(trial.eval_sequences, dtype=torch.float64, device=here.device)
-        size = 2 * trial.batch // (here.size * self.accumulate)
+        in_a_step = trial.batch // (here.size * self.accumulate)
+        size = evaluated_together(in_a_step, 1, trial.context, self.data.vocabulary, here.device)
+
+        def losses(some: slice) -> Tensor:
+            with products(here.device, trial.precision), precision(trial, here.device):
+                # not compiled: other sizes would be compiled anew
+                return self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))[0]
+
+        let_go(here.device)
         for number, start in enumerate(range(0, trial.eval_sequences, size)):
             if number % here.size == here.rank:
-                some = slice(start, start + size)
-                with products(here.device), precision(trial, here.device):
-                    # not compiled: other sizes would be compiled anew
-                    losses = self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))
-                each[some] = losses[0].double()
+                some = slice(start, min(start + size, trial.eval_sequences))
+                each[some] = in_halves(losses, some, 0, here.device).double()
         return here.sum(each).cpu().numpy()
 
     def check_zeros(self) -> None:

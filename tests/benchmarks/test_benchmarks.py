@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from benchmarks import (
     memory,
     peak,
     profile,
+    roofline,
     steady,
     throughput,
     turns,
@@ -48,7 +50,7 @@ from hpsweep.proxy.ensemble import train
 from hpsweep.proxy.model import initial_parameters
 from hpsweep.proxy.native import build
 from hpsweep.rules.masks import mask
-from hpsweep.spec import Trial
+from hpsweep.spec import Precision, Trial
 from tests.paths import ROOT
 
 TINY = Trial(width=32, depth=1, head_size=16, context=8, batch=2, steps=6, eval_sequences=32, lr=2.0**-8)
@@ -529,19 +531,83 @@ def test_the_gpu_part_compares_with_one_masked_trial(monkeypatch: pytest.MonkeyP
     def per_token(variant: Variant, round_: int) -> list[float]:
         seen[variant.name] = variant.trials
         rate = {"eager": 1e3 * variant.processes, "compiled": 2e3, "torch": 4e3 * min(variant.together, 2)}
-        return _rate(variant, rate[variant.engine])
+        rate["products"] = 32e3
+        return _rate(variant, rate[variant.engine] * (1 + variant.compiles_step))
 
     _fake(monkeypatch, gpu, per_token, without="8 eager")
-    part = gpu.compared(Options(rounds=1), shape="32,1,8,2", sizes=(1, 2, 8))
+    part = gpu.compared(Options(rounds=1), shape="32,1,8,2", processes=gpu.PROCESSES, sizes=(1, 2, 8))
     assert [trial.density for trial in seen["one eager trial"]] == [1 / 2]
     assert seen["one eager trial"] == seen["one trial, torch.compile reduce-overhead"] == seen["ensemble of 1"]
     assert sorted(trial.density for trial in seen["ensemble of 8"]) == sorted(steady.DENSITIES)
     assert "one trial alone at 1/2, weight times mask" in part.text
-    assert _cells(part.text, "one eager trial") == ["1.0", "1.00", "0.50"]
-    assert _cells(part.text, "4 eager processes") == ["4.0", "4.00", "2.00"]
-    assert _cells(part.text, "8 eager processes") == ["-", "-", "-"]
-    assert _cells(part.text, "ensemble of 2") == ["8.0", "8.00", "4.00"]
+    assert _cells(part.text, "one eager trial") == ["1.0", "1.00", "0.50", "0.03"]
+    assert _cells(part.text, "4 eager processes") == ["4.0", "4.00", "2.00", "0.12"]
+    assert _cells(part.text, "8 eager processes") == ["-", "-", "-", "-"]
+    assert _cells(part.text, "ensemble of 2") == ["8.0", "8.00", "4.00", "0.25"]
+    assert _cells(part.text, "ensemble of 8, compiled") == ["16.0", "16.00", "8.00", "0.50"]
+    assert _cells(part.text, "products of 8 alone") == ["32.0", "32.00", "16.00", "1.00"]
     assert "best: 2\n" in part.text
+
+
+def test_the_gpu_part_has_every_width_and_precision_and_quickly_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    _fake(monkeypatch, gpu, lambda variant, round_: _rate(variant, 1e3))
+    whole = gpu.gpu(Options(rounds=1))
+    precisions = get_args(Precision)
+    assert {(v["shape"].split(",")[0], v["precision"]) for v in whole.values} == set(
+        itertools.product(["64", "128", "256", "512"], precisions)
+    )
+    assert [v["variant"] for v in whole.values].count("one trial, torch.compile reduce-overhead") == 4 * len(precisions)
+    quick = gpu.gpu(Options(rounds=1, quick=True))
+    assert {v["precision"] for v in quick.values} == set(precisions)
+    assert sum("compile" in v["variant"] for v in quick.values) == 4  # each takes half a minute
+    assert quick.text.startswith("On one A GPU.")
+
+
+def test_the_gpu_part_says_in_one_line_that_it_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    part = gpu.gpu(Options())
+    assert part.values == []
+    assert "needs a GPU" in part.text
+    assert "\n" not in part.text
+
+
+def test_the_roofline_is_products_and_bytes_one_after_the_other_and_says_that_it_is_an_estimate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trial,) = trials_of("256,4,128,16", [0.5])
+    assert roofline.flops_of_products(trial) == 6 * (4 * 12 * 256**2 + 256 * 256)
+    monkeypatch.setattr(roofline, "BYTES_PER_SECOND", 2e12)
+    products, whole = roofline.estimate(1e12, 10, 500e12)  # 2 ms, and 5 ms
+    assert (products, whole) == (pytest.approx(2), pytest.approx(7))
+    monkeypatch.setattr("sys.argv", ["roofline", "--gigabytes", "0", "0", "0"])
+    roofline.main()
+    said = capsys.readouterr().out
+    assert said.startswith("An estimate: nothing of this was measured.")
+    assert "float32 takes 11.1 times as long as bfloat16" in said  # as 500 is to 45
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_products_alone_are_those_that_a_step_multiplies_with_its_weights(
+    tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in FLOPs: 6 for every weight of hidden matrices and readout, and token."""
+    (trial,) = trials_of("64,2,32,4", [0.5])
+    trials = [trial.replace(tied=tied, seed=seed) for seed in range(3)]
+    flops: list[int] = []
+    bmm = torch.bmm
+
+    def counting(a: Any, b: Any) -> Any:
+        flops.append(2 * a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2])
+        return bmm(a, b)
+
+    monkeypatch.setattr(torch, "bmm", counting)
+    (group,) = groups(Variant(name="x", engine="products", trials=tuple(trials), together=3), trials)
+    group.steps(1)
+    weights = 2 * 12 * 64**2 + 256 * 64
+    assert sum(flops) == 6 * weights * 4 * 32 * 3
+    assert group.tokens(1) == 4 * 32 * 3
 
 
 def test_end_to_end_says_how_much_faster_than_a_process_per_trial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -734,11 +800,14 @@ def test_variants_are_measured_in_processes_of_their_own_and_those_that_cannot_b
 @pytest.mark.slow
 def test_the_gpu_part_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     options = parsed(["--rounds", "1", "--seconds", "0.1", "--without", "torch.compile"])[1]
-    part = gpu.compared(options, shape="32,1,8,2", device="cpu", processes=(2,), sizes=(1, 2))
+    part = gpu.compared(
+        options, shape="32,1,8,2", device="cpu", processes=(2,), sizes=(1, 2), compiled_sizes=(), compiled=None
+    )
     lines = [line.split(" | ")[0] for line in part.text.splitlines() if line.startswith("| ")]
-    assert lines[2:] == ["| one eager trial", "| 2 eager processes", "| ensemble of 1", "| ensemble of 2"]
+    ways = ["one eager trial", "2 eager processes", "ensemble of 1", "ensemble of 2", "products of 2 alone"]
+    assert lines[2:] == [f"| {way}" for way in ways]
     assert "Knee, the smallest ensemble within 10 % of the best: " in part.text
-    assert [len(value["tokens_per_second"]) for value in part.values] == [1, 1, 1, 1]
+    assert [len(value["tokens_per_second"]) for value in part.values] == [1, 1, 1, 1, 1]
     assert torch.cuda.is_available() or PARTS["gpu"](options).values == []
 
 

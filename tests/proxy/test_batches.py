@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,39 @@ def test_every_trial_finds_the_windows_of_its_seed_and_step_in_a_memory_map_too(
     held.keep([1, 2])
     inputs, _ = held.current()
     np.testing.assert_array_equal(inputs, np.stack([windows(data.train, o[2], 8)[0] for o in offsets[1:]]))
+
+
+def test_the_next_sequences_are_gathered_while_the_current_ones_are_trained_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gathered: list[list[int]] = []
+    begun = threading.Semaphore(0)
+    data, inner = load_dataset("stdlib"), batches.sequences
+
+    def watched(corpus: Any, offsets: Any, context: int) -> Any:
+        gathered.append(offsets[:, 0, 0].tolist())
+        begun.release()
+        return inner(corpus, offsets, context)
+
+    monkeypatch.setattr(batches, "sequences", watched)
+    monkeypatch.setitem(batches.AHEAD, "cpu", 4)
+    first = train_offsets(data, seed=0, steps=10, batch=3, context=8)[:, 0].tolist()
+    held = Batches([TRIAL], data, torch.device("cpu"))
+    for step, blocks in ((0, 2), (3, 2), (4, 3), (8, 3), (9, 3)):
+        held.hold(step)
+        while len(gathered) < blocks:
+            assert begun.acquire(timeout=60)
+        assert gathered == [first[0:4], first[4:8], first[8:10]][:blocks]
+
+
+def test_what_is_wrong_with_the_tokens_is_said_by_the_step_that_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(corpus: Any, offsets: Any, context: int) -> Any:
+        raise OSError("made up")
+
+    monkeypatch.setattr(batches, "sequences", torn)
+    held = Batches([TRIAL], load_dataset("stdlib"), torch.device("cpu"))
+    with pytest.raises(OSError, match="made up"):
+        held.hold(0)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import contextlib
+from typing import get_args
 from unittest import mock
 
 import pytest
 import torch
 
 from hpsweep.proxy import device
-from hpsweep.proxy.device import WARM_UP, Captured, by_onednn, exact, fitting, onednn_is_better, out_of_memory, products
+from hpsweep.proxy.device import (
+    WARM_UP,
+    Captured,
+    by_onednn,
+    exact,
+    fitting,
+    onednn_is_better,
+    out_of_memory,
+    products,
+)
+from hpsweep.proxy.outcome import check_precision
+from hpsweep.spec import Precision
 
 
 def test_a_product_in_bfloat16_is_told_from_one_in_float32() -> None:
@@ -27,8 +39,6 @@ def test_products_are_exact_to_float32_and_the_setting_comes_back() -> None:
     with pytest.raises(KeyError), products(torch.device("cpu")):
         fail()
     assert torch.get_float32_matmul_precision() == before
-    with products(torch.device("cuda")):
-        assert torch.get_float32_matmul_precision() == before
 
 
 def test_products_in_two_threads_put_the_setting_back_when_both_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,13 +108,65 @@ def test_a_function_is_called_while_it_warms_up_then_captured_once_and_replayed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done: list[str] = []
-    for name in ("Stream", "current_stream"):
+    made, used = mock.Mock(return_value=mock.Mock(spec=torch.cuda.Stream)), list[object]()
+    monkeypatch.setattr(device, "_side_streams", {})
+    monkeypatch.setattr(torch.cuda, "Stream", made)
+    for name in ("current_stream", "current_device"):
         monkeypatch.setattr(torch.cuda, name, mock.Mock())
-    for name in ("stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda _, name=name: contextlib.nullcontext(done.append(name)))
+
+    def on(name: str, stream: object) -> object:
+        used.append(stream)
+        return contextlib.nullcontext(done.append(name))
+
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: on("stream", stream))
+    monkeypatch.setattr(torch.cuda, "graph", lambda _, *, stream: on("graph", stream))
     graph = mock.Mock(replay=lambda: done.append("replay"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
     captured = Captured()
     for _ in range(WARM_UP + 2):
         captured.call(lambda: done.append("call"))
     assert done == ["stream", "call"] * WARM_UP + ["graph", "call", "replay"] + ["replay"]
+    assert made.call_count == 1  # memory belongs to a stream, and would stay with each
+    assert used == [made.return_value] * (WARM_UP + 1)
+
+
+@pytest.mark.parametrize(("precision", "setting"), [("float32", "highest"), ("bfloat16", "highest"), ("tf32", "high")])
+def test_on_a_gpu_float32_is_float32_whatever_torch_was_set_to(precision: Precision, setting: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with products(torch.device("cuda"), precision):
+            assert torch.get_float32_matmul_precision() == setting
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_on_a_gpu_attention_is_not_cudnns() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with products(torch.device("cuda")):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+def test_tf32_is_refused_on_a_cpu() -> None:
+    check_precision("tf32", "cuda")
+    with pytest.raises(ValueError, match=r"precision is 'tf32'.*use float32 or bfloat16 on a CPU"):
+        check_precision("tf32", "cpu")
+
+
+@pytest.mark.parametrize(("said", "refused"), [("1", "float32"), ("0", "tf32")])
+def test_what_nvidias_override_would_change_is_refused(
+    said: str, refused: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", said)
+    for precision in get_args(Precision):
+        if precision != refused:
+            check_precision(precision, "cuda")
+    with pytest.raises(ValueError, match=f"NVIDIA_TF32_OVERRIDE={said} makes .* '{refused}' .*unset it"):
+        check_precision(refused, "cuda")
+    if refused == "float32":
+        check_precision(refused, "cpu")

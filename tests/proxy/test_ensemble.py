@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpsweep.architectures import tensors
+from hpsweep.architectures import SPARSE, tensors
 from hpsweep.proxy import batches, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset, train_offsets, windows
-from hpsweep.proxy.device import WARM_UP
 from hpsweep.proxy.outcome import CURVE_POINTS, Outcome, _result
+from hpsweep.rules import masks
 from hpsweep.rules.masks import mask
+from hpsweep.rules.multipliers import tensor_numbers
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
 from tests.own_model.plain_gpt import train_plain
@@ -53,12 +54,12 @@ def _plain(trial: Trial) -> tuple[list[float], Any]:
     offsets = train_offsets(data, seed=trial.seed, steps=trial.total_steps, batch=trial.batch, context=trial.context)
     batches = [tuple(map(torch.from_numpy, windows(data.train, row, trial.context))) for row in offsets]
     weights = {name: w[0].clone() for name, w in model.initial_parameters([trial], data.vocabulary).items()}
-    masks = {
+    kept = {
         name: torch.from_numpy(mask(trial.seed, name, shape, trial.density))
         for name, (shape, kind) in tensors(trial, data.vocabulary).items()
         if kind in ("hidden", "residual_out")
     }
-    return train_plain(trial, data.vocabulary, weights, masks, batches)
+    return train_plain(trial, data.vocabulary, weights, kept, batches)
 
 
 def _held_out(plain: Any, trial: Trial) -> float:
@@ -94,6 +95,31 @@ def test_an_untied_readout_equals_a_plain_module_too() -> None:
     trial = MIXED[2].replace(tied=False)
     losses, _ = _plain(trial)
     np.testing.assert_allclose(_curve(torch_engine.train([trial]), trial), losses, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_mask_and_normal_of_an_ensemble_is_drawn_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [BASE.replace(seed=seed, density=d, lr=lr) for seed in (1, 0) for d in (1.0, 1 / 4) for lr in (0.1, 0.2)]
+    drawn: list[tuple[Any, ...]] = []
+    for name in ("mask", "normals"):
+        inner = getattr(masks, name)
+        monkeypatch.setattr(masks, name, lambda *key, inner=inner: (drawn.append((inner, *key)), inner(*key))[1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    ensemble = torch_engine.Ensemble(trials, load_dataset("stdlib"), torch.device("cpu"))
+    assert len(drawn) == len(set(drawn)) > 0
+    monkeypatch.undo()
+    for name, (shape, kind) in tensors(trials[0], 256).items():
+        for place, trial in enumerate(trials):
+            weights = ensemble.parameters[name][place]
+            if kind == "norm":
+                assert (weights == 1).all()
+                continue
+            expected = masks.normals(trial.seed, name, shape) * np.float32(tensor_numbers(trial, 256)[name].init_std)
+            if kind in SPARSE:
+                kept = mask(trial.seed, name, shape, trial.density)
+                assert (ensemble.masks[name][place].numpy() == kept).all()
+                expected = expected * kept
+            np.testing.assert_array_equal(weights.numpy(), expected)
 
 
 def test_a_trial_that_diverges_leaves_its_neighbours_bit_identical() -> None:
@@ -208,6 +234,7 @@ def test_the_standard_error_of_the_held_out_loss_is_the_spread_over_sequences(to
 
 
 def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "_fitting", {})
     inner = torch_engine._train
     tried = []
 
@@ -243,7 +270,6 @@ def test_what_fits_is_measured_once_for_a_shape_and_half_is_tried_where_measurin
 ) -> None:
     trials, data, gpu = [BASE.replace(seed=seed) for seed in range(20)], load_dataset(BASE.data), torch.device("cuda")
     monkeypatch.setattr(torch_engine, "_fitting", {})
-    monkeypatch.setattr(torch_engine, "_let_go", lambda device: None)
     asked: list[int] = []
     held = 1000
 
@@ -383,45 +409,3 @@ def test_a_step_finds_the_memory_of_the_step_before() -> None:
         ensemble.step(step, history)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     assert faults[-1] - faults[9] < 10 * 1000  # 7000 in every step otherwise
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_steps_of_a_captured_graph_are_those_of_the_function_and_never_wait(precision: Any) -> None:
-    trials = [t.replace(precision=precision) for t in MIXED]
-    histories = []
-    for captured in (True, False):
-        ensemble = torch_engine.Ensemble(trials, load_dataset("stdlib"), torch.device("cuda"))
-        history = torch.full((30, 5), torch.nan, device="cuda")
-        for step in range(30):
-            ensemble.batches.hold(step)
-            torch.cuda.set_sync_debug_mode("error" if step > WARM_UP else "default")
-            ensemble.step(step, history)
-            if not captured:
-                ensemble.captured = None
-        torch.cuda.set_sync_debug_mode("default")
-        assert not captured or ensemble.captured.graph is not None
-        histories.append(history.cpu().numpy())
-    np.testing.assert_allclose(*histories, atol=1e-3 if precision == "float32" else 0.05)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_what_is_measured_to_fit_into_the_memory_fits() -> None:
-    trials = [BASE.replace(seed=i) for i in range(64)]
-    free = torch.cuda.mem_get_info()[0]
-    size = torch_engine.trials_that_fit(trials, load_dataset("stdlib"), torch.device("cuda"))
-    assert 8 < size <= 64
-    torch_engine._bytes(trials[:size], load_dataset("stdlib"), torch.device("cuda"))
-    assert torch.cuda.mem_get_info()[0] > 0.1 * free
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cuda_device_trains_to_the_losses_of_the_cpu() -> None:
-    trials = [*MIXED, BASE.replace(lr=1e6)]  # the last diverges between two looks
-    cpu, gpu = torch_engine.train(trials), torch_engine.train(trials, device="cuda")
-    assert [row["status"] for row in gpu.rows] == [row["status"] for row in cpu.rows] == ["ok"] * 5 + ["diverged"]
-    for trial in MIXED:
-        np.testing.assert_allclose(_curve(cpu, trial), _curve(gpu, trial), atol=1e-3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hpsweep.architectures import kept
+from hpsweep.rules import masks
 from hpsweep.rules.masks import mask
 
 
@@ -29,6 +30,17 @@ def test_a_mask_is_the_same_on_every_machine_and_in_every_version() -> None:
     """The bits that trained every stored run: if this fails, stored masks can no longer be made again."""
     bits = np.packbits(mask(0, "block0.attention.qkv", (384, 128), 1 / 16)).tobytes()
     assert hashlib.sha256(bits).hexdigest()[:16] == "af7c838441418697"
+
+
+@pytest.mark.parametrize("largest", [8, 100, 2**64 - 1])
+def test_equal_draws_are_kept_as_they_always_were(largest: int) -> None:
+    """As the masks of all stored runs were made: the first of numpy's argpartition, which chooses among equals."""
+    random = np.random.default_rng(0)
+    for size, keep in ((1, 1), (2, 1), (1000, 1), (1000, 250), (1000, 999), (5000, 78)):
+        draws = random.integers(largest, size=size, dtype=np.uint64, endpoint=True)
+        expected = np.zeros(size, dtype=bool)
+        expected[np.argpartition(draws, keep - 1)[:keep]] = True
+        np.testing.assert_array_equal(masks._smallest(draws, keep), expected)
 
 
 def test_a_sparser_mask_is_a_subset_of_a_denser_one() -> None:

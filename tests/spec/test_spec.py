@@ -86,7 +86,7 @@ BAD = [
     ({"warmup_fraction": 0.99, "steps": 10}, "warmup_fraction 0.99 of 10 steps is a warm-up of all of them"),
     ({"width": 100}, "width 100 is not divisible by head_size 32"),
     ({"scheme": "SuPar"}, "scheme is 'SuPar'; allowed: sp, mup, supar"),
-    ({"precision": "fp8"}, "precision is 'fp8'; allowed: float32, bfloat16"),
+    ({"precision": "fp8"}, "precision is 'fp8'; allowed: float32, tf32, bfloat16"),
     ({"seed": -1}, "seed is -1; allowed"),
     ({"tied": 1}, "tied is 1; give True or False"),
     ({"data": ""}, "data is ''; give a non-empty string"),

@@ -28,7 +28,7 @@ def planned(folder: Path, **options: Any) -> dict[str, Any]:
 def test_a_training_that_takes_long_is_not_waited_for_and_the_rate_is_said_to_be_assumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "START_SECONDS", 2.0)
+    monkeypatch.setitem(probe.START_SECONDS, "cpu", 2.0)
     fake.order(tmp_path, seconds=3600)
     said: list[str] = []
     found = planned(tmp_path, say=said.append)
@@ -43,14 +43,14 @@ def test_what_is_timed_of_a_large_model_is_a_smaller_one_that_takes_seconds() ->
     data: Any = {"stdlib": type("Data", (), {"vocabulary": 50_257})}
     cost = Cost(data, "torch")
     trials = [LARGE.replace(lr=2.0**-k) for k in range(4)]
-    timed = probe._affordable(trials, cost, 2e10)
+    timed = probe._affordable(trials, cost, "cpu")
     assert len(timed) == 1
     assert timed[0].width < 2048
-    steps = 2 + probe._STEPS + 2 * timed[0].eval_sequences / timed[0].batch / 3
-    assert cost(timed[0]) / timed[0].total_steps * steps / 2e10 <= probe.PROBE_SECONDS / 2
+    steps = sum(probe.STEPS["cpu"]) + 2 * timed[0].eval_sequences / timed[0].batch / 3
+    assert cost(timed[0]) / timed[0].total_steps * steps / 2e10 <= probe.PROBE_SECONDS["cpu"] / 2
     small = [Trial(steps=300, width=32, eval_sequences=64)] * 4
     data["stdlib"].vocabulary = 256
-    assert probe._affordable(small, Cost(data, "torch"), 2e10) == small
+    assert probe._affordable(small, Cost(data, "torch"), "cpu") == small
 
 
 def test_a_given_rate_is_taken_as_it_is_whatever_is_stored_and_nothing_is_timed(tmp_path: Path) -> None:
@@ -72,17 +72,17 @@ def test_workers_that_this_machine_has_no_cores_for_make_nothing_faster_and_are_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(local, "available_cores", lambda: 2)
-    monkeypatch.setattr("hpsweep.sweep.estimate._stored_rate", lambda *_: (1e9, "by hand"))
+    monkeypatch.setattr("hpsweep.sweep.estimate._stored_rate", lambda *_: probe.Rate(1e9, "by hand"))
     two, many = (planned(tmp_path, workers=workers) for workers in (2, 32))
     assert many["seconds"] == two["seconds"]
     assert (two["crowded"], two["room"], many["room"]) == ("", 2, 2)
     assert many["crowded"].startswith("32 workers on 2 cores: they take turns, and are together no faster than 2.")
     monkeypatch.chdir(tmp_path)
     fake.experiment(tmp_path)
-    assert main(["plan", "fake", "--workers", "32"], train=fake.TRAIN) == 0
+    assert main(["plan", "fake", "--workers", "32", "--device", "cpu"], train=fake.TRAIN) == 0
     assert "32 workers on 2 cores: they take turns" in capsys.readouterr().out
     fake.order(tmp_path, seconds=0)
-    assert main(["run", "fake", "--workers", "3"], train=fake.TRAIN) == 0
+    assert main(["run", "fake", "--workers", "3", "--device", "cpu"], train=fake.TRAIN) == 0
     assert "hpsweep: 3 workers on 2 cores: they take turns" in capsys.readouterr().err
 
 

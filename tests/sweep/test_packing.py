@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +15,9 @@ import pytest
 
 from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial
-from hpsweep.sweep import packing
+from hpsweep.sweep import estimate, packing, run
 from hpsweep.sweep.packing import Cost, arrange, default_size, pack
-from hpsweep.sweep.worker import Ensemble
+from hpsweep.sweep.worker import Ensemble, Place
 
 BASE = Trial(steps=300)
 LRS = [2.0**k for k in range(-12, -3)]
@@ -175,3 +178,44 @@ def test_sizes_are_by_engine_and_device() -> None:
     assert default_size("torch", "cpu") == packing.CPU_ENSEMBLE
     assert default_size("torch", "cuda") == packing.GPU_ENSEMBLE
     assert default_size("native", "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("context", "batch", "together"),
+    [
+        (64, 8, 256),  # 512 tokens a step: 2^17 / 2^9
+        (128, 16, 64),
+        (256, 32, 64),  # a step of 64 has four times the tokens
+    ],
+)
+def test_an_ensemble_on_a_gpu_has_the_tokens_that_keep_it_busy_and_64_trials_at_least(
+    context: int, batch: int, together: int
+) -> None:
+    trials = [BASE.replace(width=64, context=context, batch=batch, seed=seed) for seed in range(512)]
+    size, tokens = default_size("torch", "cuda"), packing.default_tokens("cuda")
+    assert {len(ensemble) for ensemble in arrange(trials, size, 1, Cost(DATA), math.inf, tokens)} == {together}
+    assert packing.default_tokens("cpu") == 0
+    small = trials[:100]  # all of them on each of four GPUs
+    assert [len(ensemble) for ensemble in arrange(small, size, 4, Cost(DATA), math.inf, tokens)] == [25] * 4
+
+
+@pytest.mark.parametrize(("asked", "number", "most"), [(None, 2, 256), (10, 52, 10)])
+def test_a_sweep_on_a_gpu_is_packed_by_its_tokens_and_one_with_an_ensemble_size_by_that(
+    asked: int | None, number: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {"lr": [2.0**-k for k in range(8)], "seed": list(range(64))}
+    sweep = Sweep(name="x", base=BASE.replace(context=64, batch=8), grid=grid)
+    trained: list[int] = []
+
+    def drain(plan: Any, train: str) -> None:
+        while ensemble := plan.next():
+            trained.append(len(ensemble))
+
+    def on_a_gpu(*args: Any, **options: Any) -> Any:
+        return contextlib.nullcontext(Place(workers=1, device="cuda", train=drain, room=1))
+
+    for module in (run, estimate):
+        monkeypatch.setattr(module, "place", on_a_gpu)
+    assert estimate.plan(sweep, tmp_path, ensemble_size=asked, probe=False)["ensembles"] == number
+    run.run(sweep, tmp_path, ensemble_size=asked, reporter=SimpleNamespace(say=print, show=print))
+    assert (len(trained), max(trained), sum(trained)) == (number, most, 512)

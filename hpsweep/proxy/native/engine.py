@@ -17,7 +17,16 @@ import numpy.typing as npt
 from hpsweep.architectures import SPARSE, tensors
 from hpsweep.proxy.data import Dataset, load_dataset, sequences, train_offsets, validation_windows
 from hpsweep.proxy.native.build import compiled
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_shapes, cpu_name, outcome
+from hpsweep.proxy.outcome import (
+    DIVERGED_FACTOR,
+    Finished,
+    Outcome,
+    Progress,
+    check_precision,
+    check_shapes,
+    cpu_name,
+    outcome,
+)
 from hpsweep.proxy.schedule import schedule
 from hpsweep.rules import masks
 from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
@@ -296,6 +305,8 @@ def train(
     """
     if device != "cpu":
         raise ValueError(f"the native engine trains on a CPU, not on {device}; use engine torch, or auto.")
+    for precision in {trial.precision for trial in trials}:
+        check_precision(precision, device)
     for reason in filter(None, map(unsupported, trials)):
         raise ValueError(f"the native engine leaves this trial to torch: {reason}; use engine torch, or auto.")
     check_shapes(trials)

@@ -36,6 +36,12 @@ def test_a_step_needs_13_bytes_for_each_logit_and_little_else(vocabulary: int) -
     assert 12 * logits < peak < 13.1 * logits + 2**30
 
 
+@pytest.mark.parametrize("vocabulary", [256, 50257])
+def test_an_evaluation_needs_less_memory_than_a_step(vocabulary: int) -> None:
+    evaluation = fake_cuda.recorded(f"vocabulary {vocabulary}", "evaluation")
+    assert 0 < evaluation.peak < fake_cuda.recorded(f"vocabulary {vocabulary}").peak
+
+
 @slow
 def test_the_compiled_step_of_64_trials_moves_40_gb() -> None:
     found = fake_inductor.compiled("64 in bfloat16")

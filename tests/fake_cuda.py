@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hpsweep.parametrization import masks as mask_rules
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpsweep.proxy import ensemble
 from hpsweep.proxy.data import Dataset
+from hpsweep.rules import masks as mask_rules
 from hpsweep.spec import Trial
 
 SOURCE = Path(__file__).with_name("fake_cuda.cpp")

@@ -22,7 +22,18 @@ from typing import Any, NamedTuple
 
 from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace, Silences
-from hpsweep.sweep.worker import ENGINES, Ensemble, Failure, Part, Place, Plan, Result, attempt, one_line, prepare
+from hpsweep.sweep.worker import (
+    ENGINES,
+    Ensemble,
+    Failure,
+    Part,
+    Place,
+    Plan,
+    Result,
+    attempt_ensemble,
+    one_line,
+    prepare_worker,
+)
 
 _CONNECT_SECONDS = 3.0
 _LOST_SECONDS = 10.0  # a head that does not answer for so long is gone
@@ -47,7 +58,7 @@ _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0,
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Iterator[Any]:
+def ray_cluster(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address`; ValueError where there is none."""
     address = _reachable(address)
     with (
@@ -352,7 +363,7 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str, sha
     class Worker(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             os.environ[SHARE] = str(share or 1)
-            prepare(train, device)
+            prepare_worker(train, device)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             return True
@@ -363,7 +374,7 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str, sha
             key = self.config["ensemble"]
             ensemble = ray.get(mailbox.ensemble.remote(key))
             mailbox.put.remote(key, _Began(ray.get_runtime_context().get_node_id(), os.getpid()))
-            outcome = attempt(
+            outcome = attempt_ensemble(
                 *(train, ensemble, device),
                 lambda *steps: mailbox.put.remote(key, steps),
                 lambda part: ray.get(mailbox.put.remote(key, part)),

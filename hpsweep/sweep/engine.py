@@ -19,7 +19,7 @@ class Serving(NamedTuple):
     why: str = ""
 
 
-def serving(train: str, device: str, trials: Iterable[Trial]) -> Serving:
+def serving_engine(train: str, device: str, trials: Iterable[Trial]) -> Serving:
     """What trains these on a cpu or cuda device where `train` was asked for, one of ENGINES.
 
     Where the native engine hands over some trials only, it is said to train, and why tells of the others. Another
@@ -45,8 +45,8 @@ def serving(train: str, device: str, trials: Iterable[Trial]) -> Serving:
 
 def _native(trials: Iterable[Trial]) -> Serving:
     """The native engine, if it trains any of them on this machine, and why not all."""
-    if why := native.unavailable():
+    if why := native.why_unavailable():
         return Serving("torch", why.rstrip("."))
     shapes = {trial.shape: trial for trial in trials}
-    refused = [why for why in map(native.unsupported, shapes.values()) if why]
+    refused = [why for why in map(native.why_unsupported, shapes.values()) if why]
     return Serving("torch" if refused and len(refused) == len(shapes) else "native", refused[0] if refused else "")

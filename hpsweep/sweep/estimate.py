@@ -14,9 +14,9 @@ from hpsweep.proxy import native
 from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
-from hpsweep.sweep.engine import serving
-from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_tokens, default_work
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.execute import worker_place
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.probe import Rate, probed_rate
 from hpsweep.sweep.progress import Groups
 from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
@@ -53,8 +53,8 @@ def plan(
     check_hashes(folder, rows, datasets)
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
-    with place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device, sweep.trials)
+    with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        engine, why = serving_engine(train, here.device, sweep.trials)
         size, cost = ensemble_size or default_size(engine, here.device), Cost(datasets, engine)
         most_work = math.inf if ensemble_size else default_work(here.device)
         step_tokens = 0 if ensemble_size else default_tokens(here.device)
@@ -63,7 +63,7 @@ def plan(
         known = _known(sweep, rows) if refines else list(sweep.trials)
         done = {row["trial_id"] for row in rows if row["status"] in store.DONE}
         missing = [trial for trial in known if trial.trial_id not in done]
-        packed = arrange(missing, size, here.workers, cost, most_work, step_tokens)
+        packed = arranged_ensembles(missing, size, here.workers, cost, most_work, step_tokens)
         shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, packed, cost))
         left = sum(shape["flops_missing"] for shape in shapes)
         found = (
@@ -126,7 +126,7 @@ def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, i
         return None
 
     def lost(ensemble: Ensemble) -> float:
-        if in_turn and not native.unsupported(ensemble[0]):
+        if in_turn and not native.why_unsupported(ensemble[0]):
             return max(map(cost, ensemble)) / rate + PART_SECONDS
         return sum(map(cost, ensemble)) / rate
 
@@ -140,7 +140,7 @@ def _given_rate(tflops: float) -> Rate:
 
 def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
     """The trials of a refinement that are stored or planned so far."""
-    missing = search.propose(sweep, rows, (), limit=search.total(sweep, rows))
+    missing = search.proposed_trials(sweep, rows, (), limit=search.total(sweep, rows))
     trials = {trial.trial_id: trial for trial in (*map(trial_from_row, rows), *missing)}
     return list(trials.values())
 

@@ -34,9 +34,9 @@ from hpsweep.sweep.worker import (
     Place,
     Plan,
     Result,
-    attempt,
+    attempt_ensemble,
     one_line,
-    prepare,
+    prepare_worker,
 )
 
 _START_ATTEMPTS = 3  # of a worker process
@@ -163,7 +163,8 @@ def _start(environment: dict[str, str], device: str, train: str) -> _Worker:
     ours, theirs = Pipe()
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"from hpsweep.sweep.local import serve; serve({theirs.fileno()}, {os.getpid()}, {device!r}, {train!r})"
+        "from hpsweep.sweep.local import serve_ensembles; "
+        f"serve_ensembles({theirs.fileno()}, {os.getpid()}, {device!r}, {train!r})"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -323,14 +324,14 @@ def _when(worker: _Worker) -> str:
     return "" if worker.started else " while starting"
 
 
-def serve(descriptor: int, driver: int, device: str, train: str) -> None:
+def serve_ensembles(descriptor: int, driver: int, device: str, train: str) -> None:
     """The life of a worker process: ensembles in, results or failures out, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):  # the driver is gone
         try:
-            prepare(train, device)
+            prepare_worker(train, device)
         except Exception as error:
             fault = error.errno if isinstance(error, OSError) and explained(error) else None
             pipe.send(RuntimeError(one_line(error)) if fault is None else OSError(fault, str(error)))
@@ -338,7 +339,9 @@ def serve(descriptor: int, driver: int, device: str, train: str) -> None:
         pipe.send("started")
         while True:
             ensemble = pipe.recv()
-            pipe.send(attempt(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send))
+            pipe.send(
+                attempt_ensemble(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send)
+            )
 
 
 def _end_with(driver: int) -> None:

@@ -76,7 +76,7 @@ class Cost:
             return row["flops_dense"] or 0.0
         if not row["flops_sparse"]:
             return 0.0
-        way = native.way(row["density"], row["precision"], _UNIT)
+        way = native.product_way(row["density"], row["precision"], _UNIT)
         each = float(FLOPS_OF_A_WEIGHT * row["tokens"])
         weights: int = row["hidden_nonzeros" if way == "sparse" else "hidden_parameters"]
         rest: float = row["flops_sparse"] - each * row["hidden_nonzeros"]
@@ -100,7 +100,7 @@ def default_tokens(device: str) -> int:
     return GPU_TOKENS if device == "cuda" else 0
 
 
-def arrange(
+def arranged_ensembles(
     trials: Iterable[Trial],
     size: int | None,
     workers: int,
@@ -129,11 +129,15 @@ def arrange(
     before: list[float] = []  # the part of its shape's work that comes before it
     for shape, members in shapes.items():
         share = max(1, round(workers * whole[shape] / total))  # of the workers
-        together = size or (CPU_ENSEMBLE if native.unsupported(members[0]) else None)
+        together = size or (CPU_ENSEMBLE if native.why_unsupported(members[0]) else None)
         if together:
             together = max(together, step_tokens // (members[0].batch * members[0].context))
             together = max(1, int(min(together, most_work / max(map(cost, members)))))
-        cut = pack(members, together, share) if together else pack(members, work_each, share, cost)
+        cut = (
+            packed_ensembles(members, together, share)
+            if together
+            else packed_ensembles(members, work_each, share, cost)
+        )
         costs = [sum(map(cost, ensemble)) for ensemble in cut]
         ensembles += cut
         work += costs
@@ -141,7 +145,7 @@ def arrange(
     return [ensembles[i] for i in _order(work, before, workers)]
 
 
-def pack(
+def packed_ensembles(
     trials: Sequence[Trial], most: float, multiple: int = 1, weight: Callable[[Trial], float] = lambda _: 1.0
 ) -> list[Ensemble]:
     """The trials in their order, cut into ensembles of about equal weight: at most `most`, and the heaviest trial more.

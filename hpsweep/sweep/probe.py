@@ -108,7 +108,7 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     per_step = max(0.0, after - before) / (many - few)
     not_evaluated = _evaluation(own[0]) - _evaluation(timed[0])
     rest = per_step * (timed[0].total_steps - few + not_evaluated)
-    compiles = here.device == "cuda" and compiling.pays(rest)
+    compiles = here.device == "cuda" and compiling.compiling_pays(rest)
     whole = before + rest * (1 - compiling.SAVED * compiles)
     trials = f"{len(timed)} trial{'s' * (len(timed) > 1)}"
     if timed[0].shape != own[0].shape:

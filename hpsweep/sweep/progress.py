@@ -46,7 +46,7 @@ class Status:
         parts = [f"{self.done} of {least}{counted(self.total, 'trial')}"]
         parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
         parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
-        parts += [] if self.rate is None else [pace(self.rate)]
+        parts += [] if self.rate is None else [pace_in_words(self.rate)]
         parts += [] if self.eta is None else [f"{least}{duration(self.eta)} to go"]
         return ", ".join(parts)
 
@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def pace(per_minute: float) -> str:
+def pace_in_words(per_minute: float) -> str:
     """Trials a minute as people say them: by the hour or the day where they are few."""
     number, unit = per_minute, "min"
     for factor, longer in ((60, "h"), (24, "day")):

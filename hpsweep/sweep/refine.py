@@ -20,7 +20,7 @@ from hpsweep.text import as_power
 Key = tuple[Any, ...]
 
 
-def plan(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> dict[Key, Step]:
+def next_steps(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> dict[Key, Step]:
     """The next step of every group of a sweep, in the order of the sweep, from its stored rows.
 
     A failed row is missing, and tried again, unless its trial is in `given_up`: then its cell stays empty. Rows of
@@ -40,11 +40,11 @@ def plan(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[T
     }
 
 
-def propose(
+def missing_trials(
     sweep: Sweep, rows: Iterable[Mapping[str, Any]], pending: Collection[Trial] = (), given_up: Collection[Trial] = ()
 ) -> list[Trial]:
     """The trials that all groups lack now and that are not pending, all groups advancing evenly."""
-    return _missing(sweep, plan(sweep, rows, given_up), pending)
+    return _missing(sweep, next_steps(sweep, rows, given_up), pending)
 
 
 def _missing(sweep: Sweep, steps: Mapping[Key, Step], pending: Collection[Trial] = ()) -> list[Trial]:
@@ -70,17 +70,17 @@ class Outlook(NamedTuple):
     refining: int  # groups that are not at their end
 
 
-def outlook(sweep: Sweep, rows: Collection[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> Outlook:
-    """What `total`, `propose` and the ends of all groups say together, at the price of one of them."""
-    steps = plan(sweep, rows, given_up)
+def refinement_outlook(sweep: Sweep, rows: Collection[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> Outlook:
+    """`planned_total`, `missing_trials` and the number of unfinished groups, from one pass over the rows."""
+    steps = next_steps(sweep, rows, given_up)
     refining = sum(not step.ended for step in steps.values())
     return Outlook(_total(sweep, rows, steps), _missing(sweep, steps), refining)
 
 
-def total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
+def planned_total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
     """Trials of the sweep as far as they are known: those stored, the failed ones too, and those planned."""
     rows = list(rows)
-    return _total(sweep, rows, plan(sweep, rows, given_up))
+    return _total(sweep, rows, next_steps(sweep, rows, given_up))
 
 
 def _total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], steps: Mapping[Key, Step]) -> int:
@@ -104,7 +104,7 @@ def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, 
             "next": _by_seeds(group.missing),
             "why": group.why,
         }
-        for key, group in plan(sweep, rows).items()
+        for key, group in next_steps(sweep, rows).items()
     ]
 
 

@@ -22,11 +22,11 @@ from hpsweep import store
 from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
-from hpsweep.sweep.engine import serving
-from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_tokens, default_work
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.execute import worker_place
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined_parts
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
@@ -87,8 +87,8 @@ def run(
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
     datasets = check(sweep, folder, ensemble_size=ensemble_size)
-    with place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device, sweep.trials)
+    with worker_place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        engine, why = serving_engine(train, here.device, sweep.trials)
         if why and engine == "torch":
             train = ENGINES["torch"]  # else every worker would find it out again
         size = ensemble_size or default_size(engine, here.device)
@@ -218,8 +218,10 @@ class _Plan:
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
             rows = list(self.stored.rows.values())
-            found = search.propose(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
-            self.queue.extend(arrange(found, self.size, self.workers, self.cost, self.most_work, self.step_tokens))
+            found = search.proposed_trials(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
+            self.queue.extend(
+                arranged_ensembles(found, self.size, self.workers, self.cost, self.most_work, self.step_tokens)
+            )
             self.exhausted = not found
         if self.queue:
             ensemble = self.queue.popleft()
@@ -241,7 +243,7 @@ class _Plan:
             return _Known(total, sum(map(self.cost, self.sweep.trials)) * total / len(self.sweep.trials), 0)
         from hpsweep.sweep import refine
 
-        seen = refine.outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
+        seen = refine.refinement_outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
         untried = [trial for trial in seen.missing if trial.trial_id not in self.stored.rows]
         return _Known(seen.total, self.stored.work + sum(map(self.cost, untried)), seen.refining)
 
@@ -273,7 +275,7 @@ class _Plan:
         if not returned <= {trial.trial_id for trial in ensemble}:
             return  # the result will lack trials, and count as a failure
         self._check_hashes(part.rows)
-        self.parts = joined(self.parts, part)
+        self.parts = joined_parts(self.parts, part)
         self.came |= returned
 
     def store_parts(self) -> None:
@@ -295,7 +297,7 @@ class _Plan:
                 outcome = Failure("training returned rows for other trials than it was given")
         if isinstance(outcome, Result):
             self._check_hashes(outcome.rows)
-            self.parts = joined(self.parts, Part(outcome.rows, outcome.curves))
+            self.parts = joined_parts(self.parts, Part(outcome.rows, outcome.curves))
             self.store_parts()
         elif left:
             self._retry(left, outcome)

@@ -35,15 +35,15 @@ _NEEDS = {"random": (), "qmc": ("scipy",), "tpe": (), "gp": ("scipy", "torch")} 
 _ATTEMPTS = 6  # suggestions of points that are known already, before giving up; the second half at random
 
 
-def missing(sweep: Sweep, done: Collection[str]) -> list[Trial]:
+def missing_grid_trials(sweep: Sweep, done: Collection[str]) -> list[Trial]:
     """The trials of a grid whose ids are not in `done`, coarse points first. Raises ValueError for other searches."""
     if sweep.search != "grid":
-        raise ValueError(f"the trials of a {sweep.search!r} search are not known in advance; use propose.")
+        raise ValueError(f"the trials of a {sweep.search!r} search are not known in advance; use proposed_trials.")
     ids = frozenset(done)
     return [trial for trial in sweep.trials if trial.trial_id not in ids]
 
 
-def propose(
+def proposed_trials(
     sweep: Sweep,
     rows: Sequence[Mapping[str, Any]],
     pending: Collection[Trial],
@@ -65,7 +65,7 @@ def propose(
     if sweep.search == "refine":
         from hpsweep.sweep import refine  # it imports pandas, which the other searches do without
 
-        return refine.propose(sweep, rows, pending, given_up)[:limit]
+        return refine.missing_trials(sweep, rows, pending, given_up)[:limit]
     pending = [*pending, *given_up]
     if sweep.search == "grid":
         known = _done(rows) | {trial.trial_id for trial in pending}
@@ -87,11 +87,11 @@ def propose(
 
 
 def is_complete(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every trial of the sweep is stored as ok or diverged: `propose` would have nothing to add."""
+    """Whether every trial of the sweep is stored as ok or diverged: `proposed_trials` would have nothing to add."""
     if sweep.search == "refine":
         return not refining(sweep, rows)
     if sweep.search == "grid":
-        return not missing(sweep, _done(rows))
+        return not missing_grid_trials(sweep, _done(rows))
     return all(
         len(group.points) >= sweep.points and not any(group.lacking(point) for point in group.points)
         for group in _groups(sweep, rows, ())
@@ -106,7 +106,7 @@ def total(sweep: Sweep, rows: Sequence[Mapping[str, Any]] = (), given_up: Collec
     if sweep.search == "refine":
         from hpsweep.sweep import refine
 
-        return refine.total(sweep, rows, given_up)
+        return refine.planned_total(sweep, rows, given_up)
     return len(sweep.trials) * (1 if sweep.search == "grid" else sweep.points)
 
 
@@ -116,7 +116,7 @@ def refining(sweep: Sweep, rows: Sequence[Mapping[str, Any]], given_up: Collecti
         return 0
     from hpsweep.sweep import refine
 
-    return sum(not step.ended for step in refine.plan(sweep, rows, given_up).values())
+    return sum(not step.ended for step in refine.next_steps(sweep, rows, given_up).values())
 
 
 # --- what is known ---

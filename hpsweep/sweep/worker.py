@@ -22,8 +22,8 @@ from hpsweep.spec import Trial
 Ensemble = tuple[Trial, ...]
 ENGINES = {
     "auto": "hpsweep.proxy.train:train",
-    "torch": "hpsweep.proxy.ensemble:train",
-    "native": "hpsweep.proxy.native:train",
+    "torch": "hpsweep.proxy.ensemble:train_ensemble",
+    "native": "hpsweep.proxy.native:train_native",
 }
 """What trains an ensemble, as module:function, so that any worker can import it; auto is the engine that suits it."""
 TRAIN = ENGINES["auto"]
@@ -99,7 +99,7 @@ class Place(NamedTuple):
         )
 
 
-def attempt(
+def attempt_ensemble(
     train: str,
     ensemble: Ensemble,
     device: str,
@@ -127,14 +127,14 @@ def attempt(
 
     def finished(outcome: Any) -> None:
         nonlocal waiting, since
-        waiting = joined(waiting, Part(*_plain(outcome)))
+        waiting = joined_parts(waiting, Part(*_plain(outcome)))
         if part is not None and time.monotonic() - since >= every:
             part(waiting)
             sent.update(str(row["trial_id"]) for row in waiting.rows)
             waiting, since = Part([], {}), time.monotonic()
 
     try:
-        trainer = function(train)
+        trainer = imported_function(train)
         in_parts = part is not None and "finished" in inspect.signature(trainer).parameters
         more = {"finished": finished} if in_parts else {}
         outcome = trainer(ensemble, device=device, progress=now_and_then, **more)
@@ -164,7 +164,7 @@ def _plain(outcome: Any) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     return [dict(row) for row in outcome.rows], {name: list(values) for name, values in outcome.curves.items()}
 
 
-def joined(one: Part, other: Part) -> Part:
+def joined_parts(one: Part, other: Part) -> Part:
     """Both parts as one."""
     names = {**one.curves, **other.curves}
     curves = {name: one.curves.get(name, []) + other.curves.get(name, []) for name in names}
@@ -182,7 +182,7 @@ def _without(
     return [row for row in rows if row["trial_id"] not in sent], left
 
 
-def function(name: str) -> Callable[..., Any]:
+def imported_function(name: str) -> Callable[..., Any]:
     """What module:function names, imported now."""
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)
@@ -197,7 +197,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:300] if lines else ''}{where}"
 
 
-def prepare(train: str, device: str) -> None:
+def prepare_worker(train: str, device: str) -> None:
     """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way.
 
     An engine may import torch later, when it is used: then it is the environment that gives it one thread. A GPU that
@@ -205,7 +205,7 @@ def prepare(train: str, device: str) -> None:
     """
     if device == "cpu":
         os.environ.update(ONE_THREAD)
-    function(train)
+    imported_function(train)
     if device == "cpu" and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if device == "cuda" and train in ENGINES.values():

@@ -76,7 +76,7 @@ def checkpoint_path(folder: str | Path, trial: Trial) -> Path:
     return Path(folder) / "checkpoints" / f"{trial.trial_id}.pt"
 
 
-def save(path: Path, identity: Identity, state: State) -> None:
+def save_checkpoint(path: Path, identity: Identity, state: State) -> None:
     """Put the checkpoint in the place of the one before, synced to disk; killed midway, the one before stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed while it wrote
@@ -90,10 +90,10 @@ def save(path: Path, identity: Identity, state: State) -> None:
         "mask": {"seed": trial.seed, "density": trial.density, "hash": identity.mask_hash},
         **state._asdict(),
     }
-    write(path, content)
+    write_checkpoint(path, content)
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write the file of a checkpoint, whole or not at all."""
     with replacing(path) as temporary:
         torch.save(dict(content), temporary)
@@ -103,7 +103,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
             file.write(_MARK + digest.encode())
 
 
-def load(path: Path, identity: Identity, like: Like) -> State | None:
+def load_checkpoint(path: Path, identity: Identity, like: Like) -> State | None:
     """The state in a checkpoint, on the CPU; None where there is no file.
 
     `like`: tensors of the same run, whose names, shapes and types those in the file have to have. Raises ValueError
@@ -231,15 +231,13 @@ def _check_tensor(place: str, found: Any, expected: Tensor) -> None:
         raise ValueError(f"{place} has numbers that are not finite")
 
 
-def moments(optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
-    """AdamW's moments and step of every tensor, by name, where they are."""
-    return {
-        name: {key: value[0] for key, value in vars(moments).items()} for name, moments in optimizer.moments.items()
-    }
+def optimizer_moments(optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+    """AdamW's moments and step of every tensor, by name; views of the optimizer's own."""
+    return {name: {key: value[0] for key, value in vars(of).items()} for name, of in optimizer.moments.items()}
 
 
 def restore_moments(optimizer: Optimizer, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Put the moments of `moments` back."""
+    """Copy `saved`, made by `optimizer_moments`, into the optimizer."""
     for name, moments in optimizer.moments.items():
         for key, value in vars(moments).items():
             value[0] = saved[name][key]

@@ -22,22 +22,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpsweep import store
 from hpsweep.proxy import model
-from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windows
+from hpsweep.proxy.data import Dataset, token_windows, train_offsets, validation_windows
 from hpsweep.proxy.device import (
     device_name,
     evaluated_together,
+    float32_products,
     free_memory,
     in_halves,
+    in_precision,
     keep_memory,
     let_go,
     out_of_memory,
-    precision,
-    products,
 )
 from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import Outcome, check_precision, outcome
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.outcome import Outcome, check_precision, ensemble_outcome
+from hpsweep.proxy.schedule import lr_factor
 from hpsweep.rules import count
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
@@ -46,13 +46,13 @@ from hpsweep.target.checkpoint import (
     Like,
     State,
     checkpoint_path,
-    load,
+    load_checkpoint,
     mask_hash,
-    moments,
+    optimizer_moments,
     restore_moments,
-    save,
+    save_checkpoint,
 )
-from hpsweep.target.ranks import Ranks, processes, ranks
+from hpsweep.target.ranks import Ranks, connected_ranks, process_count
 
 Progress = Callable[[int, int, float], None]
 """Told steps taken, steps in all, and the last training loss (nats/token)."""
@@ -68,7 +68,7 @@ class ReferenceGPT(nn.Module):
         self.weights = nn.ParameterList(initial.values())
         self.head_size = trial.head_size
         # no buffers, which DistributedDataParallel would send around in every step
-        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers([trial], vocabulary)))
+        self.multipliers = model.Multipliers(*(m.to(device) for m in model.forward_multipliers([trial], vocabulary)))
 
     def parameters_by_name(self) -> model.Parameters:
         """The tensors without autograd, by name: the same memory."""
@@ -79,7 +79,7 @@ class ReferenceGPT(nn.Module):
     ) -> Float[Tensor, "1 batch"]:
         """Mean cross-entropy of every sequence, nats/token."""
         weights = dict(zip(self.names, self.weights, strict=True))
-        return model.losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
+        return model.sequence_losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
 
 
 def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> None:
@@ -87,10 +87,10 @@ def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> 
     for name, given in (("accumulate", accumulate), ("checkpoint-every", checkpoint_every)):
         if given is not None and given < 1:
             raise ValueError(f"--{name} is {given}; give a whole number of at least 1.")
-    if trial.batch % (processes() * accumulate):
+    if trial.batch % (process_count() * accumulate):
         raise ValueError(
-            f"batch {trial.batch} cannot be split over {processes()} processes x {accumulate} parts (--accumulate); "
-            "their product has to divide it."
+            f"batch {trial.batch} cannot be split over {process_count()} processes x {accumulate} parts "
+            "(--accumulate); their product has to divide it."
         )
 
 
@@ -156,7 +156,7 @@ def train_target(
     """
     check_split(trial, accumulate, checkpoint_every)
     folder = Path(folder)
-    with ranks(device) as here, contextlib.ExitStack() as opened:
+    with connected_ranks(device) as here, contextlib.ExitStack() as opened:
         check_precision(trial.precision, here.device.type)
         problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
         problem, row = here.from_first((problem, row))
@@ -169,7 +169,7 @@ def train_target(
         try:
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
-            if saved := load(path, run.identity, run.like()):
+            if saved := load_checkpoint(path, run.identity, run.like()):
                 run.restore(saved)
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
             here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
@@ -226,7 +226,7 @@ class Run:
         if here.device.type == "cpu":
             keep_memory()
         self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
-        self.masks = model.masks([trial], data.vocabulary, here.device)
+        self.masks = model.hidden_masks([trial], data.vocabulary, here.device)
         self.module = ReferenceGPT(trial, data.vocabulary, here.device, self.masks)
         self.parameters = self.module.parameters_by_name()
         self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
@@ -250,13 +250,15 @@ class Run:
         """All that the next step depends on, beside the trial, on the CPU."""
         weights = {name: tensor[0].cpu() for name, tensor in self.parameters.items()}
         losses = self.train_losses[: self.steps_taken, 0].cpu()
-        kept = {n: {key: value.cpu() for key, value in own.items()} for n, own in moments(self.optimizer).items()}
+        kept = {
+            n: {key: value.cpu() for key, value in own.items()} for n, own in optimizer_moments(self.optimizer).items()
+        }
         return State(self.steps_taken, weights, kept, losses, self.seconds)
 
     def like(self) -> Like:
         """The tensors that a checkpoint of this run has the like of."""
         weights = {name: tensor[0] for name, tensor in self.parameters.items()}
-        return Like(weights, moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
+        return Like(weights, optimizer_moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
 
     def restore(self, saved: State) -> None:
         """Go on from `saved`."""
@@ -286,10 +288,10 @@ class Run:
             self.seconds = before + time.perf_counter() - started
             if keep and self.here.first:
                 self.check_zeros()
-                save(path, self.identity, self.state())
+                save_checkpoint(path, self.identity, self.state())
             if progress is not None:
                 progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))
-        return outcome(
+        return ensemble_outcome(
             [trial],
             self.data,
             self.train_losses.double().cpu().numpy(),
@@ -310,10 +312,10 @@ class Run:
         for number, offsets in enumerate(parts, 1):
             inputs, targets = (
                 torch.from_numpy(ids).to(self.here.device, non_blocking=True)
-                for ids in windows(self.data.train, offsets, trial.context)
+                for ids in token_windows(self.data.train, offsets, trial.context)
             )
-            with self._reduced(last=number == len(parts)), products(self.here.device, trial.precision):
-                with precision(trial, self.here.device):
+            with self._reduced(last=number == len(parts)), float32_products(self.here.device, trial.precision):
+                with in_precision(trial, self.here.device):
                     losses = self.call(inputs, targets).mean(1) / len(parts)
                 losses.sum().backward()
             total += losses.detach()
@@ -323,7 +325,7 @@ class Run:
             gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.ensemble on why contiguous
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)
-        self.optimizer.step(gradients, torch.tensor(schedule(trial, step)).to(self.here.device, non_blocking=True))
+        self.optimizer.step(gradients, torch.tensor(lr_factor(trial, step)).to(self.here.device, non_blocking=True))
         known = torch.where(norms.isfinite(), total, torch.nan)
         self.train_losses[step] = self.here.sum(known) / self.here.size
         self.steps_taken += 1
@@ -346,7 +348,7 @@ class Run:
         size = evaluated_together(in_a_step, 1, trial.context, self.data.vocabulary, here.device)
 
         def losses(some: slice) -> Tensor:
-            with products(here.device, trial.precision), precision(trial, here.device):
+            with float32_products(here.device, trial.precision), in_precision(trial, here.device):
                 # not compiled: other sizes would be compiled anew
                 return self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))[0]
 

@@ -147,7 +147,10 @@ def token_windows(tokens: Tokens, offsets: Integers, context: int) -> tuple[Inte
 
 
 def token_sequences(tokens: Tokens, offsets: Integers, context: int) -> Integers:
-    """Inputs and the last target as one, of shape offsets.shape + (context + 1,). Raises ValueError as `token_windows`."""
+    """Inputs and the last target as one, of shape offsets.shape + (context + 1,).
+
+    Raises ValueError as `token_windows`.
+    """
     offsets = np.asarray(offsets)
     if offsets.size and (offsets.min() < 0 or offsets.max() + context + 1 > len(tokens)):
         raise ValueError(

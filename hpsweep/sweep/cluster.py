@@ -141,10 +141,19 @@ def _reachable(address: str) -> str:
 def ray_place(ray: Any, workers: int | None, device: str, gpus_per_worker: float) -> Place:
     """The workers of a Ray cluster, after asking one whether it has this hpsweep."""
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if device != "cpu" else 0
+    gpus = 0
+    if device != "cpu":
+        gpus = int(resources.get("GPU", 0))
     if device == "cuda" and not gpus:
         raise ValueError("device is cuda, but the Ray cluster has no GPU; use device cpu, or auto.")
-    fit = gpus * int(1 / gpus_per_worker) if gpus else int(resources.get("CPU", 0))
+    if gpus:
+        kind = "cuda"
+        fit = gpus * int(1 / gpus_per_worker)
+        need = {"cpu": 1.0, "gpu": gpus_per_worker}
+    else:
+        kind = "cpu"
+        fit = int(resources.get("CPU", 0))
+        need = {"cpu": 1.0, "gpu": 0.0}
     if not fit:
         raise ValueError("the Ray cluster has no CPU to train on; start its nodes with --num-cpus of at least 1.")
 
@@ -162,8 +171,6 @@ def ray_place(ray: Any, workers: int | None, device: str, gpus_per_worker: float
         raise ValueError(f"workers of the Ray cluster cannot import hpsweep: {cause}. Install it there.") from None
     if theirs != ours:
         raise ValueError(f"workers of the Ray cluster have hpsweep {theirs}, this is {ours}; install the same there.")
-    need = {"cpu": 1.0, "gpu": gpus_per_worker if gpus else 0.0}
-    kind = "cuda" if gpus else "cpu"
     return Place(workers or fit, kind, partial(_train_there, ray, workers or fit, need, kind), fit)
 
 
@@ -191,7 +198,8 @@ class _Mailbox:
         self.messages.append((key, message))
 
     def drain(self) -> list[tuple[str, Any]]:
-        messages, self.messages = self.messages, []
+        messages = self.messages
+        self.messages = []
         for key, message in messages:
             if isinstance(message, Result | Failure):
                 self.ensembles.pop(key, None)
@@ -314,7 +322,8 @@ def _suggestions(
         while ended:  # without a result: it died
             key = ended.pop()
             silences.ended(key)
-            if ensemble := running.pop(key, ()):
+            ensemble = running.pop(key, ())
+            if ensemble:
                 plan.done(ensemble, Failure(hung.get(key, "the Ray worker died"), died=True))
         plan.tick()
 
@@ -336,8 +345,10 @@ def _suggestions(
         def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Searcher does not declare
             deliver()
             ensemble = plan.next()
+            if ensemble is None:
+                return None
             if not ensemble:
-                return None if ensemble is None else str(Searcher.FINISHED)
+                return str(Searcher.FINISHED)
             running[trial_id] = ensemble
             ray.get(mailbox.give.remote(trial_id, ensemble))
             return {"ensemble": trial_id}

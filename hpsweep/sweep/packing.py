@@ -78,7 +78,9 @@ class Cost:
             return 0.0
         way = native.product_way(row["density"], row["precision"], _UNIT)
         each = float(FLOPS_OF_A_WEIGHT * row["tokens"])
-        weights: int = row["hidden_nonzeros" if way == "sparse" else "hidden_parameters"]
+        weights: int = row["hidden_parameters"]
+        if way == "sparse":  # the zeros of hidden matrices are left out
+            weights = row["hidden_nonzeros"]
         rest: float = row["flops_sparse"] - each * row["hidden_nonzeros"]
         return NATIVE_WEIGHT[way] * each * weights + NATIVE_WEIGHT["rest"] * rest
 
@@ -87,7 +89,9 @@ def default_size(engine: str, device: str) -> int | None:
     """Trials per ensemble; None: as the work of the native engine's ensembles has it."""
     if device == "cuda":
         return GPU_ENSEMBLE
-    return None if engine == "native" else CPU_ENSEMBLE
+    if engine == "native":
+        return None
+    return CPU_ENSEMBLE
 
 
 def default_work(device: str) -> float:
@@ -129,7 +133,9 @@ def arranged_ensembles(
     before: list[float] = []  # the part of its shape's work that comes before it
     for shape, members in shapes.items():
         share = max(1, round(workers * whole[shape] / total))  # of the workers
-        together = size or (CPU_ENSEMBLE if native.why_unsupported(members[0]) else None)
+        together = size
+        if not together and native.why_unsupported(members[0]):  # torch trains these
+            together = CPU_ENSEMBLE
         if together:
             together = max(together, step_tokens // (members[0].batch * members[0].context))
             together = max(1, int(min(together, most_work / max(map(cost, members)))))
@@ -157,9 +163,11 @@ def packed_ensembles(
     whole = sum(weights)
     number = multiple * math.ceil(whole / most / multiple)
     until = itertools.accumulate(weights)
+    # A trial belongs to the ensemble in whose share of the whole weight its middle lies.
     middles = ((end - own / 2) * number / whole for end, own in zip(until, weights, strict=True))
-    placed = itertools.groupby(zip(middles, trials, strict=True), key=lambda pair: int(pair[0]))
-    return [tuple(trial for _, trial in ensemble) for _, ensemble in placed]
+    pairs = zip(middles, trials, strict=True)
+    groups = itertools.groupby(pairs, key=lambda pair: int(pair[0]))
+    return [tuple(trial for _, trial in group) for _, group in groups]
 
 
 def _order(work: Sequence[float], before: Sequence[float], workers: int) -> list[int]:
@@ -173,8 +181,10 @@ def _order(work: Sequence[float], before: Sequence[float], workers: int) -> list
     share = sum(work) / workers
     order: dict[int, None] = {}
     while in_turn:
-        is_late = free[0] + work[in_turn[0]] + work[by_length[0]] > share
-        chosen = by_length[0] if is_late else in_turn[0]
+        chosen = in_turn[0]
+        longest = by_length[0]
+        if free[0] + work[chosen] + work[longest] > share:  # it would end after all others
+            chosen = longest
         order[chosen] = None
         heapq.heapreplace(free, free[0] + work[chosen])
         for waiting in (in_turn, by_length):

@@ -49,17 +49,20 @@ def missing_trials(
 
 def _missing(sweep: Sweep, steps: Mapping[Key, Step], pending: Collection[Trial] = ()) -> list[Trial]:
     ((over, _),) = sweep.space.items()
-    busy = {(key, cell) for key, cells in _results(sweep, (), pending).items() for cell in cells}
+    busy = _results(sweep, (), pending)
     found = []
     for key, group in steps.items():
-        place = {cell: position for position, cell in enumerate(group.planned)}
+        positions = {cell: position for position, cell in enumerate(group.planned)}
         template = sweep.groups[key][0]
-        found += [
-            (place[cell], template.replace(**{over: 2.0 ** cell[0], "seed": cell[1]}))
-            for cell in group.missing
-            if (key, cell) not in busy
-        ]
-    return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
+        for cell in group.missing:
+            if cell in busy[key]:
+                continue
+            octave, seed = cell
+            trial = template.replace(**{over: 2.0**octave, "seed": seed})
+            found.append((positions[cell], trial))
+    # By the position in the plan, so that all groups advance evenly.
+    in_order = sorted(found, key=lambda pair: pair[0])
+    return [trial for _, trial in in_order]
 
 
 class Outlook(NamedTuple):
@@ -116,8 +119,11 @@ def in_words(group: Mapping[str, Any]) -> str:
     ]
     for cells in group["next"]:
         values = ", ".join(as_power(octave_of(value)) for value in cells["values"])
-        seeds = f"seed{'s' * (len(cells['seeds']) > 1)} {', '.join(map(str, cells['seeds']))}"
-        lines.append(f"  next: {values}, {seeds}")
+        seeds = ", ".join(map(str, cells["seeds"]))
+        noun = "seed"
+        if len(cells["seeds"]) > 1:
+            noun = "seeds"
+        lines.append(f"  next: {values}, {noun} {seeds}")
     return "\n".join(lines)
 
 
@@ -143,12 +149,13 @@ def _results(
     found: dict[Key, dict[Cell, float | None]] = {key: {} for key in sweep.groups}
     for trial in given_up:
         values = trial.resolved
-        if (cells := found.get(tuple(values[name] for name in fixed))) is not None:
+        cells = found.get(tuple(values[name] for name in fixed))
+        if cells is not None:
             cells[octave_of(values[over]), trial.seed] = None
     for row in rows:
-        own = found.get(tuple(row.get(name) for name in fixed))
-        if own is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
-            own[octave_of(row[over]), int(row["seed"])] = loss_of(row)
+        cells = found.get(tuple(row.get(name) for name in fixed))
+        if cells is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
+            cells[octave_of(row[over]), int(row["seed"])] = loss_of(row)
     return found
 
 

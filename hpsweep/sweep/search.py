@@ -69,17 +69,23 @@ def proposed_trials(
     pending = [*pending, *given_up]
     if sweep.search == "grid":
         known = _done(rows) | {trial.trial_id for trial in pending}
-        return list(itertools.islice((trial for trial in sweep.trials if trial.trial_id not in known), limit))
+        unknown = (trial for trial in sweep.trials if trial.trial_id not in known)
+        return list(itertools.islice(unknown, limit))
     _check_installed(sweep.search)
-    groups, chosen = _groups(sweep, rows, pending), list[Trial]()
+    groups = _groups(sweep, rows, pending)
+    chosen: list[Trial] = []
+    # Points that lack seeds come first.
     for group, point in [(g, point) for g in groups for point in sorted(g.points)]:
         trials = group.lacking(point)
         if chosen and len(chosen) + len(trials) > limit:
             return chosen
         chosen += trials
+    # Then each new point goes to the group with the fewest.
     while True:
         group = min(groups, key=lambda g: len(g.points))
-        if len(group.points) >= sweep.points or (chosen and len(chosen) + len(group.templates) > limit):
+        if len(group.points) >= sweep.points:
+            return chosen
+        if chosen and len(chosen) + len(group.templates) > limit:
             return chosen
         point = _next_point(sweep, group)
         group.points[point] = {}
@@ -107,7 +113,9 @@ def total(sweep: Sweep, rows: Sequence[Mapping[str, Any]] = (), given_up: Collec
         from hpsweep.sweep import refine
 
         return refine.planned_total(sweep, rows, given_up)
-    return len(sweep.trials) * (1 if sweep.search == "grid" else sweep.points)
+    if sweep.search == "grid":
+        return len(sweep.trials)
+    return len(sweep.trials) * sweep.points
 
 
 def refining(sweep: Sweep, rows: Sequence[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
@@ -173,13 +181,17 @@ def _objectives(points: Mapping[Point, Mapping[int, float | None]]) -> dict[Poin
     A diverged seed counts as far above the worst loss of the group as that is above the best (or 1 nat/token):
     worse than everything, but on the scale of the losses, which a Gaussian process could else not resolve.
     """
-    losses = [loss for seeds in points.values() for loss in seeds.values() if loss is not None and loss < math.inf]
-    worst = max(losses, default=0.0)
-    penalty = worst + ((worst - min(losses, default=0.0)) or 1.0)
+    stored = {point: [loss for loss in seeds.values() if loss is not None] for point, seeds in points.items()}
+    finite = [loss for losses in stored.values() for loss in losses if loss < math.inf]
+    worst = max(finite, default=0.0)
+    best = min(finite, default=0.0)
+    penalty = worst + ((worst - best) or 1.0)
     objectives: dict[Point, float | None] = {}
-    for point, seeds in points.items():
-        stored = [min(loss, penalty) for loss in seeds.values() if loss is not None]
-        objectives[point] = math.fsum(stored) / len(stored) if stored else None
+    for point, losses in stored.items():
+        if losses:
+            objectives[point] = math.fsum(min(loss, penalty) for loss in losses) / len(losses)
+        else:
+            objectives[point] = None
     return objectives
 
 
@@ -211,7 +223,9 @@ def _next_point(sweep: Sweep, group: _Group) -> Point:
     else:
         study = _study(_space(sweep), _objectives(group.points))
         for attempt in range(_ATTEMPTS):  # a point suggested in vain stays in the study as running, and repels
-            search = sweep.search if attempt < _ATTEMPTS // 2 else "random"
+            search: str = sweep.search
+            if attempt >= _ATTEMPTS // 2:
+                search = "random"
             start = min(max(sweep.points // 3, 3), 10)  # points at random before it learns
             study.sampler = _sampler(search, _seed(sweep.name, group.key, len(group.points), attempt), start)
             point = _ask(study, _space(sweep))
@@ -246,7 +260,9 @@ def _study(space: Space, objectives: Mapping[Point, float | None]) -> optuna.Stu
     study = optuna.create_study()
     for point in sorted(objectives, key=lambda point: (_seed(point), point)):
         objective = objectives[point]
-        state = optuna.trial.TrialState.RUNNING if objective is None else optuna.trial.TrialState.COMPLETE
+        state = optuna.trial.TrialState.COMPLETE
+        if objective is None:
+            state = optuna.trial.TrialState.RUNNING
         params = dict(zip(distributions, point, strict=True))
         study.add_trial(
             optuna.trial.create_trial(state=state, value=objective, params=params, distributions=distributions)
@@ -288,8 +304,13 @@ def _seed(*what: Any) -> int:
 
 
 def _check_installed(search: str) -> None:
-    if absent := [name for name in ("optuna", *_NEEDS[search]) if importlib.util.find_spec(name) is None]:
-        raise ValueError(
-            f"search {search!r} needs {' and '.join(absent)}, which is not installed: "
-            f"pip install {' '.join(absent)}, or use search 'grid'{' or tpe' * ('optuna' not in absent)}."
-        )
+    absent = [name for name in ("optuna", *_NEEDS[search]) if importlib.util.find_spec(name) is None]
+    if not absent:
+        return
+    others = "'grid'"
+    if "optuna" not in absent:
+        others = "'grid' or tpe"
+    raise ValueError(
+        f"search {search!r} needs {' and '.join(absent)}, which is not installed: "
+        f"pip install {' '.join(absent)}, or use search {others}."
+    )

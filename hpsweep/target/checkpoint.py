@@ -120,7 +120,9 @@ def load_checkpoint(path: Path, identity: Identity, like: Like) -> State | None:
             "version that wrote it, or remove it to begin anew."
         )
     mask = content.get("mask")
-    theirs = {**content, "mask hash": mask.get("hash") if isinstance(mask, dict) else mask}
+    if isinstance(mask, dict):
+        mask = mask.get("hash")
+    theirs = {**content, "mask hash": mask}
     ours = {"trial_id": identity.trial.trial_id, "data_hash": identity.data_hash, "mask hash": identity.mask_hash}
     for name, expected in ours.items():
         if theirs.get(name) != expected:
@@ -155,8 +157,10 @@ def _read(path: Path) -> dict[str, Any]:
             raise _damaged(path, "its SHA-256 is not the one that it states")
         file.seek(0)
         try:
-            if stated is None and (record := zipfile.ZipFile(file).testzip()):  # as version 1 was
-                raise _damaged(path, f"{record} is not what was written")
+            if stated is None:  # as version 1 was
+                record = zipfile.ZipFile(file).testzip()
+                if record:
+                    raise _damaged(path, f"{record} is not what was written")
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except ValueError:
@@ -174,17 +178,23 @@ def _stated_digest(file: IO[bytes]) -> str | None:
     """The SHA-256 in the last line of the file; None where there is none."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TRAILER))
-    mark, digest = file.read(len(_MARK)), file.read()
-    return digest.decode("ascii", errors="replace") if mark == _MARK else None
+    mark = file.read(len(_MARK))
+    digest = file.read()
+    if mark != _MARK:
+        return None
+    return digest.decode("ascii", errors="replace")
 
 
 def _digest(file: IO[bytes], size: int) -> str:
     """The SHA-256 of the first `size` bytes."""
     digest = hashlib.sha256()
     file.seek(0)
-    while size > 0 and (some := file.read(min(size, _CHUNK))):
-        digest.update(some)
-        size -= len(some)
+    while size > 0:
+        chunk = file.read(min(size, _CHUNK))
+        if not chunk:  # the file is shorter
+            break
+        digest.update(chunk)
+        size -= len(chunk)
     return digest.hexdigest()
 
 
@@ -198,23 +208,27 @@ def _check_state(state: State, like: Like, trial: Trial) -> None:
     _check_names("weights", state.weights, like.weights)
     _check_names("moments", state.moments, like.moments)
     for name, weight in like.weights.items():
+        moments = state.moments[name]
         _check_tensor(f"weights.{name}", state.weights[name], weight)
-        _check_names(f"moments.{name}", state.moments[name], like.moments[name])
+        _check_names(f"moments.{name}", moments, like.moments[name])
         for key, moment in like.moments[name].items():
-            _check_tensor(f"moments.{name}.{key}", state.moments[name][key], moment)
-        if int(state.moments[name]["step"]) != state.step:
-            raise ValueError(f"moments.{name} is of step {int(state.moments[name]['step'])}, and not of {state.step}")
-        if bool((state.moments[name]["exp_avg_sq"] < 0).any()):
+            _check_tensor(f"moments.{name}.{key}", moments[key], moment)
+        step = int(moments["step"])
+        if step != state.step:
+            raise ValueError(f"moments.{name} is of step {step}, and not of {state.step}")
+        if bool((moments["exp_avg_sq"] < 0).any()):
             raise ValueError(f"moments.{name} has negative mean squares")
     for name, mask in like.masks.items():
-        if bool(state.weights[name].masked_fill(mask.cpu(), 0.0).any()):
+        pruned = state.weights[name].masked_fill(mask.cpu(), 0.0)
+        if bool(pruned.any()):
             raise ValueError(f"weights.{name} is not zero where its mask is")
 
 
 def _check_names(place: str, found: Any, expected: Mapping[str, Any]) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"{place} is {shown(found)}, and no dictionary")
-    if odd := sorted(map(str, found.keys() ^ expected.keys())):
+    odd = sorted(map(str, found.keys() ^ expected.keys()))
+    if odd:
         raise ValueError(f"{place} has {len(found)} entries, unlike this run in {visible(', '.join(odd[:5]))}")
 
 

@@ -113,12 +113,17 @@ def held_bytes(trial: Trial, vocabulary: int) -> int:
     In bfloat16 too, where products alone are in it.
     """
     sizes = count.sizes(trial, vocabulary)
-    return 16 * sizes.parameters + (sizes.hidden_parameters if trial.density < 1 else 0)
+    size = 16 * sizes.parameters
+    if trial.density < 1:  # its mask
+        size += sizes.hidden_parameters
+    return size
 
 
 def _held_in_words(trial: Trial, vocabulary: int) -> str:
     sizes = count.sizes(trial, vocabulary)
-    masks = f" + {sizes.hidden_parameters:.3g} x 1 byte (masks)" if trial.density < 1 else ""
+    masks = ""
+    if trial.density < 1:
+        masks = f" + {sizes.hidden_parameters:.3g} x 1 byte (masks)"
     return (
         f"this target takes {held_bytes(trial, vocabulary) / 1e9:.3g} GB in every process: {sizes.parameters:.3g} "
         f"weights x 16 bytes (4 for the weight, 4 for its gradient, 8 for AdamW's moments){masks}"
@@ -158,7 +163,9 @@ def train_target(
     folder = Path(folder)
     with connected_ranks(device) as here, contextlib.ExitStack() as opened:
         check_precision(trial.precision, here.device.type)
-        problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
+        problem, row, held = None, None, None
+        if here.first:
+            problem, row, held = _begin(trial, data, folder, opened)
         problem, row = here.from_first((problem, row))
         if problem:
             raise ValueError(problem)
@@ -169,7 +176,8 @@ def train_target(
         try:
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
-            if saved := load_checkpoint(path, run.identity, run.like()):
+            saved = load_checkpoint(path, run.identity, run.like())
+            if saved:
                 run.restore(saved)
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
             here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
@@ -215,8 +223,10 @@ def _begin(
         check_hashes(folder, stored, {trial.data: data})
     except ValueError as error:
         return str(error).replace("--results", "--out"), None, None
-    done = (row for row in stored if row["trial_id"] == trial.trial_id and row["status"] in store.DONE)
-    return None, next(done, None), held
+    for row in stored:
+        if row["trial_id"] == trial.trial_id and row["status"] in store.DONE:
+            return None, row, held
+    return None, None, held
 
 
 class Run:
@@ -225,7 +235,10 @@ class Run:
     def __init__(self, trial: Trial, data: Dataset, here: Ranks, *, compiled: bool, accumulate: int) -> None:
         if here.device.type == "cpu":
             keep_memory()
-        self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
+        self.trial = trial
+        self.data = data
+        self.here = here
+        self.accumulate = accumulate
         self.masks = model.hidden_masks([trial], data.vocabulary, here.device)
         self.module = ReferenceGPT(trial, data.vocabulary, here.device, self.masks)
         self.parameters = self.module.parameters_by_name()
@@ -238,13 +251,22 @@ class Run:
             self.module.compile()
         self.call: nn.Module = self.module
         if here.size > 1:
-            devices = [here.device] if here.device.type == "cuda" else None
+            devices = None
+            if here.device.type == "cuda":
+                devices = [here.device]
             # gradients lie in the buckets that are sent, and not in a second copy of them
             self.call = DistributedDataParallel(self.call, device_ids=devices, gradient_as_bucket_view=True)
-        parts = [f"{here.size} processes"] * (here.size > 1) + [f"{accumulate} parts"] * (accumulate > 1)
-        self.engine = ", ".join(["torch target", *parts, *["compiled"] * compiled])
+        parts = ["torch target"]
+        if here.size > 1:
+            parts.append(f"{here.size} processes")
+        if accumulate > 1:
+            parts.append(f"{accumulate} parts")
+        if compiled:
+            parts.append("compiled")
+        self.engine = ", ".join(parts)
         self.train_losses = torch.full((trial.total_steps, 1), torch.nan, device=here.device)
-        self.steps_taken, self.seconds = 0, 0.0
+        self.steps_taken = 0
+        self.seconds = 0.0  # of training, before this process too
 
     def state(self) -> State:
         """All that the next step depends on, beside the trial, on the CPU."""
@@ -266,13 +288,17 @@ class Run:
             tensor[0].copy_(saved.weights[name])
         restore_moments(self.optimizer, saved.moments)
         self.train_losses[: saved.step, 0] = saved.train_losses.to(self.here.device)
-        self.steps_taken, self.seconds = saved.step, saved.seconds
+        self.steps_taken = saved.step
+        self.seconds = saved.seconds
 
     def train(self, path: Path, checkpoint_every: int, progress: Progress | None) -> Outcome:
         """Take the steps that are left, with a checkpoint now and then and after the last one; then evaluate."""
-        started, before = time.perf_counter(), self.seconds
-        trial, device = self.trial, self.here.device
-        look_every, looked = CHECK_EVERY.get(device.type, 16), self.steps_taken
+        started = time.perf_counter()
+        before = self.seconds
+        trial = self.trial
+        device = self.here.device
+        look_every = CHECK_EVERY.get(device.type, 16)
+        looked = self.steps_taken
         diverged: dict[int, int] = {}
         while self.steps_taken < trial.total_steps and not diverged:
             self.step()
@@ -291,11 +317,15 @@ class Run:
                 save_checkpoint(path, self.identity, self.state())
             if progress is not None:
                 progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))
+        train_losses = self.train_losses.double().cpu().numpy()
+        validation = {}
+        if not diverged:
+            validation[0] = self.evaluate()
         return ensemble_outcome(
             [trial],
             self.data,
-            self.train_losses.double().cpu().numpy(),
-            {} if diverged else {0: self.evaluate()},
+            train_losses,
+            validation,
             diverged,
             device=device_name(device),
             engine=self.engine,
@@ -306,7 +336,8 @@ class Run:
 
     def step(self) -> None:
         """One optimizer step. Every process takes its part of the batch; gradients are the mean over all of it."""
-        step, trial = self.steps_taken, self.trial
+        step = self.steps_taken
+        trial = self.trial
         parts = self.offsets[step].reshape(self.here.size, self.accumulate, -1)[self.here.rank]
         total = torch.zeros(1, device=self.here.device)
         for number, offsets in enumerate(parts, 1):
@@ -322,10 +353,12 @@ class Run:
         gradients = {}
         for name, weight in zip(self.module.names, self.module.weights, strict=True):
             assert weight.grad is not None
-            gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.ensemble on why contiguous
+            gradients[name] = weight.grad.contiguous()  # see proxy.ensemble on why contiguous
+            weight.grad = None
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)
-        self.optimizer.step(gradients, torch.tensor(lr_factor(trial, step)).to(self.here.device, non_blocking=True))
+        factor = torch.tensor(lr_factor(trial, step)).to(self.here.device, non_blocking=True)
+        self.optimizer.step(gradients, factor)
         known = torch.where(norms.isfinite(), total, torch.nan)
         self.train_losses[step] = self.here.sum(known) / self.here.size
         self.steps_taken += 1
@@ -339,10 +372,10 @@ class Run:
     @torch.no_grad()
     def evaluate(self) -> Float[np.ndarray, " sequence"]:
         """Loss of every held-out sequence, nats/token: those of the proxies' evaluation, spread over the processes."""
-        trial, here = self.trial, self.here
-        inputs, targets = (
-            torch.from_numpy(ids) for ids in validation_windows(self.data, trial.eval_sequences, trial.context)
-        )
+        trial = self.trial
+        here = self.here
+        windows = validation_windows(self.data, trial.eval_sequences, trial.context)
+        inputs, targets = map(torch.from_numpy, windows)
         each = torch.zeros(trial.eval_sequences, dtype=torch.float64, device=here.device)
         in_a_step = trial.batch // (here.size * self.accumulate)
         size = evaluated_together(in_a_step, 1, trial.context, self.data.vocabulary, here.device)

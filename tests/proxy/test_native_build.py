@@ -141,7 +141,7 @@ def test_what_a_killed_build_left_is_removed_once_it_is_old(monkeypatch: pytest.
     cache = tmp_path / "cache/hpsweep"
     with monkeypatch.context() as killing:
         killing.setenv("CC", _compiler_script(tmp_path / "killing", "kill -9 $PPID"))
-        build_it = [sys.executable, "-c", "from hpsweep.proxy.native import unavailable; unavailable()"]
+        build_it = [sys.executable, "-c", "from hpsweep.proxy.native import why_unavailable; why_unavailable()"]
         assert [subprocess.run(build_it, check=False).returncode for _ in range(2)] == [-9, -9]
     old, new = cache.iterdir()
     os.utime(old, (time.time() - 3600,) * 2)
@@ -347,7 +347,7 @@ def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> Non
         "import sys; from pathlib import Path; from hpsweep.proxy.native import build\n"
         "print('ready', flush=True); sys.stdin.read(1)\n"
         f"path = build.compile_library({QUICK!r}, compiler={COMPILER!r}, folder=Path({str(tmp_path)!r}))\n"
-        "print(build.load(path).native_lanes(), path)"
+        "print(build.load_engine(path).native_lanes(), path)"
     )
     words, pipes = [sys.executable, "-c", program], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     builders = [processes.start(words, **pipes) for _ in range(3)]

@@ -194,7 +194,7 @@ def test_a_worker_imports_only_what_it_uses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["", "import torch"])
 def test_torch_has_one_thread_in_a_cpu_worker_whenever_it_is_imported(first: str) -> None:
-    code = f"{first}\nfrom hpsweep.sweep.worker import prepare\nprepare({ENGINES['auto']!r}, 'cpu')\n"
+    code = f"{first}\nfrom hpsweep.sweep.worker import prepare_worker\nprepare_worker({ENGINES['auto']!r}, 'cpu')\n"
     code += "import torch; print(torch.get_num_threads())"
     environment = {**fake.environment(), "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -111,9 +111,9 @@ def test_a_grid_is_complete_when_every_trial_is_ok_or_diverged() -> None:
 
 def test_a_grid_does_not_import_optuna() -> None:
     code = (
-        "import sys; from hpsweep.spec import Sweep, Trial; from hpsweep.sweep.search import propose\n"
+        "import sys; from hpsweep.spec import Sweep, Trial; from hpsweep.sweep.search import proposed_trials\n"
         "sweep = Sweep(name='a', base=Trial(steps=1), grid={'lr': [0.1, 0.2]})\n"
-        "assert len(propose(sweep, [], [], limit=9)) == 2; assert 'optuna' not in sys.modules"
+        "assert len(proposed_trials(sweep, [], [], limit=9)) == 2; assert 'optuna' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -210,6 +210,6 @@ def precision_name(precision: Precision, engine: Engine = "torch") -> str:
     if precision == "float32":
         return precision
     native = importlib.import_module("hpsweep.proxy.native.build")
-    if engine != "native" or native.unavailable():
+    if engine != "native" or native.why_unavailable():
         return f"bfloat16 ({bfloat16_hardware()})"
     return f"bfloat16 ({NATIVE_UNITS[native.compiled().native_half_unit().decode()]})"

@@ -45,8 +45,8 @@ def losses(way: str, steps: int = 40, **changes: Any) -> list[list[float]]:
     if way not in ("one by one", "stacked"):
         with mock.patch.object(torch, "compile", functools.partial(torch.compile, backend=way)):
             arguments = trained._of_step(*trained.batches.current())
-            trained.take_step = fast.compiled(*arguments, alive=lambda: None)
-        assert trained.take_step is not fast.step
+            trained.take_step = fast.compiled_step(*arguments, alive=lambda: None)
+        assert trained.take_step is not fast.stacked_step
     history = torch.full((TRIALS[0].total_steps, len(TRIALS)), torch.nan)
     for step in range(steps):
         trained.step(step, history)

@@ -136,8 +136,8 @@ def answer(name: str) -> list[Kernel]:
     trials, vocabulary = fake_cuda.trials_of(name)
     with fake_cuda.built(trials, vocabulary) as made:
         tensors, *others = made._of_step(*made.batches.current())
-        bits = {name: fast.packed(mask) for name, mask in tensors.masks.items()}
-        return kernels(fast.step, tensors._replace(masks=bits), *others)
+        bits = {name: fast.packed_mask(mask) for name, mask in tensors.masks.items()}
+        return kernels(fast.stacked_step, tensors._replace(masks=bits), *others)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import torch
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.device import exact, out_of_memory
+from hpsweep.proxy.device import is_exact_product, out_of_memory
 from hpsweep.spec import Trial
 from tests.on_gpu import DEVICE, MIB, history_of, left
 
@@ -38,20 +38,20 @@ def out_of_memory_in_a_capture() -> None:
 def float32_is_float32() -> None:
     """Also where the environment or the user asks for TF32."""
     torch.set_float32_matmul_precision("high")
-    losses, found = model.losses, []
+    losses, found = model.sequence_losses, []
 
     def checked(*arguments: Any, **options: Any) -> Any:
-        found.append(exact(lambda a, b: (a.to(DEVICE) @ b.to(DEVICE)).cpu()))
+        found.append(is_exact_product(lambda a, b: (a.to(DEVICE) @ b.to(DEVICE)).cpu()))
         return losses(*arguments, **options)
 
-    model.losses = checked
+    model.sequence_losses = checked
     history_of(TRIALS, 1)
     assert found == [True], found
 
 
 def compiled() -> None:
     """The compiled step, which HPSWEEP_COMPILE asks for, has the losses of the CPU."""
-    found, expected = torch_engine.train(TRIALS, device=DEVICE.type), torch_engine.train(TRIALS)
+    found, expected = torch_engine.train_ensemble(TRIALS, device=DEVICE.type), torch_engine.train_ensemble(TRIALS)
     assert {row["engine"] for row in found.rows} == {"torch, compiled"}
     for name in ("train_loss", "val_loss"):
         both = [[row[name] for row in outcome.rows] for outcome in (found, expected)]

@@ -21,7 +21,7 @@ from hpsweep.coords.subject import Activation, Subject
 from hpsweep.observer import Call, observing
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.device import precision, products
+from hpsweep.proxy.device import float32_products, in_precision
 from hpsweep.proxy.ensemble import Ensemble
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
@@ -70,8 +70,8 @@ def subject(trial: Trial, device: str) -> Subject:
         seen = _Products(ensemble.parameters, readout, streams)
         with (
             observing(seen),
-            products(ensemble.device, trial.precision),
-            precision(trial, ensemble.device),
+            float32_products(ensemble.device, trial.precision),
+            in_precision(trial, ensemble.device),
         ):
             model.logits(ensemble.parameters, ensemble.multipliers, ids, head_size=trial.head_size)
         for name, (_, kind) in tensors(trial, data.vocabulary).items():

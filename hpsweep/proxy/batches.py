@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hpsweep.proxy.data import Dataset, sequences, train_offsets
+from hpsweep.proxy.data import Dataset, token_sequences, train_offsets
 from hpsweep.spec import Trial
 
 WHOLE = {"cpu": 0, "cuda": 2**28}
@@ -69,7 +69,9 @@ class Batches:
 
     def _gather(self, step: int) -> Future[npt.NDArray[np.int64]]:
         # By the thread alone: memory of the GPU must not be touched by another one while a step is captured.
-        return self.thread.submit(sequences, self.corpus, self.offsets[step : step + len(self.starts)], self.context)
+        return self.thread.submit(
+            token_sequences, self.corpus, self.offsets[step : step + len(self.starts)], self.context
+        )
 
     def _put(self, new: npt.NDArray[np.int64]) -> None:
         """Copy sequences to the device, without waiting for what it has still to do."""

@@ -14,7 +14,7 @@ SAVED = 0.4
 """The share of a step's time that compiling it is taken to save. An estimate, by the bytes that a step moves."""
 
 
-def asked() -> str:
+def compile_choice() -> str:
     """What the environment says of compiling. Raises ValueError if it says something else."""
     said = os.environ.get(COMPILE, "auto")
     if said not in ("auto", "always", "never"):
@@ -22,7 +22,7 @@ def asked() -> str:
     return said
 
 
-def pays(seconds_left: float) -> bool:
+def compiling_pays(seconds_left: float) -> bool:
     """Whether to compile the step of a training that takes so many seconds more if it is not compiled."""
-    said = asked()
+    said = compile_choice()
     return said == "always" or (said == "auto" and SAVED * seconds_left > COMPILE_SECONDS)

@@ -41,16 +41,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hpsweep.proxy.documents import (
-    files,
+    error_line,
+    files_under,
     jsonl_documents,
     jsonl_files,
-    line,
     parquet_documents,
-    whole,
+    whole_file,
 )
-from hpsweep.proxy.held_out import Split, last_tenth, split
-from hpsweep.proxy.token_file import DTYPES, Tokens, chunks, read_ids
-from hpsweep.proxy.token_notes import check_apart, copied, notes_of
+from hpsweep.proxy.held_out import Split, last_tenth, split_documents
+from hpsweep.proxy.token_file import DTYPES, Tokens, read_ids, token_chunks
+from hpsweep.proxy.token_notes import check_apart, copied_windows, notes_of
 from hpsweep.rules.masks import generator
 from hpsweep.units import bytes_per_token
 
@@ -107,7 +107,7 @@ def load_dataset(source: Any) -> Dataset:
             if not len(tokens):
                 raise ValueError(f"no {part} tokens: it is empty or too short; give more data.")
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"data source {source!r}: {line(error)}") from error
+        raise ValueError(f"data source {source!r}: {error_line(error)}") from error
     digest = _data_hash(vocabulary, train, validation)
     return Dataset(
         source=source, train=train, validation=validation, vocabulary=vocabulary, data_hash=digest, notes=tuple(notes)
@@ -137,17 +137,20 @@ def train_offsets(dataset_or_length: Dataset | int, *, seed: int, steps: int, ba
     return (draws % np.uint64(starts)).astype(np.int64).reshape(steps, batch)  # modulo bias < starts / 2^64
 
 
-def windows(tokens: Tokens, offsets: Integers, context: int) -> tuple[Integers, Integers]:
+def token_windows(tokens: Tokens, offsets: Integers, context: int) -> tuple[Integers, Integers]:
     """(inputs, targets), each of shape offsets.shape + (context,): the tokens from every offset on, and those after.
 
     Raises ValueError when a window would begin before the first or end after the last token.
     """
-    both = sequences(tokens, offsets, context)
+    both = token_sequences(tokens, offsets, context)
     return both[..., :-1], both[..., 1:]
 
 
-def sequences(tokens: Tokens, offsets: Integers, context: int) -> Integers:
-    """Inputs and the last target as one, of shape offsets.shape + (context + 1,). Raises ValueError as `windows`."""
+def token_sequences(tokens: Tokens, offsets: Integers, context: int) -> Integers:
+    """Inputs and the last target as one, of shape offsets.shape + (context + 1,).
+
+    Raises ValueError as `token_windows`.
+    """
     offsets = np.asarray(offsets)
     if offsets.size and (offsets.min() < 0 or offsets.max() + context + 1 > len(tokens)):
         raise ValueError(
@@ -163,7 +166,7 @@ def validation_windows(dataset: Dataset, count: int, context: int) -> tuple[Inte
 
     No token is a target twice. Raises ValueError with the number of windows that fit when there are fewer.
     """
-    return windows(dataset.validation, _validation_starts(dataset, count, context), context)
+    return token_windows(dataset.validation, _validation_starts(dataset, count, context), context)
 
 
 def _validation_starts(dataset: Dataset, count: int, context: int) -> Integers:
@@ -222,8 +225,8 @@ def _is_stdlib(name: str) -> bool:
 
 
 def _read_text(path: Path) -> Split:
-    train, validation, notes = _split_by_path(path, found := files(path))
-    binary = [file for file in found if b"\0" in whole(file)]
+    train, validation, notes = _split_by_path(path, found := files_under(path))
+    binary = [file for file in found if b"\0" in whole_file(file)]
     if binary:
         notes.append(f"{len(binary)} of {len(found)} files hold zero bytes, as files that are no text do: {binary[0]}.")
     return train, validation, notes
@@ -231,13 +234,13 @@ def _read_text(path: Path) -> Split:
 
 def _read_stdlib() -> Split:
     root = Path(sysconfig.get_path("stdlib"))
-    train, validation, _ = _split_by_path(root, files(root, (".py",), _is_stdlib, links=False))
+    train, validation, _ = _split_by_path(root, files_under(root, (".py",), _is_stdlib, links=False))
     return train, validation, []
 
 
 def _split_by_path(root: Path, found: list[Path]) -> Split:
     names = [os.fsencode(file.relative_to(root).as_posix()) for file in found]
-    return split([whole(file) for file in found], names)
+    return split_documents([whole_file(file) for file in found], names)
 
 
 def _read_jsonl(path: Path, field: str) -> Split:
@@ -245,7 +248,7 @@ def _read_jsonl(path: Path, field: str) -> Split:
 
 
 def _read_parquet(path: Path, column: str) -> Split:
-    texts = [text for file in files(path, (".parquet",)) for text in parquet_documents(file, column)]
+    texts = [text for file in files_under(path, (".parquet",)) for text in parquet_documents(file, column)]
     train, validation, notes = _split_by_content(texts)
     if binary := sum(b"\0" in text for text in texts):
         notes.append(f"{binary} of {len(texts)} rows of column {column!r} hold zero bytes, as what is no text does.")
@@ -253,7 +256,7 @@ def _read_parquet(path: Path, column: str) -> Split:
 
 
 def _split_by_content(documents: list[bytes]) -> Split:
-    train, validation, notes = split(documents, documents)
+    train, validation, notes = split_documents(documents, documents)
     if sum(map(bool, documents)) == 1:
         notes.append(
             "there is one document, and its last tenth is held out: is every document a line or row of its own?"
@@ -277,7 +280,7 @@ def _read_bin(path: Path, options: dict[str, str], vocabulary: int) -> Split:
     if "validation" not in options:
         kept, held = last_tenth(train)
         _check_filled(held)
-        return kept, held, notes + copied(kept, held)
+        return kept, held, notes + copied_windows(kept, held)
     held_out = Path(options["validation"]).expanduser()
     validation, highest = read_ids(held_out, dtype, vocabulary)
     more = notes_of(held_out, validation, highest, vocabulary)
@@ -304,6 +307,6 @@ def _data_hash(vocabulary: int, *parts: Tokens) -> str:
     dtype = next(d for d in DTYPES.values() if vocabulary <= 256 ** np.dtype(d).itemsize)
     for tokens in parts:
         digest.update(f"/{len(tokens)}/".encode())
-        for _, chunk in chunks(tokens):
+        for _, chunk in token_chunks(tokens):
             digest.update(np.ascontiguousarray(chunk, dtype=dtype).data)
     return digest.hexdigest()[:16]

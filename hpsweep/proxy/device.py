@@ -26,10 +26,10 @@ LOGIT_BYTES = 20
 
 
 @contextlib.contextmanager
-def precision(trial: Trial, device: torch.device) -> Iterator[None]:
+def in_precision(trial: Trial, device: torch.device) -> Iterator[None]:
     """Products in the trial's precision; weights, norms, losses and the optimizer in float32.
 
-    To be held around the forward pass; `products` is held around the backward pass too.
+    To be held around the forward pass; `float32_products` is held around the backward pass too.
     """
     enabled = trial.precision == "bfloat16"
     with (
@@ -40,7 +40,7 @@ def precision(trial: Trial, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def products(device: torch.device, precision: Precision = "float32") -> Iterator[None]:
+def float32_products(device: torch.device, precision: Precision = "float32") -> Iterator[None]:
     """How products are taken where their factors are float32: to be held around forward and backward pass.
 
     On a CPU torch gives float32 products to MKL, which runs AVX2 code on processors of other makers than Intel. Matmul
@@ -98,12 +98,12 @@ def onednn_is_better() -> bool:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        return exact(torch.matmul)
+        return is_exact_product(torch.matmul)
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def exact(product: Callable[[Tensor, Tensor], Tensor]) -> bool:
+def is_exact_product(product: Callable[[Tensor, Tensor], Tensor]) -> bool:
     """Whether a product of float32 matrices is as good as float32; bfloat16's is wrong by 1e-4 and more."""
     a, b = torch.linspace(1, 2, 256 * 384).view(2, 128, 384).unbind()
     found, expected = product(a, b.T).double(), a.double() @ b.double().T
@@ -134,7 +134,7 @@ def device_name(device: torch.device) -> str:
     return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu_name()
 
 
-def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Streams and captures are those of this device: to be held around all work on it."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
@@ -144,7 +144,7 @@ def take_gpu() -> None:
 
     Raises RuntimeError where the GPU does not work, and ValueError for a share that cannot be.
     """
-    part = gpu.share()
+    part = gpu.memory_share()
     torch.zeros(1, device="cuda")
     if part < 1:
         torch.cuda.set_per_process_memory_fraction(part)
@@ -153,7 +153,7 @@ def take_gpu() -> None:
 def free_memory(device: torch.device) -> int:
     """Bytes of the GPU that this process may take beside those that it has: what is free, up to its share."""
     free, total = torch.cuda.mem_get_info(device)
-    return min(free, int(gpu.share() * total) - torch.cuda.memory_reserved(device))
+    return min(free, int(gpu.memory_share() * total) - torch.cuda.memory_reserved(device))
 
 
 def let_go(device: torch.device) -> None:
@@ -197,7 +197,7 @@ def evaluated_together(in_a_step: int, trials: int, context: int, vocabulary: in
     return max(1, min(in_a_step, room))
 
 
-def fitting(free: int, one: int, several: int, count: int) -> int:
+def fitting_trials(free: int, one: int, several: int, count: int) -> int:
     """How many trials fit into `free` bytes, where one takes `one` bytes and `count` of them together `several`.
 
     A tenth of the memory stays free; at least 1.

@@ -26,19 +26,27 @@ from hpsweep.proxy.device import (
     Captured,
     device_name,
     evaluated_together,
-    fitting,
+    fitting_trials,
+    float32_products,
     free_memory,
     in_halves,
+    in_precision,
     keep_memory,
     let_go,
-    on,
+    on_device,
     out_of_memory,
-    precision,
-    products,
 )
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_precision, check_shapes, outcome
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.outcome import (
+    DIVERGED_FACTOR,
+    Finished,
+    Outcome,
+    Progress,
+    check_precision,
+    check_shapes,
+    ensemble_outcome,
+)
+from hpsweep.proxy.schedule import lr_factor
 from hpsweep.spec import Trial
 
 CHECK_EVERY = {"cpu": 1, "cuda": 16}
@@ -59,7 +67,7 @@ _SIZES = ("data", "width", "depth", "head_size", "context", "batch", "tied", "pr
 _fitting: dict[tuple[object, ...], int] = {}  # trials of such sizes that a device was found to hold
 
 
-def train(
+def train_ensemble(
     trials: Sequence[Trial],
     *,
     device: str = "cpu",
@@ -76,9 +84,9 @@ def train(
     check_shapes(trials)
     where = torch.device(device)
     check_precision(trials[0].precision, where.type)
-    compiling.asked()
+    compiling.compile_choice()
     data = load_dataset(trials[0].data)
-    with on(where):
+    with on_device(where):
         parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
         return _in_parts(trials, parts, data, where, progress, finished)
 
@@ -138,7 +146,7 @@ def trials_that_fit(trials: Sequence[Trial], data: Dataset, device: torch.device
     if key not in _fitting:
         try:
             free, one, several = (_bytes(trials[:count], data, device) for count in (0, 1, MEASURED))
-            _fitting[key] = fitting(free, one, several, MEASURED)
+            _fitting[key] = fitting_trials(free, one, several, MEASURED)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -190,7 +198,7 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
                 break
             alive()
             ensemble.compile_if_it_pays(looked, alive)
-    return outcome(
+    return ensemble_outcome(
         trials,
         data,
         history.double().cpu().numpy(),
@@ -213,15 +221,17 @@ class Ensemble:
         self.trials, self.data, self.device = list(trials), data, device
         self.members = list(range(len(trials)))
         self.diverged: dict[int, int] = {}  # place among all trials -> step
-        self.masks = model.masks(trials, data.vocabulary, device)
+        self.masks = model.hidden_masks(trials, data.vocabulary, device)
         self.parameters = model.initial_parameters(trials, data.vocabulary, device, kept=self.masks)
-        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers(trials, data.vocabulary)))
+        self.multipliers = model.Multipliers(
+            *(m.to(device) for m in model.forward_multipliers(trials, data.vocabulary))
+        )
         self.optimizer = Optimizer(trials, self.parameters, data.vocabulary)
         self.batches = Batches(trials, data, device)
         self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
         self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
         self.history = torch.empty(0)
-        self.take_step: fast.Step = fast.step
+        self.take_step: fast.Step = fast.stacked_step
         self.cannot_compile, self.engine = False, "torch"
         self.timed: tuple[int, float, object] | None = None  # steps done, when, by which graph
         self._begin()
@@ -237,8 +247,8 @@ class Ensemble:
             self._begin()
         self.batches.hold(step)
         self.number.fill_(step)
-        self.factor.fill_(schedule(self.trials[0], step))
-        with on(self.device), products(self.device, self.trials[0].precision):
+        self.factor.fill_(lr_factor(self.trials[0], step))
+        with on_device(self.device), float32_products(self.device, self.trials[0].precision):
             if self.captured is None:
                 self._update()
             else:
@@ -256,7 +266,7 @@ class Ensemble:
         return self.take_step(*self._of_step(inputs, targets))
 
     def _of_step(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
-        """The arguments of fast.step."""
+        """The arguments of fast.stacked_step."""
         moments = self.optimizer.moments
         tensors = fast.Tensors(
             parameters=self.parameters,
@@ -267,26 +277,26 @@ class Ensemble:
             decay=self.optimizer.decay,
             multiply=self.multipliers,
         )
-        return tensors, inputs, targets, self.factor, self.number, fast.constants(self.trials[0])
+        return tensors, inputs, targets, self.factor, self.number, fast.shared_constants(self.trials[0])
 
     def compile_if_it_pays(self, done: int, alive: Callable[[], None]) -> None:
         """Compile the step of a GPU once that is known to pay, by how long the last steps took; `done`: steps so far.
 
         To be called now and then, when no step is under way. A graph of uncompiled steps is captured anew then.
         """
-        if self.captured is None or self.take_step is not fast.step or self.cannot_compile:
+        if self.captured is None or self.take_step is not fast.stacked_step or self.cannot_compile:
             return
         now = (done, time.perf_counter(), self.captured.graph)
         before, self.timed = self.timed, now
         steady = before is not None and before[2] is not None and before[2] is now[2]  # replays of one graph since
         each = (now[1] - before[1]) / (now[0] - before[0]) if steady and before else 0.0
-        if not compiling.pays(each * (self.trials[0].total_steps - done)):
+        if not compiling.compiling_pays(each * (self.trials[0].total_steps - done)):
             return
         self._begin()  # without the graph, whose memory nothing else could use
         let_go(self.device)
-        with on(self.device), products(self.device, self.trials[0].precision):
-            self.take_step = fast.compiled(*self._of_step(*self.batches.current()), alive=alive)
-        self.cannot_compile = self.take_step is fast.step
+        with on_device(self.device), float32_products(self.device, self.trials[0].precision):
+            self.take_step = fast.compiled_step(*self._of_step(*self.batches.current()), alive=alive)
+        self.cannot_compile = self.take_step is fast.stacked_step
         if not self.cannot_compile:
             self.engine = "torch, compiled"
 
@@ -320,7 +330,7 @@ class Ensemble:
 
     def _keep(self, remaining: list[int]) -> None:
         self.members = [self.members[i] for i in remaining]
-        self.take_step = fast.step  # compiled for these sizes alone
+        self.take_step = fast.stacked_step  # compiled for these sizes alone
         self._begin()
         self.parameters = {n: p[remaining] for n, p in self.parameters.items()}
         self.multipliers = model.Multipliers(*(m[remaining] for m in self.multipliers))
@@ -344,7 +354,7 @@ class Ensemble:
         )
         size = evaluated_together(first.batch, members, first.context, self.data.vocabulary, self.device)
         chunks = []
-        with products(self.device, first.precision):
+        with float32_products(self.device, first.precision):
             for start in range(0, first.eval_sequences, size):
                 ids, following = (x[start : start + size].to(self.device) for x in (inputs, targets))
                 chunks.append(self._held_out(ids, following))
@@ -362,8 +372,8 @@ class Ensemble:
             parameters = {name: parameter[members] for name, parameter in self.parameters.items()}
             multipliers = model.Multipliers(*(m[members] for m in self.multipliers))
             ids, following = (x[some].expand(len(multipliers.readout), -1, -1) for x in (inputs, targets))
-            with precision(first, here):
-                return model.losses(parameters, multipliers, ids, following, head_size=first.head_size)
+            with in_precision(first, here):
+                return model.sequence_losses(parameters, multipliers, ids, following, head_size=first.head_size)
 
         def of_all(some: slice) -> Tensor:
             return in_halves(lambda members: losses(members, some), slice(0, len(self.members)), 0, here)
@@ -377,8 +387,8 @@ class Ensemble:
         parameters: model.Parameters | None = None,
     ) -> Float[Tensor, "trial batch"]:
         first = self.trials[0]
-        with precision(first, self.device):
-            return model.losses(
+        with in_precision(first, self.device):
+            return model.sequence_losses(
                 parameters or self.parameters, self.multipliers, inputs, targets, head_size=first.head_size
             )
 

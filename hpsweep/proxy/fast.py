@@ -38,7 +38,7 @@ class Constants(NamedTuple):
     eps: float
 
 
-def constants(trial: Trial) -> Constants:
+def shared_constants(trial: Trial) -> Constants:
     """Those of a trial."""
     return Constants(*(getattr(trial, name) for name in Constants._fields))
 
@@ -59,7 +59,7 @@ class Tensors(NamedTuple):
     multiply: model.Multipliers
 
 
-def step(
+def stacked_step(
     tensors: Tensors,
     inputs: Int[Tensor, "trial batch context"],
     targets: Int[Tensor, "trial batch context"],
@@ -72,14 +72,14 @@ def step(
 
     def losses(parameters: Parameters) -> Float[Tensor, " trial"]:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False):
-            weights = model.folded(parameters, tensors.multiply)
-            return model.losses(weights, tensors.multiply, inputs, targets, head_size=head_size).mean(1)
+            weights = model.folded_parameters(parameters, tensors.multiply)
+            return model.sequence_losses(weights, tensors.multiply, inputs, targets, head_size=head_size).mean(1)
 
     found, gradients = with_gradients(losses, tensors.parameters)
     norms = stacked_update(
         tensors.parameters,
         gradients,
-        {name: unpacked(m, tensors.parameters[name].shape[-1]) for name, m in tensors.masks.items()},
+        {name: unpacked_mask(m, tensors.parameters[name].shape[-1]) for name, m in tensors.masks.items()},
         tensors.exp_avg,
         tensors.exp_avg_sq,
         tensors.lr,
@@ -94,13 +94,15 @@ def step(
     return torch.where(norms.isfinite(), found, torch.nan)
 
 
-def packed(mask: Bool[Tensor, "trial fan_out fan_in"]) -> Bits:
+def packed_mask(mask: Bool[Tensor, "trial fan_out fan_in"]) -> Bits:
     """The mask with eight places to a byte, the first in the lowest bit."""
     whole = F.pad(mask, (0, -mask.shape[-1] % 8)).view(*mask.shape[:-1], -1, 8)
     return (whole.byte() << _bit(mask.device)).sum(-1, dtype=torch.uint8)
 
 
-def unpacked(mask: Bits | Bool[Tensor, "trial fan_out fan_in"], fan_in: int) -> Bool[Tensor, "trial fan_out fan_in"]:
+def unpacked_mask(
+    mask: Bits | Bool[Tensor, "trial fan_out fan_in"], fan_in: int
+) -> Bool[Tensor, "trial fan_out fan_in"]:
     """The mask that was packed; one that was not, as it is."""
     if mask.dtype == torch.bool:
         return mask
@@ -134,7 +136,7 @@ Step = Callable[..., Tensor]
 """`step`, or what became of it when it was compiled."""
 
 
-def compiled(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> Step:
+def compiled_step(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> Step:
     """`step`, compiled for arguments like these, which stay as they are; where that fails `step`, with a warning.
 
     `alive` is called every SPEAK_SECONDS meanwhile.
@@ -144,8 +146,8 @@ def compiled(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> Step:
         for each in (tensors.parameters, tensors.exp_avg, tensors.exp_avg_sq)
     )
     copies = tensors._replace(parameters=parameters, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
-    bits = {name: packed(mask) for name, mask in tensors.masks.items()}
-    made: Step = torch.compile(step, fullgraph=True, dynamic=False)
+    bits = {name: packed_mask(mask) for name, mask in tensors.masks.items()}
+    made: Step = torch.compile(stacked_step, fullgraph=True, dynamic=False)
 
     def take_step(tensors: Tensors, *others: Any) -> Tensor:
         return made(tensors._replace(masks=bits), *others)
@@ -162,7 +164,7 @@ def compiled(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> Step:
             f"the step is not compiled, and takes about {1 / (1 - compiling.SAVED):.1f} times as long ({why})",
             stacklevel=2,
         )
-        return step
+        return stacked_step
     print(f"hpsweep: compiled the step of an ensemble in {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return take_step
 

@@ -20,7 +20,7 @@ class GPULost(RuntimeError):
     """This process cannot use its GPU any more; another one can."""
 
 
-def share() -> float:
+def memory_share() -> float:
     """The part of its GPU's memory that this process may take. Raises ValueError for one outside of (0, 1]."""
     given = os.environ.get(SHARE, "1")
     try:

@@ -16,7 +16,7 @@ _LEAKED = 0.01  # part of it that may be trained on as well
 _COPIED = 0.05  # part of all text that may be copies
 
 
-def split(documents: Sequence[bytes], keys: Sequence[bytes]) -> Split:
+def split_documents(documents: Sequence[bytes], keys: Sequence[bytes]) -> Split:
     """Training and validation bytes of the documents; which side one is on is a function of its key alone."""
     train: list[bytes] = []
     validation: list[bytes] = []

@@ -44,7 +44,7 @@ class Multipliers(NamedTuple):
     readout: Float[Tensor, " trial"]
 
 
-def multipliers(trials: Sequence[Trial], vocabulary: int) -> Multipliers:
+def forward_multipliers(trials: Sequence[Trial], vocabulary: int) -> Multipliers:
     """The forward multipliers of every trial, by the rules."""
     return Multipliers(
         embedding=torch.tensor([tensor_numbers(t, vocabulary)["embedding.token"].forward for t in trials]),
@@ -53,7 +53,7 @@ def multipliers(trials: Sequence[Trial], vocabulary: int) -> Multipliers:
     )
 
 
-def masks(
+def hidden_masks(
     trials: Sequence[Trial], vocabulary: int, device: torch.device = CPU
 ) -> dict[str, Bool[Tensor, "trial fan_out fan_in"]]:
     """Which weights exist, for every hidden matrix; {} if all trials are dense."""
@@ -87,7 +87,7 @@ def initial_parameters(
     trials' masks on the device, where they have been drawn already.
     """
     if kept is None:
-        kept = masks(trials, vocabulary, device)
+        kept = hidden_masks(trials, vocabulary, device)
     numbers = [tensor_numbers(t, vocabulary) for t in trials]
     shapes = {name: shape for name, (shape, kind) in tensors(trials[0], vocabulary).items() if kind != "norm"}
     seeds = list(dict.fromkeys(t.seed for t in trials))
@@ -115,7 +115,7 @@ def _in_threads(draw: Callable[[Job], Drawn], jobs: Iterable[Job]) -> Iterator[D
         return iter(list(threads.map(draw, jobs)))
 
 
-def folded(parameters: Parameters, multiply: Multipliers) -> Parameters:
+def folded_parameters(parameters: Parameters, multiply: Multipliers) -> Parameters:
     """Parameters of the same model that needs fewer passes over its tokens: without gains, which are in the matrices.
 
     A gain multiplies the columns of the next matrix, with it the readout multiplier those of the readout, and the
@@ -139,7 +139,7 @@ def logits(
 ) -> Float[Tensor, "trial batch context vocabulary"]:
     """Next-token logits. Nothing here mixes trials: every product is batched over the trial axis.
 
-    Of `folded` parameters the embedding multiplier is the only one that acts here.
+    Of `folded_parameters` the embedding multiplier is the only one that acts here.
     """
     trial, batch, context = inputs.shape
     is_folded = "norm" not in parameters
@@ -165,7 +165,7 @@ def logits(
 _MATRICES = ("attention.qkv", "attention.out", "mlp.in", "mlp.out")
 
 
-def losses(
+def sequence_losses(
     parameters: Parameters,
     multiply: Multipliers,
     inputs: Int[Tensor, "trial batch context"],

@@ -65,7 +65,7 @@ def check_precision(precision: Precision, device: str) -> None:
         )
 
 
-def outcome(
+def ensemble_outcome(
     trials: Sequence[Trial],
     data: Dataset,
     train_losses: Floats,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpsweep.spec import Trial
 
 
-def schedule(trial: Trial, step: int) -> float:
+def lr_factor(trial: Trial, step: int) -> float:
     """The factor of every learning rate at `step` (0-based): linear warm-up, then linear decay.
 
     Warm-up reaches 1 at its last step; decay reaches final_lr_fraction at the last step.

@@ -87,7 +87,7 @@ def read_ids(path: Path, dtype: str, vocabulary: int) -> Ids:
     return Ids(tokens, _check_ids(path, tokens, dtype, vocabulary))
 
 
-def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
+def token_chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
     """(position, tokens) of the parts that are looked at together."""
     for start in range(0, len(tokens), CHUNK):
         yield start, tokens[start : start + CHUNK]
@@ -160,7 +160,7 @@ def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
     """The highest id. Raises ValueError for ids beyond the vocabulary or of another width, floats, a file of one id."""
     _check_floats(path, tokens[:CHUNK], dtype)
     lowest, highest = math.inf, -1
-    for start, chunk in chunks(tokens):
+    for start, chunk in token_chunks(tokens):
         if (top := int(chunk.max())) >= vocabulary:
             first = int(np.argmax(chunk >= vocabulary))
             raise ValueError(

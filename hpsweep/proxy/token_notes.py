@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsweep.proxy.token_file import Tokens, chunks
-from hpsweep.proxy.token_parts import columns, header, in_order, unfilled
+from hpsweep.proxy.token_file import Tokens, token_chunks
+from hpsweep.proxy.token_parts import columns_note, header_note, order_note, unfilled_parts
 
 _SAMPLE = 2**20  # tokens of which the bytes are counted
 _FEW = 256  # fewer tokens than that say nothing of how they were stored
@@ -60,13 +60,13 @@ def notes_of(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[
         found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
     if period := _period(sample):
         found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
-    if order := in_order(sample) or columns(sample):
+    if order := order_note(sample) or columns_note(sample):
         found.append(f"{path}: {order}.")
-    if head := header(tokens):
+    if head := header_note(tokens):
         found.append(f"{path}: {head}. If it is one, write the ids after it into a file of their own.")
     if dense := _evenly(sample, vocabulary):
         found.append(f"{path}: {dense}")
-    return found + [f"{path}: {run}" for run in unfilled(tokens)]
+    return found + [f"{path}: {run}" for run in unfilled_parts(tokens)]
 
 
 def _halves(sample: Tokens) -> str:
@@ -194,7 +194,7 @@ def _negative(tokens: Tokens, highest: int) -> str:
     if item == 1 or highest < beyond - _NEGATIVE:
         return ""
     below, times = 0, 0
-    for _, chunk in chunks(tokens):
+    for _, chunk in token_chunks(tokens):
         high = chunk >= beyond - _NEGATIVE
         times += int(np.count_nonzero(chunk == highest))
         below = max(below, int(chunk[~high].max(initial=0)))
@@ -250,7 +250,7 @@ def check_apart(train: Tokens, validation: Tokens) -> list[str]:
     return _copied(found)
 
 
-def copied(train: Tokens, validation: Tokens) -> list[str]:
+def copied_windows(train: Tokens, validation: Tokens) -> list[str]:
     """What a reader should know of held-out windows that stand in the training tokens too."""
     return _copied(_found(train, validation)) if len(validation) >= _FEW else []
 
@@ -273,7 +273,9 @@ def _trained_on(n: int, what: str) -> ValueError:
 
 def _stands_at(train: Tokens, validation: Tokens, start: int) -> bool:
     part = train[start : start + len(validation)]
-    return all(np.array_equal(a, b) for (_, a), (_, b) in zip(chunks(part), chunks(validation), strict=True))
+    return all(
+        np.array_equal(a, b) for (_, a), (_, b) in zip(token_chunks(part), token_chunks(validation), strict=True)
+    )
 
 
 def _found(train: Tokens, validation: Tokens) -> dict[int, int]:
@@ -283,7 +285,7 @@ def _found(train: Tokens, validation: Tokens) -> dict[int, int]:
     sought = {int(at): validation[at : at + _WINDOW] for at in spread}
     windows = {at: window.tobytes() for at, window in sought.items() if len(np.unique(window)) >= _VARIED}
     found: dict[int, int] = {}
-    for start, chunk in chunks(train):
+    for start, chunk in token_chunks(train):
         data = train[start : start + len(chunk) + _WINDOW - 1].tobytes()
         for at in windows.keys() - found.keys():
             place = data.find(windows[at])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.proxy.token_file import CHUNK, Tokens, chunks
+from hpsweep.proxy.token_file import CHUNK, Tokens, token_chunks
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ _NEARLY_ALL = 0.8  # of the ids of a header of zeros or of rising numbers,
 _MORE = 1.3  # times as far as the farthest, since it can be no more than all
 
 
-def tail(tokens: Tokens) -> int:
+def equal_ids_at_end(tokens: Tokens) -> int:
     """How many ids at the end are equal."""
     size = 0
     for start in range(len(tokens), 0, -CHUNK):
@@ -39,7 +39,7 @@ def tail(tokens: Tokens) -> int:
     return size
 
 
-def unfilled(tokens: Tokens) -> list[str]:
+def unfilled_parts(tokens: Tokens) -> list[str]:
     """Long runs of one id, in words: at the end, and before it where they are no padding of documents."""
     found = []
     runs = [run for run in _runs(tokens) if run[0] + run[1] + _FEW < len(tokens)]
@@ -48,7 +48,7 @@ def unfilled(tokens: Tokens) -> list[str]:
     if longest >= _PADDING or (longest > max(2 * _FEW, len(tokens) // 100) and alike <= _RUNS):
         start, length, value = next(run for run in runs if run[1] == longest)
         found.append(f"about {length} ids from position {start} on are all {value}: was the file filled there?")
-    if (last := tail(tokens)) > max(_FEW, len(tokens) // 100):
+    if (last := equal_ids_at_end(tokens)) > max(_FEW, len(tokens) // 100):
         found.append(f"the last {last} of {len(tokens)} ids are all {tokens[-1]}: was the file filled to its end?")
     return found
 
@@ -56,7 +56,7 @@ def unfilled(tokens: Tokens) -> list[str]:
 def _runs(tokens: Tokens) -> list[tuple[int, int, int]]:
     """(start, length, id) of the runs of equal ids, in whole blocks of _FEW."""
     found: list[tuple[int, int, int]] = []
-    for start, chunk in chunks(tokens[: len(tokens) // _FEW * _FEW]):
+    for start, chunk in token_chunks(tokens[: len(tokens) // _FEW * _FEW]):
         blocks = chunk.reshape(-1, _FEW)
         for block in np.flatnonzero(blocks.min(axis=1) == blocks.max(axis=1)):
             at, value = start + int(block) * _FEW, int(blocks[block, 0])
@@ -67,7 +67,7 @@ def _runs(tokens: Tokens) -> list[tuple[int, int, int]]:
     return found
 
 
-def in_order(sample: Tokens) -> str:
+def order_note(sample: Tokens) -> str:
     """In words, where practically all ids are higher, or lower, than those before them."""
     steps = np.diff(sample.astype(np.int64))
     steps = steps[steps != 0]
@@ -80,7 +80,7 @@ def in_order(sample: Tokens) -> str:
     return f"{100 * max(up, 1 - up):.4g} % of the steps between unlike ids go {way}, as where they were sorted"
 
 
-def columns(sample: Tokens) -> str:
+def columns_note(sample: Tokens) -> str:
     """In words, where every second, third or fourth id counts up, is one and the same or that before it again.
 
     As where columns were written next to each other: positions, masks, or labels beside the ids.
@@ -99,7 +99,7 @@ def columns(sample: Tokens) -> str:
     return ""
 
 
-def header(tokens: Tokens) -> str:
+def header_note(tokens: Tokens) -> str:
     """In words, where the first ids look like a header: they say how many follow, or are unlike all others."""
     if counted := _counted(tokens):
         return counted

@@ -54,7 +54,8 @@ def run(
     from hpsweep.sweep import run as loop
 
     folder = Path(results) / sweep.name
-    if note := of_before(sweep, folder):
+    note = of_before(sweep, folder)
+    if note:
         warnings.warn(note, stacklevel=2)
     with reporting() as reporter:
         summary = loop.run(

@@ -14,9 +14,9 @@ from hpsweep.proxy import native
 from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
-from hpsweep.sweep.engine import serving
-from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_tokens, default_work
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.execute import worker_place
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.probe import Rate, probed_rate
 from hpsweep.sweep.progress import Groups
 from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
@@ -53,45 +53,58 @@ def plan(
     check_hashes(folder, rows, datasets)
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
-    with place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device, sweep.trials)
-        size, cost = ensemble_size or default_size(engine, here.device), Cost(datasets, engine)
-        most_work = math.inf if ensemble_size else default_work(here.device)
-        step_tokens = 0 if ensemble_size else default_tokens(here.device)
+    with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        engine, why = serving_engine(train, here.device, sweep.trials)
+        cost = Cost(datasets, engine)
+        size = ensemble_size or default_size(engine, here.device)
+        most_work = default_work(here.device)
+        step_tokens = default_tokens(here.device)
+        if ensemble_size:  # as it was asked for, whatever it costs
+            most_work = math.inf
+            step_tokens = 0
         total = search.total(sweep, rows)
-        refines = sweep.search == "refine"
-        known = _known(sweep, rows) if refines else list(sweep.trials)
+        refinement: dict[str, Any] = {}
+        known = list(sweep.trials)
+        points = total // len(known)  # of each trial that is known, in an Optuna search
+        if sweep.search == "refine":
+            refinement = {"refinement": _refinement(sweep, rows)}
+            known = _known(sweep, rows)
+            points = 1
         done = {row["trial_id"] for row in rows if row["status"] in store.DONE}
         missing = [trial for trial in known if trial.trial_id not in done]
-        packed = arrange(missing, size, here.workers, cost, most_work, step_tokens)
-        shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, packed, cost))
+        packed = arranged_ensembles(missing, size, here.workers, cost, most_work, step_tokens)
+        shapes = _shapes(sweep, known, rows, points, (size, packed, cost))
         left = sum(shape["flops_missing"] for shape in shapes)
-        found = (
-            _given_rate(tflops)
-            if tflops is not None
-            else _stored_rate(rows, cost, engine if train in ENGINES.values() else None)
-        )
+        if tflops is not None:
+            found = _given_rate(tflops)
+        elif train in ENGINES.values():
+            found = _stored_rate(rows, cost, engine)
+        else:
+            found = _stored_rate(rows, cost, None)
         if found.per_second is None and left and probe:
             say("timing a few steps, for some seconds at most ...")
             found = probed_rate(sweep, _together(sweep, packed, cost, size, here.device), cost, here, train)
-        rate, ensembles = found.per_second, sum(shape["ensembles"] for shape in shapes)
+        source = found.source
+        if not left:
+            source = "nothing is missing"
+        ensembles = [shape["ensembles"] for shape in shapes]
         return {
             "name": sweep.name,
             "trials": total,
             **{status: counts[status] for status in (*store.DONE, "failed")},
             "missing": sum(shape["missing"] for shape in shapes),
-            "ensembles": ensembles,
+            "ensembles": sum(ensembles),
             "workers": here.workers,
             "room": here.room,
             "crowded": here.crowded(),
             "device": here.device,
             "engine": engine,
             "engine_why": why,
-            "seconds": _seconds(left, found, here, [shape["ensembles"] for shape in shapes], tflops is not None),
-            "estimate": found.source if left else "nothing is missing",
-            "kill_loses": _kill_loses(packed, cost, rate, in_turn=engine == "native"),
+            "seconds": _seconds(left, found, here, ensembles, tflops is not None),
+            "estimate": source,
+            "kill_loses": _kill_loses(packed, cost, found.per_second, in_turn=engine == "native"),
             "shapes": shapes,
-            **({"refinement": _refinement(sweep, rows)} if refines else {}),
+            **refinement,
         }
 
 
@@ -109,7 +122,10 @@ def _seconds(left: float, rate: Rate, here: Place, ensembles: Sequence[int], els
         return 0.0
     if not rate.per_second:
         return None
-    busy = min(sum(ensembles), here.workers if elsewhere else min(here.workers, here.room))
+    workers = here.workers
+    if not elsewhere:  # more than there is room for take turns
+        workers = min(workers, here.room)
+    busy = min(sum(ensembles), workers)
     met = sum(min(number, busy) for number in ensembles) / busy  # shapes that a worker comes to train
     return left / rate.per_second / busy + rate.start + rate.per_shape * met
 
@@ -126,7 +142,7 @@ def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, i
         return None
 
     def lost(ensemble: Ensemble) -> float:
-        if in_turn and not native.unsupported(ensemble[0]):
+        if in_turn and not native.why_unsupported(ensemble[0]):
             return max(map(cost, ensemble)) / rate + PART_SECONDS
         return sum(map(cost, ensemble)) / rate
 
@@ -140,7 +156,7 @@ def _given_rate(tflops: float) -> Rate:
 
 def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
     """The trials of a refinement that are stored or planned so far."""
-    missing = search.propose(sweep, rows, (), limit=search.total(sweep, rows))
+    missing = search.proposed_trials(sweep, rows, (), limit=search.total(sweep, rows))
     trials = {trial.trial_id: trial for trial in (*map(trial_from_row, rows), *missing)}
     return list(trials.values())
 
@@ -177,7 +193,13 @@ def _shapes(
         sizes = {d: count.columns(trial, cost.datasets[trial.data].vocabulary) for d, trial in each.items()}
         nonzeros = [s["parameters"] - s["hidden_parameters"] + s["hidden_nonzeros"] for s in sizes.values()]
         lacking = max(0, len(trials) * factor - per_shape[shape])
-        untried = [cost(trial) for trial in trials if trial.trial_id not in done] or list(map(cost, trials))
+        costs = [cost(trial) for trial in trials if trial.trial_id not in done]
+        if not costs:
+            costs = list(map(cost, trials))
+        if sweep.search in ("grid", "refine"):
+            number_of_ensembles = packed[shape]
+        else:
+            number_of_ensembles = -(-lacking // (size or CPU_ENSEMBLE))
         records.append(
             {
                 "width": trials[0].width,
@@ -187,9 +209,7 @@ def _shapes(
                 "steps": trials[0].total_steps,
                 "trials": len(trials) * factor,
                 "missing": lacking,
-                "ensembles": packed[shape]
-                if sweep.search in ("grid", "refine")
-                else -(-lacking // (size or CPU_ENSEMBLE)),
+                "ensembles": number_of_ensembles,
                 "parameters": sizes[trials[0].density]["parameters"],
                 "nonzeros_min": min(nonzeros),
                 "nonzeros_max": max(nonzeros),
@@ -197,7 +217,7 @@ def _shapes(
                     name: factor * sum(n * sizes[density][name] for density, n in number.items())
                     for name in ("flops_dense", "flops_sparse")
                 },
-                "flops_missing": lacking * sum(untried) / len(untried),
+                "flops_missing": lacking * sum(costs) / len(costs),
             }
         )
     return records
@@ -205,9 +225,10 @@ def _shapes(
 
 def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> Rate:
     """Cost per second of a worker, from the stored trials of the engine on the device where it was used last."""
-    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row["finished_at"]]
-    timed = [row for row in timed if cost.stored(row)]
-    timed = [row for row in timed if engine is None or str(row["engine"]).startswith(engine)]
+    trained = [row for row in rows if row["status"] == "ok"]
+    timed = [row for row in trained if row["seconds"] and row["finished_at"] and cost.stored(row)]
+    if engine is not None:
+        timed = [row for row in timed if str(row["engine"]).startswith(engine)]
     if not timed:
         return Rate(None, "unknown until the first ensemble")
     device = max(timed, key=lambda row: row["finished_at"])["device"]

@@ -13,7 +13,7 @@ from hpsweep.sweep.worker import Place
 
 
 @contextlib.contextmanager
-def place(
+def worker_place(
     address: str = "local", *, workers: int | None = None, device: str = "auto", gpus_per_worker: float = 1.0
 ) -> Iterator[Place]:
     """The place that `address` names: "local", "auto" (this machine's Ray cluster) or a Ray address.
@@ -30,7 +30,7 @@ def place(
     if address == "local":
         yield local_place(workers, device, gpus_per_worker)
         return
-    from hpsweep.sweep.cluster import connected, ray_place
+    from hpsweep.sweep.cluster import ray_cluster, ray_place
 
-    with connected(address) as ray:
+    with ray_cluster(address) as ray:
         yield ray_place(ray, workers, device, gpus_per_worker)

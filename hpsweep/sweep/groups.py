@@ -17,4 +17,6 @@ def fixed_fields(sweep: Sweep) -> list[str]:
 def loss_of(row: Mapping[str, Any]) -> float:
     """The validation loss of a stored trial that is done, nats/token; infinite where it diverged."""
     loss = row.get("val_loss")
-    return float(loss) if row["status"] == "ok" and loss is not None and math.isfinite(loss) else math.inf
+    if row["status"] != "ok" or loss is None or not math.isfinite(loss):
+        return math.inf
+    return float(loss)

@@ -34,9 +34,9 @@ from hpsweep.sweep.worker import (
     Place,
     Plan,
     Result,
-    attempt,
+    attempt_ensemble,
     one_line,
-    prepare,
+    prepare_worker,
 )
 
 _START_ATTEMPTS = 3  # of a worker process
@@ -46,7 +46,10 @@ _KILL_SECONDS = 5.0  # that a killed process may take to end
 
 def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Place:
     """Worker processes of this machine: one per core, or 1 / gpus_per_worker per GPU."""
-    found, why = ([], "") if device == "cpu" else _usable_gpus(device)
+    found: list[str] = []
+    why = ""
+    if device != "cpu":
+        found, why = _usable_gpus(device)
     if device == "cuda" and not found:
         raise ValueError(f"device is cuda, but there is no GPU that torch can use: {why}. Use device cpu, or auto.")
     if why and not found:
@@ -81,7 +84,9 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
 
 def available_cores() -> int:
     """Cores this process may use: the scheduler's affinity, and a container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):  # "max 100000" without a quota
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         cores = min(cores, max(1, int(quota) // int(period)))
@@ -92,7 +97,9 @@ def _usable_gpus(device: str) -> tuple[list[str], str]:
     """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why."""
     found = visible_gpus()
     if not found and os.environ.get("CUDA_VISIBLE_DEVICES") in _HIDDEN:
-        return [], "CUDA_VISIBLE_DEVICES hides them all" if device == "cuda" else ""
+        if device == "cuda":
+            return [], "CUDA_VISIBLE_DEVICES hides them all"
+        return [], ""
     if not found and device != "cuda" and not any(Path(file).exists() for file in _GPU_FILES):
         return [], ""
     count, why = _torch_sees()
@@ -106,12 +113,15 @@ def visible_gpus() -> list[str]:
     command = shutil.which("nvidia-smi")
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
-        return [] if allowed in _HIDDEN else allowed.split(",")
+        if allowed in _HIDDEN:
+            return []
+        return allowed.split(",")
     if command is None:
         return []
     listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout
     found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed)
-    return [name for name in found if name.startswith("MIG")] or found  # a divided GPU is used by its parts
+    parts = [name for name in found if name.startswith("MIG")]
+    return parts or found  # a divided GPU is used by its parts
 
 
 _HIDDEN = ("", "-1")  # no GPUs, as CUDA_VISIBLE_DEVICES
@@ -163,7 +173,8 @@ def _start(environment: dict[str, str], device: str, train: str) -> _Worker:
     ours, theirs = Pipe()
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"from hpsweep.sweep.local import serve; serve({theirs.fileno()}, {os.getpid()}, {device!r}, {train!r})"
+        "from hpsweep.sweep.local import serve_ensembles; "
+        f"serve_ensembles({theirs.fileno()}, {os.getpid()}, {device!r}, {train!r})"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -311,7 +322,9 @@ def _death(worker: _Worker) -> str:
 def _end_of(code: int | None) -> str:
     if code is None:
         return "it closed its pipe"
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    if code < 0:
+        return signal.Signals(-code).name
+    return f"exit status {code}"
 
 
 def _hang(worker: _Worker, pace: Pace) -> str:
@@ -320,25 +333,31 @@ def _hang(worker: _Worker, pace: Pace) -> str:
 
 
 def _when(worker: _Worker) -> str:
-    return "" if worker.started else " while starting"
+    if worker.started:
+        return ""
+    return " while starting"
 
 
-def serve(descriptor: int, driver: int, device: str, train: str) -> None:
+def serve_ensembles(descriptor: int, driver: int, device: str, train: str) -> None:
     """The life of a worker process: ensembles in, results or failures out, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):  # the driver is gone
         try:
-            prepare(train, device)
+            prepare_worker(train, device)
         except Exception as error:
-            fault = error.errno if isinstance(error, OSError) and explained(error) else None
-            pipe.send(RuntimeError(one_line(error)) if fault is None else OSError(fault, str(error)))
+            if isinstance(error, OSError) and error.errno is not None and explained(error):
+                pipe.send(OSError(error.errno, str(error)))  # the machine is at fault, which the driver explains
+            else:
+                pipe.send(RuntimeError(one_line(error)))
             return
         pipe.send("started")
         while True:
             ensemble = pipe.recv()
-            pipe.send(attempt(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send))
+            pipe.send(
+                attempt_ensemble(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send)
+            )
 
 
 def _end_with(driver: int) -> None:

@@ -76,9 +76,11 @@ class Cost:
             return row["flops_dense"] or 0.0
         if not row["flops_sparse"]:
             return 0.0
-        way = native.way(row["density"], row["precision"], _UNIT)
+        way = native.product_way(row["density"], row["precision"], _UNIT)
         each = float(FLOPS_OF_A_WEIGHT * row["tokens"])
-        weights: int = row["hidden_nonzeros" if way == "sparse" else "hidden_parameters"]
+        weights: int = row["hidden_parameters"]
+        if way == "sparse":  # the zeros of hidden matrices are left out
+            weights = row["hidden_nonzeros"]
         rest: float = row["flops_sparse"] - each * row["hidden_nonzeros"]
         return NATIVE_WEIGHT[way] * each * weights + NATIVE_WEIGHT["rest"] * rest
 
@@ -87,7 +89,9 @@ def default_size(engine: str, device: str) -> int | None:
     """Trials per ensemble; None: as the work of the native engine's ensembles has it."""
     if device == "cuda":
         return GPU_ENSEMBLE
-    return None if engine == "native" else CPU_ENSEMBLE
+    if engine == "native":
+        return None
+    return CPU_ENSEMBLE
 
 
 def default_work(device: str) -> float:
@@ -100,7 +104,7 @@ def default_tokens(device: str) -> int:
     return GPU_TOKENS if device == "cuda" else 0
 
 
-def arrange(
+def arranged_ensembles(
     trials: Iterable[Trial],
     size: int | None,
     workers: int,
@@ -129,11 +133,17 @@ def arrange(
     before: list[float] = []  # the part of its shape's work that comes before it
     for shape, members in shapes.items():
         share = max(1, round(workers * whole[shape] / total))  # of the workers
-        together = size or (CPU_ENSEMBLE if native.unsupported(members[0]) else None)
+        together = size
+        if not together and native.why_unsupported(members[0]):  # torch trains these
+            together = CPU_ENSEMBLE
         if together:
             together = max(together, step_tokens // (members[0].batch * members[0].context))
             together = max(1, int(min(together, most_work / max(map(cost, members)))))
-        cut = pack(members, together, share) if together else pack(members, work_each, share, cost)
+        cut = (
+            packed_ensembles(members, together, share)
+            if together
+            else packed_ensembles(members, work_each, share, cost)
+        )
         costs = [sum(map(cost, ensemble)) for ensemble in cut]
         ensembles += cut
         work += costs
@@ -141,7 +151,7 @@ def arrange(
     return [ensembles[i] for i in _order(work, before, workers)]
 
 
-def pack(
+def packed_ensembles(
     trials: Sequence[Trial], most: float, multiple: int = 1, weight: Callable[[Trial], float] = lambda _: 1.0
 ) -> list[Ensemble]:
     """The trials in their order, cut into ensembles of about equal weight: at most `most`, and the heaviest trial more.
@@ -153,9 +163,11 @@ def pack(
     whole = sum(weights)
     number = multiple * math.ceil(whole / most / multiple)
     until = itertools.accumulate(weights)
+    # A trial belongs to the ensemble in whose share of the whole weight its middle lies.
     middles = ((end - own / 2) * number / whole for end, own in zip(until, weights, strict=True))
-    placed = itertools.groupby(zip(middles, trials, strict=True), key=lambda pair: int(pair[0]))
-    return [tuple(trial for _, trial in ensemble) for _, ensemble in placed]
+    pairs = zip(middles, trials, strict=True)
+    groups = itertools.groupby(pairs, key=lambda pair: int(pair[0]))
+    return [tuple(trial for _, trial in group) for _, group in groups]
 
 
 def _order(work: Sequence[float], before: Sequence[float], workers: int) -> list[int]:
@@ -169,8 +181,10 @@ def _order(work: Sequence[float], before: Sequence[float], workers: int) -> list
     share = sum(work) / workers
     order: dict[int, None] = {}
     while in_turn:
-        is_late = free[0] + work[in_turn[0]] + work[by_length[0]] > share
-        chosen = by_length[0] if is_late else in_turn[0]
+        chosen = in_turn[0]
+        longest = by_length[0]
+        if free[0] + work[chosen] + work[longest] > share:  # it would end after all others
+            chosen = longest
         order[chosen] = None
         heapq.heapreplace(free, free[0] + work[chosen])
         for waiting in (in_turn, by_length):

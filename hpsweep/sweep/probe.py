@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hpsweep.english import counted
 from hpsweep.proxy import compiling
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Place, Result
@@ -53,8 +54,11 @@ class _Probe:
     def next(self) -> Ensemble | None:
         """The next ensemble, one at a time."""
         if self.busy or not self.waiting:
-            return None if self.busy else ()
-        self.busy, self.since = True, time.monotonic()
+            if self.busy:
+                return None
+            return ()
+        self.busy = True
+        self.since = time.monotonic()
         return self.waiting.pop(0)
 
     def tick(self) -> None:
@@ -75,7 +79,8 @@ class _Probe:
             self.until = time.monotonic() + PROBE_SECONDS[self.device]
         self.seconds.append(time.monotonic() - self.since)
         if isinstance(outcome, Failure):
-            self.waiting, self.seconds = [], []
+            self.waiting = []
+            self.seconds = []
 
 
 def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: Place, train: str) -> Rate:
@@ -91,7 +96,9 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     short, long = ([trial.replace(steps=steps, **_STILL) for trial in timed] for steps in (few, many))
     begin = [trial.replace(steps=1, **_STILL) for trial in _affordable(timed[:1], cost, here.device, margin=10)]
     # On a GPU the first training of a shape tells what of it fits there, the second one is like all that follow.
-    first = [short] if here.device == "cuda" else []
+    first = []
+    if here.device == "cuda":
+        first = [short]
     probe = _Probe([tuple(trials) for trials in (begin, *first, short, long)], here.device)
     try:
         here.train(probe, train)
@@ -108,9 +115,13 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     per_step = max(0.0, after - before) / (many - few)
     not_evaluated = _evaluation(own[0]) - _evaluation(timed[0])
     rest = per_step * (timed[0].total_steps - few + not_evaluated)
-    compiles = here.device == "cuda" and compiling.pays(rest)
-    whole = before + rest * (1 - compiling.SAVED * compiles)
-    trials = f"{len(timed)} trial{'s' * (len(timed) > 1)}"
+    compiles = here.device == "cuda" and compiling.compiling_pays(rest)
+    per_compilation = 0.0  # seconds
+    if compiles:
+        rest *= 1 - compiling.SAVED
+        per_compilation = compiling.COMPILE_SECONDS
+    whole = before + rest
+    trials = counted(len(timed), "trial")
     if timed[0].shape != own[0].shape:
         small = ", ".join(f"{name} {getattr(timed[0], name)}" for name in ("width", "depth", "context", "batch"))
         trials += f" of {small}, as the sweep's own would take too long"
@@ -118,7 +129,7 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
     if here.device == "cpu":
         return found
     start, measured = probe.seconds[:2]
-    per_shape = max(0.0, measured - before) + compiling.COMPILE_SECONDS * compiles
+    per_shape = max(0.0, measured - before) + per_compilation
     return found._replace(start=start, per_shape=per_shape)
 
 
@@ -130,7 +141,10 @@ def _affordable(
     At the rate of AFFORDED, or one that is `margin` times lower.
     """
     limit, rate = PROBE_SECONDS[device] / 2, AFFORDED[device] / margin
-    steps = sum(STEPS[device]) + STEPS[device][0] * (device == "cuda")
+    few, many = STEPS[device]
+    steps = few + many
+    if device == "cuda":  # where the short training is taken twice
+        steps += few
 
     def seconds(some: Sequence[Trial]) -> float:
         return sum(cost(trial) / trial.total_steps * (steps + 2 * _evaluation(trial)) for trial in some) / rate
@@ -138,7 +152,10 @@ def _affordable(
     some = list(trials)
     while len(some) > 1 and seconds(some) > limit:
         some = some[: len(some) // 2]
-    while seconds(some) > limit and (smaller := _smaller(some[0])):
+    while seconds(some) > limit:
+        smaller = _smaller(some[0])
+        if smaller is None:
+            break
         some = [smaller]
     return some
 
@@ -160,4 +177,6 @@ def _smaller(trial: Trial) -> Trial | None:
         (trial.context > 16, {"context": trial.context // 2}),
     ]
     changes = next((change for possible, change in smaller if possible), None)
-    return None if changes is None else trial.replace(steps=trial.total_steps, **changes)
+    if changes is None:
+        return None
+    return trial.replace(steps=trial.total_steps, **changes)

@@ -42,12 +42,20 @@ class Status:
 
     def line(self) -> str:
         """One plain line."""
-        least = "at least " if self.refining else ""
+        least = ""
+        if self.refining:
+            least = "at least "
         parts = [f"{self.done} of {least}{counted(self.total, 'trial')}"]
-        parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
-        parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
-        parts += [] if self.rate is None else [pace(self.rate)]
-        parts += [] if self.eta is None else [f"{least}{duration(self.eta)} to go"]
+        if self.refining:
+            parts.append(f"{counted(self.refining, 'group')} refining")
+        if self.diverged:
+            parts.append(f"{self.diverged} diverged")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.rate is not None:
+            parts.append(pace_in_words(self.rate))
+        if self.eta is not None:
+            parts.append(f"{least}{duration(self.eta)} to go")
         return ", ".join(parts)
 
 
@@ -61,30 +69,38 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def pace(per_minute: float) -> str:
+def pace_in_words(per_minute: float) -> str:
     """Trials a minute as people say them: by the hour or the day where they are few."""
-    number, unit = per_minute, "min"
+    number = per_minute
+    unit = "min"
     for factor, longer in ((60, "h"), (24, "day")):
         if number < 1:
-            number, unit = factor * number, longer
-    return f"{number:,.0f} trials/{unit}" if number >= 100 else f"{number:.3g} trials/{unit}"
+            number *= factor
+            unit = longer
+    if number >= 100:
+        return f"{number:,.0f} trials/{unit}"
+    return f"{number:.3g} trials/{unit}"
 
 
 class Groups:
     """The groups of a sweep: which stored rows belong to it, and what is best in each group."""
 
     def __init__(self, sweep: Sweep) -> None:
-        gridded = {name for grid in sweep.grids for name in grid if name in TUNED}
-        swept = {"seed", *sweep.space, *(gridded if sweep.search != "refine" else ())}
+        self.space = sweep.space
+        self.refines = sweep.search == "refine"
+        swept = {"seed", *sweep.space}
+        if not self.refines:
+            swept |= {name for grid in sweep.grids for name in grid if name in TUNED}
         self.fixed = [name for name in sweep.base.resolved if name not in swept]
         self.tuned = sorted(swept - {"seed"})
-        self.space, self.refines = sweep.space, sweep.search == "refine"
         self.seeds = {trial.seed for trial in sweep.trials}
-        self.ids = {trial.trial_id for trial in sweep.trials} if sweep.search == "grid" else None
+        self.ids: set[str] | None = None
+        if sweep.search == "grid":
+            self.ids = {trial.trial_id for trial in sweep.trials}
         self.key = itemgetter(*self.fixed)
         self.keys = dict.fromkeys(self.key(trial.resolved) for (trial, *_) in sweep.groups.values())
-        self.varying = [name for name, values in zip(self.fixed, zip(*self.keys, strict=True), strict=True)
-                        if len(set(values)) > 1]  # fmt: skip
+        values = [set(of_field) for of_field in zip(*self.keys, strict=True)]
+        self.varying = [name for name, of_field in zip(self.fixed, values, strict=True) if len(of_field) > 1]
 
     def has(self, row: Mapping[str, Any]) -> bool:
         """Whether a stored row is a trial of the sweep."""
@@ -102,7 +118,10 @@ class Groups:
     def setting(self, row: Mapping[str, Any]) -> str:
         """The row's loss, and where it was had."""
         setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
-        return f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}" + (f" at {setting}" if setting else "")
+        loss = f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}"
+        if not setting:
+            return loss
+        return f"{loss} at {setting}"
 
 
 class Tally:
@@ -118,7 +137,8 @@ class Tally:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a row; that of a failed trial is replaced when it has been trained after all."""
-        if before := self.rows.get(row["trial_id"]):
+        before = self.rows.get(row["trial_id"])
+        if before:
             self.counts[before["status"]] -= 1
             self.work -= self.cost(before)
         self.rows[row["trial_id"]] = row
@@ -140,7 +160,9 @@ def value(number: Any) -> str:
         return str(number)
     mantissa, exponent = math.frexp(number)
     if mantissa == 0.5 and exponent <= 0:
-        return f"1/{1 << (1 - exponent)}" if exponent > -6 else f"2^{exponent - 1}"
+        if exponent > -6:
+            return f"1/{1 << (1 - exponent)}"
+        return f"2^{exponent - 1}"
     return f"{number:.4g}"
 
 

@@ -22,11 +22,11 @@ from hpsweep import store
 from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
-from hpsweep.sweep.engine import serving
-from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_tokens, default_work
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.execute import worker_place
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined_parts
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
@@ -87,13 +87,16 @@ def run(
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
     datasets = check(sweep, folder, ensemble_size=ensemble_size)
-    with place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device, sweep.trials)
+    with worker_place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        engine, why = serving_engine(train, here.device, sweep.trials)
         if why and engine == "torch":
             train = ENGINES["torch"]  # else every worker would find it out again
         size = ensemble_size or default_size(engine, here.device)
-        most_work = math.inf if ensemble_size else default_work(here.device)
-        step_tokens = 0 if ensemble_size else default_tokens(here.device)
+        most_work = default_work(here.device)
+        step_tokens = default_tokens(here.device)
+        if ensemble_size:  # as it was asked for, whatever it costs
+            most_work = math.inf
+            step_tokens = 0
         with store.lock(folder) as held, interruptible():
             if held.stale:
                 reporter.say(f"taking over from {held.stale}, which died.")
@@ -104,9 +107,12 @@ def run(
                 sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter, most_work, step_tokens
             )
             if plan.is_open():
-                if why:
-                    reporter.say(f"the torch engine trains{' some trials' * (engine != 'torch')}: {why}.")
-                if crowded := here.crowded():
+                if why and engine == "torch":
+                    reporter.say(f"the torch engine trains: {why}.")
+                elif why:
+                    reporter.say(f"the torch engine trains some trials: {why}.")
+                crowded = here.crowded()
+                if crowded:
                     reporter.say(crowded)
             return _trained(here, plan, train)
 
@@ -210,7 +216,10 @@ class _Plan:
         self.exhausted = False  # nothing to propose until another result is there
         self.known = self._known()
         self.made_by = provenance(optuna=sweep.search not in ("grid", "refine"))
-        self.trained, self.worked, self.started, self.shown = 0, 0.0, time.monotonic(), 0.0
+        self.trained = 0  # trials
+        self.worked = 0.0  # their cost
+        self.started = time.monotonic()
+        self.shown = 0.0  # when the status was shown last
         self.clock: float | None = None  # when training began, after workers had started
 
     def next(self) -> Ensemble | None:
@@ -218,14 +227,18 @@ class _Plan:
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
             rows = list(self.stored.rows.values())
-            found = search.propose(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
-            self.queue.extend(arrange(found, self.size, self.workers, self.cost, self.most_work, self.step_tokens))
+            found = search.proposed_trials(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
+            self.queue.extend(
+                arranged_ensembles(found, self.size, self.workers, self.cost, self.most_work, self.step_tokens)
+            )
             self.exhausted = not found
         if self.queue:
             ensemble = self.queue.popleft()
             self.running[ensemble] = 0.0
             return ensemble
-        return None if self.running else ()
+        if self.running:
+            return None
+        return ()
 
     def _limit(self) -> int:
         """All of it at once, but for a search that learns: then an ensemble per shape, in several rounds."""
@@ -241,7 +254,7 @@ class _Plan:
             return _Known(total, sum(map(self.cost, self.sweep.trials)) * total / len(self.sweep.trials), 0)
         from hpsweep.sweep import refine
 
-        seen = refine.outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
+        seen = refine.refinement_outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
         untried = [trial for trial in seen.missing if trial.trial_id not in self.stored.rows]
         return _Known(seen.total, self.stored.work + sum(map(self.cost, untried)), seen.refining)
 
@@ -273,14 +286,15 @@ class _Plan:
         if not returned <= {trial.trial_id for trial in ensemble}:
             return  # the result will lack trials, and count as a failure
         self._check_hashes(part.rows)
-        self.parts = joined(self.parts, part)
+        self.parts = joined_parts(self.parts, part)
         self.came |= returned
 
     def store_parts(self) -> None:
         """Store what came in parts."""
         if self.parts.rows:
             rows, curves = self.parts
-            self.parts, self.stored_at = Part([], {}), time.monotonic()
+            self.parts = Part([], {})
+            self.stored_at = time.monotonic()
             self._store(rows, curves)
 
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
@@ -295,7 +309,7 @@ class _Plan:
                 outcome = Failure("training returned rows for other trials than it was given")
         if isinstance(outcome, Result):
             self._check_hashes(outcome.rows)
-            self.parts = joined(self.parts, Part(outcome.rows, outcome.curves))
+            self.parts = joined_parts(self.parts, Part(outcome.rows, outcome.curves))
             self.store_parts()
         elif left:
             self._retry(left, outcome)
@@ -303,7 +317,8 @@ class _Plan:
     def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
         for source, found in sorted({(row["data"], row["data_hash"]) for row in rows}):
-            if found != (ours := self.cost.datasets[source].data_hash):
+            ours = self.cost.datasets[source].data_hash
+            if found != ours:
                 raise DataChanged(
                     f"a worker read {source!r} as data_hash {found}, but the sweep began with {ours}, and losses on "
                     "different data cannot be compared. Its result is not stored: restore the data, or give another "
@@ -316,14 +331,17 @@ class _Plan:
             self._wait_out(ensemble, failure)
             return
         self.tried.update(trial.trial_id for trial in ensemble)
-        first, middle = ensemble[0], len(ensemble) // 2
+        first = ensemble[0]
+        middle = len(ensemble) // 2
         accident = failure.died and not failure.too_large and ensemble not in self.died
         if not middle and self.tried[first.trial_id] >= ATTEMPTS and not accident:
             self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")
             self.given_up.append(first)
             self._store([self._failed_row(first, failure.error)], {})
             return
-        many = f"{len(ensemble)} trials" if middle else f"trial {first.trial_id}"
+        many = f"{len(ensemble)} trials"
+        if not middle:
+            many = f"trial {first.trial_id}"
         self.reporter.say(f"{many} will be tried again: {failure.error}")
         if accident:
             self.died.add(ensemble)
@@ -369,19 +387,26 @@ class _Plan:
 
     def status(self) -> Status:
         """How far the sweep is; the time to go is by what trials cost, not by their number."""
-        counts, total = self.stored.counts, self.known.total
+        counts = self.stored.counts
+        total = self.known.total
         seconds = time.monotonic() - (self.clock or self.started)
         half_done = sum(itertools.starmap(self._half_done, self.running.items()))
         left = self.known.work - half_done - self.stored.work
         worked = self.worked + half_done
+        rate = None
+        if self.trained:
+            rate = 60 * self.trained / seconds
+        eta = None
+        if worked and sum(counts.values()) < total:
+            eta = max(0.0, left) * seconds / worked
         return Status(
             total=max(total, sum(counts.values())),  # a search may have been shortened since
             ok=counts["ok"],
             diverged=counts["diverged"],
             failed=counts["failed"],
             refining=self.known.refining,
-            rate=60 * self.trained / seconds if self.trained else None,
-            eta=max(0.0, left) * seconds / worked if worked and sum(counts.values()) < total else None,
+            rate=rate,
+            eta=eta,
             best=self.stored.best(),
         )
 
@@ -396,7 +421,8 @@ class _Plan:
         counted = f"{stored} of {self.known.total} trials are stored"
         if self.held.is_here():
             return f"{counted} in it. The same command trains what is missing."
-        if place := self.held.place():
+        place = self.held.place()
+        if place:
             return f"{counted} in {place}: put it back as {self.held.folder}, and the same command goes on."
         if stored:
             return f"{counted} there: mount it again as {self.held.folder}, and the same command goes on."
@@ -407,7 +433,8 @@ class _Plan:
     def _check_disk(self) -> None:
         """Raise FolderLost where trials that this run has stored are not on the disk any more."""
         done = {trial_id for trial_id, row in self.stored.rows.items() if row["status"] in store.DONE}
-        if gone := len(done - store.finished_ids(self.held.path)):
+        gone = len(done - store.finished_ids(self.held.path))
+        if gone:
             raise store.FolderLost(f"files were removed from {self.held.folder} meanwhile, with {gone} stored trials.")
 
     def summary(self) -> Summary:

@@ -32,7 +32,8 @@ def of_before(sweep: Sweep, folder: str | Path) -> str:
     """
     taken = {name for grid in sweep.grids for name in grid} | set(sweep.space)
     base = sweep.base.resolved
-    then = {name: value for name, value in BEFORE.items() if name not in taken and base[name] != value}
+    free = {name: value for name, value in BEFORE.items() if name not in taken}
+    then = {name: value for name, value in free.items() if base[name] != value}
     if not then or not (Path(folder) / "runs").is_dir():
         return ""
     runs = own_runs(store.read_runs(folder).to_pandas(), dataclasses.replace(sweep, base=sweep.base.replace(**then)))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.proxy import gpu
 from hpsweep.spec import Trial
@@ -22,8 +23,8 @@ from hpsweep.spec import Trial
 Ensemble = tuple[Trial, ...]
 ENGINES = {
     "auto": "hpsweep.proxy.train:train",
-    "torch": "hpsweep.proxy.ensemble:train",
-    "native": "hpsweep.proxy.native:train",
+    "torch": "hpsweep.proxy.ensemble:train_ensemble",
+    "native": "hpsweep.proxy.native:train_native",
 }
 """What trains an ensemble, as module:function, so that any worker can import it; auto is the engine that suits it."""
 TRAIN = ENGINES["auto"]
@@ -92,14 +93,16 @@ class Place(NamedTuple):
         """What there is to say of more workers than there is room for, else an empty text."""
         if self.workers <= self.room:
             return ""
-        what = "core" if self.device == "cpu" else "GPU share"
+        what = "GPU share"
+        if self.device == "cpu":
+            what = "core"
         return (
-            f"{self.workers} workers on {self.room} {what}{'s' * (self.room != 1)}: they take turns, and are together "
+            f"{self.workers} workers on {counted(self.room, what)}: they take turns, and are together "
             f"no faster than {self.room}. Leave out --workers for one each{self.of_shares}."
         )
 
 
-def attempt(
+def attempt_ensemble(
     train: str,
     ensemble: Ensemble,
     device: str,
@@ -127,21 +130,25 @@ def attempt(
 
     def finished(outcome: Any) -> None:
         nonlocal waiting, since
-        waiting = joined(waiting, Part(*_plain(outcome)))
+        waiting = joined_parts(waiting, Part(*_plain(outcome)))
         if part is not None and time.monotonic() - since >= every:
             part(waiting)
             sent.update(str(row["trial_id"]) for row in waiting.rows)
-            waiting, since = Part([], {}), time.monotonic()
+            waiting = Part([], {})
+            since = time.monotonic()
 
     try:
-        trainer = function(train)
-        in_parts = part is not None and "finished" in inspect.signature(trainer).parameters
-        more = {"finished": finished} if in_parts else {}
+        trainer = imported_function(train)
+        more: dict[str, Any] = {}
+        if part is not None and "finished" in inspect.signature(trainer).parameters:
+            more["finished"] = finished
         outcome = trainer(ensemble, device=device, progress=now_and_then, **more)
         return Result(*_without(sent, *_plain(outcome)))
     except Exception as error:
-        if isinstance(error, OSError) and (known := explained(error)):
-            return Failure(str(known), fault=error.errno)
+        if isinstance(error, OSError):
+            known = explained(error)
+            if known:
+                return Failure(str(known), fault=error.errno)
         return Failure(one_line(error), died=_gpu_is_lost(error), too_large=gpu.ran_out(error))
 
 
@@ -164,7 +171,7 @@ def _plain(outcome: Any) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     return [dict(row) for row in outcome.rows], {name: list(values) for name, values in outcome.curves.items()}
 
 
-def joined(one: Part, other: Part) -> Part:
+def joined_parts(one: Part, other: Part) -> Part:
     """Both parts as one."""
     names = {**one.curves, **other.curves}
     curves = {name: one.curves.get(name, []) + other.curves.get(name, []) for name in names}
@@ -177,12 +184,15 @@ def _without(
     """The rows and curves of the trials that have not been sent yet."""
     if not sent:
         return rows, curves
+    rows_left = [row for row in rows if row["trial_id"] not in sent]
     kept = [i for i, trial_id in enumerate(curves.get("trial_id", [])) if trial_id not in sent]
-    left = {name: [values[i] for i in kept] for name, values in curves.items()}
-    return [row for row in rows if row["trial_id"] not in sent], left
+    curves_left = {}
+    for name, values in curves.items():
+        curves_left[name] = [values[i] for i in kept]
+    return rows_left, curves_left
 
 
-def function(name: str) -> Callable[..., Any]:
+def imported_function(name: str) -> Callable[..., Any]:
     """What module:function names, imported now."""
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)
@@ -193,11 +203,16 @@ def one_line(error: BaseException) -> str:
     """The error's type, first line, and where it was raised: what is left of it in the store."""
     lines = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}{where}"
+    first = ""
+    if lines:
+        first = lines[0][:300]
+    where = ""
+    if frames:
+        where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+    return f"{type(error).__name__}: {first}{where}"
 
 
-def prepare(train: str, device: str) -> None:
+def prepare_worker(train: str, device: str) -> None:
     """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way.
 
     An engine may import torch later, when it is used: then it is the environment that gives it one thread. A GPU that
@@ -205,7 +220,7 @@ def prepare(train: str, device: str) -> None:
     """
     if device == "cpu":
         os.environ.update(ONE_THREAD)
-    function(train)
+    imported_function(train)
     if device == "cpu" and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if device == "cuda" and train in ENGINES.values():

@@ -22,22 +22,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpsweep import store
 from hpsweep.proxy import model
-from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windows
+from hpsweep.proxy.data import Dataset, token_windows, train_offsets, validation_windows
 from hpsweep.proxy.device import (
     device_name,
     evaluated_together,
+    float32_products,
     free_memory,
     in_halves,
+    in_precision,
     keep_memory,
     let_go,
     out_of_memory,
-    precision,
-    products,
 )
 from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import Outcome, check_precision, outcome
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.outcome import Outcome, check_precision, ensemble_outcome
+from hpsweep.proxy.schedule import lr_factor
 from hpsweep.rules import count
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
@@ -46,13 +46,13 @@ from hpsweep.target.checkpoint import (
     Like,
     State,
     checkpoint_path,
-    load,
+    load_checkpoint,
     mask_hash,
-    moments,
+    optimizer_moments,
     restore_moments,
-    save,
+    save_checkpoint,
 )
-from hpsweep.target.ranks import Ranks, processes, ranks
+from hpsweep.target.ranks import Ranks, connected_ranks, process_count
 
 Progress = Callable[[int, int, float], None]
 """Told steps taken, steps in all, and the last training loss (nats/token)."""
@@ -68,7 +68,7 @@ class ReferenceGPT(nn.Module):
         self.weights = nn.ParameterList(initial.values())
         self.head_size = trial.head_size
         # no buffers, which DistributedDataParallel would send around in every step
-        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers([trial], vocabulary)))
+        self.multipliers = model.Multipliers(*(m.to(device) for m in model.forward_multipliers([trial], vocabulary)))
 
     def parameters_by_name(self) -> model.Parameters:
         """The tensors without autograd, by name: the same memory."""
@@ -79,7 +79,7 @@ class ReferenceGPT(nn.Module):
     ) -> Float[Tensor, "1 batch"]:
         """Mean cross-entropy of every sequence, nats/token."""
         weights = dict(zip(self.names, self.weights, strict=True))
-        return model.losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
+        return model.sequence_losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
 
 
 def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> None:
@@ -87,10 +87,10 @@ def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> 
     for name, given in (("accumulate", accumulate), ("checkpoint-every", checkpoint_every)):
         if given is not None and given < 1:
             raise ValueError(f"--{name} is {given}; give a whole number of at least 1.")
-    if trial.batch % (processes() * accumulate):
+    if trial.batch % (process_count() * accumulate):
         raise ValueError(
-            f"batch {trial.batch} cannot be split over {processes()} processes x {accumulate} parts (--accumulate); "
-            "their product has to divide it."
+            f"batch {trial.batch} cannot be split over {process_count()} processes x {accumulate} parts "
+            "(--accumulate); their product has to divide it."
         )
 
 
@@ -113,12 +113,17 @@ def held_bytes(trial: Trial, vocabulary: int) -> int:
     In bfloat16 too, where products alone are in it.
     """
     sizes = count.sizes(trial, vocabulary)
-    return 16 * sizes.parameters + (sizes.hidden_parameters if trial.density < 1 else 0)
+    size = 16 * sizes.parameters
+    if trial.density < 1:  # its mask
+        size += sizes.hidden_parameters
+    return size
 
 
 def _held_in_words(trial: Trial, vocabulary: int) -> str:
     sizes = count.sizes(trial, vocabulary)
-    masks = f" + {sizes.hidden_parameters:.3g} x 1 byte (masks)" if trial.density < 1 else ""
+    masks = ""
+    if trial.density < 1:
+        masks = f" + {sizes.hidden_parameters:.3g} x 1 byte (masks)"
     return (
         f"this target takes {held_bytes(trial, vocabulary) / 1e9:.3g} GB in every process: {sizes.parameters:.3g} "
         f"weights x 16 bytes (4 for the weight, 4 for its gradient, 8 for AdamW's moments){masks}"
@@ -156,9 +161,11 @@ def train_target(
     """
     check_split(trial, accumulate, checkpoint_every)
     folder = Path(folder)
-    with ranks(device) as here, contextlib.ExitStack() as opened:
+    with connected_ranks(device) as here, contextlib.ExitStack() as opened:
         check_precision(trial.precision, here.device.type)
-        problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
+        problem, row, held = None, None, None
+        if here.first:
+            problem, row, held = _begin(trial, data, folder, opened)
         problem, row = here.from_first((problem, row))
         if problem:
             raise ValueError(problem)
@@ -169,7 +176,8 @@ def train_target(
         try:
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
-            if saved := load(path, run.identity, run.like()):
+            saved = load_checkpoint(path, run.identity, run.like())
+            if saved:
                 run.restore(saved)
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
             here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
@@ -215,8 +223,10 @@ def _begin(
         check_hashes(folder, stored, {trial.data: data})
     except ValueError as error:
         return str(error).replace("--results", "--out"), None, None
-    done = (row for row in stored if row["trial_id"] == trial.trial_id and row["status"] in store.DONE)
-    return None, next(done, None), held
+    for row in stored:
+        if row["trial_id"] == trial.trial_id and row["status"] in store.DONE:
+            return None, row, held
+    return None, None, held
 
 
 class Run:
@@ -225,8 +235,11 @@ class Run:
     def __init__(self, trial: Trial, data: Dataset, here: Ranks, *, compiled: bool, accumulate: int) -> None:
         if here.device.type == "cpu":
             keep_memory()
-        self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
-        self.masks = model.masks([trial], data.vocabulary, here.device)
+        self.trial = trial
+        self.data = data
+        self.here = here
+        self.accumulate = accumulate
+        self.masks = model.hidden_masks([trial], data.vocabulary, here.device)
         self.module = ReferenceGPT(trial, data.vocabulary, here.device, self.masks)
         self.parameters = self.module.parameters_by_name()
         self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
@@ -238,25 +251,36 @@ class Run:
             self.module.compile()
         self.call: nn.Module = self.module
         if here.size > 1:
-            devices = [here.device] if here.device.type == "cuda" else None
+            devices = None
+            if here.device.type == "cuda":
+                devices = [here.device]
             # gradients lie in the buckets that are sent, and not in a second copy of them
             self.call = DistributedDataParallel(self.call, device_ids=devices, gradient_as_bucket_view=True)
-        parts = [f"{here.size} processes"] * (here.size > 1) + [f"{accumulate} parts"] * (accumulate > 1)
-        self.engine = ", ".join(["torch target", *parts, *["compiled"] * compiled])
+        parts = ["torch target"]
+        if here.size > 1:
+            parts.append(f"{here.size} processes")
+        if accumulate > 1:
+            parts.append(f"{accumulate} parts")
+        if compiled:
+            parts.append("compiled")
+        self.engine = ", ".join(parts)
         self.train_losses = torch.full((trial.total_steps, 1), torch.nan, device=here.device)
-        self.steps_taken, self.seconds = 0, 0.0
+        self.steps_taken = 0
+        self.seconds = 0.0  # of training, before this process too
 
     def state(self) -> State:
         """All that the next step depends on, beside the trial, on the CPU."""
         weights = {name: tensor[0].cpu() for name, tensor in self.parameters.items()}
         losses = self.train_losses[: self.steps_taken, 0].cpu()
-        kept = {n: {key: value.cpu() for key, value in own.items()} for n, own in moments(self.optimizer).items()}
+        kept = {
+            n: {key: value.cpu() for key, value in own.items()} for n, own in optimizer_moments(self.optimizer).items()
+        }
         return State(self.steps_taken, weights, kept, losses, self.seconds)
 
     def like(self) -> Like:
         """The tensors that a checkpoint of this run has the like of."""
         weights = {name: tensor[0] for name, tensor in self.parameters.items()}
-        return Like(weights, moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
+        return Like(weights, optimizer_moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
 
     def restore(self, saved: State) -> None:
         """Go on from `saved`."""
@@ -264,13 +288,17 @@ class Run:
             tensor[0].copy_(saved.weights[name])
         restore_moments(self.optimizer, saved.moments)
         self.train_losses[: saved.step, 0] = saved.train_losses.to(self.here.device)
-        self.steps_taken, self.seconds = saved.step, saved.seconds
+        self.steps_taken = saved.step
+        self.seconds = saved.seconds
 
     def train(self, path: Path, checkpoint_every: int, progress: Progress | None) -> Outcome:
         """Take the steps that are left, with a checkpoint now and then and after the last one; then evaluate."""
-        started, before = time.perf_counter(), self.seconds
-        trial, device = self.trial, self.here.device
-        look_every, looked = CHECK_EVERY.get(device.type, 16), self.steps_taken
+        started = time.perf_counter()
+        before = self.seconds
+        trial = self.trial
+        device = self.here.device
+        look_every = CHECK_EVERY.get(device.type, 16)
+        looked = self.steps_taken
         diverged: dict[int, int] = {}
         while self.steps_taken < trial.total_steps and not diverged:
             self.step()
@@ -286,14 +314,18 @@ class Run:
             self.seconds = before + time.perf_counter() - started
             if keep and self.here.first:
                 self.check_zeros()
-                save(path, self.identity, self.state())
+                save_checkpoint(path, self.identity, self.state())
             if progress is not None:
                 progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))
-        return outcome(
+        train_losses = self.train_losses.double().cpu().numpy()
+        validation = {}
+        if not diverged:
+            validation[0] = self.evaluate()
+        return ensemble_outcome(
             [trial],
             self.data,
-            self.train_losses.double().cpu().numpy(),
-            {} if diverged else {0: self.evaluate()},
+            train_losses,
+            validation,
             diverged,
             device=device_name(device),
             engine=self.engine,
@@ -304,26 +336,29 @@ class Run:
 
     def step(self) -> None:
         """One optimizer step. Every process takes its part of the batch; gradients are the mean over all of it."""
-        step, trial = self.steps_taken, self.trial
+        step = self.steps_taken
+        trial = self.trial
         parts = self.offsets[step].reshape(self.here.size, self.accumulate, -1)[self.here.rank]
         total = torch.zeros(1, device=self.here.device)
         for number, offsets in enumerate(parts, 1):
             inputs, targets = (
                 torch.from_numpy(ids).to(self.here.device, non_blocking=True)
-                for ids in windows(self.data.train, offsets, trial.context)
+                for ids in token_windows(self.data.train, offsets, trial.context)
             )
-            with self._reduced(last=number == len(parts)), products(self.here.device, trial.precision):
-                with precision(trial, self.here.device):
+            with self._reduced(last=number == len(parts)), float32_products(self.here.device, trial.precision):
+                with in_precision(trial, self.here.device):
                     losses = self.call(inputs, targets).mean(1) / len(parts)
                 losses.sum().backward()
             total += losses.detach()
         gradients = {}
         for name, weight in zip(self.module.names, self.module.weights, strict=True):
             assert weight.grad is not None
-            gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.ensemble on why contiguous
+            gradients[name] = weight.grad.contiguous()  # see proxy.ensemble on why contiguous
+            weight.grad = None
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)
-        self.optimizer.step(gradients, torch.tensor(schedule(trial, step)).to(self.here.device, non_blocking=True))
+        factor = torch.tensor(lr_factor(trial, step)).to(self.here.device, non_blocking=True)
+        self.optimizer.step(gradients, factor)
         known = torch.where(norms.isfinite(), total, torch.nan)
         self.train_losses[step] = self.here.sum(known) / self.here.size
         self.steps_taken += 1
@@ -337,16 +372,16 @@ class Run:
     @torch.no_grad()
     def evaluate(self) -> Float[np.ndarray, " sequence"]:
         """Loss of every held-out sequence, nats/token: those of the proxies' evaluation, spread over the processes."""
-        trial, here = self.trial, self.here
-        inputs, targets = (
-            torch.from_numpy(ids) for ids in validation_windows(self.data, trial.eval_sequences, trial.context)
-        )
+        trial = self.trial
+        here = self.here
+        windows = validation_windows(self.data, trial.eval_sequences, trial.context)
+        inputs, targets = map(torch.from_numpy, windows)
         each = torch.zeros(trial.eval_sequences, dtype=torch.float64, device=here.device)
         in_a_step = trial.batch // (here.size * self.accumulate)
         size = evaluated_together(in_a_step, 1, trial.context, self.data.vocabulary, here.device)
 
         def losses(some: slice) -> Tensor:
-            with products(here.device, trial.precision), precision(trial, here.device):
+            with float32_products(here.device, trial.precision), in_precision(trial, here.device):
                 # not compiled: other sizes would be compiled anew
                 return self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))[0]
 

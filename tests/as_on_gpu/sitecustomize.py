@@ -19,15 +19,15 @@ def torch_sees_a_gpu(local: ModuleType) -> None:
 
 
 def workers_train_on_the_cpu(worker: ModuleType) -> None:
-    attempt, prepare, engines = worker.attempt, worker.prepare, worker.ENGINES
+    attempt, prepare, engines = worker.attempt_ensemble, worker.prepare_worker, worker.ENGINES
 
     def on_the_cpu(train: str, ensemble: Any, device: str, *rest: Any, **options: Any) -> Any:
         if device == "cuda" and train == engines["auto"]:
             train = engines["torch"]
         return attempt(train, ensemble, "cpu", *rest, **options)
 
-    worker.attempt = on_the_cpu
-    worker.prepare = lambda train, device: prepare(train, "cpu")
+    worker.attempt_ensemble = on_the_cpu
+    worker.prepare_worker = lambda train, device: prepare(train, "cpu")
 
 
 CHANGED: dict[str, Callable[[ModuleType], None]] = {

@@ -45,8 +45,8 @@ from benchmarks.throughput import PARTS, main, others, parsed
 from benchmarks.turns import Measured, Turn, in_turn
 from benchmarks.variants import Group, Variant, groups, precision_name
 from hpsweep.proxy import native
-from hpsweep.proxy.data import load_dataset, train_offsets, windows
-from hpsweep.proxy.ensemble import train
+from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
+from hpsweep.proxy.ensemble import train_ensemble
 from hpsweep.proxy.model import initial_parameters
 from hpsweep.proxy.native import build
 from hpsweep.rules.masks import mask
@@ -704,7 +704,7 @@ def test_what_needs_the_native_engine_says_in_one_line_that_there_is_none(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError(why)
 
-    monkeypatch.setattr(matrices.build, "unavailable", lambda: None if why == "extended" else why)
+    monkeypatch.setattr(matrices.build, "why_unavailable", lambda: None if why == "extended" else why)
     tried = fail if why == "extended" else lambda *_: pytest.fail("it was tried")
     for name in ("native", "samples", "NativeTrial"):
         if hasattr(module, name):
@@ -733,9 +733,9 @@ def test_the_eager_baseline_trains_the_same_trial_as_the_torch_engine(density: f
             drawn = mask(trial.seed, proxy_name(name.removesuffix(".mask")), tuple(buffer.shape), density)
             buffer.copy_(torch.from_numpy(drawn))
     offsets = train_offsets(data, seed=trial.seed, steps=6, batch=2, context=8)
-    drawn = [np.concatenate([x, y[:, -1:]], 1) for x, y in (windows(data.train, rows, 8) for rows in offsets)]
+    drawn = [np.concatenate([x, y[:, -1:]], 1) for x, y in (token_windows(data.train, rows, 8) for rows in offsets)]
     losses = [float(eager.step_on(torch.from_numpy(rows), step)) for step, rows in enumerate(drawn)]
-    outcome = train([trial])
+    outcome = train_ensemble([trial])
     curve = sorted(zip(outcome.curves["step"], outcome.curves["train_loss"], strict=True))
     assert losses == pytest.approx([loss for _, loss in curve], rel=2e-5)
     assert eager.evaluate(data.validation) == pytest.approx(outcome.rows[0]["val_loss"], rel=2e-5)
@@ -753,12 +753,12 @@ def test_the_eager_baseline_multiplies_with_masks_only_where_there_are_any() -> 
 
 def test_bfloat16_of_the_native_engine_is_named_by_what_it_was_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variants, "bfloat16_hardware", lambda: "AMX")
-    monkeypatch.setattr(build, "unavailable", lambda: None)
-    monkeypatch.setattr(build, "compiled", lambda: SimpleNamespace(native_half_unit=lambda: b"avx512_bf16"))
+    monkeypatch.setattr(build, "why_unavailable", lambda: None)
+    monkeypatch.setattr(build, "compiled_engine", lambda: SimpleNamespace(native_half_unit=lambda: b"avx512_bf16"))
     assert precision_name("bfloat16", "native") == "bfloat16 (AVX512-BF16)"
     assert precision_name("bfloat16") == "bfloat16 (AMX)"
     assert precision_name("float32", "native") == "float32"
-    monkeypatch.setattr(build, "unavailable", lambda: "no compiler")
+    monkeypatch.setattr(build, "why_unavailable", lambda: "no compiler")
     assert precision_name("bfloat16", "native") == "bfloat16 (AMX)"
 
 
@@ -843,7 +843,7 @@ def test_a_stack_counts_as_its_outermost_known_function() -> None:
 
 
 @pytest.mark.skipif(
-    native.unavailable() is not None or shutil.which("addr2line") is None, reason="no compiler, addr2line"
+    native.why_unavailable() is not None or shutil.which("addr2line") is None, reason="no compiler, addr2line"
 )
 def test_time_is_shared_out_among_the_functions_of_a_step() -> None:
     dense, sparse = (profile.shares(Trial(steps=5000, lr=2.0**-9, density=density), 1.0) for density in (1, 1 / 64))

@@ -18,7 +18,7 @@ from hpsweep.analysis.coords import culprit, in_words, student
 from hpsweep.coords.attention import Attention
 from hpsweep.observer import Call
 from hpsweep.proxy import model
-from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
 from hpsweep.spec import Trial
 from tests.own_model.test_plan_proxy import parametrized
 
@@ -236,7 +236,7 @@ def test_a_proxy_has_the_sizes_that_a_plain_module_has_under_hooks(tied: bool) -
         optimizer = torch.optim.AdamW(groups, betas=(of.beta1, of.beta2), eps=of.eps)
         plan.attach(module, optimizer)
         row = train_offsets(data, seed=seed, steps=1, batch=of.batch, context=of.context)[0]
-        inputs, targets = map(torch.from_numpy, windows(data.train, row, of.context))
+        inputs, targets = map(torch.from_numpy, token_windows(data.train, row, of.context))
         return module, optimizer, lambda: nn.functional.cross_entropy(module(inputs).flatten(0, 1), targets.flatten())
 
     options: dict[str, Any] = {"widths": [32, 64], "densities": [1, 1 / 4], "steps": 3, "seeds": [1]}

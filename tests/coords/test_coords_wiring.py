@@ -83,7 +83,7 @@ def unscaled(name: str, field: str, factor: Callable[[Trial], float]) -> Callabl
     return numbers
 
 
-MULTIPLIERS, NUMBERS = model.multipliers, model.tensor_numbers
+MULTIPLIERS, NUMBERS = model.forward_multipliers, model.tensor_numbers
 
 
 @pytest.mark.parametrize(

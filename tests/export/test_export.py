@@ -24,7 +24,7 @@ from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.cli import main
 from hpsweep.export.write import TRAINERS, checked_trial, export, parameter_groups
 from hpsweep.proxy import schedule
-from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
 from hpsweep.proxy.train import train
 from hpsweep.rules.multipliers import attention_scale, tensor_numbers
 from hpsweep.schemes import Scheme
@@ -131,7 +131,7 @@ def test_the_schedule_of_the_scripts_is_the_proxys(to: str, tmp_path: Path) -> N
     for number, trial in enumerate(trials):  # a file of the name of another would be taken for it, as compiled
         card = made(warmup_fraction=trial.warmup_fraction, final_lr_fraction=trial.final_lr_fraction)
         script = loaded(export(card, to), tmp_path, f"schedule_{to}_{number}")
-        assert [script.schedule(i, 100) for i in range(100)] == [schedule.schedule(trial, i) for i in range(100)]
+        assert [script.schedule(i, 100) for i in range(100)] == [schedule.lr_factor(trial, i) for i in range(100)]
 
 
 # --- parameter groups of the reference GPT ---
@@ -239,7 +239,7 @@ def test_the_torch_file_trains_the_reference_gpt_to_the_losses_of_hpsweep(scheme
     model, plan, adamw, scheduler, script = built(card, tmp_path)
     losses = []
     for row in train_offsets(data, seed=0, steps=script.STEPS, batch=script.BATCH, context=16):
-        inputs, targets = map(torch.from_numpy, windows(data.train, row, 16))
+        inputs, targets = map(torch.from_numpy, token_windows(data.train, row, 16))
         loss = nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
         losses.append(loss.item())
         adamw.zero_grad()

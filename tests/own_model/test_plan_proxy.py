@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import hpsweep
 from hpsweep.proxy import model, train
-from hpsweep.proxy.data import load_dataset, train_offsets, windows
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
+from hpsweep.proxy.schedule import lr_factor
 from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.spec import Trial
 from tests.own_model.plain_gpt import PlainGPT
@@ -74,7 +74,7 @@ def test_a_parametrized_module_has_the_proxys_numbers_weights_and_masks(trial: T
     module, plan = parametrized(trial, 256)
     numbers = tensor_numbers(trial, 256)
     weights = model.initial_parameters([trial], 256)
-    masks = model.masks([trial], 256)
+    masks = model.hidden_masks([trial], 256)
     assert {name.removesuffix(".weight") for name in plan.tensors} == numbers.keys()
     for name, tensor in plan.tensors.items():
         n = numbers[name.removesuffix(".weight")]
@@ -101,11 +101,11 @@ def test_a_parametrized_module_trains_to_the_losses_of_the_ensemble_member(trial
     module, plan = parametrized(trial, data.vocabulary)
     groups = plan.param_groups(module, lr=trial.lr, weight_decay=trial.weight_decay)
     optimizer = torch.optim.AdamW(groups, betas=(trial.beta1, trial.beta2), eps=trial.eps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(trial, step))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(trial, step))
     plan.attach(module, optimizer)
     losses = []
     for row in train_offsets(data, seed=trial.seed, steps=trial.total_steps, batch=trial.batch, context=trial.context):
-        inputs, targets = map(torch.from_numpy, windows(data.train, row, trial.context))
+        inputs, targets = map(torch.from_numpy, token_windows(data.train, row, trial.context))
         loss = nn.functional.cross_entropy(module(inputs).flatten(0, 1), targets.flatten())
         losses.append(loss.item())
         optimizer.zero_grad()

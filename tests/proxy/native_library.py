@@ -38,7 +38,7 @@ def pieces(target: str, source: Path = Path(__file__).parent / "native_pieces.c"
     if compiler is None:
         pytest.skip("needs a C compiler")
     flags = [*build.FLAGS, *TARGETS[target], *SANITIZER.split()]
-    built = build.load(build.compile_library(flags, compiler=compiler, source=source))
+    built = build.load_engine(build.compile_library(flags, compiler=compiler, source=source))
     if not built.native_prepare_machine():
         pytest.skip("this system does not allow tiles")
     return built
@@ -47,7 +47,7 @@ def pieces(target: str, source: Path = Path(__file__).parent / "native_pieces.c"
 def use(target: str, patch: pytest.MonkeyPatch) -> ctypes.CDLL:
     """Let trials be trained by that library; under the address sanitizer, with guards around all arrays."""
     built = pieces(target)
-    patch.setattr(engine, "compiled", lambda: built)
+    patch.setattr(engine, "compiled_engine", lambda: built)
     if "address" in SANITIZER:
         patch.setattr(engine, "_aligned", _aligned_and_guarded)
     return built

@@ -20,11 +20,11 @@ BASE = Trial(
 
 ENGINES = [
     pytest.param(
-        native.train,
-        marks=pytest.mark.skipif(native.unavailable() is not None, reason="needs a C compiler"),
+        native.train_native,
+        marks=pytest.mark.skipif(native.why_unavailable() is not None, reason="needs a C compiler"),
         id="native",
     ),
-    pytest.param(ensemble.train, id="torch"),
+    pytest.param(ensemble.train_ensemble, id="torch"),
 ]
 
 

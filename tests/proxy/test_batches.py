@@ -10,7 +10,7 @@ import torch
 
 from hpsweep.proxy import batches
 from hpsweep.proxy.batches import Batches
-from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
 from hpsweep.spec import Trial
 
 TRIAL = Trial(width=16, head_size=16, depth=1, context=8, batch=3, steps=10)
@@ -33,11 +33,11 @@ def test_every_trial_finds_the_windows_of_its_seed_and_step_in_a_memory_map_too(
     for step in (0, 1, 2, 3, 4, 8, 9, 2):  # onwards over the end of what is held, and back
         held.hold(step)
         assert len(held.held) == (10 if whole else min(4, 10 - held.held.start))
-        for place, expected in enumerate(zip(*(windows(data.train, o[step], 8) for o in offsets), strict=True)):
+        for place, expected in enumerate(zip(*(token_windows(data.train, o[step], 8) for o in offsets), strict=True)):
             np.testing.assert_array_equal(held.current()[place], np.stack(expected))
     held.keep([1, 2])
     inputs, _ = held.current()
-    np.testing.assert_array_equal(inputs, np.stack([windows(data.train, o[2], 8)[0] for o in offsets[1:]]))
+    np.testing.assert_array_equal(inputs, np.stack([token_windows(data.train, o[2], 8)[0] for o in offsets[1:]]))
 
 
 def test_the_next_sequences_are_gathered_while_the_current_ones_are_trained_on(
@@ -45,14 +45,14 @@ def test_the_next_sequences_are_gathered_while_the_current_ones_are_trained_on(
 ) -> None:
     gathered: list[list[int]] = []
     begun = threading.Semaphore(0)
-    data, inner = load_dataset("stdlib"), batches.sequences
+    data, inner = load_dataset("stdlib"), batches.token_sequences
 
     def watched(corpus: Any, offsets: Any, context: int) -> Any:
         gathered.append(offsets[:, 0, 0].tolist())
         begun.release()
         return inner(corpus, offsets, context)
 
-    monkeypatch.setattr(batches, "sequences", watched)
+    monkeypatch.setattr(batches, "token_sequences", watched)
     monkeypatch.setitem(batches.AHEAD, "cpu", 4)
     first = train_offsets(data, seed=0, steps=10, batch=3, context=8)[:, 0].tolist()
     held = Batches([TRIAL], data, torch.device("cpu"))
@@ -67,7 +67,7 @@ def test_what_is_wrong_with_the_tokens_is_said_by_the_step_that_needs_them(monke
     def torn(corpus: Any, offsets: Any, context: int) -> Any:
         raise OSError("made up")
 
-    monkeypatch.setattr(batches, "sequences", torn)
+    monkeypatch.setattr(batches, "token_sequences", torn)
     held = Batches([TRIAL], load_dataset("stdlib"), torch.device("cpu"))
     with pytest.raises(OSError, match="made up"):
         held.hold(0)

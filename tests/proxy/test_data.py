@@ -15,7 +15,7 @@ import pytest
 
 from hpsweep.proxy import data, token_file
 from hpsweep.proxy import documents as documents_module
-from hpsweep.proxy.data import Dataset, check_dataset, load_dataset, train_offsets, validation_windows, windows
+from hpsweep.proxy.data import Dataset, check_dataset, load_dataset, token_windows, train_offsets, validation_windows
 
 WORDS = [f"document number {i}: " + "abcdefgh"[i % 8] * (i % 50) for i in range(400)]
 
@@ -74,7 +74,9 @@ def test_the_standard_library_is_about_ten_megabytes_of_which_one_in_sixteen_fil
 
 def test_the_standard_library_has_neither_tests_nor_installed_packages_nor_build_files() -> None:
     root = Path(os.__file__).parent
-    names = [path.relative_to(root) for path in documents_module.files(root, (".py",), data._is_stdlib, links=False)]
+    names = [
+        path.relative_to(root) for path in documents_module.files_under(root, (".py",), data._is_stdlib, links=False)
+    ]
     folders = {part for name in names for part in name.parts[:-1]}
     assert "json" in folders
     assert not folders & {"test", "tests", "idle_test", "site-packages", "encodings", "pydoc_data"}
@@ -402,7 +404,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: p
 
 def test_windows_by_hand() -> None:
     tokens = np.array([10, 11, 12, 13, 14, 255], dtype=np.uint8)
-    inputs, targets = windows(tokens, np.array([[0, 3], [1, 1]]), 2)
+    inputs, targets = token_windows(tokens, np.array([[0, 3], [1, 1]]), 2)
     assert inputs.tolist() == [[[10, 11], [13, 14]], [[11, 12], [11, 12]]]
     assert targets.tolist() == [[[11, 12], [14, 255]], [[12, 13], [12, 13]]]
     assert inputs.dtype == targets.dtype == np.int64
@@ -411,13 +413,13 @@ def test_windows_by_hand() -> None:
 @pytest.mark.parametrize("offset", [-1, 4])
 def test_a_window_beyond_the_tokens_is_refused(offset: int) -> None:
     with pytest.raises(ValueError, match="allow 0 to 3"):
-        windows(np.arange(6, dtype=np.uint8), np.array([0, offset]), 2)
+        token_windows(np.arange(6, dtype=np.uint8), np.array([0, offset]), 2)
 
 
 def test_windows_of_a_memory_map_equal_those_of_the_array(tmp_path: Path) -> None:
     write_bin(tmp_path / "a.bin", list(range(500)))
     dataset = load_dataset(f"bin:{tmp_path / 'a.bin'}?dtype=uint16&vocabulary=500")
-    inputs, targets = windows(dataset.train, np.array([440]), 9)
+    inputs, targets = token_windows(dataset.train, np.array([440]), 9)
     assert inputs.tolist() == [list(range(440, 449))]
     assert targets.tolist() == [list(range(441, 450))]
     assert type(inputs) is np.ndarray

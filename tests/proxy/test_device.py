@@ -12,31 +12,31 @@ from hpsweep.proxy.device import (
     WARM_UP,
     Captured,
     by_onednn,
-    exact,
-    fitting,
+    fitting_trials,
+    float32_products,
+    is_exact_product,
     onednn_is_better,
     out_of_memory,
-    products,
 )
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Precision
 
 
 def test_a_product_in_bfloat16_is_told_from_one_in_float32() -> None:
-    assert exact(torch.matmul)
-    assert not exact(lambda a, b: (a.bfloat16() @ b.bfloat16()).float())
-    assert not exact(lambda a, b: a.bfloat16().float() @ b.bfloat16().float())
+    assert is_exact_product(torch.matmul)
+    assert not is_exact_product(lambda a, b: (a.bfloat16() @ b.bfloat16()).float())
+    assert not is_exact_product(lambda a, b: a.bfloat16().float() @ b.bfloat16().float())
 
 
 def test_products_are_exact_to_float32_and_the_setting_comes_back() -> None:
     def fail() -> None:
         assert by_onednn() == onednn_is_better()
-        assert exact(torch.matmul)
-        assert exact(lambda a, b: torch.bmm(a[None], b[None])[0])
+        assert is_exact_product(torch.matmul)
+        assert is_exact_product(lambda a, b: torch.bmm(a[None], b[None])[0])
         raise KeyError
 
     before = torch.get_float32_matmul_precision()
-    with pytest.raises(KeyError), products(torch.device("cpu")):
+    with pytest.raises(KeyError), float32_products(torch.device("cpu")):
         fail()
     assert torch.get_float32_matmul_precision() == before
 
@@ -44,7 +44,7 @@ def test_products_are_exact_to_float32_and_the_setting_comes_back() -> None:
 def test_products_in_two_threads_put_the_setting_back_when_both_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "onednn_is_better", lambda: True)
     before = torch.get_float32_matmul_precision()
-    first, second = products(torch.device("cpu")), products(torch.device("cpu"))
+    first, second = float32_products(torch.device("cpu")), float32_products(torch.device("cpu"))
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -65,7 +65,7 @@ def test_products_in_two_threads_put_the_setting_back_when_both_are_done(monkeyp
 def test_the_trials_that_fit_leave_a_tenth_of_the_memory_free(
     free: int, one: int, several: int, count: int, size: int
 ) -> None:
-    assert fitting(free, one, several, count) == size
+    assert fitting_trials(free, one, several, count) == size
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_on_a_gpu_float32_is_float32_whatever_torch_was_set_to(precision: Precis
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        with products(torch.device("cuda"), precision):
+        with float32_products(torch.device("cuda"), precision):
             assert torch.get_float32_matmul_precision() == setting
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
@@ -144,7 +144,7 @@ def test_on_a_gpu_float32_is_float32_whatever_torch_was_set_to(precision: Precis
 
 def test_on_a_gpu_attention_is_not_cudnns() -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    with products(torch.device("cuda")):
+    with float32_products(torch.device("cuda")):
         assert not torch.backends.cuda.cudnn_sdp_enabled()
         assert torch.backends.cuda.flash_sdp_enabled()
         assert torch.backends.cuda.mem_efficient_sdp_enabled()

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpsweep.architectures import SPARSE, tensors
 from hpsweep.proxy import batches, model
 from hpsweep.proxy import ensemble as torch_engine
-from hpsweep.proxy.data import load_dataset, train_offsets, windows
+from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
 from hpsweep.proxy.outcome import CURVE_POINTS, Outcome, _result
 from hpsweep.rules import masks
 from hpsweep.rules.masks import mask
@@ -52,7 +52,7 @@ def _curve(outcome: Outcome, trial: Trial) -> np.ndarray:
 def _plain(trial: Trial) -> tuple[list[float], Any]:
     data = load_dataset(trial.data)
     offsets = train_offsets(data, seed=trial.seed, steps=trial.total_steps, batch=trial.batch, context=trial.context)
-    batches = [tuple(map(torch.from_numpy, windows(data.train, row, trial.context))) for row in offsets]
+    batches = [tuple(map(torch.from_numpy, token_windows(data.train, row, trial.context))) for row in offsets]
     weights = {name: w[0].clone() for name, w in model.initial_parameters([trial], data.vocabulary).items()}
     kept = {
         name: torch.from_numpy(mask(trial.seed, name, shape, trial.density))
@@ -74,12 +74,12 @@ def _held_out(plain: Any, trial: Trial) -> float:
 
 @pytest.fixture(scope="module")
 def together() -> Outcome:
-    return torch_engine.train(MIXED)
+    return torch_engine.train_ensemble(MIXED)
 
 
 @pytest.mark.parametrize("place", range(len(MIXED)))
 def test_an_ensemble_member_equals_the_same_trial_alone(together: Outcome, place: int) -> None:
-    alone = torch_engine.train([MIXED[place]])
+    alone = torch_engine.train_ensemble([MIXED[place]])
     np.testing.assert_allclose(_curve(together, MIXED[place]), _curve(alone, MIXED[place]), atol=1e-4)
     assert together.rows[place]["val_loss"] == pytest.approx(alone.rows[0]["val_loss"], abs=1e-4)
 
@@ -94,7 +94,7 @@ def test_an_ensemble_member_equals_a_plain_module_trained_with_torch_adamw(toget
 def test_an_untied_readout_equals_a_plain_module_too() -> None:
     trial = MIXED[2].replace(tied=False)
     losses, _ = _plain(trial)
-    np.testing.assert_allclose(_curve(torch_engine.train([trial]), trial), losses, atol=1e-4)
+    np.testing.assert_allclose(_curve(torch_engine.train_ensemble([trial]), trial), losses, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -125,8 +125,8 @@ def test_every_mask_and_normal_of_an_ensemble_is_drawn_once(threads: int, monkey
 def test_a_trial_that_diverges_leaves_its_neighbours_bit_identical() -> None:
     calm = [BASE.replace(lr=2.0**-8), BASE.replace(lr=2.0**-9, scheme="sp", density=1 / 4)]
     wild = BASE.replace(init_std=1e30)  # its first loss is not a number
-    outcome = torch_engine.train([calm[0], wild, calm[1]])
-    reference = torch_engine.train(calm)
+    outcome = torch_engine.train_ensemble([calm[0], wild, calm[1]])
+    reference = torch_engine.train_ensemble(calm)
     assert [row["status"] for row in outcome.rows] == ["ok", "diverged", "ok"]
     assert outcome.rows[1]["diverged_step"] == 0
     assert "val_loss" not in outcome.rows[1]
@@ -137,21 +137,21 @@ def test_a_trial_that_diverges_leaves_its_neighbours_bit_identical() -> None:
 
 def test_a_trial_that_diverges_midway_is_recorded_with_its_step_and_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    losses = model.losses
+    losses = model.sequence_losses
 
     def spying(parameters: Any, multiply: Any, inputs: Any, targets: Any, *, head_size: int) -> Any:
         sizes.append(inputs.shape[0])
         return losses(parameters, multiply, inputs, targets, head_size=head_size)
 
-    monkeypatch.setattr(model, "losses", spying)
+    monkeypatch.setattr(model, "sequence_losses", spying)
     calm = BASE.replace(lr=2.0**-8)
-    outcome = torch_engine.train([calm, BASE.replace(lr=1e6)])
+    outcome = torch_engine.train_ensemble([calm, BASE.replace(lr=1e6)])
     step = outcome.rows[1]["diverged_step"]
     assert outcome.rows[1]["status"] == "diverged"
     assert 0 < step < 30
     assert sizes[: step + 1] == [2] * (step + 1)
     assert set(sizes[step + 1 :]) == {1}
-    alone = torch_engine.train([calm])
+    alone = torch_engine.train_ensemble([calm])
     assert outcome.rows[0]["val_loss"] == alone.rows[0]["val_loss"]
     assert (_curve(outcome, calm) == _curve(alone, calm)).all()
 
@@ -176,9 +176,9 @@ def test_the_training_loss_of_a_row_is_that_of_the_last_twentieth_of_the_steps()
 
 def test_looking_for_diverged_trials_less_often_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [BASE, BASE.replace(lr=1e6), BASE.replace(lr=2.0**-9)]
-    often = torch_engine.train(trials)
+    often = torch_engine.train_ensemble(trials)
     monkeypatch.setitem(torch_engine.CHECK_EVERY, "cpu", 7)
-    seldom = torch_engine.train(trials)
+    seldom = torch_engine.train_ensemble(trials)
     for a, b in zip(often.rows, seldom.rows, strict=True):
         assert (a["status"], a.get("val_loss"), a.get("diverged_step")) == (
             b["status"],
@@ -198,7 +198,7 @@ def test_masked_weights_are_exactly_zero_after_100_steps_with_decay(rule: str) -
     history = torch.full((100, 3), torch.nan)
     for step in range(100):
         ensemble.step(step, history)
-    for name, kept in model.masks(trials, data.vocabulary).items():
+    for name, kept in model.hidden_masks(trials, data.vocabulary).items():
         weights = ensemble.parameters[name]
         assert (weights[~kept] == 0).all()
         assert (weights[kept] != 0).all()
@@ -213,7 +213,7 @@ def test_rows_and_curves_have_the_columns_of_the_store(together: Outcome) -> Non
 
 def test_a_curve_has_at_most_200_points_and_ends_at_the_last_step() -> None:
     trial = Trial(width=16, head_size=16, depth=1, context=8, batch=1, steps=451, eval_sequences=4)
-    curves = torch_engine.train([trial]).curves
+    curves = torch_engine.train_ensemble([trial]).curves
     assert len(curves["step"]) == CURVE_POINTS
     assert curves["step"][-1] == 451
     assert curves["tokens"][-1] == 451 * 8
@@ -245,10 +245,10 @@ def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.M
         return inner(trials, *rest)
 
     trials = [BASE.replace(steps=10, lr=2.0**-k) for k in range(5, 10)]
-    reference = torch_engine.train(trials)
+    reference = torch_engine.train_ensemble(trials)
     monkeypatch.setattr(torch_engine, "_train", crowded)
     seen: list[tuple[int, int]] = []
-    outcome = torch_engine.train(trials, progress=lambda *x: seen.append(x))
+    outcome = torch_engine.train_ensemble(trials, progress=lambda *x: seen.append(x))
     assert tried == [5, 2, 3, 1, 2]
     assert seen == sorted(seen)
     evaluated = math.ceil(trials[0].eval_sequences / (2 * trials[0].batch))  # a word after every batch of sequences
@@ -261,7 +261,7 @@ def test_an_ensemble_that_does_not_fit_in_memory_is_halved(monkeypatch: pytest.M
 
 def test_no_more_are_trained_at_a_time_than_were_found_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_engine, "trials_that_fit", lambda trials, data, device: 2)
-    outcome = torch_engine.train([BASE.replace(steps=2, seed=seed) for seed in range(5)])
+    outcome = torch_engine.train_ensemble([BASE.replace(steps=2, seed=seed) for seed in range(5)])
     assert [row["ensemble_size"] for row in outcome.rows] == [1, 2, 2, 2, 2]
 
 
@@ -301,12 +301,15 @@ def test_a_gradient_that_is_not_finite_makes_the_loss_not_a_number() -> None:
 
 def test_trials_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        torch_engine.train([BASE, BASE.replace(depth=3)])
+        torch_engine.train_ensemble([BASE, BASE.replace(depth=3)])
 
 
 def test_bfloat16_trains_to_nearly_the_loss_of_float32() -> None:
     single, half = BASE, BASE.replace(precision="bfloat16")
-    a, b = torch_engine.train([single]).rows[0]["val_loss"], torch_engine.train([half]).rows[0]["val_loss"]
+    a, b = (
+        torch_engine.train_ensemble([single]).rows[0]["val_loss"],
+        torch_engine.train_ensemble([half]).rows[0]["val_loss"],
+    )
     assert a != b
     assert a == pytest.approx(b, abs=0.02)
 
@@ -329,9 +332,9 @@ LONG = {"width": 96, "context": 300, "batch": 3}
 def test_with_one_thread_a_trial_alone_and_among_others_is_the_same_bit_for_bit(change: Any, precision: Any) -> None:
     steps = 3 if precision == "bfloat16" else 6  # seconds each, where a processor has no bfloat16
     trials = [trial.replace(steps=steps, precision=precision, **change) for trial in MIXED]
-    together = torch_engine.train(trials)
+    together = torch_engine.train_ensemble(trials)
     for place in (0, 3):
-        alone = torch_engine.train([trials[place]])
+        alone = torch_engine.train_ensemble([trials[place]])
         assert (_curve(alone, trials[place]) == _curve(together, trials[place])).all()
         assert alone.rows[0]["val_loss"] == together.rows[place]["val_loss"]
 
@@ -339,7 +342,7 @@ def test_with_one_thread_a_trial_alone_and_among_others_is_the_same_bit_for_bit(
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_step_as_a_gpu_takes_it_has_the_losses_of_the_cpus(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [*MIXED, BASE.replace(lr=1e6), BASE.replace(init_std=1e30)]  # two diverge, and stay
-    reference = torch_engine.train(trials)
+    reference = torch_engine.train_ensemble(trials)
     monkeypatch.setitem(torch_engine.CHECK_EVERY, "cpu", torch_engine.CHECK_EVERY["cuda"])
     monkeypatch.setitem(torch_engine.SHRINK_AT, "cpu", torch_engine.SHRINK_AT["cuda"])
     monkeypatch.setitem(batches.WHOLE, "cpu", batches.WHOLE["cuda"] if whole else 0)
@@ -347,7 +350,7 @@ def test_a_step_as_a_gpu_takes_it_has_the_losses_of_the_cpus(whole: bool, monkey
     monkeypatch.setattr(model, "_look_up", model._gathered)
     kept = []
     monkeypatch.setattr(torch_engine.Ensemble, "_keep", lambda self, remaining: kept.append(remaining))
-    outcome = torch_engine.train(trials)
+    outcome = torch_engine.train_ensemble(trials)
     assert kept == []
     for row, expected in zip(outcome.rows, reference.rows, strict=True):
         assert (row["status"], row.get("diverged_step")) == (expected["status"], expected.get("diverged_step"))

@@ -12,8 +12,8 @@ from hpsweep.proxy import compiling, fast
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Precision
-from hpsweep.sweep.engine import serving
-from hpsweep.sweep.worker import ENGINES, function
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.worker import ENGINES, imported_function
 from tests import compiled_steps
 from tests.compiled_steps import BASE, TRIALS
 
@@ -72,18 +72,18 @@ def test_compiling_takes_no_step_and_what_cannot_be_compiled_is_done_without_in_
 ) -> None:
     arguments = _arguments()
     before = _state(arguments)
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    assert fast.compiled(*arguments, alive=lambda: None) is not fast.step
+    monkeypatch.setattr(torch, "compile", lambda imported_function, **_: imported_function)
+    assert fast.compiled_step(*arguments, alive=lambda: None) is not fast.stacked_step
     assert "compiled the step of an ensemble in" in capsys.readouterr().err
     assert all(torch.equal(x, y) for x, y in zip(before, _state(arguments), strict=True))
 
     def failing(*arguments: Any) -> None:
-        fast.step(*arguments)
+        fast.stacked_step(*arguments)
         raise RuntimeError("Python.h: no such file\nmore of it")
 
-    monkeypatch.setattr(torch, "compile", lambda function, **_: failing)
+    monkeypatch.setattr(torch, "compile", lambda imported_function, **_: failing)
     with pytest.warns(UserWarning, match=r"not compiled.*\(RuntimeError: Python.h: no such file\)$") as warned:
-        assert fast.compiled(*arguments, alive=lambda: None) is fast.step
+        assert fast.compiled_step(*arguments, alive=lambda: None) is fast.stacked_step
     assert len(warned) == 1
     assert all(torch.equal(x, y) for x, y in zip(before, _state(arguments), strict=True))
 
@@ -93,7 +93,7 @@ def test_where_memory_suffices_for_the_uncompiled_step_alone_it_stays_uncompiled
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda *_, **__: mock.Mock(side_effect=torch.OutOfMemoryError("made up")))
     with pytest.warns(UserWarning, match="not compiled.*made up"):
-        assert fast.compiled(*_arguments(), alive=lambda: None) is fast.step
+        assert fast.compiled_step(*_arguments(), alive=lambda: None) is fast.stacked_step
 
 
 def test_a_worker_that_compiles_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_a_worker_that_compiles_says_that_it_lives(monkeypatch: pytest.MonkeyPat
         return torch.zeros(2)
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: slow)
-    fast.compiled(*_arguments(), alive=lambda: heard.append(1))
+    fast.compiled_step(*_arguments(), alive=lambda: heard.append(1))
     assert len(heard) >= 3
     said = len(heard)
     time.sleep(0.1)
@@ -121,15 +121,15 @@ def test_a_step_is_compiled_where_that_pays_unless_the_environment_says_otherwis
     said: str, short: bool, long: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPSWEEP_COMPILE", said)
-    assert compiling.pays(compiling.COMPILE_SECONDS) == short  # no step is saved whole
-    assert compiling.pays(10 * compiling.COMPILE_SECONDS) == long
+    assert compiling.compiling_pays(compiling.COMPILE_SECONDS) == short  # no step is saved whole
+    assert compiling.compiling_pays(10 * compiling.COMPILE_SECONDS) == long
 
 
 def test_another_word_for_compiling_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPSWEEP_COMPILE", "yes")
     monkeypatch.setattr(torch_engine, "load_dataset", mock.Mock(side_effect=AssertionError("work")))
     with pytest.raises(ValueError, match=r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"):
-        torch_engine.train(TRIALS)
+        torch_engine.train_ensemble(TRIALS)
 
 
 def test_a_step_is_compiled_by_the_time_that_replays_took_and_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,39 +141,39 @@ def test_a_step_is_compiled_by_the_time_that_replays_took_and_captured_anew(monk
         assert made.captured is not graph  # its memory has been given back
         return "compiled"
 
-    monkeypatch.setattr(fast, "compiled", compiled)
+    monkeypatch.setattr(fast, "compiled_step", compiled)
     clock = iter([0.0, 100.0, 100.1, 116.1])
     monkeypatch.setattr(torch_engine.time, "perf_counter", lambda: next(clock))
     made.compile_if_it_pays(0, lambda: None)
     graph.graph = "the graph"
     made.compile_if_it_pays(16, lambda: None)  # a hundred seconds, and not of replays alone
     made.compile_if_it_pays(32, lambda: None)  # a tenth: 62 s for all
-    assert (made.take_step, made.engine) == (fast.step, "torch")
+    assert (made.take_step, made.engine) == (fast.stacked_step, "torch")
     made.compile_if_it_pays(48, lambda: None)  # a second each
     assert (made.take_step, made.engine) == ("compiled", "torch, compiled")
     made._keep([0, 1])
-    assert made.take_step is fast.step  # the other one was made for other sizes
+    assert made.take_step is fast.stacked_step  # the other one was made for other sizes
 
 
 @pytest.mark.parametrize("fan_in", [8, 5, 19])
 def test_a_mask_of_bits_is_the_mask(fan_in: int) -> None:
     mask = torch.rand(2, 3, fan_in, generator=torch.Generator().manual_seed(0)) < 0.5
-    bits = fast.packed(mask)
+    bits = fast.packed_mask(mask)
     assert bits.shape == (2, 3, -(-fan_in // 8))
     assert bits[0, 0, 0] == sum(2**i for i in range(min(8, fan_in)) if mask[0, 0, i])
-    assert torch.equal(fast.unpacked(bits, fan_in), mask)
-    assert fast.unpacked(mask, fan_in) is mask
+    assert torch.equal(fast.unpacked_mask(bits, fan_in), mask)
+    assert fast.unpacked_mask(mask, fan_in) is mask
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_a_sweep_in_tf32_is_refused_on_a_cpu_before_any_work(engine: str) -> None:
     trials = [t.replace(precision="tf32") for t in TRIALS]
     with pytest.raises(ValueError, match="precision is 'tf32'"):
-        serving(ENGINES[engine], "cpu", trials)
+        serving_engine(ENGINES[engine], "cpu", trials)
     with pytest.raises(ValueError, match="precision is 'tf32'"):
-        function(ENGINES[engine])(trials)
+        imported_function(ENGINES[engine])(trials)
 
 
 def test_each_precision_has_an_id_of_its_own() -> None:
     assert len({BASE.replace(precision=p).trial_id for p in get_args(Precision)}) == 3
-    assert fast.constants(BASE.replace(precision="tf32")).precision == "tf32"
+    assert fast.shared_constants(BASE.replace(precision="tf32")).precision == "tf32"

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpsweep.proxy import batches, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.device import WARM_UP, products
-from hpsweep.proxy.device import precision as in_precision
+from hpsweep.proxy.device import WARM_UP, float32_products
+from hpsweep.proxy.device import in_precision as in_precision
 from hpsweep.rules.multipliers import tensors
 from tests.on_gpu import (
     DEVICE,
@@ -123,9 +123,9 @@ def test_rows_are_those_of_the_cpu_and_what_diverges_leaves_an_ensemble_that_is_
 ) -> None:
     sizes = counted_steps(monkeypatch)
     wild = [BASE.replace(lr=1e6, seed=seed) for seed in range(len(MIXED))]  # diverge between two looks
-    found = torch_engine.train([*MIXED, *wild], device=DEVICE.type)
+    found = torch_engine.train_ensemble([*MIXED, *wild], device=DEVICE.type)
     assert {len(MIXED), 2 * len(MIXED)} <= set(sizes)
-    expected = torch_engine.train([*MIXED, *wild])
+    expected = torch_engine.train_ensemble([*MIXED, *wild])
     for row, cpu in zip(found.rows, expected.rows, strict=True):
         assert row["status"] == cpu["status"] == ("ok" if row["lr"] < 1 else "diverged")
         if row["status"] == "ok":
@@ -142,13 +142,13 @@ def test_gradients_of_many_sequences_are_those_of_float64(precision: Any, change
 
     def gradients(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         weights = {n: w.to(device, dtype) for n, w in model.initial_parameters(trials, vocabulary).items()}
-        multipliers = model.Multipliers(*(m.to(device, dtype) for m in model.multipliers(trials, vocabulary)))
+        multipliers = model.Multipliers(*(m.to(device, dtype) for m in model.forward_multipliers(trials, vocabulary)))
         for weight in weights.values():
             weight.requires_grad_(True)
         inputs, targets = ids[..., :-1].to(device), ids[..., 1:].to(device)
-        with products(device):
+        with float32_products(device):
             with in_precision(first, device) if dtype == torch.float32 else contextlib.nullcontext():
-                losses = model.losses(weights, multipliers, inputs, targets, head_size=first.head_size)
+                losses = model.sequence_losses(weights, multipliers, inputs, targets, head_size=first.head_size)
             found = torch.autograd.grad(losses.mean(1).sum(), list(weights.values()))
         return {name: g.double().cpu() for name, g in zip(weights, found, strict=True)}
 
@@ -191,7 +191,7 @@ def test_the_compiled_step_has_the_losses_of_the_cpu() -> None:
 @only_cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_another_device_than_the_first_trains_too() -> None:
-    found, expected = torch_engine.train(MIXED, device="cuda:1"), torch_engine.train(MIXED)
+    found, expected = torch_engine.train_ensemble(MIXED, device="cuda:1"), torch_engine.train_ensemble(MIXED)
     for row, cpu in zip(found.rows, expected.rows, strict=True):
         assert row["val_loss"] == pytest.approx(cpu["val_loss"], abs=CLOSE["float32"])
     assert torch.cuda.current_device() == 0
@@ -207,7 +207,7 @@ def test_what_is_measured_to_fit_fits_and_leaves_not_much_free(monkeypatch: pyte
     several = taken(trials[:16])
     before = held()
     hog = torch.empty(torch.cuda.mem_get_info()[0] - 2 * several, dtype=torch.uint8, device=DEVICE)
-    rows = torch_engine.train(trials, device="cuda").rows
+    rows = torch_engine.train_ensemble(trials, device="cuda").rows
     del hog
     assert {row["status"] for row in rows} == {"ok"}
     assert 16 <= max(row["ensemble_size"] for row in rows) < 40  # about 29 of 64, by memory
@@ -220,11 +220,11 @@ def test_memory_that_runs_out_in_a_step_halves_the_ensemble_and_comes_back(monke
     monkeypatch.setattr(torch_engine, "_fitting", {})
     before, whole = held(), taken(trials)
     with left(int(0.7 * whole)):
-        rows = torch_engine.train(trials, device=DEVICE.type).rows
+        rows = torch_engine.train_ensemble(trials, device=DEVICE.type).rows
     assert [row["status"] for row in rows] == ["ok"] * 8
     assert {row["ensemble_size"] for row in rows} == ({4} if ON_CUDA else {8})
     assert held() <= before + 64 * MIB
-    again = torch_engine.train(trials[:2], device=DEVICE.type).rows
+    again = torch_engine.train_ensemble(trials[:2], device=DEVICE.type).rows
     assert [row["status"] for row in again] == ["ok"] * 2
 
 
@@ -236,10 +236,10 @@ def test_an_evaluation_short_of_memory_trains_nothing_twice(monkeypatch: pytest.
     whole = taken(trials)
     counted = counted_steps(monkeypatch)
     with left(int(1.15 * whole)):
-        rows = torch_engine.train(trials, device=DEVICE.type).rows
+        rows = torch_engine.train_ensemble(trials, device=DEVICE.type).rows
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert sum(counted) == 6 * 4
-    expected = [row["val_loss"] for row in torch_engine.train(trials[:1]).rows]
+    expected = [row["val_loss"] for row in torch_engine.train_ensemble(trials[:1]).rows]
     assert rows[0]["val_loss"] == pytest.approx(expected[0], abs=CLOSE["float32"])
 
 
@@ -258,4 +258,4 @@ def test_the_memory_of_an_ensemble_comes_back_with_its_graph() -> None:
 @only_cuda
 def test_a_trial_that_cannot_fit_ends_in_one_clear_error() -> None:
     with left(32 * MIB), pytest.raises(RuntimeError, match="memory"):
-        torch_engine.train([BIG], device="cuda")
+        torch_engine.train_ensemble([BIG], device="cuda")

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpsweep.proxy import device, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.device import evaluated_together, free_memory, in_halves, on, out_of_memory
-from hpsweep.proxy.gpu import SHARE, GPULost, is_lost, share
+from hpsweep.proxy.device import evaluated_together, free_memory, in_halves, on_device, out_of_memory
+from hpsweep.proxy.gpu import SHARE, GPULost, is_lost, memory_share
 from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
 
@@ -54,9 +54,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_an_evaluation_that_runs_out_of_memory_takes_less_at_a_time_and_trains_nothing_again(
     room: int, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = torch_engine.train(TRIALS)
+    reference = torch_engine.train_ensemble(TRIALS)
     steps.clear()
-    losses, evaluated = model.losses, []
+    losses, evaluated = model.sequence_losses, []
 
     def crowded(parameters: Any, multiply: Any, inputs: Any, targets: Any, **rest: Any) -> Any:
         size = inputs.shape[0] * inputs.shape[1]
@@ -66,8 +66,8 @@ def test_an_evaluation_that_runs_out_of_memory_takes_less_at_a_time_and_trains_n
             evaluated.append(size)
         return losses(parameters, multiply, inputs, targets, **rest)
 
-    monkeypatch.setattr(model, "losses", crowded)
-    outcome = torch_engine.train(TRIALS)
+    monkeypatch.setattr(model, "sequence_losses", crowded)
+    outcome = torch_engine.train_ensemble(TRIALS)
     assert steps == [len(TRIALS)] * SMALL.total_steps
     assert sum(evaluated) == len(TRIALS) * SMALL.eval_sequences
     assert [row["ensemble_size"] for row in outcome.rows] == [len(TRIALS)] * len(TRIALS)
@@ -91,9 +91,9 @@ def test_the_memory_of_the_captured_step_is_free_before_the_evaluation(monkeypat
     weakref.finalize(graph, done.append, "graph")
     ensemble.captured = graph
     del graph
-    losses = model.losses
+    losses = model.sequence_losses
     monkeypatch.setattr(torch_engine, "let_go", lambda device: done.append("let go"))
-    monkeypatch.setattr(model, "losses", lambda *a, **k: done.append("evaluated") or losses(*a, **k))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(model, "sequence_losses", lambda *a, **k: done.append("evaluated") or losses(*a, **k))  # type: ignore[func-returns-value]
     ensemble.evaluate()
     assert done[:3] == ["graph", "let go", "evaluated"]
 
@@ -134,8 +134,8 @@ def peak(trial: Trial, count: int, vocabulary: int, sequences: int, *, trains: b
         parameters = {name: torch.zeros(count, *shape, requires_grad=trains) for name, shape in shapes.items()}
         multiply = model.Multipliers(*(torch.zeros(count) for _ in range(3)))
         ids = torch.zeros(sequences, trial.context, dtype=torch.int64).expand(count, sequences, trial.context)
-        with torch.set_grad_enabled(trains), device.precision(trial, CPU):
-            losses = model.losses(parameters, multiply, ids, ids, head_size=trial.head_size)
+        with torch.set_grad_enabled(trains), device.in_precision(trial, CPU):
+            losses = model.sequence_losses(parameters, multiply, ids, ids, head_size=trial.head_size)
             if trains:
                 torch.autograd.grad(losses.sum(), list(parameters.values()))
     return measured.peak
@@ -186,13 +186,13 @@ def test_what_memory_ran_out_for_is_not_tried_again_whatever_the_duration(monkey
         return inner(trials, *rest)
 
     monkeypatch.setattr(torch_engine, "_train", crowded)
-    torch_engine.train(TRIALS)
+    torch_engine.train_ensemble(TRIALS)
     assert tried == [8, 4, 2, 2, 2, 2]  # one of each size, and then what fits
     tried.clear()
-    torch_engine.train([trial.replace(steps=20, warmup_fraction=0.0) for trial in TRIALS])
+    torch_engine.train_ensemble([trial.replace(steps=20, warmup_fraction=0.0) for trial in TRIALS])
     assert tried == [2] * 4
     tried.clear()
-    torch_engine.train([trial.replace(batch=2) for trial in TRIALS[:3]])
+    torch_engine.train_ensemble([trial.replace(batch=2) for trial in TRIALS[:3]])
     assert tried == [3, 1, 2]  # nothing is known of other sizes
 
 
@@ -276,7 +276,7 @@ def test_two_workers_on_a_gpu_take_no_more_than_their_shares(monkeypatch: pytest
     for begun_before in (0, 0, 450):  # by the neighbour, which may begin at the same time
         gpu = MadeUpGPU(others=begun_before)
         free, one, several = bytes_by_a_made_up_gpu(monkeypatch, gpu, 20, 100)
-        taken.append(device.fitting(free, one, several, torch_engine.MEASURED) * 20)
+        taken.append(device.fitting_trials(free, one, several, torch_engine.MEASURED) * 20)
     assert taken[0] + taken[1] <= gpu.total
     assert all(0.8 * 500 <= each <= 500 for each in taken)
 
@@ -296,7 +296,7 @@ def test_a_worker_takes_no_more_of_its_gpus_memory_than_its_share(monkeypatch: p
 def test_a_share_that_cannot_be_is_refused_with_what_may_be(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SHARE, given)
     with pytest.raises(ValueError, match=rf"HPSWEEP_GPU_SHARE is '{given}'; allowed: above 0, up to 1 .* Unset it"):
-        share()
+        memory_share()
 
 
 # --- errors ---
@@ -356,7 +356,7 @@ def test_an_ensemble_whose_capture_ran_out_of_memory_is_not_halved_in_the_same_p
 
     monkeypatch.setattr(torch_engine, "_train", lost)
     with pytest.raises(GPULost):
-        torch_engine.train(TRIALS)
+        torch_engine.train_ensemble(TRIALS)
     assert tried == [8]
 
 
@@ -384,8 +384,8 @@ def test_all_work_on_another_gpu_than_the_first_is_done_with_it_as_the_current_o
         return inner(trials, data, CPU, progress)
 
     monkeypatch.setattr(torch_engine, "_train", trained)
-    torch_engine.train([SMALL.replace(seed=seed) for seed in range(9)], device="cuda:1")
+    torch_engine.train_ensemble([SMALL.replace(seed=seed) for seed in range(9)], device="cuda:1")
     assert set(seen) == {("fits", "cuda:1"), ("trained", "cuda:1")}
     assert current == []
-    with on(CPU):
+    with on_device(CPU):
         assert current == []

@@ -19,17 +19,17 @@ import torch
 from hpsweep.architectures import tensors
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy import model, native
-from hpsweep.proxy.data import Dataset, load_dataset, train_offsets, windows
+from hpsweep.proxy.data import Dataset, load_dataset, token_windows, train_offsets
 from hpsweep.proxy.native import build, engine
 from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.proxy.optimizer import mask_gradients
 from hpsweep.proxy.outcome import Outcome
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.schedule import lr_factor
 from hpsweep.spec import Trial
 from hpsweep.store import CURVES, RUNS
 from tests.proxy.native_library import SANITIZER, TARGET, TARGETS, pieces, use
 
-pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs a C compiler")
+pytestmark = pytest.mark.skipif(native.why_unavailable() is not None, reason="needs a C compiler")
 
 SMALL: dict[str, Any] = {"width": 64, "depth": 2, "head_size": 16, "context": 32, "batch": 4, "steps": 40}
 BASE = Trial(**SMALL, base_width=32, eval_sequences=16, lr=2.0**-8, weight_decay=0.1, clip=0.5)
@@ -86,9 +86,9 @@ def _gradients(ensemble: torch_engine.Ensemble, step: int) -> tuple[dict[str, to
     parameters = {name: p.clone().requires_grad_(True) for name, p in ensemble.parameters.items()}
     steps, batch, context = trial.total_steps, trial.batch, trial.context
     offsets = train_offsets(ensemble.data, seed=trial.seed, steps=steps, batch=batch, context=context)[step]
-    inputs, targets = (torch.from_numpy(x)[None] for x in windows(ensemble.data.train, offsets, context))
-    with torch_engine.precision(trial, torch.device("cpu")):
-        losses = model.losses(parameters, ensemble.multipliers, inputs, targets, head_size=trial.head_size)
+    inputs, targets = (torch.from_numpy(x)[None] for x in token_windows(ensemble.data.train, offsets, context))
+    with torch_engine.in_precision(trial, torch.device("cpu")):
+        losses = model.sequence_losses(parameters, ensemble.multipliers, inputs, targets, head_size=trial.head_size)
     found = torch.autograd.grad(losses.mean(), list(parameters.values()))
     by_name = {name: g.contiguous() for name, g in zip(parameters, found, strict=True)}
     mask_gradients(by_name, ensemble.masks)
@@ -174,7 +174,7 @@ def test_a_large_batch_needs_no_large_stack() -> None:
         "import threading; from hpsweep.proxy import native; from hpsweep.spec import Trial\n"
         "trial = Trial(width=4, head_size=4, depth=1, context=1, batch=40_000, steps=1, eval_sequences=2)\n"
         "threading.stack_size(256 * 1024)\n"
-        "thread = threading.Thread(target=lambda: print(native.train([trial]).rows[0]['status']))\n"
+        "thread = threading.Thread(target=lambda: print(native.train_native([trial]).rows[0]['status']))\n"
         "thread.start(); thread.join()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -232,7 +232,7 @@ def test_bfloat16_trains_close_to_torchs_and_to_float32(
 ) -> None:
     use(target, monkeypatch)
     trial = HALF[name]
-    half, single = (_held_out(native.train([t])) for t in (trial, trial.replace(precision="float32")))
+    half, single = (_held_out(native.train_native([t])) for t in (trial, trial.replace(precision="float32")))
     assert half == pytest.approx(_torchs_held_out(trial), abs=0.02)
     assert half != single
     assert half == pytest.approx(single, abs=0.02)
@@ -240,7 +240,9 @@ def test_bfloat16_trains_close_to_torchs_and_to_float32(
 
 @functools.cache
 def _torchs_held_out(trial: Trial) -> float:
-    return _held_out(torch_engine.train([trial]))  # seconds where a processor has no bfloat16: once for all targets
+    return _held_out(
+        torch_engine.train_ensemble([trial])
+    )  # seconds where a processor has no bfloat16: once for all targets
 
 
 def _held_out(outcome: Outcome) -> float:
@@ -258,7 +260,7 @@ MIXED = [
 @pytest.fixture(scope="module")
 def both() -> tuple[Outcome, Outcome]:
     trials = [*MIXED, BASE.replace(lr=1e6)]
-    return native.train(trials), torch_engine.train(trials)
+    return native.train_native(trials), torch_engine.train_ensemble(trials)
 
 
 def test_rows_and_curves_are_those_of_the_torch_engine(both: tuple[Outcome, Outcome]) -> None:
@@ -294,12 +296,12 @@ def test_a_diverging_trial_is_recorded_with_its_step(both: tuple[Outcome, Outcom
 
 
 def test_a_bfloat16_row_names_the_unit_that_multiplied() -> None:
-    row = native.train([BASE.replace(precision="bfloat16", steps=2)]).rows[0]
-    assert row["engine"].split() == ["native", native.engine.compiled().native_half_unit().decode()]
+    row = native.train_native([BASE.replace(precision="bfloat16", steps=2)]).rows[0]
+    assert row["engine"].split() == ["native", native.engine.compiled_engine().native_half_unit().decode()]
 
 
 def test_a_first_loss_that_is_not_a_number_is_divergence_at_step_0() -> None:
-    rows = native.train([BASE.replace(init_std=1e30, steps=3), BASE.replace(steps=3)]).rows
+    rows = native.train_native([BASE.replace(init_std=1e30, steps=3), BASE.replace(steps=3)]).rows
     assert [row["status"] for row in rows] == ["diverged", "ok"]
     assert rows[0]["diverged_step"] == 0
     assert rows[0]["initial_loss"] is None
@@ -389,7 +391,7 @@ def test_alone_packed_in_slices_and_in_two_threads_are_bit_identical(precision: 
     sliced = [train(trial, [1, 7, 2, 30]) for trial in trials]
     with ThreadPoolExecutor(2) as pool:
         threaded = list(pool.map(lambda trial: train(trial, [13, 27]), trials))
-    packed = native.train(trials)
+    packed = native.train_native(trials)
     for i, (losses, validation) in enumerate(alone):
         for other in (sliced[i], threaded[i]):
             np.testing.assert_array_equal(other[0], losses)
@@ -401,12 +403,12 @@ def test_alone_packed_in_slices_and_in_two_threads_are_bit_identical(precision: 
 
 def test_a_diverging_trial_leaves_its_neighbours_bit_identical(both: tuple[Outcome, Outcome]) -> None:
     for trial, row in zip(MIXED, both[0].rows, strict=False):
-        assert _held_out(native.train([trial])) == row["val_loss"]
+        assert _held_out(native.train_native([trial])) == row["val_loss"]
 
 
 def test_seeds_are_trained_one_after_the_other_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [BASE.replace(steps=3, density=density, seed=seed) for density in (1, 1 / 8) for seed in (0, 1, 2)]
-    alone = [native.train([trial]).rows[0]["val_loss"] for trial in trials]
+    alone = [native.train_native([trial]).rows[0]["val_loss"] for trial in trials]
     seeds: list[set[int]] = []
 
     class Watched(NativeTrial):
@@ -415,7 +417,7 @@ def test_seeds_are_trained_one_after_the_other_and_leave_nothing_behind(monkeypa
             seeds.append({key[1] for key in drawn})
 
     monkeypatch.setattr(engine, "NativeTrial", Watched)
-    rows = native.train(trials).rows
+    rows = native.train_native(trials).rows
     assert seeds == [{0}, {0}, {1}, {1}, {2}, {2}]
     assert [row["trial_id"] for row in rows] == [trial.trial_id for trial in trials]
     assert [row["val_loss"] for row in rows] == alone
@@ -434,7 +436,7 @@ def test_a_token_that_is_in_no_vocabulary_is_refused() -> None:
 
 def test_progress_counts_the_steps_of_all_trials() -> None:
     seen: list[tuple[int, int]] = []
-    native.train([BASE.replace(steps=30), BASE.replace(steps=30, seed=1)], progress=lambda *x: seen.append(x))
+    native.train_native([BASE.replace(steps=30), BASE.replace(steps=30, seed=1)], progress=lambda *x: seen.append(x))
     assert seen[-1] == (60, 60)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert {total for _, total in seen} == {60}
@@ -443,7 +445,7 @@ def test_progress_counts_the_steps_of_all_trials() -> None:
 def test_slices_of_the_schedule_are_the_trials_own() -> None:
     """A slice that begins later takes the later rates, and AdamW's later corrections."""
     trial = BASE.replace(warmup_fraction=0.5)
-    assert len({schedule(trial, step) for step in range(20)}) == 20
+    assert len({lr_factor(trial, step) for step in range(20)}) == 20
     training = NativeTrial(trial, load_dataset(trial.data))
     for step in range(trial.steps):
         before = training.tensor("norm").astype(float)  # which does not decay
@@ -451,7 +453,7 @@ def test_slices_of_the_schedule_are_the_trials_own() -> None:
         first, second = (training.tensor("norm", part).astype(float) for part in ("first", "second"))
         first /= 1 - trial.beta1 ** (step + 1)
         second /= 1 - trial.beta2 ** (step + 1)
-        expected = -trial.lr * schedule(trial, step) * first / (np.sqrt(second) + trial.eps)
+        expected = -trial.lr * lr_factor(trial, step) * first / (np.sqrt(second) + trial.eps)
         np.testing.assert_allclose(training.tensor("norm") - before, expected, rtol=1e-4, atol=2e-7)
 
 
@@ -470,7 +472,7 @@ def test_slices_of_the_schedule_are_the_trials_own() -> None:
 )
 def test_what_the_engine_does_not_train_is_refused(trials: list[Trial], device: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        native.train(trials, device=device)
+        native.train_native(trials, device=device)
 
 
 def test_a_tensor_is_given_back_in_its_own_shape() -> None:
@@ -484,9 +486,9 @@ def test_a_tensor_is_given_back_in_its_own_shape() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_tests_own_library_is_the_engine(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what holds for pieces holds for the engine that trains."""
-    trains = build.compiled() if target == "this processor" else pieces(target, build.ENGINE)
+    trains = build.compiled_engine() if target == "this processor" else pieces(target, build.ENGINE)
     losses = []
     for built in (pieces(target), trains):
-        monkeypatch.setattr(engine, "compiled", lambda built=built: built)
+        monkeypatch.setattr(engine, "compiled_engine", lambda built=built: built)
         losses.append(NativeTrial(BASE, load_dataset(BASE.data)).steps(0, 5))
     np.testing.assert_array_equal(*losses)

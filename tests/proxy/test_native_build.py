@@ -59,15 +59,15 @@ def _sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_a_compiler_torch_trains_and_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert native.unavailable() == "no C compiler (cc, gcc or clang) was found"
+    assert native.why_unavailable() == "no C compiler (cc, gcc or clang) was found"
     assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
     with pytest.raises(RuntimeError, match="no C compiler"):
-        native.train([TINY])
+        native.train_native([TINY])
 
 
 @needs_compiler
 def test_with_a_compiler_the_native_engine_trains() -> None:
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert {row["engine"] for row in train([TINY]).rows} == {"native"}
 
 
@@ -84,14 +84,14 @@ def test_a_compiler_that_fails_gives_its_first_error_in_one_line(
         tmp_path / "broken", "echo note: hm >&2\necho fatal error: no stdint.h >&2\necho more >&2\nexit 3"
     )
     monkeypatch.setenv("CC", broken)
-    assert native.unavailable() == f"{broken} could not build it: fatal error: no stdint.h"
+    assert native.why_unavailable() == f"{broken} could not build it: fatal error: no stdint.h"
     assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
     _compiler_script(tmp_path / "broken", "echo no licence >&2\necho more >&2\nexit 3")
     build._built.cache_clear()
-    assert native.unavailable() == f"{broken} could not build it: no licence"
+    assert native.why_unavailable() == f"{broken} could not build it: no licence"
     _compiler_script(tmp_path / "broken", "exit 3")
     build._built.cache_clear()
-    assert native.unavailable() == f"{broken} could not build it: {broken} failed with exit status 3"
+    assert native.why_unavailable() == f"{broken} could not build it: {broken} failed with exit status 3"
     assert _built(tmp_path / "cache/hpsweep") == []
 
 
@@ -128,7 +128,7 @@ def test_an_odd_compiler_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(build, "_PATIENCE", 1 if way == "does not end" else 60)
     monkeypatch.setattr(build, "TARGETS", build.TARGETS[-1:])
     for _ in range(2):  # also with what is in the cache since
-        reason = native.unavailable()
+        reason = native.why_unavailable()
         assert reason is not None
         assert reason.startswith(f"{tmp_path}/odd could not build it: ")
         assert why.format(**known) in reason
@@ -141,18 +141,18 @@ def test_what_a_killed_build_left_is_removed_once_it_is_old(monkeypatch: pytest.
     cache = tmp_path / "cache/hpsweep"
     with monkeypatch.context() as killing:
         killing.setenv("CC", _compiler_script(tmp_path / "killing", "kill -9 $PPID"))
-        build_it = [sys.executable, "-c", "from hpsweep.proxy.native import unavailable; unavailable()"]
+        build_it = [sys.executable, "-c", "from hpsweep.proxy.native import why_unavailable; why_unavailable()"]
         assert [subprocess.run(build_it, check=False).returncode for _ in range(2)] == [-9, -9]
     old, new = cache.iterdir()
     os.utime(old, (time.time() - 3600,) * 2)
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert set(cache.iterdir()) == {new, *cache.glob("native-*.so")}
 
 
 @needs_compiler
 @pytest.mark.parametrize("size", [0, 10, 64, 1000, 0.5, 0.99])
 def test_a_damaged_library_is_made_anew(tmp_path: Path, size: float) -> None:
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     (name,) = _built(tmp_path / "cache/hpsweep")
     path = tmp_path / "cache/hpsweep" / name
     whole = path.read_bytes()
@@ -160,7 +160,7 @@ def test_a_damaged_library_is_made_anew(tmp_path: Path, size: float) -> None:
     replaced.write_bytes(whole[: int(size * len(whole) if isinstance(size, float) else size)])
     replaced.replace(path)
     build._built.cache_clear()
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert path.read_bytes() == whole
 
 
@@ -172,20 +172,20 @@ def test_cc_names_the_compiler_and_targets_are_tried_until_one_is_known(
     unknown = 'case "$*" in *=native*) echo error: unknown >&2; exit 1;; esac'
     script = f'echo "$*" >> {tmp_path}/log\n{unknown}\nexec {COMPILER} "$@"'
     monkeypatch.setenv("CC", _compiler_script(tmp_path / "old", script))
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     asked = (tmp_path / "log").read_text().splitlines()
     assert len(asked) == len(build.TARGETS)
     assert [" ".join(target) in line for target, line in zip(build.TARGETS, asked, strict=True)] == [True] * len(asked)
-    assert build.compiled().native_lanes() == (4 if X86 else build.compiled().native_lanes())
+    assert build.compiled_engine().native_lanes() == (4 if X86 else build.compiled_engine().native_lanes())
 
 
 def test_a_cc_that_does_not_exist_is_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", f"{tmp_path}/cc -O1")
-    assert native.unavailable() == f"CC={tmp_path}/cc -O1 was not found"
+    assert native.why_unavailable() == f"CC={tmp_path}/cc -O1 was not found"
     for unusable in ("gcc 'no end", " "):
         build._built.cache_clear()
         monkeypatch.setenv("CC", unusable)
-        assert native.unavailable() == f"CC={unusable} was not found"
+        assert native.why_unavailable() == f"CC={unusable} was not found"
 
 
 @needs_compiler
@@ -193,13 +193,13 @@ def test_cc_may_have_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     """As in CC="ccache gcc"."""
     cache = _compiler_script(tmp_path / "cache it", f'echo "$1" >> {tmp_path}/log\nexec "$@"')
     monkeypatch.setenv("CC", f"'{cache}' {COMPILER} -DASKED")
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert (tmp_path / "log").read_text().split() == shlex.split(str(COMPILER))[:1]
 
 
 @needs_compiler
 def test_a_system_that_refuses_tiles_gets_a_library_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = build.load
+    loaded = build.load_engine
     asked: list[int] = []
 
     def refusing(path: Path) -> object:
@@ -209,14 +209,14 @@ def test_a_system_that_refuses_tiles_gets_a_library_without(monkeypatch: pytest.
             library.native_prepare_machine = lambda: 0
         return library
 
-    monkeypatch.setattr(build, "load", refusing)
+    monkeypatch.setattr(build, "load_engine", refusing)
     monkeypatch.setattr(build, "TARGETS", ((), ("-DSECOND",)))
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert len(asked) == 2
     build._built.cache_clear()
     asked.clear()
     monkeypatch.setattr(build, "TARGETS", (("-DONLY",),))
-    assert str(native.unavailable()).endswith("the system does not let this process use -DONLY")
+    assert str(native.why_unavailable()).endswith("the system does not let this process use -DONLY")
 
 
 @needs_compiler
@@ -265,14 +265,14 @@ def test_without_a_home_to_write_to_the_library_is_kept_among_temporary_files(
             raise RuntimeError("Could not determine home directory.")
 
         monkeypatch.setattr(Path, "home", homeless)
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     folder = tmp_path / "temporary" / f"hpsweep-{os.getuid()}"
     assert len(_built(folder)) == 1
     assert folder.stat().st_mode & 0o777 == 0o700
     build._built.cache_clear()
     monkeypatch.setattr(build.os, "getuid", lambda: 12345, raising=True)
     (tmp_path / "temporary/hpsweep-12345").mkdir()
-    assert "belongs to another user; set XDG_CACHE_HOME" in str(native.unavailable())
+    assert "belongs to another user; set XDG_CACHE_HOME" in str(native.why_unavailable())
 
 
 @needs_compiler
@@ -286,7 +286,7 @@ def test_a_cache_that_cannot_be_written_to_is_not_needed(monkeypatch: pytest.Mon
         return real(dir=dir)
 
     monkeypatch.setattr(build.tempfile, "TemporaryFile", refused)
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert _built(tmp_path / "cache/hpsweep") == []
 
 
@@ -305,7 +305,7 @@ def test_a_cache_that_no_library_can_be_kept_in_and_run_from_is_not_needed(
         monkeypatch.setattr(build.tempfile, "TemporaryFile", lambda dir: full if dir == cache else real(dir=dir))
     else:
         monkeypatch.setattr(build.os, "statvfs", lambda path: SimpleNamespace(f_flag=8 if path == cache else 0))
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert _built(cache) == []
     assert len(_built(tmp_path / f"temporary/hpsweep-{os.getuid()}")) == 1
 
@@ -315,7 +315,7 @@ def test_a_linker_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path:
     linker = "echo /usr/bin/ld: final link failed: No space left >&2\necho collect2: error: ld returned 1 >&2\nexit 1"
     compiler = _compiler_script(tmp_path / "full", linker)
     monkeypatch.setenv("CC", compiler)
-    assert native.unavailable() == f"{compiler} could not build it: /usr/bin/ld: final link failed: No space left"
+    assert native.why_unavailable() == f"{compiler} could not build it: /usr/bin/ld: final link failed: No space left"
 
 
 def test_a_compiler_that_does_not_end_is_tried_once_and_ends_with_all_it_started(
@@ -326,7 +326,7 @@ def test_a_compiler_that_does_not_end_is_tried_once_and_ends_with_all_it_started
     )
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setattr(build, "_PATIENCE", 2)
-    assert native.unavailable() == f"{compiler} could not build it: {compiler} was not done after 2 s"
+    assert native.why_unavailable() == f"{compiler} could not build it: {compiler} was not done after 2 s"
     asked = [int(line) for line in (tmp_path / "log").read_text().split()]
     assert len(asked) == 2
     fake.wait_for(lambda: not any(fake.is_alive(process) for process in asked))
@@ -336,7 +336,7 @@ def test_a_compiler_that_does_not_end_is_tried_once_and_ends_with_all_it_started
 def test_the_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     (name,) = _built(tmp_path / ".cache/hpsweep")
     assert name.startswith("native-")
 
@@ -347,7 +347,7 @@ def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> Non
         "import sys; from pathlib import Path; from hpsweep.proxy.native import build\n"
         "print('ready', flush=True); sys.stdin.read(1)\n"
         f"path = build.compile_library({QUICK!r}, compiler={COMPILER!r}, folder=Path({str(tmp_path)!r}))\n"
-        "print(build.load(path).native_lanes(), path)"
+        "print(build.load_engine(path).native_lanes(), path)"
     )
     words, pipes = [sys.executable, "-c", program], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     builders = [processes.start(words, **pipes) for _ in range(3)]
@@ -437,7 +437,7 @@ def test_a_library_that_another_user_could_have_planted_is_not_loaded(
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     library = _planted(home)
     PLANTED[way](home, library)
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert not (tmp_path / "planted was loaded").exists()
     assert {row["engine"] for row in train([TINY]).rows} == {"native"}
 
@@ -449,7 +449,7 @@ def test_the_planted_library_would_have_been_seen(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir(mode=0o700)
     _planted(tmp_path / "home").parent.chmod(0o700)
-    assert native.unavailable() is not None
+    assert native.why_unavailable() is not None
     assert (tmp_path / "planted was loaded").exists()
 
 
@@ -460,7 +460,7 @@ def test_without_any_folder_of_its_own_the_engine_says_why(monkeypatch: pytest.M
     for folder in (tmp_path / "cache", tmp_path / f"hpsweep-{os.getuid()}"):
         folder.mkdir()
         _owned(folder)
-    why = str(native.unavailable())
+    why = str(native.why_unavailable())
     assert f"hpsweep-{os.getuid()} belongs to another user; set XDG_CACHE_HOME to a folder of yours" in why
     assert {row["engine"] for row in train([TINY]).rows} == {"torch"}
 
@@ -469,7 +469,7 @@ def test_without_any_folder_of_its_own_the_engine_says_why(monkeypatch: pytest.M
 def test_a_generous_umask_makes_no_library_that_others_may_write(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        assert native.unavailable() is None
+        assert native.why_unavailable() is None
     finally:
         os.umask(before)
     cache = tmp_path / "cache/hpsweep"
@@ -477,7 +477,7 @@ def test_a_generous_umask_makes_no_library_that_others_may_write(tmp_path: Path)
     assert [path.stat().st_mode & 0o777 for path in (library, cache, cache.parent)] == [0o700] * 3
     stamp = library.stat().st_mtime_ns
     build._built.cache_clear()
-    assert native.unavailable() is None
+    assert native.why_unavailable() is None
     assert library.stat().st_mtime_ns == stamp
 
 

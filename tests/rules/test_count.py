@@ -35,7 +35,7 @@ def test_the_counts_are_those_of_the_masks_and_tensors_that_are_trained() -> Non
     from hpsweep.proxy import model
 
     weights = model.initial_parameters([TRIAL], 256)
-    masks = model.masks([TRIAL], 256)
+    masks = model.hidden_masks([TRIAL], 256)
     counted = sizes(TRIAL, 256)
     assert sum(w[0].numel() for w in weights.values()) == counted.parameters
     assert sum(int(m[0].sum()) for m in masks.values()) == counted.hidden_nonzeros

@@ -17,7 +17,7 @@ from hpsweep.cli import main
 from hpsweep.rules.count import columns, flops_dense, flops_sparse
 from hpsweep.spec import Trial
 from hpsweep.sweep import engine
-from hpsweep.sweep.engine import Serving, serving
+from hpsweep.sweep.engine import Serving, serving_engine
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
 from hpsweep.sweep.run import run
@@ -40,37 +40,45 @@ def native(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_the_native_engine_serves_on_a_cpu_where_it_can(native: SimpleNamespace) -> None:
-    assert serving(ENGINES["auto"], "cpu", [BASE]) == Serving("native")
-    assert serving(ENGINES["native"], "cpu", [BASE]) == Serving("native")
-    assert serving(ENGINES["torch"], "cpu", [BASE]) == serving(ENGINES["auto"], "cuda", [BASE]) == Serving("torch")
+    assert serving_engine(ENGINES["auto"], "cpu", [BASE]) == Serving("native")
+    assert serving_engine(ENGINES["native"], "cpu", [BASE]) == Serving("native")
+    assert (
+        serving_engine(ENGINES["torch"], "cpu", [BASE])
+        == serving_engine(ENGINES["auto"], "cuda", [BASE])
+        == Serving("torch")
+    )
     native.why = NO_COMPILER + "."
-    assert serving(ENGINES["auto"], "cpu", [BASE]) == Serving("torch", NO_COMPILER)
-    assert serving(ENGINES["torch"], "cpu", [BASE]) == serving(ENGINES["auto"], "cuda", [BASE]) == Serving("torch")
-    assert serving(fake.TRAIN, "cpu", [BASE]) == Serving("torch")
+    assert serving_engine(ENGINES["auto"], "cpu", [BASE]) == Serving("torch", NO_COMPILER)
+    assert (
+        serving_engine(ENGINES["torch"], "cpu", [BASE])
+        == serving_engine(ENGINES["auto"], "cuda", [BASE])
+        == Serving("torch")
+    )
+    assert serving_engine(fake.TRAIN, "cpu", [BASE]) == Serving("torch")
 
 
 @pytest.mark.usefixtures("native")
 def test_trials_that_the_native_engine_hands_over_are_said() -> None:
     long = BASE.replace(context=128)
-    assert serving(ENGINES["auto"], "cpu", [BASE, long]) == Serving("native", LONG)
-    assert serving(ENGINES["auto"], "cpu", [long]) == Serving("torch", LONG)
+    assert serving_engine(ENGINES["auto"], "cpu", [BASE, long]) == Serving("native", LONG)
+    assert serving_engine(ENGINES["auto"], "cpu", [long]) == Serving("torch", LONG)
     with pytest.raises(ValueError, match="engine is native, which cannot serve here: context 128 is above 64; use"):
-        serving(ENGINES["native"], "cpu", [BASE, long])
+        serving_engine(ENGINES["native"], "cpu", [BASE, long])
 
 
 def test_an_engine_that_cannot_serve_is_refused(native: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="engine is native, which trains on a CPU, and device is cuda; use"):
-        serving(ENGINES["native"], "cuda", [BASE])
+        serving_engine(ENGINES["native"], "cuda", [BASE])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert serving(ENGINES["auto"], "cpu", [BASE]).engine == "native"  # without torch
+    assert serving_engine(ENGINES["auto"], "cpu", [BASE]).engine == "native"  # without torch
     for train, device in (("torch", "cpu"), ("auto", "cuda")):
         with pytest.raises(ValueError, match="training needs torch, which"):
-            serving(ENGINES[train], device, [BASE])
+            serving_engine(ENGINES[train], device, [BASE])
     native.why = NO_COMPILER
     with pytest.raises(ValueError, match=r"engine is native, which cannot serve here: no C compiler .*; use engine"):
-        serving(ENGINES["native"], "cpu", [BASE])
+        serving_engine(ENGINES["native"], "cpu", [BASE])
     with pytest.raises(ValueError, match=r"training needs torch \(no C compiler was found \(cc\)\), which"):
-        serving(ENGINES["auto"], "cpu", [BASE])
+        serving_engine(ENGINES["auto"], "cpu", [BASE])
 
 
 def test_a_run_says_once_that_torch_serves_and_why_and_only_if_there_is_something_to_train(
@@ -171,13 +179,13 @@ def test_a_plan_for_the_native_engine_packs_and_times_by_the_work_that_it_does(
 USELESS = {"torch", "jaxtyping", "pandas", "pyarrow", "ray", "optuna", "rich", "matplotlib", "scipy"}
 
 
-@pytest.mark.skipif(engine.native.unavailable() is not None, reason="the native engine cannot be built here")
+@pytest.mark.skipif(engine.native.why_unavailable() is not None, reason="the native engine cannot be built here")
 def test_a_worker_imports_only_what_it_uses(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom hpsweep.sweep.local import serve\n"
-        "from hpsweep.sweep.worker import attempt, prepare\nfrom tests import fake_training as fake\n"
-        f"prepare({ENGINES['auto']!r}, 'cpu')\ntrials = fake.sweep(Path({str(tmp_path)!r})).trials[:2]\n"
-        f"(row, _) = attempt({ENGINES['auto']!r}, trials, 'cpu', print).rows\n"
+        "import sys\nfrom pathlib import Path\nfrom hpsweep.sweep.local import serve_ensembles\n"
+        "from hpsweep.sweep.worker import attempt_ensemble, prepare_worker\nfrom tests import fake_training as fake\n"
+        f"prepare_worker({ENGINES['auto']!r}, 'cpu')\ntrials = fake.sweep(Path({str(tmp_path)!r})).trials[:2]\n"
+        f"(row, _) = attempt_ensemble({ENGINES['auto']!r}, trials, 'cpu', print).rows\n"
         f"assert row['engine'].startswith('native'), row\nsys.exit(', '.join({USELESS!r} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=fake.environment(), capture_output=True, text=True)
@@ -186,7 +194,7 @@ def test_a_worker_imports_only_what_it_uses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["", "import torch"])
 def test_torch_has_one_thread_in_a_cpu_worker_whenever_it_is_imported(first: str) -> None:
-    code = f"{first}\nfrom hpsweep.sweep.worker import prepare\nprepare({ENGINES['auto']!r}, 'cpu')\n"
+    code = f"{first}\nfrom hpsweep.sweep.worker import prepare_worker\nprepare_worker({ENGINES['auto']!r}, 'cpu')\n"
     code += "import torch; print(torch.get_num_threads())"
     environment = {**fake.environment(), "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from hpsweep.spec import Trial
 from hpsweep.sweep import local, probe
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
-from hpsweep.sweep.progress import pace
+from hpsweep.sweep.progress import pace_in_words
 from hpsweep.sweep.run import PART_SECONDS
 from tests import fake_training as fake
 
@@ -91,7 +91,7 @@ def test_what_a_kill_loses_is_an_ensemble_or_of_trials_in_turn_one_and_some_seco
 ) -> None:
     each = flops_dense(fake.sweep(tmp_path).trials[0], 256) / 1e9  # s
     assert planned(tmp_path, tflops=0.001)["kill_loses"] == pytest.approx(8 * each)
-    native = planned(tmp_path, tflops=0.001, train="hpsweep.proxy.native:train")
+    native = planned(tmp_path, tflops=0.001, train="hpsweep.proxy.native:train_native")
     trials = fake.sweep(tmp_path).trials
     cost = Cost({trials[0].data: type("Data", (), {"vocabulary": 256})}, "native")  # type: ignore[dict-item]
     assert native["kill_loses"] == pytest.approx(max(map(cost, trials)) / 1e9 + PART_SECONDS)
@@ -113,4 +113,4 @@ def test_what_a_kill_loses_is_an_ensemble_or_of_trials_in_turn_one_and_some_seco
     ],
 )
 def test_a_pace_is_told_in_plain_numbers(rate: float, text: str) -> None:
-    assert pace(rate) == text
+    assert pace_in_words(rate) == text

@@ -20,10 +20,10 @@ import pytest
 from hpsweep import store
 from hpsweep.spec import Trial
 from hpsweep.sweep import local
-from hpsweep.sweep.execute import place
+from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.local import visible_gpus
 from hpsweep.sweep.pace import Pace, Silences
-from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt, joined
+from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, attempt_ensemble, joined_parts
 from tests import fake_training as fake
 from tests import processes
 
@@ -64,7 +64,7 @@ def ensembles(folder: Path, size: int = 4) -> list[Ensemble]:
 
 
 def train_here(plan: Recorder, workers: int = 2, train: str = fake.TRAIN) -> None:
-    with place("local", workers=workers, device="cpu") as here:
+    with worker_place("local", workers=workers, device="cpu") as here:
         here.train(plan, train)
 
 
@@ -182,7 +182,7 @@ def test_attempt_speaks_of_progress_now_and_then(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 10)
     monkeypatch.setitem(sys.modules, "counts", type("M", (), {"train": staticmethod(_counts)}))
     heard: list[int] = []
-    attempt("counts:train", (Trial(steps=1),), "cpu", lambda step, steps: heard.append(step))
+    attempt_ensemble("counts:train", (Trial(steps=1),), "cpu", lambda step, steps: heard.append(step))
     assert 0 < len(heard) < 30
 
 
@@ -191,7 +191,7 @@ def test_trials_that_are_whole_before_the_others_come_in_parts_and_every_one_onc
     fake.order(tmp_path, one_by_one=True, seconds=0)
     for every in (0.0, 1e9):
         parts: list[Part] = []
-        result = attempt(fake.TRAIN, ensemble, "cpu", lambda *_: None, parts.append, every=every)
+        result = attempt_ensemble(fake.TRAIN, ensemble, "cpu", lambda *_: None, parts.append, every=every)
         assert isinstance(result, Result)
         assert len(parts) == (48 if every == 0 else 0)
         for of in (
@@ -199,15 +199,15 @@ def test_trials_that_are_whole_before_the_others_come_in_parts_and_every_one_onc
             lambda found: found.curves.get("trial_id", []),
         ):
             assert [i for part in (*parts, result) for i in of(part)] == [trial.trial_id for trial in ensemble]
-    whole = attempt(fake.TRAIN, ensemble, "cpu", lambda *_: None)  # as nobody asks for parts
+    whole = attempt_ensemble(fake.TRAIN, ensemble, "cpu", lambda *_: None)  # as nobody asks for parts
     assert isinstance(whole, Result)
     assert len(whole.rows) == 48
 
 
 def test_parts_are_joined_whatever_columns_their_curves_have() -> None:
     one, other, none = Part([{"a": 1}], {"step": [1]}), Part([{"a": 2}], {"step": [2, 3]}), Part([{"a": 3}], {})
-    assert joined(joined(none, one), other) == Part([{"a": 3}, {"a": 1}, {"a": 2}], {"step": [1, 2, 3]})
-    assert joined(one, none) == Part([{"a": 1}, {"a": 3}], {"step": [1]})
+    assert joined_parts(joined_parts(none, one), other) == Part([{"a": 3}, {"a": 1}, {"a": 2}], {"step": [1, 2, 3]})
+    assert joined_parts(one, none) == Part([{"a": 1}, {"a": 3}], {"step": [1]})
 
 
 def _counts(trials: Ensemble, *, device: str, progress: Any) -> Any:
@@ -233,7 +233,7 @@ def _counts(trials: Ensemble, *, device: str, progress: Any) -> Any:
 )
 def test_a_place_that_cannot_be_is_refused_within_seconds(options: dict[str, Any], words: str) -> None:
     begin = time.monotonic()
-    with pytest.raises(ValueError, match=words), place(**options):
+    with pytest.raises(ValueError, match=words), worker_place(**options):
         pass
     assert time.monotonic() - begin < 5
 
@@ -252,7 +252,7 @@ def test_a_port_where_something_else_listens_is_no_ray_cluster(tmp_path: Path) -
         answering = beside.submit(answer)
         with (
             pytest.raises(ValueError, match="something else listens there"),
-            place(f"127.0.0.1:{server.getsockname()[1]}"),
+            worker_place(f"127.0.0.1:{server.getsockname()[1]}"),
         ):
             pass
         answering.result()
@@ -262,7 +262,7 @@ def test_a_port_where_something_else_listens_is_no_ray_cluster(tmp_path: Path) -
 def test_gpus_that_torch_cannot_use_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_torch_sees", lambda: (0, "torch 2.9 is built without CUDA"))
     said = "a GPU is here, and this torch cannot use it: torch 2.9 is built without CUDA. Training on CPU"
-    with pytest.warns(UserWarning, match=said), place() as here:
+    with pytest.warns(UserWarning, match=said), worker_place() as here:
         assert here.device == "cpu"
 
 
@@ -279,13 +279,13 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_gpus_are_shared_out_among_workers() -> None:
-    with place(gpus_per_worker=0.5) as here:
+    with worker_place(gpus_per_worker=0.5) as here:
         environments = here.train.args[0]  # type: ignore[attr-defined]
         assert (here.workers, here.device) == (4, "cuda")
         assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["GPU-aa-1", "GPU-bb-2"] * 2
-    with place() as here:
+    with worker_place() as here:
         assert (here.workers, here.device) == (2, "cuda")
-    with place(device="cpu") as here:
+    with worker_place(device="cpu") as here:
         assert here.device == "cpu"
 
 
@@ -295,7 +295,7 @@ def test_gpus_that_are_hidden_are_not_used(monkeypatch: pytest.MonkeyPatch) -> N
     assert visible_gpus() == ["1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-    with pytest.raises(ValueError, match="no GPU"), place(device="cuda"):
+    with pytest.raises(ValueError, match="no GPU"), worker_place(device="cuda"):
         pass
 
 

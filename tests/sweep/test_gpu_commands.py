@@ -100,7 +100,7 @@ def test_coordinates_are_those_of_the_cpu() -> None:
 
 @pytest.mark.parametrize("what", ["target", "compiled_target"])
 def test_a_target_has_the_losses_of_the_proxy(what: str, tmp_path: Path) -> None:
-    (expected,) = torch_engine.train([TRIAL]).rows
+    (expected,) = torch_engine.train_ensemble([TRIAL]).rows
     python(tmp_path, "-m", "tests.gpu_process", what, str(tmp_path / "out"))
     assert store.load(tmp_path / "out")["val_loss"].item() == pytest.approx(expected["val_loss"], abs=1e-3)
 
@@ -108,7 +108,7 @@ def test_a_target_has_the_losses_of_the_proxy(what: str, tmp_path: Path) -> None
 @pytest.mark.skipif(ON_CUDA and torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_a_target_in_two_processes_has_the_losses_of_the_proxy(tmp_path: Path) -> None:
     """Over nccl on GPUs."""
-    (expected,) = torch_engine.train([TRIAL]).rows
+    (expected,) = torch_engine.train_ensemble([TRIAL]).rows
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     python(tmp_path, *words, "-m", "tests.gpu_process", "target", str(tmp_path / "out"))
     assert store.load(tmp_path / "out")["val_loss"].item() == pytest.approx(expected["val_loss"], abs=1e-3)

@@ -17,10 +17,10 @@ from hpsweep.proxy import gpu
 from hpsweep.spec import Sweep
 from hpsweep.sweep import local, worker
 from hpsweep.sweep import run as runs
-from hpsweep.sweep.execute import place
+from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.progress import Lines
 from hpsweep.sweep.run import run
-from hpsweep.sweep.worker import Failure, attempt
+from hpsweep.sweep.worker import Failure, attempt_ensemble
 from tests import fake_training as fake
 
 
@@ -106,7 +106,7 @@ def test_after_any_other_failure_the_gpu_itself_is_asked(
     fake.order(tmp_path, seconds=0, fail=[sweep.trials[0].trial_id])
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", ask)
-    failure = attempt(fake.TRAIN, sweep.trials[:2], "cuda", lambda *_: None)
+    failure = attempt_ensemble(fake.TRAIN, sweep.trials[:2], "cuda", lambda *_: None)
     assert isinstance(failure, Failure)
     assert failure.died != answers
     assert "made to fail" in failure.error
@@ -120,8 +120,8 @@ def test_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
 
     monkeypatch.setattr(torch, "zeros", broken)
     with pytest.raises(RuntimeError, match="device not ready"):
-        worker.prepare("hpsweep.proxy.ensemble:train", "cuda")
-    worker.prepare(fake.TRAIN, "cuda")  # a trainer of one's own may have another GPU library
+        worker.prepare_worker("hpsweep.proxy.ensemble:train_ensemble", "cuda")
+    worker.prepare_worker(fake.TRAIN, "cuda")  # a trainer of one's own may have another GPU library
 
 
 @pytest.mark.ray
@@ -158,7 +158,7 @@ def test_gpus_that_the_environment_names_are_used_without_nvidia_smi(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    with place(device=device) as here:
+    with worker_place(device=device) as here:
         environments = here.train.args[0]  # type: ignore[attr-defined]
         assert (here.device, here.workers) == ("cuda", 2)
         assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == ["3", "5"]
@@ -175,7 +175,7 @@ def test_gpus_that_only_torch_knows_of_are_used_where_they_are_asked_for_or_seen
         ("auto", (), "cpu"),
     ):
         monkeypatch.setattr(local, "_GPU_FILES", files)
-        with place(device=device) as here:
+        with worker_place(device=device) as here:
             assert here.device == expected
             if expected == "cuda":
                 environments = here.train.args[0]  # type: ignore[attr-defined]
@@ -190,7 +190,7 @@ def test_where_there_is_no_sign_of_a_gpu_torch_is_not_asked(monkeypatch: pytest.
         monkeypatch.setattr(local, "_GPU_FILES", () if hidden is None else (os.devnull,))
         if hidden is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        with place() as here:
+        with worker_place() as here:
             assert here.device == "cpu"
 
 
@@ -226,9 +226,9 @@ def test_what_torch_itself_says_of_gpus_is_passed_on(
     assert local._torch_sees() == expected
     if not count:
         words = re.escape(expected[1])
-        with pytest.raises(ValueError, match=words), place(device="cuda"):
+        with pytest.raises(ValueError, match=words), worker_place(device="cuda"):
             pass
-        with pytest.warns(UserWarning, match=words), place() as here:
+        with pytest.warns(UserWarning, match=words), worker_place() as here:
             assert here.device == "cpu"
 
 
@@ -257,7 +257,7 @@ def test_workers_on_a_gpu_share_its_memory_and_more_than_it_has_room_for_are_sai
     workers: int | None, per_worker: float, shares: list[str], remedy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_usable_gpus", lambda device: (["GPU-a"], ""))
-    with place(workers=workers, gpus_per_worker=per_worker) as here:
+    with worker_place(workers=workers, gpus_per_worker=per_worker) as here:
         environments = here.train.args[0]  # type: ignore[attr-defined]
         assert [each[gpu.SHARE] for each in environments] == shares
         assert sum(map(float, shares)) <= 1 + 1e-5
@@ -266,5 +266,5 @@ def test_workers_on_a_gpu_share_its_memory_and_more_than_it_has_room_for_are_sai
             assert "they take turns" in here.crowded()
             assert f"Leave out --workers for one each, or give {remedy}" in here.crowded()
     if remedy:
-        with place(workers=workers, gpus_per_worker=float(remedy.split()[1])) as here:
+        with worker_place(workers=workers, gpus_per_worker=float(remedy.split()[1])) as here:
             assert here.crowded() == ""

@@ -57,7 +57,7 @@ class Worker:
             plan.done(ensemble, Result([], {}))
 
     def take(self, ensemble: Ensemble) -> None:
-        """As proxy.ensemble.train goes."""
+        """As proxy.ensemble.train_ensemble goes."""
         sizes = torch_engine._sizes(ensemble[0], torch.device("cuda"))
         if len(ensemble) > torch_engine.MEASURED and sizes not in self.fits:
             self.fits.add(sizes)
@@ -72,7 +72,7 @@ class Worker:
         self.now += weights * self.takes.draw + min(steps, WARM_UP) * self.takes.eager
         if steps > WARM_UP:
             left = (steps - WARM_UP) * step
-            if evaluates and compiling.pays(left):
+            if evaluates and compiling.compiling_pays(left):
                 if (sizes, len(trials)) not in self.compiled:
                     self.compiled.add((sizes, len(trials)))
                     self.now += self.takes.compiling
@@ -116,12 +116,12 @@ def test_plan_is_within_half_of_what_a_run_on_a_gpu_takes(
         packed.extend(arrange(*given, **more))
         return packed
 
-    arrange = estimate.arrange
+    arrange = estimate.arranged_ensembles
     planned, run = Worker(takes), Worker(takes)
-    monkeypatch.setattr(estimate, "place", there)
-    monkeypatch.setattr(estimate, "arrange", arranged)
+    monkeypatch.setattr(estimate, "worker_place", there)
+    monkeypatch.setattr(estimate, "arranged_ensembles", arranged)
     monkeypatch.setattr(time, "monotonic", lambda: planned.now)
-    found = plan(sweep, tmp_path / "results", train="hpsweep.proxy.ensemble:train")
+    found = plan(sweep, tmp_path / "results", train="hpsweep.proxy.ensemble:train_ensemble")
     assert "timed just now" in found["estimate"]
     run.now += takes.start
     for ensemble in packed:

@@ -23,7 +23,7 @@ from hpsweep.analysis.transfer.regret_matrix import regret_matrix
 from hpsweep.cli import main
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import refine, search
-from hpsweep.sweep.packing import Cost, arrange
+from hpsweep.sweep.packing import Cost, arranged_ensembles
 from hpsweep.sweep.run import _Plan
 from hpsweep.sweep.worker import Result
 from tests import fake_training as fake
@@ -78,8 +78,8 @@ def test_a_refinement_is_planned_twice_per_ensemble_at_most(tmp_path: Path, monk
     monkeypatch.setattr(store, "append", lambda *_: None)
     monkeypatch.setattr("tests.fake_training.load_dataset", lambda source: DATA[source])
     planned = []
-    real = refine.plan
-    monkeypatch.setattr(refine, "plan", lambda *a: planned.append(a) or real(*a))  # type: ignore[func-returns-value]
+    real = refine.next_steps
+    monkeypatch.setattr(refine, "next_steps", lambda *a: planned.append(a) or real(*a))  # type: ignore[func-returns-value]
     grid = {"density": [1.0, 0.25]}
     sweep = Sweep(name="x", base=Trial(steps=10), grid=grid, search="refine", space={"lr": (2.0**-12, 2.0**-5)})
     plan, ensembles = _Plan(sweep, free(tmp_path), [], Cost(DATA), 1, 4, Quiet()), 0
@@ -97,8 +97,8 @@ def test_a_sweep_of_sixteen_times_as_many_trials_is_planned_in_about_sixteen_tim
         gc.collect()  # of what other tests left
         begin = time.process_time()
         sweep = made(trials)
-        missing = search.propose(sweep, [], [], limit=trials)
-        assert sum(map(len, arrange(missing, size, 2, Cost(DATA)))) == trials
+        missing = search.proposed_trials(sweep, [], [], limit=trials)
+        assert sum(map(len, arranged_ensembles(missing, size, 2, Cost(DATA)))) == trials
         return time.process_time() - begin
 
     few, many = (min(seconds(trials) for _ in range(3)) for trials in (600, 9600))

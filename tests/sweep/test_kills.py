@@ -24,7 +24,7 @@ SWEEP = Sweep(name="killed", base=BASE, grid={"density": [1, 1 / 8], "lr": LRS, 
 """
 
 ENGINES = [
-    pytest.param("native", marks=pytest.mark.skipif(native.unavailable() is not None, reason="needs a C compiler")),
+    pytest.param("native", marks=pytest.mark.skipif(native.why_unavailable() is not None, reason="needs a C compiler")),
     "torch",
 ]
 

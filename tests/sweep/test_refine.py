@@ -45,7 +45,7 @@ def row(trial: Trial, status: str = "ok") -> Row:
 def run(sweep: Sweep, rows: list[Row] | None = None, limit: int = 5) -> list[Row]:
     """The rows of the finished sweep, made up without training."""
     stored = list(rows or [])
-    while trials := search.propose(sweep, stored, [], limit=limit):
+    while trials := search.proposed_trials(sweep, stored, [], limit=limit):
         assert not search.is_complete(sweep, stored)
         stored += [row(trial) for trial in trials]
     assert search.is_complete(sweep, stored)
@@ -60,7 +60,7 @@ def ids(rows: list[Row]) -> list[str]:
 
 
 def test_every_group_gets_its_octaves_before_any_gets_half_octaves() -> None:
-    first = search.propose(made_sweep(), [], [], limit=99)
+    first = search.proposed_trials(made_sweep(), [], [], limit=99)
     assert len(first) == 2 * 8
     assert {trial.lr for trial in first} == {2.0**k for k in range(-11, -3)}
     assert [trial.density for trial in first[:4]] == [1.0, 0.25, 1.0, 0.25]
@@ -73,7 +73,9 @@ def test_the_same_rows_give_the_same_trials_in_any_order_and_however_many_train_
     for kept in (7, 20, 31):
         some = random.Random(kept).sample(rows, kept)
         shuffled = random.Random(0).sample(some, kept)
-        assert search.propose(sweep, some, [], limit=99) == search.propose(sweep, shuffled, [], limit=99)
+        assert search.proposed_trials(sweep, some, [], limit=99) == search.proposed_trials(
+            sweep, shuffled, [], limit=99
+        )
         assert ids(run(sweep, some)) == ids(rows)
 
 
@@ -84,21 +86,21 @@ def test_a_group_does_not_depend_on_the_others() -> None:
 
 def test_a_group_waits_for_what_is_being_trained_and_others_go_on() -> None:
     sweep = made_sweep()
-    coarse = search.propose(sweep, [], [], limit=99)
+    coarse = search.proposed_trials(sweep, [], [], limit=99)
     slow = [trial for trial in coarse if trial.density == 1.0][:1]
     rows = [row(trial) for trial in coarse if trial not in slow]
-    found = search.propose(sweep, rows, slow, limit=99)
+    found = search.proposed_trials(sweep, rows, slow, limit=99)
     assert {trial.density for trial in found} == {0.25}
-    assert search.propose(sweep, rows, [], limit=99)[0] == slow[0]
+    assert search.proposed_trials(sweep, rows, [], limit=99)[0] == slow[0]
 
 
 def test_failed_trials_are_tried_again_and_waited_for_until_they_are_given_up() -> None:
     sweep = made_sweep(grid={})
-    first, *others = search.propose(sweep, [], [], limit=99)
+    first, *others = search.proposed_trials(sweep, [], [], limit=99)
     rows = [row(first, "failed"), *map(row, others)]
-    assert search.propose(sweep, rows, [], limit=99) == [first]
+    assert search.proposed_trials(sweep, rows, [], limit=99) == [first]
     assert search.total(sweep, rows) == len(rows)
-    after = search.propose(sweep, rows, [], limit=99, given_up=[first])
+    after = search.proposed_trials(sweep, rows, [], limit=99, given_up=[first])
     assert first not in after
     assert len(after) > 5
     assert search.total(sweep, rows, [first]) == len(rows) + len(after)
@@ -111,9 +113,9 @@ def test_rows_of_a_grid_count_where_they_lie_on_what_is_planned() -> None:
     rows = [row(trial) for trial in grid.trials]
     trained = [made for made in run(sweep, rows) if made not in rows]
     assert ids(trained) == sorted(set(ids(run(sweep))) - set(ids(rows)))
-    assert search.total(sweep, rows) == len(rows) + len(search.propose(sweep, rows, [], limit=99))
+    assert search.total(sweep, rows) == len(rows) + len(search.proposed_trials(sweep, rows, [], limit=99))
     off = [row(BASE.replace(lr=0.01)), row(BASE.replace(width=256)), row(BASE.replace(steps=11))]
-    assert refine.plan(sweep, [*off, *rows]) == refine.plan(sweep, rows)
+    assert refine.next_steps(sweep, [*off, *rows]) == refine.next_steps(sweep, rows)
     groups = Groups(sweep)
     assert [groups.has(made) for made in off] == [False] * 3
     assert all(map(groups.has, rows))
@@ -134,7 +136,7 @@ def test_a_larger_limit_continues_and_a_smaller_one_keeps_the_rows() -> None:
 
 def test_the_total_grows_with_the_rows_and_is_final_when_no_group_is_refining() -> None:
     sweep, rows, totals = made_sweep(), list[Row](), list[int]()
-    while trials := search.propose(sweep, rows, [], limit=6):
+    while trials := search.proposed_trials(sweep, rows, [], limit=6):
         totals.append(search.total(sweep, rows))
         assert search.refining(sweep, rows) > 0
         rows += map(row, trials)
@@ -146,21 +148,21 @@ def test_the_total_grows_with_the_rows_and_is_final_when_no_group_is_refining() 
 
 def test_only_groups_whose_rows_changed_are_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = made_sweep(grid={"density": [k / 40 for k in range(1, 41)]})
-    rows = [row(trial) for trial in search.propose(sweep, [], [], limit=999)]
-    planned = search.propose(sweep, rows, [], limit=999)
+    rows = [row(trial) for trial in search.proposed_trials(sweep, [], [], limit=999)]
+    planned = search.proposed_trials(sweep, rows, [], limit=999)
     fits = []
     real = stages.optima
     monkeypatch.setattr(stages, "optima", lambda *a, **k: fits.append(1) or real(*a, **k))
-    assert search.propose(sweep, rows, [], limit=999) == planned
+    assert search.proposed_trials(sweep, rows, [], limit=999) == planned
     assert not fits
     rows += [row(trial) for trial in planned if trial.density == 0.5]
-    search.propose(sweep, rows, [], limit=999)
+    search.proposed_trials(sweep, rows, [], limit=999)
     assert len(fits) == 1
 
 
 def test_another_hyperparameter_may_be_refined_and_one_in_the_grid_makes_groups() -> None:
     sweep = made_sweep(grid={"lr": [2.0**-8, 2.0**-6]}, space={"init_std": (0.01, 0.3)})
-    first = search.propose(sweep, [], [], limit=99)
+    first = search.proposed_trials(sweep, [], [], limit=99)
     assert {trial.init_std for trial in first} == {2.0**k for k in range(-6, -1)}
     assert len(first) == 2 * 5
     assert [group["group"] for group in refine.describe(sweep, [])] == ["lr 2^-8", "lr 1/64"]
@@ -169,7 +171,7 @@ def test_another_hyperparameter_may_be_refined_and_one_in_the_grid_makes_groups(
 
 def test_a_step_is_said_with_its_reason_and_the_next_values() -> None:
     sweep = made_sweep(grid={"density": [0.25]})
-    rows = [row(trial) for trial in search.propose(sweep, [], [], limit=99)]
+    rows = [row(trial) for trial in search.proposed_trials(sweep, [], [], limit=99)]
     (group,) = refine.describe(sweep, rows)
     assert (group["group"], group["stage"], group["stored"], group["limit"]) == ("all", "fine", 8, 64)
     assert sum(len(cells["values"]) * len(cells["seeds"]) for cells in group["next"]) == group["planned"] - 8

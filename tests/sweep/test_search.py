@@ -15,7 +15,7 @@ import pytest
 from hpsweep import store
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search as search_module
-from hpsweep.sweep.search import is_complete, missing, propose, total
+from hpsweep.sweep.search import is_complete, missing_grid_trials, proposed_trials, total
 
 OPTIMUM = -7.3  # log2(lr)
 LOW, HIGH = 2.0**-12, 2.0**-3
@@ -49,7 +49,7 @@ def run(
 ) -> list[Row]:
     """The rows of the finished sweep, made up without training."""
     stored = list(rows)
-    while trials := propose(sweep, stored, [], limit=limit):
+    while trials := proposed_trials(sweep, stored, [], limit=limit):
         stored += [row(trial, loss=loss) for trial in trials]
         assert len(stored) <= 2 * total(sweep), "no end"
     return stored
@@ -76,7 +76,7 @@ def test_a_grid_is_the_product_of_its_axes_with_coarse_points_first() -> None:
     sweep = made_grid()
     product = itertools.product(*sweep.grids[0].values())
     expected = {BASE.replace(density=density, lr=lr, seed=seed).trial_id for density, lr, seed in product}
-    planned = missing(sweep, [])
+    planned = missing_grid_trials(sweep, [])
     assert len(planned) == total(sweep) == 24
     assert {trial.trial_id for trial in planned} == expected
     assert planned == list(sweep.trials)
@@ -86,7 +86,7 @@ def test_a_grid_is_the_product_of_its_axes_with_coarse_points_first() -> None:
 def test_a_grid_lacks_what_is_not_stored_whatever_was_lost() -> None:
     sweep = made_grid()
     kept = random.Random(0).sample(sweep.trials, 15)
-    lacking = missing(sweep, [trial.trial_id for trial in kept])
+    lacking = missing_grid_trials(sweep, [trial.trial_id for trial in kept])
     assert lacking == [trial for trial in sweep.trials if trial not in kept]
 
 
@@ -94,10 +94,10 @@ def test_a_grid_proposes_what_is_neither_stored_nor_pending_and_failed_trials_ag
     sweep = made_grid()
     trials = sweep.trials
     rows = [row(trials[0]), row(trials[1], "diverged"), row(trials[2], "failed"), row(BASE.replace(width=256))]
-    proposed = propose(sweep, rows, [trials[3]], limit=4)
+    proposed = proposed_trials(sweep, rows, [trials[3]], limit=4)
     assert proposed == [trials[2], *trials[4:7]]
-    assert propose(sweep, rows, trials, limit=4) == []
-    assert propose(sweep, rows, [], limit=0) == []
+    assert proposed_trials(sweep, rows, trials, limit=4) == []
+    assert proposed_trials(sweep, rows, [], limit=0) == []
 
 
 def test_a_grid_is_complete_when_every_trial_is_ok_or_diverged() -> None:
@@ -111,9 +111,9 @@ def test_a_grid_is_complete_when_every_trial_is_ok_or_diverged() -> None:
 
 def test_a_grid_does_not_import_optuna() -> None:
     code = (
-        "import sys; from hpsweep.spec import Sweep, Trial; from hpsweep.sweep.search import propose\n"
+        "import sys; from hpsweep.spec import Sweep, Trial; from hpsweep.sweep.search import proposed_trials\n"
         "sweep = Sweep(name='a', base=Trial(steps=1), grid={'lr': [0.1, 0.2]})\n"
-        "assert len(propose(sweep, [], [], limit=9)) == 2; assert 'optuna' not in sys.modules"
+        "assert len(proposed_trials(sweep, [], [], limit=9)) == 2; assert 'optuna' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -139,13 +139,13 @@ def test_a_search_trains_its_points_once_per_seed_and_group_and_is_then_complete
 def test_the_same_rows_give_the_same_suggestions_in_any_order(search: str) -> None:
     sweep = made_sweep(search, points=20)
     rows = run(made_sweep("random", points=12))
-    pending = propose(sweep, rows, [], limit=2)
-    expected = propose(sweep, rows, pending, limit=2)
+    pending = proposed_trials(sweep, rows, [], limit=2)
+    expected = proposed_trials(sweep, rows, pending, limit=2)
     assert len(expected) == 2
     for seed in range(2):
         search_module._sequence.cache_clear()  # as in a new process
         shuffled, waiting = random.Random(seed).sample(rows, len(rows)), pending[:: 2 * seed - 1]
-        assert propose(sweep, shuffled, waiting, limit=2) == expected
+        assert proposed_trials(sweep, shuffled, waiting, limit=2) == expected
 
 
 def test_the_mean_over_seeds_does_not_depend_on_their_order() -> None:
@@ -158,7 +158,7 @@ def test_the_mean_over_seeds_does_not_depend_on_their_order() -> None:
 def test_sweeps_of_different_names_try_different_points(search: str) -> None:
     sweep = made_sweep(search, grid={})
     other = dataclasses.replace(sweep, name="other")
-    assert not set(propose(sweep, [], [], limit=12)) & set(propose(other, [], [], limit=12))
+    assert not set(proposed_trials(sweep, [], [], limit=12)) & set(proposed_trials(other, [], [], limit=12))
 
 
 @every_quick_search
@@ -167,8 +167,8 @@ def test_many_suggestions_at_once_are_those_made_one_by_one(search: str) -> None
     rows = run(made_sweep(search, grid=sweep.grid, points=12), limit=16)
     pending: list[Trial] = []
     for _ in range(4):
-        pending += propose(sweep, rows, pending, limit=2)
-    assert propose(sweep, rows, [], limit=8) == pending
+        pending += proposed_trials(sweep, rows, pending, limit=2)
+    assert proposed_trials(sweep, rows, [], limit=8) == pending
 
 
 @every_quick_search
@@ -177,7 +177,7 @@ def test_a_search_goes_on_from_parquet_as_if_nothing_had_happened(search: str, t
     uninterrupted = run(sweep, limit=8)
     for _ in range(20):
         stored = store.read_runs(tmp_path).to_pylist()
-        if not (trials := propose(sweep, stored, [], limit=8)):
+        if not (trials := proposed_trials(sweep, stored, [], limit=8)):
             break
         store.append(tmp_path, [row(trial) for trial in trials])
     assert sorted(ids(stored)) == sorted(ids(uninterrupted))
@@ -188,7 +188,7 @@ def test_lost_rows_of_a_search_that_does_not_learn_are_trained_again_and_nothing
     sweep = made_sweep(search)
     rows = run(sweep)
     kept = random.Random(1).sample(rows, 9)
-    assert {t.trial_id for t in propose(sweep, kept, [], limit=99)} == set(ids(rows)) - set(ids(kept))
+    assert {t.trial_id for t in proposed_trials(sweep, kept, [], limit=99)} == set(ids(rows)) - set(ids(kept))
 
 
 def test_a_search_that_learns_replaces_lost_points_and_repeats_none() -> None:
@@ -209,20 +209,20 @@ def test_a_half_stored_point_is_completed_before_new_ones_come(search: str) -> N
     rows = run(made_sweep(search, grid=sweep.grid, points=4))
     lost, failed = rows[4], {**rows[8], "status": "failed", "val_loss": None}
     half = [failed if r is rows[8] else r for r in rows if r is not lost]
-    first = propose(sweep, half, [], limit=5)
+    first = proposed_trials(sweep, half, [], limit=5)
     assert {trial.trial_id for trial in first[:2]} == {lost["trial_id"], failed["trial_id"]}
     assert len(first) == 5
     assert first[2].lr == first[3].lr == first[4].lr
     assert first[2].lr not in {r["lr"] for r in rows}
     given_up = [trial for trial in first if trial.trial_id == failed["trial_id"]]
-    assert [t.trial_id for t in propose(sweep, half, given_up, limit=1)] == [lost["trial_id"]]
+    assert [t.trial_id for t in proposed_trials(sweep, half, given_up, limit=1)] == [lost["trial_id"]]
 
 
 @every_search
 def test_a_point_is_never_split_over_its_seeds(search: str) -> None:
     sweep = made_sweep(search, grid={"seed": [0, 1, 2]})
     for limit, expected in [(-1, 0), (0, 0), (1, 3), (3, 3), (5, 3), (6, 6), (99, 36)]:
-        trials = propose(sweep, [], [], limit=limit)
+        trials = proposed_trials(sweep, [], [], limit=limit)
         assert len(trials) == expected
         assert [t.seed for t in trials] == [0, 1, 2] * (expected // 3)
         assert all(len({t.lr for t in trials[i : i + 3]}) == 1 for i in range(0, expected, 3))
@@ -231,16 +231,16 @@ def test_a_point_is_never_split_over_its_seeds(search: str) -> None:
 @every_search
 def test_pending_points_count_and_are_not_suggested_again(search: str) -> None:
     sweep = made_sweep(search, points=3)
-    pending = propose(sweep, [], [], limit=99)
+    pending = proposed_trials(sweep, [], [], limit=99)
     assert len(pending) == 6
-    assert propose(sweep, [], pending, limit=99) == []
-    assert propose(sweep, [], pending[1:], limit=99) == pending[:1]
+    assert proposed_trials(sweep, [], pending, limit=99) == []
+    assert proposed_trials(sweep, [], pending[1:], limit=99) == pending[:1]
 
 
 def test_new_points_go_to_the_group_with_the_fewest() -> None:
     sweep = made_sweep("random", grid={"density": [1.0, 0.5, 0.25], "seed": [0]}, points=6)
-    rows = [row(t) for t in propose(made_sweep("random", grid={"density": [0.5]}), [], [], limit=2)]
-    assert [t.density for t in propose(sweep, rows, [], limit=7)] == [1.0, 0.25, 1.0, 0.25, 1.0, 0.5, 0.25]
+    rows = [row(t) for t in proposed_trials(made_sweep("random", grid={"density": [0.5]}), [], [], limit=2)]
+    assert [t.density for t in proposed_trials(sweep, rows, [], limit=7)] == [1.0, 0.25, 1.0, 0.25, 1.0, 0.5, 0.25]
 
 
 def test_a_tuned_hyperparameter_in_the_grid_makes_a_group_of_its_own() -> None:
@@ -256,13 +256,13 @@ def test_foreign_rows_change_nothing(search: str) -> None:
     rows = run(made_sweep(search, points=12), limit=8)
     elsewhere = [BASE.replace(width=256), BASE.replace(seed=7), BASE.replace(lr=0.5), BASE.replace(steps=11)]
     foreign = [*(row(trial) for trial in elsewhere), {"trial_id": "0", "status": "ok"}, {**rows[0], "lr": None}]
-    assert propose(sweep, [*foreign, *rows], elsewhere, limit=4) == propose(sweep, rows, [], limit=4)
+    assert proposed_trials(sweep, [*foreign, *rows], elsewhere, limit=4) == proposed_trials(sweep, rows, [], limit=4)
     assert not is_complete(sweep, [*foreign, *rows])
 
 
 def test_rows_of_another_search_over_the_same_space_count_as_points() -> None:
     rows = run(made_sweep("random", points=5))
-    proposed = propose(made_sweep("tpe", points=12), rows, [], limit=99)
+    proposed = proposed_trials(made_sweep("tpe", points=12), rows, [], limit=99)
     assert len(proposed) == 14
 
 
@@ -348,13 +348,13 @@ def test_a_group_where_everything_diverged_goes_on(search: str, status: str) -> 
         rows = [{**r, "status": "ok", "val_loss": math.nan} for r in rows]
     (group,) = search_module._groups(sweep, rows, [])
     assert set(search_module._objectives(group.points).values()) == {1.0}
-    assert len(propose(sweep, rows, [], limit=4)) == 4
+    assert len(proposed_trials(sweep, rows, [], limit=4)) == 4
 
 
 def test_divergence_keeps_a_search_away() -> None:
     sweep = made_sweep("tpe", grid={"density": [1.0, 0.5, 0.25, 0.125]}, points=30)
     rows: list[Row] = []
-    while trials := propose(sweep, rows, [], limit=4):
+    while trials := proposed_trials(sweep, rows, [], limit=4):
         rows += [row(trial, "diverged" if trial.lr > 2.0**-6 else "ok") for trial in trials]
     assert sum(r["lr"] > 2.0**-6 for r in rows[60:]) < 20  # of 60; what diverged is a third of the space
 
@@ -366,19 +366,19 @@ def test_divergence_keeps_a_search_away() -> None:
 def test_a_search_names_the_package_it_needs(search: str, absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else "found")
     with pytest.raises(ValueError, match=rf"'{search}' needs {absent}.*pip install {absent}"):
-        propose(made_sweep(search), [], [], limit=1)
+        proposed_trials(made_sweep(search), [], [], limit=1)
 
 
 def test_the_trials_of_a_search_are_not_known_in_advance() -> None:
     with pytest.raises(ValueError, match="use propose"):
-        missing(made_sweep(), [])
+        missing_grid_trials(made_sweep(), [])
 
 
 @pytest.mark.parametrize("search", ["random", "tpe"])
 def test_a_space_with_too_few_numbers_is_refused(search: str) -> None:
     sweep = made_sweep(search, space={"lr": (0.5, math.nextafter(0.5, 1))}, points=5)
     with pytest.raises(ValueError, match="widen it, or lower points"):
-        propose(sweep, [], [], limit=99)
+        proposed_trials(sweep, [], [], limit=99)
 
 
 @every_search
@@ -387,7 +387,7 @@ def test_optuna_is_silent_and_its_logging_left_as_it_was(search: str, caplog: py
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.INFO)
     try:
-        propose(made_sweep(search, points=14), rows, [], limit=2)
+        proposed_trials(made_sweep(search, points=14), rows, [], limit=2)
     finally:
         optuna.logging.disable_propagation()
     assert caplog.records == []

@@ -21,7 +21,7 @@ from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.architectures import tensors
 from hpsweep.cli import main
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.ensemble import train
+from hpsweep.proxy.ensemble import train_ensemble
 from hpsweep.rules.masks import mask
 from hpsweep.spec import Target, Trial, trial_from_row
 from hpsweep.store import RUNS
@@ -54,9 +54,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 
 def test_a_target_of_a_proxys_size_is_the_ensemble_member_bit_for_bit(uninterrupted: list[float]) -> None:
-    alone = train([TRIAL])
+    alone = train_ensemble([TRIAL])
     assert uninterrupted == [*alone.curves["train_loss"], alone.rows[0]["val_loss"]]
-    together = train([TRIAL.replace(seed=0), TRIAL, TRIAL.replace(scheme="sp", density=1.0)])
+    together = train_ensemble([TRIAL.replace(seed=0), TRIAL, TRIAL.replace(scheme="sp", density=1.0)])
     mine = [i for i, of in enumerate(together.curves["trial_id"]) if of == TRIAL.trial_id]
     np.testing.assert_allclose(uninterrupted[:-1], [together.curves["train_loss"][i] for i in mine], atol=1e-4)
 
@@ -124,7 +124,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path, uninterrupted: lis
 def test_bfloat16_trains_near_float32_with_weights_in_float32(tmp_path: Path, uninterrupted: list[float]) -> None:
     trial = TRIAL.replace(precision="bfloat16")
     losses = _trained(tmp_path, trial)
-    (proxy,) = train([trial]).rows
+    (proxy,) = train_ensemble([trial]).rows
     assert losses[-1] == proxy["val_loss"]
     assert losses[10] != uninterrupted[10]
     np.testing.assert_allclose(losses, uninterrupted, atol=0.05)
@@ -150,7 +150,7 @@ def test_weights_that_left_the_mask_stop_the_run(tmp_path: Path, monkeypatch: py
 def test_a_run_that_diverges_is_stored_with_its_step(tmp_path: Path) -> None:
     wild = TRIAL.replace(lr=1e6)
     row = train_target(wild, load_dataset("stdlib"), tmp_path, device="cpu")
-    (expected,) = train([wild]).rows
+    (expected,) = train_ensemble([wild]).rows
     assert row["status"] == "diverged"
     assert row["diverged_step"] == expected["diverged_step"]
     assert "val_loss" not in row
@@ -199,7 +199,7 @@ def test_a_run_that_diverges_is_stored_with_its_step(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_not_this_runs_is_refused(begun: Path, change: dict[str, Any], words: str) -> None:
     """Each with the SHA-256 of its own content, as someone who changes it on purpose would write it."""
     path = checkpoint_path(begun, TRIAL)
-    checkpoint.write(path, _changed(torch.load(path), change))
+    checkpoint.write_checkpoint(path, _changed(torch.load(path), change))
     with pytest.raises(ValueError, match=words) as refused:
         _trained(begun)
     assert "\n" not in str(refused.value)
@@ -254,7 +254,7 @@ def test_a_checkpoint_of_which_one_bit_has_changed_is_refused(begun: Path, versi
                 if record.file_size > 128
             ]
     whole = path.read_bytes()
-    assert checkpoint.load(path, identity, like) is not None
+    assert checkpoint.load_checkpoint(path, identity, like) is not None
     random = np.random.default_rng(0)
     places = {0, 1, len(whole) - 1, len(whole) - 64, len(whole) - 72, *random.integers(len(whole), size=60).tolist()}
     if version == 1:
@@ -264,7 +264,7 @@ def test_a_checkpoint_of_which_one_bit_has_changed_is_refused(begun: Path, versi
         damaged[place] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"is no checkpoint, or damaged .*remove it to begin anew"):
-            checkpoint.load(path, identity, like)
+            checkpoint.load_checkpoint(path, identity, like)
     assert len(places) >= (20 if version == 1 else 60)
 
 
@@ -280,7 +280,7 @@ ODD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), "is no checkpoint, or damaged"),
     "without its last line": (lambda path: path.write_bytes(path.read_bytes()[:-72]), "its SHA-256 is missing"),
     "text": (lambda path: path.write_text("no checkpoint"), "is no checkpoint, or damaged"),
-    "a list": (lambda path: checkpoint.write(path, {"a": 1}), "it has no checkpoint_version"),
+    "a list": (lambda path: checkpoint.write_checkpoint(path, {"a": 1}), "it has no checkpoint_version"),
     "zip": (lambda path: zipfile.ZipFile(path, "w").close(), "is no checkpoint, or damaged"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), r"cannot be read \(it is no regular file\)"),
@@ -295,7 +295,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(begun: Path, what: str) -> None
     make, words = ODD_FILES[what]
     make(path)
     with pytest.raises(ValueError, match=words) as refused:
-        checkpoint.load(path, identity, like)
+        checkpoint.load_checkpoint(path, identity, like)
     assert "\n" not in str(refused.value)
 
 
@@ -321,7 +321,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with learning rates at the proxy's and the target's size, and the card between them."""
     folder = tmp_path_factory.mktemp("results") / "swept"
     for place, off in ((PROXY, 0.0), (PROXY.replace(width=32, density=1 / 2), 0.5)):  # none at the card's, a bound
-        outcome = train([place.replace(lr=2.0 ** (k + off), seed=seed) for k in range(-9, -2) for seed in (0, 1)])
+        outcome = train_ensemble(
+            [place.replace(lr=2.0 ** (k + off), seed=seed) for k in range(-9, -2) for seed in (0, 1)]
+        )
         store.append(folder, outcome.rows, outcome.curves)
     transfer(store.load(folder), Target(width=32, density=1 / 2, tokens=2560)).write(folder / "card.json")
     return folder

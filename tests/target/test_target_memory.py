@@ -44,7 +44,7 @@ def test_a_target_that_cannot_fit_is_refused_before_any_work_with_the_sum_and_ad
     def there(_: str) -> Iterator[Ranks]:
         yield Ranks(0, 1, GPU)
 
-    monkeypatch.setattr(run, "ranks", there)
+    monkeypatch.setattr(run, "connected_ranks", there)
     monkeypatch.setattr(run, "free_memory", lambda device: int(79e9))
     monkeypatch.setattr(run, "Run", lambda *_, **__: pytest.fail("work was begun"))
     with pytest.raises(ValueError, match="this target takes") as raised:

@@ -34,7 +34,7 @@ _PATIENCE = 300  # seconds for a compiler that takes two
 _UNFINISHED = "building-"
 
 
-def compiled(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+def compiled_engine(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none.
 
     `source`: perhaps a file that includes engine.c and adds to it; `flags`: for the compiler, besides FLAGS.
@@ -45,7 +45,7 @@ def compiled(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     return built
 
 
-def unavailable() -> str | None:
+def why_unavailable() -> str | None:
     """Why the native engine cannot serve on this machine, in one line; None if it can. Builds it if need be."""
     built = _built()
     return built if isinstance(built, str) else None
@@ -61,7 +61,7 @@ def _built(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL | 
     reasons = []
     for target in TARGETS:
         try:
-            library = load(compile_library([*FLAGS, *target, *flags], compiler=compiler, source=source))
+            library = load_engine(compile_library([*FLAGS, *target, *flags], compiler=compiler, source=source))
         except (OSError, RuntimeError, AttributeError) as error:  # what was made is no library, or another
             reasons.append(str(error))
             if isinstance(error, TimeoutError):  # the others would take as long
@@ -142,7 +142,7 @@ def _run(command: Sequence[str], compiler: str) -> None:
         raise RuntimeError(errors[0] if errors else f"{compiler} failed with exit status {process.returncode}")
 
 
-def load(path: Path) -> ctypes.CDLL:
+def load_engine(path: Path) -> ctypes.CDLL:
     """A compiled engine with the types of its functions. Raises OSError for one that others may have written.
 
     The file that was checked is the one that is loaded, by its descriptor where the system has a path for that. It

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hpsweep.architectures import SPARSE, tensors
-from hpsweep.proxy.data import Dataset, load_dataset, sequences, train_offsets, validation_windows
-from hpsweep.proxy.native.build import compiled
+from hpsweep.proxy.data import Dataset, load_dataset, token_sequences, train_offsets, validation_windows
+from hpsweep.proxy.native.build import compiled_engine
 from hpsweep.proxy.outcome import (
     DIVERGED_FACTOR,
     Finished,
@@ -25,9 +25,9 @@ from hpsweep.proxy.outcome import (
     check_precision,
     check_shapes,
     cpu_name,
-    outcome,
+    ensemble_outcome,
 )
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.schedule import lr_factor
 from hpsweep.rules import masks
 from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.spec import Precision, Trial
@@ -101,7 +101,7 @@ class NativeTrial:
         """`drawn`: random numbers that trials of one seed share, kept there from the first that draws them."""
         self.trial, self.data = trial, data
         self._drawn = {} if drawn is None else drawn
-        self._library = compiled()
+        self._library = compiled_engine()
         self._half = self._library.native_half_unit().decode()
         self._kept: list[Any] = []  # what the library holds pointers to
         self._arrays: dict[str, dict[str, Floats]] = {}
@@ -127,8 +127,8 @@ class NativeTrial:
         Not a number where the gradient was not finite. Stops after a loss that is not at most `limit`.
         """
         trial = self.trial
-        tokens = self._tokens(sequences(self.data.train, self.offsets[first : first + count], trial.context))
-        factors = np.array([schedule(trial, step) for step in range(first, first + count)], np.float32)
+        tokens = self._tokens(token_sequences(self.data.train, self.offsets[first : first + count], trial.context))
+        factors = np.array([lr_factor(trial, step) for step in range(first, first + count)], np.float32)
         losses, each = np.empty(count), np.empty(trial.batch)
         taken = self._library.native_train(
             ctypes.byref(self._model),
@@ -166,7 +166,7 @@ class NativeTrial:
 
     def gradients(self, step: int) -> npt.NDArray[np.float64]:
         """Losses of the sequences of a step's batch, nats/token; `tensor` then gives their mean's gradients."""
-        tokens = self._tokens(sequences(self.data.train, self.offsets[step], self.trial.context))
+        tokens = self._tokens(token_sequences(self.data.train, self.offsets[step], self.trial.context))
         losses = np.empty(self.trial.batch)
         self._library.native_gradients(ctypes.byref(self._model), _pointer(tokens), _pointer(losses))
         return losses
@@ -223,7 +223,7 @@ class NativeTrial:
     def _matrix(self, name: str) -> _Matrix:
         (out, fan_in), kind = self._shapes[name]
         density = self.trial.density if kind in SPARSE else 1.0
-        chosen = way(density, self.trial.precision, self._half)
+        chosen = product_way(density, self.trial.precision, self._half)
         if chosen == "sparse":
             return self._sparse_matrix(name)
         result = _Matrix(self._tensor(name), out, fan_in, _WAYS[chosen])
@@ -290,7 +290,7 @@ class NativeTrial:
         return array.ctypes.data
 
 
-def train(
+def train_native(
     trials: Sequence[Trial],
     *,
     device: str = "cpu",
@@ -307,7 +307,7 @@ def train(
         raise ValueError(f"the native engine trains on a CPU, not on {device}; use engine torch, or auto.")
     for precision in {trial.precision for trial in trials}:
         check_precision(precision, device)
-    for reason in filter(None, map(unsupported, trials)):
+    for reason in filter(None, map(why_unsupported, trials)):
         raise ValueError(f"the native engine leaves this trial to torch: {reason}; use engine torch, or auto.")
     check_shapes(trials)
     data = load_dataset(trials[0].data)
@@ -338,7 +338,7 @@ def _trained(trial: Trial, data: Dataset, drawn: dict[Any, Any], report: Callabl
     training = NativeTrial(trial, data, drawn)
     losses, diverged = training.train(report)
     validation = {0: training.evaluate(lambda: report(trial.total_steps))} if diverged is None else {}
-    return outcome(
+    return ensemble_outcome(
         [trial],
         data,
         losses[:, None],
@@ -352,14 +352,14 @@ def _trained(trial: Trial, data: Dataset, drawn: dict[Any, Any], report: Callabl
     )
 
 
-def way(density: float, precision: Precision, unit: str) -> Way:
+def product_way(density: float, precision: Precision, unit: str) -> Way:
     """How a matrix of this density is multiplied; `unit`: what multiplies in bfloat16, a key of SPARSE_BELOW."""
     if density < SPARSE_BELOW[unit if precision == "bfloat16" else "float32"]:
         return "sparse"
     return "half" if precision == "bfloat16" else "dense"
 
 
-def unsupported(trial: Trial) -> str | None:
+def why_unsupported(trial: Trial) -> str | None:
     """Why the native engine does not train this trial; None if it does."""
     return too_long(trial.context, trial.depth, trial.width // trial.head_size)
 

@@ -476,7 +476,7 @@ def refined(count: int) -> tuple[Sweep, pd.DataFrame, list[dict[str, Any]]]:
     sweep = sweep_of(grid={"density": [1.0, 1 / 4]}, search="refine", space={"lr": (2**-11, 2**-4)}, target=None)
     trials: list[Trial] = []
     runs = runs_of(sweep, [])
-    while len(trials) < count and (new := search.propose(sweep, runs.to_dict("records"), [], limit=count)):
+    while len(trials) < count and (new := search.proposed_trials(sweep, runs.to_dict("records"), [], limit=count)):
         trials += new[: count - len(trials)]
         runs = runs_of(sweep, trials)
     return sweep, runs, refine.describe(sweep, runs.to_dict("records"))

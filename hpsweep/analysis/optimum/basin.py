@@ -1,9 +1,9 @@
 """The basin around an optimum: its width and ends, with an interval that knows the shape of curves and cliffs.
 
 The ends are found between two values tried, where the root of the excess loss is taken as straight. How far that is off
-depends on the curve, so it is looked at on every curve that is likely by the losses (`fit.Likely`): its values at the
-cells have a basin by the same rule, and it has a true one. A curve beside them errs by `fit.misfit_of` of its rise,
-so its end by half of that part of its distance; less where the cells around the end are closer than an octave.
+depends on the curve, so it is looked at on every curve that is likely by the losses (`parabola.Likely`): its values at
+the cells have a basin by the same rule, and it has a true one. A curve beside them errs by `parabola.misfit_sd` of its
+rise, so its end by half of that part of its distance; less where the cells around the end are closer than an octave.
 
 The interval holds noise, from resampled cell means, and in quadrature the root mean square of the errors above, times
 1.96; the basins of a lowest loss that is off by as much as its error says; and where an end lies between two cells one
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hpsweep.analysis.optimum.loss_at import Reading
-from hpsweep.analysis.optimum.noise import perturbed
+from hpsweep.analysis.optimum.noise import perturbed_means
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.optimum.parabola import LIMIT, Likely, Minimum, misfit_of, rise
+from hpsweep.analysis.optimum.parabola import LIMIT, Likely, Minimum, curve_rise, misfit_sd
 from hpsweep.analysis.runs.cells import Cells, Floats
 
 
@@ -33,7 +33,7 @@ def basin_of(
     """The basin's width and ends, with an interval from resampled cell means around a centre that stays."""
     cells = group.cells
     centre = math.log2(own.value) if group.row["status"] != "ok" else group.row["log2_opt"]
-    drawn = perturbed(cells.adjusted, cells.n, group.noise, resamples, generator)
+    drawn = perturbed_means(cells.adjusted, cells.n, group.noise, resamples, generator)
     losses = np.where(cells.finite, np.vstack([cells.adjusted, drawn]), initial)
     lowest = np.where(cells.finite, losses, 0.0) @ own.weights
     ends = [_crossing(cells, losses, lowest, part, centre, side) for side in (-1, 1)]
@@ -78,7 +78,7 @@ def _shape_error(fit: Minimum, cells: Cells, own: Reading, part: float, centre: 
     """How far a basin found from the cells lies from that of the curve, octaves: root mean square of likely curves."""
     likely, fitted = fit.likely, fit.window.fitted
     losses = np.tile(cells.adjusted, (len(likely.place), 1))
-    risen = rise(cells.x[fitted] - likely.place[:, None], likely.skew[:, None])
+    risen = curve_rise(cells.x[fitted] - likely.place[:, None], likely.skew[:, None])
     losses[:, fitted] = likely.lowest[:, None] + likely.steepness[:, None] * risen
     lowest = np.where(cells.finite, losses, 0.0) @ own.weights
     off, variance = np.zeros(len(losses)), np.zeros(len(losses))
@@ -88,7 +88,7 @@ def _shape_error(fit: Minimum, cells: Cells, own: Reading, part: float, centre: 
         off += side * (end - np.clip(found, *cells.x[fitted[[0, -1]]]))
         right = np.searchsorted(cells.x, end).clip(1, len(cells.x) - 1)
         gap = np.minimum(cells.x[right] - cells.x[right - 1], 1.0)
-        variance += (gap * misfit_of(end - likely.place) / 2 * (end - likely.place)) ** 2
+        variance += (gap * misfit_sd(end - likely.place) / 2 * (end - likely.place)) ** 2
     return math.sqrt(float(likely.weight @ (off**2 + variance)))
 
 
@@ -99,7 +99,7 @@ def _end(likely: Likely, part: float, side: int, fitted: Floats) -> Floats:
     reach = np.zeros(len(risen))
     for skew in np.unique(likely.skew):
         these = likely.skew == skew
-        reach[these] = np.interp(risen[these], rise(side * octaves, np.array(skew)), octaves)
+        reach[these] = np.interp(risen[these], curve_rise(side * octaves, np.array(skew)), octaves)
     return np.asarray(np.clip(likely.place + side * reach, fitted[0], fitted[-1]))
 
 

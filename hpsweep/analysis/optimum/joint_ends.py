@@ -32,7 +32,7 @@ def near_end(points: Points, used: Indices, place: Floats, field: int, side: int
     Within a whole step where points are scattered.
     """
     end = float((points.x[used, field] * side).max()) * side
-    reach = step(points, used, field, side) * (1.0 if _are_scattered(points, used) else 0.5)
+    reach = end_step(points, used, field, side) * (1.0 if _are_scattered(points, used) else 0.5)
     return abs(end - place[field]) < reach or falling_lines(points, used, field, side) > 1
 
 
@@ -53,7 +53,7 @@ def falling_lines(points: Points, used: Indices, field: int, side: int) -> int:
     return lines
 
 
-def step(points: Points, used: Indices, field: int, side: int) -> float:
+def end_step(points: Points, used: Indices, field: int, side: int) -> float:
     """Octaves between the last two values of a field among the fitted points; scattered points count as a grid."""
     own = _values(points, used, field)
     if _are_scattered(points, used):

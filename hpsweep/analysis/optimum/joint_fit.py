@@ -36,18 +36,18 @@ _SIDE = 0.5  # the least component of an edge's normal for its points to count a
 # --- polynomials ---
 
 
-def design(at: Floats, degree: int) -> Floats:
+def design_matrix(at: Floats, degree: int) -> Floats:
     """(places, coefficients) matrix of the polynomial's terms."""
     u, v = ([np.ones(len(at)), x, x * x, x * x * x] for x in at.T)
     return np.stack([u[a] * v[b] for a, b in POWERS[degree]], axis=1)
 
 
-def evaluated(coefficients: Floats, at: Floats, degree: int) -> Floats:
+def polynomial_values(coefficients: Floats, at: Floats, degree: int) -> Floats:
     """Values of polynomials (rows of coefficients) at places (rows of `at`), one each."""
-    return np.asarray((coefficients * design(at, degree)).sum(axis=1))
+    return np.asarray((coefficients * design_matrix(at, degree)).sum(axis=1))
 
 
-def derivative(coefficients: Floats, degree: int, field: int) -> Floats:
+def derivative_coefficients(coefficients: Floats, degree: int, field: int) -> Floats:
     """Coefficients of the derivatives by u (field 0) or v (field 1), polynomials of one degree less."""
     raised = [(a + (field == 0), b + (field == 1)) for a, b in POWERS[degree - 1]]
     factors = np.array([float(power[field]) for power in raised])
@@ -68,7 +68,7 @@ class Hull(NamedTuple):
         return np.asarray((out <= 1e-9).all(axis=1))
 
 
-def hull(at: Floats) -> Hull | None:
+def convex_hull(at: Floats) -> Hull | None:
     """The convex hull of places (monotone chain); None where they lie on a line."""
     ordered = at[np.lexsort((at[:, 1], at[:, 0]))]
     new = np.diff(ordered[:, 0]) > 0
@@ -93,7 +93,7 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
     return float((b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]))
 
 
-def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None = None) -> tuple[Floats, Floats]:
+def lowest_places(coefficients: Floats, inside: Hull, degree: int, near: Floats | None = None) -> tuple[Floats, Floats]:
     """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
 
     Within, Newton's method from the lowest of a lattice, or that place where it finds no minimum; on the edges, where
@@ -104,17 +104,17 @@ def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None 
         place, exists = _newton(coefficients, np.tile(near, (len(coefficients), 1)), degree)
         rest, side = ~(exists & inside.holds(place)), np.zeros_like(place)
         if rest.any():
-            place[rest], side[rest] = lowest(coefficients[rest], inside, degree)
+            place[rest], side[rest] = lowest_places(coefficients[rest], inside, degree)
         return place, side
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
     steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
     lattice = low + np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) * (high - low)
     lattice = lattice[inside.holds(lattice)]
-    start = lattice[np.argmin(coefficients @ design(lattice, degree).T, axis=1)]
+    start = lattice[np.argmin(coefficients @ design_matrix(lattice, degree).T, axis=1)]
     place, exists = _newton(coefficients, start, degree)
     exists &= inside.holds(place)
     place = np.where(exists[:, None], place, start)
-    within = evaluated(coefficients, place, degree)
+    within = polynomial_values(coefficients, place, degree)
     on_edge, value, side = _lowest_on_edges(coefficients, inside, degree)
     better = value < within - 1e-12
     return np.where(better[:, None], on_edge, place), np.where(better[:, None], side, 0.0)
@@ -124,7 +124,7 @@ def _lowest_on_edges(coefficients: Floats, inside: Hull, degree: int) -> tuple[F
     """(places, values, sides) where each polynomial is lowest on the edges."""
     knots = np.arange(4) / 3
     at = (inside.corners[:, None] + knots[:, None] * inside.along[:, None]).reshape(-1, 2)
-    values = (coefficients @ design(at, degree).T).reshape(len(coefficients), -1, 4)
+    values = (coefficients @ design_matrix(at, degree).T).reshape(len(coefficients), -1, 4)
     in_t = values @ np.linalg.inv(np.vander(knots, 4, increasing=True)).T
     t = cubic_minimum(*np.moveaxis(in_t[..., 1:], -1, 0))
     t = np.where((t > 0) & (t < 1), t, 0.0)
@@ -147,11 +147,11 @@ def cubic_minimum(b: Floats, c: Floats, d: Floats) -> Floats:
 
 def _newton(coefficients: Floats, start: Floats, degree: int, steps: int = 8) -> tuple[Floats, Flags]:
     """(places, which are minima), from Newton's method, which a quadratic needs one step of."""
-    slopes = [derivative(coefficients, degree, field) for field in (0, 1)]
+    slopes = [derivative_coefficients(coefficients, degree, field) for field in (0, 1)]
     bends = _bends(coefficients, degree)
     at, exists = start, np.ones(len(start), dtype=bool)
     for _ in range(steps if degree > 2 else 2):
-        terms = design(at, degree - 1)
+        terms = design_matrix(at, degree - 1)
         by_u, by_v = ((slope * terms).sum(axis=1) for slope in slopes)
         uu, uv, vv = ((second * terms[:, : second.shape[1]]).sum(axis=1) for second in bends)
         det = uu * vv - uv * uv
@@ -163,13 +163,13 @@ def _newton(coefficients: Floats, start: Floats, degree: int, steps: int = 8) ->
 
 
 def _bends(coefficients: Floats, degree: int) -> list[Floats]:
-    first = [derivative(coefficients, degree, field) for field in (0, 1)]
-    return [derivative(first[a], degree - 1, b) for a, b in ((0, 0), (0, 1), (1, 1))]
+    first = [derivative_coefficients(coefficients, degree, field) for field in (0, 1)]
+    return [derivative_coefficients(first[a], degree - 1, b) for a, b in ((0, 0), (0, 1), (1, 1))]
 
 
-def bend(coefficients: Floats, at: Floats, degree: int) -> tuple[Floats, Floats, Floats]:
+def second_derivatives(coefficients: Floats, at: Floats, degree: int) -> tuple[Floats, Floats, Floats]:
     """Second derivatives by u u, u v and v v, one per polynomial, nats/octave^2."""
-    uu, uv, vv = (evaluated(second, at, degree - 2) for second in _bends(coefficients, degree))
+    uu, uv, vv = (polynomial_values(second, at, degree - 2) for second in _bends(coefficients, degree))
     return uu, uv, vv
 
 
@@ -188,7 +188,7 @@ class Window(NamedTuple):
         return f"{size} octaves, {'cubic' if self.degree == 3 else 'quadratic'}"
 
 
-class Found(NamedTuple):
+class WindowMinima(NamedTuple):
     """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
 
     sides as `lowest` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
@@ -211,7 +211,7 @@ def centres_of(points: Points, losses: Floats) -> Indices:
     fraction, fewest = _LOWEST
     order = np.asarray(finite[np.argsort(points.adjusted[finite], kind="stable")])
     keep = order[: max(fewest, math.ceil(fraction * len(finite)))]
-    terms = design(points.x[keep] - points.x[keep].mean(axis=0), 2)
+    terms = design_matrix(points.x[keep] - points.x[keep].mean(axis=0), 2)
     solve = _solver(terms, np.sqrt(points.n[keep]), _EVEN)
     smooth = np.eye(len(keep)) if solve is None else terms @ solve  # too uneven to smooth: the lowest as they are
     return np.asarray(keep[np.argmin(losses[:, keep] @ smooth.T, axis=1)])
@@ -238,7 +238,9 @@ class Knowledge(NamedTuple):
         return np.concatenate([free, self.cubic]) if degree > 2 else free
 
 
-def operator(points: Points, centre: int, index: Indices, degree: int, known: Knowledge | None = None) -> Floats | None:
+def fit_matrix(
+    points: Points, centre: int, index: Indices, degree: int, known: Knowledge | None = None
+) -> Floats | None:
     """(coefficients, points in the window) matrix from their means to the polynomial in octaves from the centre.
 
     Least squares, weighted by seeds and growth of noise, or by what is known. None where the points are too few or lie
@@ -249,11 +251,11 @@ def operator(points: Points, centre: int, index: Indices, degree: int, known: Kn
     if len(index) < terms + (degree > 2) or values <= degree:
         return None
     weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
-    solve = _solver(design(offset, degree), weight, _EVEN)
+    solve = _solver(design_matrix(offset, degree), weight, _EVEN)
     if solve is None or known is None:
         return solve
     whitening = np.linalg.inv(np.linalg.cholesky(known.covariance[np.ix_(index, index)]))
-    rows = np.vstack([whitening @ design(offset, degree), np.diag(1 / known.spread(degree))])
+    rows = np.vstack([whitening @ design_matrix(offset, degree), np.diag(1 / known.spread(degree))])
     solve = _solver(rows, np.ones(len(rows)), _TOLD_APART)
     return None if solve is None else solve[:, : len(index)] @ whitening
 
@@ -274,30 +276,30 @@ def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
     return np.asarray(((vectors / values) @ (vectors.T @ (weighted * weight[:, None]).T)) / scale[:, None])
 
 
-def find(
+def window_minima(
     points: Points,
     losses: Floats,
     centres: Indices,
     window: Window,
     noise: float,
     known: Knowledge | None = None,
-) -> Found | None:
+) -> WindowMinima | None:
     """The lowest places of polynomials through rows of losses; None where there is none for the first row."""
     places, value = np.full((len(losses), 2), np.nan), np.full(len(losses), np.nan)
     sides = np.zeros((len(losses), 2))
     for centre in np.unique(centres):
         rows = centres == centre
         index = window_points(points, int(centre), window, noise)
-        solve = operator(points, int(centre), index, window.degree, known)
-        around = None if solve is None else hull(points.x[index] - points.x[centre])
+        solve = fit_matrix(points, int(centre), index, window.degree, known)
+        around = None if solve is None else convex_hull(points.x[index] - points.x[centre])
         if solve is None or around is None:
             if rows[0]:
                 return None
             continue
         coefficients = losses[rows][:, index] @ solve.T
         near = None if known is None else known.place - points.x[centre]
-        offset, sides[rows] = lowest(coefficients, around, window.degree, near)
-        places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
+        offset, sides[rows] = lowest_places(coefficients, around, window.degree, near)
+        places[rows], value[rows] = offset + points.x[centre], polynomial_values(coefficients, offset, window.degree)
         if rows[0]:
             first, used, solver = coefficients[0], index, solve
-    return Found(window, places, sides, value, points.x[centres[0]], used, first, solver)
+    return WindowMinima(window, places, sides, value, points.x[centres[0]], used, first, solver)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hpsweep.analysis.optimum.joint_fit import Found, bend, hull
+from hpsweep.analysis.optimum.joint_fit import WindowMinima, convex_hull, second_derivatives
 from hpsweep.analysis.optimum.joint_points import Points
 from hpsweep.analysis.runs.cells import Floats
 
@@ -15,13 +15,13 @@ BASIN = 0.01
 """Fraction of the loss within which settings count as equally good."""
 
 
-def shape(points: Points, fit: Found, over: Sequence[str], noise: float) -> dict[str, float]:
+def basin_shape(points: Points, fit: WindowMinima, over: Sequence[str], noise: float) -> dict[str, float]:
     """Curvatures, and the flattest axis through the minimum with its length."""
     place = fit.places[:1] - fit.centre
-    uu, uv, vv = (float(value[0]) for value in bend(fit.coefficients[None], place, fit.window.degree))
+    uu, uv, vv = (float(value[0]) for value in second_derivatives(fit.coefficients[None], place, fit.window.degree))
     values, vectors = np.linalg.eigh(np.array([[uu, uv], [uv, vv]]) / 2)
     axis = vectors[:, 0] * (1 if vectors[0, 0] > 0 or (vectors[0, 0] == 0 and vectors[1, 0] > 0) else -1)
-    around = hull(points.x[fit.used] - fit.centre)
+    around = convex_hull(points.x[fit.used] - fit.centre)
     assert around is not None
     room = ((around.corners - place) * around.normals).sum(axis=1)
     speed = around.normals @ axis
@@ -58,7 +58,7 @@ def trades_off(basin: Mapping[str, float], over: Sequence[str], noise: float) ->
     return oblique and across > max(RIDGE * abs(along), noise)
 
 
-def ellipse(found: Found, stretch: float, spread: Floats) -> dict[str, float]:
+def confidence_ellipse(found: WindowMinima, stretch: float, spread: Floats) -> dict[str, float]:
     """The 95 % region of the joint optimum: semi-axes in octaves, angle of the longer one from the first field's."""
     places = found.places
     offset = (places[1:][np.isfinite(places[1:, 0])] - places[0]) * stretch

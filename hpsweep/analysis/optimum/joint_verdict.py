@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpsweep.analysis.optimum.joint_ends import FEWEST_LINES, falling_lines, near_end, step
-from hpsweep.analysis.optimum.joint_fit import POWERS, Found, derivative, design
+from hpsweep.analysis.optimum.joint_ends import FEWEST_LINES, end_step, falling_lines, near_end
+from hpsweep.analysis.optimum.joint_fit import POWERS, WindowMinima, derivative_coefficients, design_matrix
 from hpsweep.analysis.optimum.joint_misfit import Refit
 from hpsweep.analysis.optimum.joint_points import Flags, Points
 from hpsweep.analysis.optimum.optima import REFUSED_LIMIT
@@ -29,10 +29,10 @@ WINDOW_LIMIT = 0.05
 _NORMAL = 1.96  # standard deviations, of the central 95 %
 
 
-class Fit(NamedTuple):
+class WindowFit(NamedTuple):
     """A polynomial in one window, and what it says of either field."""
 
-    found: Found
+    found: WindowMinima
     shares: Floats  # (field, end): fractions of replicates that are lowest there; all of those without a fit
     ends: tuple[tuple[str, str], ...]  # (field, end): "tried", "cliff" or "window": what ends there
     clear: Flags  # (field, end): whether the loss rises towards that end, if what was tried ends there
@@ -51,7 +51,7 @@ class Fit(NamedTuple):
         return np.asarray(~self.at_end.any(axis=1) & (self.found.sides[0] == 0))
 
 
-def judged(points: Points, found: Found, noise: Floats) -> Fit:
+def window_fit(points: Points, found: WindowMinima, noise: Floats) -> WindowFit:
     """A polynomial in one window with what it says of either field."""
     missing = np.isnan(found.places[1:, 0]).mean()
     shares = np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)
@@ -64,14 +64,14 @@ def judged(points: Points, found: Found, noise: Floats) -> Fit:
         ]
         for field in (0, 1)
     ]
-    left = points.adjusted[found.used] - design(offset, found.window.degree) @ found.coefficients
+    left = points.adjusted[found.used] - design_matrix(offset, found.window.degree) @ found.coefficients
     df = max(len(left) - len(POWERS[found.window.degree]), 1)
     misfit = float((left**2 * points.n[found.used] / noise[found.used] ** 2).sum()) / df
     stretch = math.sqrt(misfit) if misfit > 1 + 2 * math.sqrt(2 / df) else 1.0
-    return Fit(found, shares, ends, np.array(clear), misfit, stretch)
+    return WindowFit(found, shares, ends, np.array(clear), misfit, stretch)
 
 
-def _rise(points: Points, found: Found, field: int, side: int, noise: Floats) -> float:
+def _rise(points: Points, found: WindowMinima, field: int, side: int, noise: Floats) -> float:
     """Slope of the polynomial out of an end of a field, where it is lowest on that end, in standard errors.
 
     It is linear in the losses, unlike the place of a minimum, so that its error is known however flat the basin is.
@@ -80,13 +80,13 @@ def _rise(points: Points, found: Found, field: int, side: int, noise: Floats) ->
     low, high = offset.min(axis=0), offset.max(axis=0)
     along = np.linspace(low, high, 101)
     along[:, field] = high[field] if side > 0 else low[field]
-    at = along[[int(np.argmin(design(along, degree) @ found.coefficients))]]
-    slope = derivative(np.eye(len(POWERS[degree])), degree, field) @ design(at, degree - 1)[0]
+    at = along[[int(np.argmin(design_matrix(along, degree) @ found.coefficients))]]
+    slope = derivative_coefficients(np.eye(len(POWERS[degree])), degree, field) @ design_matrix(at, degree - 1)[0]
     error = float(np.linalg.norm((slope @ found.solve) * noise[found.used] / np.sqrt(points.n[found.used])))
     return side * float(slope @ found.coefficients) / max(error, 1e-300)
 
 
-def _end(points: Points, found: Found, field: int, side: int) -> str:
+def _end(points: Points, found: WindowMinima, field: int, side: int) -> str:
     """What the end of a field's fitted points is: the last tried, the last before a cliff, or that of the window."""
     offset = (points.x[:, field] - found.centre[field]) * side
     beyond = offset > offset[found.used].max() + 1e-9
@@ -101,10 +101,10 @@ class Verdict(NamedTuple):
     status: str
     side: int
     why: str
-    fit: Fit  # that it was read off
+    fit: WindowFit  # that it was read off
 
 
-def verdict_on(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: str) -> Verdict:
+def verdict_on(points: Points, fits: Sequence[WindowFit], fit: WindowFit, field: int, name: str) -> Verdict:
     """The status of one field: an edge is where it can be told from one end, and not from the other."""
     if fit.identified[field]:
         return _told_from_ends(points, fit, field, name)
@@ -134,7 +134,7 @@ def verdict_on(points: Points, fits: Sequence[Fit], fit: Fit, field: int, name: 
     return Verdict("edge", side, f"minimum at {where}, beside a cliff or diverged runs: add values around it", last)
 
 
-def traded_off(verdicts: Sequence[Verdict], basin: dict[str, float], over: Sequence[str]) -> list[Verdict]:
+def ridge_verdicts(verdicts: Sequence[Verdict], basin: dict[str, float], over: Sequence[str]) -> list[Verdict]:
     """The verdicts on two fields of which neither has an optimum of its own; a bound stays one."""
     first, second = over
     why = (
@@ -145,7 +145,7 @@ def traded_off(verdicts: Sequence[Verdict], basin: dict[str, float], over: Seque
     return [each if each.status == "edge" else Verdict("flat", 0, why, each.fit) for each in verdicts]
 
 
-def _told_from_ends(points: Points, fit: Fit, field: int, name: str) -> Verdict:
+def _told_from_ends(points: Points, fit: WindowFit, field: int, name: str) -> Verdict:
     """The verdict on a field with a minimum between the ends: an edge where the runs do not show a rise towards one."""
     found = fit.found
     used = points.x[found.used, field]
@@ -156,7 +156,7 @@ def _told_from_ends(points: Points, fit: Fit, field: int, name: str) -> Verdict:
     return Verdict("ok", 0, "", fit)
 
 
-def agreed(verdict: Verdict, refit: Refit, field: int, name: str) -> Verdict:
+def confirmed_verdict(verdict: Verdict, refit: Refit, field: int, name: str) -> Verdict:
     """The verdict on a field; flat where least squares alone put its minimum between the ends of the points."""
     if verdict.status != "ok" or refit.found.sides[0, field] == 0:
         return verdict
@@ -167,7 +167,7 @@ def agreed(verdict: Verdict, refit: Refit, field: int, name: str) -> Verdict:
     return Verdict("flat", 0, why, verdict.fit)
 
 
-def _falls_to(fit: Fit, used: Floats, field: int, side: int, name: str) -> Verdict:
+def _falls_to(fit: WindowFit, used: Floats, field: int, side: int, name: str) -> Verdict:
     """The verdict on a field whose losses fall to an end of its values."""
     end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")
     why = f"the losses fall to the {word} {name} {as_power(end)}: extend the grid {way}"
@@ -176,20 +176,20 @@ def _falls_to(fit: Fit, used: Floats, field: int, side: int, name: str) -> Verdi
     return Verdict("edge", side, why, fit)
 
 
-def _interval(found: Found, field: int) -> tuple[float, float]:
+def _interval(found: WindowMinima, field: int) -> tuple[float, float]:
     """The central 95 % of the replicates, log2."""
     low, high = np.nanquantile(found.places[1:, field], [0.025, 0.975])
     return float(low), float(high)
 
 
-def _reached(fit: Fit, field: int, used: Floats) -> tuple[float, float]:
+def _reached(fit: WindowFit, field: int, used: Floats) -> tuple[float, float]:
     """The replicates' interval of a field that is not identified, with the ends that too many of them lie at."""
     low, high = _interval(fit.found, field)
     at_low, at_high = fit.at_end[field]
     return (float(used.min()) if at_low else low), (float(used.max()) if at_high else high)
 
 
-def coordinate(
+def field_optimum(
     points: Points, field: int, name: str, verdict: Verdict, refit: Refit, line: tuple[float, float] | None
 ) -> dict[str, float | str]:
     """The optimum of one field with its interval; a bound's open side is null, and an optimum that is not known.
@@ -207,7 +207,7 @@ def coordinate(
         low, high = min(low, line[0]), max(high, line[1])
     if verdict.status == "edge":
         opt = used.max() if verdict.side > 0 else used.min()
-        beside = opt - verdict.side * step(points, found.used, field, verdict.side)
+        beside = opt - verdict.side * end_step(points, found.used, field, verdict.side)
         low, high = (min(low, beside), math.nan) if verdict.side > 0 else (math.nan, max(high, beside))
     elif verdict.status == "flat":
         opt, (low, high) = math.nan, _reached(verdict.fit, field, used)

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.analysis.optimum.parabola import LIMIT, REACHES, centre_of, misfit_of, window
-from hpsweep.analysis.runs.cells import Cells, Floats, merged, noise_growth, once, two_way
+from hpsweep.analysis.optimum.parabola import LIMIT, REACHES, cell_window, centre_of, misfit_sd
+from hpsweep.analysis.runs.cells import Cells, Floats, computed_once, merged_cells, noise_growth, two_way
 
 ASSUMED_NOISE = 0.005
 """Standard deviation of one run's loss, nats/token, where nothing measures it."""
@@ -87,7 +87,7 @@ def noises(groups: Sequence[Cells]) -> list[Noise]:
     ]
 
 
-def perturbed(means: Floats, n: Floats, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
+def perturbed_means(means: Floats, n: Floats, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
     """(resamples, cells) new means of cells of n runs, nats/token; NaN where a cell has no loss.
 
     Normal noise per cell, its size itself uncertain by its degrees of freedom, if these are finite.
@@ -130,7 +130,7 @@ def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
 
 def _centre(cells: Cells) -> float:
     """Where the loss is lowest, octaves."""
-    fitted, _ = merged(cells)
+    fitted, _ = merged_cells(cells)
     return float(fitted.x[centre_of(fitted)])
 
 
@@ -161,7 +161,7 @@ def _typical(found: Sequence[_Squares]) -> float:
     return float(variances[np.searchsorted(np.cumsum(df), df.sum() / 2)])
 
 
-@once
+@computed_once
 def _by_seeds(cells: Cells) -> _Squares:
     """What is left of the losses within _REACH octaves of the lowest cell when cells and seeds have had their say."""
     if not cells.finite.any():
@@ -173,7 +173,7 @@ def _by_seeds(cells: Cells) -> _Squares:
     return _Squares(squares, df) if df > 0 else _NOTHING
 
 
-@once
+@computed_once
 def _copies(cells: Cells) -> float:
     """How many runs of a cell count as one: all of them where every seed has the very same losses, else 1.
 
@@ -185,7 +185,7 @@ def _copies(cells: Cells) -> float:
     return float(cells.n.max())
 
 
-@once
+@computed_once
 def _by_residuals(cells: Cells) -> _Squares:
     """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say.
 
@@ -193,14 +193,14 @@ def _by_residuals(cells: Cells) -> _Squares:
     """
     if not cells.finite.any():
         return _NOTHING
-    fitted, of = merged(cells)
+    fitted, of = merged_cells(cells)
     centre = _centre(cells)
     variance = (ASSUMED_NOISE * noise_growth(fitted.x, centre)) ** 2 / np.maximum(fitted.n, 1)
-    index = np.flatnonzero(np.isin(of, window(fitted, centre_of(fitted), _REACH, variance).fitted))
+    index = np.flatnonzero(np.isin(of, cell_window(fitted, centre_of(fitted), _REACH, variance).fitted))
     if len(index) <= 4:
         return _NOTHING
     x, above = cells.x[index] - centre, cells.adjusted[index] - cells.adjusted[index].min()
-    weight = 1 / np.hypot(noise_growth(x, 0.0) / np.sqrt(cells.n[index]), misfit_of(x) * above / ASSUMED_NOISE)
+    weight = 1 / np.hypot(noise_growth(x, 0.0) / np.sqrt(cells.n[index]), misfit_sd(x) * above / ASSUMED_NOISE)
     powers = np.vander(x, 4) * weight[:, None]
     target = cells.adjusted[index] * weight
     residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]

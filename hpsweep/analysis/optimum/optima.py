@@ -47,19 +47,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.optimum.noise import Noise, noises, perturbed
+from hpsweep.analysis.optimum.noise import Noise, noises, perturbed_means
 from hpsweep.analysis.optimum.parabola import (
     LIMIT,
     REACHES,
+    CellWindow,
     Minimum,
-    Window,
     centre_of,
-    centres,
+    finite_segment,
+    fitted_minimum,
     inside_of_higher,
-    minimum,
-    segment,
+    lowest_cells,
 )
-from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, counts, fingerprint, merged
+from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, curve_fingerprint, merged_cells, run_counts
 from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.english import counted, have
@@ -158,7 +158,7 @@ def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples:
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
         keys.append(dict(zip(by, key, strict=True)))
         cells.append(cells_of(rows, over))
-        row_counts.append(counts(rows))
+        row_counts.append(run_counts(rows))
     groups = []
     for at, tried, count, noise in zip(keys, cells, row_counts, noises(cells), strict=True):
         fit = _known_fit(tried, noise, over, resamples, seed)
@@ -188,7 +188,7 @@ def _known_fit(cells: Cells, noise: Noise, over: str, resamples: int, seed: int)
     """What `_fit` says of one group, fitted once: a report asks for it in half a dozen tables."""
     key = (_fit, noise.single.tobytes(), *noise[1:], over, resamples, seed)
     if key not in cells.computed:
-        generator = np.random.default_rng([seed, fingerprint(cells)])
+        generator = np.random.default_rng([seed, curve_fingerprint(cells)])
         cells.computed[key] = _fit(cells, noise, over, resamples, generator)
     found: _Fit = cells.computed[key]
     return found
@@ -207,15 +207,15 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
     if np.ptp(cells.adjusted[finite]) == 0:
         why = f"all losses are the same: {over} has no effect, or a loss is no loss"
         return _Fit({**row, "status": "flat", "why": why})
-    fitted, of = merged(cells)  # step 1
+    fitted, of = merged_cells(cells)  # step 1
     centre = centre_of(fitted)  # step 2
-    if len(set(segment(fitted.finite, centre))) == 1:
+    if len(set(finite_segment(fitted.finite, centre))) == 1:
         why = f"the lowest loss, at {over} {as_power(fitted.x[centre])}, lies alone between diverged values: add values"
         return _Fit({**row, "status": "none", "why": why})
     row["interval"] = noise.interval
     noise = noise.of_merged(of, cells.n)
     found = _minimum(fitted, centre, noise)  # steps 4 to 6
-    drawn = centres(perturbed(fitted.adjusted, fitted.n, noise, resamples, generator), fitted.finite)
+    drawn = lowest_cells(perturbed_means(fitted.adjusted, fitted.n, noise, resamples, generator), fitted.finite)
     row["refused"], side = _refused(fitted, drawn, found)  # step 8
     side = _end(fitted, centre) or side
     if not side and found.open_below != found.open_above:
@@ -231,18 +231,18 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
     return _Fit(row, weights, found)
 
 
-def _unmerged(window: Window, of: npt.NDArray[np.intp]) -> Window:
+def _unmerged(window: CellWindow, of: npt.NDArray[np.intp]) -> CellWindow:
     """The same of the cells that were tried, of which `of` says in which merged one each is."""
     below = None if window.below is None else int(np.flatnonzero(of == window.below)[-1])
     above = None if window.above is None else int(np.flatnonzero(of == window.above)[0])
-    return Window(window.reach, np.flatnonzero(np.isin(of, window.fitted)), below, above)
+    return CellWindow(window.reach, np.flatnonzero(np.isin(of, window.fitted)), below, above)
 
 
 def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:
     """By the narrowest window whose losses exclude places on both sides, else by the widest."""
     variance = noise.variance(cells.n)
     for reach in REACHES:
-        found = minimum(cells, centre, reach, variance, noise.slope)
+        found = fitted_minimum(cells, centre, reach, variance, noise.slope)
         if noise.interval == "resampled":
             found = inside_of_higher(found, cells, variance)
         if not (found.open_below or found.open_above):
@@ -252,7 +252,7 @@ def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:
 
 def _end(cells: Cells, centre: int) -> int:
     """-1 or 1 for the first or last of the finite cells around a cell, else 0."""
-    first, last = segment(cells.finite, centre)
+    first, last = finite_segment(cells.finite, centre)
     return int(centre == last) - int(centre == first)
 
 
@@ -314,7 +314,7 @@ def _edge(
 
     `cells` are those fitted, `of` says in which of them each that was tried is.
     """
-    end = segment(cells.finite, centre)[side > 0]
+    end = finite_segment(cells.finite, centre)[side > 0]
     before, best = cells.x[end - side], int(np.nanargmin(tried.adjusted))
     inner = tried.x[best] if of[best] != end else before
     last = tried.x[np.flatnonzero(of == end)[-1 if side > 0 else 0]]

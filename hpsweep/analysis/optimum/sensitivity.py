@@ -16,7 +16,7 @@ from hpsweep.analysis.optimum.loss_at import Reading, read_own, variance_of
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.parabola import CERTAIN
-from hpsweep.analysis.runs.cells import Cells, Floats, fingerprint
+from hpsweep.analysis.runs.cells import Cells, Floats, curve_fingerprint
 from hpsweep.analysis.runs.checks import check_number, check_over
 from hpsweep.analysis.runs.prepare import prepared
 
@@ -114,7 +114,7 @@ def _row(
     }
     if own.source is None:
         return {**row, "why": own.why}
-    generator = np.random.default_rng([seed, fingerprint(group.cells)])
+    generator = np.random.default_rng([seed, curve_fingerprint(group.cells)])
     excess, why = _expected(group, own, rows, over, ends, initial)
     width = basin_of(group, own, initial, basin, resamples, generator)
     why = "; ".join(filter(None, [f"optimum: {group.row['why']}" if group.row["why"] else "", why]))

@@ -53,7 +53,7 @@ class Cells:
         return {}
 
 
-def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Concatenate[Cells, Given], Found]:
+def computed_once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Concatenate[Cells, Given], Found]:
     """A function of cells, called once with the same arguments: half a dozen tables ask the same of every group."""
 
     @wraps(function)
@@ -67,8 +67,8 @@ def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Conca
     return remembered
 
 
-@once
-def merged(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
+@computed_once
+def merged_cells(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
     """(cells CLOSEST apart or more, for each of the given ones which of these it is in).
 
     Those next to each other are merged, from the left, where their losses do not jump: place and losses are means over
@@ -230,13 +230,13 @@ def _connected(met: npt.NDArray[np.bool_]) -> bool:
         rows = reached
 
 
-def fingerprint(cells: Cells) -> int:
+def curve_fingerprint(cells: Cells) -> int:
     """A number by the shape of the curve alone: a group has one interval, however the table around it is grouped."""
     above = cells.adjusted - (np.nanmin(cells.adjusted) if cells.finite.any() else 0.0)
     return zlib.crc32(repr([(round(x, 6), round(y, 6)) for x, y in zip(cells.x, above, strict=True)]).encode())
 
 
-def counts(rows: pd.DataFrame) -> dict[str, int]:
+def run_counts(rows: pd.DataFrame) -> dict[str, int]:
     """The columns of `optima` that count the rows of a group."""
     status = rows["status"].tolist()
     return {

@@ -118,7 +118,7 @@ def check_columns(**columns: Any) -> None:
 def check_over(over: Any) -> None:
     """Raise ValueError unless it is a hyperparameter."""
     if not isinstance(over, str) or over not in TUNED:
-        close = hint(over, TUNED) if isinstance(over, str) else "."
+        close = spelling_hint(over, TUNED) if isinstance(over, str) else "."
         raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}.")
 
 
@@ -159,7 +159,7 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
         if name not in runs.columns:
             remedy = f" Add it: {_SUCH[name]}." if name in _SUCH else ""
-            raise ValueError(f"the runs have no column {name!r}{hint(name, map(str, runs.columns))}{remedy}")
+            raise ValueError(f"the runs have no column {name!r}{spelling_hint(name, map(str, runs.columns))}{remedy}")
     if over in by:
         raise ValueError(f"{over} is in by, and is what the optimum is sought over; keep it in one of them.")
     if len(runs) == 0:
@@ -294,14 +294,14 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
     The name of the data may differ: equal hashes are equal tokens, by whatever path and with whatever option.
     """
     for name in TRIAL_FIELDS:
-        if name in rows.columns and name not in ("data", *free) and varies(rows[name]):
+        if name in rows.columns and name not in ("data", *free) and has_several_values(rows[name]):
             if lacking := int(rows[name].isna().sum()):
                 raise ValueError(
                     f"{lacking} of the {len(rows)} runs of {where} have no {name}, and the others have: leave those "
                     f"out, or give it to them: {column_such(name, some=True)}."
                 )
             values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
-            first = plain(rows[name].iloc[0])
+            first = plain_value(rows[name].iloc[0])
             raise ValueError(
                 f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
                 f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
@@ -323,7 +323,7 @@ def check_unknown(runs: pd.DataFrame, keys: Sequence[str], free: Sequence[str] =
 
     A fit would average over them without a word. Runs that failed take no part.
     """
-    if names := [name for name in unknown(runs) if name not in (*keys, *free)]:
+    if names := [name for name in unknown_columns(runs) if name not in (*keys, *free)]:
         check_alike(runs[runs["status"] != "failed"], keys, names)
 
 
@@ -331,7 +331,7 @@ def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -
     """Raise ValueError if rows of one group of `keys` differ in some of these columns, naming all that do."""
     odd = {}
     for name in names:
-        if not varies(rows[name]):
+        if not has_several_values(rows[name]):
             continue
         column = rows[name]
         if not keys or (column.groupby([rows[key] for key in keys], dropna=False).nunique(dropna=False) > 1).any():
@@ -350,7 +350,7 @@ def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -
     )
 
 
-def unknown(runs: pd.DataFrame) -> list[str]:
+def unknown_columns(runs: pd.DataFrame) -> list[str]:
     """Columns that may say what was trained, though hpsweep does not know them."""
     return [name for name in map(str, runs.columns) if name in runs and _is_unknown(runs, name)]
 
@@ -373,7 +373,7 @@ def _is_time(column: pd.Series[Any]) -> bool:
     return column.dtype == object and types.infer_dtype(column, skipna=True) in _TIMES
 
 
-def varies(column: pd.Series[Any]) -> bool:
+def has_several_values(column: pd.Series[Any]) -> bool:
     """Whether there are several values, null being one."""
     return len(column) > 0 and not (column == column.iloc[0]).all() and bool(column.nunique(dropna=False) > 1)
 
@@ -381,7 +381,11 @@ def varies(column: pd.Series[Any]) -> bool:
 def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
     """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
     names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])
-    varying = [name for name in TRIAL_FIELDS if name in runs and name not in ("data", *names) and varies(runs[name])]
+    varying = [
+        name
+        for name in TRIAL_FIELDS
+        if name in runs and name not in ("data", *names) and has_several_values(runs[name])
+    ]
     return runs[[*names, *varying]]
 
 
@@ -411,7 +415,7 @@ def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
 # --- words ---
 
 
-def hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
+def spelling_hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
     """The end of a sentence: the nearest of the allowed names, if one is near."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f": did you mean {close[0]!r}?" if close else "."
@@ -419,9 +423,9 @@ def hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
 
 def label(by: Sequence[str], key: tuple[Hashable, ...]) -> str:
     """A group's name, such as scheme sp, density 0.25."""
-    return ", ".join(f"{name} {plain(value)}" for name, value in zip(by, key, strict=True))
+    return ", ".join(f"{name} {plain_value(value)}" for name, value in zip(by, key, strict=True))
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A numpy number as Python's own."""
     return value.item() if isinstance(value, np.generic) else value

@@ -19,12 +19,12 @@ from hpsweep.analysis.runs.checks import (
     check_over,
     check_runs,
     check_unknown,
-    hint,
+    has_several_values,
     is_mixed,
     is_numeric,
     label,
-    unknown,
-    varies,
+    spelling_hint,
+    unknown_columns,
 )
 from hpsweep.analysis.runs.copied_seeds import each_seed_once
 from hpsweep.schema import RUNS
@@ -90,7 +90,7 @@ def without(
     for name in check_names("ignore", ignore, "['host', 'epochs']"):
         if name not in runs.columns:
             raise ValueError(
-                f"ignore has {name!r}, and the runs have no such column{hint(name, map(str, runs.columns))}"
+                f"ignore has {name!r}, and the runs have no such column{spelling_hint(name, map(str, runs.columns))}"
             )
         if name in needed:
             raise ValueError(
@@ -258,8 +258,10 @@ def _each_once(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str], *, ex
 
 def _key(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> list[str]:
     """The columns that say which run a row is: its group, value and seed, and what else says how it was trained."""
-    settings = [name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown(runs)]) if name in runs]
-    return [name for name in settings if name in (*by, *over, "seed") or varies(runs[name])]
+    settings = [
+        name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown_columns(runs)]) if name in runs
+    ]
+    return [name for name in settings if name in (*by, *over, "seed") or has_several_values(runs[name])]
 
 
 def _two_outcomes(again: pd.DataFrame, key: Sequence[str], odd: int) -> str:

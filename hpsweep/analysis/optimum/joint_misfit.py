@@ -62,7 +62,7 @@ def generalized_refit(points: Points, losses: Floats, centres: Indices, first: W
     rises = points.adjusted[first.used] - points.adjusted[first.used].min()
     alone = np.diag(noise**2 / np.maximum(points.n, 1) + (_ROUNDING * float(rises.max())) ** 2)
     found = first
-    for rows, shown in ((1, False), (len(losses), True)):
+    for rows, shown in ((1, False), (len(losses), True)):  # the first without replicates
         off = misfit_covariance(points, found, shown)
         known = Knowledge(off + alone, _cubic(found), found.places[0])
         found = (
@@ -109,20 +109,23 @@ def misfit_covariance(points: Points, found: WindowMinima, shown: bool) -> Float
 
     shown: with what the polynomial shows of its own lopsidedness.
     """
-    degree, place = found.window.degree, found.places[0] - found.centre
+    degree = found.window.degree
+    place = found.places[0] - found.centre
     z = points.x - found.places[0]
     rises = _rises(found, z)
+    # Every loss by itself.
     above = rises.sum(axis=1)
     covariance = np.diag((MISFIT * above) ** 2)
     for field, lopsided in enumerate(_lopsided(found.coefficients, place, degree)):
         at, rise = z[:, field], rises[:, field]
+        # All on one side of the minimum together.
         beside = np.sign(at)[:, None] == np.sign(at)
         together = one_sided_sd(at) * rise
         covariance += np.outer(together, together) * beside
-        if shown:
+        if shown:  # one side as much the opposite way as the other
             bent = min(LOPSIDED * lopsided, MOST) * np.sign(at) * rise
             covariance += np.outer(bent, bent)
-        if degree == 2:
+        if degree == 2:  # the skew that a cubic would fit
             skewed = SKEW / 3 * at * rise
             covariance += np.outer(skewed, skewed)
     return np.asarray(covariance)
@@ -134,7 +137,10 @@ def _lopsided(coefficients: Floats, place: Floats, degree: int) -> list[float]:
     for axis in np.eye(2):
         left, here, right = polynomial_values(np.tile(coefficients, (3, 1)), place + _ONE_STEP * axis, degree)
         both = abs(left - here) + abs(right - here)
-        found.append(abs(right - left) / both if both > 0 else 0.0)
+        lopsided = 0.0
+        if both > 0:
+            lopsided = abs(right - left) / both
+        found.append(lopsided)
     return found
 
 
@@ -143,10 +149,13 @@ def _moved(points: Points, found: WindowMinima, off: Floats, known: Knowledge) -
 
     Only of one field where it lies at an end of the other.
     """
-    degree, place = found.window.degree, (found.places[0] - found.centre)[None]
-    covariance, free = np.zeros((2, 2)), np.flatnonzero(found.sides[0] == 0)
+    degree = found.window.degree
+    place = (found.places[0] - found.centre)[None]
+    covariance = np.zeros((2, 2))
+    free = np.flatnonzero(found.sides[0] == 0)
     if not len(free):
         return covariance
+    # How far the minimum moves as the coefficients do.
     uu, uv, vv = (float(value[0]) for value in second_derivatives(found.coefficients[None], place, degree))
     bends = np.array([[uu, uv], [uv, vv]])[np.ix_(free, free)]
     if np.linalg.eigvalsh(bends)[0] <= 0:
@@ -156,6 +165,7 @@ def _moved(points: Points, found: WindowMinima, off: Floats, known: Knowledge) -
         design_matrix(place, degree - 1)[0] @ derivative_coefficients(each, degree, int(field)).T for field in free
     ]
     moves = -np.linalg.solve(bends, np.array(slopes))  # (free fields, coefficients)
+    # As the losses err, and as the cubic coefficients do.
     by_losses = moves @ found.solve
     errors = by_losses @ off[np.ix_(found.used, found.used)] @ by_losses.T
     if degree > 2:

@@ -42,7 +42,8 @@ class WindowFit(NamedTuple):
     @property
     def at_end(self) -> Flags:
         """(field, end): whether the minimum cannot be told from one that lies there, or beyond."""
-        limits = np.array([[WINDOW_LIMIT if end == "window" else LIMIT for end in ends] for ends in self.ends])
+        at_window = np.array([[end == "window" for end in ends] for ends in self.ends])
+        limits = np.where(at_window, WINDOW_LIMIT, LIMIT)
         return np.asarray((self.shares > limits) | ~self.clear)
 
     @property
@@ -53,22 +54,23 @@ class WindowFit(NamedTuple):
 
 def window_fit(points: Points, found: WindowMinima, noise: Floats) -> WindowFit:
     """A polynomial in one window with what it says of either field."""
+    # How many replicates are lowest at each end of a field; one without a fit counts at both.
     missing = np.isnan(found.places[1:, 0]).mean()
     shares = np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)
     ends = tuple((_end(points, found, field, -1), _end(points, found, field, 1)) for field in (0, 1))
+    # Whether the loss rises towards the ends of what was tried.
+    clear = np.ones((2, 2), dtype=bool)
+    for field in (0, 1):
+        for end, side in enumerate((-1, 1)):
+            if ends[field][end] != "window":
+                clear[field, end] = _rise(points, found, field, side, noise) > CLEAR
+    # What the polynomial leaves over, beside the noise.
     offset = points.x[found.used] - found.centre
-    clear = [
-        [
-            kind == "window" or _rise(points, found, field, side, noise) > CLEAR
-            for side, kind in zip((-1, 1), ends[field], strict=True)
-        ]
-        for field in (0, 1)
-    ]
     left = points.adjusted[found.used] - design_matrix(offset, found.window.degree) @ found.coefficients
     df = max(len(left) - len(POWERS[found.window.degree]), 1)
     misfit = float((left**2 * points.n[found.used] / noise[found.used] ** 2).sum()) / df
     stretch = math.sqrt(misfit) if misfit > 1 + 2 * math.sqrt(2 / df) else 1.0
-    return WindowFit(found, shares, ends, np.array(clear), misfit, stretch)
+    return WindowFit(found, shares, ends, clear, misfit, stretch)
 
 
 def _rise(points: Points, found: WindowMinima, field: int, side: int, noise: Floats) -> float:
@@ -76,11 +78,14 @@ def _rise(points: Points, found: WindowMinima, field: int, side: int, noise: Flo
 
     It is linear in the losses, unlike the place of a minimum, so that its error is known however flat the basin is.
     """
-    degree, offset = found.window.degree, points.x[found.used] - found.centre
+    degree = found.window.degree
+    offset = points.x[found.used] - found.centre
+    # The lowest of places along that end.
     low, high = offset.min(axis=0), offset.max(axis=0)
     along = np.linspace(low, high, 101)
     along[:, field] = high[field] if side > 0 else low[field]
     at = along[[int(np.argmin(design_matrix(along, degree) @ found.coefficients))]]
+    # The slope there as weights of the coefficients, and of the losses.
     slope = derivative_coefficients(np.eye(len(POWERS[degree])), degree, field) @ design_matrix(at, degree - 1)[0]
     error = float(np.linalg.norm((slope @ found.solve) * noise[found.used] / np.sqrt(points.n[found.used])))
     return side * float(slope @ found.coefficients) / max(error, 1e-300)
@@ -108,13 +113,18 @@ def verdict_on(points: Points, fits: Sequence[WindowFit], fit: WindowFit, field:
     """The status of one field: an edge is where it can be told from one end, and not from the other."""
     if fit.identified[field]:
         return _told_from_ends(points, fit, field, name)
+    # In the widest window that does not identify it: at which end is the minimum?
     last = [other for other in fits if not other.identified[field]][-1]
     shares, at = last.shares[field], int(last.found.sides[0, field])
     used = points.x[last.found.used, field]
     low, high = _reached(last, field, used)
     hit = [side for side, share in zip((-1, 1), shares, strict=True) if share > REFUSED_LIMIT or side == at]
-    hit = [] if last.at_end[field].all() else hit  # the other end is as good
-    kind = last.ends[field][hit[0] > 0] if len(hit) == 1 else "window"
+    if last.at_end[field].all():  # the other end is as good
+        hit = []
+    kind = "window"
+    if len(hit) == 1:
+        kind = last.ends[field][hit[0] > 0]
+    # At neither, or at one that is only the window's: a bound where all lines fall to an end, else flat.
     if kind == "window":
         for side in (-1, 1):
             lines = falling_lines(points, last.found.used, field, side)
@@ -122,12 +132,13 @@ def verdict_on(points: Points, fits: Sequence[WindowFit], fit: WindowFit, field:
                 return _falls_to(last, used, field, side, name)
         why = f"{name} not identified within [{as_power(low)}, {as_power(high)}]"
         ends = [word for word, there in zip(("lowest", "highest"), last.at_end[field], strict=True) if there]
-        way = (
-            f"the interval reaches the {ends[0]} tried: extend the grid, or" if len(ends) == 1 else "the basin is flat:"
-        )
+        way = "the basin is flat:"
+        if len(ends) == 1:
+            way = f"the interval reaches the {ends[0]} tried: extend the grid, or"
         return Verdict("flat", 0, f"{why}, {way} train more seeds", last)
+    # At one end of what was tried, or beside a cliff: a bound.
     side = hit[0]
-    end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")
+    end, word, way = _end_words(used, side)
     where = f"{name} {as_power(end)} in {max(shares):.0%} of resamples"
     if kind == "tried":
         return Verdict("edge", side, f"minimum at the {word} {where}: extend the grid {way}", last)
@@ -169,11 +180,18 @@ def confirmed_verdict(verdict: Verdict, refit: Refit, field: int, name: str) -> 
 
 def _falls_to(fit: WindowFit, used: Floats, field: int, side: int, name: str) -> Verdict:
     """The verdict on a field whose losses fall to an end of its values."""
-    end, word, way = (used.max(), "highest", "upwards") if side > 0 else (used.min(), "lowest", "downwards")
+    end, word, way = _end_words(used, side)
     why = f"the losses fall to the {word} {name} {as_power(end)}: extend the grid {way}"
     if fit.ends[field][side > 0] == "cliff":
         why = f"the losses fall to {name} {as_power(end)}, beside a cliff or diverged runs: add values around it"
     return Verdict("edge", side, why, fit)
+
+
+def _end_words(used: Floats, side: int) -> tuple[float, str, str]:
+    """(the end of a field's values on that side in octaves, which of them it is, which way lies beyond it)."""
+    if side > 0:
+        return used.max(), "highest", "upwards"
+    return used.min(), "lowest", "downwards"
 
 
 def _interval(found: WindowMinima, field: int) -> tuple[float, float]:
@@ -186,7 +204,11 @@ def _reached(fit: WindowFit, field: int, used: Floats) -> tuple[float, float]:
     """The replicates' interval of a field that is not identified, with the ends that too many of them lie at."""
     low, high = _interval(fit.found, field)
     at_low, at_high = fit.at_end[field]
-    return (float(used.min()) if at_low else low), (float(used.max()) if at_high else high)
+    if at_low:
+        low = float(used.min())
+    if at_high:
+        high = float(used.max())
+    return low, high
 
 
 def field_optimum(
@@ -197,8 +219,11 @@ def field_optimum(
     `line` is what its interval is to hold, by the line nearest to the optimum, where a polynomial does not say enough.
     """
     found = refit.found if verdict.status == "ok" else verdict.fit.found
-    used, place = points.x[found.used, field], float(found.places[0, field])
-    opt = float(np.nanmedian(found.places[1:, field])) if found.sides[0].any() and verdict.status == "ok" else place
+    used = points.x[found.used, field]
+    opt = float(found.places[0, field])
+    if found.sides[0].any() and verdict.status == "ok":  # at an end of the other field
+        opt = float(np.nanmedian(found.places[1:, field]))
+    # The replicates' interval, with what misfit moves the minimum by in quadrature (step 8 of joint.py).
     low, high = _interval(found, field)
     misfit = _NORMAL * math.sqrt(refit.moved[field, field])
     low = max(opt - math.hypot(refit.stretch * max(opt - low, 0.0), misfit), used.min())
@@ -208,10 +233,14 @@ def field_optimum(
     if verdict.status == "edge":
         opt = used.max() if verdict.side > 0 else used.min()
         beside = opt - verdict.side * end_step(points, found.used, field, verdict.side)
-        low, high = (min(low, beside), math.nan) if verdict.side > 0 else (math.nan, max(high, beside))
+        if verdict.side > 0:
+            low, high = min(low, beside), math.nan
+        else:
+            low, high = math.nan, max(high, beside)
     elif verdict.status == "flat":
-        opt, (low, high) = math.nan, _reached(verdict.fit, field, used)
+        opt = math.nan
+        low, high = _reached(verdict.fit, field, used)
     logs = {"opt": opt, "low": float(low), "high": float(high)}
-    return {f"log2_{name}_{which}": log2 for which, log2 in logs.items()} | {
-        f"{name}_{which}": 2.0**log2 for which, log2 in logs.items()
-    }
+    in_octaves = {f"log2_{name}_{which}": log2 for which, log2 in logs.items()}
+    values = {f"{name}_{which}": 2.0**log2 for which, log2 in logs.items()}
+    return in_octaves | values

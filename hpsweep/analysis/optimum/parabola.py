@@ -55,6 +55,7 @@ def lowest_cells(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[n
     """
     padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
     before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
+    # The median of three, without a sort.
     median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
     smooth = np.where(finite, median, np.inf)
     lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
@@ -82,9 +83,11 @@ def finite_segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int
 def curve_rise(z: Floats, skew: Floats) -> Floats:
     """What the loss rises z octaves from the minimum, in units of what it does at an octave where the skew is 0."""
     az = skew * z
-    small = np.abs(az) < 1e-4
-    bent = np.where(small, 1.0, az)
-    return np.asarray(z * z * np.where(small, 1 + az / 3, 2 * (np.expm1(bent) - bent) / (bent * bent)))
+    is_small = np.abs(az) < 1e-4
+    large = np.where(is_small, 1.0, az)
+    series = 1 + az / 3
+    whole = 2 * (np.expm1(large) - large) / (large * large)
+    return np.asarray(z * z * np.where(is_small, series, whole))
 
 
 class CurvePoints(NamedTuple):
@@ -112,11 +115,15 @@ def curve_points(
     The noise grows from each place, where that is left of the centre, or from _MISPLACED before it: a lucky run amid
     much noise, which lies to the right, makes a centre around which the noise seems low.
     """
-    x, y = cells.x[index] - cells.x[centre], cells.adjusted[index] - cells.adjusted[centre]
+    x = cells.x[index] - cells.x[centre]
+    y = cells.adjusted[index] - cells.adjusted[centre]
+    above = y - y.min()
+    z = x - place[:, None]
+    # What every loss lies off a curve by itself: its noise, a part of its rise, and rounding.
     start = np.clip(place, -_MISPLACED, 0.0)
     growth = np.array([noise_growth(x, at) for at in start]) / noise_growth(x, 0.0)
-    above, z = y - y.min(), x - place[:, None]
     alone = variance[index] * growth**2 + (MISFIT * above) ** 2 + (_ROUNDING * above.max()) ** 2
+    # Together with all on its side of the minimum; and with all, by the slope of the seeds.
     together = one_sided_sd(z) * above
     beside = np.sign(z)[:, :, None] == np.sign(z)[:, None, :]
     covariance = np.maximum(alone, _LEAST)[..., None] * np.eye(len(x)) + slope**2 * np.outer(x, x)
@@ -136,20 +143,25 @@ def one_sided_sd(z: Floats) -> Floats:
 
 def fitted_curves(points: CurvePoints, place: Floats, skew: Floats) -> Curves:
     """Generalized least squares for every place and skew; a curve with its maximum there is a straight line."""
+    # The constant of the curve is eliminated by a centred precision matrix.
     precision = points.precision
     ones = precision.sum(axis=-1)
     total = ones.sum(axis=-1)
     centred = precision - ones[:, :, None] * ones[:, None, :] / total[:, None, None]
+    # The steepness by the normal equation, not below 0.
     rises = curve_rise(points.x - place[:, None, None], skew[:, None])
     weighed = rises @ centred
-    square, product = (weighed * rises).sum(axis=-1), weighed @ points.y
+    square = (weighed * rises).sum(axis=-1)
+    product = weighed @ points.y
     risen = (rises * ones[:, None, :]).sum(axis=-1) / total[:, None]
     known = square > 1e-9 * (rises**2 * ones[:, None, :]).sum(axis=-1)
     square = np.where(known, square, math.inf)
     steepness = np.maximum(product, 0.0) / square
+    # chi^2, with that of the skew.
     misfit = ((points.y @ centred) * points.y).sum(axis=-1)[:, None] - steepness * np.maximum(product, 0.0)
     lowest = (ones @ points.y / total)[:, None] - steepness * risen
-    return Curves(misfit + (skew / SKEW) ** 2, steepness, lowest, 1 / total[:, None] + risen**2 / square)
+    variance = 1 / total[:, None] + risen**2 / square
+    return Curves(misfit + (skew / SKEW) ** 2, steepness, lowest, variance)
 
 
 def place_grid(start: float, end: float, step: float = _STEP) -> Floats:
@@ -191,7 +203,8 @@ def cell_window(cells: Cells, centre: int, reach: float, variance: Floats, limit
     every = np.arange(first, last + 1)
     near = np.abs(cells.x[every] - cells.x[centre]) <= reach
     index = every[near | (np.abs(every - centre) <= 1)]
-    below, above = (_cliff(cells, index, centre, side, variance, limits) for side in (-1, 1))
+    below = _cliff(cells, index, centre, -1, variance, limits)
+    above = _cliff(cells, index, centre, 1, variance, limits)
     if below is not None:
         index = index[index > below]
     if above is not None:
@@ -211,11 +224,14 @@ def _cliff(
     beyond = index[(index - centre) * side > 0][::side]
     for cell in map(int, beyond):
         before = index[(index - cell) * side < 0]
-        if side > 0 and close[before].sum() < 3 and cell == centre + 1 and centre - 1 in before:
-            found = _jumps(cells, centre - 1, centre, cell, variance, limits.jump)
+        is_next = side > 0 and cell == centre + 1 and centre - 1 in before
+        if is_next and close[before].sum() < 3:
+            is_beyond = _jumps(cells, centre - 1, centre, cell, variance, limits.jump)
+        elif len(before) >= 3:
+            is_beyond = bool(cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance, limits))
         else:
-            found = len(before) >= 3 and cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance, limits)
-        if found:
+            is_beyond = False
+        if is_beyond:
             return cell
     return None
 
@@ -282,10 +298,12 @@ def fitted_minimum(cells: Cells, centre: int, reach: float, variance: Floats, sl
     Where a cell is possibly beyond a cliff, places that agree with the losses before it agree as well, unless the best
     of these lies well inside of the interval. Of two cells there is no best place.
     """
-    certain, possible = (cell_window(cells, centre, reach, variance, limits) for limits in (CERTAIN, POSSIBLE))
+    certain = cell_window(cells, centre, reach, variance, CERTAIN)
+    possible = cell_window(cells, centre, reach, variance, POSSIBLE)
     found = _minimum(cells, centre, variance, slope, certain)
     if (possible.below, possible.above) == (certain.below, certain.above):
         return found
+    # Without the cells that are possibly beyond a cliff: is the best place still well inside the interval?
     before = _minimum(cells, centre, variance, slope, possible)
     low, high = (found.place + _WELL_INSIDE * (end - found.place) for end in (found.low, found.high))
     if len(before.window.fitted) > 2 and low <= before.place <= high:
@@ -295,6 +313,7 @@ def fitted_minimum(cells: Cells, centre: int, reach: float, variance: Floats, sl
 
 def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_at: CellWindow) -> Minimum:
     _, index, below, above = looked_at
+    # Curves for every place, up to the cell beyond a cliff, and every skew.
     points = curve_points(cells, index, centre, variance, slope, CENTRE)
     start = index[0] if below is None else below
     end = index[-1] if above is None else above
@@ -302,12 +321,14 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
     found = fitted_curves(points, place, _SKEWS)
     likely = _likely(found, place, cells, centre)
     best, skew = _best(points, place, found.misfit)
+    # Which places agree with the losses, where the noise grows from each.
     place = np.unique(np.append(place, best))
     misfit = fitted_curves(curve_points(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
     off = np.sqrt(misfit - min(found.misfit.min(), misfit.min()))  # in standard errors
     if off[place == best] > LIMIT:  # it is lowest only if the noise does not grow from there
         off = np.zeros_like(off)
     agrees = np.flatnonzero(off <= LIMIT)
+    # The lowest loss as a weighted sum of the cell means, and its error.
     weights, steepness = _lowest(points, best, skew)
     spread = np.zeros(len(cells.x))
     spread[index] = weights
@@ -316,7 +337,7 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
         possible=looked_at,
         place=float(cells.x[centre] + best),
         lowest=float(cells.adjusted[centre] + weights @ points.y),
-        lowest_se=_error(found) if len(index) > 2 else math.hypot(math.sqrt(variance[centre]), _below(found)),
+        lowest_se=_lowest_error(found, len(index), variance[centre]),
         weights=spread,
         curvature=float(steepness * curve_rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
         likely=likely,
@@ -362,10 +383,13 @@ def _best(points: CurvePoints, place: Floats, misfit: Floats) -> tuple[float, fl
     """(place, skew) of the least misfit, between the cells fitted; the nearest to the centre of several."""
     if len(points.x) < 3:
         return 0.0, 0.0  # a curve through two points has its minimum anywhere
+    # On the grid of places and skews.
     within = (place >= points.x[0] - 1e-9) & (place <= points.x[-1] + 1e-9)
     tie = 1e-9 * (np.abs(place)[:, None] + np.abs(_SKEWS))
-    row, column = np.unravel_index(np.argmin(np.where(within[:, None], misfit + tie, math.inf)), misfit.shape)
+    allowed = np.where(within[:, None], misfit + tie, math.inf)
+    row, column = np.unravel_index(allowed.argmin(), misfit.shape)
     best, skew = float(place[row]), float(_SKEWS[column])
+    # On ever finer grids around it.
     around = np.linspace(-1.0, 1.0, 7)
     for zoom in 0.5 ** np.arange(_ZOOMS):
         places = np.clip(best + 2 * _STEP * zoom * around, points.x[0], points.x[-1])
@@ -389,6 +413,13 @@ def _lowest(points: CurvePoints, place: float, skew: float) -> tuple[Floats, flo
     if not steepness > 0:
         return ones / total, 0.0
     return (ones - (risen @ ones) * weighed / (weighed @ risen)) / total, steepness
+
+
+def _lowest_error(found: Curves, cells: int, variance: float) -> float:
+    """Standard error of the lowest loss; of two cells, whose curves may lie far below both, with how far they do."""
+    if cells > 2:
+        return _error(found)
+    return math.hypot(math.sqrt(variance), _below(found))
 
 
 def _error(found: Curves) -> float:

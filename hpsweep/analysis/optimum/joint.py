@@ -229,27 +229,39 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         best = int(np.nanargmin(points.adjusted))
         row |= {f"best_{name}": float(points.values[best, i]) for i, name in enumerate(over)}
         row["best_loss"] = float(points.adjusted[best])
-    if why := _too_few(points, over):
+    why = _too_few(points, over)
+    if why:
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
+    # Steps 2 and 5: the smoothed minimum, and the noise around it.
     centre = int(centres_of(points, points.adjusted[None])[0])
     noise = _noise(points, centre)
-    tried, at_cliffs = points, noise.single
+    # Step 9: the points without those beyond a cliff.
+    tried = points
+    at_cliffs = noise.single
     if noise.assumed:  # what a polynomial across a cliff leaves over would hide it
         at_cliffs = np.minimum(noise.single, ASSUMED_NOISE * points.growth(points.x[centre]))
     points = before_cliffs(points, at_cliffs)
     if points is not tried and noise.assumed:
         noise = _noise(points, centre)
     beyond = int(finite.sum() - points.finite.sum())
-    where = f" before a cliff ({counted(beyond, 'setting')} beyond it)" if beyond else ""
-    if why := _too_few(points, over, where):
+    where = ""
+    if beyond:
+        where = f" before a cliff ({counted(beyond, 'setting')} beyond it)"
+    why = _too_few(points, over, where)
+    if why:
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
-    losses = np.vstack([points.adjusted, perturbed_means(points.adjusted, points.n, noise, resamples, generator)])
-    centres, level = centres_of(points, losses), float(noise.single[centre])
+    # Steps 3, 4 and 6: a polynomial in each window, up to the first that identifies both fields.
+    drawn = perturbed_means(points.adjusted, points.n, noise, resamples, generator)
+    losses = np.vstack([points.adjusted, drawn])
+    centres = centres_of(points, losses)
+    level = float(noise.single[centre])
     fits: list[WindowFit] = []
     for window in WINDOWS:
         found = window_minima(points, losses, centres, window, level)
-        fits += [] if found is None else [window_fit(points, found, noise.single)]
-        if found is not None and fits[-1].misfit <= MISFIT and fits[-1].identified.all():
+        if found is None:
+            continue
+        fits.append(window_fit(points, found, noise.single))
+        if fits[-1].misfit <= MISFIT and fits[-1].identified.all():
             break
     if not fits:
         settings = f"the {points.finite.sum()} settings with finite losses{where}"
@@ -258,6 +270,7 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     within = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
     chosen = max(within, key=lambda fit: int(fit.identified.sum()))
     first = next(fit for fit in fits if fit is chosen or (chosen.identified.all() and fit.identified.all()))
+    # Step 7: that polynomial again, by how far losses lie off any.
     refit = generalized_refit(points, losses, centres, first.found, noise.single)
     fit = refit.found
     row |= {"interval": noise.interval, "window": str(fit.window)}
@@ -265,6 +278,7 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     basin = basin_shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
         verdicts = ridge_verdicts(verdicts, basin, over)
+    # Steps 8 and 9: the interval of each field.
     moved = refit.moved.copy()
     for i, (name, line) in enumerate(zip(over, line_intervals(tried, at_cliffs, fit.places[0]), strict=True)):
         row |= field_optimum(points, i, name, verdicts[i], refit, line)
@@ -272,13 +286,15 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
             opt, low, high = (row[f"log2_{name}_{which}"] for which in ("opt", "low", "high"))
             moved[i, i] = max(moved[i, i], (max(opt - low, high - opt) / LIMIT) ** 2)
     row |= basin_shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
+    # The joint optimum: its region, its loss.
     if row["status"] == "ok":
         row |= confidence_ellipse(fit, refit.stretch, moved)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
     below = max(row["best_loss"] - row["loss_opt"], 0.0) / LIMIT
     row["loss_opt_se"] = math.sqrt(max(float(np.nanvar(fit.value[1:])), below**2) + points.seed_variance)
-    return {**row, "why": "; ".join(dict.fromkeys(verdict.why for verdict in verdicts if verdict.why))}
+    reasons = dict.fromkeys(verdict.why for verdict in verdicts if verdict.why)
+    return {**row, "why": "; ".join(reasons)}
 
 
 def _too_few(points: Points, over: Sequence[str], where: str = "") -> str:
@@ -297,7 +313,8 @@ def _too_few(points: Points, over: Sequence[str], where: str = "") -> str:
 
 def _statuses(over: Sequence[str], each: Sequence[str]) -> dict[str, str]:
     whole = next(status for status in ("none", "edge", "flat", "ok") if status in each)
-    return {**{f"status_{name}": status for name, status in zip(over, each, strict=True)}, "status": whole}
+    of_fields = {f"status_{name}": status for name, status in zip(over, each, strict=True)}
+    return {**of_fields, "status": whole}
 
 
 def _noise(points: Points, centre: int) -> Noise:
@@ -308,15 +325,18 @@ def _noise(points: Points, centre: int) -> Noise:
     if len(single) > len(near):
         _, squares, df = two_way(single, 1 / growth)
         if df >= MIN_DF:
-            return Noise(max(math.sqrt(squares / df), _ROUNDING) * growth, float(df), assumed=False)
-    return Noise(max(_residual(points, centre), _ROUNDING) * growth, math.inf, assumed=True)
+            measured = max(math.sqrt(squares / df), _ROUNDING)
+            return Noise(measured * growth, float(df), assumed=False)
+    left_over = max(_residual(points, centre), _ROUNDING)
+    return Noise(left_over * growth, math.inf, assumed=True)
 
 
 def _residual(points: Points, centre: int) -> float:
     """Noise of one run by what the widest fit leaves over, nats/token; ASSUMED_NOISE where that leaves too little."""
     for window in (WINDOWS[3], WINDOWS[-1]):
         index = window_points(points, centre, window, ASSUMED_NOISE)
-        solve, df = fit_matrix(points, centre, index, window.degree), len(index) - len(POWERS[window.degree])
+        solve = fit_matrix(points, centre, index, window.degree)
+        df = len(index) - len(POWERS[window.degree])
         if solve is not None and df >= MIN_DF:
             loss = points.adjusted[index]
             left = loss - design_matrix(points.x[index] - points.x[centre], window.degree) @ (solve @ loss)

@@ -73,18 +73,23 @@ class _Squares(NamedTuple):
 
 def noises(groups: Sequence[Cells]) -> list[Noise]:
     """The noise of every group, in order; only those that cannot measure their own depend on the others."""
+    # What the seeds of each group say, unless they are copies, and what residuals say where these are too few.
     copies = [_copies(cells) for cells in groups]
     seeds = [_NOTHING if count > 1 else _by_seeds(cells) for cells, count in zip(groups, copies, strict=True)]
     lacking = [own.df < MIN_DF for own in seeds]
     residuals = [_by_residuals(cells) if few else _NOTHING for cells, few in zip(groups, lacking, strict=True)]
+    # The others' word: the median of the measured variances, else of all residuals, else ASSUMED_NOISE.
     variance = _typical([found for found in seeds if found.df >= MIN_DF])
     if not variance and sum(found.df > 0 for found in residuals) >= FEWEST:
         variance = _typical(residuals)
     prior = PRIOR_DF * (variance or ASSUMED_NOISE**2)
-    return [
-        _noise(cells, [_Squares(count * prior, PRIOR_DF), own, residual] if few else [own], assumed=few)
-        for cells, own, residual, few, count in zip(groups, seeds, residuals, lacking, copies, strict=True)
-    ]
+    found = []
+    for cells, own, residual, few, count in zip(groups, seeds, residuals, lacking, copies, strict=True):
+        squares = [own]
+        if few:
+            squares = [_Squares(count * prior, PRIOR_DF), own, residual]
+        found.append(_noise(cells, squares, assumed=few))
+    return found
 
 
 def perturbed_means(means: Floats, n: Floats, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
@@ -125,7 +130,8 @@ def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
     size = math.sqrt(sum(squares.sum for squares in found) / df)
     centre = _centre(cells)
     growth = noise_growth(cells.x, centre)
-    return Noise(size * growth, float(df), assumed, 0.0 if assumed else _slope(cells, centre, size, growth))
+    slope = 0.0 if assumed else _slope(cells, centre, size, growth)
+    return Noise(size * growth, float(df), assumed, slope)
 
 
 def _centre(cells: Cells) -> float:
@@ -138,22 +144,29 @@ def _slope(cells: Cells, centre: float, size: float, growth: Floats) -> float:
     """As `Noise` has it: how the seeds' slopes within _REACH of the centre vary beyond what their noise explains."""
     runs = cells.runs
     near = np.abs(cells.x - centre)[runs["cell"]] <= _REACH
-    cell, seed = runs["cell"].to_numpy()[near], np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
-    weight, x = 1 / growth[cell] ** 2, cells.x[cell] - centre
+    cell = runs["cell"].to_numpy()[near]
+    seed = np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
+    # The slope of each seed: a line through what it adds to the cells, weighted by their noise.
+    weight = 1 / growth[cell] ** 2
+    x = cells.x[cell] - centre
     rest = runs["loss"].to_numpy(float)[near] - cells.adjusted[cell]
     total = np.bincount(seed, weight)
     x = x - (np.bincount(seed, weight * x) / total)[seed]
-    square, product = np.bincount(seed, weight * x * x), np.bincount(seed, weight * x * rest)
+    square = np.bincount(seed, weight * x * x)
+    product = np.bincount(seed, weight * x * rest)
     known = square > 0.45  # cells an octave apart, at least
     seeds = int(known.sum())
     if seeds < 2:
         return 0.0
-    variance = float(np.var(product[known] / square[known], ddof=1) - size**2 * (1 / square[known]).mean())
+    # Their variance, less what the noise of the runs explains.
+    explained = size**2 * (1 / square[known]).mean()
+    variance = float(np.var(product[known] / square[known], ddof=1) - explained)
     return math.sqrt(max(variance, 0.0) / seeds) * t_975(max(seeds - 1, MIN_DF)) / LIMIT
 
 
 def _typical(found: Sequence[_Squares]) -> float:
     """The median variance, by degrees of freedom; 0 if there is none. A chi^2's median is below its mean."""
+    # Wilson and Hilferty's median of a chi^2 over its mean.
     known = sorted((s.sum / s.df / (1 - 2 / (9 * s.df)) ** 3, s.df) for s in found if s.df > 0)
     if not known:
         return 0.0
@@ -199,8 +212,12 @@ def _by_residuals(cells: Cells) -> _Squares:
     index = np.flatnonzero(np.isin(of, cell_window(fitted, centre_of(fitted), _REACH, variance).fitted))
     if len(index) <= 4:
         return _NOTHING
-    x, above = cells.x[index] - centre, cells.adjusted[index] - cells.adjusted[index].min()
-    weight = 1 / np.hypot(noise_growth(x, 0.0) / np.sqrt(cells.n[index]), misfit_sd(x) * above / ASSUMED_NOISE)
+    x = cells.x[index] - centre
+    above = cells.adjusted[index] - cells.adjusted[index].min()
+    # Weighted by the noise of a mean, and what the loss lies off a curve, in units of ASSUMED_NOISE.
+    by_noise = noise_growth(x, 0.0) / np.sqrt(cells.n[index])
+    by_misfit = misfit_sd(x) * above / ASSUMED_NOISE
+    weight = 1 / np.hypot(by_noise, by_misfit)
     powers = np.vander(x, 4) * weight[:, None]
     target = cells.adjusted[index] * weight
     residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]

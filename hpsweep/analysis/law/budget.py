@@ -30,13 +30,13 @@ from hpsweep.analysis.law.predict import (
     check_law,
     check_points,
     design_at,
+    point_reach,
     predict,
     range_text,
-    reach,
     replicates_of,
     theta_of,
 )
-from hpsweep.analysis.law.solver import predicted
+from hpsweep.analysis.law.solver import predicted_losses
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_table
 
@@ -61,7 +61,9 @@ def cost_factor(cost: Cost, sparsity: Any) -> Floats:
     s = np.asarray(sparsity, float)
     if cost == "dense":
         return np.asarray(1 / (1 - s))
-    return np.asarray((1 - _PRUNED * s) / (1 - s)) if cost == "gradual" else np.ones_like(s)
+    if cost == "gradual":
+        return np.asarray((1 - _PRUNED * s) / (1 - s))
+    return np.ones_like(s)
 
 
 def _check_cost(cost: str) -> None:
@@ -106,27 +108,34 @@ def optimal_sparsity(
     _sparse(law)
     points = budgets[["params", "tokens"]].astype(float).reset_index(drop=True)
     predict(law, points.assign(sparsity=law.ranges["sparsity"][0]), extrapolate=extrapolate)  # refuses what is far
+    # The best sparsity under the law and each of its resamples, within the fitted sparsities unless extrapolated.
     lowest, highest = law.ranges["sparsity"]
-    top = _SPARSEST if extrapolate and cost != "free" else highest
+    bottom, top = lowest, highest
+    if extrapolate:
+        bottom = 0.0
+        if cost != "free":
+            top = _SPARSEST
     theta = _laws(law)
-    found = np.clip(_best_sparsity(theta, law, points, cost), 0.0 if extrapolate or lowest == 0 else lowest, top)
+    found = np.clip(_best_sparsity(theta, law, points, cost), bottom, top)
+    # What it gives under the law, and the gain over the dense model under each.
     at = points.assign(sparsity=found[0])
     gains = _gains(theta, law, points, found[0], cost)
     seen = points["tokens"] / cost_factor(cost, found[0])
-    where = _worse(*(reach(law, found[0], points["params"], tokens) for tokens in (points["tokens"], seen)))
+    reach_of_dense = point_reach(law, found[0], points["params"], points["tokens"])
+    reach_of_sparse = point_reach(law, found[0], points["params"], seen)
     low, high = np.quantile(found[1:], [0.025, 0.975], axis=0)
     gain_low, gain_high = np.quantile(gains[1:], [0.025, 0.975], axis=0)
     return at.assign(
         low=np.minimum(low, found[0]),
         high=np.maximum(high, found[0]),
         tokens_seen=seen,
-        predicted=predicted(theta[:1], design_at(law, at.assign(tokens=seen)))[0],
+        predicted=predicted_losses(theta[:1], design_at(law, at.assign(tokens=seen)))[0],
         gain=gains[0],
         gain_low=np.minimum(gain_low, gains[0]),
         gain_high=np.maximum(gain_high, gains[0]),
         flops=6 * points["params"] * points["tokens"],
         cost=cost,
-        reach=where,
+        reach=_worse(reach_of_dense, reach_of_sparse),
         status=np.where(found[0] >= top - 1e-9, "capped", np.where(found[0] <= 0, "dense", "ok")),
     )
 
@@ -161,16 +170,19 @@ def _bisect(size: Floats, seen: Floats, b_s: Floats, b_d: Floats) -> Floats:
     for _ in range(60):
         u = (low + high) / 2
         cost = _PRUNED + (1 - _PRUNED) * np.exp(-u)
-        slope = size * b_s * np.exp(b_s * u) - seen * b_d * cost ** (b_d - 1) * (1 - _PRUNED) * np.exp(-u)
-        low, high = np.where(slope > 0, low, u), np.where(slope > 0, u, high)
+        size_slope = size * b_s * np.exp(b_s * u)
+        data_slope = seen * b_d * cost ** (b_d - 1) * (1 - _PRUNED) * np.exp(-u)
+        is_rising = size_slope - data_slope > 0
+        low = np.where(is_rising, low, u)
+        high = np.where(is_rising, u, high)
     return (low + high) / 2
 
 
 def _gains(theta: Floats, law: Law, points: pd.DataFrame, sparsity: Floats, cost: Cost) -> Floats:
     """Loss of the dense model minus that at `sparsity`, same budget and nonzeros, of shape (law, budget)."""
-    dense = predicted(theta, design_at(law, points.assign(sparsity=0.0)))
+    dense = predicted_losses(theta, design_at(law, points.assign(sparsity=0.0)))
     tokens = points["tokens"] / cost_factor(cost, sparsity)
-    return np.asarray(dense - predicted(theta, design_at(law, points.assign(sparsity=sparsity, tokens=tokens))))
+    return np.asarray(dense - predicted_losses(theta, design_at(law, points.assign(sparsity=sparsity, tokens=tokens))))
 
 
 # --- contours ---
@@ -200,7 +212,7 @@ def loss_contours(
     grid = pd.DataFrame({"params": params, "tokens": law.centre["tokens"], "sparsity": sparsity})
     check_points(law, grid)
     theta = _laws(law)
-    rest = predicted(theta * np.array([1, 1, 0, 1, 1, 1, 1]), design_at(law, grid))  # without the data term
+    rest = predicted_losses(theta * np.array([1, 1, 0, 1, 1, 1, 1]), design_at(law, grid))  # without the data term
     tables = []
     for level in losses:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -211,7 +223,7 @@ def loss_contours(
             grid.assign(loss=level, tokens=tokens[0], low=np.minimum(low, tokens[0]), high=np.maximum(high, tokens[0]))
         )
     table = pd.concat(tables, ignore_index=True)
-    table["reach"] = reach(law, table["sparsity"], table["params"], table["tokens"])
+    table["reach"] = point_reach(law, table["sparsity"], table["params"], table["tokens"])
     keep = np.isfinite(table["tokens"]) & (extrapolate | (table["reach"] != "far"))
     return pd.DataFrame(table.loc[keep, ["loss", "sparsity", "params", "tokens", "low", "high", "reach"]]).reset_index(
         drop=True
@@ -249,7 +261,7 @@ def sparsity_contours(
         tables.append(grid.assign(tokens=tokens[0], low=np.minimum(low, tokens[0]), high=np.maximum(high, tokens[0])))
     table = pd.concat(tables, ignore_index=True)
     table["flops"] = 6 * table["params"] * table["tokens"]
-    table["reach"] = reach(law, table["sparsity"], table["params"], table["tokens"])
+    table["reach"] = point_reach(law, table["sparsity"], table["params"], table["tokens"])
     keep = np.isfinite(table["tokens"]) & (extrapolate | (table["reach"] != "far"))
     return pd.DataFrame(table[keep]).reset_index(drop=True)
 
@@ -260,11 +272,14 @@ def _budget_of(theta: Floats, law: Law, grid: pd.DataFrame, sparsity: float, cos
     x = 1 - sparsity
     size = sparse * np.exp(-theta[:, 5, None] * design_at(law, grid).n)
     factor = cost_factor(cost, sparsity)
-    share = 1.0 if cost == "dense" else (1 - _PRUNED) / x / factor  # -d log cost / d log x
+    share = 1.0  # -d log cost / d log x
+    if cost == "gradual":
+        share = (1 - _PRUNED) / x / factor
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         seen = size * b_s * x**b_s / (b_d * share * factor**b_d)
         logs = (np.log(data) - np.log(seen)) / b_d
-    return np.asarray(np.exp(np.clip(np.where(np.isnan(logs), np.inf, logs), -700, 600)) * law.centre["tokens"])
+    logs = np.where(np.isnan(logs), np.inf, logs)
+    return np.asarray(np.exp(np.clip(logs, -700, 600)) * law.centre["tokens"])
 
 
 # --- what a sparse model is worth ---
@@ -282,7 +297,7 @@ def dense_equivalent(law: Law, sparsities: Sequence[float] | None = None, *, ext
     levels = sorted({row["sparsity"] for row in law.residuals}) if sparsities is None else list(sparsities)
     table = pd.DataFrame({"sparsity": levels, "params": law.centre["params"], "tokens": law.centre["tokens"]})
     check_points(law, table)
-    where = reach(law, table["sparsity"], table["params"], table["tokens"])
+    where = point_reach(law, table["sparsity"], table["params"], table["tokens"])
     if (where == "far").any() and not extrapolate:
         bad = table["sparsity"][where == "far"].iloc[0]
         raise ValueError(

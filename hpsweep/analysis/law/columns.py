@@ -55,13 +55,15 @@ class Effect(NamedTuple):
 
 def check_settings(settings: pd.DataFrame, fit: Fit) -> list[str]:
     """Warnings of the columns that explain residuals; `settings` has the rows of the fit (see
-    `law_settings.numeric_settings`).
+    `settings.numeric_settings`).
 
     Raises ValueError for those that explain most of them and a good part of the loss: one law describes no row then.
     """
-    found = [effect for name in settings if (effect := _effect(str(name), settings[name].to_numpy(float), fit))]
+    effects = [_effect(str(name), settings[name].to_numpy(float), fit) for name in settings]
+    found = [effect for effect in effects if effect is not None]
     share, amount = REFUSED
-    if refused := [effect for effect in found if effect.share >= share and effect.amount >= amount]:
+    refused = [effect for effect in found if effect.share >= share and effect.amount >= amount]
+    if refused:
         names = [effect.name for effect in refused]
         raise ValueError(
             f"{'; '.join(map(_said, refused))}: more than size and data explain, and one law is fitted to all. Keep "
@@ -89,10 +91,14 @@ def _effect(name: str, column: Floats, fit: Fit) -> Effect | None:
     free = len(cells.residual) - sizes.shape[1] - numbers
     if free < _ROWS or _beyond(sizes, cells.level.astype(float)) < 1 - _FOLLOWS:
         return None
-    near = OUTLYING * max(_SD * float(np.median(np.abs(cells.residual))), _SMALLEST)  # lest a far outlier decide
+    # The likelihood ratio of the effect, with residuals cut lest a far outlier decide.
+    near = OUTLYING * max(_SD * float(np.median(np.abs(cells.residual))), _SMALLEST)
     share = _share(np.clip(cells.residual, -near, near), sizes, effects)
     ratio = -free * np.log(max(1 - share, _SMALLEST))
-    amount = _amount(cells.residual, sizes, effects) / (1.0 if fit.misfit.log else float(np.median(fit.loss)))
+    # Its size, as a part of the loss.
+    amount = _amount(cells.residual, sizes, effects)
+    if not fit.misfit.log:
+        amount /= float(np.median(fit.loss))
     least = REFUSED[1] if _of_one_axis(cells) else _LEAST  # sizes may differ by a little, whatever else they are
     if ratio < _DOUBT[0] + _DOUBT[1] * numbers or amount < least:
         return None
@@ -140,8 +146,10 @@ def _effects(cells: _Cells) -> Floats:
     if len(cells.values) <= _LEVELS:
         return np.asarray(cells.level[:, None] == np.arange(1, len(cells.values)), float)
     rank = cells.level / len(cells.values) - 0.5
+    parabola = [rank, rank**2]
     missing = np.isnan(cells.values)[cells.level]
-    parabola = [rank, rank**2, missing] if missing.any() else [rank, rank**2]
+    if missing.any():
+        parabola.append(missing)
     return np.column_stack(parabola).astype(float)
 
 
@@ -166,8 +174,10 @@ def _share(residual: Floats, sizes: Floats, effects: Floats) -> float:
     """The share of the squared residuals that the effects explain, of what the sizes leave of both."""
     residual, effects = _left(residual, sizes), _left(effects, sizes)
     total = float(np.sum(residual**2))
+    if not total > _SMALLEST**2:
+        return 0.0
     noise = residual - effects @ np.linalg.lstsq(effects, residual)[0]
-    return 1 - float(np.sum(noise**2)) / total if total > _SMALLEST**2 else 0.0
+    return 1 - float(np.sum(noise**2)) / total
 
 
 def _amount(residual: Floats, sizes: Floats, effects: Floats) -> float:

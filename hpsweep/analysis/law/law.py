@@ -9,9 +9,9 @@
     L    loss, as measured (nats/token for language models)
 
 Fitted is the mean Huber loss of log(predicted / measured), delta 1e-3, or of predicted - measured, delta 0.01, with
-coefficients and exponents that are not negative; how it is minimized is in `law_fit`, how its numbers are judged in
-`law_uncertainty`, what tables it takes in `law_tables`, what it does with rows of one cell in `law_settings`, its file
-in `law_record`. docs/law.md has the equations and what was measured.
+coefficients and exponents that are not negative; how it is minimized is in solver.py, how its numbers are judged in
+resample.py, what tables it takes in tables.py, what it does with rows of one cell in settings.py, its file
+in record.py. docs/law.md has the equations and what was measured.
 """
 
 from __future__ import annotations
@@ -30,22 +30,30 @@ import pandas as pd
 from hpsweep.analysis.law import record as law_record
 from hpsweep.analysis.law import resample as uncertainty
 from hpsweep.analysis.law.columns import check_settings
-from hpsweep.analysis.law.outliers import outliers, record_without
-from hpsweep.analysis.law.profile import profile, profile_interval
+from hpsweep.analysis.law.outliers import outlying_rows, record_without
+from hpsweep.analysis.law.profile import coefficient_profile, profile_interval
 from hpsweep.analysis.law.record import LAW_VERSION
-from hpsweep.analysis.law.resample import Fit, names
+from hpsweep.analysis.law.resample import Fit, coefficient_names
 from hpsweep.analysis.law.solver import (
     LARGEST_EXPONENT,
     THETA,
     Design,
     Misfit,
     Polished,
-    huber,
-    polish,
-    predicted,
-    starts,
+    huber_loss,
+    polish_starts,
+    polished_minima,
+    predicted_losses,
 )
-from hpsweep.analysis.law.tables import COLUMNS, NONZEROS, STATUSES, Cells, cells_of_table, distinct, tuned_losses
+from hpsweep.analysis.law.tables import (
+    COLUMNS,
+    NONZEROS,
+    STATUSES,
+    LawCells,
+    cells_of_table,
+    distinct_count,
+    tuned_losses,
+)
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_names, check_number, check_resamples, check_seed
 from hpsweep.analysis.runs.rows import records
@@ -148,7 +156,7 @@ class Law:
 
         Raises ValueError if it is none, one of a later version, or one whose parts do not belong together.
         """
-        return cls(**law_record.read(path))
+        return cls(**law_record.law_fields(path))
 
 
 def check_overwritable(path: str | Path) -> None:
@@ -182,7 +190,7 @@ def fit_law(
     Where hyperparameters vary within a cell (S, N, D), the law is of the lowest loss of each, over the columns `tuned`,
     by default those whose names say so; with none ([]) all rows are repeated runs. Another column that splits them,
     such as n_layer, is refused unless `ignore` lists it, and so is one that differs between cells and explains what the
-    law leaves over (`law_columns`). `residuals` and `delta` are those of the Huber loss (DELTAS).
+    law leaves over (columns.py). `residuals` and `delta` are those of the Huber loss (DELTAS).
     `conventions` says what N, D, L and FLOPs mean (keys as in CONVENTIONS). The same table and seed give the same law.
 
     Raises ValueError for absent columns, N, D or L that are not positive, sparsity outside [0, 1), a missing loss
@@ -195,31 +203,35 @@ def fit_law(
     cells = cells_of_table(table, **columns, tuned=tuned, ignore=ignore)  # type: ignore[arg-type]
     fit, found = _fit(cells, misfit)
     settings = check_settings(cells.settings, fit)
+    # Judge the fit: do the starts agree, and does the table identify every number?
     agreeing = _agreeing(found, fit)
     converged = agreeing >= _AGREEING and bool(found.converged[found.value.argmin()])
     generator = np.random.default_rng([seed, 309])
-    replicates = uncertainty.resample(fit, resamples, generator)
+    replicates = uncertainty.resampled_theta(fit, resamples, generator)
     intervals, profiles = _intervals(fit, replicates)
-    pairs = uncertainty.correlations(replicates, fit.design)
-    weak = uncertainty.weak(intervals, pairs, LARGEST_EXPONENT)
+    pairs = uncertainty.rank_correlations(replicates, fit.design)
+    weak = uncertainty.weak_coefficients(intervals, pairs, LARGEST_EXPONENT)
     held_out, notes = _held_out(cells.table, fit, max(resamples // 2, 50), generator)
     rows = _residuals(cells.table, fit)
-    far = outliers(rows, fit)
+    far = outlying_rows(rows, fit)
+    without_outliers = None
+    if len(far):
+        without_outliers = record_without(fit, far.index, coefficient_names(cells.dense), _index(cells.dense))
     return Law(
         form="dense" if cells.dense else "sparse",
-        status="not_converged" if not converged else "weak" if weak else "ok",
+        status=_status(converged, weak),
         why=_why(agreeing, converged, weak),
         coefficients={row["coefficient"]: row["value"] for row in records(intervals)},
         centred=dict(zip(THETA, map(float, fit.theta), strict=True)),
         centre={"params": fit.params, "tokens": fit.tokens},
-        objective=float(huber(fit.residual, misfit.delta).mean()),
+        objective=float(huber_loss(fit.residual, misfit.delta).mean()),
         residual_kind=residuals,
         delta=misfit.delta,
         cells=int(fit.design.cell.max()) + 1,
         rows=cells.rows,
         ranges={name: [float(cells.table[name].min()), float(cells.table[name].max())] for name in COLUMNS},
-        levels={**{n: distinct(cells.table[n].to_numpy(float)) for n in ("params", "tokens")},
-                "sparsity": distinct(1 - cells.table["sparsity"].to_numpy(float))},
+        levels={**{n: distinct_count(cells.table[n].to_numpy(float)) for n in ("params", "tokens")},
+                "sparsity": distinct_count(1 - cells.table["sparsity"].to_numpy(float))},
         conventions={**CONVENTIONS, **(conventions or {})},
         starts={"polished": len(found.value), "agreeing": agreeing},
         intervals=records(intervals),
@@ -231,7 +243,7 @@ def fit_law(
         profiles=records(profiles),
         residuals=records(rows),
         outliers=records(far),
-        without_outliers=record_without(fit, far.index, names(cells.dense), _index(cells.dense)) if len(far) else None,
+        without_outliers=without_outliers,
         replicates=[[float(number) for number in row] for row in replicates],
         seed=seed,
     )  # fmt: skip
@@ -275,9 +287,11 @@ def fit_sweep(
         seed=seed,
     )
     edges = int(table["edge"].sum())
+    if not edges:
+        return law
     of = counted(len(table), "cell")
     note = f"{edges} of {of} {are(edges)} best at the end of the learning rates tried: their loss is an upper bound."
-    return dataclasses.replace(law, warnings=[*law.warnings, *([note] if edges else [])])
+    return dataclasses.replace(law, warnings=[*law.warnings, note])
 
 
 def _check_options(
@@ -298,27 +312,28 @@ def _check_options(
         raise ValueError(f"conventions has {', '.join(odd)}; allowed: {', '.join(CONVENTIONS)}.")
 
 
-def _fit(cells: Cells, misfit: Misfit) -> tuple[Fit, Polished]:
+def _fit(cells: LawCells, misfit: Misfit) -> tuple[Fit, Polished]:
     """The best of all polished starts, and all of them."""
     table = cells.table
     params, tokens = (float(np.exp(np.log(table[name]).mean())) for name in ("params", "tokens"))
     design = design_of(table, params, tokens, cells.dense)
     losses = table["loss"].to_numpy(float)
-    found = polish(starts(design, losses, misfit, _STARTS), design, losses, misfit)
+    found = polished_minima(polish_starts(design, losses, misfit, _STARTS), design, losses, misfit)
     return Fit(found.theta[found.value.argmin()], design, losses, misfit, params, tokens), found
 
 
 def design_of(table: pd.DataFrame, params: float, tokens: float, dense: bool) -> Design:
     """Cells or points (columns sparsity, params, tokens) in units of so many parameters and tokens."""
-    x, n, d = (np.log(column.to_numpy(float)) for column in (1 - table["sparsity"], table["params"], table["tokens"]))
+    x = np.log((1 - table["sparsity"]).to_numpy(float))
+    n = np.log(table["params"].to_numpy(float))
+    d = np.log(table["tokens"].to_numpy(float))
     return Design(x, n - math.log(params), d - math.log(tokens), dense)
 
 
 def _agreeing(found: Polished, fit: Fit) -> int:
     """How many starts ended at the lowest objective, with the same losses."""
-    far = np.abs(np.log(predicted(found.theta, fit.design)) - np.log(predicted(fit.theta[None], fit.design))).max(
-        axis=1
-    )
+    best = np.log(predicted_losses(fit.theta[None], fit.design))
+    far = np.abs(np.log(predicted_losses(found.theta, fit.design)) - best).max(axis=1)
     near = found.value <= found.value.min() * (1 + _SAME_VALUE) + 1e-15
     return int((near & (far < _SAME_LOSS)).sum())
 
@@ -337,16 +352,18 @@ def _intervals(fit: Fit, replicates: Floats) -> tuple[pd.DataFrame, pd.DataFrame
     index = _index(fit.design.dense)
     values, drawn = fit.raw(fit.theta[None])[0], fit.raw(replicates)
     profiles, rows = [], []
-    for i, name in zip(index, names(fit.design.dense), strict=True):
+    for i, name in zip(index, coefficient_names(fit.design.dense), strict=True):
         part = THETA.index(uncertainty.PARTS.get(name, name))
-        table = profile(fit, replicates, i).assign(coefficient=name)
+        table = coefficient_profile(fit, replicates, i).assign(coefficient=name)
         profiles.append(table)
         below, above = profile_interval(table)
-        least = 0.0 if values[i] > 0 else math.inf if math.isnan(above) else above
+        # The interval of a number fitted at 0 reaches at least to where its profile ends.
+        least = 0.0
+        if values[i] <= 0:
+            least = math.inf if math.isnan(above) else above
         own = _with_ends("", values[i], drawn[:, i], least)
-        term = _with_ends(
-            "part", float(fit.theta[part]), replicates[:, part], 0.0 if name in uncertainty.PARTS else least
-        )
+        least_part = 0.0 if name in uncertainty.PARTS else least
+        term = _with_ends("part", float(fit.theta[part]), replicates[:, part], least_part)
         rows.append({"coefficient": name, **own, "profile_low": below, "profile_high": above, **term})
     return pd.DataFrame(rows), pd.concat(profiles, ignore_index=True)
 
@@ -371,16 +388,18 @@ def _held_out(
         cells = table.iloc[rows["cell"]].reset_index(names="row")
         joined = pd.concat([cells, rows.drop(columns="cell")], axis=1)
         parts.append(joined.assign(error=joined["predicted"] / joined["loss"] - 1).assign(largest=axis))
-    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()), notes
+    if not parts:
+        return pd.DataFrame(), notes
+    return pd.concat(parts, ignore_index=True), notes
 
 
 def _residuals(table: pd.DataFrame, fit: Fit) -> pd.DataFrame:
     """The rows with `predicted` and `residual`, measured over predicted; `row` is the index in the given table."""
-    losses = predicted(fit.theta[None], fit.design)[0]
+    losses = predicted_losses(fit.theta[None], fit.design)[0]
     return table.assign(predicted=losses, residual=fit.residual).reset_index(names="row")
 
 
-def _warnings(cells: Cells) -> list[str]:
+def _warnings(cells: LawCells) -> list[str]:
     """What a reader must know about the cells."""
     notes = list(cells.notes)
     for row in cells.left_out:
@@ -389,13 +408,21 @@ def _warnings(cells: Cells) -> list[str]:
         notes.append(f"{rows} left out: {row['which']}{odd}.")
     columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}
     for name, (what, numbers) in columns.items():
-        if distinct(cells.table[name].to_numpy(float)) == 3:
+        if distinct_count(cells.table[name].to_numpy(float)) == 3:
             notes.append(
                 f"three distinct {what} for three numbers ({numbers}, and c): nothing tests that the form holds."
             )
-    if not cells.dense and distinct(1 - cells.table["sparsity"].to_numpy(float)) == 3:
+    if not cells.dense and distinct_count(1 - cells.table["sparsity"].to_numpy(float)) == 3:
         notes.append("three distinct sparsities for three numbers (a_S, b_S, c_S): nothing tests that the form holds.")
     return notes
+
+
+def _status(converged: bool, weak: list[dict[str, str]]) -> str:
+    if not converged:
+        return "not_converged"
+    if weak:
+        return "weak"
+    return "ok"
 
 
 def _why(agreeing: int, converged: bool, weak: list[dict[str, str]]) -> str:

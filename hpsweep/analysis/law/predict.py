@@ -11,8 +11,8 @@ import pandas as pd
 
 from hpsweep.analysis.law import resample as uncertainty
 from hpsweep.analysis.law.law import Law, design_of
-from hpsweep.analysis.law.resample import RAW, Fit, names
-from hpsweep.analysis.law.solver import THETA, Design, Misfit, centred, huber, predicted
+from hpsweep.analysis.law.resample import RAW, Fit, coefficient_names
+from hpsweep.analysis.law.solver import THETA, Design, Misfit, centred_theta, huber_loss, predicted_losses
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_numeric, check_table, shown
 
@@ -25,10 +25,10 @@ def evaluate(coefficients: Mapping[str, float], sparsity: Any, params: Any, toke
 
     Raises ValueError for missing or unknown names.
     """
-    theta = centred(_vector(coefficients), 1.0, 1.0)
+    theta = centred_theta(_vector(coefficients), 1.0, 1.0)
     x, n, d = np.broadcast_arrays(1 - np.asarray(sparsity, float), np.asarray(params, float), np.asarray(tokens, float))
     dense = "A" in coefficients
-    losses = predicted(theta, Design(np.log(x.ravel()), np.log(n.ravel()), np.log(d.ravel()), dense))[0]
+    losses = predicted_losses(theta, Design(np.log(x.ravel()), np.log(n.ravel()), np.log(d.ravel()), dense))[0]
     return np.asarray(losses.reshape(x.shape))
 
 
@@ -37,10 +37,11 @@ def _vector(coefficients: Mapping[str, float]) -> Floats:
     if "A" in given:
         given = {"a_S": 0.0, "b_S": 0.0, "c_S": given.pop("A"), **given}
     if set(given) != set(RAW):
-        lacking, odd = sorted(set(RAW) - set(given)), sorted(set(given) - set(RAW))
+        lacking = sorted(set(RAW) - set(given))
+        odd = sorted(set(given) - set(RAW))
         raise ValueError(
             f"coefficients {', '.join(lacking + odd)} are missing or unknown; give {', '.join(RAW)} (sparse), or "
-            f"{', '.join(names(True))} (dense)."
+            f"{', '.join(coefficient_names(True))} (dense)."
         )
     return np.array([float(given[name]) for name in RAW])
 
@@ -49,7 +50,7 @@ def score(law: Law, coefficients: Mapping[str, float]) -> float:
     """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
     cells = pd.DataFrame(law.residuals)
     losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
-    return float(huber(misfit_of(law).residual(cells["loss"].to_numpy(float), losses), law.delta).mean())
+    return float(huber_loss(law_misfit(law).residual(cells["loss"].to_numpy(float), losses), law.delta).mean())
 
 
 def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
@@ -63,7 +64,7 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
     check_table(points, "points", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     table = points.assign(sparsity=points.get("sparsity", 0.0))
     check_points(law, table)
-    where = reach(law, table["sparsity"], table["params"], table["tokens"])
+    where = point_reach(law, table["sparsity"], table["params"], table["tokens"])
     if (where == "far").any() and not extrapolate:
         row = table[where == "far"].iloc[0]
         raise ValueError(
@@ -71,7 +72,7 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
             f"was fitted ({range_text(law)}): more than {TEN_FOLD:g} times in N or D, or a sparsity outside. "
             "Say extrapolate=True to have it, marked."
         )
-    centre, bands = uncertainty.prediction(
+    centre, bands = uncertainty.predicted_bands(
         fit_of(law), replicates_of(law), design_at(law, table), np.random.default_rng([law.seed, 310])
     )
     return points.assign(predicted=centre, **bands, reach=where)
@@ -88,25 +89,25 @@ def check_points(law: Law, table: pd.DataFrame) -> None:
     for name in ("sparsity", "params", "tokens"):
         check_numeric(table[name])
     sparsity = table["sparsity"].to_numpy(float)
-    if not ((sparsity >= 0) & (sparsity < 1)).all():
-        raise ValueError(f"sparsity is {sparsity[~((sparsity >= 0) & (sparsity < 1))][0]:g}; it must be in [0, 1).")
+    outside = ~((sparsity >= 0) & (sparsity < 1))
+    if outside.any():
+        raise ValueError(f"sparsity is {sparsity[outside][0]:g}; it must be in [0, 1).")
     if law.form == "dense" and (sparsity > 0).any():
         raise ValueError(f"the law is dense and knows no sparsity {sparsity.max():g}; fit one to runs at several.")
     for name in ("params", "tokens"):
         values = table[name].to_numpy(float)
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"{name} is {values[~(np.isfinite(values) & (values > 0))][0]:g}; it must be positive.")
+        impossible = ~(np.isfinite(values) & (values > 0))
+        if impossible.any():
+            raise ValueError(f"{name} is {values[impossible][0]:g}; it must be positive.")
 
 
-def reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
+def point_reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
     """inside, beyond or far, for each point (see `predict`)."""
     inside = near = np.ones(np.broadcast(sparsity, params, tokens).shape, bool)
-    for name, values, factor in (
-        ("sparsity", sparsity, 1.0),
-        ("params", params, TEN_FOLD),
-        ("tokens", tokens, TEN_FOLD),
-    ):
-        at, (low, high) = np.asarray(values, float), law.ranges[name]
+    axes = (("sparsity", sparsity, 1.0), ("params", params, TEN_FOLD), ("tokens", tokens, TEN_FOLD))
+    for name, values, factor in axes:
+        at = np.asarray(values, float)
+        low, high = law.ranges[name]
         inside = inside & (at >= low * (1 - 1e-9)) & (at <= high * (1 + 1e-9))
         near = near & (at >= low / factor * (1 - 1e-9)) & (at <= high * factor * (1 + 1e-9))
     return np.where(inside, "inside", np.where(near, "beyond", "far"))
@@ -133,7 +134,7 @@ def design_at(law: Law, table: pd.DataFrame) -> Design:
     return design_of(table, law.centre["params"], law.centre["tokens"], law.form == "dense")
 
 
-def misfit_of(law: Law) -> Misfit:
+def law_misfit(law: Law) -> Misfit:
     """How the law was held against the losses."""
     return Misfit(law.delta, law.residual_kind == "log")
 
@@ -141,5 +142,11 @@ def misfit_of(law: Law) -> Misfit:
 def fit_of(law: Law) -> Fit:
     """The law's fit again, from its record."""
     cells = pd.DataFrame(law.residuals)
-    centre = law.centre["params"], law.centre["tokens"]
-    return Fit(theta_of(law)[0], design_at(law, cells), cells["loss"].to_numpy(float), misfit_of(law), *centre)
+    return Fit(
+        theta=theta_of(law)[0],
+        design=design_at(law, cells),
+        loss=cells["loss"].to_numpy(float),
+        misfit=law_misfit(law),
+        params=law.centre["params"],
+        tokens=law.centre["tokens"],
+    )

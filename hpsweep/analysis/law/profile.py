@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.law.resample import PARTS, RAW, Fit, noise_rows
-from hpsweep.analysis.law.solver import LARGEST_EXPONENT, THETA, Tie, huber, objective, polish
+from hpsweep.analysis.law.solver import LARGEST_EXPONENT, THETA, Tie, huber_loss, objective, polished_minima
 from hpsweep.analysis.runs.cells import Floats
 
 _CHI2_95 = 3.841458820694124
@@ -18,7 +18,7 @@ _FROM_ZERO = 28  # values of a number that was fitted at 0
 _STARTS = 100  # resamples tried as starts
 
 
-def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
+def coefficient_profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
     """One row per value of RAW[index]: the least objective with that number held there, and its deviance.
 
     Columns: coefficient, value, objective (mean Huber), deviance. Values reach over the resampled range and beyond, and
@@ -29,16 +29,19 @@ def profile(fit: Fit, replicates: Floats, index: int) -> pd.DataFrame:
     values = _profile_values(fit, replicates, index)
     theta, tie, fixed = _held_at(fit, replicates, index, values)
     least, best = np.full(len(values), np.inf), np.repeat(fit.theta[None], len(values), axis=0)
-    for _ in range(2):
-        found = polish(theta, fit.design, fit.loss, fit.misfit, fixed=fixed, tie=_repeated(tie, len(theta)), most=100)
+    for _ in range(2):  # from the starts, then from the solutions of the neighbouring values
+        found = polished_minima(
+            theta, fit.design, fit.loss, fit.misfit, fixed=fixed, tie=_repeated(tie, len(theta)), most=100
+        )
         for solved, value in zip(found.theta.reshape(-1, *best.shape), found.value.reshape(-1, len(best)), strict=True):
             better = value < least
             least[better], best[better] = value[better], solved[better]
-        theta = np.concatenate([best[np.r_[1 : len(best), -1]], best[np.r_[0, : len(best) - 1]]])  # the neighbours'
+        above, below = best[np.r_[1 : len(best), -1]], best[np.r_[0, : len(best) - 1]]
+        theta = np.concatenate([above, below])
         if tie is None:
             theta[:, THETA.index(RAW[index])] = np.tile(values, 2)
     delta = fit.misfit.delta
-    lowest = huber(fit.residual, delta).mean() / delta
+    lowest = huber_loss(fit.residual, delta).mean() / delta
     scale = _deviance_scale(fit)
     return pd.DataFrame(
         {
@@ -105,7 +108,9 @@ def _spread(own: float, drawn: Floats, narrowest: float) -> Floats:
 
 def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[Floats, Tie | None, Any]:
     """(starts for all values: the fit, then the resamples that do best there; how the number is held)."""
-    fixed, name, tie = np.zeros(7, bool), RAW[index], None
+    name = RAW[index]
+    fixed = np.zeros(7, bool)
+    tie = None
     fixed[THETA.index(PARTS.get(name, name))] = True
     if name == "a_D":
         slope = np.log(np.maximum(values, 1e-300) / fit.tokens)
@@ -118,8 +123,10 @@ def _held_at(fit: Fit, replicates: Floats, index: int, values: Floats) -> tuple[
     if tie is None:
         theta[:, THETA.index(name)] = np.tile(values, len(several))
     value = objective(theta, fit.design, fit.loss, fit.misfit, tie=_repeated(tie, len(theta)))
+    # Per value: the fit, which is row 0 of `several`, and the two best resamples.
     order = np.argsort(value.reshape(len(several), len(values))[1:], axis=0)[:2] + 1
-    chosen = (np.vstack([np.zeros(len(values), int), order]) * len(values) + np.arange(len(values))).ravel()
+    rows = np.vstack([np.zeros(len(values), int), order])
+    chosen = (rows * len(values) + np.arange(len(values))).ravel()
     return theta[chosen], tie, fixed
 
 
@@ -138,14 +145,15 @@ def profile_interval(table: pd.DataFrame) -> tuple[float, float]:
     """
     value, deviance = table["value"].to_numpy(float), table["deviance"].to_numpy(float)
     at = int(np.argmin(deviance))
-    ends = []
-    for side in (range(at, 0, -1), range(at, len(value) - 1)):
-        step = -1 if side.step < 0 else 1
-        end = np.nan
-        for i in side:
-            a, b = deviance[i], deviance[i + step]
-            if a <= _CHI2_95 < b:
-                end = value[i] + (value[i + step] - value[i]) * (_CHI2_95 - a) / (b - a)
-                break
-        ends.append(float(end))
-    return ends[0], ends[1]
+    low = _deviance_crossing(value[at::-1], deviance[at::-1])
+    high = _deviance_crossing(value[at:], deviance[at:])
+    return low, high
+
+
+def _deviance_crossing(value: Floats, deviance: Floats) -> float:
+    """Where the deviance first rises above 3.84, between two values on a straight line; NaN where it does not."""
+    for i in range(len(value) - 1):
+        here, beyond = deviance[i], deviance[i + 1]
+        if here <= _CHI2_95 < beyond:
+            return float(value[i] + (value[i + 1] - value[i]) * (_CHI2_95 - here) / (beyond - here))
+    return np.nan

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.law.resample import names
-from hpsweep.analysis.law.solver import THETA, Design, Misfit, huber, predicted, raw
+from hpsweep.analysis.law.resample import coefficient_names
+from hpsweep.analysis.law.solver import THETA, Design, Misfit, huber_loss, predicted_losses, raw_coefficients
 from hpsweep.records import check_version, choice, mapping, number, optional, plain, read_record, rows, table, whole
 from hpsweep.records import text as words
 
@@ -58,12 +58,13 @@ LAW = table(
 _EQUAL = 1e-6  # relative; how well the parts of a file must agree
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def law_fields(path: str | Path) -> dict[str, Any]:
     """The fields of the law in a file, checked. Raises ValueError, on one line, for whatever is wrong with it."""
     values = read_record(path, refusal="is no law", remedy="write one with Law.write or the law command")
     check_version(values, path, name="schema_version", version=LAW_VERSION, what="law", anew="fit it anew", oldest=1)
     try:
-        values = _from_version_1(values) if values["schema_version"] == 1 else values
+        if values["schema_version"] == 1:
+            values = _from_version_1(values)
         LAW(values, "")
         _check_together(values)
     except (KeyError, TypeError) as error:  # a row without one of its columns, or with text in the place of a number
@@ -83,20 +84,24 @@ def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
 
 def _check_together(values: dict[str, Any]) -> None:
     """Raise ValueError where coefficients, centred numbers, residuals and objective do not say the same."""
-    dense, centre = values["form"] == "dense", values["centre"]
+    dense = values["form"] == "dense"
+    centre = values["centre"]
+    # The coefficients are the centred numbers in raw units.
     theta = np.array([values["centred"][name] for name in THETA], float)
-    numbers = raw(theta[None], centre["params"], centre["tokens"])[0][2 if dense else 0 :]
-    for name, number_ in zip(names(dense), numbers, strict=True):
-        said = values["coefficients"][name]
-        if not _same(math.inf if said is None else said, float(number_)):
-            raise ValueError(f"its coefficient {name} is {said}, and its centred numbers say {number_:.6g}")
-    told = pd.DataFrame(values["residuals"])
-    x, n, d, loss = (told[name].to_numpy(float) for name in ("sparsity", "params", "tokens", "loss"))
+    numbers = raw_coefficients(theta[None], centre["params"], centre["tokens"])[0][2 if dense else 0 :]
+    for name, number_ in zip(coefficient_names(dense), numbers, strict=True):
+        recorded = values["coefficients"][name]
+        if not _same(math.inf if recorded is None else recorded, float(number_)):
+            raise ValueError(f"its coefficient {name} is {recorded}, and its centred numbers say {number_:.6g}")
+    # The objective is that of the residuals' rows.
+    cells = pd.DataFrame(values["residuals"])
+    x, n, d, loss = (cells[name].to_numpy(float) for name in ("sparsity", "params", "tokens", "loss"))
     if not ((x >= 0) & (x < 1) & (n > 0) & (d > 0) & (loss > 0)).all():
         raise ValueError("its residuals have values that no model can have")
     design = Design(np.log(1 - x), np.log(n / centre["params"]), np.log(d / centre["tokens"]), dense)
     misfit = Misfit(values["delta"], values["residual_kind"] == "log")
-    objective = float(huber(misfit.residual(loss, predicted(theta[None], design)[0]), misfit.delta).mean())
+    residual = misfit.residual(loss, predicted_losses(theta[None], design)[0])
+    objective = float(huber_loss(residual, misfit.delta).mean())
     if not _same(values["objective"], objective):
         raise ValueError(f"its objective is {values['objective']:.6g}, and its residuals say {objective:.6g}")
 

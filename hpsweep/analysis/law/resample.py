@@ -16,8 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.law.solver import THETA, Design, Misfit, polish, predicted, raw, starts
-from hpsweep.analysis.law.tables import FEWEST, distinct
+from hpsweep.analysis.law.solver import (
+    THETA,
+    Design,
+    Misfit,
+    polish_starts,
+    polished_minima,
+    predicted_losses,
+    raw_coefficients,
+)
+from hpsweep.analysis.law.tables import FEWEST, distinct_count
 from hpsweep.analysis.runs.cells import Floats
 
 RAW = ("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c")
@@ -54,15 +62,15 @@ class Fit(NamedTuple):
 
     def raw(self, theta: Floats) -> Floats:
         """Rows of theta in raw units."""
-        return raw(theta, self.params, self.tokens)
+        return raw_coefficients(theta, self.params, self.tokens)
 
     @property
     def residual(self) -> Floats:
         """log(measured / predicted) of each row, or measured - predicted."""
-        return self.misfit.residual(self.loss, predicted(self.theta[None], self.design)[0])
+        return self.misfit.residual(self.loss, predicted_losses(self.theta[None], self.design)[0])
 
 
-def names(dense: bool) -> list[str]:
+def coefficient_names(dense: bool) -> list[str]:
     """The coefficients in the order of the formula."""
     return ["A", "b_N", "a_D", "b_D", "c"] if dense else list(RAW)
 
@@ -70,7 +78,7 @@ def names(dense: bool) -> list[str]:
 # --- resampling ---
 
 
-def resample(fit: Fit, count: int, generator: np.random.Generator) -> Floats:
+def resampled_theta(fit: Fit, count: int, generator: np.random.Generator) -> Floats:
     """Refits to `count` resamples of the cells, started at the fit: rows of theta.
 
     Draws with fewer distinct cells, sizes, data amounts or sparsities than the law needs are drawn again.
@@ -78,17 +86,20 @@ def resample(fit: Fit, count: int, generator: np.random.Generator) -> Floats:
     cell = fit.design.cell
     weight = np.stack([_draw(fit.design, cell, generator) for _ in range(count)])
     start = np.repeat(fit.theta[None], count, axis=0)
-    return polish(start, fit.design, fit.loss, fit.misfit, weight=weight).theta
+    return polished_minima(start, fit.design, fit.loss, fit.misfit, weight=weight).theta
 
 
 def _draw(design: Design, cell: npt.NDArray[np.intp], generator: np.random.Generator) -> Floats:
     """How often each row is drawn: as often as its cell."""
     cells, free = int(cell.max()) + 1, int(design.free.sum())
-    axes = [np.exp(axis) for axis in ((design.n, design.d) if design.dense else (design.x, design.n, design.d))]
+    logs = [design.n, design.d]
+    if not design.dense:
+        logs.append(design.x)
+    axes = [np.exp(axis) for axis in logs]
     for _ in range(1000):
         times = generator.multinomial(cells, np.full(cells, 1 / cells)).astype(float)
         there = times[cell] > 0
-        if (times > 0).sum() > free and all(distinct(axis[there]) >= FEWEST for axis in axes):
+        if (times > 0).sum() > free and all(distinct_count(axis[there]) >= FEWEST for axis in axes):
             break
     return np.asarray(times[cell])
 
@@ -113,7 +124,7 @@ def noise_of(fit: Fit) -> Floats:
 # --- what trades off, and what is weak ---
 
 
-def correlations(replicates: Floats, design: Design) -> pd.DataFrame:
+def rank_correlations(replicates: Floats, design: Design) -> pd.DataFrame:
     """One row per pair of centred numbers (first, second): their rank correlation over the resamples.
 
     Null for a number that does not vary.
@@ -127,7 +138,7 @@ def correlations(replicates: Floats, design: Design) -> pd.DataFrame:
     )
 
 
-def weak(table: pd.DataFrame, pairs: pd.DataFrame, largest_exponent: float) -> list[dict[str, str]]:
+def weak_coefficients(table: pd.DataFrame, pairs: pd.DataFrame, largest_exponent: float) -> list[dict[str, str]]:
     """One entry per weakly identified number: coefficient, and the reasons in words.
 
     `table` has a row per number, as `Law.intervals`. A scale (a_S, c_S, A, a_D) must be known to its order of magnitude
@@ -140,19 +151,28 @@ def weak(table: pd.DataFrame, pairs: pd.DataFrame, largest_exponent: float) -> l
         reasons = _bounds(name, row, largest_exponent)
         below, above = np.isnan(row["profile_low"]), np.isnan(row["profile_high"])
         if row["value"] > 0 and (below or above):
-            side = "smaller nor larger" if below and above else "smaller" if below else "larger"
-            reasons.append(f"its profile does not rule out {side} values")
+            reasons.append(f"its profile does not rule out {_open_sides(below, above)} values")
         if reasons:
-            found.append({"coefficient": name, "reason": "; ".join([*reasons, *_traded(pairs, PARTS.get(name, name))])})
+            reasons += _traded(pairs, PARTS.get(name, name))
+            found.append({"coefficient": name, "reason": "; ".join(reasons)})
     return found
+
+
+def _open_sides(below: bool, above: bool) -> str:
+    if below and above:
+        return "smaller nor larger"
+    return "smaller" if below else "larger"
 
 
 def _bounds(name: str, row: Mapping[Any, Any], largest_exponent: float) -> list[str]:
     """What a number at a bound, or a wide interval, says."""
     if row["value"] <= 0:
-        end = f"values up to {row['high']:.3g} are" if row["high"] < np.inf else "larger values are"
-        return [f"it is at its bound 0, and {end} not ruled out"]
-    reasons, low, high = [], row["part_low"], row["part_high"]
+        values = "larger values"
+        if row["high"] < np.inf:
+            values = f"values up to {row['high']:.3g}"
+        return [f"it is at its bound 0, and {values} are not ruled out"]
+    reasons = []
+    low, high = row["part_low"], row["part_high"]
     if name.startswith("b_") and row["value"] >= largest_exponent:
         reasons.append(f"it is at its bound {largest_exponent:g}")
     if not low > 0:
@@ -161,20 +181,22 @@ def _bounds(name: str, row: Mapping[Any, Any], largest_exponent: float) -> list[
         what = "part of the loss at the centre of the data" if name in PARTS else "interval"
         reasons.append(f"its {what} spans a factor of {high / low:.3g}")
     if name in PARTS:
-        for what, ends in (("interval", "{}"), ("profile", "profile_{}")):
-            low, high = (row[ends.format(end)] for end in ("low", "high"))
+        # A scale itself must be known to its order of magnitude.
+        for what, prefix in (("interval", ""), ("profile", "profile_")):
+            low, high = row[f"{prefix}low"], row[f"{prefix}high"]
             if low > 0 and high / low > WIDE_SCALE:
                 reasons.append(f"its {what} spans a factor of {high / low:.3g}")
     return reasons
 
 
 def _traded(pairs: pd.DataFrame, name: str) -> list[str]:
-    own = pairs[((pairs["first"] == name) | (pairs["second"] == name)) & (pairs["correlation"].abs() > TRADED)]
-    return [
-        f"it trades off against {row['second'] if row['first'] == name else row['first']} "
-        f"(rank correlation {row['correlation']:.2f})"
-        for row in own.to_dict("records")
-    ]
+    of_name = (pairs["first"] == name) | (pairs["second"] == name)
+    traded = pairs[of_name & (pairs["correlation"].abs() > TRADED)]
+    reasons = []
+    for row in traded.to_dict("records"):
+        other = row["second"] if row["first"] == name else row["first"]
+        reasons.append(f"it trades off against {other} (rank correlation {row['correlation']:.2f})")
+    return reasons
 
 
 # --- the held-out scale ---
@@ -187,34 +209,41 @@ def held_out(fit: Fit, axis: str, resamples: int, generator: np.random.Generator
     params or tokens, as many as hold an eighth of the cells.
     """
     along = fit.design.n if axis == "params" else fit.design.d
-    levels = np.unique(along)[::-1]
-    sizes = [int((along >= level - 1e-9).sum()) for level in levels]
-    out = along >= levels[next(i for i, n in enumerate(sizes) if n >= HELD_OUT * len(along))] - 1e-9
+    what = "sizes" if axis == "params" else "data amounts"
+    # From the largest level down, until an eighth of the cells is held out.
+    for level in np.unique(along)[::-1]:
+        out = along >= level - 1e-9
+        if out.sum() >= HELD_OUT * len(along):
+            break
     rest = fit.design.at(~out)
-    left = distinct(np.exp(rest.n if axis == "params" else rest.d)) if (~out).any() else 0
-    free, what = int(fit.design.free.sum()), {"params": "sizes", "tokens": "data amounts"}[axis]
-    cells = int(rest.cell.max()) + 1 if (~out).any() else 0
+    left, cells = 0, 0
+    if (~out).any():
+        left = distinct_count(np.exp(along[~out]))
+        cells = int(rest.cell.max()) + 1
+    free = int(fit.design.free.sum())
     if left < FEWEST or cells <= free:
         return pd.DataFrame(), f"without the largest {what} there are {left} left ({cells} cells), too few to fit"
-    part = refit(fit, rest, ~out)
-    predictions, bands = prediction(part, resample(part, resamples, generator), fit.design.at(out), generator)
+    part = partial_refit(fit, rest, ~out)
+    predictions, bands = predicted_bands(
+        part, resampled_theta(part, resamples, generator), fit.design.at(out), generator
+    )
     table = pd.DataFrame({"cell": np.flatnonzero(out), "predicted": predictions})
     return table.assign(low=bands["run_low"], high=bands["run_high"]), ""
 
 
-def refit(fit: Fit, rest: Design, rows: Any) -> Fit:
+def partial_refit(fit: Fit, rest: Design, rows: Any) -> Fit:
     """The fit of some of its rows, whose design is `rest`; the centre stays."""
     losses = fit.loss[rows]
-    found = polish(starts(rest, losses, fit.misfit, 12), rest, losses, fit.misfit)
+    found = polished_minima(polish_starts(rest, losses, fit.misfit, 12), rest, losses, fit.misfit)
     return fit._replace(theta=found.theta[found.value.argmin()], design=rest, loss=losses)
 
 
-def prediction(
+def predicted_bands(
     fit: Fit, replicates: Floats, at: Design, generator: np.random.Generator
 ) -> tuple[Floats, dict[str, Floats]]:
     """(predicted losses, their 95 % bands): low, high of the law; run_low, run_high of one more run there."""
-    centre = predicted(fit.theta[None], at)[0]
-    losses = predicted(replicates, at)
+    centre = predicted_losses(fit.theta[None], at)[0]
+    losses = predicted_losses(replicates, at)
     runs = fit.misfit.moved(losses, generator.choice(noise_of(fit), losses.shape))
     low, high = np.quantile(losses, [0.025, 0.975], axis=0)
     run_low, run_high = np.quantile(runs, [0.025, 0.975], axis=0)

@@ -47,7 +47,10 @@ def best_setting(part: pd.DataFrame, fields: Sequence[str]) -> Best | None:
     The loss is the lowest of the settings' means over seeds, as if every seed had been run at each. A setting that any
     seed diverged at has none.
     """
-    number = part.groupby(list(fields), sort=True, dropna=False).ngroup() + 1.0 if fields else 1.0
+    # Settings are numbered, as one hyperparameter that `cells_of` can group by.
+    number: Any = 1.0
+    if fields:
+        number = part.groupby(list(fields), sort=True, dropna=False).ngroup() + 1.0
     settings = part.assign(setting=number)
     cells = cells_of(settings, "setting")
     if not cells.finite.any():
@@ -78,22 +81,27 @@ def one_setting_per_cell(
     seeds.
     """
     others = _comparable(others)
-    if tuned is not None and (lacking := [name for name in tuned if name not in others]):
+    lacking = [name for name in tuned or [] if name not in others]
+    if lacking:
         left = ", ".join(map(str, others.columns)) or "none"
         raise ValueError(f"tuned has {', '.join(map(repr, lacking))}; the columns not used otherwise are: {left}.")
+    notes = []
     copies = pd.concat([others.loc[rows.index], rows], axis=1).duplicated()
-    notes = [f"{int(copies.sum())} of {len(rows)} rows repeat another in every column, and count once."]
-    rows, notes = rows[~copies], notes if copies.any() else []
+    if copies.any():
+        notes.append(f"{int(copies.sum())} of {len(rows)} rows repeat another in every column, and count once.")
+    rows = rows[~copies]
     _check_one_law(others, rows, tuned or [])
     if not _shared(rows).any():
         return rows, notes
-    chosen = list(tuned) if tuned is not None else _varying(others, rows, HYPERPARAMETERS)
     seeds = _varying(others, rows, SEEDS)
     if tuned is None:
+        chosen = _varying(others, rows, HYPERPARAMETERS)
         _check_told_apart(others, rows, chosen, seeds)
+    else:
+        chosen = list(tuned)
     if chosen:
-        reduced, said = _reduced(others, rows, diverged, chosen, seeds)
-        return reduced, [*notes, *said]
+        reduced, reduction = _reduced(others, rows, diverged, chosen, seeds)
+        return reduced, [*notes, *reduction]
     return rows, [*notes, _repeats(rows, seeds)]
 
 
@@ -101,7 +109,9 @@ def _comparable(others: pd.DataFrame) -> pd.DataFrame:
     """The columns as values that can be compared, without the numbers that a CSV file's rows were given."""
     numbers = [name for name in others.columns if str(name).startswith("Unnamed:")]
     kept = others.drop(columns=numbers)
-    return kept.apply(lambda column: column.astype(str) if column.dtype == object else column) if len(kept) else kept
+    if not len(kept):
+        return kept
+    return kept.apply(lambda column: column.astype(str) if column.dtype == object else column)
 
 
 def cell_of(rows: pd.DataFrame) -> pd.Series[int]:
@@ -137,7 +147,12 @@ def _varying(others: pd.DataFrame, rows: pd.DataFrame, words: frozenset[str]) ->
     """Columns with one of the words in their names, and no outcome's, that vary within a cell."""
     named = [name for name in others.columns if words_of(name) & words and not is_outcome(name)]
     cell = cell_of(rows)
-    return [str(name) for name in named if (others.loc[rows.index, name].groupby(cell).nunique(dropna=False) > 1).any()]
+    return [str(name) for name in named if _varies_within(others.loc[rows.index, name], cell)]
+
+
+def _varies_within(column: pd.Series[Any], cell: pd.Series[int]) -> bool:
+    """Whether the column has several values in some cell, a missing one being a value."""
+    return bool((column.groupby(cell).nunique(dropna=False) > 1).any())
 
 
 def _check_told_apart(others: pd.DataFrame, rows: pd.DataFrame, chosen: list[str], seeds: list[str]) -> None:
@@ -147,13 +162,7 @@ def _check_told_apart(others: pd.DataFrame, rows: pd.DataFrame, chosen: list[str
     shared = group.duplicated(keep=False)
     for name in own.columns:
         column = own.loc[shared, name]
-        if (
-            name in seeds
-            or is_outcome(name)
-            or is_label(name)
-            or words_of(name) & SEEDS
-            or not _splits(column, group[shared])
-        ):
+        if name in seeds or _is_no_setting(name) or not _splits(column, group[shared]):
             continue
         values = ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in column.drop_duplicates().head(3))
         words = ",".join([*chosen, str(name)])
@@ -165,6 +174,11 @@ def _check_told_apart(others: pd.DataFrame, rows: pd.DataFrame, chosen: list[str
     _check_spread(rows["loss"].groupby(_groups(own, rows, [*chosen, *seeds])), [*chosen, *seeds], chosen)
 
 
+def _is_no_setting(name: object) -> bool:
+    """Whether the name says that a column holds an outcome, which run it was, or a seed."""
+    return is_outcome(name) or is_label(name) or bool(words_of(name) & SEEDS)
+
+
 def _groups(own: pd.DataFrame, rows: pd.DataFrame, names: list[str]) -> pd.Series[int]:
     """The number of the cell and of the values of these columns that each row has."""
     keys = pd.concat([cell_of(rows), own[names]], axis=1)
@@ -173,8 +187,7 @@ def _groups(own: pd.DataFrame, rows: pd.DataFrame, names: list[str]) -> pd.Serie
 
 def _splits(column: pd.Series[Any], group: pd.Series[int]) -> bool:
     """Whether a column differs within cells and has values that come back in others: a factor, not a measurement."""
-    varies = (column.groupby(group).nunique(dropna=False) > 1).any()
-    return bool(varies) and column.nunique(dropna=False) <= max(2, len(column) // 2)
+    return _varies_within(column, group) and column.nunique(dropna=False) <= max(2, len(column) // 2)
 
 
 def _check_spread(losses: Any, names: list[str], chosen: list[str]) -> None:
@@ -204,14 +217,19 @@ def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str
     cell = cell_of(rows)
     for name in (name for name in others.columns if name not in tuned):
         column = others.loc[rows.index, name]
-        data = bool(words_of(name) & CORPORA) and not _is_amount(column, name)
-        if column.nunique(dropna=False) < 2 or not (data or _is_kind(column, name)) or _names_a_size(column, rows):
+        if column.nunique(dropna=False) < 2:
             continue
-        if not data and (column.groupby(cell).nunique(dropna=False) > 1).any():
+        is_data = bool(words_of(name) & CORPORA) and not _is_amount(column, name)
+        if not (is_data or _is_kind(column, name)) or _names_a_size(column, rows):
+            continue
+        # What is no data and differs within cells is asked for there.
+        if not is_data and _varies_within(column, cell):
             continue
         counts = column.astype(str).value_counts(sort=False)
         values = ", ".join(f"{value} in {n} rows" for value, n in counts.head(3).items())
-        more = f", and {len(counts) - 3} more" if len(counts) > 3 else ""
+        more = ""
+        if len(counts) > 3:
+            more = f", and {len(counts) - 3} more"
         raise ValueError(
             f"the rows differ in {name} ({values}{more}), and one law is fitted to all: keep the rows with one value, "
             f"or say that it does not change the loss with --ignore {name} (ignore=[{str(name)!r}])."
@@ -223,10 +241,10 @@ def _check_one_record(own: pd.DataFrame) -> None:
     for name in (name for name in BEFORE if name in own and name not in TUNED):
         values = own[name].fillna(BEFORE[name]).value_counts(sort=False)
         if len(values) > 1:
-            told = ", ".join(f"{value} in {n} rows" for value, n in values.items())
+            listed = ", ".join(f"{value} in {n} rows" for value, n in values.items())
             raise ValueError(
-                f"the rows differ in {name} ({told}; without it, {BEFORE[name]!r}): they are of other models, and one "
-                f"law is fitted to all. Keep the rows with one value."
+                f"the rows differ in {name} ({listed}; without it, {BEFORE[name]!r}): they are of other models, and "
+                "one law is fitted to all. Keep the rows with one value."
             )
 
 
@@ -271,14 +289,15 @@ def numeric_settings(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[s
     Left out are outcomes, names of runs and seeds, what is tuned, and what is another number in most rows, as a
     measurement is, unless it is named as a hyperparameter.
     """
-    cell, found = cell_of(rows), {}
+    cell = cell_of(rows)
+    found = {}
     for name in (name for name in others.columns if name not in tuned):
-        if is_outcome(name) or is_label(name) or words_of(name) & SEEDS:
+        if _is_no_setting(name):
             continue
         column = _numbers(others.loc[rows.index, name])
-        many = column.nunique() > max(2, len(column) // 2) and not words_of(name) & HYPERPARAMETERS
-        constant = column.isna().all() or column.nunique(dropna=False) < 2
-        if many or constant or (column.groupby(cell).nunique(dropna=False) > 1).any():
+        is_measured = column.nunique() > max(2, len(column) // 2) and not words_of(name) & HYPERPARAMETERS
+        is_constant = column.isna().all() or column.nunique(dropna=False) < 2
+        if is_measured or is_constant or _varies_within(column, cell):
             continue
         found[str(name)] = column
     return pd.DataFrame(found, index=rows.index)
@@ -299,7 +318,9 @@ _SEEDS_DIFFER = 5
 def _repeats(rows: pd.DataFrame, seeds: list[str]) -> str:
     """What is said of rows that are counted as repeated runs, told apart by these columns."""
     cell = cell_of(rows)
-    told = f", told apart by {' and '.join(seeds)}" if seeds else ""
+    apart = ""
+    if seeds:
+        apart = f", told apart by {' and '.join(seeds)}"
     losses = rows["loss"].groupby(cell)
     spread = 100 * (losses.max() / losses.min() - 1)[losses.size() > 1].median()
     odd = ""
@@ -308,7 +329,7 @@ def _repeats(rows: pd.DataFrame, seeds: list[str]) -> str:
             f" They differ in loss by {spread:.2g} % (median), which seeds seldom do: if a sweep of hyperparameters is "
             "left in, keep its columns, or the lowest loss of each cell."
         )
-    return f"{len(rows)} rows are of {cell.nunique()} cells (S, N, D): counted as repeated runs{told}.{odd}"
+    return f"{len(rows)} rows are of {cell.nunique()} cells (S, N, D): counted as repeated runs{apart}.{odd}"
 
 
 def _reduced(
@@ -321,26 +342,29 @@ def _reduced(
     paired = _pairing(others.loc[tried.index], cell, chosen, seeds)
     if paired:
         settings["seed"] = others.loc[tried.index, paired].astype(str)
+    # The best setting of every cell, the cells without one left out.
     found = [best_setting(part, chosen) for _, part in settings.groupby(cell, sort=False)]
     kept = [best for best in found if best is not None]
     lowest = [best.rows["val_loss"].idxmin() for best in kept]
     reduced = rows.loc[lowest].assign(loss=[best.loss for best in kept])
-    over = f"mean over {paired}" if paired else "mean of the rows of a setting"
-    said = [
+    mean = f"mean over {paired}" if paired else "mean of the rows of a setting"
+    notes = [
         f"{len(tried)} rows are a sweep of {' and '.join(chosen)}: the law is of the lowest loss of each of "
-        f"{len(reduced)} cells (S, N, D), {over}."
+        f"{len(reduced)} cells (S, N, D), {mean}."
     ]
     for name in (name for name in chosen if pd.api.types.is_numeric_dtype(others[name])):
         ends = sum(best.ended[name].nunique() > 1 and at_end(best, name) for best in kept)
         if ends:
-            said.append(
+            notes.append(
                 f"{ends} of {len(reduced)} cells are best at the end of the {name} tried: their loss is an upper bound."
             )
-    if alone := sum(len(best.ended) == 1 for best in kept):
-        said.append(f"{alone} of {len(reduced)} cells have one run: nothing says that it is tuned.")
-    if lost := len(found) - len(kept):
-        said.append(f"{lost} cells are left out: of every setting some run diverged.")
-    return reduced, said
+    alone = sum(len(best.ended) == 1 for best in kept)
+    if alone:
+        notes.append(f"{alone} of {len(reduced)} cells have one run: nothing says that it is tuned.")
+    lost = len(found) - len(kept)
+    if lost:
+        notes.append(f"{lost} cells are left out: of every setting some run diverged.")
+    return reduced, notes
 
 
 def _pairing(others: pd.DataFrame, cell: pd.Series[int], chosen: list[str], seeds: list[str]) -> str:

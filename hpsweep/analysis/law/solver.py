@@ -93,6 +93,10 @@ class Tie(NamedTuple):
     offset: Floats  # one per problem
     slope: Floats
 
+    def at(self, problems: npt.NDArray[np.intp] | slice) -> Tie:
+        """The tie of some of the problems."""
+        return self._replace(offset=self.offset[problems], slope=self.slope[problems])
+
 
 class Polished(NamedTuple):
     """Solutions of a batch: theta, the objective (mean Huber over delta), and which have converged."""
@@ -102,7 +106,7 @@ class Polished(NamedTuple):
     converged: npt.NDArray[np.bool_]
 
 
-def predicted(theta: Floats, design: Design) -> Floats:
+def predicted_losses(theta: Floats, design: Design) -> Floats:
     """Losses of shape (problem, cell)."""
     sparse, dense, data = _parts(theta, design)
     return np.asarray(sparse + dense + data + theta[:, 3, None])
@@ -114,7 +118,7 @@ def _parts(theta: Floats, design: Design) -> tuple[Floats, Floats, Floats]:
     return sparse, theta[:, 1, None] * size, theta[:, 2, None] * np.exp(-theta[:, 6, None] * design.d)
 
 
-def huber(residual: Floats, delta: float) -> Floats:
+def huber_loss(residual: Floats, delta: float) -> Floats:
     """Huber's loss: r^2 / 2 up to delta, delta (|r| - delta / 2) beyond."""
     size = np.abs(residual)
     return np.asarray(np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta)))
@@ -123,7 +127,7 @@ def huber(residual: Floats, delta: float) -> Floats:
 # --- starts ---
 
 
-def starts(design: Design, loss: Floats, misfit: Misfit, keep: int) -> Floats:
+def polish_starts(design: Design, loss: Floats, misfit: Misfit, keep: int) -> Floats:
     """The `keep` best solutions of the grid by their Huber objective, no two of them neighbours on the grid."""
     grid_s = np.zeros(1) if design.dense else _GRID
     index = np.array(list(itertools.product(range(len(grid_s)), range(len(_GRID)), range(len(_GRID)))))
@@ -133,7 +137,7 @@ def starts(design: Design, loss: Floats, misfit: Misfit, keep: int) -> Floats:
     )
     value = np.concatenate(
         [
-            huber(misfit.residual(loss, predicted(theta[part], design)), misfit.delta).mean(axis=1)
+            huber_loss(misfit.residual(loss, predicted_losses(theta[part], design)), misfit.delta).mean(axis=1)
             for part in _chunks(len(index), len(loss))
         ]
     )
@@ -179,7 +183,7 @@ def _chunks(problems: int, cells: int) -> list[slice]:
 # --- polish ---
 
 
-def polish(
+def polished_minima(
     theta: Floats,
     design: Design,
     loss: Floats,
@@ -198,10 +202,13 @@ def polish(
     target = np.broadcast_to(misfit.scaled(loss), (problems, cells))
     weights = np.broadcast_to(np.ones(cells) if weight is None else weight, (problems, cells))
     parts = []
+    held = ~design.free
+    if fixed is not None:
+        held = fixed | held
+    held = np.broadcast_to(held, (problems, 7))
     for part in _chunks(problems, cells):
-        bound = None if tie is None else Tie(tie.amplitude, tie.exponent, tie.offset[part], tie.slope[part])
-        held = np.broadcast_to(~design.free if fixed is None else fixed | ~design.free, (problems, 7))[part]
-        parts.append(_polish(theta[part].copy(), design, target[part], weights[part], misfit, held, bound, most))
+        bound = None if tie is None else tie.at(part)
+        parts.append(_polish(theta[part].copy(), design, target[part], weights[part], misfit, held[part], bound, most))
     return Polished(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -224,23 +231,29 @@ def _polish(
     weight = weight / weight.sum(axis=1, keepdims=True)
     theta = _tied(theta, tie)
     value = _value(theta, design, target, weight, misfit)
-    damping, done, still = np.full(len(theta), 1e-3), np.zeros(len(theta), bool), np.zeros(len(theta), int)
+    damping = np.full(len(theta), 1e-3)
+    done = np.zeros(len(theta), bool)
+    still = np.zeros(len(theta), int)  # steps since the objective last fell
     for _ in range(most):
         go = np.flatnonzero(~done)
         if not len(go):
             break
-        own = None if tie is None else Tie(tie.amplitude, tie.exponent, tie.offset[go], tie.slope[go])
+        own = None if tie is None else tie.at(go)
         gradient, hessian, metric = _derivatives(theta[go], design, target[go], weight[go], misfit, own)
-        at_lower, at_upper = (theta[go] <= _LOWER) & (gradient > 0), (theta[go] >= _UPPER) & (gradient < 0)
+        # A number at a bound stays there while the objective falls beyond it.
+        at_lower = (theta[go] <= _LOWER) & (gradient > 0)
+        at_upper = (theta[go] >= _UPPER) & (gradient < 0)
         frozen = held[go] | at_lower | at_upper
         step = _step(gradient, hessian, metric, damping[go], frozen)
         trial = _tied(np.clip(theta[go] + step, _LOWER, _UPPER), own)
         new = _value(trial, design, target[go], weight[go], misfit)
+        # Take the step where it helps; damp less after a good one, more after a bad one (Levenberg and Marquardt).
         better = new < value[go]
         scale = np.maximum(np.abs(theta[go]), 1e-3)
         small = (np.abs(trial - theta[go]) / scale).max(axis=1) < 1e-10
         gain = (value[go] - new) < 1e-13 * value[go]
-        theta[go[better]], value[go[better]] = trial[better], new[better]
+        theta[go[better]] = trial[better]
+        value[go[better]] = new[better]
         damping[go] = np.where(better, damping[go] / 5, damping[go] * 4).clip(1e-15, 1e12)
         still[go] = np.where(better & ~gain, 0, still[go] + 1)
         done[go] = small | (value[go] < 1e-28) | (still[go] > 12)
@@ -255,8 +268,8 @@ def _tied(theta: Floats, tie: Tie | None) -> Floats:
 
 def _value(theta: Floats, design: Design, target: Floats, weight: Floats, misfit: Misfit) -> Floats:
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        residual = misfit.scaled(predicted(theta, design)) - target
-        value = (weight * huber(residual, misfit.delta)).sum(axis=1) / misfit.delta
+        residual = misfit.scaled(predicted_losses(theta, design)) - target
+        value = (weight * huber_loss(residual, misfit.delta)).sum(axis=1) / misfit.delta
     return np.where(np.isfinite(value), value, np.inf)
 
 
@@ -290,7 +303,8 @@ def _derivatives(
         (5, 5): (sparse + dense) * design.n**2,
         (6, 6): data * design.d**2,
     }
-    residual, delta = misfit.scaled(loss) - target, misfit.delta
+    delta = misfit.delta
+    residual = misfit.scaled(loss) - target
     unit_loss = loss if misfit.log else np.ones_like(loss)  # d loss / d residual
     slope = weight * np.clip(residual, -delta, delta) / delta  # of Huber's loss
     curvature = weight * (np.abs(residual) <= delta) / delta
@@ -301,7 +315,9 @@ def _derivatives(
     if tie is not None:
         relative, bend = _chain(theta, relative, bend, slope, tie)
     gradient = (slope[:, None, :] @ relative)[:, 0]
-    bent = curvature - slope if misfit.log else curvature  # the logarithm bends as well
+    bent = curvature
+    if misfit.log:
+        bent = curvature - slope  # the logarithm bends as well
     hessian = relative.transpose(0, 2, 1) @ (bent[..., None] * relative) + bend
     majorant = weight / np.maximum(np.abs(residual), delta)
     metric = (majorant[:, None, :] @ relative**2)[:, 0]
@@ -327,18 +343,23 @@ def _chain(theta: Floats, relative: Floats, bend: Floats, slope: Floats, tie: Ti
 def _step(gradient: Floats, hessian: Floats, metric: Floats, damping: Floats, frozen: npt.NDArray[np.bool_]) -> Floats:
     """Damped Newton step in the free numbers; where the matrix is not positive, its eigenvalues' sizes are taken."""
     scale = 1 / np.sqrt(np.where(frozen, 1.0, np.maximum(metric, 1e-30)))
+    # Scale by the Gauss-Newton diagonal; a frozen number gets a row of the identity.
     matrix = hessian * scale[:, :, None] * scale[:, None, :]
-    matrix = np.where(frozen[:, :, None] | frozen[:, None, :], np.eye(7), matrix)
+    either_frozen = frozen[:, :, None] | frozen[:, None, :]
+    matrix = np.where(either_frozen, np.eye(7), matrix)
     values, vectors = np.linalg.eigh(matrix)
-    along = np.einsum("pij,pi->pj", vectors, np.where(frozen, 0.0, gradient * scale))
+    # The step in the basis of the eigenvectors, and back.
+    scaled_gradient = np.where(frozen, 0.0, gradient * scale)
+    along = np.einsum("pij,pi->pj", vectors, scaled_gradient)
     along /= np.maximum(np.abs(values), 1e-12) + damping[:, None]
-    return np.asarray(-np.einsum("pij,pj->pi", vectors, along) * np.where(frozen, 0.0, scale))
+    step = -np.einsum("pij,pj->pi", vectors, along)
+    return np.asarray(step * np.where(frozen, 0.0, scale))
 
 
 # --- units ---
 
 
-def raw(theta: Floats, params: float, tokens: float) -> Floats:
+def raw_coefficients(theta: Floats, params: float, tokens: float) -> Floats:
     """(a_S, b_S, c_S, b_N, a_D, b_D, c) of each row of theta, with the centre at so many parameters and tokens.
 
     Without the dense power of D (b_D = 0) a_D is 0 or infinite.
@@ -350,8 +371,11 @@ def raw(theta: Floats, params: float, tokens: float) -> Floats:
     return np.column_stack([sparse * size, b_s, dense * size, b_n, np.where(data > 0, a_d, 0.0), b_d, c])
 
 
-def centred(coefficients: Floats, params: float, tokens: float) -> Floats:
+def centred_theta(coefficients: Floats, params: float, tokens: float) -> Floats:
     """The inverse of `raw`: theta of shape (1, 7)."""
     a_s, b_s, c_s, b_n, a_d, b_d, c = coefficients
     size = params**-b_n
-    return np.array([[a_s * size, c_s * size, (a_d / tokens) ** b_d if a_d > 0 else 0.0, c, b_s, b_n, b_d]])
+    data = 0.0
+    if a_d > 0:
+        data = (a_d / tokens) ** b_d
+    return np.array([[a_s * size, c_s * size, data, c, b_s, b_n, b_d]])

@@ -40,7 +40,7 @@ _SIZES = ("hidden_parameters", "hidden_nonzeros", "parameters", "tokens")
 _FREE = ("scheme", *_SHAPE, "head_size", "base_width", "base_density", "seed", *TUNED)
 
 
-class Cells(NamedTuple):
+class LawCells(NamedTuple):
     """The rows that a law is fitted to, with what was left out (one row per status: status, rows, which).
 
     `rows` counts the runs behind them, and `notes` says what was done to these. `settings` has the columns of
@@ -85,7 +85,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path)
     name = str(table.columns[0])
     other = next((mark for mark in ";\t" if mark in name), None)
-    return pd.read_csv(path, sep=other) if table.shape[1] == 1 and other else table
+    if table.shape[1] == 1 and other:
+        return pd.read_csv(path, sep=other)
+    return table
 
 
 def cells_of_table(
@@ -98,11 +100,11 @@ def cells_of_table(
     status: str | None,
     tuned: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
-) -> Cells:
+) -> LawCells:
     """The cells of a tidy table, one row per trained model, in its order; rows whose status is not ok are left out.
 
     `sparsity` and `status` None mean the columns of these names where the table has them. Where hyperparameters vary
-    within a cell it is reduced to its tuned loss (`law_settings`, which has what `tuned` is). Raises ValueError for
+    within a cell it is reduced to its tuned loss (settings.py, which has what `tuned` is). Raises ValueError for
     absent columns, values out of range, a loss that is missing with nothing that says why, a status that is ok nowhere,
     a column that looks like sparsity or density and was not named, for rows of one sparsity, N and D that differ in a
     column that may say what was trained (the seed may differ), and for a table with fewer distinct values, or fewer
@@ -122,30 +124,38 @@ def cells_of_table(
     if unused := set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}:
         raise ValueError(f"ignore has {min(map(str, unused))!r}, which the law is fitted to; leave it out of ignore.")
     table = plain_types(without(table, ignore, needed=()))
-    sparsity = "sparsity" if sparsity is None and "sparsity" in table else sparsity
-    status = "status" if status is None and "status" in table else status
+    if sparsity is None and "sparsity" in table:
+        sparsity = "sparsity"
+    if status is None and "status" in table:
+        status = "status"
     for name in (loss, params, tokens, sparsity, status):
         if name is not None and name not in table:
             raise ValueError(f"the table has no column {name!r}; it has {', '.join(map(str, table.columns))}.")
     if sparsity is None:
         _check_no_sparsity(table, {loss, params, tokens, status})
     columns = {"sparsity": sparsity, "params": params, "tokens": tokens, "loss": loss}
-    plain = table.index.is_unique and table.index.nlevels == 1  # by which a row is named
-    table = table if plain else table.reset_index(drop=True)
+    if not table.index.is_unique or table.index.nlevels > 1:  # by which a row is named
+        table = table.reset_index(drop=True)
+    # Of the rows that ended well: the numbers, with sparsity 0 where the table has none.
     ok = _is(table, status, "ok")
     left_out = [] if status is None else _left_out(table.index, table[status], ok)
     if not ok.any():
         raise ValueError(f"all {len(table)} rows are left out: {_statuses(str(status), left_out)}.")
     values = {name: _numbers(table, column) for name, column in columns.items() if column is not None}
     runs = pd.DataFrame(values, index=table.index, columns=list(COLUMNS))
-    runs["sparsity"] = runs["sparsity"].fillna(0.0) if sparsity is None else runs["sparsity"]
+    if sparsity is None:
+        runs["sparsity"] = runs["sparsity"].fillna(0.0)
     _check_ranges(runs[ok], columns, status)
+    # What the other columns say of rows of one cell.
     others = table[[name for name in table.columns if name not in {*columns.values(), status}]]
     cells, notes = one_setting_per_cell(others, runs[ok], runs[_is(table, status, "diverged")], tuned)
     dense = bool((cells["sparsity"] == 0).all())
-    _check_identified(cells, dense, f" Left out: {_statuses(str(status), left_out)}." if left_out else "")
+    note = ""
+    if left_out:
+        note = f" Left out: {_statuses(str(status), left_out)}."
+    _check_identified(cells, dense, note)
     settings = numeric_settings(others, runs[ok], tuned or []).loc[cells.index]
-    return Cells(cells, dense, left_out, int(ok.sum()), notes, settings)
+    return LawCells(cells, dense, left_out, int(ok.sum()), notes, settings)
 
 
 def _is(table: pd.DataFrame, status: str | None, word: str) -> pd.Series[bool]:
@@ -170,11 +180,9 @@ def _check_no_sparsity(table: pd.DataFrame, used: set[str | None]) -> None:
     """Raise ValueError for a column that looks like what a dense fit would silently leave out."""
     for column in table.columns:
         word = str(column).strip().lower()
-        if (
-            column in used
-            or word not in ("s", "sparsity", "density")
-            or not pd.api.types.is_numeric_dtype(table[column])
-        ):
+        if column in used or word not in ("s", "sparsity", "density"):
+            continue
+        if not pd.api.types.is_numeric_dtype(table[column]):
             continue
         low, high = float(table[column].min()), float(table[column].max())
         if 0 <= low < high <= 1:
@@ -201,28 +209,26 @@ def _left_out(index: pd.Index[Any], status: pd.Series[Any], ok: pd.Series[bool])
 
 
 def _listed(rows: Sequence[Any] | pd.Index[Any]) -> str:
-    return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+    listed = ", ".join(map(str, rows[:10]))
+    return f"{listed}, ..." if len(rows) > 10 else listed
 
 
 def _check_ranges(cells: pd.DataFrame, named: dict[str, str | None], status: str | None) -> None:
     """Raise ValueError for a value that no model can have."""
     missing = cells.index[~np.isfinite(cells["loss"])]
     if len(missing):
-        remedy = (
-            f"their {status} is ok: correct it"
-            if status
-            else "add a status column (ok, diverged, ...) that says why, or take them out"
-        )
+        remedy = "add a status column (ok, diverged, ...) that says why, or take them out"
+        if status:
+            remedy = f"their {status} is ok: correct it"
         raise ValueError(
             f"column {named['loss']!r} has no finite loss in {len(missing)} rows ({_listed(missing)}); {remedy}."
         )
-    limits = {"params": ("positive", 0.0), "tokens": ("positive", 0.0), "loss": ("positive", 0.0)}
-    for name, (what, least) in limits.items():
-        bad = cells.index[~(np.isfinite(cells[name]) & (cells[name] > least))]
+    for name in ("params", "tokens", "loss"):
+        bad = cells.index[~(np.isfinite(cells[name]) & (cells[name] > 0))]
         if len(bad):
             raise ValueError(
                 f"column {named[name]!r} is {cells[name][bad[0]]:g} in row {bad[0]}{_more(bad)}; "
-                f"it must be {what} and finite: correct or take out these rows."
+                "it must be positive and finite: correct or take out these rows."
             )
     bad = cells.index[~((cells["sparsity"] >= 0) & (cells["sparsity"] < 1))]
     if len(bad):
@@ -236,10 +242,12 @@ def _more(rows: pd.Index[Any]) -> str:
     return f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
 
 
-def distinct(values: Floats) -> int:
+def distinct_count(values: Floats) -> int:
     """How many values there are that lie more than 1 % apart."""
+    if not len(values):
+        return 0
     ordered = np.sort(np.log(values))
-    return int(1 + (np.diff(ordered) > _APART).sum()) if len(ordered) else 0
+    return int(1 + (np.diff(ordered) > _APART).sum())
 
 
 def _check_identified(cells: pd.DataFrame, dense: bool, left_out: str) -> None:
@@ -248,8 +256,11 @@ def _check_identified(cells: pd.DataFrame, dense: bool, left_out: str) -> None:
     if not dense:
         axes["sparsities"] = 1 - cells["sparsity"]
     for what, values in axes.items():
-        if (n := distinct(values.to_numpy(float))) < FEWEST:
-            hint = ", or fit the dense form to each sparsity on its own" if what == "sparsities" else ""
+        n = distinct_count(values.to_numpy(float))
+        if n < FEWEST:
+            hint = ""
+            if what == "sparsities":
+                hint = ", or fit the dense form to each sparsity on its own"
             raise ValueError(
                 f"the cells have {n} distinct {what}, and the law needs at least {FEWEST} (a coefficient, an exponent "
                 f"and a constant): train more{hint}.{left_out}"
@@ -261,6 +272,7 @@ def _check_identified(cells: pd.DataFrame, dense: bool, left_out: str) -> None:
             f"there are {different} different cells, and the law has {free} numbers: {free + 1} at least, better "
             f"{3 * free}, say how well it fits.{left_out}"
         )
+    # The axes are told apart by the least singular value of their standardized logarithms.
     logs = np.log(np.column_stack([values.to_numpy(float) for values in axes.values()]))
     logs = (logs - logs.mean(axis=0)) / logs.std(axis=0)
     if np.linalg.svd(logs, compute_uv=False)[-1] < 1e-4 * np.sqrt(len(logs)):
@@ -292,7 +304,8 @@ def tuned_losses(
     if scheme is not None and (not isinstance(scheme, str) or scheme not in SCHEMES):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(SCHEMES)}.")
     runs = prepared(runs, ["scheme", *_SHAPE], "lr", ignore=ignore)
-    if lacking := [name for name in _SIZES if name not in runs or runs[name].isna().any()]:
+    lacking = [name for name in _SIZES if name not in runs or runs[name].isna().any()]
+    if lacking:
         raise ValueError(
             f"the runs lack {', '.join(lacking)}, which a law counts: give a table of these to fit_law, or the runs of "
             "a results folder."
@@ -311,11 +324,14 @@ def tuned_losses(
 def _tuned(part: pd.DataFrame, fields: list[str], nonzeros: str) -> dict[str, Any]:
     """The row of one cell."""
     first = part.iloc[0]
-    pruned = first["hidden_parameters"] - first["hidden_nonzeros"]
+    params = first["hidden_nonzeros"]
+    if nonzeros == "all":
+        pruned = first["hidden_parameters"] - first["hidden_nonzeros"]
+        params = first["parameters"] - pruned
     row = {
         **{name: first[name] for name in ("scheme", *_SHAPE)},
         "sparsity": 1 - first["density"],
-        "params": first["hidden_nonzeros"] if nonzeros == "hidden" else first["parameters"] - pruned,
+        "params": params,
         "tokens": first["tokens"],
         **{name: first.get(name, np.nan) for name in ("flops_dense", "flops_sparse")},
     }

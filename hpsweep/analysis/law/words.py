@@ -24,7 +24,7 @@ _NAMED = 3  # outliers in a sentence
 _DATA_TERM = ("a_D", "b_D", "c")
 
 
-def formula(law: Law) -> str:
+def law_formula(law: Law) -> str:
     """The fitted law as text, coefficients to four digits: an overview, not for computing with."""
     return _formula(law.form, law.coefficients)
 
@@ -38,25 +38,32 @@ def _formula(form: str, coefficients: Mapping[str, float | None]) -> str:
 def verdict(law: Law) -> list[str]:
     """What may be said, and what not, in sentences; the first is the status."""
     residual = pd.DataFrame(law.residuals)["residual"].abs()
+    median, largest = residual_text(law, residual.median()), residual_text(law, residual.max())
     lines = [
         _status(law),
-        formula(law),
+        law_formula(law),
         f"objective {law.objective:.3e} over {cells_and_rows(law)} (mean Huber of {law.residual_kind} residuals, delta "
-        f"{law.delta:g}); median residual {size(law, residual.median())}, largest {size(law, residual.max())}; "
+        f"{law.delta:g}); median residual {median}, largest {largest}; "
         f"{law.starts['agreeing']} of {law.starts['polished']} starts agree.",
     ]
     for axis, (what, _) in _ALONG.items():
         rows = [row for row in law.held_out if row["largest"] == axis]
-        if rows:
-            inside = sum(row["low"] <= row["loss"] <= row["high"] for row in rows)
-            errors = pd.Series([row["error"] for row in rows])
-            lines.append(
-                f"held out, the largest {what} ({counted(len(rows), 'run')}): "
-                f"error {100 * errors.mean():+.2g} % on average, "
-                f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run"
-                + (": bands beyond the fit are too narrow, by the form's error." if axis in fails(law) else ".")
-            )
-    return [*lines, *([outlying(law)] if law.outliers else [])]
+        if not rows:
+            continue
+        inside = sum(row["low"] <= row["loss"] <= row["high"] for row in rows)
+        errors = pd.Series([row["error"] for row in rows])
+        judgement = "."
+        if axis in failing_axes(law):
+            judgement = ": bands beyond the fit are too narrow, by the form's error."
+        lines.append(
+            f"held out, the largest {what} ({counted(len(rows), 'run')}): "
+            f"error {100 * errors.mean():+.2g} % on average, "
+            f"{100 * errors.abs().max():.2g} % at worst; {inside} of {len(rows)} inside the 95 % band of a run"
+            f"{judgement}"
+        )
+    if law.outliers:
+        lines.append(outliers_text(law))
+    return lines
 
 
 def cells_and_rows(law: Law) -> str:
@@ -66,12 +73,12 @@ def cells_and_rows(law: Law) -> str:
     return cells if fitted == law.rows else f"{cells}, out of {law.rows} rows"
 
 
-def size(law: Law, residual: float) -> str:
+def residual_text(law: Law, residual: float) -> str:
     """The size of a residual: in percent, or in the unit of the loss."""
     return f"{100 * residual:.2g} %" if law.residual_kind == "log" else f"{residual:.2g} (unit of the loss)"
 
 
-def outlying(law: Law) -> str:
+def outliers_text(law: Law) -> str:
     """Which rows the law does not describe, the farthest first, and what it is without them."""
     named = "; ".join(_outlier(law, row) for row in law.outliers[:_NAMED])
     more = f"; and {len(law.outliers) - _NAMED} more" if len(law.outliers) > _NAMED else ""
@@ -84,7 +91,7 @@ def _outlier(law: Law, row: Mapping[str, Any]) -> str:
     side = "above" if row["residual"] > 0 else "below"
     return (
         f"row {row['row']} ({sparsity}N {row['params']:.4g}, D {row['tokens']:.4g}) has loss {row['loss']:.4g}, "
-        f"{size(law, abs(row['residual']))} {side} the law, {row['sd']:.3g} robust standard deviations"
+        f"{residual_text(law, abs(row['residual']))} {side} the law, {row['sd']:.3g} robust standard deviations"
     )
 
 
@@ -94,31 +101,39 @@ def _without(law: Law) -> str:
     if rest["coefficients"] is None:
         return f"Without {them} there is no law: {rest['why']}."
     moved = [row["coefficient"] for row in law.intervals if not _within(rest["coefficients"][row["coefficient"]], row)]
-    said = f"{_and(moved)} outside the 95 % interval given here" if moved else "every number inside its 95 % interval"
-    return f"Without {them}: {_formula(law.form, rest['coefficients'])}, {said}."
+    change = "every number inside its 95 % interval"
+    if moved:
+        change = f"{_and(moved)} outside the 95 % interval given here"
+    return f"Without {them}: {_formula(law.form, rest['coefficients'])}, {change}."
 
 
 def _within(value: float | None, row: Mapping[str, Any]) -> bool:
-    low, high = (np.inf if end is None else end for end in (row["low"], row["high"]))
-    return bool(low <= (np.inf if value is None else value) <= high)
+    # null stands for infinity, which JSON has no number for
+    low, middle, high = (np.inf if number is None else number for number in (row["low"], value, row["high"]))
+    return bool(low <= middle <= high)
 
 
 def _status(law: Law) -> str:
     """The status, what is weak and what is identified, and along what the law does not extrapolate."""
-    weak, failing = [row["coefficient"] for row in law.weak], fails(law)
-    good = [name for name in law.coefficients if name not in weak]
-    beyond = f"; the law does not extrapolate {_and([_ALONG[axis][1] for axis in failing])}" if failing else ""
-    within = " within the data" if failing else ""
     if law.status == "not_converged":
         return f"not converged: {law.why}."
+    weak = [row["coefficient"] for row in law.weak]
+    failing = failing_axes(law)
+    within, beyond = "", ""
+    if failing:
+        within = " within the data"
+        beyond = f"; the law does not extrapolate {_and([_ALONG[axis][1] for axis in failing])}"
     if not weak:
         return f"ok: every number of the law is identified{within}{beyond}."
-    known = f"identified{within} {'is' if len(good) == 1 else 'are'} {_and(good)}" if good else "nothing is identified"
+    identified = [name for name in law.coefficients if name not in weak]
+    known = "nothing is identified"
+    if identified:
+        known = f"identified{within} {'is' if len(identified) == 1 else 'are'} {_and(identified)}"
     own = "its own" if len(weak) == 1 else "their own"
     return f"weak: the fit stands; do not trust {_and(weak)} on {own}; {known}{beyond}."
 
 
-def fails(law: Law) -> list[str]:
+def failing_axes(law: Law) -> list[str]:
     """Of params and tokens, along which the law does not extrapolate: fewer than 0.8 of the held-out cells inside."""
     found = []
     for axis in _ALONG:
@@ -128,11 +143,12 @@ def fails(law: Law) -> list[str]:
     return found
 
 
-def state(law: Law, name: str) -> str:
+def coefficient_state(law: Law, name: str) -> str:
     """weak, identified, or within the data: a number of a term that does not hold beyond it."""
     if name in [row["coefficient"] for row in law.weak]:
         return "weak"
-    return "within the data" if ("tokens" if name in _DATA_TERM else "params") in fails(law) else "identified"
+    axis = "tokens" if name in _DATA_TERM else "params"
+    return "within the data" if axis in failing_axes(law) else "identified"
 
 
 def terms(law: Law) -> str:
@@ -147,35 +163,42 @@ def terms(law: Law) -> str:
         value = theta[columns].sum()
         said.append(f"{what} {value:.3g} ({min(low, value):.3g} to {max(high, value):.3g})")
     where = f"N {law.centre['params']:.3g}, D {law.centre['tokens']:.3g}"
-    return f"at the centre of the data ({where}{', S 0' if law.form == 'sparse' else ''}): {', '.join(said)}"
+    if law.form == "sparse":
+        where += ", S 0"
+    return f"at the centre of the data ({where}): {', '.join(said)}"
 
 
 def scope(law: Law) -> list[str]:
     """What the letters mean, and where the law was fitted."""
     n, d, s = (law.ranges[name] for name in ("params", "tokens", "sparsity"))
-    return [
+    lines = [
         f"N: {law.conventions['params']}; {n[0]:.4g} to {n[1]:.4g} ({law.levels['params']} distinct)",
         f"D: {law.conventions['tokens']}; {d[0]:.4g} to {d[1]:.4g} ({law.levels['tokens']} distinct)",
-        *([f"S: {s[0]:g} to {s[1]:g} ({law.levels['sparsity']} distinct)"] if law.form == "sparse" else []),
-        f"L: {law.conventions['loss']}",
-        f"FLOPs: {law.conventions['flops']}",
     ]
+    if law.form == "sparse":
+        lines.append(f"S: {s[0]:g} to {s[1]:g} ({law.levels['sparsity']} distinct)")
+    return [*lines, f"L: {law.conventions['loss']}", f"FLOPs: {law.conventions['flops']}"]
 
 
 def compared(law: Law, name: str, other: float) -> str:
     """The objective of other coefficients beside the law's."""
-    times = "" if law.objective == 0 else f", {other / law.objective:.3g} times that of the fit"
+    times = ""
+    if law.objective != 0:
+        times = f", {other / law.objective:.3g} times that of the fit"
     return f"{name}: objective {other:.3e} at the same cells{times}."
 
 
 def judged(row: Mapping[str, float], loss: float) -> str:
     """A prediction beside what was measured there."""
     error = row["predicted"] / loss - 1
-    inside = row["run_low"] <= loss <= row["run_high"]
-    return f"measured {loss:g}: predicted {100 * abs(error):.2g} % too {'low' if error < 0 else 'high'}, " + (
-        "inside the 95 % band of a run." if inside else "OUTSIDE the 95 % band of a run: the law does not hold there."
-    )
+    side = "low" if error < 0 else "high"
+    band = "OUTSIDE the 95 % band of a run: the law does not hold there."
+    if row["run_low"] <= loss <= row["run_high"]:
+        band = "inside the 95 % band of a run."
+    return f"measured {loss:g}: predicted {100 * abs(error):.2g} % too {side}, {band}"
 
 
 def _and(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

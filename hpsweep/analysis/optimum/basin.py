@@ -1,9 +1,9 @@
 """The basin around an optimum: its width and ends, with an interval that knows the shape of curves and cliffs.
 
 The ends are found between two values tried, where the root of the excess loss is taken as straight. How far that is off
-depends on the curve, so it is looked at on every curve that is likely by the losses (`fit.Likely`): its values at the
-cells have a basin by the same rule, and it has a true one. A curve beside them errs by `fit.misfit_of` of its rise,
-so its end by half of that part of its distance; less where the cells around the end are closer than an octave.
+depends on the curve, so it is looked at on every curve that is likely by the losses (`parabola.Likely`): its values at
+the cells have a basin by the same rule, and it has a true one. A curve beside them errs by `parabola.misfit_sd` of its
+rise, so its end by half of that part of its distance; less where the cells around the end are closer than an octave.
 
 The interval holds noise, from resampled cell means, and in quadrature the root mean square of the errors above, times
 1.96; the basins of a lowest loss that is off by as much as its error says; and where an end lies between two cells one
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hpsweep.analysis.optimum.loss_at import Reading
-from hpsweep.analysis.optimum.noise import perturbed
+from hpsweep.analysis.optimum.noise import perturbed_means
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.optimum.parabola import LIMIT, Likely, Minimum, misfit_of, rise
+from hpsweep.analysis.optimum.parabola import LIMIT, Likely, Minimum, curve_rise, misfit_sd
 from hpsweep.analysis.runs.cells import Cells, Floats
 
 
@@ -32,39 +32,52 @@ def basin_of(
 ) -> dict[str, Any]:
     """The basin's width and ends, with an interval from resampled cell means around a centre that stays."""
     cells = group.cells
-    centre = math.log2(own.value) if group.row["status"] != "ok" else group.row["log2_opt"]
-    drawn = perturbed(cells.adjusted, cells.n, group.noise, resamples, generator)
+    known = group.row["status"] == "ok"
+    centre = group.row["log2_opt"] if known else math.log2(own.value)
+    # The width of the basin, of the losses (row 0) and of resampled ones.
+    drawn = perturbed_means(cells.adjusted, cells.n, group.noise, resamples, generator)
     losses = np.where(cells.finite, np.vstack([cells.adjusted, drawn]), initial)
     lowest = np.where(cells.finite, losses, 0.0) @ own.weights
-    ends = [_crossing(cells, losses, lowest, part, centre, side) for side in (-1, 1)]
-    width = ends[1][0] - ends[0][0]
+    left, left_is_open = _crossing(cells, losses, lowest, part, centre, -1)
+    right, right_is_open = _crossing(cells, losses, lowest, part, centre, 1)
+    width = right - left
     low, high = np.quantile(width[1:], [0.025, 0.975])
     below, above = width[0] - low, high - width[0]
     if group.fit is not None:
+        # In quadrature, how far the basin of the cells may lie from that of the curve.
         shape = LIMIT * _shape_error(group.fit, cells, own, part, centre)
         below, above = math.hypot(below, shape), math.hypot(above, shape)
-        lower, higher = (_width(cells, losses[:1], lowest[:1] + off, part, centre) for off in (-own.below, own.above))
-        below, above = max(below, float(width[0] - lower)), max(above, float(higher - width[0]))
-        for cliff, end, side in zip(group.fit.possible[2:], ends, (-1, 1), strict=True):
+        # The basins of a lowest loss that is off by as much as its error says.
+        narrow = _width(cells, losses[:1], lowest[:1] - own.below, part, centre)
+        wide = _width(cells, losses[:1], lowest[:1] + own.above, part, centre)
+        below, above = max(below, float(width[0] - narrow)), max(above, float(wide - width[0]))
+        # All basins that end between two cells one of which is possibly beyond a cliff.
+        cliffs = group.fit.possible.below, group.fit.possible.above
+        for cliff, end, side in zip(cliffs, (left[0], right[0]), (-1, 1), strict=True):
             if cliff is not None:
-                narrower, wider = _beside_cliff(cells.x[cliff], cells.x[cliff - side], float(end[0][0]), side)
+                narrower, wider = _beside_cliff(cells.x[cliff], cells.x[cliff - side], float(end), side)
                 below, above = max(below, narrower), max(above, wider)
-    known = group.row["status"] == "ok"
-    is_bound = not known or bool(ends[0][1][0] or ends[1][1][0])
+    basin_low, basin_high = math.nan, math.nan
+    if known:
+        basin_low = max(float(width[0] - max(below, 0.0)), 0.0)
+    is_bound = not known or bool(left_is_open[0] or right_is_open[0])
+    if not is_bound:
+        basin_high = float(width[0] + max(above, 0.0))
     return {
         "basin": float(width[0]),
-        "basin_low": max(float(width[0] - max(below, 0.0)), 0.0) if known else math.nan,
-        "basin_high": math.nan if is_bound else float(width[0] + max(above, 0.0)),
-        "basin_from": 2.0 ** float(ends[0][0][0]),
-        "basin_to": 2.0 ** float(ends[1][0][0]),
+        "basin_low": basin_low,
+        "basin_high": basin_high,
+        "basin_from": 2.0 ** float(left[0]),
+        "basin_to": 2.0 ** float(right[0]),
         "basin_status": "bound" if is_bound else "ok",
     }
 
 
 def _width(cells: Cells, losses: Floats, lowest: Floats, part: float, centre: float) -> float:
     """The width of the basin of one row of losses."""
-    ends = [_crossing(cells, losses, lowest, part, centre, side)[0][0] for side in (-1, 1)]
-    return float(ends[1] - ends[0])
+    left, _ = _crossing(cells, losses, lowest, part, centre, -1)
+    right, _ = _crossing(cells, losses, lowest, part, centre, 1)
+    return float(right[0] - left[0])
 
 
 def _beside_cliff(cliff: float, before: float, end: float, side: int) -> tuple[float, float]:
@@ -76,19 +89,24 @@ def _beside_cliff(cliff: float, before: float, end: float, side: int) -> tuple[f
 
 def _shape_error(fit: Minimum, cells: Cells, own: Reading, part: float, centre: float) -> float:
     """How far a basin found from the cells lies from that of the curve, octaves: root mean square of likely curves."""
+    # What every likely curve has at the cells, and its lowest loss.
     likely, fitted = fit.likely, fit.window.fitted
     losses = np.tile(cells.adjusted, (len(likely.place), 1))
-    risen = rise(cells.x[fitted] - likely.place[:, None], likely.skew[:, None])
+    risen = curve_rise(cells.x[fitted] - likely.place[:, None], likely.skew[:, None])
     losses[:, fitted] = likely.lowest[:, None] + likely.steepness[:, None] * risen
     lowest = np.where(cells.finite, losses, 0.0) @ own.weights
-    off, variance = np.zeros(len(losses)), np.zeros(len(losses))
+    off = np.zeros(len(losses))
+    variance = np.zeros(len(losses))
+    first, last = cells.x[fitted[[0, -1]]]
     for side in (-1, 1):
+        # Its end by the rule, and its true one.
         found, _ = _crossing(cells, losses, lowest, part, centre, side)
         end = _end(likely, part, side, cells.x[fitted])
-        off += side * (end - np.clip(found, *cells.x[fitted[[0, -1]]]))
+        off += side * (end - np.clip(found, first, last))
+        # How far a curve beside it may end, less where cells are close.
         right = np.searchsorted(cells.x, end).clip(1, len(cells.x) - 1)
         gap = np.minimum(cells.x[right] - cells.x[right - 1], 1.0)
-        variance += (gap * misfit_of(end - likely.place) / 2 * (end - likely.place)) ** 2
+        variance += (gap * misfit_sd(end - likely.place) / 2 * (end - likely.place)) ** 2
     return math.sqrt(float(likely.weight @ (off**2 + variance)))
 
 
@@ -99,7 +117,7 @@ def _end(likely: Likely, part: float, side: int, fitted: Floats) -> Floats:
     reach = np.zeros(len(risen))
     for skew in np.unique(likely.skew):
         these = likely.skew == skew
-        reach[these] = np.interp(risen[these], rise(side * octaves, np.array(skew)), octaves)
+        reach[these] = np.interp(risen[these], curve_rise(side * octaves, np.array(skew)), octaves)
     return np.asarray(np.clip(likely.place + side * reach, fitted[0], fitted[-1]))
 
 
@@ -112,8 +130,11 @@ def _crossing(
     counts as nothing known.
     """
     beyond = np.flatnonzero((cells.x - centre) * side > 1e-9)[::side]
-    at, found = np.full(len(losses), centre), np.zeros(len(losses), dtype=bool)
-    here, excess = np.full(len(losses), centre), np.zeros(len(losses))
+    at = np.full(len(losses), centre)
+    found = np.zeros(len(losses), dtype=bool)
+    # From the centre outwards; the root of the excess loss is straight between two cells.
+    here = np.full(len(losses), centre)
+    excess = np.zeros(len(losses))
     limit = np.sqrt(part * lowest)
     for cell in beyond:
         known = ~np.isnan(losses[:, cell])
@@ -124,6 +145,7 @@ def _crossing(
         found |= crosses
         if not known.any():
             break
-        here, excess = np.full(len(losses), cells.x[cell]), rise
+        here = np.full(len(losses), cells.x[cell])
+        excess = rise
         at = np.where(found, at, here)
     return at, ~found

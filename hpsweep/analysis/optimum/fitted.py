@@ -69,7 +69,9 @@ class Fitted(Grouped):
         members = list(self.numbered(needed(part, by, self.over), by, (self.over,)))
         groups = [replace(self.groups[number], at=at) for at, number in members]
         is_whole = len({number for _, number in members}) == len(self.groups)
-        return groups if is_whole else self._pooled(groups)
+        if is_whole:
+            return groups
+        return self._pooled(groups)
 
     def _pooled(self, groups: list[Group]) -> list[Group]:
         """The groups with the noise of those that cannot measure their own pooled over these."""

@@ -45,23 +45,30 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.optimum.fitted import Grouped
-from hpsweep.analysis.optimum.joint_cliffs import before_cliffs, of_lines
+from hpsweep.analysis.optimum.joint_cliffs import before_cliffs, line_intervals
 from hpsweep.analysis.optimum.joint_fit import (
     POWERS,
     Window,
     centres_of,
-    design,
-    find,
-    operator,
+    design_matrix,
+    fit_matrix,
+    window_minima,
     window_points,
 )
-from hpsweep.analysis.optimum.joint_misfit import refitted
+from hpsweep.analysis.optimum.joint_misfit import generalized_refit
 from hpsweep.analysis.optimum.joint_points import Points, points_of
-from hpsweep.analysis.optimum.joint_shape import ellipse, shape, trades_off
-from hpsweep.analysis.optimum.joint_verdict import Fit, agreed, coordinate, judged, traded_off, verdict_on
-from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed
+from hpsweep.analysis.optimum.joint_shape import basin_shape, confidence_ellipse, trades_off
+from hpsweep.analysis.optimum.joint_verdict import (
+    WindowFit,
+    confirmed_verdict,
+    field_optimum,
+    ridge_verdicts,
+    verdict_on,
+    window_fit,
+)
+from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed_means
 from hpsweep.analysis.optimum.parabola import LIMIT
-from hpsweep.analysis.runs.cells import counts, two_way
+from hpsweep.analysis.runs.cells import run_counts, two_way
 from hpsweep.analysis.runs.checks import check_over, check_resamples, check_seed, shown
 from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.runs.prepare import prepared
@@ -83,7 +90,7 @@ _ROUNDING = 1e-9  # nats/token; no noise is smaller
 _MIN_POINTS = 6
 
 
-def columns(over: Sequence[str]) -> list[str]:
+def surface_columns(over: Sequence[str]) -> list[str]:
     """The columns of `surface` after the grouping ones."""
     of_field = ("{}_opt", "{}_low", "{}_high", "log2_{}_opt", "log2_{}_low", "log2_{}_high", "curvature_{}", "best_{}")
     names = [name.format(field) for field in over for name in (*of_field, "status_{}")]
@@ -157,7 +164,7 @@ class JointlyFitted(Grouped):
             points = self.points[number]
             generator = np.random.default_rng([self.seed, points.fingerprint()])
             fit = _fit(points, self.over, self.resamples, generator)
-            self._rows[number] = {**fit, **counts(self.runs[self.numbers == number])}
+            self._rows[number] = {**fit, **run_counts(self.runs[self.numbers == number])}
         return self._rows[number]
 
     def table(self, by: Sequence[str], part: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +173,9 @@ class JointlyFitted(Grouped):
         Raises ValueError where runs of a group differ in a field of the trial.
         """
         members = list(self.numbered(part, by, self.over))
-        return pd.DataFrame([{**at, **self.row(number)} for at, number in members], columns=[*by, *columns(self.over)])
+        return pd.DataFrame(
+            [{**at, **self.row(number)} for at, number in members], columns=[*by, *surface_columns(self.over)]
+        )
 
 
 def jointly_fitted(
@@ -208,34 +217,51 @@ def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
 
 def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.random.Generator) -> dict[str, Any]:
     """The row of one group, without its counts."""
-    row: dict[str, Any] = {**dict.fromkeys(columns(over), math.nan), "interval": None, "window": None, "why": ""}
+    row: dict[str, Any] = {
+        **dict.fromkeys(surface_columns(over), math.nan),
+        "interval": None,
+        "window": None,
+        "why": "",
+    }
     finite = points.finite
     row["n_points"] = int(finite.sum())
     if finite.any():
         best = int(np.nanargmin(points.adjusted))
         row |= {f"best_{name}": float(points.values[best, i]) for i, name in enumerate(over)}
         row["best_loss"] = float(points.adjusted[best])
-    if why := _too_few(points, over):
+    why = _too_few(points, over)
+    if why:
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
+    # Steps 2 and 5: the smoothed minimum, and the noise around it.
     centre = int(centres_of(points, points.adjusted[None])[0])
     noise = _noise(points, centre)
-    tried, at_cliffs = points, noise.single
+    # Step 9: the points without those beyond a cliff.
+    tried = points
+    at_cliffs = noise.single
     if noise.assumed:  # what a polynomial across a cliff leaves over would hide it
         at_cliffs = np.minimum(noise.single, ASSUMED_NOISE * points.growth(points.x[centre]))
     points = before_cliffs(points, at_cliffs)
     if points is not tried and noise.assumed:
         noise = _noise(points, centre)
     beyond = int(finite.sum() - points.finite.sum())
-    where = f" before a cliff ({counted(beyond, 'setting')} beyond it)" if beyond else ""
-    if why := _too_few(points, over, where):
+    where = ""
+    if beyond:
+        where = f" before a cliff ({counted(beyond, 'setting')} beyond it)"
+    why = _too_few(points, over, where)
+    if why:
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
-    losses = np.vstack([points.adjusted, perturbed(points.adjusted, points.n, noise, resamples, generator)])
-    centres, level = centres_of(points, losses), float(noise.single[centre])
-    fits: list[Fit] = []
+    # Steps 3, 4 and 6: a polynomial in each window, up to the first that identifies both fields.
+    drawn = perturbed_means(points.adjusted, points.n, noise, resamples, generator)
+    losses = np.vstack([points.adjusted, drawn])
+    centres = centres_of(points, losses)
+    level = float(noise.single[centre])
+    fits: list[WindowFit] = []
     for window in WINDOWS:
-        found = find(points, losses, centres, window, level)
-        fits += [] if found is None else [judged(points, found, noise.single)]
-        if found is not None and fits[-1].misfit <= MISFIT and fits[-1].identified.all():
+        found = window_minima(points, losses, centres, window, level)
+        if found is None:
+            continue
+        fits.append(window_fit(points, found, noise.single))
+        if fits[-1].misfit <= MISFIT and fits[-1].identified.all():
             break
     if not fits:
         settings = f"the {points.finite.sum()} settings with finite losses{where}"
@@ -244,27 +270,31 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
     within = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
     chosen = max(within, key=lambda fit: int(fit.identified.sum()))
     first = next(fit for fit in fits if fit is chosen or (chosen.identified.all() and fit.identified.all()))
-    refit = refitted(points, losses, centres, first.found, noise.single)
+    # Step 7: that polynomial again, by how far losses lie off any.
+    refit = generalized_refit(points, losses, centres, first.found, noise.single)
     fit = refit.found
     row |= {"interval": noise.interval, "window": str(fit.window)}
-    verdicts = [agreed(verdict_on(points, within, chosen, i, over[i]), refit, i, over[i]) for i in (0, 1)]
-    basin = shape(points, chosen.found, over, level)
+    verdicts = [confirmed_verdict(verdict_on(points, within, chosen, i, over[i]), refit, i, over[i]) for i in (0, 1)]
+    basin = basin_shape(points, chosen.found, over, level)
     if "flat" in [verdict.status for verdict in verdicts] and trades_off(basin, over, level):
-        verdicts = traded_off(verdicts, basin, over)
+        verdicts = ridge_verdicts(verdicts, basin, over)
+    # Steps 8 and 9: the interval of each field.
     moved = refit.moved.copy()
-    for i, (name, line) in enumerate(zip(over, of_lines(tried, at_cliffs, fit.places[0]), strict=True)):
-        row |= coordinate(points, i, name, verdicts[i], refit, line)
+    for i, (name, line) in enumerate(zip(over, line_intervals(tried, at_cliffs, fit.places[0]), strict=True)):
+        row |= field_optimum(points, i, name, verdicts[i], refit, line)
         if line is not None and verdicts[i].status == "ok":
             opt, low, high = (row[f"log2_{name}_{which}"] for which in ("opt", "low", "high"))
             moved[i, i] = max(moved[i, i], (max(opt - low, high - opt) / LIMIT) ** 2)
-    row |= shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
+    row |= basin_shape(points, fit, over, level) | _statuses(over, [verdict.status for verdict in verdicts])
+    # The joint optimum: its region, its loss.
     if row["status"] == "ok":
-        row |= ellipse(fit, refit.stretch, moved)
+        row |= confidence_ellipse(fit, refit.stretch, moved)
     row["refused"] = float((np.isnan(fit.places[1:, 0]) | fit.sides[1:].any(axis=1)).mean())
     row["loss_opt"] = float(fit.value[0])
     below = max(row["best_loss"] - row["loss_opt"], 0.0) / LIMIT
     row["loss_opt_se"] = math.sqrt(max(float(np.nanvar(fit.value[1:])), below**2) + points.seed_variance)
-    return {**row, "why": "; ".join(dict.fromkeys(verdict.why for verdict in verdicts if verdict.why))}
+    reasons = dict.fromkeys(verdict.why for verdict in verdicts if verdict.why)
+    return {**row, "why": "; ".join(reasons)}
 
 
 def _too_few(points: Points, over: Sequence[str], where: str = "") -> str:
@@ -283,7 +313,8 @@ def _too_few(points: Points, over: Sequence[str], where: str = "") -> str:
 
 def _statuses(over: Sequence[str], each: Sequence[str]) -> dict[str, str]:
     whole = next(status for status in ("none", "edge", "flat", "ok") if status in each)
-    return {**{f"status_{name}": status for name, status in zip(over, each, strict=True)}, "status": whole}
+    of_fields = {f"status_{name}": status for name, status in zip(over, each, strict=True)}
+    return {**of_fields, "status": whole}
 
 
 def _noise(points: Points, centre: int) -> Noise:
@@ -294,18 +325,21 @@ def _noise(points: Points, centre: int) -> Noise:
     if len(single) > len(near):
         _, squares, df = two_way(single, 1 / growth)
         if df >= MIN_DF:
-            return Noise(max(math.sqrt(squares / df), _ROUNDING) * growth, float(df), assumed=False)
-    return Noise(max(_residual(points, centre), _ROUNDING) * growth, math.inf, assumed=True)
+            measured = max(math.sqrt(squares / df), _ROUNDING)
+            return Noise(measured * growth, float(df), assumed=False)
+    left_over = max(_residual(points, centre), _ROUNDING)
+    return Noise(left_over * growth, math.inf, assumed=True)
 
 
 def _residual(points: Points, centre: int) -> float:
     """Noise of one run by what the widest fit leaves over, nats/token; ASSUMED_NOISE where that leaves too little."""
     for window in (WINDOWS[3], WINDOWS[-1]):
         index = window_points(points, centre, window, ASSUMED_NOISE)
-        solve, df = operator(points, centre, index, window.degree), len(index) - len(POWERS[window.degree])
+        solve = fit_matrix(points, centre, index, window.degree)
+        df = len(index) - len(POWERS[window.degree])
         if solve is not None and df >= MIN_DF:
             loss = points.adjusted[index]
-            left = loss - design(points.x[index] - points.x[centre], window.degree) @ (solve @ loss)
+            left = loss - design_matrix(points.x[index] - points.x[centre], window.degree) @ (solve @ loss)
             weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
             return float(np.sqrt(((left * weight) ** 2).sum() / df))
     return ASSUMED_NOISE

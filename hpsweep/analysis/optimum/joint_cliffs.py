@@ -13,7 +13,7 @@ import numpy as np
 
 from hpsweep.analysis.optimum.joint_fit import Indices
 from hpsweep.analysis.optimum.joint_points import Flags, Points
-from hpsweep.analysis.optimum.parabola import POSSIBLE, REACHES, centre_of, minimum, window
+from hpsweep.analysis.optimum.parabola import POSSIBLE, REACHES, cell_window, centre_of, fitted_minimum
 from hpsweep.analysis.runs.cells import Cells, Floats
 
 GAP = 1.05
@@ -43,7 +43,7 @@ def before_cliffs(points: Points, noise: Floats) -> Points:
     )
 
 
-def of_lines(points: Points, noise: Floats, place: Floats) -> list[tuple[float, float] | None]:
+def line_intervals(points: Points, noise: Floats, place: Floats) -> list[tuple[float, float] | None]:
     """What the interval of either field, octaves, is to hold, by its line nearest to a place; None for nothing more.
 
     The line's interval where points of either line that are next to the place are further apart than GAP: between these
@@ -56,12 +56,16 @@ def of_lines(points: Points, noise: Floats, place: Floats) -> list[tuple[float, 
         found.append(None)
         if len(line) < FEWEST:
             continue
-        cells, variance = _cells(points, line, field), noise[line] ** 2 / points.n[line]
-        looked_at = window(cells, centre_of(cells), REACHES[0], variance, POSSIBLE)
-        low, high = (wide or cell is not None for cell in (looked_at.below, looked_at.above))
-        if low or high:
-            fitted = minimum(cells, centre_of(cells), REACHES[0], variance, 0.0)
-            found[field] = fitted.low if low else math.inf, fitted.high if high else -math.inf
+        cells = _cells(points, line, field)
+        variance = noise[line] ** 2 / points.n[line]
+        looked_at = cell_window(cells, centre_of(cells), REACHES[0], variance, POSSIBLE)
+        holds_low = wide or looked_at.below is not None
+        holds_high = wide or looked_at.above is not None
+        if holds_low or holds_high:
+            fitted = fitted_minimum(cells, centre_of(cells), REACHES[0], variance, 0.0)
+            low = fitted.low if holds_low else math.inf
+            high = fitted.high if holds_high else -math.inf
+            found[field] = low, high
     return found
 
 
@@ -75,20 +79,29 @@ def _nearest(points: Points, place: Floats, field: int) -> Indices:
 def _apart(x: Floats, place: float) -> float:
     """Octaves between the values on both sides of a place; 0 where it lies outside."""
     after = int(np.searchsorted(x, place))
-    return float(x[after] - x[after - 1]) if 0 < after < len(x) else 0.0
+    if not 0 < after < len(x):
+        return 0.0
+    return float(x[after] - x[after - 1])
 
 
 def _cells(points: Points, line: Indices, field: int) -> Cells:
     """The points of a line, in its order, as those of one hyperparameter."""
     losses = points.adjusted[line]
-    own = points.values[line, field], points.x[line, field]
-    return Cells(*own, losses, losses, points.n[line], points.runs[:0], 0.0)
+    return Cells(
+        values=points.values[line, field],
+        x=points.x[line, field],
+        loss=losses,
+        adjusted=losses,
+        n=points.n[line],
+        runs=points.runs[:0],
+        seed_variance=0.0,
+    )
 
 
 def _beyond(points: Points, noise: Floats, line: Indices, field: int) -> Flags:
     """Which points of a line, in its order, lie beyond a cliff."""
     cells = _cells(points, line, field)
-    found = window(cells, centre_of(cells), REACHES[1], noise[line] ** 2 / cells.n)
+    found = cell_window(cells, centre_of(cells), REACHES[1], noise[line] ** 2 / cells.n)
     index = np.arange(len(line))
     low = -1 if found.below is None else found.below
     high = len(line) if found.above is None else found.above

@@ -32,7 +32,9 @@ def near_end(points: Points, used: Indices, place: Floats, field: int, side: int
     Within a whole step where points are scattered.
     """
     end = float((points.x[used, field] * side).max()) * side
-    reach = step(points, used, field, side) * (1.0 if _are_scattered(points, used) else 0.5)
+    reach = end_step(points, used, field, side)
+    if not _are_scattered(points, used):
+        reach *= 0.5
     return abs(end - place[field]) < reach or falling_lines(points, used, field, side) > 1
 
 
@@ -53,17 +55,20 @@ def falling_lines(points: Points, used: Indices, field: int, side: int) -> int:
     return lines
 
 
-def step(points: Points, used: Indices, field: int, side: int) -> float:
+def end_step(points: Points, used: Indices, field: int, side: int) -> float:
     """Octaves between the last two values of a field among the fitted points; scattered points count as a grid."""
-    own = _values(points, used, field)
+    values = _values(points, used, field)
     if _are_scattered(points, used):
-        return float(np.ptp(own)) / (math.sqrt(len(used)) - 1)
-    return float(own[-1] - own[-2]) if side > 0 else float(own[1] - own[0])
+        return float(np.ptp(values)) / (math.sqrt(len(used)) - 1)
+    if side > 0:
+        return float(values[-1] - values[-2])
+    return float(values[1] - values[0])
 
 
 def _are_scattered(points: Points, used: Indices) -> bool:
     """Whether the points fill less than half of the grid of their values."""
-    return len(used) <= 0.5 * len(_values(points, used, 0)) * len(_values(points, used, 1))
+    grid = len(_values(points, used, 0)) * len(_values(points, used, 1))
+    return len(used) <= 0.5 * grid
 
 
 def _values(points: Points, used: Indices, field: int) -> Floats:

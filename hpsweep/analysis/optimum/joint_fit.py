@@ -36,22 +36,24 @@ _SIDE = 0.5  # the least component of an edge's normal for its points to count a
 # --- polynomials ---
 
 
-def design(at: Floats, degree: int) -> Floats:
+def design_matrix(at: Floats, degree: int) -> Floats:
     """(places, coefficients) matrix of the polynomial's terms."""
-    u, v = ([np.ones(len(at)), x, x * x, x * x * x] for x in at.T)
+    u, v = ([np.ones(len(at)), x, x * x, x * x * x] for x in at.T)  # powers 0 to 3
     return np.stack([u[a] * v[b] for a, b in POWERS[degree]], axis=1)
 
 
-def evaluated(coefficients: Floats, at: Floats, degree: int) -> Floats:
+def polynomial_values(coefficients: Floats, at: Floats, degree: int) -> Floats:
     """Values of polynomials (rows of coefficients) at places (rows of `at`), one each."""
-    return np.asarray((coefficients * design(at, degree)).sum(axis=1))
+    return np.asarray((coefficients * design_matrix(at, degree)).sum(axis=1))
 
 
-def derivative(coefficients: Floats, degree: int, field: int) -> Floats:
+def derivative_coefficients(coefficients: Floats, degree: int, field: int) -> Floats:
     """Coefficients of the derivatives by u (field 0) or v (field 1), polynomials of one degree less."""
+    # Of every term of the derivative: the term it comes from, and the factor that the derivative brings down.
     raised = [(a + (field == 0), b + (field == 1)) for a, b in POWERS[degree - 1]]
     factors = np.array([float(power[field]) for power in raised])
-    return np.asarray(coefficients[:, [POWERS[degree].index(power) for power in raised]] * factors)
+    terms = [POWERS[degree].index(power) for power in raised]
+    return np.asarray(coefficients[:, terms] * factors)
 
 
 class Hull(NamedTuple):
@@ -68,7 +70,7 @@ class Hull(NamedTuple):
         return np.asarray((out <= 1e-9).all(axis=1))
 
 
-def hull(at: Floats) -> Hull | None:
+def convex_hull(at: Floats) -> Hull | None:
     """The convex hull of places (monotone chain); None where they lie on a line."""
     ordered = at[np.lexsort((at[:, 1], at[:, 0]))]
     new = np.diff(ordered[:, 0]) > 0
@@ -93,7 +95,7 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
     return float((b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]))
 
 
-def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None = None) -> tuple[Floats, Floats]:
+def lowest_places(coefficients: Floats, inside: Hull, degree: int, near: Floats | None = None) -> tuple[Floats, Floats]:
     """(places, sides): where in the polygon each polynomial is lowest, and the ends of the fields where it is there.
 
     Within, Newton's method from the lowest of a lattice, or that place where it finds no minimum; on the edges, where
@@ -102,36 +104,46 @@ def lowest(coefficients: Floats, inside: Hull, degree: int, near: Floats | None 
     """
     if near is not None:
         place, exists = _newton(coefficients, np.tile(near, (len(coefficients), 1)), degree)
-        rest, side = ~(exists & inside.holds(place)), np.zeros_like(place)
+        side = np.zeros_like(place)
+        rest = ~(exists & inside.holds(place))
         if rest.any():
-            place[rest], side[rest] = lowest(coefficients[rest], inside, degree)
+            place[rest], side[rest] = lowest_places(coefficients[rest], inside, degree)
         return place, side
+    # The lowest of a lattice, from which Newton's method starts.
     low, high = inside.corners.min(axis=0), inside.corners.max(axis=0)
     steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
     lattice = low + np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) * (high - low)
     lattice = lattice[inside.holds(lattice)]
-    start = lattice[np.argmin(coefficients @ design(lattice, degree).T, axis=1)]
+    start = lattice[np.argmin(coefficients @ design_matrix(lattice, degree).T, axis=1)]
     place, exists = _newton(coefficients, start, degree)
     exists &= inside.holds(place)
     place = np.where(exists[:, None], place, start)
-    within = evaluated(coefficients, place, degree)
+    # Or a place on an edge, where the polynomial is lower there.
+    within = polynomial_values(coefficients, place, degree)
     on_edge, value, side = _lowest_on_edges(coefficients, inside, degree)
-    better = value < within - 1e-12
-    return np.where(better[:, None], on_edge, place), np.where(better[:, None], side, 0.0)
+    is_lower = (value < within - 1e-12)[:, None]
+    return np.where(is_lower, on_edge, place), np.where(is_lower, side, 0.0)
 
 
 def _lowest_on_edges(coefficients: Floats, inside: Hull, degree: int) -> tuple[Floats, Floats, Floats]:
     """(places, values, sides) where each polynomial is lowest on the edges."""
+    # On an edge it is a cubic in t, from 0 at its corner to 1 at the next: four values determine it.
     knots = np.arange(4) / 3
     at = (inside.corners[:, None] + knots[:, None] * inside.along[:, None]).reshape(-1, 2)
-    values = (coefficients @ design(at, degree).T).reshape(len(coefficients), -1, 4)
+    values = (coefficients @ design_matrix(at, degree).T).reshape(len(coefficients), -1, 4)
     in_t = values @ np.linalg.inv(np.vander(knots, 4, increasing=True)).T
-    t = cubic_minimum(*np.moveaxis(in_t[..., 1:], -1, 0))
+    constant, linear, square, cube = np.moveaxis(in_t, -1, 0)
+    t = cubic_minimum(linear, square, cube)
     t = np.where((t > 0) & (t < 1), t, 0.0)
-    along = ((in_t[..., 3] * t + in_t[..., 2]) * t + in_t[..., 1]) * t + in_t[..., 0]
-    lower = (t > 0) & (along < values[..., 0])
-    t, along = np.where(lower, t, 0.0), np.where(lower, along, values[..., 0])
-    edge, row = along.argmin(axis=1), np.arange(len(along))
+    along = ((cube * t + square) * t + linear) * t + constant
+    # The minimum between the corners, or the corner where it is no lower.
+    at_corner = values[..., 0]
+    is_lower = (t > 0) & (along < at_corner)
+    t = np.where(is_lower, t, 0.0)
+    along = np.where(is_lower, along, at_corner)
+    # Of all edges the lowest.
+    edge = along.argmin(axis=1)
+    row = np.arange(len(along))
     t = t[row, edge][:, None]
     corner = np.clip(inside.sides + np.roll(inside.sides, 1, axis=0), -1, 1)
     side = np.where(t > 0, inside.sides[edge], corner[edge])
@@ -147,29 +159,32 @@ def cubic_minimum(b: Floats, c: Floats, d: Floats) -> Floats:
 
 def _newton(coefficients: Floats, start: Floats, degree: int, steps: int = 8) -> tuple[Floats, Flags]:
     """(places, which are minima), from Newton's method, which a quadratic needs one step of."""
-    slopes = [derivative(coefficients, degree, field) for field in (0, 1)]
+    slopes = [derivative_coefficients(coefficients, degree, field) for field in (0, 1)]
     bends = _bends(coefficients, degree)
-    at, exists = start, np.ones(len(start), dtype=bool)
+    at = start
+    exists = np.ones(len(start), dtype=bool)
     for _ in range(steps if degree > 2 else 2):
-        terms = design(at, degree - 1)
+        terms = design_matrix(at, degree - 1)
         by_u, by_v = ((slope * terms).sum(axis=1) for slope in slopes)
         uu, uv, vv = ((second * terms[:, : second.shape[1]]).sum(axis=1) for second in bends)
         det = uu * vv - uv * uv
         exists &= (uu > 0) & (det > 1e-12 * uu * uu)
         det = np.where(exists, det, np.inf)
         step = np.stack([(vv * by_u - uv * by_v) / det, (uu * by_v - uv * by_u) / det], axis=1)
-        at = at - (step if degree == 2 else np.clip(step, -1.0, 1.0))
+        if degree > 2:  # far from the minimum a step may be too long
+            step = np.clip(step, -1.0, 1.0)
+        at = at - step
     return at, exists & (np.abs(step).max(axis=1) < 1e-3)
 
 
 def _bends(coefficients: Floats, degree: int) -> list[Floats]:
-    first = [derivative(coefficients, degree, field) for field in (0, 1)]
-    return [derivative(first[a], degree - 1, b) for a, b in ((0, 0), (0, 1), (1, 1))]
+    first = [derivative_coefficients(coefficients, degree, field) for field in (0, 1)]
+    return [derivative_coefficients(first[a], degree - 1, b) for a, b in ((0, 0), (0, 1), (1, 1))]
 
 
-def bend(coefficients: Floats, at: Floats, degree: int) -> tuple[Floats, Floats, Floats]:
+def second_derivatives(coefficients: Floats, at: Floats, degree: int) -> tuple[Floats, Floats, Floats]:
     """Second derivatives by u u, u v and v v, one per polynomial, nats/octave^2."""
-    uu, uv, vv = (evaluated(second, at, degree - 2) for second in _bends(coefficients, degree))
+    uu, uv, vv = (polynomial_values(second, at, degree - 2) for second in _bends(coefficients, degree))
     return uu, uv, vv
 
 
@@ -185,10 +200,11 @@ class Window(NamedTuple):
 
     def __str__(self) -> str:
         size = " x ".join("all" if math.isinf(half) else f"+-{half:g}" for half in (self.u, self.v))
-        return f"{size} octaves, {'cubic' if self.degree == 3 else 'quadratic'}"
+        kind = "cubic" if self.degree == 3 else "quadratic"
+        return f"{size} octaves, {kind}"
 
 
-class Found(NamedTuple):
+class WindowMinima(NamedTuple):
     """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
 
     sides as `lowest` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
@@ -207,13 +223,17 @@ class Found(NamedTuple):
 
 def centres_of(points: Points, losses: Floats) -> Indices:
     """Per row of losses, the point at which a quadratic through the lowest points is lowest: a smoothed minimum."""
+    # The lowest points.
     finite = np.flatnonzero(points.finite)
     fraction, fewest = _LOWEST
     order = np.asarray(finite[np.argsort(points.adjusted[finite], kind="stable")])
     keep = order[: max(fewest, math.ceil(fraction * len(finite)))]
-    terms = design(points.x[keep] - points.x[keep].mean(axis=0), 2)
+    # The quadratic through them; where they lie too unevenly for one, the losses as they are.
+    terms = design_matrix(points.x[keep] - points.x[keep].mean(axis=0), 2)
     solve = _solver(terms, np.sqrt(points.n[keep]), _EVEN)
-    smooth = np.eye(len(keep)) if solve is None else terms @ solve  # too uneven to smooth: the lowest as they are
+    smooth = np.eye(len(keep))
+    if solve is not None:
+        smooth = terms @ solve
     return np.asarray(keep[np.argmin(losses[:, keep] @ smooth.T, axis=1)])
 
 
@@ -221,8 +241,10 @@ def window_points(points: Points, centre: int, window: Window, noise: float) -> 
     """The points fitted: the finite ones within the window, less those beyond a cliff."""
     offset = np.abs(points.x - points.x[centre]) <= np.array([window.u, window.v]) + 1e-9
     index = np.flatnonzero(points.finite & offset.all(axis=1))
+    # What rises far more than the others is beyond a cliff.
     rise = points.adjusted[index] - points.adjusted[index].min()
-    return np.asarray(index[rise <= max(CUT * float(np.median(rise)), 8 * noise)])
+    highest = max(CUT * float(np.median(rise)), 8 * noise)
+    return np.asarray(index[rise <= highest])
 
 
 class Knowledge(NamedTuple):
@@ -235,27 +257,38 @@ class Knowledge(NamedTuple):
     def spread(self, degree: int) -> Floats:
         """Standard deviation of every coefficient; infinite where nothing is known."""
         free = np.full(len(POWERS[min(degree, 2)]), np.inf)
-        return np.concatenate([free, self.cubic]) if degree > 2 else free
+        if degree < 3:
+            return free
+        return np.concatenate([free, self.cubic])
 
 
-def operator(points: Points, centre: int, index: Indices, degree: int, known: Knowledge | None = None) -> Floats | None:
+def fit_matrix(
+    points: Points, centre: int, index: Indices, degree: int, known: Knowledge | None = None
+) -> Floats | None:
     """(coefficients, points in the window) matrix from their means to the polynomial in octaves from the centre.
 
     Least squares, weighted by seeds and growth of noise, or by what is known. None where the points are too few or lie
     too unevenly.
     """
-    offset, terms = points.x[index] - points.x[centre], len(POWERS[degree])
+    offset = points.x[index] - points.x[centre]
+    fewest = len(POWERS[degree])
+    if degree > 2:
+        fewest += 1
     values = min(len(np.unique(offset[:, field].round(6))) for field in (0, 1))
-    if len(index) < terms + (degree > 2) or values <= degree:
+    if len(index) < fewest or values <= degree:
         return None
+    # By seeds and growth of noise alone.
     weight = np.sqrt(points.n[index]) / points.growth(points.x[centre])[index]
-    solve = _solver(design(offset, degree), weight, _EVEN)
+    solve = _solver(design_matrix(offset, degree), weight, _EVEN)
     if solve is None or known is None:
         return solve
+    # By the covariance of the losses, with a row per coefficient for what is known of it.
     whitening = np.linalg.inv(np.linalg.cholesky(known.covariance[np.ix_(index, index)]))
-    rows = np.vstack([whitening @ design(offset, degree), np.diag(1 / known.spread(degree))])
+    rows = np.vstack([whitening @ design_matrix(offset, degree), np.diag(1 / known.spread(degree))])
     solve = _solver(rows, np.ones(len(rows)), _TOLD_APART)
-    return None if solve is None else solve[:, : len(index)] @ whitening
+    if solve is None:
+        return None
+    return solve[:, : len(index)] @ whitening
 
 
 def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
@@ -271,33 +304,36 @@ def _solver(terms: Floats, weight: Floats, least: float) -> Floats | None:
     values, vectors = np.linalg.eigh(weighted.T @ weighted)
     if values[0] <= least * least * values[-1]:
         return None
-    return np.asarray(((vectors / values) @ (vectors.T @ (weighted * weight[:, None]).T)) / scale[:, None])
+    solve = (vectors / values) @ (vectors.T @ (weighted * weight[:, None]).T)
+    return np.asarray(solve / scale[:, None])
 
 
-def find(
+def window_minima(
     points: Points,
     losses: Floats,
     centres: Indices,
     window: Window,
     noise: float,
     known: Knowledge | None = None,
-) -> Found | None:
+) -> WindowMinima | None:
     """The lowest places of polynomials through rows of losses; None where there is none for the first row."""
-    places, value = np.full((len(losses), 2), np.nan), np.full(len(losses), np.nan)
+    places = np.full((len(losses), 2), np.nan)
+    value = np.full(len(losses), np.nan)
     sides = np.zeros((len(losses), 2))
     for centre in np.unique(centres):
         rows = centres == centre
         index = window_points(points, int(centre), window, noise)
-        solve = operator(points, int(centre), index, window.degree, known)
-        around = None if solve is None else hull(points.x[index] - points.x[centre])
+        solve = fit_matrix(points, int(centre), index, window.degree, known)
+        around = None if solve is None else convex_hull(points.x[index] - points.x[centre])
         if solve is None or around is None:
             if rows[0]:
                 return None
             continue
         coefficients = losses[rows][:, index] @ solve.T
         near = None if known is None else known.place - points.x[centre]
-        offset, sides[rows] = lowest(coefficients, around, window.degree, near)
-        places[rows], value[rows] = offset + points.x[centre], evaluated(coefficients, offset, window.degree)
+        offset, sides[rows] = lowest_places(coefficients, around, window.degree, near)
+        places[rows] = offset + points.x[centre]
+        value[rows] = polynomial_values(coefficients, offset, window.degree)
         if rows[0]:
             first, used, solver = coefficients[0], index, solve
-    return Found(window, places, sides, value, points.x[centres[0]], used, first, solver)
+    return WindowMinima(window, places, sides, value, points.x[centres[0]], used, first, solver)

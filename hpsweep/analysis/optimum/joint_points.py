@@ -41,7 +41,8 @@ class Points:
 
     def fingerprint(self) -> int:
         """A number by the shape of the surface alone."""
-        above = self.adjusted - (np.nanmin(self.adjusted) if self.finite.any() else 0.0)
+        lowest = np.nanmin(self.adjusted) if self.finite.any() else 0.0
+        above = self.adjusted - lowest
         return zlib.crc32(np.column_stack([self.x, above]).round(6).tobytes())
 
 

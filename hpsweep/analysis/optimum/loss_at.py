@@ -68,10 +68,10 @@ def read(cells: Cells, x: float) -> Reading:
     if distance <= _BESIDE and not cells.finite[nearest]:
         return _unknown(cells, f"the setting diverges here ({cells.values[nearest]:.4g})")
     right = int(np.searchsorted(cells.x, x))
-    between = 0 < right < len(cells.x) and bool(cells.finite[right - 1] and cells.finite[right])
-    if distance <= (MEASURED_WITHIN if between else _BESIDE):
+    is_between = 0 < right < len(cells.x) and bool(cells.finite[right - 1] and cells.finite[right])
+    if distance <= (MEASURED_WITHIN if is_between else _BESIDE):
         return read_cell(cells, nearest)
-    if between:
+    if is_between:
         return _between(cells, x, right)
     if right in (0, len(cells.x)):
         return _unknown(cells, f"the setting {2.0**x:.4g} lies outside the values tried here")
@@ -106,7 +106,8 @@ def read_own(group: Group) -> Reading:
 def _with_error(own: Reading, group: Group) -> Reading:
     """The reading of an optimum, as far off as its standard error says beyond noise: what the curve's shape may do."""
     shape = group.row["loss_opt_se"] ** 2 - error_of(own, group) ** 2
-    margin, offset = LIMIT * math.sqrt(max(shape, 0.0)), own.loss - group.row["loss_opt"]
+    margin = LIMIT * math.sqrt(max(shape, 0.0))
+    offset = own.loss - group.row["loss_opt"]
     return replace(own, below=max(own.below, margin + offset), above=max(own.above, margin - offset))
 
 
@@ -117,12 +118,15 @@ def _unknown(cells: Cells, why: str) -> Reading:
 def _between(cells: Cells, x: float, right: int) -> Reading:
     """The reading between the finite cells right - 1 and right."""
     means = np.where(cells.finite, cells.adjusted, 0.0)
+    # A convex curve lies below the line between the two, and above those through the cells on either side.
     line = np.zeros(len(cells.x))
     share = (x - cells.x[right - 1]) / (cells.x[right] - cells.x[right - 1])
-    line[right - 1], line[right] = 1 - share, share
+    line[right - 1] = 1 - share
+    line[right] = share
     ceiling = float(line @ means)
     floors = _floors(cells, x, right)
     below = ceiling - min(*floors, ceiling)
+    # The parabola, unless it misses the two by more than it lies below the line, or no convex curve is as low.
     parabola = _parabola(cells, x, right)
     if parabola is not None:
         loss = float(parabola[0] @ means)
@@ -142,6 +146,7 @@ def _parabola(cells: Cells, x: float, right: int) -> Floats | None:
 
     A cell counts by its runs. None with fewer than 3 cells.
     """
+    # The finite cells within REACH, and two on either side at least.
     first, last = right - 1, right
     while (
         first > 0
@@ -172,10 +177,14 @@ def _floors(cells: Cells, x: float, right: int) -> list[float]:
     """
     lines = []
     for one, other in ((right - 2, right - 1), (right, right + 1)):
-        if one >= 0 and other < len(cells.x) and cells.finite[one] and cells.finite[other]:
+        if one < 0 or other >= len(cells.x):
+            continue
+        if cells.finite[one] and cells.finite[other]:
             slope = (cells.adjusted[other] - cells.adjusted[one]) / (cells.x[other] - cells.x[one])
             lines.append(float(cells.adjusted[one] + slope * (x - cells.x[one])))
-    return lines or [float(min(cells.adjusted[right - 1], cells.adjusted[right]))]
+    if not lines:
+        return [float(min(cells.adjusted[right - 1], cells.adjusted[right]))]
+    return lines
 
 
 # --- differences ---
@@ -214,10 +223,12 @@ def difference(here: Reading, group: Group, other: Reading, others: Group) -> Di
         return Difference(math.nan, math.nan, math.nan, math.nan, None)
     if here is other:
         return Difference(0.0, 0.0, 0.0, 0.0, group.noise.interval)
+    # Of one group, what the two readings share cancels.
     if group is others:
         variance = variance_of(here.weights - other.weights, group)
     else:
         variance = error_of(here, group) ** 2 + error_of(other, others) ** 2
+    # The t factor of the noise that is known less well.
     noise = max(group.noise, others.noise, key=lambda noise: (noise.assumed, -noise.df))
     value = here.loss - other.loss
     error = t_975(noise.df) * math.sqrt(variance)

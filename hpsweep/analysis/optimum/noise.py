@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.analysis.optimum.parabola import LIMIT, REACHES, centre_of, misfit_of, window
-from hpsweep.analysis.runs.cells import Cells, Floats, merged, noise_growth, once, two_way
+from hpsweep.analysis.optimum.parabola import LIMIT, REACHES, cell_window, centre_of, misfit_sd
+from hpsweep.analysis.runs.cells import Cells, Floats, computed_once, merged_cells, noise_growth, two_way
 
 ASSUMED_NOISE = 0.005
 """Standard deviation of one run's loss, nats/token, where nothing measures it."""
@@ -73,21 +73,26 @@ class _Squares(NamedTuple):
 
 def noises(groups: Sequence[Cells]) -> list[Noise]:
     """The noise of every group, in order; only those that cannot measure their own depend on the others."""
+    # What the seeds of each group say, unless they are copies, and what residuals say where these are too few.
     copies = [_copies(cells) for cells in groups]
     seeds = [_NOTHING if count > 1 else _by_seeds(cells) for cells, count in zip(groups, copies, strict=True)]
     lacking = [own.df < MIN_DF for own in seeds]
     residuals = [_by_residuals(cells) if few else _NOTHING for cells, few in zip(groups, lacking, strict=True)]
+    # The others' word: the median of the measured variances, else of all residuals, else ASSUMED_NOISE.
     variance = _typical([found for found in seeds if found.df >= MIN_DF])
     if not variance and sum(found.df > 0 for found in residuals) >= FEWEST:
         variance = _typical(residuals)
     prior = PRIOR_DF * (variance or ASSUMED_NOISE**2)
-    return [
-        _noise(cells, [_Squares(count * prior, PRIOR_DF), own, residual] if few else [own], assumed=few)
-        for cells, own, residual, few, count in zip(groups, seeds, residuals, lacking, copies, strict=True)
-    ]
+    found = []
+    for cells, own, residual, few, count in zip(groups, seeds, residuals, lacking, copies, strict=True):
+        squares = [own]
+        if few:
+            squares = [_Squares(count * prior, PRIOR_DF), own, residual]
+        found.append(_noise(cells, squares, assumed=few))
+    return found
 
 
-def perturbed(means: Floats, n: Floats, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
+def perturbed_means(means: Floats, n: Floats, noise: Noise, resamples: int, generator: np.random.Generator) -> Floats:
     """(resamples, cells) new means of cells of n runs, nats/token; NaN where a cell has no loss.
 
     Normal noise per cell, its size itself uncertain by its degrees of freedom, if these are finite.
@@ -125,12 +130,13 @@ def _noise(cells: Cells, found: Sequence[_Squares], *, assumed: bool) -> Noise:
     size = math.sqrt(sum(squares.sum for squares in found) / df)
     centre = _centre(cells)
     growth = noise_growth(cells.x, centre)
-    return Noise(size * growth, float(df), assumed, 0.0 if assumed else _slope(cells, centre, size, growth))
+    slope = 0.0 if assumed else _slope(cells, centre, size, growth)
+    return Noise(size * growth, float(df), assumed, slope)
 
 
 def _centre(cells: Cells) -> float:
     """Where the loss is lowest, octaves."""
-    fitted, _ = merged(cells)
+    fitted, _ = merged_cells(cells)
     return float(fitted.x[centre_of(fitted)])
 
 
@@ -138,22 +144,29 @@ def _slope(cells: Cells, centre: float, size: float, growth: Floats) -> float:
     """As `Noise` has it: how the seeds' slopes within _REACH of the centre vary beyond what their noise explains."""
     runs = cells.runs
     near = np.abs(cells.x - centre)[runs["cell"]] <= _REACH
-    cell, seed = runs["cell"].to_numpy()[near], np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
-    weight, x = 1 / growth[cell] ** 2, cells.x[cell] - centre
+    cell = runs["cell"].to_numpy()[near]
+    seed = np.unique(runs["seed"].to_numpy()[near], return_inverse=True)[1]
+    # The slope of each seed: a line through what it adds to the cells, weighted by their noise.
+    weight = 1 / growth[cell] ** 2
+    x = cells.x[cell] - centre
     rest = runs["loss"].to_numpy(float)[near] - cells.adjusted[cell]
     total = np.bincount(seed, weight)
     x = x - (np.bincount(seed, weight * x) / total)[seed]
-    square, product = np.bincount(seed, weight * x * x), np.bincount(seed, weight * x * rest)
+    square = np.bincount(seed, weight * x * x)
+    product = np.bincount(seed, weight * x * rest)
     known = square > 0.45  # cells an octave apart, at least
     seeds = int(known.sum())
     if seeds < 2:
         return 0.0
-    variance = float(np.var(product[known] / square[known], ddof=1) - size**2 * (1 / square[known]).mean())
+    # Their variance, less what the noise of the runs explains.
+    explained = size**2 * (1 / square[known]).mean()
+    variance = float(np.var(product[known] / square[known], ddof=1) - explained)
     return math.sqrt(max(variance, 0.0) / seeds) * t_975(max(seeds - 1, MIN_DF)) / LIMIT
 
 
 def _typical(found: Sequence[_Squares]) -> float:
     """The median variance, by degrees of freedom; 0 if there is none. A chi^2's median is below its mean."""
+    # Wilson and Hilferty's median of a chi^2 over its mean.
     known = sorted((s.sum / s.df / (1 - 2 / (9 * s.df)) ** 3, s.df) for s in found if s.df > 0)
     if not known:
         return 0.0
@@ -161,7 +174,7 @@ def _typical(found: Sequence[_Squares]) -> float:
     return float(variances[np.searchsorted(np.cumsum(df), df.sum() / 2)])
 
 
-@once
+@computed_once
 def _by_seeds(cells: Cells) -> _Squares:
     """What is left of the losses within _REACH octaves of the lowest cell when cells and seeds have had their say."""
     if not cells.finite.any():
@@ -173,7 +186,7 @@ def _by_seeds(cells: Cells) -> _Squares:
     return _Squares(squares, df) if df > 0 else _NOTHING
 
 
-@once
+@computed_once
 def _copies(cells: Cells) -> float:
     """How many runs of a cell count as one: all of them where every seed has the very same losses, else 1.
 
@@ -185,7 +198,7 @@ def _copies(cells: Cells) -> float:
     return float(cells.n.max())
 
 
-@once
+@computed_once
 def _by_residuals(cells: Cells) -> _Squares:
     """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say.
 
@@ -193,14 +206,18 @@ def _by_residuals(cells: Cells) -> _Squares:
     """
     if not cells.finite.any():
         return _NOTHING
-    fitted, of = merged(cells)
+    fitted, of = merged_cells(cells)
     centre = _centre(cells)
     variance = (ASSUMED_NOISE * noise_growth(fitted.x, centre)) ** 2 / np.maximum(fitted.n, 1)
-    index = np.flatnonzero(np.isin(of, window(fitted, centre_of(fitted), _REACH, variance).fitted))
+    index = np.flatnonzero(np.isin(of, cell_window(fitted, centre_of(fitted), _REACH, variance).fitted))
     if len(index) <= 4:
         return _NOTHING
-    x, above = cells.x[index] - centre, cells.adjusted[index] - cells.adjusted[index].min()
-    weight = 1 / np.hypot(noise_growth(x, 0.0) / np.sqrt(cells.n[index]), misfit_of(x) * above / ASSUMED_NOISE)
+    x = cells.x[index] - centre
+    above = cells.adjusted[index] - cells.adjusted[index].min()
+    # Weighted by the noise of a mean, and what the loss lies off a curve, in units of ASSUMED_NOISE.
+    by_noise = noise_growth(x, 0.0) / np.sqrt(cells.n[index])
+    by_misfit = misfit_sd(x) * above / ASSUMED_NOISE
+    weight = 1 / np.hypot(by_noise, by_misfit)
     powers = np.vander(x, 4) * weight[:, None]
     target = cells.adjusted[index] * weight
     residual = target - powers @ np.linalg.lstsq(powers, target, rcond=None)[0]

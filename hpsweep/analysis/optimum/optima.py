@@ -47,19 +47,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.optimum.noise import Noise, noises, perturbed
+from hpsweep.analysis.optimum.noise import Noise, noises, perturbed_means
 from hpsweep.analysis.optimum.parabola import (
     LIMIT,
     REACHES,
+    CellWindow,
     Minimum,
-    Window,
     centre_of,
-    centres,
+    finite_segment,
+    fitted_minimum,
     inside_of_higher,
-    minimum,
-    segment,
+    lowest_cells,
 )
-from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, counts, fingerprint, merged
+from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, curve_fingerprint, merged_cells, run_counts
 from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.english import counted, have
@@ -158,7 +158,7 @@ def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples:
         check_equal(rows, (*by, over, "seed"), f"the group {label(by, key)}")
         keys.append(dict(zip(by, key, strict=True)))
         cells.append(cells_of(rows, over))
-        row_counts.append(counts(rows))
+        row_counts.append(run_counts(rows))
     groups = []
     for at, tried, count, noise in zip(keys, cells, row_counts, noises(cells), strict=True):
         fit = _known_fit(tried, noise, over, resamples, seed)
@@ -188,7 +188,7 @@ def _known_fit(cells: Cells, noise: Noise, over: str, resamples: int, seed: int)
     """What `_fit` says of one group, fitted once: a report asks for it in half a dozen tables."""
     key = (_fit, noise.single.tobytes(), *noise[1:], over, resamples, seed)
     if key not in cells.computed:
-        generator = np.random.default_rng([seed, fingerprint(cells)])
+        generator = np.random.default_rng([seed, curve_fingerprint(cells)])
         cells.computed[key] = _fit(cells, noise, over, resamples, generator)
     found: _Fit = cells.computed[key]
     return found
@@ -207,42 +207,50 @@ def _fit(cells: Cells, noise: Noise, over: str, resamples: int, generator: np.ra
     if np.ptp(cells.adjusted[finite]) == 0:
         why = f"all losses are the same: {over} has no effect, or a loss is no loss"
         return _Fit({**row, "status": "flat", "why": why})
-    fitted, of = merged(cells)  # step 1
-    centre = centre_of(fitted)  # step 2
-    if len(set(segment(fitted.finite, centre))) == 1:
+    # Steps 1 and 2: the cells, and the smoothed minimum that they are fitted around.
+    fitted, of = merged_cells(cells)
+    centre = centre_of(fitted)
+    if len(set(finite_segment(fitted.finite, centre))) == 1:
         why = f"the lowest loss, at {over} {as_power(fitted.x[centre])}, lies alone between diverged values: add values"
         return _Fit({**row, "status": "none", "why": why})
     row["interval"] = noise.interval
+    # Steps 3 to 6: the noise, the best curve, and the places that agree with the losses.
     noise = noise.of_merged(of, cells.n)
-    found = _minimum(fitted, centre, noise)  # steps 4 to 6
-    drawn = centres(perturbed(fitted.adjusted, fitted.n, noise, resamples, generator), fitted.finite)
-    row["refused"], side = _refused(fitted, drawn, found)  # step 8
+    found = _minimum(fitted, centre, noise)
+    # Step 8: is the minimum at an end, or not to be told from it?
+    means = perturbed_means(fitted.adjusted, fitted.n, noise, resamples, generator)
+    drawn = lowest_cells(means, fitted.finite)
+    row["refused"], side = _refused(fitted, drawn, found)
     side = _end(fitted, centre) or side
     if not side and found.open_below != found.open_above:
         side = _open_end(fitted, found)
-    if side and not (found.open_below if side > 0 else found.open_above):
+    other_side_is_open = found.open_below if side > 0 else found.open_above
+    if side and not other_side_is_open:
         return _Fit({**row, **_edge(cells, of, fitted, centre, side, found, over)})
-    if why := _why_flat(fitted, found, row["refused"]):
+    why = _why_flat(fitted, found, row["refused"])
+    if why:
         return _Fit({**row, "curvature": found.curvature, "interval": None, "status": "flat", "why": why})
-    beside_cliff = (found.window.below, found.window.above) != (None, None)
-    weights = None if beside_cliff else found.weights[of] * cells.n / np.maximum(fitted.n, 1)[of]
+    # An optimum: its loss as a sum over the cells that were tried, but beside a cliff.
+    weights = None
+    if found.window.below is None and found.window.above is None:
+        weights = found.weights[of] * cells.n / np.maximum(fitted.n, 1)[of]
     row = {**row, **_interior(fitted, found, noise)}
     found = found._replace(window=_unmerged(found.window, of), possible=_unmerged(found.possible, of))
     return _Fit(row, weights, found)
 
 
-def _unmerged(window: Window, of: npt.NDArray[np.intp]) -> Window:
+def _unmerged(window: CellWindow, of: npt.NDArray[np.intp]) -> CellWindow:
     """The same of the cells that were tried, of which `of` says in which merged one each is."""
     below = None if window.below is None else int(np.flatnonzero(of == window.below)[-1])
     above = None if window.above is None else int(np.flatnonzero(of == window.above)[0])
-    return Window(window.reach, np.flatnonzero(np.isin(of, window.fitted)), below, above)
+    return CellWindow(window.reach, np.flatnonzero(np.isin(of, window.fitted)), below, above)
 
 
 def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:
     """By the narrowest window whose losses exclude places on both sides, else by the widest."""
     variance = noise.variance(cells.n)
     for reach in REACHES:
-        found = minimum(cells, centre, reach, variance, noise.slope)
+        found = fitted_minimum(cells, centre, reach, variance, noise.slope)
         if noise.interval == "resampled":
             found = inside_of_higher(found, cells, variance)
         if not (found.open_below or found.open_above):
@@ -252,7 +260,7 @@ def _minimum(cells: Cells, centre: int, noise: Noise) -> Minimum:
 
 def _end(cells: Cells, centre: int) -> int:
     """-1 or 1 for the first or last of the finite cells around a cell, else 0."""
-    first, last = segment(cells.finite, centre)
+    first, last = finite_segment(cells.finite, centre)
     return int(centre == last) - int(centre == first)
 
 
@@ -262,6 +270,7 @@ def _refused(cells: Cells, drawn: npt.NDArray[np.intp], found: Minimum) -> tuple
     None is a cell at an end, or beyond those that enclose the interval.
     """
     sides = np.array([_end(cells, cell) for cell in range(len(cells.x))])[drawn]
+    # The cells that enclose the interval.
     first = np.searchsorted(cells.x, found.low, side="right") - 1
     last = np.searchsorted(cells.x, found.high, side="left")
     refused = float(((sides != 0) | (drawn < first) | (drawn > last)).mean())
@@ -295,16 +304,20 @@ def _with_lowest(cells: Cells, found: Minimum, noise: Noise) -> tuple[float, flo
     best = int(index[np.argmin(cells.adjusted[index])])
     if found.low <= cells.x[best] <= found.high:
         return found.low, found.high
-    beside = best + (1 if cells.x[best] < found.low else -1)
+    # Its neighbour towards the interval: is it higher by more than noise?
+    beside = best + 1 if cells.x[best] < found.low else best - 1
     variance = noise.variance(cells.n)
-    if cells.adjusted[beside] - cells.adjusted[best] <= LIMIT * math.sqrt(variance[beside] + variance[best]):
+    error = math.sqrt(variance[beside] + variance[best])
+    if cells.adjusted[beside] - cells.adjusted[best] <= LIMIT * error:
         return found.low, found.high
     return min(found.low, float(cells.x[best])), max(found.high, float(cells.x[best]))
 
 
 def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str, float]:
     logs = {"opt": float(log2_opt), "low": float(log2_low), "high": float(log2_high)}
-    return {**{f"log2_{name}": value for name, value in logs.items()}, **{n: 2.0**v for n, v in logs.items()}}
+    in_octaves = {f"log2_{name}": log2 for name, log2 in logs.items()}
+    values = {name: 2.0**log2 for name, log2 in logs.items()}
+    return {**in_octaves, **values}
 
 
 def _edge(
@@ -314,18 +327,26 @@ def _edge(
 
     `cells` are those fitted, `of` says in which of them each that was tried is.
     """
-    end = segment(cells.finite, centre)[side > 0]
-    before, best = cells.x[end - side], int(np.nanargmin(tried.adjusted))
-    inner = tried.x[best] if of[best] != end else before
-    last = tried.x[np.flatnonzero(of == end)[-1 if side > 0 else 0]]
-    low, high = (min(found.low, before, inner), math.nan) if side > 0 else (math.nan, max(found.high, before, inner))
-    word, way = ("highest", "upwards") if side > 0 else ("lowest", "downwards")
-    at, diverged = as_power(last), 0 <= end + side < len(cells.x)
-    said = "minimum at" if centre == end else f"minimum near {as_power(cells.x[centre])}, not to be told from"
-    if diverged:
-        why = f"{said} {over} {at}, beside {as_power(cells.x[end + side])}, which diverged: add values between them"
+    end = finite_segment(cells.finite, centre)[side > 0]
+    before = cells.x[end - side]
+    best = int(np.nanargmin(tried.adjusted))
+    inner = before if of[best] == end else tried.x[best]
+    at_end = tried.x[of == end]
+    if side > 0:
+        last, word, way = at_end[-1], "highest", "upwards"
+        low, high = min(found.low, before, inner), math.nan
     else:
-        why = f"{said} the {word} {over} {at}: extend the grid {way}"
+        last, word, way = at_end[0], "lowest", "downwards"
+        low, high = math.nan, max(found.high, before, inner)
+    where = "minimum at"
+    if centre != end:
+        where = f"minimum near {as_power(cells.x[centre])}, not to be told from"
+    diverged = 0 <= end + side < len(cells.x)
+    if diverged:
+        beside = as_power(cells.x[end + side])
+        why = f"{where} {over} {as_power(last)}, beside {beside}, which diverged: add values between them"
+    else:
+        why = f"{where} the {word} {over} {as_power(last)}: extend the grid {way}"
     bound = _in_octaves(tried.x[best], low, high)
     return {**bound, "loss_opt": float(tried.adjusted[best]), "status": "edge", "why": why}
 

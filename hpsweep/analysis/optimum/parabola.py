@@ -47,7 +47,7 @@ _ZOOMS = 22  # rounds that refine the best place, each to half of the one before
 _ROUNDING, _LEAST = 0.01, 1e-24  # losses count as no more exact than the grid of places: of the largest rise; least
 
 
-def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+def lowest_cells(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """Per row of losses: the cell with the lowest running median of three; ties go to the lower loss.
 
     A cell without a finite loss counts as infinite, as does what lies outside the grid: on a curve with one minimum
@@ -55,6 +55,7 @@ def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.int
     """
     padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
     before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
+    # The median of three, without a sort.
     median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
     smooth = np.where(finite, median, np.inf)
     lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
@@ -63,10 +64,10 @@ def centres(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.int
 
 def centre_of(cells: Cells) -> int:
     """The cell around which these are fitted; one of them is finite."""
-    return int(centres(cells.adjusted[None], cells.finite)[0])
+    return int(lowest_cells(cells.adjusted[None], cells.finite)[0])
 
 
-def segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:
+def finite_segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:
     """First and last cell of the unbroken run of finite cells around the centre."""
     first = last = centre
     while first > 0 and finite[first - 1]:
@@ -79,15 +80,17 @@ def segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int]:
 # --- the curve ---
 
 
-def rise(z: Floats, skew: Floats) -> Floats:
+def curve_rise(z: Floats, skew: Floats) -> Floats:
     """What the loss rises z octaves from the minimum, in units of what it does at an octave where the skew is 0."""
     az = skew * z
-    small = np.abs(az) < 1e-4
-    bent = np.where(small, 1.0, az)
-    return np.asarray(z * z * np.where(small, 1 + az / 3, 2 * (np.expm1(bent) - bent) / (bent * bent)))
+    is_small = np.abs(az) < 1e-4
+    large = np.where(is_small, 1.0, az)
+    series = 1 + az / 3
+    whole = 2 * (np.expm1(large) - large) / (large * large)
+    return np.asarray(z * z * np.where(is_small, series, whole))
 
 
-class Points(NamedTuple):
+class CurvePoints(NamedTuple):
     """Cells as points: octaves from the centre, nats/token above it, and the inverse of the covariance of these."""
 
     x: Floats
@@ -104,55 +107,64 @@ class Curves(NamedTuple):
     variance: Floats  # of lowest
 
 
-def points_of(
+def curve_points(
     cells: Cells, index: npt.NDArray[np.intp], centre: int, variance: Floats, slope: float, place: Floats
-) -> Points:
+) -> CurvePoints:
     """The cells of `index`, whose means have this variance, and a slope of sd `slope` that all share.
 
     The noise grows from each place, where that is left of the centre, or from _MISPLACED before it: a lucky run amid
     much noise, which lies to the right, makes a centre around which the noise seems low.
     """
-    x, y = cells.x[index] - cells.x[centre], cells.adjusted[index] - cells.adjusted[centre]
+    x = cells.x[index] - cells.x[centre]
+    y = cells.adjusted[index] - cells.adjusted[centre]
+    above = y - y.min()
+    z = x - place[:, None]
+    # What every loss lies off a curve by itself: its noise, a part of its rise, and rounding.
     start = np.clip(place, -_MISPLACED, 0.0)
     growth = np.array([noise_growth(x, at) for at in start]) / noise_growth(x, 0.0)
-    above, z = y - y.min(), x - place[:, None]
     alone = variance[index] * growth**2 + (MISFIT * above) ** 2 + (_ROUNDING * above.max()) ** 2
-    together = one_sided(z) * above
+    # Together with all on its side of the minimum; and with all, by the slope of the seeds.
+    together = one_sided_sd(z) * above
     beside = np.sign(z)[:, :, None] == np.sign(z)[:, None, :]
     covariance = np.maximum(alone, _LEAST)[..., None] * np.eye(len(x)) + slope**2 * np.outer(x, x)
     covariance += together[:, :, None] * together[:, None, :] * beside
-    return Points(x, y, np.linalg.inv(covariance))
+    return CurvePoints(x, y, np.linalg.inv(covariance))
 
 
-def misfit_of(z: Floats) -> Floats:
+def misfit_sd(z: Floats) -> Floats:
     """Standard deviation of what a loss z octaves from the minimum lies off a curve, as a fraction of its rise."""
-    return np.hypot(MISFIT, one_sided(z))
+    return np.hypot(MISFIT, one_sided_sd(z))
 
 
-def one_sided(z: Floats) -> Floats:
+def one_sided_sd(z: Floats) -> Floats:
     """Standard deviation of what losses z octaves from the minimum, on one side, lie off a curve, of their rise."""
     return np.asarray(ONE_SIDED * (0.5 + np.abs(z)))
 
 
-def curves(points: Points, place: Floats, skew: Floats) -> Curves:
+def fitted_curves(points: CurvePoints, place: Floats, skew: Floats) -> Curves:
     """Generalized least squares for every place and skew; a curve with its maximum there is a straight line."""
+    # The constant of the curve is eliminated by a centred precision matrix.
     precision = points.precision
     ones = precision.sum(axis=-1)
     total = ones.sum(axis=-1)
     centred = precision - ones[:, :, None] * ones[:, None, :] / total[:, None, None]
-    rises = rise(points.x - place[:, None, None], skew[:, None])
+    # The steepness by the normal equation, not below 0.
+    rises = curve_rise(points.x - place[:, None, None], skew[:, None])
     weighed = rises @ centred
-    square, product = (weighed * rises).sum(axis=-1), weighed @ points.y
+    square = (weighed * rises).sum(axis=-1)
+    product = weighed @ points.y
     risen = (rises * ones[:, None, :]).sum(axis=-1) / total[:, None]
     known = square > 1e-9 * (rises**2 * ones[:, None, :]).sum(axis=-1)
     square = np.where(known, square, math.inf)
     steepness = np.maximum(product, 0.0) / square
+    # chi^2, with that of the skew.
     misfit = ((points.y @ centred) * points.y).sum(axis=-1)[:, None] - steepness * np.maximum(product, 0.0)
     lowest = (ones @ points.y / total)[:, None] - steepness * risen
-    return Curves(misfit + (skew / SKEW) ** 2, steepness, lowest, 1 / total[:, None] + risen**2 / square)
+    variance = 1 / total[:, None] + risen**2 / square
+    return Curves(misfit + (skew / SKEW) ** 2, steepness, lowest, variance)
 
 
-def places_of(start: float, end: float, step: float = _STEP) -> Floats:
+def place_grid(start: float, end: float, step: float = _STEP) -> Floats:
     """Places from start to end, both with them, and the centre, 0."""
     inner = np.arange(math.ceil(start / step), math.floor(end / step) + 1) * step
     return np.unique(np.concatenate([[start], inner, [end]]))
@@ -165,7 +177,7 @@ class CliffLimits(NamedTuple):
     """How high a loss may be, and still be one of a curve without a cliff."""
 
     skews: Floats  # of curves through the cells before it
-    misfit: float  # what it may lie off such a curve, times what `misfit_of` has
+    misfit: float  # what it may lie off such a curve, times what `misfit_sd` has
     jump: float  # where two cells show the slope before it: times that slope
 
 
@@ -176,7 +188,7 @@ POSSIBLE = CliffLimits(np.linspace(-0.8, 0.8, 5), 0.5, 2.4)
 """Beyond these it may be one, or a steep curve."""
 
 
-class Window(NamedTuple):
+class CellWindow(NamedTuple):
     """Cells fitted, and the cell beside them that lies beyond a cliff, if there is one: on the left, on the right."""
 
     reach: float
@@ -185,18 +197,19 @@ class Window(NamedTuple):
     above: int | None
 
 
-def window(cells: Cells, centre: int, reach: float, variance: Floats, limits: CliffLimits = CERTAIN) -> Window:
+def cell_window(cells: Cells, centre: int, reach: float, variance: Floats, limits: CliffLimits = CERTAIN) -> CellWindow:
     """The cells within reach of the centre, the neighbours at least, up to a divergence or a cliff."""
-    first, last = segment(cells.finite, centre)
+    first, last = finite_segment(cells.finite, centre)
     every = np.arange(first, last + 1)
     near = np.abs(cells.x[every] - cells.x[centre]) <= reach
     index = every[near | (np.abs(every - centre) <= 1)]
-    below, above = (_cliff(cells, index, centre, side, variance, limits) for side in (-1, 1))
+    below = _cliff(cells, index, centre, -1, variance, limits)
+    above = _cliff(cells, index, centre, 1, variance, limits)
     if below is not None:
         index = index[index > below]
     if above is not None:
         index = index[index < above]
-    return Window(reach, index, below, above)
+    return CellWindow(reach, index, below, above)
 
 
 def _cliff(
@@ -211,11 +224,14 @@ def _cliff(
     beyond = index[(index - centre) * side > 0][::side]
     for cell in map(int, beyond):
         before = index[(index - cell) * side < 0]
-        if side > 0 and close[before].sum() < 3 and cell == centre + 1 and centre - 1 in before:
-            found = _jumps(cells, centre - 1, centre, cell, variance, limits.jump)
+        is_next = side > 0 and cell == centre + 1 and centre - 1 in before
+        if is_next and close[before].sum() < 3:
+            is_beyond = _jumps(cells, centre - 1, centre, cell, variance, limits.jump)
+        elif len(before) >= 3:
+            is_beyond = bool(cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance, limits))
         else:
-            found = len(before) >= 3 and cells.adjusted[cell] > _ceiling(cells, before, centre, cell, variance, limits)
-        if found:
+            is_beyond = False
+        if is_beyond:
             return cell
     return None
 
@@ -225,12 +241,12 @@ def _ceiling(
 ) -> float:
     """The highest loss at a cell by any curve that agrees with the cells before it."""
     rounding = 3 * _ROUNDING * np.ptp(cells.adjusted[before])  # fewer places are tried here
-    points = points_of(cells, before, centre, variance + rounding**2, 0.0, CENTRE)
-    place = places_of(points.x[0], points.x[-1], 2 * _STEP)
-    found = curves(points, place, limits.skews)
+    points = curve_points(cells, before, centre, variance + rounding**2, 0.0, CENTRE)
+    place = place_grid(points.x[0], points.x[-1], 2 * _STEP)
+    found = fitted_curves(points, place, limits.skews)
     beyond = cells.x[cell] - cells.x[centre] - place[:, None]
-    risen = found.steepness * rise(beyond, limits.skews)
-    error = LIMIT * np.sqrt(variance[cell] + (limits.misfit * misfit_of(beyond) * risen) ** 2)
+    risen = found.steepness * curve_rise(beyond, limits.skews)
+    error = LIMIT * np.sqrt(variance[cell] + (limits.misfit * misfit_sd(beyond) * risen) ** 2)
     agrees = found.misfit <= found.misfit.min() + LIMIT**2
     return float(cells.adjusted[centre] + (found.lowest + risen + error)[agrees].max())
 
@@ -262,8 +278,8 @@ class Minimum(NamedTuple):
     cliff excludes what is beyond it.
     """
 
-    window: Window
-    possible: Window  # up to a cell that is possibly beyond a cliff
+    window: CellWindow
+    possible: CellWindow  # up to a cell that is possibly beyond a cliff
     place: float  # octaves
     lowest: float  # the loss there, nats/token: the sum of the cell means by `weights`
     lowest_se: float
@@ -276,16 +292,18 @@ class Minimum(NamedTuple):
     open_above: bool
 
 
-def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: float) -> Minimum:
+def fitted_minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: float) -> Minimum:
     """The minimum of the cells within reach; variance is that of their means, slope the sd of one that all share.
 
     Where a cell is possibly beyond a cliff, places that agree with the losses before it agree as well, unless the best
     of these lies well inside of the interval. Of two cells there is no best place.
     """
-    certain, possible = (window(cells, centre, reach, variance, limits) for limits in (CERTAIN, POSSIBLE))
+    certain = cell_window(cells, centre, reach, variance, CERTAIN)
+    possible = cell_window(cells, centre, reach, variance, POSSIBLE)
     found = _minimum(cells, centre, variance, slope, certain)
     if (possible.below, possible.above) == (certain.below, certain.above):
         return found
+    # Without the cells that are possibly beyond a cliff: is the best place still well inside the interval?
     before = _minimum(cells, centre, variance, slope, possible)
     low, high = (found.place + _WELL_INSIDE * (end - found.place) for end in (found.low, found.high))
     if len(before.window.fitted) > 2 and low <= before.place <= high:
@@ -293,21 +311,24 @@ def minimum(cells: Cells, centre: int, reach: float, variance: Floats, slope: fl
     return found._replace(possible=possible, low=min(found.low, before.low), high=max(found.high, before.high))
 
 
-def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_at: Window) -> Minimum:
+def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_at: CellWindow) -> Minimum:
     _, index, below, above = looked_at
-    points = points_of(cells, index, centre, variance, slope, CENTRE)
+    # Curves for every place, up to the cell beyond a cliff, and every skew.
+    points = curve_points(cells, index, centre, variance, slope, CENTRE)
     start = index[0] if below is None else below
     end = index[-1] if above is None else above
-    place = places_of(cells.x[start] - cells.x[centre], cells.x[end] - cells.x[centre])
-    found = curves(points, place, _SKEWS)
+    place = place_grid(cells.x[start] - cells.x[centre], cells.x[end] - cells.x[centre])
+    found = fitted_curves(points, place, _SKEWS)
     likely = _likely(found, place, cells, centre)
     best, skew = _best(points, place, found.misfit)
+    # Which places agree with the losses, where the noise grows from each.
     place = np.unique(np.append(place, best))
-    misfit = curves(points_of(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
+    misfit = fitted_curves(curve_points(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
     off = np.sqrt(misfit - min(found.misfit.min(), misfit.min()))  # in standard errors
     if off[place == best] > LIMIT:  # it is lowest only if the noise does not grow from there
         off = np.zeros_like(off)
     agrees = np.flatnonzero(off <= LIMIT)
+    # The lowest loss as a weighted sum of the cell means, and its error.
     weights, steepness = _lowest(points, best, skew)
     spread = np.zeros(len(cells.x))
     spread[index] = weights
@@ -316,9 +337,9 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
         possible=looked_at,
         place=float(cells.x[centre] + best),
         lowest=float(cells.adjusted[centre] + weights @ points.y),
-        lowest_se=_error(found) if len(index) > 2 else math.hypot(math.sqrt(variance[centre]), _below(found)),
+        lowest_se=_lowest_error(found, len(index), variance[centre]),
         weights=spread,
-        curvature=float(steepness * rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
+        curvature=float(steepness * curve_rise(np.array([-1.0, 1.0]), np.array(skew)).mean()),
         likely=likely,
         low=float(cells.x[centre] + _crossing(place[::-1], off[::-1] - LIMIT, len(place) - 1 - agrees[0])),
         high=float(cells.x[centre] + _crossing(place, off - LIMIT, agrees[-1])),
@@ -358,37 +379,47 @@ def _likely(found: Curves, place: Floats, cells: Cells, centre: int) -> Likely:
     )
 
 
-def _best(points: Points, place: Floats, misfit: Floats) -> tuple[float, float]:
+def _best(points: CurvePoints, place: Floats, misfit: Floats) -> tuple[float, float]:
     """(place, skew) of the least misfit, between the cells fitted; the nearest to the centre of several."""
     if len(points.x) < 3:
         return 0.0, 0.0  # a curve through two points has its minimum anywhere
+    # On the grid of places and skews.
     within = (place >= points.x[0] - 1e-9) & (place <= points.x[-1] + 1e-9)
     tie = 1e-9 * (np.abs(place)[:, None] + np.abs(_SKEWS))
-    row, column = np.unravel_index(np.argmin(np.where(within[:, None], misfit + tie, math.inf)), misfit.shape)
+    allowed = np.where(within[:, None], misfit + tie, math.inf)
+    row, column = np.unravel_index(allowed.argmin(), misfit.shape)
     best, skew = float(place[row]), float(_SKEWS[column])
+    # On ever finer grids around it.
     around = np.linspace(-1.0, 1.0, 7)
     for zoom in 0.5 ** np.arange(_ZOOMS):
         places = np.clip(best + 2 * _STEP * zoom * around, points.x[0], points.x[-1])
         skews = np.clip(skew + (_SKEWS[1] - _SKEWS[0]) * zoom * around, _SKEWS[0], _SKEWS[-1])
-        finer = curves(points, places, skews).misfit
+        finer = fitted_curves(points, places, skews).misfit
         row, column = np.unravel_index(finer.argmin(), finer.shape)
         best, skew = float(places[row]), float(skews[column])
     return best, skew
 
 
-def _lowest(points: Points, place: float, skew: float) -> tuple[Floats, float]:
+def _lowest(points: CurvePoints, place: float, skew: float) -> tuple[Floats, float]:
     """(weights, steepness): the loss at the minimum of one curve as a weighted sum of the losses."""
     precision = points.precision[0]
     ones = precision.sum(axis=0)
     total = ones.sum()
-    risen = rise(points.x - place, np.array(skew))
+    risen = curve_rise(points.x - place, np.array(skew))
     weighed = risen @ precision - (risen @ ones) * ones / total
-    steepness = float(curves(points, np.array([place]), np.array([skew])).steepness[0, 0])
+    steepness = float(fitted_curves(points, np.array([place]), np.array([skew])).steepness[0, 0])
     if len(points.x) < 3:
         return (points.x == 0).astype(float), steepness
     if not steepness > 0:
         return ones / total, 0.0
     return (ones - (risen @ ones) * weighed / (weighed @ risen)) / total, steepness
+
+
+def _lowest_error(found: Curves, cells: int, variance: float) -> float:
+    """Standard error of the lowest loss; of two cells, whose curves may lie far below both, with how far they do."""
+    if cells > 2:
+        return _error(found)
+    return math.hypot(math.sqrt(variance), _below(found))
 
 
 def _error(found: Curves) -> float:

@@ -16,7 +16,7 @@ from hpsweep.analysis.optimum.loss_at import Reading, read_own, variance_of
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.parabola import CERTAIN
-from hpsweep.analysis.runs.cells import Cells, Floats, fingerprint
+from hpsweep.analysis.runs.cells import Cells, Floats, curve_fingerprint
 from hpsweep.analysis.runs.checks import check_number, check_over
 from hpsweep.analysis.runs.prepare import prepared
 
@@ -74,16 +74,25 @@ def sensitivity(
 def sensitivity_of(optima: Fitted, *, between: tuple[float, float] | None = None, basin: float = BASIN) -> pd.DataFrame:
     """The table of `sensitivity` from runs that were prepared and fitted."""
     runs, by, over, groups = optima.runs, optima.by, optima.over, optima.groups
-    tried = [group.cells.x for group in groups if len(group.cells.x)]
-    ends = between or (2.0 ** max((x[0] for x in tried), default=0.0), 2.0 ** min((x[-1] for x in tried), default=0.0))
-    read = list(dict.fromkeys([*by, over, "status", "val_loss", *(["initial_loss"] if "initial_loss" in runs else [])]))
-    members = runs[read].groupby(list(by), sort=True, dropna=False)
+    ends = between or _range_of_all(groups)
+    octaves = math.log2(ends[0]), math.log2(ends[1])
+    columns = [*by, over, "status", "val_loss"]
+    if "initial_loss" in runs:
+        columns.append("initial_loss")
+    members = runs[list(dict.fromkeys(columns))].groupby(list(by), sort=True, dropna=False)
     rows = []
     for group, (_, own) in zip(groups, members, strict=True):
-        octaves = math.log2(ends[0]), math.log2(ends[1])
         row = _row(group, own, over, octaves, basin, optima.resamples, optima.seed)
         rows.append({**group.at, **row})
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+def _range_of_all(groups: Sequence[Group]) -> tuple[float, float]:
+    """The widest range of values that every group tried."""
+    tried = [group.cells.x for group in groups if len(group.cells.x)]
+    first = max((x[0] for x in tried), default=0.0)
+    last = min((x[-1] for x in tried), default=0.0)
+    return 2.0**first, 2.0**last
 
 
 def _is_range(between: Any) -> bool:
@@ -98,7 +107,9 @@ def _row(
     group: Group, rows: pd.DataFrame, over: str, ends: tuple[float, float], basin: float, resamples: int, seed: int
 ) -> dict[str, Any]:
     own = read_own(group)
-    initial = float(rows["initial_loss"].mean()) if "initial_loss" in rows else math.nan
+    initial = math.nan
+    if "initial_loss" in rows:
+        initial = float(rows["initial_loss"].mean())
     row: dict[str, Any] = {
         **dict.fromkeys(COLUMNS, math.nan),
         "hyperparameter": over,
@@ -114,11 +125,15 @@ def _row(
     }
     if own.source is None:
         return {**row, "why": own.why}
-    generator = np.random.default_rng([seed, fingerprint(group.cells)])
-    excess, why = _expected(group, own, rows, over, ends, initial)
+    generator = np.random.default_rng([seed, curve_fingerprint(group.cells)])
+    excess, missing = _expected(group, own, rows, over, ends, initial)
     width = basin_of(group, own, initial, basin, resamples, generator)
-    why = "; ".join(filter(None, [f"optimum: {group.row['why']}" if group.row["why"] else "", why]))
-    return {**row, **excess, **width, "interval": group.noise.interval, "why": why}
+    reasons = []
+    if group.row["why"]:
+        reasons.append(f"optimum: {group.row['why']}")
+    if missing:
+        reasons.append(missing)
+    return {**row, **excess, **width, "interval": group.noise.interval, "why": "; ".join(reasons)}
 
 
 # --- expected excess loss ---
@@ -138,13 +153,18 @@ def _expected(
     if np.isnan(means[weights > 0]).any():
         return {}, "runs diverged and no initial_loss says what they count as"
     value = float(np.sum(weights * means, where=weights > 0)) - own.loss
-    touched = np.isfinite(errors)
-    variance = variance_of(np.where(touched, 0.0, weights) - own.weights, group)
-    variance += float(np.sum((weights * errors) ** 2, where=touched))
+    # Its error: of the pooled noise, and of the seeds where a loss was capped.
+    capped = np.isfinite(errors)
+    variance = variance_of(np.where(capped, 0.0, weights) - own.weights, group)
+    variance += float(np.sum((weights * errors) ** 2, where=capped))
     half = t_975(group.noise.df) * math.sqrt(variance)
-    below, above = _between(group, own, means, touched, ends)
-    low, high = value - math.hypot(half, own.above, below), value + math.hypot(half, own.below, above)
-    return {"sensitivity": value, "low": low, "high": high if math.isfinite(high) else math.nan}, ""
+    # In quadrature, how far the lowest loss may lie from the fitted one, and the curve from the trapezoids.
+    below, above = _between(group, own, means, capped, ends)
+    low = value - math.hypot(half, own.above, below)
+    high = value + math.hypot(half, own.below, above)
+    if not math.isfinite(high):
+        high = math.nan
+    return {"sensitivity": value, "low": low, "high": high}, ""
 
 
 def _between(
@@ -156,7 +176,8 @@ def _between(
     them; a parabola has a third of the area between these, and twice that is allowed for. Where it jumps, it may have
     either value all the way.
     """
-    x, below, above = group.cells.x, 0.0, 0.0
+    x = group.cells.x
+    below, above = 0.0, 0.0
     slope = np.diff(means) / np.diff(x)
     jumps = _jumps(group, slope, capped)
     for i in range(len(x) - 1):
@@ -165,14 +186,18 @@ def _between(
             continue
         share = (end - start) / (ends[1] - ends[0])
         if jumps[i]:
-            below, above = (each + share * abs(means[i + 1] - means[i]) / 2 for each in (below, above))
+            half = share * abs(means[i + 1] - means[i]) / 2
+            below += half
+            above += half
             continue
+        # The highest of the lines through the values on either side, below which no convex curve lies.
         at = np.linspace(start, end, 33)
         floor = np.full(len(at), min(own.loss, *means[i : i + 2]))
         for beside in (i - 1, i + 1):
             if 0 <= beside < len(slope) and not jumps[beside]:
                 floor = np.maximum(floor, means[beside] + slope[beside] * (at - x[beside]))
-        below += share * 2 / 3 * float(np.maximum(np.interp(at, x, means) - floor, 0.0).mean())
+        gap = np.maximum(np.interp(at, x, means) - floor, 0.0)
+        below += share * 2 / 3 * float(gap.mean())
     return below, above
 
 
@@ -181,12 +206,16 @@ def _jumps(group: Group, slope: Floats, capped: npt.NDArray[np.bool_]) -> npt.ND
     it is steeper than further out, or at the end of the values more than `CERTAIN.jump` times as steep as before.
     """
     found = capped[1:] | capped[:-1]
-    for cell, side in zip((None, None) if group.fit is None else group.fit.possible[2:], (0, -1), strict=True):
-        if cell is not None:
-            found[cell + side] = True
+    if group.fit is not None:
+        below, above = group.fit.possible.below, group.fit.possible.above
+        if below is not None:
+            found[below] = True
+        if above is not None:
+            found[above - 1] = True
     steep = np.abs(slope)
     for i in range(len(slope)):
-        outer, inner = (i + 1, i - 1) if slope[i] > 0 else (i - 1, i + 1)
+        outer = i + 1 if slope[i] > 0 else i - 1  # away from the minimum
+        inner = i - 1 if slope[i] > 0 else i + 1
         if 0 <= outer < len(slope):
             found[i] |= steep[i] > steep[outer]
         elif 0 <= inner < len(slope):
@@ -203,13 +232,17 @@ def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tupl
     trained = status != "failed"
     cell = np.searchsorted(cells.values, rows[over].to_numpy(float)[trained])
     losses = np.where(status == "ok", rows["val_loss"].to_numpy(float), math.nan)[trained]
-    capped = np.fmin(losses, math.inf if math.isnan(initial) else initial)
+    cap = math.inf if math.isnan(initial) else initial
+    capped = np.fmin(losses, cap)
     capped = np.where(np.isnan(losses), initial, capped)
-    means, errors = cells.adjusted.copy(), np.full(len(cells.x), math.nan)
+    means = cells.adjusted.copy()
+    errors = np.full(len(cells.x), math.nan)
     for index in np.unique(cell[~(losses <= capped)]):
         here = capped[cell == index]
         means[index] = here.mean()
-        errors[index] = here.std(ddof=1) / math.sqrt(len(here)) if len(here) > 1 else 0.0
+        errors[index] = 0.0
+        if len(here) > 1:
+            errors[index] = here.std(ddof=1) / math.sqrt(len(here))
     return means, errors
 
 

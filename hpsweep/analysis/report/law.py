@@ -65,7 +65,7 @@ def _numbers(found: Law) -> Table:
     for row in found.intervals:
         name = row["coefficient"]
         ends = [DASH if row[end] is None else scientific(row[end]) for end in _ENDS]
-        word = law_text.state(found, name)
+        word = law_text.coefficient_state(found, name)
         state = Status(word=word, kind="good" if word == "identified" else "caution")
         value = found.coefficients.get(name, row["value"])
         rows.append((name, state, "infinite" if value is None else scientific(value), *ends))
@@ -80,7 +80,7 @@ def _outliers(found: Law) -> list[Table]:
     for row in found.outliers[:LONGEST]:
         at = (str(row["row"]), number(row["sparsity"]), amount(row["params"]), amount(row["tokens"]))
         losses = (fixed(row["loss"], 3), fixed(row["predicted"], 3))
-        rows.append((*at, *losses, law_text.size(found, row["residual"]), fixed(row["sd"], 1)))
+        rows.append((*at, *losses, law_text.residual_text(found, row["residual"]), fixed(row["sd"], 1)))
     header = ("row", "sparsity", "N", "D", "measured", "predicted", "residual", "robust sd")
     return [Table(caption="Outliers", header=header, rows=tuple(rows), keys=4)] if rows else []
 
@@ -139,7 +139,7 @@ def _panels(found: Law) -> list[Panel]:
     residuals, held = pd.DataFrame(found.residuals), pd.DataFrame(found.held_out)
     figure, ax = _figure()
     predicted_against_measured(residuals, ax, held_out=held[held["largest"] == "params"] if len(held) else None)
-    worst = law_text.size(found, residuals["residual"].abs().max())
+    worst = law_text.residual_text(found, residuals["residual"].abs().max())
     panels = [_panel("predicted", "Predicted against measured", f"Largest residual {worst}.", figure)]
     if found.form == "sparse":
         figure, ax = _figure()

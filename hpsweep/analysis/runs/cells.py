@@ -53,7 +53,7 @@ class Cells:
         return {}
 
 
-def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Concatenate[Cells, Given], Found]:
+def computed_once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Concatenate[Cells, Given], Found]:
     """A function of cells, called once with the same arguments: half a dozen tables ask the same of every group."""
 
     @wraps(function)
@@ -67,8 +67,8 @@ def once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Conca
     return remembered
 
 
-@once
-def merged(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
+@computed_once
+def merged_cells(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
     """(cells CLOSEST apart or more, for each of the given ones which of these it is in).
 
     Those next to each other are merged, from the left, where their losses do not jump: place and losses are means over
@@ -82,9 +82,13 @@ def merged(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
     close = cells.finite[1:] & cells.finite[:-1] & (np.diff(cells.x) < closest)
     if close.sum() < MANY:
         return unchanged
+    # How far the losses of one merged cell may lie apart.
     growth = noise_growth(cells.x, cells.x[np.nanargmin(cells.adjusted)])
-    jump = _JUMP * float(np.median((np.abs(np.diff(cells.adjusted)) / growth[1:])[close])) * growth
-    of, first = np.zeros(len(cells.x), dtype=np.intp), 0
+    differences = np.abs(np.diff(cells.adjusted)) / growth[1:]
+    jump = _JUMP * float(np.median(differences[close])) * growth
+    # From the left: a cell joins the one before unless it is too far from the first of these, or jumps.
+    of = np.zeros(len(cells.x), dtype=np.intp)
+    first = 0
     for cell in range(1, len(cells.x)):
         joins = close[cell - 1] and cells.x[cell] - cells.x[first] < closest
         if not joins or np.ptp(cells.adjusted[first : cell + 1]) > jump[cell]:
@@ -92,7 +96,9 @@ def merged(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
         of[cell] = of[cell - 1] + (first == cell)
     if len(np.unique(of[cells.finite])) < 3:
         return unchanged
-    n, weight = np.bincount(of, cells.n).astype(float), np.maximum(cells.n, 1)
+    # Places and losses are means over runs.
+    n = np.bincount(of, cells.n).astype(float)
+    weight = np.maximum(cells.n, 1)
     total = np.bincount(of, weight)
     x, loss, adjusted = (np.bincount(of, weight * part) / total for part in (cells.x, cells.loss, cells.adjusted))
     runs = cells.runs.assign(cell=of[cells.runs["cell"]])
@@ -105,8 +111,9 @@ _known: dict[tuple[Any, ...], Cells] = {}
 
 def cells_of(rows: pd.DataFrame, over: str) -> Cells:
     """The cells of one group, the same object for the same rows. Values at which no run ended are left out."""
-    numbers = (rows[name].to_numpy(float).tobytes() for name in (over, "val_loss"))
-    key = (over, *numbers, *(tuple(rows[name].tolist()) for name in ("seed", "status")))
+    numbers = [rows[name].to_numpy(float).tobytes() for name in (over, "val_loss")]
+    words = [tuple(rows[name].tolist()) for name in ("seed", "status")]
+    key = (over, *numbers, *words)
     if key not in _known:
         if len(_known) >= _KEPT:
             _known.clear()
@@ -117,7 +124,9 @@ def cells_of(rows: pd.DataFrame, over: str) -> Cells:
 def _cells(rows: pd.DataFrame, over: str) -> Cells:
     means = means_of(rows, rows[over].to_numpy(float))
     x = np.log2(means.values)
-    growth = np.ones(len(x)) if means.is_empty else noise_growth(x, x[np.nanargmin(means.loss)])
+    growth = np.ones(len(x))
+    if not means.is_empty:
+        growth = noise_growth(x, x[np.nanargmin(means.loss)])
     adjusted, variance = without_seeds(means, growth)
     return Cells(means.values, x, means.loss, adjusted, means.n, means.runs, variance)
 
@@ -146,13 +155,15 @@ def means_of(rows: pd.DataFrame, settings: Floats) -> Means:
     axis = 0 if settings.ndim > 1 else None
     values, cell = np.unique(settings[trained], axis=axis, return_inverse=True)
     cell = cell.reshape(-1)
+    # A setting at which any seed diverged has no loss.
     good = ~np.isin(cell, cell[status[trained] == "diverged"])
     seeds = np.unique(rows["seed"].to_numpy()[trained][good], return_inverse=True)[1]
     losses = rows["val_loss"].to_numpy(float)[trained][good]
     runs = pd.DataFrame({"cell": cell[good], "seed": seeds, "loss": losses})
     n = np.bincount(runs["cell"], minlength=len(values)).astype(float)
     loss = np.full(len(values), np.nan)
-    loss[n > 0] = np.bincount(runs["cell"], runs["loss"], len(values))[n > 0] / n[n > 0]
+    total = np.bincount(runs["cell"], runs["loss"], len(values))
+    loss[n > 0] = total[n > 0] / n[n > 0]
     return Means(values, loss, n, runs)
 
 
@@ -166,8 +177,11 @@ def without_seeds(means: Means, growth: Floats) -> tuple[Floats, float]:
     effects, _, _ = two_way(means.runs, 1 / growth)
     if len(effects) < 2:
         return means.loss, 0.0
-    n, adjusted = means.n, means.loss.copy()
-    shift = np.bincount(means.runs["cell"], effects[means.runs["seed"]], len(n))[n > 0] / n[n > 0]
+    # Every mean loses what its own seeds add on average, and gains what all seeds do.
+    n = means.n
+    adjusted = means.loss.copy()
+    total = np.bincount(means.runs["cell"], effects[means.runs["seed"]], len(n))
+    shift = total[n > 0] / n[n > 0]
     adjusted[n > 0] -= shift - effects.mean()
     return adjusted, float(np.var(effects, ddof=1)) / len(effects)
 
@@ -191,16 +205,20 @@ def two_way(single: pd.DataFrame, weight: Floats) -> tuple[Floats, float, int]:
     squared = weight[cells] ** 2
     loss = single["loss"].to_numpy(float)
     mean = np.bincount(cell, loss) / np.bincount(cell)
-    rest, effects = loss - mean[cell], np.zeros(0)
+    rest = loss - mean[cell]
     df = len(single) - len(cells)
-    if _connected(n > 0):
-        by_cell, by_seed = np.zeros(len(cells)), np.zeros(len(seeds))
-        for _ in range(2):  # the second solves for what rounding left of the first
-            a, b = _additive(n * squared[:, None], cell, seed, squared[cell] * rest)
-            rest, by_cell, by_seed = rest - a[cell] - b[seed], by_cell + a, by_seed + b
-        shift = ((mean + by_cell).sum() - by_seed.sum()) / (len(cells) + len(seeds))
-        effects, df = by_seed + shift, df - (len(seeds) - 1)
-    return effects, float(squared[cell] @ rest**2), df
+    if not _connected(n > 0):
+        return np.zeros(0), float(squared[cell] @ rest**2), df
+    by_cell = np.zeros(len(cells))
+    by_seed = np.zeros(len(seeds))
+    for _ in range(2):  # the second solves for what rounding left of the first
+        a, b = _additive(n * squared[:, None], cell, seed, squared[cell] * rest)
+        rest = rest - a[cell] - b[seed]
+        by_cell = by_cell + a
+        by_seed = by_seed + b
+    # Of all solutions, which differ by a shift, the shortest vector.
+    shift = ((mean + by_cell).sum() - by_seed.sum()) / (len(cells) + len(seeds))
+    return by_seed + shift, float(squared[cell] @ rest**2), df - (len(seeds) - 1)
 
 
 def _additive(n: Floats, cell: npt.NDArray[np.intp], seed: npt.NDArray[np.intp], rest: Floats) -> tuple[Floats, Floats]:
@@ -209,10 +227,12 @@ def _additive(n: Floats, cell: npt.NDArray[np.intp], seed: npt.NDArray[np.intp],
     n (cells, seeds) and `rest` are weighted. The side with more effects is eliminated, its block of the equations
     being diagonal; what is left for the other is the Schur complement.
     """
-    of_cells, of_seeds = np.bincount(cell, rest), np.bincount(seed, rest)
+    of_cells = np.bincount(cell, rest)
+    of_seeds = np.bincount(seed, rest)
     if len(of_cells) > len(of_seeds):
         b, a = _additive(n.T, seed, cell, rest)
         return a, b
+    # Eliminate the seeds, solve for the cells, and put these in for the seeds.
     by_seed = n / n.sum(axis=0)
     schur = np.diag(n.sum(axis=1)) - by_seed @ n.T
     a = np.zeros(len(of_cells))
@@ -230,13 +250,15 @@ def _connected(met: npt.NDArray[np.bool_]) -> bool:
         rows = reached
 
 
-def fingerprint(cells: Cells) -> int:
+def curve_fingerprint(cells: Cells) -> int:
     """A number by the shape of the curve alone: a group has one interval, however the table around it is grouped."""
-    above = cells.adjusted - (np.nanmin(cells.adjusted) if cells.finite.any() else 0.0)
-    return zlib.crc32(repr([(round(x, 6), round(y, 6)) for x, y in zip(cells.x, above, strict=True)]).encode())
+    lowest = np.nanmin(cells.adjusted) if cells.finite.any() else 0.0
+    above = cells.adjusted - lowest
+    shape = [(round(x, 6), round(y, 6)) for x, y in zip(cells.x, above, strict=True)]
+    return zlib.crc32(repr(shape).encode())
 
 
-def counts(rows: pd.DataFrame) -> dict[str, int]:
+def run_counts(rows: pd.DataFrame) -> dict[str, int]:
     """The columns of `optima` that count the rows of a group."""
     status = rows["status"].tolist()
     return {

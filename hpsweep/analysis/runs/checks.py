@@ -73,7 +73,8 @@ def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> Non
     if not isinstance(table, pd.DataFrame):
         raise ValueError(f"{name} is {shown(table)}; give a table, such as {such}.")
     check_frame(table, name)
-    if lacking := [column for column in columns if column not in table.columns]:
+    lacking = [column for column in columns if column not in table.columns]
+    if lacking:
         raise ValueError(f"{name} has no column {lacking[0]!r}; give a table with it, such as {such}.")
 
 
@@ -88,7 +89,8 @@ def check_names(name: str, given: Any, such: str) -> list[str]:
     if isinstance(given, str) or not isinstance(given, Sequence | pd.Index | np.ndarray):
         raise ValueError(f"{name} is {shown(given)}; give a list of columns, such as {such}.")
     names = list(given)
-    if odd := [one for one in names if not isinstance(one, str)]:
+    odd = [one for one in names if not isinstance(one, str)]
+    if odd:
         raise ValueError(f"{name} has {odd[0]!r}, which is no name of a column; give a list such as {such}.")
     if len(set(names)) < len(names):
         raise ValueError(f"{name} is {names!r}, and has a column twice; name each once.")
@@ -118,7 +120,7 @@ def check_columns(**columns: Any) -> None:
 def check_over(over: Any) -> None:
     """Raise ValueError unless it is a hyperparameter."""
     if not isinstance(over, str) or over not in TUNED:
-        close = hint(over, TUNED) if isinstance(over, str) else "."
+        close = spelling_hint(over, TUNED) if isinstance(over, str) else "."
         raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}.")
 
 
@@ -132,7 +134,9 @@ def check_number(name: str, value: Any, what: str) -> None:
 def check_resamples(resamples: Any) -> None:
     """Raise ValueError unless it is a whole number, 1 or more."""
     if not _is_whole(resamples) or not 1 <= resamples <= _MOST_RESAMPLES:
-        allowed = "1 or more" if not _is_whole(resamples) or resamples < 1 else f"at most {_MOST_RESAMPLES}"
+        allowed = "1 or more"
+        if _is_whole(resamples) and resamples > _MOST_RESAMPLES:
+            allowed = f"at most {_MOST_RESAMPLES}"
         raise ValueError(
             f"resamples is {shown(resamples)}; it must be a whole number, {allowed}: the default is {RESAMPLES}."
         )
@@ -158,13 +162,16 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     check_over(over)
     for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
         if name not in runs.columns:
-            remedy = f" Add it: {_SUCH[name]}." if name in _SUCH else ""
-            raise ValueError(f"the runs have no column {name!r}{hint(name, map(str, runs.columns))}{remedy}")
+            remedy = ""
+            if name in _SUCH:
+                remedy = f" Add it: {_SUCH[name]}."
+            raise ValueError(f"the runs have no column {name!r}{spelling_hint(name, map(str, runs.columns))}{remedy}")
     if over in by:
         raise ValueError(f"{over} is in by, and is what the optimum is sought over; keep it in one of them.")
     if len(runs) == 0:
         raise ValueError("there are no runs to fit; load a results folder that has some, or select less strictly.")
-    if odd := sorted({*map(str, runs["status"].dropna().unique())} - {*DONE, "failed"}):
+    odd = sorted({*map(str, runs["status"].dropna().unique())} - {*DONE, "failed"})
+    if odd:
         raise ValueError(
             f"runs have status {', '.join(odd)}; it must be ok, diverged or failed: "
             f"runs.replace({{'status': {{{odd[0]!r}: 'ok'}}}}) where that says that a run ended well."
@@ -181,7 +188,12 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
         check_plain(runs[name])
     _check_seeds(runs["seed"])
     _check_losses(runs)
-    ids = runs["trial_id"].dropna() if "trial_id" in runs else runs["seed"].iloc[:0]
+    if "trial_id" in runs:
+        _check_ids(runs["trial_id"].dropna())
+
+
+def _check_ids(ids: pd.Series[Any]) -> None:
+    """Raise ValueError where a trial is in the runs twice."""
     if not ids.is_unique:
         raise ValueError(
             f"trial {ids[ids.duplicated()].iloc[0]} is in the runs twice; load folders together, "
@@ -216,8 +228,12 @@ def _check_positive(column: pd.Series[Any]) -> None:
     values = column.to_numpy(float, na_value=np.nan)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
-        good = f"(runs.{name} > 0) & (runs.{name} < float('inf'))" if np.isposinf(values).any() else f"runs.{name} > 0"
-        remedy = f"correct it, such as runs.assign({name}=...)" if bad.all() else f"select runs[{good}]"
+        good = f"runs.{name} > 0"
+        if np.isposinf(values).any():
+            good = f"(runs.{name} > 0) & (runs.{name} < float('inf'))"
+        remedy = f"select runs[{good}]"
+        if bad.all():
+            remedy = f"correct it, such as runs.assign({name}=...)"
         raise ValueError(
             f"{name} is {values[bad][0]:g} in {bad.sum()} of {len(values)} runs and has no log2; it must be finite and "
             f"above 0: {remedy}."
@@ -294,28 +310,32 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
     The name of the data may differ: equal hashes are equal tokens, by whatever path and with whatever option.
     """
     for name in TRIAL_FIELDS:
-        if name in rows.columns and name not in ("data", *free) and varies(rows[name]):
-            if lacking := int(rows[name].isna().sum()):
-                raise ValueError(
-                    f"{lacking} of the {len(rows)} runs of {where} have no {name}, and the others have: leave those "
-                    f"out, or give it to them: {column_such(name, some=True)}."
-                )
-            values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
-            first = plain(rows[name].iloc[0])
+        if name not in rows.columns or name in ("data", *free) or not has_several_values(rows[name]):
+            continue
+        lacking = int(rows[name].isna().sum())
+        if lacking:
             raise ValueError(
-                f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
-                f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
-                f"{name}={first} on the command line."
+                f"{lacking} of the {len(rows)} runs of {where} have no {name}, and the others have: leave those "
+                f"out, or give it to them: {column_such(name, some=True)}."
             )
+        values = ", ".join(map(str, rows[name].drop_duplicates().sort_values()[:5]))
+        first = plain_value(rows[name].iloc[0])
+        raise ValueError(
+            f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
+            f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
+            f"{name}={first} on the command line."
+        )
 
 
 def column_such(name: str, *, some: bool = False) -> str:
     """How to give runs, or some of them, a field of the trial that they lack: with the value that they had."""
     value = _VALUES[name]
-    whole = (
-        f"runs.fillna({{{name!r}: {value!r}}}) where those" if some else f"runs.assign({name}={value!r}) where all runs"
-    )
-    return f"{whole} had that{', as those of hpsweep did before it had this field' if name in BEFORE else ''}"
+    code = f"runs.assign({name}={value!r}) where all runs had that"
+    if some:
+        code = f"runs.fillna({{{name!r}: {value!r}}}) where those had that"
+    if name in BEFORE:
+        return f"{code}, as those of hpsweep did before it had this field"
+    return code
 
 
 def check_unknown(runs: pd.DataFrame, keys: Sequence[str], free: Sequence[str] = ()) -> None:
@@ -323,7 +343,8 @@ def check_unknown(runs: pd.DataFrame, keys: Sequence[str], free: Sequence[str] =
 
     A fit would average over them without a word. Runs that failed take no part.
     """
-    if names := [name for name in unknown(runs) if name not in (*keys, *free)]:
+    names = [name for name in unknown_columns(runs) if name not in (*keys, *free)]
+    if names:
         check_alike(runs[runs["status"] != "failed"], keys, names)
 
 
@@ -331,17 +352,14 @@ def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -
     """Raise ValueError if rows of one group of `keys` differ in some of these columns, naming all that do."""
     odd = {}
     for name in names:
-        if not varies(rows[name]):
-            continue
         column = rows[name]
+        if not has_several_values(column):
+            continue
         if not keys or (column.groupby([rows[key] for key in keys], dropna=False).nunique(dropna=False) > 1).any():
             odd[name] = column.unique()
     if not odd:
         return
-    each = "; ".join(
-        f"{name} ({', '.join(map(str, values[:3]))}{f', ... {len(values)} values' * (len(values) > 3)})"
-        for name, values in odd.items()
-    )
+    each = "; ".join(f"{name} ({_first_values(values)})" for name, values in odd.items())
     names, first = list(odd), next(iter(odd))
     raise ValueError(
         f"runs of one group differ in {each}, and would be averaged over. If it says what was trained, put "
@@ -350,7 +368,12 @@ def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -
     )
 
 
-def unknown(runs: pd.DataFrame) -> list[str]:
+def _first_values(values: Sequence[Any]) -> str:
+    listed = ", ".join(map(str, values[:3]))
+    return f"{listed}, ... {len(values)} values" if len(values) > 3 else listed
+
+
+def unknown_columns(runs: pd.DataFrame) -> list[str]:
     """Columns that may say what was trained, though hpsweep does not know them."""
     return [name for name in map(str, runs.columns) if name in runs and _is_unknown(runs, name)]
 
@@ -373,7 +396,7 @@ def _is_time(column: pd.Series[Any]) -> bool:
     return column.dtype == object and types.infer_dtype(column, skipna=True) in _TIMES
 
 
-def varies(column: pd.Series[Any]) -> bool:
+def has_several_values(column: pd.Series[Any]) -> bool:
     """Whether there are several values, null being one."""
     return len(column) > 0 and not (column == column.iloc[0]).all() and bool(column.nunique(dropna=False) > 1)
 
@@ -381,7 +404,11 @@ def varies(column: pd.Series[Any]) -> bool:
 def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
     """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
     names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])
-    varying = [name for name in TRIAL_FIELDS if name in runs and name not in ("data", *names) and varies(runs[name])]
+    varying = [
+        name
+        for name in TRIAL_FIELDS
+        if name in runs and name not in ("data", *names) and has_several_values(runs[name])
+    ]
     return runs[[*names, *varying]]
 
 
@@ -392,26 +419,25 @@ def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
     optimum along one field needs runs that are equal in the others.
     """
     others = [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
-    if (
-        others
-        and runs[over].nunique() > 2
-        and runs.groupby(["scheme", *place_axes(runs), *others])[over].nunique().max() < 3
-    ):
-        names = " and ".join([over, *others])
-        best = runs[runs["status"] == "ok"].nsmallest(1, "val_loss")[[over, *others]].to_dict("records")
-        at = "".join(f", {name} {value:.4g}" for row in best for name, value in row.items())
-        raise ValueError(
-            f"{names} were searched together, and no three values of {over} share the rest: there is no curve "
-            f"along {over} to find an optimum on. Fit them together, as surface and --over {over},{others[0]} do, or "
-            f"sweep a grid of {over} around the best run{at}."
-        )
-    return others
+    if not others or runs[over].nunique() < 3:
+        return others
+    on_one_line = runs.groupby(["scheme", *place_axes(runs), *others])[over].nunique()
+    if not on_one_line.max() < 3:
+        return others
+    names = " and ".join([over, *others])
+    best = runs[runs["status"] == "ok"].nsmallest(1, "val_loss")[[over, *others]].to_dict("records")
+    at = "".join(f", {name} {value:.4g}" for row in best for name, value in row.items())
+    raise ValueError(
+        f"{names} were searched together, and no three values of {over} share the rest: there is no curve "
+        f"along {over} to find an optimum on. Fit them together, as surface and --over {over},{others[0]} do, or "
+        f"sweep a grid of {over} around the best run{at}."
+    )
 
 
 # --- words ---
 
 
-def hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
+def spelling_hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
     """The end of a sentence: the nearest of the allowed names, if one is near."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f": did you mean {close[0]!r}?" if close else "."
@@ -419,9 +445,9 @@ def hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
 
 def label(by: Sequence[str], key: tuple[Hashable, ...]) -> str:
     """A group's name, such as scheme sp, density 0.25."""
-    return ", ".join(f"{name} {plain(value)}" for name, value in zip(by, key, strict=True))
+    return ", ".join(f"{name} {plain_value(value)}" for name, value in zip(by, key, strict=True))
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A numpy number as Python's own."""
     return value.item() if isinstance(value, np.generic) else value

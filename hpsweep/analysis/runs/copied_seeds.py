@@ -15,6 +15,7 @@ use its seed, which the noise knows of.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -87,8 +88,10 @@ def each_seed_once(runs: pd.DataFrame, group: Sequence[str], over: Sequence[str]
         found += [(line, pair) for pair in _copies(line)]
     if not found:
         return runs
+    # Of each copied seed the first pair, by its last run.
     copies = {int(line.place[pair.copy].max()): (line, pair) for line, pair in reversed(found)}
-    _warn(runs, [*copies.values()][-1], len(copies), group)
+    first_found = [*copies.values()][-1]
+    _warn(runs, first_found, len(copies), group)
     keep = np.ones(len(runs), dtype=bool)  # by place, as an index may have a label twice
     for line, pair in found:
         keep[line.place[pair.copy, [*pair.equal, *pair.clipped]]] = False
@@ -98,9 +101,13 @@ def each_seed_once(runs: pd.DataFrame, group: Sequence[str], over: Sequence[str]
 def _warn(runs: pd.DataFrame, first: tuple[_Line, _Pair], count: int, group: Sequence[str]) -> None:
     """Name the first of the copies, and say how many there are."""
     line, pair = first
-    kept, copy = (runs.iloc[line.place[seed, pair.equal[0]]] for seed in (pair.kept, pair.copy))
+    setting = pair.equal[0]
+    kept = runs.iloc[line.place[pair.kept, setting]]
+    copy = runs.iloc[line.place[pair.copy, setting]]
     to = "within the rounding of the coarser" if pair.differ else "to the last digit"
-    others = f"; so have {count - 1} others" if count > 1 else ""
+    others = ""
+    if count > 1:
+        others = f"; so have {count - 1} others"
     warnings.warn(
         f"{label([*group, 'seed'], tuple(copy[[*group, 'seed']]))} has the loss of seed {kept['seed']} at "
         f"{len(pair.equal)} of the {pair.shared} values that both have, {to}: the same runs, of which "
@@ -148,22 +155,30 @@ def _most(numbers: Floats, seed: _Indices) -> Floats:
 def _lines_with_equals(rows: pd.DataFrame) -> set[int]:
     """The groups where any two seeds agree at any setting: few, of a table without copies."""
     ordered = rows.sort_values(["setting", "loss"])
-    setting, loss, unit = (ordered[name].to_numpy() for name in ("setting", "loss", "unit"))
-    near = (setting[1:] == setting[:-1]) & (np.diff(loss) <= np.maximum(unit[1:], unit[:-1]))
-    coarse = ordered.groupby("setting", sort=False)["unit"].transform("max").to_numpy()
-    near |= (setting[1:] == setting[:-1]) & (np.diff(loss) <= coarse[1:])
+    setting, loss = ordered["setting"].to_numpy(), ordered["loss"].to_numpy()
+    coarsest = ordered.groupby("setting", sort=False)["unit"].transform("max").to_numpy()
+    same_setting = setting[1:] == setting[:-1]
+    near = same_setting & (np.diff(loss) <= coarsest[1:])
     return set(ordered["line"].to_numpy()[1:][near].tolist())
 
 
 def _line_of(part: pd.DataFrame, over: Sequence[str]) -> _Line:
-    seed, setting = (np.unique(part[name], return_inverse=True)[1] for name in ("own", "setting"))
+    """The runs of one group as a table of seeds and settings."""
+    seed = np.unique(part["own"], return_inverse=True)[1]
+    setting = np.unique(part["setting"], return_inverse=True)[1]
     shape = (int(seed.max()) + 1, int(setting.max()) + 1)
     place = np.full(shape, -1, dtype=np.intp)
-    loss, unit = np.full(shape, np.nan), np.full(shape, np.nan)
+    place[seed, setting] = part["place"]
+    loss = np.full(shape, np.nan)
+    loss[seed, setting] = part["loss"]
+    unit = np.full(shape, np.nan)
+    unit[seed, setting] = part["unit"]
     octaves = np.zeros((shape[1], len(over)))
-    place[seed, setting], loss[seed, setting], unit[seed, setting] = part["place"], part["loss"], part["unit"]
     octaves[setting] = np.log2(part[list(over)].to_numpy(float))
-    order = np.lexsort((-(place >= 0).sum(axis=1), np.round(np.log10(np.nanmedian(unit, axis=1)))))
+    # The finer seeds first, then those of more values, then as in the table.
+    values = (place >= 0).sum(axis=1)
+    precision = np.round(np.log10(np.nanmedian(unit, axis=1)))
+    order = np.lexsort((-values, precision))
     return _Line(place[order], loss[order], unit[order], octaves)
 
 
@@ -173,8 +188,10 @@ def _copies(line: _Line) -> list[_Pair]:
     if not pairs:
         return []
     equal = [pair for pair in pairs if len(pair.equal) == pair.shared]
-    scatter, at = _scatter(line, np.setdiff1d(np.arange(len(line.loss)), [pair.copy for pair in equal]))
+    others = np.setdiff1d(np.arange(len(line.loss)), [pair.copy for pair in equal])
+    scatter, at = _scatter(line, others)
     if not len(scatter):
+        # No other pair says how much seeds differ: the curve itself must vary far more than by rounding.
         equal = [pair for pair in equal if pair.differ and pair.shared >= SEVERAL]
         return [pair for pair in equal if _chance(pair, _spread(line.loss[pair.kept, pair.equal])) <= CHANCE_ROUNDED]
     tried = len(line.loss) * (len(line.loss) - 1)  # pairs, rounded or cut
@@ -184,7 +201,9 @@ def _copies(line: _Line) -> list[_Pair]:
         if _chance(pair, float(scatter.max())) > allowed:  # the least that it can be, which takes no time
             continue
         near = scatter[np.isin(at, pair.equal)]
-        if _chance(pair, float(np.median(near if len(near) >= SEVERAL else scatter))) <= allowed:
+        if len(near) < SEVERAL:
+            near = scatter
+        if _chance(pair, float(np.median(near))) <= allowed:
             found.append(pair)
     return found
 
@@ -194,8 +213,8 @@ def _chance(pair: _Pair, median: float) -> float:
     size = median / _NORMAL_MEDIAN
     if size < _WIDTHS * pair.width:
         return 1.0
-    once = pair.width / (size * math.sqrt(2 * math.pi))
-    return math.comb(pair.shared, len(pair.equal)) * once ** len(pair.equal)
+    at_one_value = pair.width / (size * math.sqrt(2 * math.pi))
+    return math.comb(pair.shared, len(pair.equal)) * at_one_value ** len(pair.equal)
 
 
 def _spread(loss: Floats) -> float:
@@ -208,19 +227,26 @@ def _agreeing(line: _Line, kept: int) -> list[_Pair]:
 
     A highest loss that a seed has several times is where losses were clipped, and says nothing.
     """
-    highest = line.loss[kept] == np.nanmax(line.loss[kept])
-    clipped = highest if highest.sum() > 1 else np.zeros_like(highest)
-    difference = np.where(clipped, np.nan, line.loss[kept]) - line.loss[kept + 1 :]
-    same = clipped & (line.loss[kept] == line.loss[kept + 1 :])
+    own, others = line.loss[kept], line.loss[kept + 1 :]
+    own_unit, units = line.unit[kept], line.unit[kept + 1 :]
+    clipped = own == np.nanmax(own)
+    if clipped.sum() == 1:
+        clipped = np.zeros_like(clipped)
+    same = clipped & (own == others)
+    difference = np.where(clipped, np.nan, own) - others
     both = np.isfinite(difference)
-    fine, coarse = np.fmin(line.unit[kept], line.unit[kept + 1 :]), np.fmax(line.unit[kept], line.unit[kept + 1 :])
+    # Where do they agree: the coarser is rounded to nearest, or cut off?
+    fine, coarse = np.fmin(own_unit, units), np.fmax(own_unit, units)
     differ = coarse > fine * (1 + 1e-6)
     half = (coarse + fine) / 2 * (1 - 1e-6)  # of one unit: equal; of two, what rounding makes of it
     rounded = np.abs(difference) <= half
-    toward_zero = difference * np.sign(line.loss[kept])
+    toward_zero = difference * np.sign(own)
     cut = differ & (toward_zero >= -fine) & (toward_zero < coarse)
-    agree = np.where((cut.sum(axis=1) > rounded.sum(axis=1))[:, None], cut, rounded)
-    shared, equal = both.sum(axis=1), agree.sum(axis=1)
+    more_cut = cut.sum(axis=1) > rounded.sum(axis=1)
+    agree = np.where(more_cut[:, None], cut, rounded)
+    shared = both.sum(axis=1)
+    equal = agree.sum(axis=1)
+    enough = (equal > 0) & (equal >= np.minimum(SEVERAL, shared))
     width = np.where(agree, np.where(differ, coarse + fine, coarse), 0.0).max(axis=1)
     differ = (differ & agree).any(axis=1)
     return [
@@ -233,7 +259,7 @@ def _agreeing(line: _Line, kept: int) -> list[_Pair]:
             float(width[i]),
             differ=bool(differ[i]),
         )
-        for i in np.flatnonzero((equal > 0) & (equal >= np.minimum(SEVERAL, shared))).tolist()
+        for i in np.flatnonzero(enough).tolist()
     ]
 
 
@@ -242,13 +268,15 @@ def _scatter(line: _Line, seeds: _Indices) -> tuple[Floats, _Indices]:
     loss = line.loss[seeds]
     apart: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for setting in range(loss.shape[1]):
-        there = np.flatnonzero(np.isfinite(loss[:, setting]))
-        for one, other in zip(there[:-1].tolist(), there[1:].tolist(), strict=True):
-            apart.setdefault((one, other), []).append((setting, float(loss[other, setting] - loss[one, setting])))
+        there = np.flatnonzero(np.isfinite(loss[:, setting])).tolist()
+        for one, other in itertools.pairwise(there):
+            difference = float(loss[other, setting] - loss[one, setting])
+            apart.setdefault((one, other), []).append((setting, difference))
     rest, at = [np.zeros(0)], [np.zeros(0, dtype=np.intp)]
-    for differences in apart.values():
-        settings = np.array([setting for setting, _ in differences])
-        rest.append(_about_a_line(line.octaves[settings], np.array([difference for _, difference in differences])))
+    for pairs in apart.values():
+        settings = np.array([setting for setting, _ in pairs])
+        differences = np.array([difference for _, difference in pairs])
+        rest.append(_about_a_line(line.octaves[settings], differences))
         at.append(settings)
     return np.concatenate(rest), np.concatenate(at)
 
@@ -261,7 +289,9 @@ def _about_a_line(octaves: Floats, differences: Floats) -> Floats:
     n, fields = octaves.shape
     if n == 1:
         return np.abs(differences)
-    columns = np.column_stack([np.ones(n), octaves] if n >= fields + 2 else [np.ones(n)])
+    columns = np.ones((n, 1))
+    if n >= fields + 2:
+        columns = np.column_stack([np.ones(n), octaves])
     rest = differences - columns @ np.linalg.lstsq(columns, differences, rcond=None)[0]
     scale = math.sqrt(n / (n - np.linalg.matrix_rank(columns)))
     return np.asarray(np.minimum(np.abs(rest) * scale, np.abs(differences)))

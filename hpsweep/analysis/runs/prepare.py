@@ -19,12 +19,12 @@ from hpsweep.analysis.runs.checks import (
     check_over,
     check_runs,
     check_unknown,
-    hint,
+    has_several_values,
     is_mixed,
     is_numeric,
     label,
-    unknown,
-    varies,
+    spelling_hint,
+    unknown_columns,
 )
 from hpsweep.analysis.runs.copied_seeds import each_seed_once
 from hpsweep.schema import RUNS
@@ -67,15 +67,17 @@ def prepared(
     for name in fields:
         check_runs(runs, by, name)
     check_unknown(runs, by if keys is None else keys, free=by)
+    # Every run once; then again, where values within ONE_CELL were made one.
     exact = runs.attrs.get(_MADE_ONE) != fields
     once = _each_once(runs, by, fields, exact=exact)
     merged = _merged(once, by, fields)
     if merged is not once:
         once = _each_once(merged, by, fields, exact=False)
+    # Seeds that are copies of another count once.
     group = [name for name in _key(once, by, fields) if name not in (*fields, "seed")]
-    found = each_seed_once(once, group, fields).copy(deep=False)
-    found.attrs[_MADE_ONE] = fields
-    return found
+    ready = each_seed_once(once, group, fields).copy(deep=False)
+    ready.attrs[_MADE_ONE] = fields
+    return ready
 
 
 def without(
@@ -90,7 +92,7 @@ def without(
     for name in check_names("ignore", ignore, "['host', 'epochs']"):
         if name not in runs.columns:
             raise ValueError(
-                f"ignore has {name!r}, and the runs have no such column{hint(name, map(str, runs.columns))}"
+                f"ignore has {name!r}, and the runs have no such column{spelling_hint(name, map(str, runs.columns))}"
             )
         if name in needed:
             raise ValueError(
@@ -106,7 +108,9 @@ def with_index(runs: pd.DataFrame) -> pd.DataFrame:
     names: list[Any] = [None if name in runs.columns else name for name in runs.index.names]
     runs = runs.rename_axis(index=names)
     named = [name for name in names if name is not None]
-    return runs.reset_index(level=named) if named else runs
+    if not named:
+        return runs
+    return runs.reset_index(level=named)
 
 
 def plain_types(runs: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +121,7 @@ def plain_types(runs: pd.DataFrame) -> pd.DataFrame:
     changed: dict[Any, Any] = {}
     for name, column in runs.items():
         kind = column.dtype
-        own = name in RUNS.names
+        is_known = name in RUNS.names
         if kind == np.float16:  # pandas groups by no such column
             changed[name] = column.astype(float)
         elif isinstance(kind, pd.CategoricalDtype):
@@ -126,10 +130,14 @@ def plain_types(runs: pd.DataFrame) -> pd.DataFrame:
             changed[name] = column.astype("str") if kind.na_value is pd.NA else column
         elif pd.api.types.is_extension_array_dtype(kind) and not isinstance(kind, pd.DatetimeTZDtype):
             column = _as_numpy(column)
-            changed[name] = column.map(str) if not own and is_mixed(column) else column
-        elif not own and is_mixed(column):
+            if not is_known and is_mixed(column):
+                column = column.map(str)
+            changed[name] = column
+        elif not is_known and is_mixed(column):
             changed[name] = column.map(str)
-    return runs.assign(**{str(name): column for name, column in changed.items()}) if changed else runs
+    if not changed:
+        return runs
+    return runs.assign(**{str(name): column for name, column in changed.items()})
 
 
 def _as_numpy(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -159,10 +167,13 @@ def _without_zeros(runs: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:
     zero = (runs["weight_decay"] == 0).to_numpy()
     if not zero.any() or zero.all():
         return runs
-    lowest = [runs.loc[own, "val_loss"].min() if "val_loss" in runs else np.nan for own in (zero, ~zero)]
+    lowest_at_zero, lowest_of_others = np.nan, np.nan
+    if "val_loss" in runs:
+        lowest_at_zero = runs.loc[zero, "val_loss"].min()
+        lowest_of_others = runs.loc[~zero, "val_loss"].min()
     warnings.warn(
         f"weight_decay is 0 in {zero.sum()} of {len(runs)} runs, which has no log2: they are left out of the fit. "
-        f"Their lowest loss is {lowest[0]:.5g}, that of the others {lowest[1]:.5g}.",
+        f"Their lowest loss is {lowest_at_zero:.5g}, that of the others {lowest_of_others:.5g}.",
         stacklevel=3,
     )
     return runs[~zero]
@@ -173,6 +184,7 @@ def _without_zeros(runs: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:
 
 def _merged(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.DataFrame:
     """The runs with the values of settings that are one made equal."""
+    # The settings that are not fitted over, over all runs.
     changed: dict[str, Any] = {}
     for name in (*TUNED, "density", "base_density"):
         if name not in runs or name in over or not is_numeric(runs[name]):
@@ -181,7 +193,9 @@ def _merged(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.Da
         within = ONE_CELL if name in TUNED else ONE_DENSITY
         if _are_close(column, within):
             changed[name] = _commonest(column[:, None], np.zeros(len(column)), within)[:, 0]
-    runs = runs.assign(**changed) if changed else runs
+    if changed:
+        runs = runs.assign(**changed)
+    # Those that are, within each group.
     values = runs[list(over)].to_numpy(float)
     if any(_are_close(values[:, i], ONE_CELL) for i in range(len(over))):
         group = runs.groupby(list(by), sort=False, dropna=False).ngroup().to_numpy()
@@ -200,10 +214,12 @@ def _commonest(values: Floats, group: Floats, within: float) -> Floats:
     """(rows, fields) values, those of a group that are one in every field replaced by the commonest of them."""
     points, index, count = np.unique(np.column_stack([group, values]), axis=0, return_inverse=True, return_counts=True)
     leader = _leaders(points, within)
-    order = np.lexsort((-count, leader))  # the commonest of a cell first, the lowest of equals
-    first = order[np.unique(leader[order], return_index=True)[1]]
+    # Points with one leader are a cell, whose commonest point stands for it; of equals the lowest.
+    order = np.lexsort((-count, leader))
+    commonest = order[np.unique(leader[order], return_index=True)[1]]
     cell = np.unique(leader, return_inverse=True)[1]
-    return np.asarray(points[first[cell[index.reshape(-1)]], 1:])
+    cell_of_row = cell[index.reshape(-1)]
+    return np.asarray(points[commonest[cell_of_row], 1:])
 
 
 def _leaders(points: Floats, within: float) -> npt.NDArray[np.intp]:
@@ -211,14 +227,17 @@ def _leaders(points: Floats, within: float) -> npt.NDArray[np.intp]:
     leader = np.arange(len(points))
     low = points[:, 1:] / (1 + within * (1 + 1e-9))
     high = points[:, 1:] * (1 + within * (1 + 1e-9))
-    start, leading = 0, np.ones(len(points), dtype=bool)
+    leading = np.ones(len(points), dtype=bool)
+    start = 0  # the first point near enough in the first field
     for i in range(1, len(points)):
         while points[start, 0] != points[i, 0] or high[start, 0] < points[i, 1]:
             start += 1
-        near = points[start:i, 1:]
-        one = leading[start:i] & ((near >= low[i]) & (near <= high[i])).all(axis=1)
-        if one.any():
-            leader[i], leading[i] = start + int(one.argmax()), False
+        before = points[start:i, 1:]
+        is_near = ((before >= low[i]) & (before <= high[i])).all(axis=1)
+        leaders = leading[start:i] & is_near
+        if leaders.any():
+            leader[i] = start + int(leaders.argmax())
+            leading[i] = False
     return leader
 
 
@@ -232,11 +251,13 @@ def _each_once(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str], *, ex
     ONE_CELL, as a sampler may try, and two runs of one cell.
     """
     key = _key(runs, by, over)
-    trained = runs[list(dict.fromkeys([*key, "status", "val_loss"]))][runs["status"] != "failed"]
+    columns = list(dict.fromkeys([*key, "status", "val_loss"]))
+    trained = runs[columns][runs["status"] != "failed"]
     several = trained.duplicated(key, keep=False)
     again = trained[several]
     if again.empty:
         return runs
+    # Each is compared with the first run of its settings and seed.
     first = again.groupby(key, sort=False, dropna=False)[["status", "val_loss"]].transform("first")
     gap = (again["val_loss"] - first["val_loss"]).abs() / first["val_loss"].abs()
     differs = (again["status"] != first["status"]) | (gap > ONE_LOSS)
@@ -258,20 +279,23 @@ def _each_once(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str], *, ex
 
 def _key(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> list[str]:
     """The columns that say which run a row is: its group, value and seed, and what else says how it was trained."""
-    settings = [name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown(runs)]) if name in runs]
-    return [name for name in settings if name in (*by, *over, "seed") or varies(runs[name])]
+    settings = [
+        name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown_columns(runs)]) if name in runs
+    ]
+    return [name for name in settings if name in (*by, *over, "seed") or has_several_values(runs[name])]
 
 
 def _two_outcomes(again: pd.DataFrame, key: Sequence[str], odd: int) -> str:
     """What is wrong with the runs of one setting and seed, one of which is at this place."""
     row = again.iloc[odd]
     same = again[list(key)].eq(row[list(key)]) | again[list(key)].isna()
-    own = again[same.all(axis=1)]
-    outcomes = ", ".join(
-        status if status != "ok" else f"{loss:.6g}" for status, loss in zip(own["status"], own["val_loss"], strict=True)
-    )
+    alike = again[same.all(axis=1)]
+    outcomes = []
+    for status, loss in zip(alike["status"], alike["val_loss"], strict=True):
+        outcomes.append(f"{loss:.6g}" if status == "ok" else status)
+    listed = ", ".join(outcomes)
     return (
-        f"{_named(key, row)} has {len(own)} runs with different outcomes ({outcomes}), and one counts: leave "
+        f"{_named(key, row)} has {len(alike)} runs with different outcomes ({listed}), and one counts: leave "
         f"the others out, as runs.drop_duplicates({list(key)!r}, keep='last') does, or give every one a seed."
     )
 

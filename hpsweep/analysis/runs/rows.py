@@ -17,5 +17,12 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def record(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Python numbers, and None for what is missing or not finite."""
-    values = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
+    return {str(name): _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -20,9 +20,19 @@ from hpsweep.analysis.law import resample as law_uncertainty
 from hpsweep.analysis.law import solver as law_fit
 from hpsweep.analysis.law.law import PUBLISHED, Law, fit_law, fit_sweep
 from hpsweep.analysis.law.predict import evaluate, fit_of, predict, score, theta_of
-from hpsweep.analysis.law.solver import Design, Misfit, Tie, huber, linear_rest, polish, predicted, raw, starts
-from hpsweep.analysis.law.tables import cells_of_table, distinct, read_table, tuned_losses
-from hpsweep.analysis.law.words import formula, scope, state, terms, verdict
+from hpsweep.analysis.law.solver import (
+    Design,
+    Misfit,
+    Tie,
+    huber_loss,
+    linear_rest,
+    polish_starts,
+    polished_minima,
+    predicted_losses,
+    raw_coefficients,
+)
+from hpsweep.analysis.law.tables import cells_of_table, distinct_count, read_table, tuned_losses
+from hpsweep.analysis.law.words import coefficient_state, law_formula, scope, terms, verdict
 from tests.analysis.law import law_cells as cells
 from tests.analysis.plots.test_figures import frame, row
 
@@ -55,11 +65,11 @@ def test_the_formula_gives_the_loss_worked_out_by_hand() -> None:
 
 
 def test_hubers_loss_is_a_parabola_and_then_a_line() -> None:
-    assert huber(np.array([0.0005, -0.001, 0.003]), 1e-3) == pytest.approx([1.25e-7, 5e-7, 2.5e-6])
+    assert huber_loss(np.array([0.0005, -0.001, 0.003]), 1e-3) == pytest.approx([1.25e-7, 5e-7, 2.5e-6])
 
 
 def test_distinct_values_lie_more_than_one_percent_apart() -> None:
-    assert distinct(np.array([1.0, 1.005, 1.02, 2.0])) == 3
+    assert distinct_count(np.array([1.0, 1.005, 1.02, 2.0])) == 3
 
 
 # --- recovery ---
@@ -142,7 +152,7 @@ def objective(theta: Any, where: Design, losses: Any, tie: Tie | None = None) ->
     theta = np.array([theta], float)
     if tie is not None:
         theta[:, tie.amplitude] = np.exp(tie.offset + tie.slope * theta[:, tie.exponent])
-    return float(huber(np.log(predicted(theta, where) / losses), 1e-3).mean() / 1e-3)
+    return float(huber_loss(np.log(predicted_losses(theta, where) / losses), 1e-3).mean() / 1e-3)
 
 
 @pytest.mark.parametrize("tie", [None, Tie(2, 6, np.array([0.1]), np.array([-1.5]))], ids=["free", "tied"])
@@ -181,8 +191,8 @@ def test_scipy_finds_no_lower_objective(noisy: Law) -> None:
 
 def test_raw_numbers_and_centred_ones_are_each_others_inverse() -> None:
     theta = np.array([[0.2, 0.7, 0.3, 0.9, 1.1, 0.3, 0.35], [0.0, 0.7, 0.0, 0.0, 0.0, 0.3, 0.35]])
-    for own, back in zip(theta, raw(theta, 1e7, 3e10), strict=True):
-        assert law_fit.centred(back, 1e7, 3e10)[0] == pytest.approx(own, rel=1e-12)
+    for own, back in zip(theta, raw_coefficients(theta, 1e7, 3e10), strict=True):
+        assert law_fit.centred_theta(back, 1e7, 3e10)[0] == pytest.approx(own, rel=1e-12)
 
 
 # --- how well it is known ---
@@ -216,9 +226,9 @@ def test_the_interval_has_the_value_and_the_profile_its_minimum_there(noisy: Law
 
 def test_a_profile_holds_its_number_and_fits_the_rest(noisy: Law) -> None:
     fit = fit_of(noisy)
-    table = law_profile.profile(fit, np.array(noisy.replicates), law_uncertainty.RAW.index("a_S"))
+    table = law_profile.coefficient_profile(fit, np.array(noisy.replicates), law_uncertainty.RAW.index("a_S"))
     held = table.iloc[0]
-    theta = starts(fit.design, fit.loss, fit.misfit, 20)
+    theta = polish_starts(fit.design, fit.loss, fit.misfit, 20)
 
     def outside(free: Any) -> float:
         b_n = free[4]
@@ -237,15 +247,15 @@ def test_the_intervals_cover_what_was_put_in() -> None:
     table = cells.made(cells.DENSE)
     where = design(table.assign(sparsity=0.0))._replace(dense=True)
     params, tokens = (float(np.exp(np.log(table[name]).mean())) for name in ("params", "tokens"))
-    truth = law_fit.centred(
+    truth = law_fit.centred_theta(
         np.array([0, 0, *[cells.DENSE[k] for k in ("A", "b_N", "a_D", "b_D", "c")]]), params, tokens
     )
     inside = []
     for seed in range(40):
         losses = cells.made(cells.DENSE, noise=0.004, seed=seed)["loss"].to_numpy()
-        theta = polish(truth, where, losses, Misfit(1e-3)).theta[0]
+        theta = polished_minima(truth, where, losses, Misfit(1e-3)).theta[0]
         fit = law_uncertainty.Fit(theta, where, losses, Misfit(1e-3), params, tokens)
-        drawn = law_uncertainty.resample(fit, 80, np.random.default_rng(seed))[:, where.free]
+        drawn = law_uncertainty.resampled_theta(fit, 80, np.random.default_rng(seed))[:, where.free]
         low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
         inside.append((low <= truth[0, where.free]) & (truth[0, where.free] <= high))
     assert np.mean(inside) >= 0.9
@@ -313,7 +323,7 @@ def test_a_scale_is_weak_if_its_order_of_magnitude_is_not_known(
     name: str, change: dict[str, float], why: str | None
 ) -> None:
     no_pairs = pd.DataFrame(columns=["first", "second", "correlation"])
-    found = law_uncertainty.weak(interval(name, **change), no_pairs, law_fit.LARGEST_EXPONENT)
+    found = law_uncertainty.weak_coefficients(interval(name, **change), no_pairs, law_fit.LARGEST_EXPONENT)
     assert found == ([{"coefficient": name, "reason": why}] if why else [])
 
 
@@ -324,12 +334,16 @@ def test_held_out_cells_outside_the_band_take_back_what_is_said_beyond_the_data(
     assert verdict(strong)[0] == "ok: every number of the law is identified."
     said = "ok: every number of the law is identified within the data; the law does not extrapolate in D."
     assert verdict(short)[0] == said
-    assert [state(short, name) for name in ("b_N", "b_D", "c")] == ["identified", "within the data", "within the data"]
+    assert [coefficient_state(short, name) for name in ("b_N", "b_D", "c")] == [
+        "identified",
+        "within the data",
+        "within the data",
+    ]
     some = dataclasses.replace(short, status="weak", weak=[{"coefficient": "c", "reason": ""}])
     assert verdict(some)[0].endswith(
         "identified within the data are a_S, b_S, c_S, b_N, a_D and b_D; the law does not extrapolate in D."
     )
-    assert state(some, "c") == "weak"
+    assert coefficient_state(some, "c") == "weak"
 
 
 def test_the_terms_at_the_centre_add_up_to_the_loss_there(noisy: Law) -> None:
@@ -516,9 +530,9 @@ def test_the_record_says_ranges_conventions_and_residuals(noisy: Law) -> None:
     assert noisy.conventions["params"].startswith("nonzero parameters")
     residuals = pd.DataFrame(noisy.residuals)
     assert len(residuals) == noisy.cells == 100
-    assert huber(residuals["residual"].to_numpy(), 1e-3).mean() == pytest.approx(noisy.objective)
+    assert huber_loss(residuals["residual"].to_numpy(), 1e-3).mean() == pytest.approx(noisy.objective)
     assert any("S: 0 to 0.875" in line for line in scope(noisy))
-    assert formula(noisy).startswith("L = (")
+    assert law_formula(noisy).startswith("L = (")
 
 
 def test_conventions_are_the_users() -> None:
@@ -694,7 +708,7 @@ def test_the_objective_known_for_t5s_published_law_lies_within_the_rounding_of_i
     def objective_of(part: Any) -> float:
         k = dict(zip(printed, np.array(list(printed.values())) + half * part, strict=True))
         losses = evaluate(k, table["sparsity"], table["params"], table["tokens"])
-        return 1e6 * float(huber(np.log(losses / table["loss"].to_numpy()), 1e-3).mean())
+        return 1e6 * float(huber_loss(np.log(losses / table["loss"].to_numpy()), 1e-3).mean())
 
     found = minimize(objective_of, np.zeros(7), method="Nelder-Mead", bounds=[(-1, 1)] * 7, options={"maxfev": 4000})
     assert objective_of(np.zeros(7)) == pytest.approx(7.637, abs=1e-3)

@@ -18,7 +18,7 @@ from hpsweep.analysis.law.budget import dense_equivalent
 from hpsweep.analysis.law.law import PUBLISHED, Law, fit_law
 from hpsweep.analysis.law.outliers import record_without
 from hpsweep.analysis.law.predict import evaluate, fit_of, predict, score, theta_of
-from hpsweep.analysis.law.solver import Design, Misfit, huber, predicted
+from hpsweep.analysis.law.solver import Design, Misfit, huber_loss, predicted_losses
 from hpsweep.analysis.law.words import verdict
 from hpsweep.cli import main
 from tests.analysis.law import law_cells as cells
@@ -84,7 +84,7 @@ def test_the_derivatives_of_raw_residuals_are_those_of_finite_differences() -> N
     theta = np.array([0.6, 1.2, 0.4, 4.5, 0.9, 0.4, 0.8])
 
     def objective(at: Any) -> float:
-        return float(huber(predicted(at[None], where)[0] - losses.to_numpy(), 0.01).mean() / 0.01)
+        return float(huber_loss(predicted_losses(at[None], where)[0] - losses.to_numpy(), 0.01).mean() / 0.01)
 
     def slopes(at: Any) -> tuple[Any, Any]:
         gradient, hessian, _ = law_fit._derivatives(at[None], where, losses.to_numpy()[None], weight, misfit, None)
@@ -103,7 +103,7 @@ def test_scipy_finds_no_lower_raw_objective(raw: Law) -> None:
     where = Design(np.log(1 - table["sparsity"].to_numpy()), n - n.mean(), d - d.mean(), False)
 
     def objective(theta: Any) -> float:
-        return float(huber(predicted(theta[None], where)[0] - table["loss"].to_numpy(), 0.01).mean())
+        return float(huber_loss(predicted_losses(theta[None], where)[0] - table["loss"].to_numpy(), 0.01).mean())
 
     for start in (theta_of(raw)[0], theta_of(raw)[0] * 1.05):
         found = minimize(objective, start, method="Nelder-Mead", options={"maxfev": 4000})

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from hpsweep.analysis.law.law import Law, fit_law
-from hpsweep.analysis.law.tables import Cells, cells_of_table, read_table
+from hpsweep.analysis.law.tables import LawCells, cells_of_table, read_table
 from hpsweep.analysis.law.words import verdict
 from hpsweep.analysis.runs.columns import HYPERPARAMETERS, is_outcome, words_of
 from hpsweep.cli import main
@@ -29,7 +29,7 @@ def swept(seeds: int = 1, noise: float = 0.0) -> pd.DataFrame:
     return table.assign(loss=table["loss"] * above * np.exp(noise * np.random.default_rng(0).normal(size=len(table))))
 
 
-def cells_in(table: pd.DataFrame, **options: object) -> Cells:
+def cells_in(table: pd.DataFrame, **options: object) -> LawCells:
     return cells_of_table(table, **{**COLUMNS, **options})  # type: ignore[arg-type]
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.surface import simulated
-from hpsweep.analysis.optimum.joint import columns, searched_together, surface
-from hpsweep.analysis.optimum.joint_fit import Hull, hull, lowest
+from hpsweep.analysis.optimum.joint import searched_together, surface, surface_columns
+from hpsweep.analysis.optimum.joint_fit import Hull, convex_hull, lowest_places
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.spec import Trial
@@ -79,7 +79,7 @@ def test_the_order_of_the_fields_does_not_matter(over: tuple[str, str]) -> None:
     runs = made_runs(bowl(-7.2, -4.3), {"lr": LR, "init_std": STD, "seed": [0, 1]}, noise=0.003)
     table = surface(runs, ["scheme"], over=over, resamples=200)
     pd.testing.assert_frame_equal(table, surface(runs, ["scheme"], resamples=200))
-    assert list(table.columns) == ["scheme", *columns(("lr", "init_std"))]
+    assert list(table.columns) == ["scheme", *surface_columns(("lr", "init_std"))]
 
 
 def test_any_two_searched_fields_can_be_fitted() -> None:
@@ -251,7 +251,7 @@ def test_what_optima_refuses_is_refused() -> None:
 
 
 def square(low: float, high: float) -> Hull:
-    found = hull(np.array([(x, y) for x in (low, 0.0, high) for y in (low, 0.0, high)]))
+    found = convex_hull(np.array([(x, y) for x in (low, 0.0, high) for y in (low, 0.0, high)]))
     assert found is not None
     return found
 
@@ -260,13 +260,13 @@ def test_the_hull_of_a_grid_is_its_corners_and_places_on_a_line_have_none() -> N
     found = square(-1.0, 1.0)
     assert sorted(map(tuple, found.corners.tolist())) == [(-1, -1), (-1, 1), (1, -1), (1, 1)]
     assert found.holds(np.array([[0.0, 0.0], [1.0, 1.0], [1.1, 0.0]])).tolist() == [True, True, False]
-    assert hull(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])) is None
+    assert convex_hull(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])) is None
 
 
 def test_the_lowest_place_is_that_of_a_fine_lattice() -> None:
     generator = np.random.default_rng(0)
     coefficients = generator.standard_normal((60, 10)) * ([1.0] * 6 + [0.3] * 4)
-    places, sides = lowest(coefficients, square(-1.5, 1.0), 3)
+    places, sides = lowest_places(coefficients, square(-1.5, 1.0), 3)
     x = np.linspace(-1.5, 1.0, 251)
     u, v = (axis.ravel() for axis in np.meshgrid(x, x))
     powers = [u**0, u, v, u * u, u * v, v * v, u**3, u * u * v, u * v * v, v**3]
@@ -284,14 +284,14 @@ def test_a_minimum_that_is_sought_near_a_place_is_it_though_the_polynomial_falls
     coefficients = np.zeros((1, 10))
     coefficients[0, [3, 5, 6]] = 1.0, 1.0, -1.0  # u^2 + v^2 - u^3: lowest at 0 between the ends, and -4 at u = 2
     inside = square(-1.0, 2.0)
-    place, side = lowest(coefficients, inside, 3)
+    place, side = lowest_places(coefficients, inside, 3)
     assert place == pytest.approx(np.array([[2.0, 0.0]]), abs=1e-6)
     assert side.tolist() == [[1.0, 0.0]]
-    place, side = lowest(coefficients, inside, 3, near=np.array([0.2, -0.3]))
+    place, side = lowest_places(coefficients, inside, 3, near=np.array([0.2, -0.3]))
     assert np.abs(place).max() < 1e-6
     assert not side.any()
     coefficients[0, 3] = -1.0  # without a minimum it is lowest where it was
-    assert lowest(coefficients, inside, 3, near=np.zeros(2))[1].tolist() == [[1.0, 0.0]]
+    assert lowest_places(coefficients, inside, 3, near=np.zeros(2))[1].tolist() == [[1.0, 0.0]]
 
 
 def _cubes(p: np.ndarray[Any, Any]) -> list[float]:

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.surface import simulated
 from hpsweep.analysis.optimum.joint import surface
-from hpsweep.analysis.optimum.joint_fit import Found, Window, hull
-from hpsweep.analysis.optimum.joint_misfit import misfit
+from hpsweep.analysis.optimum.joint_fit import Window, WindowMinima, convex_hull
+from hpsweep.analysis.optimum.joint_misfit import misfit_covariance
 from hpsweep.analysis.optimum.joint_points import Points, points_of
 
 FIELDS = ("lr", "init_std")
@@ -76,12 +76,12 @@ def cross() -> Points:
     )
 
 
-def found(points: Points, cubic: float = 0.0) -> Found:
+def found(points: Points, cubic: float = 0.0) -> WindowMinima:
     """The cubic 2 + .03 u^2 + .01 v^2 + cubic u^3 around its minimum at the origin."""
     coefficients = np.array([2, 0, 0, 0.03, 0, 0.01, cubic, 0, 0, 0])
     used, origin = np.arange(len(points.x)), np.zeros(2)
-    assert hull(points.x) is not None
-    return Found(
+    assert convex_hull(points.x) is not None
+    return WindowMinima(
         Window(2, 2, 3), origin[None], origin[None], np.array([2.0]), origin, used, coefficients, np.zeros((10, 6))
     )
 
@@ -92,7 +92,7 @@ def at(points: Points, u: float, v: float) -> int:
 
 def test_a_loss_lies_off_an_even_polynomial_by_a_tenth_of_its_rise_and_with_its_side() -> None:
     points = cross()
-    off = misfit(points, found(points), shown=True)
+    off = misfit_covariance(points, found(points), shown=True)
     right, further, left, up = (at(points, *place) for place in ((1, 0), (2, 0), (-1, 0), (0, 1)))
     # by hand: rises .03 and .12; together with its side .12 (1/2 + 1) = .18 and .12 (1/2 + 2) = .3 of them
     assert off[right, right] == pytest.approx((0.1 * 0.03) ** 2 + (0.18 * 0.03) ** 2)
@@ -105,12 +105,14 @@ def test_a_lopsided_polynomial_says_that_the_two_sides_may_lie_off_in_opposite_w
     points = cross()
     right, left, up, down = (at(points, *place) for place in ((1, 0), (-1, 0), (0, 1), (0, -1)))
     # by hand: .03 + .0015 to the right and .03 - .0015 to the left: lopsided by .05, three times of which is .15
-    off = misfit(points, found(points, 0.0015), shown=True)
+    off = misfit_covariance(points, found(points, 0.0015), shown=True)
     assert off[right, left] == pytest.approx(-((0.15 * 0.03) ** 2))
     assert off[up, down] == 0
-    assert misfit(points, found(points, 0.0015), shown=False)[right, left] == 0
+    assert misfit_covariance(points, found(points, 0.0015), shown=False)[right, left] == 0
     # at most a third: here .03 + .009 and .03 - .009
-    assert misfit(points, found(points, 0.009), shown=True)[right, left] == pytest.approx(-((0.33 * 0.03) ** 2))
+    assert misfit_covariance(points, found(points, 0.009), shown=True)[right, left] == pytest.approx(
+        -((0.33 * 0.03) ** 2)
+    )
 
 
 def test_losses_that_are_all_the_same_are_no_basin_and_no_crash() -> None:

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.simulator import simulated
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum.optima import COLUMNS, optima
-from hpsweep.analysis.runs.cells import Cells, cells_of, merged
+from hpsweep.analysis.runs.cells import Cells, cells_of, merged_cells
 from hpsweep.spec import Trial
 
 OCTAVES = [2.0**k for k in range(-12, -2)]
@@ -445,7 +445,7 @@ def close_cells(loss: Callable[[float], float]) -> Cells:
 
 def test_where_many_values_are_closer_than_a_third_of_an_octave_they_are_merged() -> None:
     cells = close_cells(lambda x: 2 + 0.01 * (x + 8) ** 2)
-    fitted, of = merged(cells)
+    fitted, of = merged_cells(cells)
     assert of.tolist() == [*(k // 3 for k in range(21)), 7]
     assert fitted.n.tolist() == [*[6] * 7, 2]
     assert fitted.x.tolist() == pytest.approx([*(-8.9 + 0.3 * k for k in range(7)), -5.0])
@@ -453,7 +453,7 @@ def test_where_many_values_are_closer_than_a_third_of_an_octave_they_are_merged(
 
 
 def test_values_on_both_sides_of_a_jump_are_not_merged() -> None:
-    fitted, of = merged(close_cells(lambda x: 2 + 0.01 * (x + 8) ** 2 + 0.3 * (x > -8.05)))
+    fitted, of = merged_cells(close_cells(lambda x: 2 + 0.01 * (x + 8) ** 2 + 0.3 * (x > -8.05)))
     assert of.tolist() == [*(k // 3 for k in range(10)), *(k // 3 + 4 for k in range(11)), 8]
     assert np.ptp(fitted.adjusted[:4]) < 0.02
 
@@ -463,14 +463,14 @@ def test_few_close_values_as_of_a_refined_grid_are_not_merged() -> None:
     x = [-7.6, -5.6, -3.6, -1.6, 0.4, 0.65, 0.9, 1.15, 1.4, 2.4, 4.4, 6.4]
     losses = {2.0 ** (at - 10): 3 + 0.02 * at**2 + (0.5 + 0.5 * (at - 0.5)) * (at > 0.5) for at in x}
     runs = made_runs(lambda t: losses[t.lr], {"lr": list(losses), "seed": [0, 1, 2]}, noise=0.003)
-    assert len(merged(cells_of(runs, "lr"))[0].x) == 12
+    assert len(merged_cells(cells_of(runs, "lr"))[0].x) == 12
     [row] = optima(runs).to_dict("records")
     assert row["status"] == "ok"
     assert row["log2_low"] <= -10 <= math.log2(row["best_value"]) <= row["log2_high"]
 
 
 def test_a_diverged_value_is_merged_with_none() -> None:
-    fitted, of = merged(close_cells(lambda x: math.nan if abs(x + 8.6) < 0.01 else 2 + 0.01 * (x + 8) ** 2))
+    fitted, of = merged_cells(close_cells(lambda x: math.nan if abs(x + 8.6) < 0.01 else 2 + 0.01 * (x + 8) ** 2))
     assert of.tolist() == [0, 0, 0, 1, 2, *(k // 3 + 3 for k in range(16)), 9]
     assert np.flatnonzero(~fitted.finite).tolist() == [2]
 

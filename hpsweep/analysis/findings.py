@@ -54,8 +54,8 @@ WORDS: dict[str, str] = {
     "failed": "Incomplete: {failed:,} {failed:trial|trials} failed and {failed:is|are} excluded.",
     "mixed": "The runs differ in {fields:list}. Small differences in loss may come from that.",
     # the optima of groups
-    "groups_edge": "The best {field:name} is only a bound (status edge) in {count} of {groups} {groups:group|groups}: "
-    "{places:places}.",
+    "groups_edge": "The best {field:name} is only a bound (status edge) in {count} of {groups} "
+    "{groups:group|groups}: {places:places}.",
     "groups_flat": "The best {field:name} is not identified (status flat) in {count} of {groups} {groups:group|groups}: "
     "{places:places}.",
     "groups_none": "There is no best {field:name} (status none) in {count} of {groups} {groups:group|groups}: "

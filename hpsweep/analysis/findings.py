@@ -56,8 +56,8 @@ WORDS: dict[str, str] = {
     # the optima of groups
     "groups_edge": "The best {field:name} is only a bound (status edge) in {count} of {groups} "
     "{groups:group|groups}: {places:places}.",
-    "groups_flat": "The best {field:name} is not identified (status flat) in {count} of {groups} {groups:group|groups}: "
-    "{places:places}.",
+    "groups_flat": "The best {field:name} is not identified (status flat) in {count} of {groups} "
+    "{groups:group|groups}: {places:places}.",
     "groups_none": "There is no best {field:name} (status none) in {count} of {groups} {groups:group|groups}: "
     "{places:places}.",
     "groups_assumed": "The intervals of {count} of {groups} {groups:group|groups} rest on assumed noise. Their seeds "

@@ -36,6 +36,11 @@ Colours are those of Okabe and Ito, safe for colour-blind eyes.
 """
 
 
+def scheme_label(scheme: str) -> str:
+    """What the scheme is called in figures and sentences."""
+    return next(definition.label for name, definition in SCHEMES.items() if name == scheme)
+
+
 def scales(scheme: Scheme) -> bool:
     """Whether anything depends on a model's sizes under the scheme."""
     return bool(SCHEMES[scheme].multipliers)

@@ -102,8 +102,8 @@ def test_a_card_carries_the_optimum_of_the_first_and_offers_the_drift_along_it(r
 def test_a_target_far_beyond_it_is_an_extrapolation(runs: pd.DataFrame, depth: Axis) -> None:
     near = transfer(runs, Target(width=128, density=1, depth=int(8 * depth.farthest)))
     beyond = transfer(runs, Target(width=128, density=1, depth=int(8 * depth.farthest) + 1))
-    assert not [note for note in near.warnings if note.startswith("extrapolation: depth")]
-    assert [note for note in beyond.warnings if note.startswith("extrapolation: depth")]
+    far = [[row["axis"] for row in card.findings if row["code"] == "beyond_tuned"] for card in (near, beyond)]
+    assert far == [[], ["depth"]]
 
 
 def test_a_card_of_it_is_read_again(runs: pd.DataFrame, tmp_path: Any) -> None:

@@ -9,23 +9,12 @@ import pandas as pd
 
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.report.figures import matrix_panels
-from hpsweep.analysis.report.parts import (
-    LONGEST,
-    Cell,
-    Section,
-    Table,
-    group_label,
-    noise_of,
-    rest_of,
-    status,
-    typeset,
-    value_of,
-    word,
-    words,
-)
+from hpsweep.analysis.report.parts import LONGEST, Cell, Section, Table, noise_of, rest_of, status, typeset, words
 from hpsweep.analysis.report.tables import Tables, axes_of, in_order
+from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.regret_matrix import matrix_text
 from hpsweep.axes import AXES
+from hpsweep.english import in_words
 from hpsweep.text import DASH, fixed, power_of, powers, within
 
 
@@ -188,8 +177,9 @@ def basins(tables: Tables) -> Section | None:
         )
     ends = found[["from_value", "to_value"]].iloc[0]
     text = (
-        f"The 1 % basin: octaves of the {word(tables.over)} in which the loss is at most 1 % above its minimum. The "
-        f"sensitivity: the mean excess loss over {powers(*ends)}, a diverged run counted as the loss at initialization."
+        f"The 1 % basin: octaves of the {in_words(tables.over)} in which the loss is at most 1 % above its minimum. "
+        f"The sensitivity: the mean excess loss over {powers(*ends)}, a diverged run counted as the loss at "
+        "initialization."
     )
     table = Table(
         caption="What a wrong setting costs", header=header, rows=tuple(rows), keys=len(by),

@@ -28,9 +28,9 @@ from hpsweep.analysis.plots.layout import fill, grow, heading_height, legend, le
 from hpsweep.analysis.plots.regret import LEAST_TOP, matrix_key, regret_heatmap
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import curves_of, drift_text, matching, path_table, records, scale, spread
-from hpsweep.analysis.report.parts import Panel, group_label, value_of
+from hpsweep.analysis.report.parts import Panel
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
-from hpsweep.analysis.runs.places import varying_axes
+from hpsweep.analysis.runs.places import group_label, value_of, varying_axes
 from hpsweep.analysis.transfer.regret_matrix import place_names
 from hpsweep.axes import axis_of
 from hpsweep.english import with_article

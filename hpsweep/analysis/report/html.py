@@ -6,9 +6,9 @@ import itertools
 import re
 from html import escape
 
-from hpsweep.analysis.report.parts import LINK, MOST, Cell, Line, Panel, Report, Section, Status, Table, anchor
+from hpsweep.analysis.report.parts import LINK, Cell, Line, Panel, Report, Section, Status, Table, anchor
 from hpsweep.analysis.report.style import STYLE
-from hpsweep.english import counted
+from hpsweep.english import MOST, counted
 from hpsweep.text import MINUS
 
 SHAPES = {"good": "●", "caution": "▲", "bad": "■", "none": "○"}

@@ -21,20 +21,17 @@ from hpsweep.analysis.report.parts import (
     Table,
     bits,
     explained,
-    group_label,
     in_bits,
     noise_of,
     rest_of,
-    some,
     status,
     typeset,
-    value_of,
-    word,
     words,
 )
 from hpsweep.analysis.report.tables import Tables, in_order
+from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import Card, model_axes
-from hpsweep.english import counted
+from hpsweep.english import counted, in_words, some
 from hpsweep.text import DASH, fixed, number, power_of, powers, setting, signed
 from hpsweep.units import Unit
 
@@ -143,17 +140,17 @@ def nothing(tables: Tables) -> str:
     known = tables.joint[[f"status_{name}" for name in tables.pair]].isin(["ok", "edge"])
     if known.any(axis=None):
         return ""
-    both = " or ".join(word(name) for name in tables.pair)
+    both = " or ".join(in_words(name) for name in tables.pair)
     return f"none of {counted(len(tables.joint), 'group')} has an optimum of the {both}; their table says why."
 
 
-def use(tables: Tables, card: Card, doubts: list[str]) -> Line:
+def use(tables: Tables, card: Card, doubtful: bool) -> Line:
     """What the card of the joint optimum recommends, field by field, and how far each is known."""
     assert tables.pair is not None
     said = []
     for name in tables.pair:
         value = setting(card.base[name])
-        said.append(f"{word(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
+        said.append(f"{in_words(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
     at = group_label({name: card.target[name] for name in model_axes(card)})
     hidden = card.kinds["hidden"]
     text = (
@@ -164,7 +161,7 @@ def use(tables: Tables, card: Card, doubts: list[str]) -> Line:
     if "edge" in known:
         return Line(kind="bad", lead="Do not use as it is", text=text)
     assumed = card.optimum["interval"] == "assumed"
-    sure = known == {"ok"} and not (assumed or doubts or elsewhere(tables, card))
+    sure = known == {"ok"} and not (assumed or doubtful)
     return Line(kind="good" if sure else "caution", lead="Use" if sure else "Use with care", text=text)
 
 
@@ -181,7 +178,7 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     said = []
     for name in tables.pair:
         lines = [f"{joint_text(row, name)}{_at(tables, row)}" for row in records(rows)]
-        said.append(f"{_capital(word(name))}: {some(lines)}.")
+        said.append(f"{_capital(in_words(name))}: {some(lines)}.")
     moved = [name for name in tables.pair if _disjoint(rows, name)]
     compared = [name for name in tables.pair if name not in moved and len(_known(rows, name)) > 1]
     single = [name for name in tables.pair if len(_known(rows, name)) < 2]
@@ -190,14 +187,14 @@ def _scheme(tables: Tables, scheme: str) -> Line:
         verdict, kind = "drift not measured", "none"
     elif moved:
         verdict, kind = "moves", KINDS["moves"]
-        said.append(f"Intervals of the {' and of the '.join(word(name) for name in moved)} exclude each other.")
+        said.append(f"Intervals of the {' and of the '.join(in_words(name) for name in moved)} exclude each other.")
     else:
         verdict, kind = "undetermined", KINDS["undetermined"]
     if len(rows) > 1 and compared:
-        names = " and of the ".join(word(name) for name in compared)
+        names = " and of the ".join(in_words(name) for name in compared)
         said.append(f"Intervals of the {names} overlap, which does not show that the optimum stays put.")
     if len(rows) > 1 and single:
-        names = " and the ".join(word(name) for name in single)
+        names = " and the ".join(in_words(name) for name in single)
         known = {len(_known(rows, name)) for name in single}
         count = "one" if known == {1} else "none"
         if len(known) > 1:
@@ -231,45 +228,3 @@ def _disjoint(rows: pd.DataFrame, name: str) -> bool:
 def _known(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """The groups that have an optimum, or a bound, of a field."""
     return rows[rows[f"status_{name}"].isin(["ok", "edge"])]
-
-
-_EXCLUDING = {"ok": "the 95 % interval", "edge": "the bound", "flat": "the range left open,"}
-
-
-def elsewhere(tables: Tables, card: Card) -> list[str]:
-    """Groups of the card's scheme that exclude what the card carries, a sentence per field.
-
-    By their interval or bound; where a field is not identified, by the range that the losses leave open.
-    """
-    assert tables.pair is not None
-    own = in_order(tables.joint[tables.joint["scheme"] == card.scheme], list(tables.by))
-    said = []
-    for name in tables.pair:
-        places = []
-        for row in records(own):
-            low, high, value = getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), card.base[name]
-            if getattr(row, f"status_{name}") != "none" and (value < low or value > high):
-                places.append(f"{_EXCLUDING[getattr(row, f'status_{name}')]} {powers(low, high)}{_at(tables, row)}")
-        if places:
-            label, used = SCHEMES[card.scheme].label, power_of(card.base[name])
-            said.append(
-                f"that the {word(name)} {used} serves everywhere under {label}: it lies outside {some(places)}."
-            )
-    return said
-
-
-def unfitted(tables: Tables) -> list[str]:
-    """Fields that are not identified, and where."""
-    assert tables.pair is not None
-    said = []
-    for known, meaning in (
-        ("edge", "only a bound, beyond what was tried"),
-        ("flat", "not identified"),
-        ("none", "absent"),
-    ):
-        for name in tables.pair:
-            rows = in_order(tables.joint[tables.joint[f"status_{name}"] == known], list(tables.by))
-            if len(rows):
-                places = [group_label({key: row[key] for key in tables.by}) for row in rows.to_dict("records")]
-                said.append(f"the {word(name)} at {some(places)}: {meaning} ({known}).")
-    return said

@@ -53,7 +53,7 @@ def law(tables: Tables) -> Section | None:
             *map(typeset, law_text.scope(found)),
         ),
         code=(said[1],),
-        lines=tuple(Line(kind="caution", lead="Do not trust", text=typeset(text)) for text in notes),
+        lines=tuple(Line(kind="caution", lead="Caution", text=typeset(text)) for text in notes),
         panels=tuple(_panels(found)),
         tables=(_numbers(found), *_outliers(found), *_held_out(found), *_budgets(found)),
     )

@@ -21,12 +21,12 @@ from hpsweep.analysis.report import law as report_law
 from hpsweep.analysis.report import markdown as report_md
 from hpsweep.analysis.report import runs as report_runs
 from hpsweep.analysis.report import sections as report_sections
-from hpsweep.analysis.report.parts import Report, listed
+from hpsweep.analysis.report.parts import Report
 from hpsweep.analysis.report.tables import Tables, tables_of
 from hpsweep.analysis.report.verdict import verdict_of
 from hpsweep.analysis.runs.checks import check_frame, check_path, shown
 from hpsweep.analysis.runs.prepare import without
-from hpsweep.english import counted
+from hpsweep.english import counted, listed
 from hpsweep.spec import Sweep
 from hpsweep.store import as_loaded, replacing
 from hpsweep.text import visible

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hpsweep.analysis.plots.style import SCHEMES
-from hpsweep.axes import value_label
+from hpsweep.english import MOST
 from hpsweep.text import DASH, MINUS, fixed
 from hpsweep.units import Unit
 
@@ -109,8 +108,8 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict, a sentence a line."""
-        return [str(line) for line in self.verdict]
+        """The verdict, a sentence a line, with links as plain text."""
+        return [LINK.sub(r"\1", str(line)) for line in self.verdict]
 
     @property
     def panels(self) -> list[Panel]:
@@ -135,19 +134,6 @@ def status(word: str) -> Status:
     return Status(word=word, kind=KINDS[word])
 
 
-def value_of(field_name: str, value: Any) -> str:
-    """A value of a field in a sentence: density 1/16, SuPar, 0.08."""
-    if field_name == "scheme":
-        return SCHEMES[str(value)].label
-    return value_label(field_name, value)
-
-
-def group_label(fields: dict[str, Any]) -> str:
-    """SuPar, width 64, density 1/16."""
-    named = [("" if name == "scheme" else f"{name.replace('_', ' ')} ", name) for name in fields]
-    return ", ".join(before + value_of(name, fields[name]) for before, name in named)
-
-
 _NAME = re.compile(r"(?<![\w.,'=-])init_std\b(?![=',])")  # but not in code
 
 
@@ -157,28 +143,11 @@ def typeset(text: str) -> str:
     return re.sub(r"(?<![\d.])1 octaves\b", "1 octave", text)
 
 
-def listed(words: list[str], last: str = "and") -> str:
-    """a, b and c."""
-    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-WORDS = {"lr": "base learning rate", "init_std": "base init std"}
-"""Hyperparameters in sentences; any other by its name."""
-
-MOST = 4
-"""Places that a sentence names one by one."""
-
-
 def explained(lead: str, whys: Iterable[tuple[str, str]]) -> tuple[Line, ...]:
     """Why so, of (place, reason): a line per reason, with the places it holds for."""
     return tuple(
         Line(kind="caution", lead=lead, text=text, places=tuple(places)) for text, places in merged_reasons(whys)
     )
-
-
-def word(over: str) -> str:
-    """A hyperparameter in a sentence."""
-    return WORDS.get(over, over)
 
 
 def merged_reasons(sentences: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
@@ -209,13 +178,6 @@ def _range_of(quantities: Sequence[str]) -> str:
 def _size(quantity: str) -> float:
     plain = quantity.replace(MINUS, "-").rstrip("%")
     return 2.0 ** float(plain.removeprefix("2^")) if plain.startswith("2^") else float(plain)
-
-
-def some(places: list[str]) -> str:
-    """The first places by name, and how many more there are."""
-    rest = len(places) - MOST
-    shown = places if rest <= 0 else [*places[:MOST], f"{rest} more"]
-    return "; ".join(shown) if any("," in place for place in shown) else listed(shown)
 
 
 # --- tables ---

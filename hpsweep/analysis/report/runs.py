@@ -8,21 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.report.parts import (
-    KINDS,
-    LONGEST,
-    Cell,
-    Section,
-    Status,
-    Table,
-    rest_of,
-    status,
-    typeset,
-    value_of,
-    words,
-)
+from hpsweep.analysis.report.parts import KINDS, LONGEST, Cell, Section, Status, Table, rest_of, status, typeset, words
 from hpsweep.analysis.report.tables import Tables
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
+from hpsweep.analysis.runs.places import value_of
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE

@@ -16,26 +16,24 @@ from hpsweep.analysis.report.figures import combinations, drawn, loss_panels, pa
 from hpsweep.analysis.report.parts import (
     LONGEST,
     Cell,
-    Line,
     Panel,
     Section,
     Table,
     bits,
     explained,
-    group_label,
     in_bits,
     noise_of,
     rest_of,
     status,
     typeset,
-    value_of,
-    word,
     words,
 )
 from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.report.verdict import drift_keys
+from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import BOUND
+from hpsweep.english import in_words
 from hpsweep.spec import TUNED
 from hpsweep.text import DASH, between, fixed, fraction_label, number, number_label, powers, setting, signed
 
@@ -54,7 +52,7 @@ _SHAPE = ("width", "density", "depth", "head_size", "context", "vocabulary", "to
 
 
 def target(tables: Tables) -> Section | None:
-    """What the target should use, and everything that speaks against it; None without a card."""
+    """What the target should use; None without a card."""
     card = tables.card
     if card is None:
         return None
@@ -70,20 +68,11 @@ def target(tables: Tables) -> Section | None:
             f"{label} carries the base values to every kind of tensor of the target. hpsweep transfer writes the same "
             "as a card, with the shape of every tensor.",
         ),
-        lines=tuple(
-            Line(kind="caution", lead="Warnings", text=_linked(tables, typeset(text))) for text in card.warnings
-        ),
         tables=tuple(
             Table(caption=caption, header=header, rows=tuple(rows))
             for caption, header, rows in zip(captions, headers, (base, kinds, shape), strict=True)
         ),
     )
-
-
-def _linked(tables: Tables, warning: str) -> str:
-    """A warning of the card, which names a table of its own, with the section that has this table here."""
-    there = "see [[Tuned against transferred]]" if len(tables.comparison) else "hpsweep optimum has the comparison"
-    return warning.replace("see comparison", there)
 
 
 def _base(name: str, value: float) -> str:
@@ -121,7 +110,7 @@ def losses(tables: Tables) -> Section | None:
     if undrawn > 0:
         text += f" {undrawn} more combinations are not drawn here: hpsweep plot draws them."
     shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
-    return Section(title=f"Loss against {word(tables.over)}", text=(text,), panels=shown, more=more)
+    return Section(title=f"Loss against {in_words(tables.over)}", text=(text,), panels=shown, more=more)
 
 
 def _panels(draw: Callable[..., list[Panel]], tables: Tables) -> list[Panel]:
@@ -135,7 +124,7 @@ def optima(tables: Tables) -> Section | None:
     if found.empty:
         return None
     header = (
-        *(*words(by), "status", f"best {word(tables.over)}", "95 % interval", "noise"),
+        *(*words(by), "status", f"best {in_words(tables.over)}", "95 % interval", "noise"),
         *(f"lowest mean loss ({tables.unit.name})", *in_bits(tables.unit), "runs", "seeds", "diverged"),
     )
     rows: list[tuple[Cell, ...]] = []
@@ -163,7 +152,7 @@ def optima(tables: Tables) -> Section | None:
         "the minimum lies at the end of the values tried, which is only a bound. flat: the losses do not say where it "
         "is. none: too few finite losses."
     )
-    caption = f"Best {word(tables.over)} of every group"
+    caption = f"Best {in_words(tables.over)} of every group"
     note = rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(by), note=note)
     return Section(title="Optima", text=(text,), lines=explained("Why not ok", whys), tables=(table,))
@@ -202,7 +191,7 @@ def drifts(tables: Tables) -> Section | None:
         f"stable: every value along the axis has an optimum, and the whole interval lies within ±{BOUND:g} octave. "
         "moves: the whole interval lies beyond that. undetermined: neither could be shown."
     )
-    caption, note = f"Drift of the best {word(tables.over)}", rest_of(found, "hpsweep optimum")
+    caption, note = f"Drift of the best {in_words(tables.over)}", rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(names), note=note)
     panels = _panels(path_panels, tables)
     count = min(UNFOLDED, max(1, int(found["drift"].notna().sum())))  # at most; those without a drift come last

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.axes import AXES, drift_axes
+from hpsweep.axes import AXES, drift_axes, value_label
+from hpsweep.schemes import scheme_label
 
 
 def varying_axes(runs: pd.DataFrame) -> list[str]:
@@ -39,3 +40,16 @@ def line_axis(names: list[str]) -> str:
 def place_text(at: Mapping[Any, Any] | pd.Series[Any], names: Iterable[str], *, last: str = ", ") -> str:
     """Width 64, density 0.25: where something is, in a message; `last` stands between the fields."""
     return last.join(f"{name} {at[name]:g}" for name in names)
+
+
+def value_of(field_name: str, value: Any) -> str:
+    """A value of a field in a sentence: density 1/16, SuPar, 0.08."""
+    if field_name == "scheme":
+        return scheme_label(value)
+    return value_label(field_name, value)
+
+
+def group_label(fields: Mapping[str, Any]) -> str:
+    """SuPar, width 64, density 1/16."""
+    named = [("" if name == "scheme" else f"{name.replace('_', ' ')} ", name) for name in fields]
+    return ", ".join(before + value_of(name, fields[name]) for before, name in named)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.loss_at import Difference, difference, read, read_own
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.checks import check_number, check_over, other_tuned
-from hpsweep.analysis.runs.places import place_text
 from hpsweep.analysis.runs.rows import records
 from hpsweep.analysis.transfer.drift import BOUND, Slope, line_points, slope_of, verdict
 from hpsweep.analysis.transfer.proxy import Swept, best_of, rows_at, swept
@@ -182,30 +182,23 @@ def carried_along(drift: Mapping[str, Any], base: Trial, over: str) -> tuple[dic
     return {**drift, "carried": "drift"}, base.replace(**{over: drift["value"]})
 
 
-def notes_of(drift: Mapping[str, Any], over: str, base: Trial) -> list[str]:
+def of_offer(drift: Mapping[str, Any], over: str, base: Trial) -> list[Finding]:
     """What a user must know of what is carried, where a drift is offered beside the constant."""
     if drift["value"] is None:
         return []
-    setting = f"{over} {drift['value']:.4g} [{drift['low']:.4g}, {drift['high']:.4g}]"
+    numbers = {"field": over, **{name: drift[name] for name in ("value", "low", "high", "why")}}
+    recommended = drift["recommended"] == "drift"
     if drift["carried"] == "drift":
-        doubt = "" if drift["recommended"] == "drift" else f", which is not recommended: {drift['why']}"
-        return [f"carried along the fitted drift: {setting}{doubt}."]
-    if drift["recommended"] == "constant":
-        return [f"the optimum moves, and a constant is carried; along the drift it would be {setting}: {drift['why']}."]
+        return [Finding(code="drift_used" if recommended else "drift_used_against", numbers=numbers)]
+    if not recommended:
+        return [Finding(code="drift_possible", numbers=numbers)]
+    # the line through the proxy on which the drift gained most
+    lines = [row for row in drift["held_out"] if row["better"] == "drift" and _through(row, base)]
+    row = max(lines, key=lambda row: row["constant_regret"] - row["along_regret"])
+    lost = {"drift_regret": row["along_regret"], "constant_regret": row["constant_regret"]}
+    at = {name: row[name] for name in AXES if name in row}
     unit = unit_of_sources([base.data]).name
-    lost = "; ".join(
-        f"at {_place(row)} {row['along_regret']:.3f} {unit}, the constant {row['constant_regret']:.3f}"
-        for row in drift["held_out"]
-        if row["better"] == "drift" and _through(row, base)
-    )
-    return [
-        f"a constant is carried, and recommended is the setting along the drift, {setting}: {drift['why']} ({lost}). "
-        "along_drift=True, or --along-drift, carries it."
-    ]
-
-
-def _place(row: Mapping[str, Any]) -> str:
-    return place_text(row, [name for name in AXES if name in row])
+    return [Finding(code="drift_better", axis=row["along"], numbers={**numbers, **lost, "at": at, "unit": unit})]
 
 
 def _through(row: Mapping[str, Any], base: Trial) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 
+from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.rows import record
 from hpsweep.analysis.transfer.card_fields import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
@@ -25,8 +26,10 @@ from hpsweep.spec import BEFORE, TUNED, Target, Trial
 from hpsweep.store import one_data_hash, replacing
 from hpsweep.text import shown
 
-CARD_VERSION = 3
+CARD_VERSION = 4
 """Raised when a field of the card changes its meaning or is added."""
+WITH_FINDINGS = 4
+"""The first version that has findings beside warnings."""
 OLDEST = 2
 """The first version that is still read. What it lacks is filled with what the trials of its time were trained with."""
 
@@ -40,7 +43,9 @@ class Card:
     embedding's init std and lr. `uncertainty` is the larger side of the interval of what is carried, octaves, null for
     a bound. `comparison` has rows of `tuned_against_transferred`, `drift` rows of `drift`: along density at every
     width, along width at every density. `along_drift` has the setting along the drift (see `offer`), which of it
-    and the constant is recommended and which is carried, and rows of `held_out` that judge the two. Missing is null.
+    and the constant is recommended and which is carried, and rows of `held_out` that judge the two. `findings`
+    are what a user must know, as fields of analysis.findings.Finding, and `warnings` have their words. A card of an
+    earlier version has warnings alone. Missing is null.
     """
 
     scheme: Scheme
@@ -64,6 +69,7 @@ class Card:
     drift: list[dict[str, Any]]
     along_drift: dict[str, Any]
     comparison: list[dict[str, Any]]
+    findings: list[dict[str, Any]]
     warnings: list[str]
     schema_version: int = CARD_VERSION
 
@@ -93,6 +99,8 @@ class Card:
             values, path, name="schema_version", version=CARD_VERSION, what="card", anew="make it anew from the runs",
             oldest=OLDEST,
         )  # fmt: skip
+        if values["schema_version"] < WITH_FINDINGS:
+            values = {"findings": [], **values}
         names = {f.name for f in dataclasses.fields(cls)}
         if set(values) != names:
             odd = ", ".join(shown(name).strip("'") for name in sorted(set(values) ^ names))
@@ -179,7 +187,7 @@ def make_card(
     drifts: list[dict[str, Any]],
     along: dict[str, Any],
     comparison: list[dict[str, Any]],
-    notes: list[str],
+    findings: Sequence[Finding],
 ) -> Card:
     """The card's fields; `vocabulary` is the proxy's and the target's."""
     duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens}
@@ -206,7 +214,8 @@ def make_card(
         drift=drifts,
         along_drift=along,
         comparison=comparison,
-        warnings=notes,
+        findings=[dataclasses.asdict(finding) for finding in findings],
+        warnings=[str(finding) for finding in findings],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from hpsweep.architectures import Kind
@@ -96,6 +97,16 @@ def _window(value: Any, place: str) -> None:
     text(value, place)
     if " octaves" not in value:
         raise ValueError(f"{place} is {value!r}; allowed: octaves, a number or such as '+-3 x +-3 octaves, cubic'")
+
+
+def _nested(value: Any, place: str) -> None:
+    """Numbers, texts and null in objects and lists."""
+    if isinstance(value, Mapping):
+        mapping(_nested)(value, place)
+    elif isinstance(value, list | tuple):
+        rows(_nested)(value, place)
+    else:
+        plain(value, place)
 
 
 def _axis(value: Any, place: str) -> None:
@@ -204,6 +215,7 @@ CARD = table(
         held_out=_ROWS,
     ),
     comparison=_ROWS,
+    findings=rows(table(code=text, axis=text, scheme=text, numbers=_nested)),
     warnings=rows(text),
     schema_version=whole(1),
 )  # fmt: skip

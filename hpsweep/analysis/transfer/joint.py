@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.joint import JointlyFitted
 from hpsweep.analysis.optimum.noise import noises
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.cells import cells_of
 from hpsweep.analysis.runs.places import place_axes, place_text
-from hpsweep.analysis.transfer import card_warnings as warned
+from hpsweep.analysis.transfer import card_findings as findings
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
 from hpsweep.analysis.transfer.proxy import proxy_runs, rows_at, target_trial
 from hpsweep.schemes import Scheme
@@ -25,9 +26,9 @@ def joint_card(
 ) -> Card:
     """The card that carries the joint optimum of two fields at the proxy to the target; `transfer` says what is what.
 
-    A field that is not identified is carried at its best measured value, and a warning says so. `optimum` of the card
+    A field that is not identified is carried at its best measured value, and a finding says so. `optimum` of the card
     is the row of `surface`; its opt, low and high, and `uncertainty`, are those of the first field. `comparison` and
-    `drift` are empty: warnings name the places whose own joint optimum is elsewhere, or not known.
+    `drift` are empty: findings name the places whose own joint optimum is elsewhere, or not known.
     Raises ValueError where neither field has an optimum.
     """
     first, second = names = joint.over
@@ -46,11 +47,9 @@ def joint_card(
     trial = target_trial(base, target)
     vocabulary = int(source["vocabulary"].iloc[0])
     own = rows_at(runs, {"scheme": scheme})
-    notes = [
-        *_warn_optimum(row, names, carried),
-        *warned.of_target(base, trial, target, vocabulary),
-        *_warn_elsewhere(joint, own, carried, proxy),
-    ]
+    axes = place_axes(own)
+    tested = [name for name in axes if own[name].nunique() > 1]
+    elsewhere = joint.table(axes, own)
     of_first = {name: row[f"{prefix}{first}_{name.removeprefix('log2_')}"] for name, prefix in _OF_FIRST.items()}
     if row[f"status_{first}"] == "flat":
         of_first |= {"opt": carried[first], "low": math.nan, "high": math.nan}
@@ -66,7 +65,12 @@ def joint_card(
         drifts=[],
         along=_CONSTANT,
         comparison=[],
-        notes=notes,
+        findings=[
+            *_of_optimum(row, names, carried),
+            *findings.of_target(base, trial, target, vocabulary),
+            *of_elsewhere(elsewhere, axes, carried, proxy),
+            *findings.of_untested(base, trial, {name: own[name].nunique() for name in axes}, tested),
+        ],
     )
 
 
@@ -86,49 +90,43 @@ _OF_FIRST = {
 }
 
 
-def _warn_optimum(row: Mapping[str, Any], names: Sequence[str], carried: Mapping[str, float]) -> list[str]:
+def _of_optimum(row: Mapping[str, Any], names: Sequence[str], carried: Mapping[str, float]) -> list[Finding]:
     """What the joint optimum does not say."""
-    notes = []
+    found = []
     for name in names:
         status, low, high = (row[key] for key in (f"status_{name}", f"log2_{name}_low", f"log2_{name}_high"))
-        if status == "edge":
-            notes.append(f"NOT AN OPTIMUM but a bound: {name} {carried[name]:.4g} ({row['why']}).")
-        elif status != "ok":
-            notes.append(f"NOT IDENTIFIED: {name} {carried[name]:.4g} is its best measured value ({row['why']}).")
-        elif high - low > 2 * warned.WIDE:
-            notes.append(f"{name} is only known to lie between {2.0**low:.3g} and {2.0**high:.3g}: train more seeds.")
+        if status != "ok":
+            code = "bound" if status == "edge" else "not_identified"
+            found.append(Finding(code=code, numbers={"field": name, "value": carried[name], "why": row["why"]}))
+        elif high - low > 2 * findings.WIDE:
+            numbers = {"field": name, "low": 2.0**low, "high": 2.0**high}
+            found.append(Finding(code="wide_interval", numbers=numbers))
     if row["interval"] == "assumed":
-        notes.append("the intervals rest on an assumed noise: train the proxy with at least 2 seeds.")
-    return notes
+        found.append(Finding(code="assumed_noise"))
+    return found
 
 
-def _warn_elsewhere(
-    joint: JointlyFitted, own: pd.DataFrame, carried: Mapping[str, float], proxy: Mapping[str, Any]
-) -> list[str]:
-    """Places whose own joint optimum is not where the carried one is, or is not known."""
-    notes = []
-    axes = place_axes(own)
-    table = joint.table(axes, own)
+def of_elsewhere(
+    table: pd.DataFrame, axes: Sequence[str], carried: Mapping[str, float], proxy: Mapping[str, Any]
+) -> list[Finding]:
+    """Of the joint optima of the card's scheme those that exclude what is carried, and those that are not known."""
+    found = []
     for row in table.to_dict("records"):
-        if all(row[name] == proxy[name] for name in axes):
+        at = {name: row[name] for name in axes}
+        if all(at[name] == proxy[name] for name in axes):
             continue
-        at = f"at {place_text(row, axes)}"
-        for name in joint.over:
-            low, high = row[f"{name}_low"], row[f"{name}_high"]
-            inside = not (carried[name] < low or carried[name] > high)
-            if row[f"status_{name}"] == "flat" and not inside:
-                notes.append(
-                    f"{at} {name} is not identified within [{low:.4g}, {high:.4g}], a range that excludes the carried "
-                    f"{carried[name]:.4g}."
-                )
-            if row[f"status_{name}"] == "ok" and not inside:
-                octaves = math.log2(row[f"{name}_opt"] / carried[name])
-                notes.append(
-                    f"{at} the optimum of {name} is {row[f'{name}_opt']:.4g} [{low:.4g}, {high:.4g}], {octaves:+.2f} "
-                    "octaves from the carried one."
-                )
+        for name, value in carried.items():
+            low, high, status = row[f"{name}_low"], row[f"{name}_high"], row[f"status_{name}"]
+            if status == "none" or not (value < low or value > high):
+                continue
+            numbers = {"field": name, "at": at, "used": value}
+            if status == "ok":
+                opt = row[f"{name}_opt"]
+                octaves = math.log2(opt / value)
+                numbers |= {"opt": opt, "low": low, "high": high, "octaves": octaves}
+                found.append(Finding(code="elsewhere", numbers=numbers))
+            else:
+                found.append(Finding(code=f"elsewhere_{status}", numbers={**numbers, "ends": [low, high]}))
         if row["status"] != "ok":
-            notes.append(f"{at} the joint optimum is not known: {row['why']}.")
-    if len(table) < 2:
-        notes.append(f"nothing says that the optimum stays put: the runs have one {' and one '.join(axes)} only.")
-    return notes
+            found.append(Finding(code="joint_unknown", numbers={"at": at, "why": row["why"]}))
+    return found

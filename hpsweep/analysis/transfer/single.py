@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.runs.checks import other_tuned
 from hpsweep.analysis.runs.places import place_text
 from hpsweep.analysis.runs.rows import records
-from hpsweep.analysis.transfer import card_warnings as warned
-from hpsweep.analysis.transfer.along_drift import carried_along, drift_offer, notes_of
+from hpsweep.analysis.transfer import card_findings as findings
+from hpsweep.analysis.transfer.along_drift import carried_along, drift_offer, of_offer
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
 from hpsweep.analysis.transfer.drift import drift_of
 from hpsweep.analysis.transfer.proxy import Swept, proxy_of, proxy_runs, rows_at, target_trial
@@ -47,6 +48,8 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
         offer, base = carried_along(offer, base, over)
     trial = target_trial(base, target)
     comparison = comparison_of(sweep)
+    known = {name: tried.runs[name].nunique() for name in axes}
+    tested = [row["along"] for row in drifts]
     return make_card(
         base=base,
         trial=trial,
@@ -57,26 +60,27 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
         drifts=drifts,
         along=offer,
         comparison=records(comparison),
-        notes=[
-            *warned.of_optimum(tuned, over),
-            *warned.of_others(source, settings, as_good),
-            *warned.of_target(base, trial, target, vocabulary),
-            *warned.of_reach(base, trial, comparison, axes),
+        findings=[
+            *findings.of_optimum(tuned, over),
+            *findings.of_others(source, settings, as_good),
+            *findings.of_target(base, trial, target, vocabulary),
+            *findings.of_reach(base, trial, comparison, axes),
             *refused,
-            *warned.of_drift(base, trial, drifts, axes),
-            *notes_of(offer, over, base),
-            *warned.of_lost(base, comparison, axes),
-            *warned.of_scheme(base, comparison, axes),
+            *findings.of_drift(drifts, scheme, over),
+            *findings.of_untested(base, trial, known, tested),
+            *of_offer(offer, over, base),
+            *findings.of_lost(base, comparison, axes),
+            *findings.of_scheme(base, comparison, axes),
         ],
     )
 
 
-def _drifts(sweep: Swept) -> tuple[list[dict[str, Any]], list[str]]:
+def _drifts(sweep: Swept) -> tuple[list[dict[str, Any]], list[Finding]]:
     """Rows of `drift` along every axis at every combination of the others, where there are several values.
 
-    And a warning for every line whose runs differ in more than that.
+    And a finding for every line whose runs differ in more than that.
     """
-    rows, notes = [], []
+    rows, refused = [], []
     for along in (name for name in drift_axes() if name in sweep.axes):
         fixed = [name for name in sweep.axes if name != along]
         for _, line in sweep.runs.groupby(fixed):
@@ -84,6 +88,7 @@ def _drifts(sweep: Swept) -> tuple[list[dict[str, Any]], list[str]]:
                 try:
                     rows += records(drift_of(sweep.optima, line, along, ["scheme", *fixed]))
                 except ValueError as error:
-                    at = place_text(line.iloc[0], fixed)
-                    notes.append(f"no drift along {along} at {at}: {error}")
-    return rows, notes
+                    at = {name: line[name].iloc[0] for name in fixed}
+                    numbers = {"at": at, "why": str(error).rstrip(".")}
+                    refused.append(Finding(code="drift_refused", axis=along, numbers=numbers))
+    return rows, refused

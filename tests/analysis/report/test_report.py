@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,16 +16,19 @@ import pyarrow as pa
 import pytest
 
 from hpsweep import store
+from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.law.law import fit_law
 from hpsweep.analysis.report import html as report_html
 from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report import markdown as report_md
+from hpsweep.analysis.report.caveats import findings_of
 from hpsweep.analysis.report.law import law, verdict_line
 from hpsweep.analysis.report.page import FIGURES, report, write
 from hpsweep.analysis.report.parts import KINDS, Line, Panel, Report, Section, Status, Table, merged_reasons, typeset
 from hpsweep.analysis.report.runs import ledger
 from hpsweep.analysis.report.tables import Tables, ledger_of, tables_of
 from hpsweep.analysis.report.verdict import _cost, _moves, verdict_of
+from hpsweep.analysis.transfer.joint import of_elsewhere
 from hpsweep.analysis.transfer.regret import tuned_against_transferred
 from hpsweep.spec import Sweep, Target, Trial
 from hpsweep.sweep import refine, search
@@ -88,6 +91,15 @@ def concluded(runs: pd.DataFrame, sweep: Sweep) -> list[str]:
     return [str(line) for line in verdict_of(tables_of(runs, sweep))]
 
 
+def found(tables: Tables, code: str) -> list[Finding]:
+    """The findings of a code that the verdict has."""
+    return [finding for finding in findings_of(tables) if finding.code == code]
+
+
+def codes(tables: Tables) -> list[str]:
+    return [finding.code for finding in findings_of(tables)]
+
+
 class Page(HTMLParser):
     """What a test asks of a page: that every tag is closed, and what it refers to."""
 
@@ -131,13 +143,13 @@ def test_the_verdict_says_first_what_to_use_with_its_interval_then_what_moves_th
 ) -> None:
     leads = [line.lead for line in made.verdict]
     assert leads[:3] == ["Use with care", "SuPar: stable", "SP: moves"]
-    assert set(leads[3:]) == {"Do not trust"}
+    assert set(leads[3:]) == {"Caution"}
     use = made.verdict[0].text
     found = re.match(r"base learning rate (\S+) = 2\^−(\S+) \(95 % interval 2\^−(\S+) to 2\^−(\S+)\) under SuPar", use)
     assert found is not None, use
     assert float(found[4]) <= float(found[2]) <= float(found[3])  # of negative exponents
     assert float(found[2]) == pytest.approx(7.4, abs=0.1)
-    assert "no run says how the optimum moves along width" in " ".join(made.sentences)
+    assert any("Transfer from width 128 to 1024 is untested" in text for text in made.sentences)
 
 
 def test_a_target_on_tested_axes_alone_is_used_without_care() -> None:
@@ -149,9 +161,10 @@ def test_a_target_on_tested_axes_alone_is_used_without_care() -> None:
 
 def test_a_target_beyond_the_tuned_models_is_used_with_care_and_the_distance_is_said() -> None:
     sweep = sweep_of(target=Target(width=128, density=1 / 16), grid=SMALL)
-    sentences = concluded(runs_of(sweep), sweep)
-    assert sentences[0].startswith("Use with care: ")
-    assert any("beyond density 1/4" in text and "a factor of 4 further" in text for text in sentences)
+    tables = tables_of(runs_of(sweep), sweep)
+    assert verdict_of(tables)[0].lead == "Use with care"
+    [beyond] = found(tables, "beyond_tuned")
+    assert (beyond.axis, beyond.numbers) == ("density", {"last": 1 / 4, "value": 1 / 16, "factor": 4})
 
 
 def test_of_several_drifts_the_only_known_one_is_said_once_and_the_others_are_counted() -> None:
@@ -226,24 +239,25 @@ def test_every_drift_in_the_verdict_stands_with_its_interval(made: Report) -> No
         assert drift == pytest.approx(0.5 if line.lead.startswith("SP") else 0.0, abs=0.06)
 
 
-def test_a_scheme_that_is_better_after_tuning_is_named_with_both_losses() -> None:
+def test_a_scheme_that_is_better_after_tuning_is_named_with_the_gap() -> None:
     sweep = sweep_of(grid={**SMALL, "scheme": ["sp", "supar"]})
     runs = runs_of(sweep, val_loss=lambda trial: loss_of(trial) - 0.1 * (trial.scheme == "sp" and trial.density == 1))
-    rival = next(text for text in concluded(runs, sweep) if "best everywhere" in text)
-    assert re.search(r"SP, re-tuned at width 128, density 1, reaches 2\.00\d nats/byte, 0\.\d+ below SuPar", rival)
+    [rival] = found(tables_of(runs, sweep), "rival")
+    assert (rival.scheme, rival.numbers["rival"], rival.numbers["unit"]) == ("supar", "sp", "nats/byte")
+    assert rival.numbers["at"] == {"width": 128, "density": 1}
+    assert rival.numbers["gap"] == pytest.approx(0.1, abs=0.01)
     worse = runs_of(sweep, val_loss=lambda trial: loss_of(trial) + 0.1 * (trial.scheme == "sp"))
-    assert not any("best everywhere" in text for text in concluded(worse, sweep))
+    assert not found(tables_of(worse, sweep), "rival")
 
 
 def test_missing_and_failed_trials_make_a_verdict_provisional_and_are_counted_by_group() -> None:
     sweep = sweep_of()
     trials = [t for t in sweep.trials if not (t.scheme == "sp" and t.density == 1 and t.seed == 2)]
     runs = runs_of(sweep, trials, status=lambda t: "failed" if t.density == 1 / 16 and t.lr == POWERS[0] else "ok")
-    found = tables_of(runs, sweep)
-    sentences = [str(line) for line in verdict_of(found)]
-    assert "Do not trust: that this is final: 8 of 144 planned trials are missing." in sentences
-    assert any("6 trials failed" in text for text in sentences)
-    table = ledger(found, left_out=0).tables[0]
+    tables = tables_of(runs, sweep)
+    [missing], [failed] = found(tables, "missing"), found(tables, "failed")
+    assert (missing.numbers, failed.numbers) == ({"missing": 8, "planned": 144}, {"failed": 6})
+    table = ledger(tables, left_out=0).tables[0]
     counts = {tuple(row[:2]): dict(zip(table.header[3:8], row[3:8], strict=True)) for row in rows_of(table)}
     assert counts["SP", "1"] == {"planned": "24", "done": "16", "diverged": "0", "failed": "0", "missing": "8"}
     assert counts["SP", "1/16"] == {"planned": "24", "done": "21", "diverged": "0", "failed": "3", "missing": "0"}
@@ -290,10 +304,13 @@ def test_that_nothing_ended_well_is_said_first(status: str, said: str) -> None:
 
 def test_an_empty_folder_of_a_recorded_sweep_is_a_report_of_what_is_missing() -> None:
     sweep = sweep_of()
-    found = report(runs_of(sweep, []), sweep)
-    assert nothing(found) == "no trial is stored yet."
-    assert "144 of 144 planned trials are missing" in " ".join(found.sentences)
-    Page(report_html.render(found))
+    runs = runs_of(sweep, [])
+    made = report(runs, sweep)
+    assert nothing(made) == "no trial is stored yet."
+    [missing] = found(tables_of(runs, sweep), "missing")
+    assert missing.numbers == {"missing": 144, "planned": 144}
+    assert "144 of 144 planned trials are missing" in " ".join(made.sentences)
+    Page(report_html.render(made))
 
 
 def test_one_learning_rate_is_nothing_to_fit() -> None:
@@ -325,10 +342,13 @@ def test_one_density_and_no_target_make_no_claim_of_stability() -> None:
 
 def test_one_seed_says_that_its_noise_is_assumed() -> None:
     sweep = sweep_of(grid={"scheme": ["supar"], "density": [1.0, 0.25], "lr": POWERS})
-    lines = verdict_of(tables_of(runs_of(sweep), sweep))
-    assert "noise assumed" in lines[0].text
-    assert lines[0].kind == "caution"
-    assert "the intervals of 2 of 2 groups" in " ".join(map(str, lines))
+    tables = tables_of(runs_of(sweep), sweep)
+    first = verdict_of(tables)[0]
+    assert "noise assumed" in first.text
+    assert first.kind == "caution"
+    [assumed] = found(tables, "groups_assumed")
+    assert assumed.numbers == {"count": 2, "groups": 2}
+    assert not found(tables, "assumed_noise"), "the first line has it"
 
 
 def test_a_sweep_over_lr_and_two_values_of_init_std_has_an_optimum_for_either() -> None:
@@ -424,11 +444,14 @@ def test_of_a_pair_what_is_not_identified_is_said_and_never_offered_as_an_optimu
     def flat(trial: Trial) -> float:
         return float(2.1 + 0.04 * (np.log2(trial.lr) + 7.4) ** 2 + loss_of(trial.replace(lr=2.0**-7.4, init_std=0.08)))
 
-    found = report(runs_of(sweep, val_loss=flat), sweep)
-    assert found.verdict[0].lead == "Use with care"
-    assert "(best of the values tried; not identified within" in found.verdict[0].text
-    assert any(text.startswith("Do not trust: the base init std at SuPar, density") for text in found.sentences)
-    part = section(found, "lr x init std")
+    runs = runs_of(sweep, val_loss=flat)
+    made = report(runs, sweep)
+    assert made.verdict[0].lead == "Use with care"
+    assert "(best of the values tried; not identified within" in made.verdict[0].text
+    [unknown] = found(tables_of(runs, sweep), "groups_flat")
+    assert unknown.numbers["field"] == "init_std"
+    assert unknown.numbers["places"] == [{"scheme": "supar", "density": density} for density in (1, 1 / 4)]
+    part = section(made, "lr x init std")
     assert {row[6] for row in part.tables[0].rows} == {"–"}
     assert "init std not identified within" in part.lines[0].text
 
@@ -446,13 +469,18 @@ def test_of_a_pair_a_range_that_is_left_open_may_exclude_what_is_recommended() -
     assert "The base init std is identified in one of 2 groups: nothing says whether it moves." in said
     assert "All intervals overlap" not in said
     assert tables.card is not None
-    (doubt,) = report_joint.elsewhere(tables, tables.card)
-    assert re.fullmatch(
-        r"that the base init std 2\^−3\.\d+ serves everywhere under SuPar: it lies outside the range left open, "
-        r"2\^−6 to 2\^−4\.50 at density 1/4\.",
-        doubt,
-    )
-    assert report_joint.use(tables, tables.card, []).lead == "Use with care"
+    carried = {name: tables.card.base[name] for name in ("lr", "init_std")}
+    doubt, unknown = of_elsewhere(joint.assign(status="flat"), ["density"], carried, {"density": 1.0})
+    assert (doubt.code, unknown.code) == ("elsewhere_flat", "joint_unknown")
+    assert doubt.numbers == {
+        "field": "init_std",
+        "at": {"density": 0.25},
+        "used": tables.card.base["init_std"],
+        "ends": [2.0**-6, 2.0**-4.5],
+    }
+    assert verdict_of(tables)[0].lead == "Use"
+    doubtful = replace(tables.card, findings=[*tables.card.findings, asdict(doubt)])
+    assert verdict_of(replace(tables, card=doubtful))[0].lead == "Use with care"
 
 
 def test_of_a_pair_an_end_of_the_grid_is_a_bound() -> None:
@@ -488,8 +516,8 @@ def test_the_ledger_of_a_refinement_says_at_least_how_many_are_planned_and_where
     part = ledger(tables_of(runs, sweep, stages), left_out=0)
     assert "at least 16 planned, 12 done, 0 diverged, at least 4 missing" in part.text[0]
     assert [row[1:4] for row in rows_of(part.tables[1])] == [["coarse", "6", "at least 8"]] * 2
-    found = verdict_of(tables_of(runs, sweep, stages))
-    assert "that this is final: at least 4 of at least 16 planned trials are missing." in [line.text for line in found]
+    [missing] = found(tables_of(runs, sweep, stages), "missing_at_least")
+    assert missing.numbers == {"missing": 4, "planned": 16}
 
 
 def test_a_refinement_at_its_end_lacks_nothing() -> None:
@@ -497,7 +525,7 @@ def test_a_refinement_at_its_end_lacks_nothing() -> None:
     part = ledger(tables_of(runs, sweep, stages), left_out=0)
     assert f"Of all trials: {len(runs)} planned, {len(runs)} done, 0 diverged." in part.text[0]
     assert [row[1] for row in rows_of(part.tables[1])] == ["ok", "ok"]
-    assert "that this is final" not in " ".join(map(str, verdict_of(tables_of(runs, sweep, stages))))
+    assert not {"missing", "missing_at_least", "refining"} & set(codes(tables_of(runs, sweep, stages)))
 
 
 def test_a_failed_trial_of_a_refinement_is_not_missing_as_well() -> None:
@@ -512,7 +540,7 @@ def test_without_its_stages_a_refinement_is_not_said_to_lack_anything() -> None:
     part = ledger(tables_of(runs, sweep), left_out=0)
     assert "missing" not in part.tables[0].header
     assert "hpsweep plan says it" in part.text[1]
-    assert "missing" not in " ".join(map(str, verdict_of(tables_of(runs, sweep))))
+    assert not {"missing", "missing_at_least"} & set(codes(tables_of(runs, sweep)))
 
 
 # --- tables ---
@@ -534,7 +562,8 @@ def test_provenance_says_what_made_the_rows_and_what_they_cost(made: Report) -> 
 def test_rows_that_different_devices_made_are_not_compared_in_silence() -> None:
     sweep = sweep_of(grid=SMALL)
     runs = runs_of(sweep, device=lambda trial: f"device {trial.seed}")
-    assert "Do not trust: small differences across device: the rows differ in that." in concluded(runs, sweep)
+    [mixed] = found(tables_of(runs, sweep), "mixed")
+    assert mixed.numbers == {"fields": ["device"]}
 
 
 def plain(number: str) -> str:
@@ -711,9 +740,10 @@ def test_many_places_and_long_tables_are_folded_wide_ones_use_the_window_and_lin
 def test_every_link_of_the_page_leads_to_a_place_on_it() -> None:
     sweep = sweep_of(grid={**SMALL, "scheme": ["sp", "supar"]})
     runs = runs_of(sweep, val_loss=lambda trial: loss_of(trial) - 0.1 * (trial.scheme == "sp" and trial.density == 1))
-    text = report_html.render(report(runs, sweep))
-    assert 'see <a href="#tuned-against-transferred">Tuned against transferred</a>' in text
-    assert "see comparison" not in text
+    made = report(runs, sweep)
+    assert "[[" not in " ".join(made.sentences), "of which none is a link"
+    text = report_html.render(made)
+    assert 'See <a href="#tuned-against-transferred">Tuned against transferred</a>' in text
     page = Page(text)
     assert {name.removeprefix("#") for name in page.refers if name.startswith("#")} <= set(page.ids)
 
@@ -774,7 +804,7 @@ def test_markdown_has_the_content_of_the_page(made: Report, tmp_path: Path) -> N
     markdown = text.read_text()
     assert page.name == "report.html"
     for line in made.verdict:
-        assert line.text.replace("<", "\\<") in markdown
+        assert line.text.replace("<", "\\<").split("[[")[0] in markdown  # up to a link
     for part in made.sections:
         assert f"## {part.title}" in markdown
         for table in part.tables:

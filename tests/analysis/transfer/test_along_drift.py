@@ -103,7 +103,11 @@ def test_a_lawful_drift_is_offered_and_recommended_and_the_constant_carried() ->
     assert (along["recommended"], along["carried"]) == ("drift", "constant")
     assert card.base["lr"] == pytest.approx(2.0**-8, rel=0.1)
     assert [row["better"] for row in along["held_out"]] == ["drift"]
-    assert any("a constant is carried, and recommended is the setting along the drift" in w for w in card.warnings)
+    [better] = [finding["numbers"] for finding in card.findings if finding["code"] == "drift_better"]
+    assert (better["field"], better["value"]) == ("lr", along["value"])
+    [held] = along["held_out"]
+    assert (better["drift_regret"], better["constant_regret"]) == (held["along_regret"], held["constant_regret"])
+    assert better["at"] == {"width": 128, "density": held["density"]}
 
 
 def test_along_drift_carries_the_moved_setting_into_every_kind() -> None:
@@ -116,7 +120,9 @@ def test_along_drift_carries_the_moved_setting_into_every_kind() -> None:
     assert moved.uncertainty is not None
     assert constant.uncertainty is not None
     assert moved.uncertainty > constant.uncertainty
-    assert any(text.startswith("carried along the fitted drift: lr ") for text in moved.warnings)
+    [used] = [finding["numbers"] for finding in moved.findings if finding["code"] == "drift_used"]
+    assert (used["field"], used["value"]) == ("lr", moved.base["lr"])
+    assert "drift_used" not in [finding["code"] for finding in constant.findings]
 
 
 def test_an_optimum_that_stays_offers_no_drift() -> None:

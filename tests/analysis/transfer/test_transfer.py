@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.transfer.card import CARD_VERSION, Card
 from hpsweep.analysis.transfer.regret import COMPARISON, tuned_against_transferred
@@ -188,7 +188,7 @@ def test_a_card_of_a_bound_has_null_for_what_is_not_known(tmp_path: Path) -> Non
         ("{}", "is no card"),
         ("no json", "is no card"),
         ("[1]", "is no card"),
-        ('{"schema_version": 99}', "card of version 99; this hpsweep reads 2 to 3: upgrade"),
+        ('{"schema_version": 99}', "card of version 99; this hpsweep reads 2 to 4: upgrade"),
         ('{"schema_version": 0}', "make it anew"),
         ('{"schema_version": 2}', "missing or unknown along_drift, alpha_input"),
     ],
@@ -223,7 +223,8 @@ def test_among_settings_as_good_within_noise_the_one_with_most_evidence_is_taken
     runs = pd.concat([made_runs(close, grid, base=BASE, noise=0.001) for grid in (dense, sparse)])
     card = transfer(runs, TARGET)
     assert card.base["embedding_lr_mult"] == 8
-    assert any("not chosen: embedding_lr_mult 16." in warning for warning in card.warnings)
+    [other] = found(card, "as_good")
+    assert other["numbers"] == {"settings": [{"embedding_lr_mult": 16}]}
     assert [(row["along"], row["n_ok"]) for row in card.drift] == [("density", 3)]
     assert {row["proxy_value"] for row in card.comparison} == {card.base["lr"]}
     worse = runs.assign(val_loss=runs["val_loss"] + 0.02 * (runs["embedding_lr_mult"] == 8))
@@ -258,7 +259,7 @@ def test_a_joint_optimum_is_carried_with_both_of_its_fields() -> None:
     assert card.optimum["opt"] == card.optimum["lr_opt"] == card.base["lr"]
     assert card.uncertainty is not None
     assert 0 < card.uncertainty < 0.3
-    assert not any("NOT" in warning or "octaves from the carried one" in warning for warning in card.warnings)
+    assert codes(card) == ["duration_unknown", "untested"]
     json.loads(card.to_json())
 
 
@@ -268,9 +269,10 @@ def test_a_joint_optimum_that_is_elsewhere_at_another_density_is_named() -> None
         return 2 + 0.04 * z * z + 0.03 * (math.log2(trial.init_std) + 3.6) ** 2
 
     card = transfer(joint_runs(moves), TARGET, over=("lr", "init_std"), resamples=300)
-    [said] = [warning for warning in card.warnings if "octaves from the carried one" in warning]
-    assert said.startswith("at width 128, density 0.25 the optimum of lr is")
-    assert re.search(r"\+(0\.9|1\.0)\d octaves from", said)
+    [said] = found(card, "elsewhere")
+    assert said["numbers"]["field"] == "lr"
+    assert said["numbers"]["at"] == {"width": 128, "density": 0.25}
+    assert said["numbers"]["octaves"] == pytest.approx(1, abs=0.1)
 
 
 def test_a_field_that_is_not_identified_is_carried_at_its_best_measured_value_with_a_warning() -> None:
@@ -278,7 +280,8 @@ def test_a_field_that_is_not_identified_is_carried_at_its_best_measured_value_wi
     card = transfer(runs, TARGET, over=("lr", "init_std"), resamples=300)
     assert math.log2(card.base["lr"]) == pytest.approx(-7.3, abs=0.2)
     assert card.base["init_std"] == card.optimum["best_init_std"]
-    assert any(warning.startswith("NOT IDENTIFIED: init_std") for warning in card.warnings)
+    [unknown] = found(card, "not_identified")
+    assert (unknown["numbers"]["field"], unknown["numbers"]["value"]) == ("init_std", card.base["init_std"])
     with pytest.raises(ValueError, match="joint optimum is carried as a constant only"):
         transfer(runs, TARGET, over=("lr", "init_std"), along_drift=True)
     with pytest.raises(ValueError, match="has no optimum of lr and init_std"):
@@ -309,20 +312,24 @@ def test_a_dense_mup_proxy_carries_to_sparse_supar() -> None:
 
 def test_a_proxy_of_the_other_name_alone_is_all_that_was_tuned() -> None:
     sparse = sweep(scheme=["supar"], density=[1 / 4]).assign(status="failed", val_loss=math.nan)
-    text = "\n".join(transfer(pd.concat([sweep(scheme=["mup"], density=[1]), sparse]), TARGET, scheme="supar").warnings)
-    assert "extrapolation: density 0.0625 is 16 x below the sparsest tuned" in text
+    card = transfer(pd.concat([sweep(scheme=["mup"], density=[1]), sparse]), TARGET, scheme="supar")
+    [beyond] = found(card, "beyond_tuned")
+    assert (beyond["axis"], beyond["numbers"]) == ("density", {"last": 1, "value": 1 / 16, "factor": 16})
 
 
 def test_a_line_whose_runs_differ_in_more_is_a_warning_and_no_end_of_the_card() -> None:
     wide = made_runs(loss, {"width": [256], "lr": OCTAVES, "seed": [0, 1]}, base=BASE.replace(head_size=64))
     card = transfer(pd.concat([sweep(scheme=["supar"], density=[1]), wide]), TARGET)
-    assert any(text.startswith("no drift along width at density 1: ") for text in card.warnings)
+    [refused] = found(card, "drift_refused")
+    assert (refused["axis"], refused["numbers"]["at"]) == ("width", {"density": 1})
+    assert "head_size" in refused["numbers"]["why"]
+    assert [finding["axis"] for finding in found(card, "drift_unknown")] == ["width"]  # two widths, and no drift
 
 
 def test_a_hyperparameter_of_zero_is_no_end_of_a_grid() -> None:
     grid = {"weight_decay": [0, 0.1], "lr": OCTAVES, "seed": [0, 1]}
     worse = made_runs(lambda t: loss(t) + t.weight_decay, grid, base=BASE)
-    assert "NOT AN OPTIMUM" not in "\n".join(transfer(worse, TARGET).warnings)
+    assert not {"bound", "end_of_values"} & set(codes(transfer(worse, TARGET)))
 
 
 def test_the_proxy_may_be_named() -> None:
@@ -346,7 +353,8 @@ def test_the_proxy_may_select_other_fields() -> None:
 def test_a_minimum_at_the_end_of_the_grid_is_carried_with_a_loud_warning() -> None:
     card = transfer(sweep(lr=OCTAVES[:6]), TARGET)
     assert card.optimum["status"] == "edge"
-    assert card.warnings[0].startswith("NOT AN OPTIMUM but a bound: lr 0.007812")
+    assert codes(card)[0] == "bound"
+    assert found(card, "bound")[0]["numbers"]["value"] == card.base["lr"] == 2.0**-7
 
 
 def test_no_optimum_makes_no_card() -> None:
@@ -354,45 +362,78 @@ def test_no_optimum_makes_no_card() -> None:
         transfer(sweep(lr=OCTAVES[4:6]), TARGET)
 
 
-def test_a_sound_transfer_has_no_warnings() -> None:
+def test_a_sound_transfer_has_no_findings() -> None:
     runs = sweep(scheme=["supar"], width=[128, 256, 512], density=[1, 1 / 4, 1 / 16])
     # as many tokens per nonzero parameter as the proxy: 102,400 / 393,216 x (2 x 12 x 512^2 / 4)
-    assert transfer(runs, Target(width=512, density=1 / 4, tokens=409_600)).warnings == []
-    [unsaid] = transfer(runs, Target(width=512, density=1 / 4)).warnings
-    assert "the proxy saw 0.26 tokens per nonzero hidden parameter, 1024 a step" in unsaid
+    sound = transfer(runs, Target(width=512, density=1 / 4, tokens=409_600))
+    assert (sound.findings, sound.warnings) == ([], [])
+    [unsaid] = transfer(runs, Target(width=512, density=1 / 4)).findings
+    assert unsaid["code"] == "duration_unknown"
+    assert unsaid["numbers"] == {"proxy": pytest.approx(0.26, abs=0.001), "per_step": 1024}
 
 
-def warnings_of(target: Target = TARGET, scheme: Scheme = "supar", base: Trial = BASE, **grid: list[Any]) -> str:
-    return "\n".join(transfer(sweep(base, **grid), target, scheme=scheme).warnings)
+def card_of(target: Target = TARGET, scheme: Scheme = "supar", base: Trial = BASE, **grid: list[Any]) -> Card:
+    return transfer(sweep(base, **grid), target, scheme=scheme)
+
+
+def found(card: Card, code: str) -> list[dict[str, Any]]:
+    """The findings of a code."""
+    return [finding for finding in card.findings if finding["code"] == code]
+
+
+def codes(card: Card) -> list[str]:
+    return [finding["code"] for finding in card.findings]
+
+
+def test_the_warnings_of_a_card_are_the_words_of_its_findings_and_are_read_again(tmp_path: Path) -> None:
+    card = card_of(scheme="sp", lr=OCTAVES[:6])
+    assert card.warnings == [str(Finding(**finding)) for finding in card.findings]
+    assert len(card.warnings) > 3
+    assert Card.read(card.write(tmp_path / "card.json")) == card
+
+
+def test_a_card_of_before_has_its_warnings_and_no_findings(tmp_path: Path) -> None:
+    card = card_of()
+    values = json.loads(card.to_json()) | {"schema_version": 3, "warnings": ["in other words."]}
+    del values["findings"]
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(values))
+    assert Card.read(path) == dataclasses.replace(card, findings=[], warnings=["in other words."])
+    path.write_text(json.dumps(values | {"schema_version": CARD_VERSION}))
+    with pytest.raises(ValueError, match="missing or unknown findings"):
+        Card.read(path)
 
 
 def test_what_the_rules_do_not_correct_is_named() -> None:
-    text = warnings_of(Target(width=1024, density=1 / 16, depth=4, context=128, vocabulary=50257, tokens=10**9))
-    assert "depth 4 differs from the proxy's 2: not corrected by any scheme here" in text
-    assert "context 128 differs" in text
-    assert "vocabulary 50257 differs from the proxy's 256" in text
+    card = card_of(Target(width=1024, density=1 / 16, depth=4, context=128, vocabulary=50257, tokens=10**9))
+    ends = {row["axis"]: (row["numbers"]["first"], row["numbers"]["last"]) for row in found(card, "not_corrected")}
+    assert ends == {"depth": (2, 4), "context": (64, 128), "vocabulary": (256, 50257)}
     # 1e9 tokens / 4 blocks x 12 x 1024^2 / 16 = 3,145,728 nonzeros: 318;
     # the proxy: 100 steps x 16 x 64 = 102,400 tokens / (2 x 12 x 128^2 = 393,216) = .26
-    assert "318 tokens per nonzero hidden parameter differ from the proxy's 0.26" in text
+    [duration] = found(card, "duration")
+    assert duration["numbers"]["target"] == pytest.approx(318, abs=0.5)
+    assert duration["numbers"]["proxy"] == pytest.approx(0.26, abs=0.001)
 
 
 def test_a_setting_that_diverges_at_the_targets_density_is_named() -> None:
     runs = sweep(scheme=["supar"], density=[1, 1 / 4, 1 / 16])
     lost = (runs["density"] == 1 / 16) & (runs["lr"] >= 2.0**-8)
     runs = runs.assign(status=runs["status"].mask(lost, "diverged"), val_loss=runs["val_loss"].mask(lost))
-    text = "\n".join(transfer(runs, Target(width=128, density=1 / 16)).warnings)
-    assert "at width 128, density 0.0625 the proxy's setting has no loss: " in text
-    assert "diverges here" in text
-    assert "drift along density (at width 128): undetermined, not stable" in text
+    card = transfer(runs, Target(width=128, density=1 / 16))
+    [lost] = found(card, "no_loss")
+    assert lost["numbers"]["at"] == {"width": 128, "density": 1 / 16}
+    assert "diverges here" in lost["numbers"]["why"]
+    [drift] = found(card, "undetermined")
+    assert (drift["axis"], drift["scheme"], drift["numbers"]["places"]) == ("density", "supar", [{"width": 128}])
 
 
 def test_densities_without_an_optimum_do_not_count_as_tuned() -> None:
     runs = sweep(scheme=["supar"], density=[1, 1 / 4, 1 / 64])
     lost = runs["density"] == 1 / 64
     failed = runs.assign(status=runs["status"].mask(lost, "failed"), val_loss=runs["val_loss"].mask(lost))
-    text = "\n".join(transfer(failed, Target(width=128, density=1 / 64)).warnings)
-    assert "extrapolation: density 0.015625 is 16 x below the sparsest tuned" in text
-    assert "extrapolation" not in "\n".join(transfer(runs, Target(width=128, density=1 / 64)).warnings)
+    [beyond] = found(transfer(failed, Target(width=128, density=1 / 64)), "beyond_tuned")
+    assert (beyond["axis"], beyond["numbers"]) == ("density", {"last": 1 / 4, "value": 1 / 64, "factor": 16})
+    assert not found(transfer(runs, Target(width=128, density=1 / 64)), "beyond_tuned")
 
 
 def test_other_hyperparameters_at_the_end_of_what_was_tried_are_named() -> None:
@@ -400,8 +441,8 @@ def test_other_hyperparameters_at_the_end_of_what_was_tried_are_named() -> None:
         return loss(trial) - 0.1 * math.log2(trial.init_std)
 
     grid = {"init_std": [0.02, 0.04, 0.08], "lr": OCTAVES, "seed": [0, 1]}
-    warned = transfer(made_runs(falling, grid, base=BASE), TARGET).warnings
-    assert "NOT AN OPTIMUM but a bound: init_std 0.08 is the highest that was tried." in warned
+    [bound] = found(transfer(made_runs(falling, grid, base=BASE), TARGET), "end_of_values")
+    assert bound["numbers"] == {"field": "init_std", "value": 0.08, "end": "highest"}
 
 
 def test_an_optimum_known_within_octaves_only_is_named() -> None:
@@ -409,18 +450,23 @@ def test_an_optimum_known_within_octaves_only_is_named() -> None:
         return 2 + 0.003 * (math.log2(trial.lr) + 7) ** 2
 
     runs = made_runs(shallow, {"lr": [2.0**k for k in range(-12, 0)], "seed": [0, 1, 2]}, base=BASE, noise=0.005)
-    assert "the proxy's optimum is only known to lie between lr" in "\n".join(transfer(runs, TARGET).warnings)
+    card = transfer(runs, TARGET)
+    [wide] = found(card, "wide_interval")
+    assert wide["numbers"] == {"field": "lr", "low": card.optimum["low"], "high": card.optimum["high"]}
 
 
 def test_targets_far_from_anything_tuned_are_named() -> None:
-    assert "extrapolation" not in warnings_of(Target(width=2048, density=1 / 16))
-    assert "density 0.03125 is 8 x below the sparsest tuned" in warnings_of(Target(width=1024, density=1 / 32))
-    assert "width 4096 is 32 x the largest tuned" in warnings_of(Target(width=4096, density=1 / 16))
+    assert not found(card_of(Target(width=2048, density=1 / 16)), "beyond_tuned")
+    [sparser] = found(card_of(Target(width=1024, density=1 / 32)), "beyond_tuned")
+    assert (sparser["axis"], sparser["numbers"]["factor"]) == ("density", 8)
+    [wider] = found(card_of(Target(width=4096, density=1 / 16)), "beyond_tuned")
+    assert (wider["axis"], wider["numbers"]["factor"]) == ("width", 32)
 
 
 def test_few_nonzeros_per_neuron_are_named_and_less_than_one_refused() -> None:
-    assert "4.0 nonzeros per neuron" in warnings_of(Target(width=256, density=1 / 64))
-    assert "nonzeros per neuron" not in warnings_of(Target(width=512, density=1 / 64))
+    [few] = found(card_of(Target(width=256, density=1 / 64)), "few_nonzeros")
+    assert few["numbers"] == {"nonzeros": 4, "fewest": 8}
+    assert not found(card_of(Target(width=512, density=1 / 64)), "few_nonzeros")
     with pytest.raises(ValueError, match=r"keeps 0.5 of the 256 weights of a neuron.*density 0.031 or more"):
         transfer(sweep(), Target(width=256, density=1 / 512))
 
@@ -431,10 +477,21 @@ def test_a_head_size_that_does_not_divide_the_target_is_refused() -> None:
 
 
 def test_an_optimum_that_moves_or_was_never_tracked_is_named() -> None:
-    assert "drift along density (at width 128): moves, not stable" in warnings_of(scheme="mup")
-    assert "along density" not in warnings_of()
-    assert "along density: the runs have one density only" in warnings_of(density=[1])
-    assert "along width: the runs have one width only" in warnings_of()
+    [moves] = found(card_of(scheme="mup"), "moves")
+    assert (moves["axis"], moves["scheme"]) == ("density", "mup")
+    assert moves["numbers"] == {"field": "lr", "places": [{"width": 128}]}
+    assert "density" not in [finding["axis"] for finding in card_of().findings]
+    untested = {row["axis"]: row["numbers"] for row in found(card_of(density=[1]), "untested")}
+    assert untested == {
+        "density": {"first": 1, "last": 1 / 16, "add": [1 / 4, 1 / 16]},
+        "width": {"first": 128, "last": 1024, "add": [64, 256]},
+    }
+    assert [row["axis"] for row in found(card_of(), "untested")] == ["width"]
+
+
+def test_widths_to_add_are_such_that_heads_divide_them() -> None:
+    [untested] = found(card_of(base=BASE.replace(head_size=128)), "untested")
+    assert untested["numbers"]["add"] == [256, 512]
 
 
 def test_an_optimum_that_moves_away_from_the_proxys_own_lines_is_named() -> None:
@@ -447,25 +504,30 @@ def test_an_optimum_that_moves_away_from_the_proxys_own_lines_is_named() -> None
     verdicts = {(row["along"], row.get("width"), row.get("density")): row["verdict"] for row in card.drift}
     assert verdicts[("density", 128, None)] == verdicts[("width", None, 1)] == "stable"
     assert verdicts[("density", 1024, None)] == verdicts[("width", None, 1 / 16)] == "moves"
-    assert "drift along width (at density 0.0625): moves, not stable" in "\n".join(card.warnings)
+    places = {row["axis"]: row["numbers"]["places"] for row in found(card, "moves")}
+    assert places == {"width": [{"density": 1 / 16}], "density": [{"width": 1024}]}
 
 
 def test_coupled_weight_decay_is_named_where_the_hidden_lr_changes() -> None:
     coupled = BASE.replace(weight_decay=0.1)
-    assert "weight decay is coupled: the hidden lr is 2 x the proxy's" in warnings_of(base=coupled)
-    assert "the hidden lr is 0.125 x the proxy's" in warnings_of(Target(width=1024, density=1), base=coupled)
+    [higher] = found(card_of(base=coupled), "coupled_decay")
+    [lower] = found(card_of(Target(width=1024, density=1), base=coupled), "coupled_decay")
+    assert (higher["numbers"], lower["numbers"]) == ({"factor": pytest.approx(2)}, {"factor": pytest.approx(1 / 8)})
     # m_d m_rho = 8 x 1/8: the lr is the proxy's, and so is lr x decay
-    assert "weight decay is coupled" not in warnings_of(Target(width=1024, density=1 / 8), base=coupled)
-    assert "weight decay is coupled" not in warnings_of(base=coupled, scheme="sp")
-    assert "weight decay" not in warnings_of(base=coupled.replace(weight_decay_rule="independent"))
+    assert not found(card_of(Target(width=1024, density=1 / 8), base=coupled), "coupled_decay")
+    assert not found(card_of(base=coupled, scheme="sp"), "coupled_decay")
+    assert not found(card_of(base=coupled.replace(weight_decay_rule="independent")), "coupled_decay")
 
 
 def test_sp_and_better_rivals_are_named() -> None:
-    assert "scheme sp does not correct" in warnings_of(scheme="sp")
+    card = card_of(scheme="sp")
+    assert [finding["scheme"] for finding in found(card, "unscaled")] == ["sp"]
     # re-tuned mup at density 1/4 loses 2.02, transferred sp (0.05 worse, two octaves off) 2.02 + .05 + .05 x 4 = 2.27
-    text = warnings_of(scheme="sp")
-    assert "re-tuned mup beats transferred sp by up to 0.250" in text
-    assert "re-tuned" not in warnings_of(scheme="supar")
+    [rival] = found(card, "rival")
+    assert (rival["scheme"], rival["numbers"]["rival"]) == ("sp", "mup")
+    assert rival["numbers"]["gap"] == pytest.approx(0.25)
+    assert rival["numbers"]["at"] == {"width": 128, "density": 1 / 4}
+    assert not {"unscaled", "rival"} & set(codes(card_of(scheme="supar")))
 
 
 def test_mup_is_no_rival_of_supar_where_the_two_are_one_nor_a_lucky_single_run() -> None:
@@ -473,15 +535,16 @@ def test_mup_is_no_rival_of_supar_where_the_two_are_one_nor_a_lucky_single_run()
         return loss(trial) - (0.03 if trial.scheme == "mup" and trial.density == 1 else 0.0)
 
     runs = made_runs(lucky, {"scheme": ["mup", "supar"], "density": [1], "lr": OCTAVES, "seed": [0]}, base=BASE)
-    assert not [text for text in transfer(runs, TARGET).warnings if "re-tuned" in text]
+    assert not found(transfer(runs, TARGET), "rival")
     runs = runs.replace({"scheme": {"mup": "sp"}})
     small = runs.assign(val_loss=runs["val_loss"] + 0.025 * (runs["scheme"] == "sp"))  # .005 better, noise assumed .005
-    assert not [text for text in transfer(small, TARGET).warnings if "re-tuned" in text]
-    assert [text for text in transfer(runs, TARGET).warnings if "re-tuned sp beats" in text]
+    assert not found(transfer(small, TARGET), "rival")
+    assert [rival["numbers"]["rival"] for rival in found(transfer(runs, TARGET), "rival")] == ["sp"]
 
 
 def test_one_seed_is_named() -> None:
-    assert "rests on an assumed noise" in warnings_of(seed=[0])
+    assert found(card_of(seed=[0]), "assumed_noise")
+    assert not found(card_of(), "assumed_noise")
 
 
 def test_a_dense_supar_proxy_alone_carries_to_mup() -> None:

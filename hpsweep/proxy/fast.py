@@ -23,8 +23,10 @@ from hpsweep.proxy.model import Parameters
 from hpsweep.proxy.optimizer import stacked_update
 from hpsweep.spec import Precision, Trial
 
-SPEAK_SECONDS, ALIVE_SECONDS = 2.0, 600.0
-"""While it compiles, a worker says so often that it lives, and no longer than that, lest it hang unnoticed."""
+SPEAK_SECONDS = 2.0
+"""While it compiles, a worker says so often that it lives,"""
+ALIVE_SECONDS = 600.0
+"""and no longer than that, lest it hang unnoticed."""
 
 
 class Constants(NamedTuple):

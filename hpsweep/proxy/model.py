@@ -121,9 +121,11 @@ def folded_parameters(parameters: Parameters, multiply: Multipliers) -> Paramete
     A gain multiplies the columns of the next matrix, with it the readout multiplier those of the readout, and the
     attention multiplier the rows that make queries: all in the precision of the weights. Gradients pass through.
     """
-    p, block = dict(parameters), 0
+    p = dict(parameters)
+    block = 0
     while f"block{block}.norm1" in p:
-        qkv, up = f"block{block}.attention.qkv", f"block{block}.mlp.in"
+        qkv = f"block{block}.attention.qkv"
+        up = f"block{block}.mlp.in"
         query, others = p[qkv].tensor_split((p[qkv].shape[1] // 3,), dim=1)
         scaled = torch.cat([query * _over(query, multiply.attention), others], 1)
         p[qkv] = scaled * p.pop(f"block{block}.norm1")[:, None]
@@ -143,7 +145,9 @@ def logits(
     """
     trial, batch, context = inputs.shape
     is_folded = "norm" not in parameters
-    attention = None if is_folded else multiply.attention
+    attention = multiply.attention
+    if is_folded:  # the multiplier is in the matrices
+        attention = None
     token = parameters["embedding.token"]
     x = _look_up(token, inputs) + parameters["embedding.position"][:, None, :context]
     x = x * _over(x, multiply.embedding)
@@ -205,7 +209,8 @@ def _attention(
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # Faster on CPU than torch's fused attention: several times where its backward pass is in bfloat16, and where its
     # many small products go to oneDNN, twice up to the context at which the scores outgrow the cache.
-    shape, context = q.shape, q.shape[-2]
+    shape = q.shape
+    context = shape[-2]
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     future = torch.full((context, context), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
     scores = (q @ k.mT).add_(future)  # (trial x batch x heads, context, context)
@@ -232,7 +237,9 @@ def _norm(
 def _product_dtype(x: Tensor) -> torch.dtype:
     """What a product turns x into."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 class _Standardized(torch.autograd.Function):
@@ -255,7 +262,8 @@ class _Standardized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_y: Tensor, _: Tensor) -> tuple[Tensor, None]:
         y, inverse = ctx.saved_tensors
-        g, y = by_y.float(), y.float()
+        g = by_y.float()
+        y = y.float()
         along = (g * y).mean(-1, keepdim=True)
         return inverse * (g - g.mean(-1, keepdim=True) - y * along), None
 

@@ -71,7 +71,9 @@ def stacked_update(
     kept = 1 - rate * torch.stack(list(decays.values()))
     ahead = rate * (root / first)
     for name, of_kept, of_ahead in zip(rates, kept.unbind(), ahead.unbind(), strict=True):
-        p, m, v = parameters[name], exp_avg[name], exp_avg_sq[name]
+        p = parameters[name]
+        m = exp_avg[name]
+        v = exp_avg_sq[name]
         per_trial = (-1, *[1] * (p.dim() - 1))
         g = gradients[name].mul_(clipped.view(per_trial))
         m.lerp_(g, 1 - beta1)

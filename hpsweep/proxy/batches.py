@@ -23,11 +23,12 @@ AHEAD = {"cpu": 16, "cuda": 64}
 
 
 class Batches:
-    """The batches of an ensemble, where a step finds its own by numbers on the device.
+    """The batches of an ensemble. The index of the current step is a tensor on the device.
 
-    The device holds tokens, and where in them every sequence of a step begins: the whole corpus and all steps, or of a
-    corpus that may be a memory map larger than any memory the sequences of AHEAD steps. Those of the next AHEAD steps
-    are gathered meanwhile, by a thread, so that no step waits for a disk. Trials of one seed share them.
+    The device holds tokens, and the position at which every sequence of a step begins. Of a small corpus it holds all
+    tokens and steps. A large corpus may be a memory map that fits into no memory: of it the device holds the sequences
+    of AHEAD steps. A thread gathers those of the next AHEAD steps meanwhile, so that no step waits for a disk. Trials
+    of one seed share their sequences.
     """
 
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
@@ -92,7 +93,7 @@ class Batches:
         return self.tokens[places].long(), self.tokens[places + 1].long()
 
     def keep(self, remaining: Sequence[int]) -> None:
-        """Let the other trials go; `remaining` are their old places."""
+        """Keep the batches of some trials only; `remaining` are their indices until now."""
         self.seed = self.seed[list(remaining)]
 
 

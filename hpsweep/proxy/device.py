@@ -129,7 +129,9 @@ def keep_memory() -> None:
             mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h; in bytes
+# Of malloc.h; their values are in bytes.
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
 
 
 def device_name(device: torch.device) -> str:

@@ -180,10 +180,10 @@ def _parsed(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except (RecursionError, ValueError) as error:
-        whole_object = "; every line is a whole object" if content.strip() in (b"{", b"[") else ""
-        raise ValueError(
-            f"{where}: broken JSON ({error_line(error)}){whole_object}; mend or remove the line."
-        ) from error
+        why = f"broken JSON ({error_line(error)})"
+        if content.strip() in (b"{", b"["):  # an object that is spread over lines
+            why += "; every line is a whole object"
+        raise ValueError(f"{where}: {why}; mend or remove the line.") from error
 
 
 def _text(record: Any, field: str, where: str) -> bytes:
@@ -244,9 +244,12 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
                     row += 1
                     if text is None:
                         raise ValueError(f"column {column!r} is null in row {row}; remove rows without text first.")
-                    found = no_text(text[:_HEAD]) if binary else None
+                    found = None
+                    if binary:
+                        found = no_text(text[:_HEAD])
                     if found:
-                        raise ValueError(f"column {column!r} holds {found[0]} in row {row}, not text: {found[1]}.")
+                        what, remedy = found
+                        raise ValueError(f"column {column!r} holds {what} in row {row}, not text: {remedy}.")
                     yield text
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path}: {error_line(error)}") from error

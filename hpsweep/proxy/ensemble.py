@@ -384,7 +384,9 @@ class Ensemble:
         def losses(members: slice, some: slice) -> Tensor:
             parameters = {name: parameter[members] for name, parameter in self.parameters.items()}
             multipliers = model.Multipliers(*(m[members] for m in self.multipliers))
-            ids, following = (x[some].expand(len(multipliers.readout), -1, -1) for x in (inputs, targets))
+            count = len(multipliers.readout)  # trials
+            ids = inputs[some].expand(count, -1, -1)
+            following = targets[some].expand(count, -1, -1)
             with in_precision(first, here):
                 return model.sequence_losses(parameters, multipliers, ids, following, head_size=first.head_size)
 

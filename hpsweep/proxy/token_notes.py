@@ -167,9 +167,11 @@ def _three_bytes(sample: Tokens) -> str:
 def _period_of_three(data: bytes, item: int) -> bool:
     """Whether all places equal modulo 3 have the same bytes: not so, where every third of wider ids differs."""
     period = math.lcm(3, item)
-    places = np.frombuffer(data[: len(data) // period * period], np.uint8).reshape(-1, period).T
-    counts = np.array([np.bincount(place, minlength=256) for place in places]) / places.shape[1]
-    noise = math.sqrt(256 / places.shape[1])
+    whole = data[: len(data) // period * period]
+    places = np.frombuffer(whole, np.uint8).reshape(-1, period).T
+    number = places.shape[1]
+    counts = np.array([np.bincount(place, minlength=256) for place in places]) / number
+    noise = math.sqrt(256 / number)
     apart = np.abs(counts[3:] - counts[:-3]).sum(axis=1) / 2
     return bool((apart < _APART + noise).all())
 

@@ -93,8 +93,10 @@ def columns_note(sample: Tokens) -> str:
     As where columns were written next to each other: positions, masks, or labels beside the ids.
     """
     for stride, which in _STRIDES.items():
-        rows = sample[: len(sample) // stride * stride].reshape(-1, stride).astype(np.int64)
-        counting = (np.diff(rows, axis=0) == 1).mean(axis=0) > _COUNTING
+        whole = sample[: len(sample) // stride * stride]
+        rows = whole.reshape(-1, stride).astype(np.int64)
+        steps = np.diff(rows, axis=0)
+        counting = (steps == 1).mean(axis=0) > _COUNTING
         constant = (rows == rows[0]).all(axis=0)
         again = (rows[:, 1:] == rows[:, :-1]).mean(axis=0) > _IN_ORDER
         if counting.any() and not counting.all():

@@ -236,7 +236,9 @@ class NativeTrial:
 
     def _matrix(self, name: str) -> _Matrix:
         (out, fan_in), kind = self._shapes[name]
-        density = self.trial.density if kind in SPARSE else 1.0
+        density = 1.0
+        if kind in SPARSE:
+            density = self.trial.density
         chosen = product_way(density, self.trial.precision, self._half)
         if chosen == "sparse":
             return self._sparse_matrix(name)
@@ -271,7 +273,7 @@ class NativeTrial:
         self._arrays[name] = arrays
         count = value.size
         if name in self._sparse:
-            count = np.count_nonzero(self._sparse[name])
+            count = int(np.count_nonzero(self._sparse[name]))
         return _Tensor(count, *map(self._keep, arrays.values()), numbers.lr, numbers.weight_decay)
 
     def _initial(self, name: str) -> Floats:

@@ -15,7 +15,7 @@ SAVED = 0.4
 
 
 def compile_choice() -> str:
-    """auto, always or never: the value of the environment variable HPSWEEP_COMPILE. Raises ValueError if it says something else."""
+    """The value of HPSWEEP_COMPILE: auto, always or never. Raises ValueError if it is something else."""
     choice = os.environ.get(COMPILE, "auto")
     if choice not in ("auto", "always", "never"):
         raise ValueError(f"{COMPILE} is {choice!r}; it can be auto (where it pays, the default), always or never.")

@@ -19,7 +19,7 @@ from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.probe import Rate, probed_rate
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import PART_SECONDS, checked_datasets, check_hashes
+from hpsweep.sweep.run import PART_SECONDS, check_hashes, checked_datasets
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Place
 
 

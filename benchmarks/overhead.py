@@ -36,7 +36,7 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
-from hpsweep.sweep.run import check, run
+from hpsweep.sweep.run import checked_datasets, run
 from hpsweep.sweep.worker import ENGINES
 
 CLUSTER = """
@@ -114,7 +114,7 @@ def show_planning(trials: int) -> None:
     sweep = Sweep(name="planned", base=Trial(steps=300), grid=grid)
     marks["expanded, with ids"] = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        datasets = check(sweep, Path(folder) / "planned")
+        datasets = checked_datasets(sweep, Path(folder) / "planned")
         missing = search.proposed_trials(sweep, store.read_runs(folder).to_pylist(), (), limit=len(sweep.trials))
         marks["checked, what is missing found"] = time.perf_counter()
         ensembles = arranged_ensembles(missing, None, os.cpu_count() or 1, Cost(datasets, "native"))

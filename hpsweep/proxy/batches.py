@@ -23,18 +23,22 @@ AHEAD = {"cpu": 16, "cuda": 64}
 
 
 class Batches:
-    """The batches of an ensemble, where a step finds its own by numbers on the device.
+    """The batches of an ensemble. The index of the current step is a tensor on the device.
 
-    The device holds tokens, and where in them every sequence of a step begins: the whole corpus and all steps, or of a
-    corpus that may be a memory map larger than any memory the sequences of AHEAD steps. Those of the next AHEAD steps
-    are gathered meanwhile, by a thread, so that no step waits for a disk. Trials of one seed share them.
+    The device holds tokens, and the position at which every sequence of a step begins. Of a small corpus it holds all
+    tokens and steps. A large corpus may be a memory map that fits into no memory: of it the device holds the sequences
+    of AHEAD steps. A thread gathers those of the next AHEAD steps meanwhile, so that no step waits for a disk. Trials
+    of one seed share their sequences.
     """
 
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
-        first, seeds = trials[0], sorted({trial.seed for trial in trials})
-        self.corpus, self.context = data.train, first.context
+        first = trials[0]
+        seeds = sorted({trial.seed for trial in trials})
+        self.corpus = data.train
+        self.context = first.context
         drawn = {"steps": first.total_steps, "batch": first.batch, "context": first.context}
-        self.offsets = np.stack([train_offsets(data, seed=seed, **drawn) for seed in seeds], 1)  # (step, seed, batch)
+        offsets = [train_offsets(data, seed=seed, **drawn) for seed in seeds]
+        self.offsets = np.stack(offsets, 1)  # (step, seed, batch)
         self.seed = torch.tensor([seeds.index(trial.seed) for trial in trials], device=device)  # of every trial
         self.place = torch.zeros(1, dtype=torch.int64, device=device)  # of the step among those held
         self.reach = torch.arange(first.context, device=device)
@@ -45,10 +49,12 @@ class Batches:
             self.tokens = torch.tensor(data.train, dtype=_smallest(data.vocabulary), device=device)
         else:
             self.held = range(0)
-            shape = (min(AHEAD.get(device.type, 64), first.total_steps), *self.offsets.shape[1:])
-            each = first.context + 1
-            self.starts = torch.arange(0, math.prod(shape) * each, each, device=device).reshape(shape)
-            self.tokens = torch.zeros(math.prod(shape) * each, dtype=torch.int64, device=device)
+            steps = min(AHEAD.get(device.type, 64), first.total_steps)
+            shape = (steps, *self.offsets.shape[1:])
+            each = first.context + 1  # tokens of a sequence
+            size = math.prod(shape) * each
+            self.starts = torch.arange(0, size, each, device=device).reshape(shape)
+            self.tokens = torch.zeros(size, dtype=torch.int64, device=device)
             self.thread = ThreadPoolExecutor(1)
 
     def hold(self, step: int) -> None:
@@ -87,10 +93,13 @@ class Batches:
         return self.tokens[places].long(), self.tokens[places + 1].long()
 
     def keep(self, remaining: Sequence[int]) -> None:
-        """Let the other trials go; `remaining` are their old places."""
+        """Keep the batches of some trials only; `remaining` are their indices until now."""
         self.seed = self.seed[list(remaining)]
 
 
 def _smallest(vocabulary: int) -> torch.dtype:
     """The type that holds every token, of those that all of torch knows: uint16 and uint32 have few functions."""
-    return next(d for d in (torch.uint8, torch.int32, torch.int64) if vocabulary <= torch.iinfo(d).max + 1)
+    for dtype in (torch.uint8, torch.int32):
+        if vocabulary <= torch.iinfo(dtype).max + 1:
+            return dtype
+    return torch.int64

@@ -15,14 +15,16 @@ SAVED = 0.4
 
 
 def compile_choice() -> str:
-    """What the environment says of compiling. Raises ValueError if it says something else."""
-    said = os.environ.get(COMPILE, "auto")
-    if said not in ("auto", "always", "never"):
-        raise ValueError(f"{COMPILE} is {said!r}; it can be auto (where it pays, the default), always or never.")
-    return said
+    """The value of HPSWEEP_COMPILE: auto, always or never. Raises ValueError if it is something else."""
+    choice = os.environ.get(COMPILE, "auto")
+    if choice not in ("auto", "always", "never"):
+        raise ValueError(f"{COMPILE} is {choice!r}; it can be auto (where it pays, the default), always or never.")
+    return choice
 
 
 def compiling_pays(seconds_left: float) -> bool:
     """Whether to compile the step of a training that takes so many seconds more if it is not compiled."""
-    said = compile_choice()
-    return said == "always" or (said == "auto" and SAVED * seconds_left > COMPILE_SECONDS)
+    choice = compile_choice()
+    if choice == "auto":
+        return SAVED * seconds_left > COMPILE_SECONDS
+    return choice == "always"

@@ -181,9 +181,13 @@ def _validation_starts(dataset: Dataset, count: int, context: int) -> Integers:
 
 
 def _count_starts(dataset_or_length: Dataset | int, context: int) -> int:
-    length = len(dataset_or_length.train) if isinstance(dataset_or_length, Dataset) else dataset_or_length
+    if isinstance(dataset_or_length, Dataset):
+        length = len(dataset_or_length.train)
+        where = f" of {dataset_or_length.source!r}"
+    else:
+        length = dataset_or_length
+        where = ""
     if context < 1 or context + 1 > length:
-        where = f" of {dataset_or_length.source!r}" if isinstance(dataset_or_length, Dataset) else ""
         raise ValueError(
             f"context {context}: a window takes context + 1 of the {length} training tokens{where}. "
             f"Use a context of 1 to {length - 1}, or more data."
@@ -202,7 +206,9 @@ def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
         raise ValueError("stdlib takes no path; write stdlib, or text:PATH for files of your own.")
     if kind != "stdlib" and not path:
         raise ValueError(f"no path; write {kind}:PATH.")
-    allowed = f"{kind} takes the options {', '.join(_OPTIONS[kind])}" if _OPTIONS[kind] else f"{kind} takes no options"
+    allowed = f"{kind} takes no options"
+    if _OPTIONS[kind]:
+        allowed = f"{kind} takes the options {', '.join(_OPTIONS[kind])}"
     options: dict[str, str] = {}
     if has_options:
         try:  # a plus is a plus in a path, not a space
@@ -212,8 +218,10 @@ def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
         for name, value in pairs or [(query, "")]:
             if name not in _OPTIONS[kind]:
                 raise ValueError(f"unknown option {name!r}; {allowed}, as NAME=VALUE joined by '&' after one '?'.")
-            if not value or name in options:
-                raise ValueError(f"option {name!r} is {'given twice' if value else 'empty'}; {allowed}, each once.")
+            if not value:
+                raise ValueError(f"option {name!r} is empty; {allowed}, each once.")
+            if name in options:
+                raise ValueError(f"option {name!r} is given twice; {allowed}, each once.")
             options[name] = value
     return kind, Path(path).expanduser(), options
 
@@ -225,7 +233,8 @@ def _is_stdlib(name: str) -> bool:
 
 
 def _read_text(path: Path) -> Split:
-    train, validation, notes = _split_by_path(path, found := files_under(path))
+    found = files_under(path)
+    train, validation, notes = _split_by_path(path, found)
     binary = [file for file in found if b"\0" in whole_file(file)]
     if binary:
         notes.append(f"{len(binary)} of {len(found)} files hold zero bytes, as files that are no text do: {binary[0]}.")
@@ -250,7 +259,8 @@ def _read_jsonl(path: Path, field: str) -> Split:
 def _read_parquet(path: Path, column: str) -> Split:
     texts = [text for file in files_under(path, (".parquet",)) for text in parquet_documents(file, column)]
     train, validation, notes = _split_by_content(texts)
-    if binary := sum(b"\0" in text for text in texts):
+    binary = sum(b"\0" in text for text in texts)
+    if binary:
         notes.append(f"{binary} of {len(texts)} rows of column {column!r} hold zero bytes, as what is no text does.")
     return train, validation, notes
 

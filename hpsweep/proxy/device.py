@@ -58,7 +58,9 @@ def float32_products(device: torch.device, precision: Precision = "float32") -> 
 @contextlib.contextmanager
 def _matmul_precision(device: torch.device, precision: Precision) -> Iterator[None]:
     if device.type == "cuda":
-        wanted = "high" if precision == "tf32" else "highest"
+        wanted = "highest"
+        if precision == "tf32":
+            wanted = "high"
     elif device.type == "cpu" and onednn_is_better():
         wanted = "medium"
     else:
@@ -106,7 +108,8 @@ def onednn_is_better() -> bool:
 def is_exact_product(product: Callable[[Tensor, Tensor], Tensor]) -> bool:
     """Whether a product of float32 matrices is as good as float32; bfloat16's is wrong by 1e-4 and more."""
     a, b = torch.linspace(1, 2, 256 * 384).view(2, 128, 384).unbind()
-    found, expected = product(a, b.T).double(), a.double() @ b.double().T
+    found = product(a, b.T).double()
+    expected = a.double() @ b.double().T
     return bool(((found - expected).abs() <= 1e-5 * expected).all())
 
 
@@ -126,17 +129,23 @@ def keep_memory() -> None:
             mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h; in bytes
+# Of malloc.h; their values are in bytes.
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
 
 
 def device_name(device: torch.device) -> str:
     """The device as its maker names it."""
-    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu_name()
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return cpu_name()
 
 
 def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Streams and captures are those of this device: to be held around all work on it."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    if device.type == "cuda":
+        return torch.cuda.device(device)
+    return contextlib.nullcontext()
 
 
 def take_gpu() -> None:
@@ -169,8 +178,9 @@ def out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, gpu.GPULost):
         return False
-    on_gpu = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__)) or gpu.ran_out(error)
-    return on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+    if any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__)) or gpu.ran_out(error):
+        return True
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def in_halves(function: Callable[[slice], Tensor], part: slice, axis: int, device: torch.device) -> Tensor:

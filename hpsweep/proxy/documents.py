@@ -64,11 +64,13 @@ def files_under(
     seen = set()
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         folders[:] = sorted(filter(keep, folders))
-        if (real := os.path.realpath(folder)) in seen:  # linked twice, or to itself
+        real = os.path.realpath(folder)
+        if real in seen:  # linked twice, or to itself
             folders[:] = []
             continue
         seen.add(real)
-        found += [Path(folder, name) for name in filter(keep, names) if name.lower().endswith(suffixes)]
+        wanted = [name for name in names if keep(name) and name.lower().endswith(suffixes)]
+        found += [Path(folder, name) for name in wanted]
     for path in found:
         if links and path.is_symlink() and not path.exists():
             raise ValueError(f"{path} {_no_file(path)}")
@@ -105,7 +107,8 @@ def open_text(path: Path) -> Any:
 
 def check_text(path: Path, head: bytes, once: str = "") -> None:
     """Raise ValueError for a beginning that is known to be no text."""
-    if found := no_text(head):
+    found = no_text(head)
+    if found:
         what, remedy = found
         raise ValueError(f"{path} is {once}{what}, not text: {remedy}.")
 
@@ -114,7 +117,9 @@ def damaged_file(path: Path, error: BaseException) -> ValueError:
     """What to raise for a compressed file that ends early or is damaged."""
     with path.open("rb") as file:
         magic = magic_of(file.read(64))
-    kind = _OPENERS[magic][0] if magic in _OPENERS else "gzip"
+    kind = "gzip"
+    if magic in _OPENERS:
+        kind, _ = _OPENERS[magic]
     return ValueError(f"{path}: damaged {kind} ({error_line(error)}); fetch or write it again.")
 
 
@@ -175,10 +180,10 @@ def _parsed(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except (RecursionError, ValueError) as error:
-        whole_object = "; every line is a whole object" if content.strip() in (b"{", b"[") else ""
-        raise ValueError(
-            f"{where}: broken JSON ({error_line(error)}){whole_object}; mend or remove the line."
-        ) from error
+        why = f"broken JSON ({error_line(error)})"
+        if content.strip() in (b"{", b"["):  # an object that is spread over lines
+            why += "; every line is a whole object"
+        raise ValueError(f"{where}: {why}; mend or remove the line.") from error
 
 
 def _text(record: Any, field: str, where: str) -> bytes:
@@ -192,9 +197,11 @@ def _text(record: Any, field: str, where: str) -> bytes:
     if text is None:
         raise ValueError(f"{where}: field {field!r} is None, not a string; remove the lines without text first.")
     if isinstance(text, dict | list):
-        inside = f" with {quoted_names(text)}" if isinstance(text, dict) else ""
+        inside = "list"
+        if isinstance(text, dict):
+            inside = f"object with {quoted_names(text)}"
         raise ValueError(
-            f"{where}: field {field!r} holds a JSON {'object' if isinstance(text, dict) else 'list'}{inside}, not a "
+            f"{where}: field {field!r} holds a JSON {inside}, not a "
             "string; write the text in it into a field of its own first."
         )
     raise ValueError(f"{where}: field {field!r} is {text!r:.40}, not a string; choose one with ?field=NAME.")
@@ -217,10 +224,13 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if names.count(column) != 1:
-                what = "two columns" if column in names else "no column"
+                what = "no column"
+                if column in names:
+                    what = "two columns"
                 raise ValueError(f"{what} {column!r}; there is {quoted_names(names)}. Choose one with ?column=NAME.")
             kind = file.schema_arrow.field(column).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if pa.types.is_dictionary(kind):
+                kind = kind.value_type
             if pa.types.is_nested(kind):
                 raise ValueError(
                     f"column {column!r} is {kind}, not text: write the text in it into a column of its own first."
@@ -234,8 +244,12 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
                     row += 1
                     if text is None:
                         raise ValueError(f"column {column!r} is null in row {row}; remove rows without text first.")
-                    if binary and (found := no_text(text[:_HEAD])):
-                        raise ValueError(f"column {column!r} holds {found[0]} in row {row}, not text: {found[1]}.")
+                    found = None
+                    if binary:
+                        found = no_text(text[:_HEAD])
+                    if found:
+                        what, remedy = found
+                        raise ValueError(f"column {column!r} holds {what} in row {row}, not text: {remedy}.")
                     yield text
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path}: {error_line(error)}") from error

@@ -218,7 +218,9 @@ class Ensemble:
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
         if device.type == "cpu":
             keep_memory()
-        self.trials, self.data, self.device = list(trials), data, device
+        self.trials = list(trials)
+        self.data = data
+        self.device = device
         self.members = list(range(len(trials)))
         self.diverged: dict[int, int] = {}  # place among all trials -> step
         self.masks = model.hidden_masks(trials, data.vocabulary, device)
@@ -232,13 +234,16 @@ class Ensemble:
         self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
         self.history = torch.empty(0)
         self.take_step: fast.Step = fast.stacked_step
-        self.cannot_compile, self.engine = False, "torch"
+        self.cannot_compile = False
+        self.engine = "torch"
         self.timed: tuple[int, float, object] | None = None  # steps done, when, by which graph
         self._begin()
 
     def _begin(self) -> None:
         self.columns = torch.tensor(self.members, device=self.device)
-        self.captured = Captured() if self.device.type == "cuda" else None
+        self.captured: Captured | None = None
+        if self.device.type == "cuda":
+            self.captured = Captured()
 
     def step(self, step: int, history: Float[Tensor, "step trial"]) -> None:
         """One optimizer step of every member; its training losses go into `history[step]`."""
@@ -257,8 +262,11 @@ class Ensemble:
     def _update(self) -> None:
         """The step whose number the device knows: nothing here asks the device for a value."""
         inputs, targets = self.batches.current()
-        take = self._stacked if STACKED.get(self.device.type, True) else self._one_by_one
-        self.history.index_put_((self.number, self.columns), take(inputs, targets))
+        if STACKED.get(self.device.type, True):
+            losses = self._stacked(inputs, targets)
+        else:
+            losses = self._one_by_one(inputs, targets)
+        self.history.index_put_((self.number, self.columns), losses)
 
     def _stacked(
         self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
@@ -287,9 +295,11 @@ class Ensemble:
         if self.captured is None or self.take_step is not fast.stacked_step or self.cannot_compile:
             return
         now = (done, time.perf_counter(), self.captured.graph)
-        before, self.timed = self.timed, now
-        steady = before is not None and before[2] is not None and before[2] is now[2]  # replays of one graph since
-        each = (now[1] - before[1]) / (now[0] - before[0]) if steady and before else 0.0
+        before = self.timed
+        self.timed = now
+        each = 0.0  # seconds of a step, where they are known
+        if before is not None and before[2] is not None and before[2] is now[2]:  # replays of one graph since
+            each = (now[1] - before[1]) / (now[0] - before[0])
         if not compiling.compiling_pays(each * (self.trials[0].total_steps - done)):
             return
         self._begin()  # without the graph, whose memory nothing else could use
@@ -348,7 +358,8 @@ class Ensemble:
             return {}
         self.captured = None  # its graph holds the memory of a step
         let_go(self.device)
-        first, members = self.trials[0], len(self.members)
+        first = self.trials[0]
+        members = len(self.members)
         inputs, targets = (
             torch.from_numpy(x) for x in validation_windows(self.data, first.eval_sequences, first.context)
         )
@@ -360,18 +371,22 @@ class Ensemble:
                 chunks.append(self._held_out(ids, following))
                 alive()
         each = torch.cat(chunks, 1).double().cpu().numpy()
-        return {m: losses for m, losses in zip(self.members, each, strict=True) if m not in self.diverged}
+        by_member = dict(zip(self.members, each, strict=True))
+        return {member: losses for member, losses in by_member.items() if member not in self.diverged}
 
     def _held_out(
         self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]
     ) -> Float[Tensor, "trial batch"]:
         """Loss of every sequence in every trial; of fewer trials and sequences at a time where memory runs out."""
-        first, here = self.trials[0], self.device
+        first = self.trials[0]
+        here = self.device
 
         def losses(members: slice, some: slice) -> Tensor:
             parameters = {name: parameter[members] for name, parameter in self.parameters.items()}
             multipliers = model.Multipliers(*(m[members] for m in self.multipliers))
-            ids, following = (x[some].expand(len(multipliers.readout), -1, -1) for x in (inputs, targets))
+            count = len(multipliers.readout)  # trials
+            ids = inputs[some].expand(count, -1, -1)
+            following = targets[some].expand(count, -1, -1)
             with in_precision(first, here):
                 return model.sequence_losses(parameters, multipliers, ids, following, head_size=first.head_size)
 

@@ -23,8 +23,10 @@ from hpsweep.proxy.model import Parameters
 from hpsweep.proxy.optimizer import stacked_update
 from hpsweep.spec import Precision, Trial
 
-SPEAK_SECONDS, ALIVE_SECONDS = 2.0, 600.0
-"""While it compiles, a worker says so often that it lives, and no longer than that, lest it hang unnoticed."""
+SPEAK_SECONDS = 2.0
+"""While it compiles, a worker says so often that it lives,"""
+ALIVE_SECONDS = 600.0
+"""and no longer than that, lest it hang unnoticed."""
 
 
 class Constants(NamedTuple):
@@ -39,7 +41,7 @@ class Constants(NamedTuple):
 
 
 def shared_constants(trial: Trial) -> Constants:
-    """Those of a trial."""
+    """The constants of an ensemble, from any of its trials."""
     return Constants(*(getattr(trial, name) for name in Constants._fields))
 
 
@@ -67,7 +69,10 @@ def stacked_step(
     number: Int[Tensor, " 1"],
     constants: Constants,
 ) -> Float[Tensor, " trial"]:
-    """Take step `number`, all rates times `factor`; the loss of every trial, not a number where its norm is none."""
+    """The loss of every trial, nats/token, after step `number` was taken with all learning rates times `factor`.
+
+    The loss is NaN where the norm of the trial's gradient is not finite.
+    """
     head_size, precision, clip, beta1, beta2, eps = constants
 
     def losses(parameters: Parameters) -> Float[Tensor, " trial"]:
@@ -103,7 +108,7 @@ def packed_mask(mask: Bool[Tensor, "trial fan_out fan_in"]) -> Bits:
 def unpacked_mask(
     mask: Bits | Bool[Tensor, "trial fan_out fan_in"], fan_in: int
 ) -> Bool[Tensor, "trial fan_out fan_in"]:
-    """The mask that was packed; one that was not, as it is."""
+    """The mask of booleans; a mask that is not packed is returned as it is."""
     if mask.dtype == torch.bool:
         return mask
     places = (mask[..., None] >> _bit(mask.device)) & 1

@@ -56,22 +56,25 @@ def forward_multipliers(trials: Sequence[Trial], vocabulary: int) -> Multipliers
 def hidden_masks(
     trials: Sequence[Trial], vocabulary: int, device: torch.device = CPU
 ) -> dict[str, Bool[Tensor, "trial fan_out fan_in"]]:
-    """Which weights exist, for every hidden matrix; {} if all trials are dense."""
+    """Which weights exist: True or False for every weight of every hidden matrix; {} if all trials are dense."""
     if all(trial.density == 1 for trial in trials):
         return {}
     shapes = {name: shape for name, (shape, kind) in tensors(trials[0], vocabulary).items() if kind in SPARSE}
-    settings = list(dict.fromkeys((t.seed, t.density) for t in trials))
-    chosen = torch.tensor([settings.index((t.seed, t.density)) for t in trials], device=device)
+    # Trials of one seed and density have the same masks, which are drawn once.
+    of_trials = [(trial.seed, trial.density) for trial in trials]
+    settings = list(dict.fromkeys(of_trials))
+    chosen = torch.tensor([settings.index(setting) for setting in of_trials], device=device)
 
     def draw(job: tuple[str, tuple[int, float]]) -> npt.NDArray[np.bool_]:
         name, (seed, density) = job
         return mask_rules.mask(seed, name, shapes[name], density)
 
     drawn = _in_threads(draw, itertools.product(shapes, settings))
-    return {
-        name: torch.from_numpy(np.stack([next(drawn) for _ in settings])).to(device).index_select(0, chosen)
-        for name in shapes
-    }
+    masks = {}
+    for name in shapes:
+        by_setting = np.stack([next(drawn) for _ in settings])
+        masks[name] = torch.from_numpy(by_setting).to(device).index_select(0, chosen)
+    return masks
 
 
 def initial_parameters(
@@ -103,7 +106,8 @@ def initial_parameters(
             result[name] = torch.ones(len(trials), *shape, device=device)
             continue
         normals = {seed: torch.from_numpy(next(drawn)).to(device) for seed in seeds}
-        result[name] = torch.stack([normals[t.seed] * n[name].init_std for t, n in zip(trials, numbers, strict=True)])
+        weights = [normals[t.seed] * n[name].init_std for t, n in zip(trials, numbers, strict=True)]
+        result[name] = torch.stack(weights)
         if name in kept:
             result[name] *= kept[name]
     return result
@@ -121,16 +125,23 @@ def folded_parameters(parameters: Parameters, multiply: Multipliers) -> Paramete
     A gain multiplies the columns of the next matrix, with it the readout multiplier those of the readout, and the
     attention multiplier the rows that make queries: all in the precision of the weights. Gradients pass through.
     """
-    p, block = dict(parameters), 0
+    p = dict(parameters)
+    block = 0
     while f"block{block}.norm1" in p:
-        qkv, up = f"block{block}.attention.qkv", f"block{block}.mlp.in"
+        qkv = f"block{block}.attention.qkv"
+        up = f"block{block}.mlp.in"
         query, others = p[qkv].tensor_split((p[qkv].shape[1] // 3,), dim=1)
+        # The attention multiplier goes into the rows that make queries, gains into the columns of the next matrix.
         scaled = torch.cat([query * _over(query, multiply.attention), others], 1)
-        p[qkv] = scaled * p.pop(f"block{block}.norm1")[:, None]
-        p[up] = p[up] * p.pop(f"block{block}.norm2")[:, None]
+        gain1 = p.pop(f"block{block}.norm1")
+        gain2 = p.pop(f"block{block}.norm2")
+        p[qkv] = scaled * gain1[:, None]
+        p[up] = p[up] * gain2[:, None]
         block += 1
+    # The last gain and the readout multiplier go into the columns of the readout.
     gain = p.pop("norm")
-    p["readout"] = p.get("readout", p["embedding.token"]) * (gain * _over(gain, multiply.readout))[:, None]
+    scale = gain * _over(gain, multiply.readout)
+    p["readout"] = p.get("readout", p["embedding.token"]) * scale[:, None]
     return p
 
 
@@ -143,7 +154,9 @@ def logits(
     """
     trial, batch, context = inputs.shape
     is_folded = "norm" not in parameters
-    attention = None if is_folded else multiply.attention
+    attention: Tensor | None = multiply.attention
+    if is_folded:  # the multiplier is in the matrices
+        attention = None
     token = parameters["embedding.token"]
     x = _look_up(token, inputs) + parameters["embedding.position"][:, None, :context]
     x = x * _over(x, multiply.embedding)
@@ -205,7 +218,8 @@ def _attention(
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # Faster on CPU than torch's fused attention: several times where its backward pass is in bfloat16, and where its
     # many small products go to oneDNN, twice up to the context at which the scores outgrow the cache.
-    shape, context = q.shape, q.shape[-2]
+    shape = q.shape
+    context = shape[-2]
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     future = torch.full((context, context), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
     scores = (q @ k.mT).add_(future)  # (trial x batch x heads, context, context)
@@ -232,7 +246,9 @@ def _norm(
 def _product_dtype(x: Tensor) -> torch.dtype:
     """What a product turns x into."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 class _Standardized(torch.autograd.Function):
@@ -255,7 +271,8 @@ class _Standardized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_y: Tensor, _: Tensor) -> tuple[Tensor, None]:
         y, inverse = ctx.saved_tensors
-        g, y = by_y.float(), y.float()
+        g = by_y.float()
+        y = y.float()
         along = (g * y).mean(-1, keepdim=True)
         return inverse * (g - g.mean(-1, keepdim=True) - y * along), None
 

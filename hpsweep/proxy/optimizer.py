@@ -65,13 +65,17 @@ def stacked_update(
     columns = [torch.linalg.vector_norm(g, dim=1).view(len(g), -1) for g in gradients.values()]
     norms: Tensor = torch.linalg.vector_norm(torch.cat(columns, 1), dim=1)
     clipped = (clip / (norms + 1e-6)).clamp(max=1.0)
-    first, second = ((1 - beta**steps).float() for beta in (beta1, beta2))
+    # Bias corrections of both moments.
+    first = (1 - beta1**steps).float()
+    second = (1 - beta2**steps).float()
     root = second.sqrt()
     rate = torch.stack(list(rates.values())) * factor  # (tensor, trial)
     kept = 1 - rate * torch.stack(list(decays.values()))
     ahead = rate * (root / first)
     for name, of_kept, of_ahead in zip(rates, kept.unbind(), ahead.unbind(), strict=True):
-        p, m, v = parameters[name], exp_avg[name], exp_avg_sq[name]
+        p = parameters[name]
+        m = exp_avg[name]
+        v = exp_avg_sq[name]
         per_trial = (-1, *[1] * (p.dim() - 1))
         g = gradients[name].mul_(clipped.view(per_trial))
         m.lerp_(g, 1 - beta1)

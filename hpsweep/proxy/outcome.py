@@ -101,7 +101,8 @@ def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
 def _result(train_losses: Floats, validation: Floats | None, diverged: int | None) -> dict[str, Any]:
     initial = _finite(train_losses[0])
     if validation is not None and not np.isfinite(validation).all():
-        validation, diverged = None, len(train_losses)
+        validation = None
+        diverged = len(train_losses)
     if validation is None:
         return {"status": "diverged", "diverged_step": diverged, "initial_loss": initial}
     return {
@@ -114,12 +115,15 @@ def _result(train_losses: Floats, validation: Floats | None, diverged: int | Non
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    if not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def _curves(trials: Sequence[Trial], train_losses: Floats, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """At most CURVE_POINTS points a trial, each the mean training loss since the point before."""
-    steps, per_step = trials[0].total_steps, trials[0].batch * trials[0].context
+    steps = trials[0].total_steps
+    per_step = trials[0].batch * trials[0].context  # tokens
     ends = np.unique(np.linspace(0, steps, min(steps, CURVE_POINTS) + 1).round().astype(int))
     curves: dict[str, list[Any]] = {name: [] for name in ("trial_id", "step", "tokens", "train_loss", "val_loss")}
     for i, row in enumerate(rows):
@@ -131,7 +135,10 @@ def _curves(trials: Sequence[Trial], train_losses: Floats, rows: list[dict[str, 
             curves["step"].append(int(end))
             curves["tokens"].append(int(end) * per_step)
             curves["train_loss"].append(loss)
-            curves["val_loss"].append(row.get("val_loss") if end == steps else None)
+            val_loss = None
+            if end == steps:
+                val_loss = row.get("val_loss")
+            curves["val_loss"].append(val_loss)
     return curves
 
 

@@ -312,7 +312,9 @@ def _suggestions(
         nonlocal looked
         if not ended and time.monotonic() - looked < _LOOK_SECONDS:
             return
-        passed, looked = min(time.monotonic() - looked, 2 * _LOOK_SECONDS), time.monotonic()
+        now = time.monotonic()
+        passed = min(now - looked, 2 * _LOOK_SECONDS)
+        looked = now
         for key, message in ray.get(mailbox.drain.remote()):
             if key in running:
                 take(key, message)

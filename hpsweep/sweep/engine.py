@@ -41,7 +41,9 @@ def serving_engine(train: str, device: str, trials: Iterable[Trial]) -> Serving:
     if asked == "native" and why:
         raise ValueError(f"engine is native, which cannot serve here: {why}; use engine torch, or auto.")
     if (engine == "torch" or why) and importlib.util.find_spec("torch") is None:
-        because = f" ({why})" if why else ""
+        because = ""
+        if why:
+            because = f" ({why})"
         raise ValueError(f"training needs torch{because}, which is not installed: pip install 'hpsweep[run]'.")
     return Serving(engine, why)
 

@@ -19,7 +19,7 @@ from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.probe import Rate, probed_rate
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
+from hpsweep.sweep.run import PART_SECONDS, check_hashes, checked_datasets
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Place
 
 
@@ -48,7 +48,7 @@ def plan(
     if tflops is not None and not 0 < tflops < math.inf:
         raise ValueError(f"tflops is {tflops}; allowed: above 0, such as 0.1 for a core or 50 for a GPU.")
     folder = Path(results) / sweep.name
-    datasets = check(sweep, folder, ensemble_size=ensemble_size, writes=False)
+    datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size, writes=False)
     rows = store.read_runs(folder).to_pylist()
     check_hashes(folder, rows, datasets)
     rows = list(filter(Groups(sweep).has, rows))

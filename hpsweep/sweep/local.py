@@ -222,10 +222,14 @@ class _Crew:
     """The workers by slot, each started when there is an ensemble for it, and how long they may be silent."""
 
     def __init__(self, environments: Sequence[dict[str, str]], device: str, plan: Plan, train: str) -> None:
-        self.environments, self.device, self.plan, self.train = environments, device, plan, train
+        self.environments = environments
+        self.device = device
+        self.plan = plan
+        self.train = train
         self.workers: dict[int, _Worker] = {}
         self.pace = Pace(speaks=train in ENGINES.values())
-        self.deaths_at_start, self.looked = 0, time.monotonic()
+        self.deaths_at_start = 0  # in a row
+        self.looked = time.monotonic()
 
     def hand_out(self) -> bool:
         """Give every idle worker an ensemble, as far as there are any; False if none is being trained."""
@@ -236,7 +240,8 @@ class _Crew:
             if not ensemble:
                 break
             worker = self.workers.get(slot) or _start(environment, self.device, self.train)
-            worker.ensemble, worker.silence = ensemble, 0.0
+            worker.ensemble = ensemble
+            worker.silence = 0.0
             self.workers[slot] = worker
             with contextlib.suppress(OSError):  # it died: the pipe says so below
                 worker.pipe.send(ensemble)
@@ -247,7 +252,8 @@ class _Crew:
         busy = {worker.pipe: slot for slot, worker in self.workers.items() if worker.ensemble}
         heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
         for slot in heard:
-            if lost := _hear(self.workers[slot], self.plan, self.pace):
+            lost = _hear(self.workers[slot], self.plan, self.pace)
+            if lost:
                 self._lose(slot, lost.error, too_large=lost.too_large)
             elif self.workers[slot].started:
                 self.deaths_at_start = 0
@@ -260,7 +266,8 @@ class _Crew:
         waits for a disk, nobody could be heard.
         """
         now = time.monotonic()
-        passed, self.looked = min(now - self.looked, 2 * _TICK_SECONDS), now
+        passed = min(now - self.looked, 2 * _TICK_SECONDS)
+        self.looked = now
         for slot, worker in list(self.workers.items()):
             if slot in heard or not worker.ensemble:
                 continue
@@ -273,7 +280,8 @@ class _Crew:
         worker = self.workers.pop(slot)
         _end(worker)
         self.plan.done(_trained_by(worker), Failure(how, died=True, too_large=too_large))
-        self.deaths_at_start += not worker.started
+        if not worker.started:
+            self.deaths_at_start += 1
         if self.deaths_at_start == _START_ATTEMPTS:
             raise RuntimeError(f"{_START_ATTEMPTS} worker processes in a row died while starting.")
 

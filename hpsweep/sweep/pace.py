@@ -72,7 +72,8 @@ class Silences:
 
     def began(self, key: str, ensemble: Ensemble) -> None:
         """A worker has taken the ensemble."""
-        self.ensembles[key], self.seconds[key] = ensemble, 0.0
+        self.ensembles[key] = ensemble
+        self.seconds[key] = 0.0
         self.spoke.add(key)
 
     def heard(self, key: str) -> None:

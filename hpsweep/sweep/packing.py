@@ -96,12 +96,16 @@ def default_size(engine: str, device: str) -> int | None:
 
 def default_work(device: str) -> float:
     """The cost of an ensemble of several trials that torch trains at most, unless said otherwise."""
-    return TORCH_WORK if device == "cpu" else math.inf
+    if device == "cpu":
+        return TORCH_WORK
+    return math.inf
 
 
 def default_tokens(device: str) -> int:
     """Tokens of a step up to which an ensemble may have more trials than its size, unless said otherwise."""
-    return GPU_TOKENS if device == "cuda" else 0
+    if device == "cuda":
+        return GPU_TOKENS
+    return 0
 
 
 def arranged_ensembles(
@@ -139,11 +143,10 @@ def arranged_ensembles(
         if together:
             together = max(together, step_tokens // (members[0].batch * members[0].context))
             together = max(1, int(min(together, most_work / max(map(cost, members)))))
-        cut = (
-            packed_ensembles(members, together, share)
-            if together
-            else packed_ensembles(members, work_each, share, cost)
-        )
+        if together:
+            cut = packed_ensembles(members, together, share)
+        else:
+            cut = packed_ensembles(members, work_each, share, cost)
         costs = [sum(map(cost, ensemble)) for ensemble in cut]
         ensembles += cut
         work += costs

@@ -45,7 +45,8 @@ class _Probe:
     """A worker.Plan that trains ensembles one at a time, and takes the time of each; all but two are warm-ups."""
 
     def __init__(self, ensembles: Sequence[Ensemble], device: str) -> None:
-        self.waiting, self.device = list(ensembles), device
+        self.waiting = list(ensembles)
+        self.device = device
         self.busy = False
         self.since = time.monotonic()
         self.until = self.since + START_SECONDS[device]
@@ -67,10 +68,10 @@ class _Probe:
             raise _TooLong
 
     def progress(self, ensemble: Ensemble, step: int, steps: int) -> None:
-        """Nothing."""
+        """Ignored: the time of a whole training is taken."""
 
     def part(self, ensemble: Ensemble, part: Part) -> None:
-        """Nothing."""
+        """Ignored: the time of a whole training is taken."""
 
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
         """Take the time; after a failure, stop."""
@@ -140,14 +141,16 @@ def _affordable(
 
     At the rate of AFFORDED, or one that is `margin` times lower.
     """
-    limit, rate = PROBE_SECONDS[device] / 2, AFFORDED[device] / margin
+    limit = PROBE_SECONDS[device] / 2
+    rate = AFFORDED[device] / margin
     few, many = STEPS[device]
     steps = few + many
     if device == "cuda":  # where the short training is taken twice
         steps += few
 
     def seconds(some: Sequence[Trial]) -> float:
-        return sum(cost(trial) / trial.total_steps * (steps + 2 * _evaluation(trial)) for trial in some) / rate
+        flops = [cost(trial) / trial.total_steps * (steps + 2 * _evaluation(trial)) for trial in some]
+        return sum(flops) / rate
 
     some = list(trials)
     while len(some) > 1 and seconds(some) > limit:

@@ -1,4 +1,4 @@
-"""How far a sweep is: its groups, its status, who is told, and how it is interrupted."""
+"""The progress of a sweep: its groups, its status, how both are reported, and interruption by signals."""
 
 from __future__ import annotations
 
@@ -107,16 +107,18 @@ class Groups:
         if self.ids is not None:
             return row["trial_id"] in self.ids
         if self.refines:  # at any seed, beyond the space, and beyond a limit that was larger once
-            return self.key(row) in self.keys and all(on_quarter_octaves(row[name]) for name in self.space)
-        inside = all(low <= row[name] <= high for name, (low, high) in self.space.items())
-        return inside and row["seed"] in self.seeds and self.key(row) in self.keys
+            inside = all(on_quarter_octaves(row[name]) for name in self.space)
+        else:
+            inside = row["seed"] in self.seeds
+            inside = inside and all(low <= row[name] <= high for name, (low, high) in self.space.items())
+        return inside and self.key(row) in self.keys
 
     def label(self, row: Mapping[str, Any]) -> str:
         """The fields by which the row's group differs from the others."""
         return ", ".join(f"{name} {value(row[name])}" for name in self.varying) or "all"
 
     def setting(self, row: Mapping[str, Any]) -> str:
-        """The row's loss, and where it was had."""
+        """The row's loss with its unit, and the values of the tuned fields."""
         setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
         loss = f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}"
         if not setting:
@@ -128,7 +130,8 @@ class Tally:
     """What is stored of a sweep, kept up to date row by row: its rows by id, their statuses and cost, the best."""
 
     def __init__(self, groups: Groups, cost: Callable[[Mapping[str, Any]], float]) -> None:
-        self.groups, self.cost = groups, cost
+        self.groups = groups
+        self.cost = cost
         self.rows: dict[str, Mapping[str, Any]] = {}
         self.counts: Counter[str] = Counter()
         self.work = 0.0  # the cost of all rows
@@ -167,7 +170,7 @@ def value(number: Any) -> str:
 
 
 class Reporter(Protocol):
-    """Who is told how far the sweep is."""
+    """Receives messages and the status of a sweep."""
 
     def say(self, message: str) -> None:
         """Take a message."""

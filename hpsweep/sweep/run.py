@@ -86,7 +86,7 @@ def run(
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
-    datasets = check(sweep, folder, ensemble_size=ensemble_size)
+    datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size)
     with worker_place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
         engine, why = serving_engine(train, here.device, sweep.trials)
         if why and engine == "torch":
@@ -133,7 +133,9 @@ def _trained(here: Place, plan: _Plan, train: str) -> Summary:
         raise RuntimeError(str(error)) from error
 
 
-def check(sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True) -> dict[str, Dataset]:
+def checked_datasets(
+    sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True
+) -> dict[str, Dataset]:
     """The data of the sweep by source, after every check that needs neither workers nor the lock. Writes nothing.
 
     Raises ValueError for an ensemble_size below 1, a folder that cannot be used, and data that is unfit.
@@ -177,8 +179,12 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     commit = re.search(r"^# branch\.oid ([0-9a-f]{40,})$", answer, re.MULTILINE)  # "(initial)" before the first
+    if commit is None:
+        return None
     changed = any(not line.startswith("#") for line in answer.splitlines())
-    return commit and commit[1] + "+" * changed
+    if changed:
+        return f"{commit[1]}+"
+    return commit[1]
 
 
 class _Plan:
@@ -196,9 +202,14 @@ class _Plan:
         most_work: float = math.inf,
         step_tokens: int = 0,
     ) -> None:
-        self.sweep, self.held, self.cost = sweep, held, cost
-        self.workers, self.size, self.reporter = workers, size, reporter
-        self.most_work, self.step_tokens = most_work, step_tokens
+        self.sweep = sweep
+        self.held = held
+        self.cost = cost
+        self.workers = workers
+        self.size = size
+        self.reporter = reporter
+        self.most_work = most_work
+        self.step_tokens = step_tokens
         groups = Groups(sweep)
         self.stored = Tally(groups, cost.stored)
         for row in filter(groups.has, rows):
@@ -251,12 +262,15 @@ class _Plan:
         """Asked once, but of a refinement whenever rows have changed: what is to do depends on them there."""
         if self.sweep.search != "refine":
             total = search.total(self.sweep)
-            return _Known(total, sum(map(self.cost, self.sweep.trials)) * total / len(self.sweep.trials), 0)
+            trials = self.sweep.trials
+            work = sum(map(self.cost, trials)) * total / len(trials)
+            return _Known(total, work, 0)
         from hpsweep.sweep import refine
 
         seen = refine.refinement_outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
         untried = [trial for trial in seen.missing if trial.trial_id not in self.stored.rows]
-        return _Known(seen.total, self.stored.work + sum(map(self.cost, untried)), seen.refining)
+        work = self.stored.work + sum(map(self.cost, untried))
+        return _Known(seen.total, work, seen.refining)
 
     def is_open(self) -> bool:
         """Whether there is anything to train, as far as is known."""

@@ -76,7 +76,7 @@ def next_step(
         new = [cell for cell in wanted.cells if cell not in planned]
         if not new:  # the group is at its end
             return Step(stage, found, tuple(planned), ())
-        new = new[: limits.trials - len(planned)]
+        new = new[: limits.trials - len(planned)]  # a group has a limited number of trials
         if not new:
             full = f"all {limits.trials} trials that a group may have: {found}"
             return Step("limit reached", full, tuple(planned), ())
@@ -195,19 +195,22 @@ class _Fit(NamedTuple):
     @property
     def side(self) -> int:
         """-1 or 1 where the optimum lies at or beyond that end."""
-        return 1 if math.isnan(self.high) else -1
+        if math.isnan(self.high):
+            return 1
+        return -1
 
 
 @functools.lru_cache(maxsize=4096)
 def _fit(over: str, cells: tuple[tuple[Cell, float], ...]) -> _Fit:
     if not cells:
         return _Fit("none", f"no trial of any {over} ended", *[math.nan] * 4)
-    runs = pd.DataFrame(
-        [(2.0**octave, seed, loss) for (octave, seed), loss in cells], columns=[over, "seed", "val_loss"]
-    )
+    results = [(2.0**octave, seed, loss) for (octave, seed), loss in cells]
+    runs = pd.DataFrame(results, columns=[over, "seed", "val_loss"])
     runs["status"] = ["ok" if math.isfinite(loss) else "diverged" for loss in runs["val_loss"]]
     (row,) = optima(runs.assign(group=0, data_hash=""), by=["group"], over=over).to_dict("records")
-    best = math.nan if math.isnan(row["best_value"]) else octave_of(row["best_value"])
+    best = row["best_value"]
+    if not math.isnan(best):
+        best = octave_of(best)
     return _Fit(row["status"], row["why"], best, row["log2_opt"], row["log2_low"], row["log2_high"])
 
 
@@ -360,7 +363,9 @@ def octave_of(value: float) -> float:
 
 
 def _many(number: float, word: str) -> str:
-    return f"{number:g} {word}{'s' * (number != 1)}"
+    if number == 1:
+        return f"{number:g} {word}"
+    return f"{number:g} {word}s"
 
 
 def _lowest_in_words(over: str, known: Mapping[Cell, float]) -> str:
@@ -374,7 +379,9 @@ def _found(over: str, fit: _Fit, limits: Refine) -> str:
     if fit.status != "ok":
         return fit.why
     interval = f"[{as_power(fit.low)}, {as_power(fit.high)}], {fit.width:.2g} octaves"
-    wanted = "narrow enough" if fit.width <= limits.interval else f"at most {limits.interval:g} wanted"
+    wanted = f"at most {limits.interval:g} wanted"
+    if fit.width <= limits.interval:
+        wanted = "narrow enough"
     return f"optimum at {over} {as_power(fit.opt)} {interval}, {wanted}"
 
 

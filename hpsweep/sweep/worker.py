@@ -1,4 +1,4 @@
-"""What a worker does, wherever it is, and what it is told by and tells the driver.
+"""What a worker does, and the messages between it and the driver.
 
 A worker is one function that returns a result or a failure as a value, so only its death needs watching.
 """
@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What came of some trials of an ensemble that is still being trained: rows and curves as of a Result."""
+    """Results of some trials of an ensemble that is still being trained: rows and curves as in a Result."""
 
     rows: list[dict[str, Any]]
     curves: dict[str, list[Any]]
@@ -172,7 +172,7 @@ def _plain(outcome: Any) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
 
 
 def joined_parts(one: Part, other: Part) -> Part:
-    """Both parts as one."""
+    """One part with the rows and curves of both."""
     names = {**one.curves, **other.curves}
     curves = {name: one.curves.get(name, []) + other.curves.get(name, []) for name in names}
     return Part(one.rows + other.rows, curves)

@@ -54,7 +54,7 @@ class State(NamedTuple):
 
 
 class Like(NamedTuple):
-    """The tensors of a run that goes on from a checkpoint, each without its trial axis."""
+    """The tensors of a resumed run, each without its trial axis: a checkpoint has to have the same names and shapes."""
 
     weights: Mapping[str, Tensor]
     moments: Mapping[str, Mapping[str, Tensor]]
@@ -199,7 +199,7 @@ def _digest(file: IO[bytes], size: int) -> str:
 
 
 def _check_state(state: State, like: Like, trial: Trial) -> None:
-    """Raise ValueError for a state that a run like the other cannot be in."""
+    """Raise ValueError for a state that no run of the trial could be in, or whose tensors differ from `like`."""
     if type(state.step) is not int or not 0 < state.step <= trial.total_steps:
         raise ValueError(f"step is {shown(state.step)}; allowed: whole numbers in [1, {trial.total_steps}]")
     if type(state.seconds) is not float or not 0 <= state.seconds < np.inf:

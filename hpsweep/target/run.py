@@ -278,12 +278,12 @@ class Run:
         return State(self.steps_taken, weights, kept, losses, self.seconds)
 
     def like(self) -> Like:
-        """The tensors that a checkpoint of this run has the like of."""
+        """The tensors whose names, shapes and types a checkpoint of this run has to have."""
         weights = {name: tensor[0] for name, tensor in self.parameters.items()}
         return Like(weights, optimizer_moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
 
     def restore(self, saved: State) -> None:
-        """Go on from `saved`."""
+        """Set weights, moments, losses and step to those of `saved`."""
         for name, tensor in self.parameters.items():
             tensor[0].copy_(saved.weights[name])
         restore_moments(self.optimizer, saved.moments)

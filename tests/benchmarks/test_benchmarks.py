@@ -304,7 +304,7 @@ def test_engines_train_on_from_step_to_step_and_begin_again_at_the_end(monkeypat
             calls.append((first, count))
             return np.full(count, self.loss, np.float32)
 
-    module = SimpleNamespace(NativeTrial=NativeTrial, unavailable=lambda: None, unsupported=lambda trial: None)
+    module = SimpleNamespace(NativeTrial=NativeTrial, why_unavailable=lambda: None, why_unsupported=lambda trial: None)
     monkeypatch.setitem(sys.modules, "hpsweep.proxy.native", module)
     variant = Variant(name="", engine="native", trials=(TINY, TINY.replace(lr=2.0)))
     good, bad = groups(variant, variant.trials)

@@ -33,7 +33,7 @@ NO_COMPILER = "no C compiler was found (cc)"
 def native(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The native engine, which can serve; `.why` says why not."""
     made = SimpleNamespace(
-        why=None, unavailable=lambda: made.why, unsupported=lambda t: LONG if t.context > 64 else None
+        why=None, why_unavailable=lambda: made.why, why_unsupported=lambda t: LONG if t.context > 64 else None
     )
     monkeypatch.setattr(engine, "native", made)
     return made

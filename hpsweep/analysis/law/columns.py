@@ -135,7 +135,8 @@ def _of_one_axis(cells: _Cells) -> bool:
 def _by_step(axis: Floats, cells: _Cells) -> npt.NDArray[np.intp]:
     """The level at each distinct value of the axis, in its order; nothing where some have several."""
     step = np.unique(axis.round(6), return_inverse=True)[1]
-    lowest, highest = np.full(step.max() + 1, len(cells.values)), np.zeros(step.max() + 1, int)
+    lowest = np.full(step.max() + 1, len(cells.values))
+    highest = np.zeros(step.max() + 1, int)
     np.minimum.at(lowest, step, cells.level)
     np.maximum.at(highest, step, cells.level)
     return lowest if (lowest == highest).all() else lowest[:0]
@@ -167,7 +168,8 @@ def _sizes(design: Design, numbers: int) -> Floats:
 def _beyond(sizes: Floats, column: Floats) -> float:
     """The part of the variance of a column that sizes leave, each sum of squares by its degrees of freedom."""
     cells, numbers = sizes.shape
-    return float(np.sum(_left(column, sizes) ** 2) / (cells - numbers) / np.var(column, ddof=1))
+    left = np.sum(_left(column, sizes) ** 2) / (cells - numbers)
+    return float(left / np.var(column, ddof=1))
 
 
 def _share(residual: Floats, sizes: Floats, effects: Floats) -> float:

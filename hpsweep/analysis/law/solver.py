@@ -161,7 +161,9 @@ def linear_rest(exponents: Floats, design: Design, loss: Floats, *, log: bool = 
     columns = np.stack([sparse, dense, data, np.ones_like(data)], axis=-1) / unit_loss[:, None]
     gram = columns.transpose(0, 2, 1) @ columns
     target = ((loss / unit_loss)[:, None] * columns).sum(axis=1)
-    best, least = np.zeros((len(exponents), 4)), np.full(len(exponents), np.inf)
+    # The normal equations of each set: those of the others are 1 x = 0. A small ridge keeps them solvable.
+    best = np.zeros((len(exponents), 4))
+    least = np.full(len(exponents), np.inf)
     for subset in _SUBSETS:
         if design.dense and subset[0]:
             continue
@@ -171,7 +173,8 @@ def linear_rest(exponents: Floats, design: Design, loss: Floats, *, log: bool = 
         solution = np.linalg.solve(matrix, np.where(subset, target, 0.0)[..., None])[..., 0]
         squares = np.einsum("gi,gij,gj->g", solution, gram, solution) - 2 * np.einsum("gi,gi->g", solution, target)
         better = (solution >= 0).all(axis=1) & (squares < least)
-        best[better], least[better] = solution[better], squares[better]
+        best[better] = solution[better]
+        least[better] = squares[better]
     return np.concatenate([best, exponents], axis=1)
 
 

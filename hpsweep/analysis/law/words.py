@@ -81,16 +81,19 @@ def residual_text(law: Law, residual: float) -> str:
 def outliers_text(law: Law) -> str:
     """Which rows the law does not describe, the farthest first, and what it is without them."""
     named = "; ".join(_outlier(law, row) for row in law.outliers[:_NAMED])
-    more = f"; and {len(law.outliers) - _NAMED} more" if len(law.outliers) > _NAMED else ""
+    if len(law.outliers) > _NAMED:
+        named = f"{named}; and {len(law.outliers) - _NAMED} more"
     what = "1 outlier" if len(law.outliers) == 1 else f"{len(law.outliers)} outliers"
-    return f"{what}: {named}{more}. {_without(law)}"
+    return f"{what}: {named}. {_without(law)}"
 
 
 def _outlier(law: Law, row: Mapping[str, Any]) -> str:
-    sparsity = f"S {row['sparsity']:g}, " if law.form == "sparse" else ""
+    cell = f"N {row['params']:.4g}, D {row['tokens']:.4g}"
+    if law.form == "sparse":
+        cell = f"S {row['sparsity']:g}, {cell}"
     side = "above" if row["residual"] > 0 else "below"
     return (
-        f"row {row['row']} ({sparsity}N {row['params']:.4g}, D {row['tokens']:.4g}) has loss {row['loss']:.4g}, "
+        f"row {row['row']} ({cell}) has loss {row['loss']:.4g}, "
         f"{residual_text(law, abs(row['residual']))} {side} the law, {row['sd']:.3g} robust standard deviations"
     )
 

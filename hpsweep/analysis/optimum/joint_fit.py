@@ -239,8 +239,9 @@ def centres_of(points: Points, losses: Floats) -> Indices:
 
 def window_points(points: Points, centre: int, window: Window, noise: float) -> Indices:
     """The points fitted: the finite ones within the window, less those beyond a cliff."""
-    offset = np.abs(points.x - points.x[centre]) <= np.array([window.u, window.v]) + 1e-9
-    index = np.flatnonzero(points.finite & offset.all(axis=1))
+    halves = np.array([window.u, window.v])
+    is_within = np.abs(points.x - points.x[centre]) <= halves + 1e-9
+    index = np.flatnonzero(points.finite & is_within.all(axis=1))
     # What rises far more than the others is beyond a cliff.
     rise = points.adjusted[index] - points.adjusted[index].min()
     highest = max(CUT * float(np.median(rise)), 8 * noise)

@@ -181,5 +181,6 @@ def _stretch(points: Points, found: WindowMinima, whole: Floats) -> float:
     terms = design_matrix(points.x[found.used] - found.centre, found.window.degree)
     left = points.adjusted[found.used] - terms @ found.coefficients
     df = max(len(left) - len(found.coefficients), 1)
-    square = float(left @ np.linalg.solve(whole[np.ix_(found.used, found.used)], left)) / df
+    covariance = whole[np.ix_(found.used, found.used)]
+    square = float(left @ np.linalg.solve(covariance, left)) / df  # chi square per degree of freedom
     return math.sqrt(square) if square > 1 + 2 * math.sqrt(2 / df) else 1.0

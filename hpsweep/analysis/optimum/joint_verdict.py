@@ -37,7 +37,6 @@ class WindowFit(NamedTuple):
     ends: tuple[tuple[str, str], ...]  # (field, end): "tried", "cliff" or "window": what ends there
     clear: Flags  # (field, end): whether the loss rises towards that end, if what was tried ends there
     misfit: float  # chi square per degree of freedom
-    stretch: float  # by how much residuals that the noise does not explain widen an interval
 
     @property
     def at_end(self) -> Flags:
@@ -68,9 +67,9 @@ def window_fit(points: Points, found: WindowMinima, noise: Floats) -> WindowFit:
     offset = points.x[found.used] - found.centre
     left = points.adjusted[found.used] - design_matrix(offset, found.window.degree) @ found.coefficients
     df = max(len(left) - len(POWERS[found.window.degree]), 1)
-    misfit = float((left**2 * points.n[found.used] / noise[found.used] ** 2).sum()) / df
-    stretch = math.sqrt(misfit) if misfit > 1 + 2 * math.sqrt(2 / df) else 1.0
-    return WindowFit(found, shares, ends, clear, misfit, stretch)
+    chi_square = float((left**2 * points.n[found.used] / noise[found.used] ** 2).sum())
+    misfit = chi_square / df
+    return WindowFit(found, shares, ends, clear, misfit)
 
 
 def _rise(points: Points, found: WindowMinima, field: int, side: int, noise: Floats) -> float:

@@ -56,7 +56,8 @@ def lowest_cells(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[n
     padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
     before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
     # The median of three, without a sort.
-    median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
+    lower, higher = np.minimum(before, here), np.maximum(before, here)
+    median = np.maximum(lower, np.minimum(higher, after))
     smooth = np.where(finite, median, np.inf)
     lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
     return np.asarray(lowest.argmin(axis=1))

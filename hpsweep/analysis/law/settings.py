@@ -321,7 +321,7 @@ _SEEDS_DIFFER = 5
 
 
 def _repeats(rows: pd.DataFrame, seeds: list[str]) -> str:
-    """What is said of rows that are counted as repeated runs, told apart by these columns."""
+    """The note on rows that are counted as repeated runs; `seeds` are the columns that distinguish them."""
     cell = cell_of(rows)
     apart = ""
     if seeds:

@@ -36,7 +36,7 @@ def _formula(form: str, coefficients: Mapping[str, float | None]) -> str:
 
 
 def verdict(law: Law) -> list[str]:
-    """What may be said, and what not, in sentences; the first is the status."""
+    """What the law supports and what it does not, in sentences; the first is the status."""
     residual = pd.DataFrame(law.residuals)["residual"].abs()
     median, largest = residual_text(law, residual.median()), residual_text(law, residual.max())
     lines = [
@@ -160,15 +160,15 @@ def terms(law: Law) -> str:
     Scale and exponent of a term trade off, as do data term and c; these sums are what the cells determine best.
     """
     theta, drawn = theta_of(law)[0], replicates_of(law)
-    said = []
+    bands = []
     for what, columns in (("term of N", [0, 1]), ("term of D with c", [2, 3])):
         low, high = np.quantile(drawn[:, columns].sum(axis=1), [0.025, 0.975])
         value = theta[columns].sum()
-        said.append(f"{what} {value:.3g} ({min(low, value):.3g} to {max(high, value):.3g})")
+        bands.append(f"{what} {value:.3g} ({min(low, value):.3g} to {max(high, value):.3g})")
     where = f"N {law.centre['params']:.3g}, D {law.centre['tokens']:.3g}"
     if law.form == "sparse":
         where += ", S 0"
-    return f"at the centre of the data ({where}): {', '.join(said)}"
+    return f"at the centre of the data ({where}): {', '.join(bands)}"
 
 
 def scope(law: Law) -> list[str]:

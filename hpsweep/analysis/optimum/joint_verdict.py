@@ -1,4 +1,4 @@
-"""What a polynomial in a window says of each field: an optimum, a bound, or nothing; and the interval it has."""
+"""The verdict on each field by a polynomial in a window: an optimum, a bound, or nothing; and its interval."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NORMAL = 1.96  # standard deviations, of the central 95 %
 
 
 class WindowFit(NamedTuple):
-    """A polynomial in one window, and what it says of either field."""
+    """A polynomial in one window, and whether it identifies either field."""
 
     found: WindowMinima
     shares: Floats  # (field, end): fractions of replicates that are lowest there; all of those without a fit
@@ -52,7 +52,7 @@ class WindowFit(NamedTuple):
 
 
 def window_fit(points: Points, found: WindowMinima, noise: Floats) -> WindowFit:
-    """A polynomial in one window with what it says of either field."""
+    """A polynomial in one window, with how often its minimum lies at an end of either field, and its misfit."""
     # How many replicates are lowest at each end of a field; one without a fit counts at both.
     missing = np.isnan(found.places[1:, 0]).mean()
     shares = np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)

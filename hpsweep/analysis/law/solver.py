@@ -216,7 +216,7 @@ def polished_minima(
 
 
 def objective(theta: Floats, design: Design, loss: Floats, misfit: Misfit, tie: Tie | None = None) -> Floats:
-    """Mean Huber loss over delta of each row of theta, what `polish` minimizes; a tied coefficient is set in theta."""
+    """Mean Huber loss over delta of each row of theta, what `polished_minima` minimizes; a tied coefficient is set in theta."""
     flat = np.full((1, len(loss)), 1 / len(loss))
     return _value(_tied(theta, tie), design, misfit.scaled(loss)[None], flat, misfit)
 
@@ -375,7 +375,7 @@ def raw_coefficients(theta: Floats, params: float, tokens: float) -> Floats:
 
 
 def centred_theta(coefficients: Floats, params: float, tokens: float) -> Floats:
-    """The inverse of `raw`: theta of shape (1, 7)."""
+    """The inverse of `raw_coefficients`: theta of shape (1, 7)."""
     a_s, b_s, c_s, b_n, a_d, b_d, c = coefficients
     size = params**-b_n
     data = 0.0

@@ -216,7 +216,7 @@ def polished_minima(
 
 
 def objective(theta: Floats, design: Design, loss: Floats, misfit: Misfit, tie: Tie | None = None) -> Floats:
-    """Mean Huber loss over delta of each row of theta, what `polished_minima` minimizes; a tied coefficient is set in theta."""
+    """Mean Huber loss over delta of each row of theta, as `polished_minima` minimizes it; a tie is applied to theta."""
     flat = np.full((1, len(loss)), 1 / len(loss))
     return _value(_tied(theta, tie), design, misfit.scaled(loss)[None], flat, misfit)
 

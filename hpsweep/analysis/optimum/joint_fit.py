@@ -207,8 +207,8 @@ class Window(NamedTuple):
 class WindowMinima(NamedTuple):
     """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
 
-    sides as `lowest_places` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
-    its window, its coefficients in octaves from the centre, and the matrix that made them of the losses.
+    sides as `lowest_places` has them; value is the fitted loss, nats/token. Of the first row also the centre, the
+    points of its window, its coefficients in octaves from the centre, and the matrix that made them of the losses.
     """
 
     window: Window

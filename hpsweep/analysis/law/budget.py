@@ -272,7 +272,7 @@ def _budget_of(theta: Floats, law: Law, grid: pd.DataFrame, sparsity: float, cos
     x = 1 - sparsity
     size = sparse * np.exp(-theta[:, 5, None] * design_at(law, grid).n)
     factor = cost_factor(cost, sparsity)
-    share = 1.0  # -d log cost / d log x
+    share = np.asarray(1.0)  # -d log cost / d log x
     if cost == "gradual":
         share = (1 - _PRUNED) / x / factor
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -66,17 +66,17 @@ def check_settings(settings: pd.DataFrame, fit: Fit) -> list[str]:
     if refused:
         names = [effect.name for effect in refused]
         raise ValueError(
-            f"{'; '.join(map(_said, refused))}: more than size and data explain, and one law is fitted to all. Keep "
-            f"the rows with one value, or fit all the same with --ignore {','.join(names)} (ignore={names!r})."
+            f"{'; '.join(map(_effect_text, refused))}: more than size and data explain, and one law is fitted to all. "
+            f"Keep the rows with one value, or fit all the same with --ignore {','.join(names)} (ignore={names!r})."
         )
     return [
-        f"{_said(effect)}, which is {100 * effect.share:.0f} % of the squared residuals: the law is of rows that "
-        f"differ in it. Keep the rows with one value, or leave out what is no setting with --ignore {effect.name}."
+        f"{_effect_text(effect)}, which is {100 * effect.share:.0f} % of the squared residuals: the law is of rows "
+        f"that differ in it. Keep the rows with one value, or leave out what is no setting with --ignore {effect.name}."
         for effect in found
     ]
 
 
-def _said(effect: Effect) -> str:
+def _effect_text(effect: Effect) -> str:
     return f"the losses differ by {100 * effect.amount:.2g} % with {effect.name} ({effect.values})"
 
 
@@ -135,7 +135,8 @@ def _of_one_axis(cells: _Cells) -> bool:
 def _by_step(axis: Floats, cells: _Cells) -> npt.NDArray[np.intp]:
     """The level at each distinct value of the axis, in its order; nothing where some have several."""
     step = np.unique(axis.round(6), return_inverse=True)[1]
-    lowest, highest = np.full(step.max() + 1, len(cells.values)), np.zeros(step.max() + 1, int)
+    lowest = np.full(step.max() + 1, len(cells.values))
+    highest = np.zeros(step.max() + 1, int)
     np.minimum.at(lowest, step, cells.level)
     np.maximum.at(highest, step, cells.level)
     return lowest if (lowest == highest).all() else lowest[:0]
@@ -167,7 +168,8 @@ def _sizes(design: Design, numbers: int) -> Floats:
 def _beyond(sizes: Floats, column: Floats) -> float:
     """The part of the variance of a column that sizes leave, each sum of squares by its degrees of freedom."""
     cells, numbers = sizes.shape
-    return float(np.sum(_left(column, sizes) ** 2) / (cells - numbers) / np.var(column, ddof=1))
+    left = np.sum(_left(column, sizes) ** 2) / (cells - numbers)
+    return float(left / np.var(column, ddof=1))
 
 
 def _share(residual: Floats, sizes: Floats, effects: Floats) -> float:
@@ -196,5 +198,5 @@ def _listed(column: Floats) -> str:
     values, counts = np.unique(column, return_counts=True)
     if len(values) > _LEVELS:
         return f"{len(values)} values from {np.nanmin(values):g} to {np.nanmax(values):g}"
-    said = ["none" if np.isnan(value) else format(value, "g") for value in values]
-    return ", ".join(f"{value} in {n} rows" for value, n in zip(said, counts, strict=True))
+    names = ["none" if np.isnan(value) else format(value, "g") for value in values]
+    return ", ".join(f"{value} in {n} rows" for value, n in zip(names, counts, strict=True))

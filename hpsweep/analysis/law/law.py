@@ -308,7 +308,8 @@ def _check_options(
         raise ValueError(f"resamples is {resamples!r}; a 95 % interval needs at least 50 of them, better 400.")
     if not isinstance(conventions, Mapping | None):
         raise ValueError(f"conventions is {conventions!r}; give a dict with some of {', '.join(CONVENTIONS)}.")
-    if odd := sorted(map(str, set(conventions or {}) - set(CONVENTIONS))):
+    odd = sorted(map(str, set(conventions or {}) - set(CONVENTIONS)))
+    if odd:
         raise ValueError(f"conventions has {', '.join(odd)}; allowed: {', '.join(CONVENTIONS)}.")
 
 
@@ -403,7 +404,9 @@ def _warnings(cells: LawCells) -> list[str]:
     """What a reader must know about the cells."""
     notes = list(cells.notes)
     for row in cells.left_out:
-        odd = "" if row["status"] in STATUSES else f" (known are {', '.join(STATUSES)}; only ok is fitted)"
+        odd = ""
+        if row["status"] not in STATUSES:
+            odd = f" (known are {', '.join(STATUSES)}; only ok is fitted)"
         rows = f"{counted(row['rows'], 'row')} with status {row['status']} {are(row['rows'])}"
         notes.append(f"{rows} left out: {row['which']}{odd}.")
     columns = {"params": ("sizes", "b_N"), "tokens": ("data amounts", "a_D and b_D")}

@@ -26,9 +26,10 @@ def evaluate(coefficients: Mapping[str, float], sparsity: Any, params: Any, toke
     Raises ValueError for missing or unknown names.
     """
     theta = centred_theta(_vector(coefficients), 1.0, 1.0)
-    x, n, d = np.broadcast_arrays(1 - np.asarray(sparsity, float), np.asarray(params, float), np.asarray(tokens, float))
-    dense = "A" in coefficients
-    losses = predicted_losses(theta, Design(np.log(x.ravel()), np.log(n.ravel()), np.log(d.ravel()), dense))[0]
+    density = 1 - np.asarray(sparsity, float)
+    x, n, d = np.broadcast_arrays(density, np.asarray(params, float), np.asarray(tokens, float))
+    design = Design(np.log(x.ravel()), np.log(n.ravel()), np.log(d.ravel()), dense="A" in coefficients)
+    losses = predicted_losses(theta, design)[0]
     return np.asarray(losses.reshape(x.shape))
 
 
@@ -50,7 +51,8 @@ def score(law: Law, coefficients: Mapping[str, float]) -> float:
     """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
     cells = pd.DataFrame(law.residuals)
     losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
-    return float(huber_loss(law_misfit(law).residual(cells["loss"].to_numpy(float), losses), law.delta).mean())
+    residual = law_misfit(law).residual(cells["loss"].to_numpy(float), losses)
+    return float(huber_loss(residual, law.delta).mean())
 
 
 def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:

@@ -61,17 +61,23 @@ def _deviance_scale(fit: Fit) -> float:
     about 0, taken from the half of the rows with the smaller ones: within delta itself there are too few, and those
     are the ones the fit passes through.
     """
-    rows, delta = noise_rows(fit), fit.misfit.delta
-    residual, size = fit.residual[rows], np.abs(fit.residual[rows])
+    rows = noise_rows(fit)
+    delta = fit.misfit.delta
+    residual = fit.residual[rows]
+    # E[psi'], from the half of the rows with the smaller residuals.
+    size = np.abs(residual)
     half = max(delta, float(np.median(size)))
     slope = float((size <= half).mean()) * delta / half
+    # E[psi^2], summed over the rows of a cell, or of independent rows where that is more.
     psi = np.clip(residual, -delta, delta)
     together = np.bincount(fit.design.cell[rows], psi)
-    return max(float(max((together**2).sum(), (psi**2).sum())) / len(psi) / slope, _ROUNDING**2)
+    square = float(max((together**2).sum(), (psi**2).sum())) / len(psi)
+    return max(square / slope, _ROUNDING**2)
 
 
 def _profile_values(fit: Fit, replicates: Floats, index: int) -> Floats:
-    own, drawn = fit.raw(fit.theta[None])[0, index], fit.raw(replicates)[:, index]
+    own = fit.raw(fit.theta[None])[0, index]
+    drawn = fit.raw(replicates)[:, index]
     if own <= 0:
         most = _most(fit, replicates, RAW[index])
         return np.append(0.0, np.geomspace(most * 1e-4, most, _FROM_ZERO))

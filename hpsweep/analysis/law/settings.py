@@ -111,7 +111,8 @@ def _comparable(others: pd.DataFrame) -> pd.DataFrame:
     kept = others.drop(columns=numbers)
     if not len(kept):
         return kept
-    return kept.apply(lambda column: column.astype(str) if column.dtype == object else column)
+    comparable: pd.DataFrame = kept.apply(lambda column: column.astype(str) if column.dtype == object else column)
+    return comparable
 
 
 def cell_of(rows: pd.DataFrame) -> pd.Series[int]:
@@ -276,8 +277,12 @@ def _is_amount(column: pd.Series[Any], name: object) -> bool:
 
 def _names_a_size(column: pd.Series[Any], rows: pd.DataFrame) -> bool:
     """Whether each value of a column is of one N, D or S, and each of these has one; or it tells dense from sparse."""
-    steps = [_steps(rows[axis], ROUNDED) for axis in ("params", "tokens")]
-    steps += [_steps(1 - rows["sparsity"], ROUNDED), (rows["sparsity"] == 0).to_numpy()]
+    steps = [
+        _steps(rows["params"], ROUNDED),
+        _steps(rows["tokens"], ROUNDED),
+        _steps(1 - rows["sparsity"], ROUNDED),
+        (rows["sparsity"] == 0).to_numpy(),
+    ]
     values = pd.factorize(column, use_na_sentinel=False)[0]
     pairs = [pd.DataFrame({"value": values, "step": step}).drop_duplicates() for step in steps]
     return any(pair["value"].is_unique and pair["step"].is_unique for pair in pairs)
@@ -316,7 +321,7 @@ _SEEDS_DIFFER = 5
 
 
 def _repeats(rows: pd.DataFrame, seeds: list[str]) -> str:
-    """What is said of rows that are counted as repeated runs, told apart by these columns."""
+    """The note on rows that are counted as repeated runs; `seeds` are the columns that distinguish them."""
     cell = cell_of(rows)
     apart = ""
     if seeds:

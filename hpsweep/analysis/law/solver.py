@@ -161,7 +161,9 @@ def linear_rest(exponents: Floats, design: Design, loss: Floats, *, log: bool = 
     columns = np.stack([sparse, dense, data, np.ones_like(data)], axis=-1) / unit_loss[:, None]
     gram = columns.transpose(0, 2, 1) @ columns
     target = ((loss / unit_loss)[:, None] * columns).sum(axis=1)
-    best, least = np.zeros((len(exponents), 4)), np.full(len(exponents), np.inf)
+    # The normal equations of each set: those of the others are 1 x = 0. A small ridge keeps them solvable.
+    best = np.zeros((len(exponents), 4))
+    least = np.full(len(exponents), np.inf)
     for subset in _SUBSETS:
         if design.dense and subset[0]:
             continue
@@ -171,7 +173,8 @@ def linear_rest(exponents: Floats, design: Design, loss: Floats, *, log: bool = 
         solution = np.linalg.solve(matrix, np.where(subset, target, 0.0)[..., None])[..., 0]
         squares = np.einsum("gi,gij,gj->g", solution, gram, solution) - 2 * np.einsum("gi,gi->g", solution, target)
         better = (solution >= 0).all(axis=1) & (squares < least)
-        best[better], least[better] = solution[better], squares[better]
+        best[better] = solution[better]
+        least[better] = squares[better]
     return np.concatenate([best, exponents], axis=1)
 
 
@@ -213,7 +216,7 @@ def polished_minima(
 
 
 def objective(theta: Floats, design: Design, loss: Floats, misfit: Misfit, tie: Tie | None = None) -> Floats:
-    """Mean Huber loss over delta of each row of theta, what `polish` minimizes; a tied coefficient is set in theta."""
+    """Mean Huber loss over delta of each row of theta, as `polished_minima` minimizes it; a tie is applied to theta."""
     flat = np.full((1, len(loss)), 1 / len(loss))
     return _value(_tied(theta, tie), design, misfit.scaled(loss)[None], flat, misfit)
 
@@ -372,7 +375,7 @@ def raw_coefficients(theta: Floats, params: float, tokens: float) -> Floats:
 
 
 def centred_theta(coefficients: Floats, params: float, tokens: float) -> Floats:
-    """The inverse of `raw`: theta of shape (1, 7)."""
+    """The inverse of `raw_coefficients`: theta of shape (1, 7)."""
     a_s, b_s, c_s, b_n, a_d, b_d, c = coefficients
     size = params**-b_n
     data = 0.0

@@ -119,10 +119,12 @@ def cells_of_table(
     if None in (loss, params, tokens):
         raise ValueError("loss, params and tokens each need the name of a column of the table; one of them is None.")
     named = [name for name in (loss, params, tokens, sparsity, status) if name is not None]
-    if twice := [name for name in named if named.count(name) > 1]:
+    twice = [name for name in named if named.count(name) > 1]
+    if twice:
         raise ValueError(f"column {twice[0]!r} is named for two things of loss, params, tokens, sparsity and status.")
-    if unused := set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}:
-        raise ValueError(f"ignore has {min(map(str, unused))!r}, which the law is fitted to; leave it out of ignore.")
+    fitted = set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}
+    if fitted:
+        raise ValueError(f"ignore has {min(map(str, fitted))!r}, which the law is fitted to; leave it out of ignore.")
     table = plain_types(without(table, ignore, needed=()))
     if sparsity is None and "sparsity" in table:
         sparsity = "sparsity"

@@ -36,7 +36,7 @@ def _formula(form: str, coefficients: Mapping[str, float | None]) -> str:
 
 
 def verdict(law: Law) -> list[str]:
-    """What may be said, and what not, in sentences; the first is the status."""
+    """What the law supports and what it does not, in sentences; the first is the status."""
     residual = pd.DataFrame(law.residuals)["residual"].abs()
     median, largest = residual_text(law, residual.median()), residual_text(law, residual.max())
     lines = [
@@ -81,16 +81,19 @@ def residual_text(law: Law, residual: float) -> str:
 def outliers_text(law: Law) -> str:
     """Which rows the law does not describe, the farthest first, and what it is without them."""
     named = "; ".join(_outlier(law, row) for row in law.outliers[:_NAMED])
-    more = f"; and {len(law.outliers) - _NAMED} more" if len(law.outliers) > _NAMED else ""
+    if len(law.outliers) > _NAMED:
+        named = f"{named}; and {len(law.outliers) - _NAMED} more"
     what = "1 outlier" if len(law.outliers) == 1 else f"{len(law.outliers)} outliers"
-    return f"{what}: {named}{more}. {_without(law)}"
+    return f"{what}: {named}. {_without(law)}"
 
 
 def _outlier(law: Law, row: Mapping[str, Any]) -> str:
-    sparsity = f"S {row['sparsity']:g}, " if law.form == "sparse" else ""
+    cell = f"N {row['params']:.4g}, D {row['tokens']:.4g}"
+    if law.form == "sparse":
+        cell = f"S {row['sparsity']:g}, {cell}"
     side = "above" if row["residual"] > 0 else "below"
     return (
-        f"row {row['row']} ({sparsity}N {row['params']:.4g}, D {row['tokens']:.4g}) has loss {row['loss']:.4g}, "
+        f"row {row['row']} ({cell}) has loss {row['loss']:.4g}, "
         f"{residual_text(law, abs(row['residual']))} {side} the law, {row['sd']:.3g} robust standard deviations"
     )
 
@@ -157,15 +160,15 @@ def terms(law: Law) -> str:
     Scale and exponent of a term trade off, as do data term and c; these sums are what the cells determine best.
     """
     theta, drawn = theta_of(law)[0], replicates_of(law)
-    said = []
+    bands = []
     for what, columns in (("term of N", [0, 1]), ("term of D with c", [2, 3])):
         low, high = np.quantile(drawn[:, columns].sum(axis=1), [0.025, 0.975])
         value = theta[columns].sum()
-        said.append(f"{what} {value:.3g} ({min(low, value):.3g} to {max(high, value):.3g})")
+        bands.append(f"{what} {value:.3g} ({min(low, value):.3g} to {max(high, value):.3g})")
     where = f"N {law.centre['params']:.3g}, D {law.centre['tokens']:.3g}"
     if law.form == "sparse":
         where += ", S 0"
-    return f"at the centre of the data ({where}): {', '.join(said)}"
+    return f"at the centre of the data ({where}): {', '.join(bands)}"
 
 
 def scope(law: Law) -> list[str]:

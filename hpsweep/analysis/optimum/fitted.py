@@ -1,4 +1,4 @@
-"""The runs of a sweep, prepared, and the optimum of every group: made once, and handed to all that is said of them.
+"""Prepared runs and the optimum of every group, computed once and shared by all tables of a card or report.
 
 An optimum is that of its own runs, whatever table asks for it. Only where a group has too few seeds to measure its
 noise, this is pooled over the groups that a table compares (noise.py): such groups are fitted anew for every table.
@@ -22,9 +22,9 @@ from hpsweep.analysis.runs.checks import check_equal, label, needed
 
 @dataclass(frozen=True)
 class Grouped:
-    """Prepared runs, and the fields that tell their groups apart; what is found of a group is found once.
+    """Prepared runs and the fields that define their groups; the results of a group are computed once.
 
-    The index of the runs is their number, by which a part of them, with whatever other columns, is known again.
+    The index of the runs is their number. A part of them, with whatever other columns, is recognized by it.
     """
 
     runs: pd.DataFrame
@@ -34,13 +34,13 @@ class Grouped:
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.intp]:
-        """Of every run the number of its group."""
+        """The number of the group of every run, (runs,)."""
         return np.asarray(self.runs.groupby(list(self.by), sort=True, dropna=False).ngroup(), dtype=np.intp)
 
     def numbered(
         self, part: pd.DataFrame, by: Sequence[str], over: Sequence[str]
     ) -> Iterator[tuple[dict[str, Any], int]]:
-        """Where the groups of a part of the runs are, by other fields, and the number of each, in their sorted order.
+        """The groups of a part of the runs in sorted order: the values of the fields `by`, and the group's number.
 
         Raises ValueError where runs of one of them differ in a field of the trial.
         """
@@ -62,7 +62,7 @@ class Fitted(Grouped):
         return fit_prepared(self.runs, self.by, over=self.over, resamples=self.resamples, seed=self.seed)
 
     def grouped(self, by: Sequence[str], part: pd.DataFrame) -> list[Group]:
-        """The groups of a part of the runs, told apart by other fields, in their sorted order.
+        """The groups of a part of the runs by other fields, in sorted order, each with its optimum.
 
         Raises ValueError where runs of one of them differ in a field of the trial.
         """
@@ -86,5 +86,5 @@ class Fitted(Grouped):
 
 
 def fitted(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples: int, seed: int) -> Fitted:
-    """Of runs that `prepared` has seen; each group is fitted once, when it is first asked for."""
+    """Prepared runs with the optimum of every group over one hyperparameter; a group is fitted when first needed."""
     return Fitted(runs.reset_index(drop=True), tuple(by), resamples, seed, over)

@@ -181,7 +181,7 @@ class JointlyFitted(Grouped):
 def jointly_fitted(
     runs: pd.DataFrame, by: Sequence[str], *, over: tuple[str, str], resamples: int, seed: int
 ) -> JointlyFitted:
-    """Of runs that `prepared` has seen; each group is fitted once."""
+    """Prepared runs with the joint optimum of every group; each group is fitted when first needed."""
     return JointlyFitted(runs.reset_index(drop=True), tuple(by), resamples, seed, over)
 
 
@@ -306,8 +306,8 @@ def _too_few(points: Points, over: Sequence[str], where: str = "") -> str:
     for i, name in enumerate(over):
         values = len(np.unique(points.values[finite, i]))
         if values < 3:
-            said = f"{counted(values, f'value of {name}', f'values of {name}')} {have(values)} finite losses{where}"
-            return f"{said} and at least 3 are needed: train more values"
+            tried = f"{counted(values, f'value of {name}', f'values of {name}')} {have(values)} finite losses{where}"
+            return f"{tried} and at least 3 are needed: train more values"
     return ""
 
 

@@ -207,8 +207,8 @@ class Window(NamedTuple):
 class WindowMinima(NamedTuple):
     """Lowest places, one per row of losses: NaN where the window around the row's centre has too few points.
 
-    sides as `lowest` has them; value is the fitted loss, nats/token. Of the first row also the centre, the points of
-    its window, its coefficients in octaves from the centre, and the matrix that made them of the losses.
+    sides as `lowest_places` has them; value is the fitted loss, nats/token. Of the first row also the centre, the
+    points of its window, its coefficients in octaves from the centre, and the matrix that made them of the losses.
     """
 
     window: Window
@@ -239,8 +239,9 @@ def centres_of(points: Points, losses: Floats) -> Indices:
 
 def window_points(points: Points, centre: int, window: Window, noise: float) -> Indices:
     """The points fitted: the finite ones within the window, less those beyond a cliff."""
-    offset = np.abs(points.x - points.x[centre]) <= np.array([window.u, window.v]) + 1e-9
-    index = np.flatnonzero(points.finite & offset.all(axis=1))
+    halves = np.array([window.u, window.v])
+    is_within = np.abs(points.x - points.x[centre]) <= halves + 1e-9
+    index = np.flatnonzero(points.finite & is_within.all(axis=1))
     # What rises far more than the others is beyond a cliff.
     rise = points.adjusted[index] - points.adjusted[index].min()
     highest = max(CUT * float(np.median(rise)), 8 * noise)

@@ -1,4 +1,4 @@
-"""What losses lie off every polynomial, and the fit of a window that knows it.
+"""How far losses deviate from any polynomial, and the fit of a window that accounts for it.
 
 A cubic takes up a lopsided basin in part only: it puts the minimum too far to the gentle side, and more seeds make it
 surer of that. As for one hyperparameter (parabola.py), a loss lies off a true polynomial by its noise, by MISFIT of its
@@ -105,7 +105,7 @@ def _rises(found: WindowMinima, z: Floats) -> Floats:
 
 
 def misfit_covariance(points: Points, found: WindowMinima, shown: bool) -> Floats:
-    """(points, points) covariance of what losses lie off a polynomial around its minimum, (nats/token)^2.
+    """(points, points) covariance of the deviations of losses from a polynomial around its minimum, (nats/token)^2.
 
     shown: with what the polynomial shows of its own lopsidedness.
     """
@@ -181,5 +181,6 @@ def _stretch(points: Points, found: WindowMinima, whole: Floats) -> float:
     terms = design_matrix(points.x[found.used] - found.centre, found.window.degree)
     left = points.adjusted[found.used] - terms @ found.coefficients
     df = max(len(left) - len(found.coefficients), 1)
-    square = float(left @ np.linalg.solve(whole[np.ix_(found.used, found.used)], left)) / df
+    covariance = whole[np.ix_(found.used, found.used)]
+    square = float(left @ np.linalg.solve(covariance, left)) / df  # chi square per degree of freedom
     return math.sqrt(square) if square > 1 + 2 * math.sqrt(2 / df) else 1.0

@@ -57,10 +57,11 @@ def trades_off(basin: Mapping[str, float], over: Sequence[str], noise: float) ->
     Across the line it rises, in one octave, by more than the noise of a run; what it does along is not asked.
     """
     u, v = (basin[f"curvature_{name}"] for name in over)
-    along, across = np.linalg.eigvalsh([[u, basin["interaction"] / 2], [basin["interaction"] / 2, v]])
+    uv = basin["interaction"] / 2
+    along, across = np.linalg.eigvalsh([[u, uv], [uv, v]])
     angle = math.radians(basin["ridge_angle"])
-    oblique = min(abs(math.sin(angle)), abs(math.cos(angle))) > OBLIQUE
-    return oblique and across > max(RIDGE * abs(along), noise)
+    is_oblique = min(abs(math.sin(angle)), abs(math.cos(angle))) > OBLIQUE
+    return is_oblique and across > max(RIDGE * abs(along), noise)
 
 
 def confidence_ellipse(found: WindowMinima, stretch: float, spread: Floats) -> dict[str, float]:

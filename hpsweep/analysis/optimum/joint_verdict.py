@@ -1,4 +1,4 @@
-"""What a polynomial in a window says of each field: an optimum, a bound, or nothing; and the interval it has."""
+"""The verdict on each field by a polynomial in a window: an optimum, a bound, or nothing; and its interval."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ _NORMAL = 1.96  # standard deviations, of the central 95 %
 
 
 class WindowFit(NamedTuple):
-    """A polynomial in one window, and what it says of either field."""
+    """A polynomial in one window, and whether it identifies either field."""
 
     found: WindowMinima
     shares: Floats  # (field, end): fractions of replicates that are lowest there; all of those without a fit
     ends: tuple[tuple[str, str], ...]  # (field, end): "tried", "cliff" or "window": what ends there
     clear: Flags  # (field, end): whether the loss rises towards that end, if what was tried ends there
     misfit: float  # chi square per degree of freedom
-    stretch: float  # by how much residuals that the noise does not explain widen an interval
 
     @property
     def at_end(self) -> Flags:
@@ -53,7 +52,7 @@ class WindowFit(NamedTuple):
 
 
 def window_fit(points: Points, found: WindowMinima, noise: Floats) -> WindowFit:
-    """A polynomial in one window with what it says of either field."""
+    """A polynomial in one window, with how often its minimum lies at an end of either field, and its misfit."""
     # How many replicates are lowest at each end of a field; one without a fit counts at both.
     missing = np.isnan(found.places[1:, 0]).mean()
     shares = np.stack([(found.sides[1:] == side).mean(axis=0) + missing for side in (-1, 1)], axis=1)
@@ -68,9 +67,9 @@ def window_fit(points: Points, found: WindowMinima, noise: Floats) -> WindowFit:
     offset = points.x[found.used] - found.centre
     left = points.adjusted[found.used] - design_matrix(offset, found.window.degree) @ found.coefficients
     df = max(len(left) - len(POWERS[found.window.degree]), 1)
-    misfit = float((left**2 * points.n[found.used] / noise[found.used] ** 2).sum()) / df
-    stretch = math.sqrt(misfit) if misfit > 1 + 2 * math.sqrt(2 / df) else 1.0
-    return WindowFit(found, shares, ends, clear, misfit, stretch)
+    chi_square = float((left**2 * points.n[found.used] / noise[found.used] ** 2).sum())
+    misfit = chi_square / df
+    return WindowFit(found, shares, ends, clear, misfit)
 
 
 def _rise(points: Points, found: WindowMinima, field: int, side: int, noise: Floats) -> float:

@@ -2,8 +2,9 @@
 
 Measured by the seeds of a group where these leave MIN_DF degrees of freedom or more. Else pooled and called assumed:
 what the other groups of the call say, as PRIOR_DF degrees of freedom, together with what the group itself says, by its
-seeds and by its residuals from a cubic, beyond what any curve lies off one. The others' word is the median over the
-groups with measured noise; if none has any, over all groups' residuals; with fewer than FEWEST of these, ASSUMED_NOISE.
+seeds and by its residuals from a cubic, beyond what any curve lies off one. The variance of the other groups is the
+median over those with measured noise; if none has any, over all groups' residuals; with fewer than FEWEST of these,
+ASSUMED_NOISE squared.
 
 Seeds that all have the very same losses, as of a script that does not use its seed, count as one.
 
@@ -73,12 +74,12 @@ class _Squares(NamedTuple):
 
 def noises(groups: Sequence[Cells]) -> list[Noise]:
     """The noise of every group, in order; only those that cannot measure their own depend on the others."""
-    # What the seeds of each group say, unless they are copies, and what residuals say where these are too few.
+    # Squares by the seeds of each group, unless they are copies; by residuals where the seeds are too few.
     copies = [_copies(cells) for cells in groups]
     seeds = [_NOTHING if count > 1 else _by_seeds(cells) for cells, count in zip(groups, copies, strict=True)]
     lacking = [own.df < MIN_DF for own in seeds]
     residuals = [_by_residuals(cells) if few else _NOTHING for cells, few in zip(groups, lacking, strict=True)]
-    # The others' word: the median of the measured variances, else of all residuals, else ASSUMED_NOISE.
+    # The variance of the other groups: the median of the measured variances, else of all residuals, else ASSUMED_NOISE.
     variance = _typical([found for found in seeds if found.df >= MIN_DF])
     if not variance and sum(found.df > 0 for found in residuals) >= FEWEST:
         variance = _typical(residuals)
@@ -176,7 +177,7 @@ def _typical(found: Sequence[_Squares]) -> float:
 
 @computed_once
 def _by_seeds(cells: Cells) -> _Squares:
-    """What is left of the losses within _REACH octaves of the lowest cell when cells and seeds have had their say."""
+    """Squared residuals of the losses within _REACH octaves of the lowest cell, after effects of cell and seed."""
     if not cells.finite.any():
         return _NOTHING
     centre = _centre(cells)
@@ -200,9 +201,9 @@ def _copies(cells: Cells) -> float:
 
 @computed_once
 def _by_residuals(cells: Cells) -> _Squares:
-    """What is left of the cell means around the lowest cell, up to a cliff, when a cubic has had its say.
+    """Squared residuals of the cell means around the lowest cell, up to a cliff, from a cubic.
 
-    A curve is no cubic: beside a noise of ASSUMED_NOISE, what a loss lies off a curve is left to it.
+    A curve is no cubic, so a loss weighs less the further it may lie from one beside a noise of ASSUMED_NOISE.
     """
     if not cells.finite.any():
         return _NOTHING

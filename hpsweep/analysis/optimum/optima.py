@@ -150,7 +150,7 @@ def fit_groups(
 
 
 def fit_prepared(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples: int, seed: int) -> list[Group]:
-    """The same of runs that `prepared` has seen, or of some of them."""
+    """The optima of all groups of prepared runs, in sorted order."""
     check_resamples(resamples)
     check_seed(seed)
     keys, cells, row_counts = [], [], []
@@ -185,7 +185,7 @@ class _Fit(NamedTuple):
 
 
 def _known_fit(cells: Cells, noise: Noise, over: str, resamples: int, seed: int) -> _Fit:
-    """What `_fit` says of one group, fitted once: a report asks for it in half a dozen tables."""
+    """The fit of one group, computed once: a report has it in half a dozen tables."""
     key = (_fit, noise.single.tobytes(), *noise[1:], over, resamples, seed)
     if key not in cells.computed:
         generator = np.random.default_rng([seed, curve_fingerprint(cells)])

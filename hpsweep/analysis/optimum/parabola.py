@@ -5,7 +5,7 @@
                   at a = 0, else steeper on one side (Varian's "linex" loss, 1975); at a = 1 it rises 2.0 times as much
                   an octave to the right as an octave to the left
 
-How its parts make an optimum, and why they are as they are, is said in optima.py.
+The docstring of optima.py explains how these parts make an optimum, and why they are as they are.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def lowest_cells(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[n
     padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
     before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
     # The median of three, without a sort.
-    median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
+    lower, higher = np.minimum(before, here), np.maximum(before, here)
+    median = np.maximum(lower, np.minimum(higher, after))
     smooth = np.where(finite, median, np.inf)
     lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
     return np.asarray(lowest.argmin(axis=1))
@@ -81,7 +82,7 @@ def finite_segment(finite: npt.NDArray[np.bool_], centre: int) -> tuple[int, int
 
 
 def curve_rise(z: Floats, skew: Floats) -> Floats:
-    """What the loss rises z octaves from the minimum, in units of what it does at an octave where the skew is 0."""
+    """The rise of the loss z octaves from the minimum, in units of the rise at one octave without skew."""
     az = skew * z
     is_small = np.abs(az) < 1e-4
     large = np.where(is_small, 1.0, az)
@@ -132,12 +133,12 @@ def curve_points(
 
 
 def misfit_sd(z: Floats) -> Floats:
-    """Standard deviation of what a loss z octaves from the minimum lies off a curve, as a fraction of its rise."""
+    """Standard deviation of a loss about the curve, z octaves from the minimum, as a fraction of its rise."""
     return np.hypot(MISFIT, one_sided_sd(z))
 
 
 def one_sided_sd(z: Floats) -> Floats:
-    """Standard deviation of what losses z octaves from the minimum, on one side, lie off a curve, of their rise."""
+    """The part of it that all losses on one side of the minimum share, as a fraction of their rise."""
     return np.asarray(ONE_SIDED * (0.5 + np.abs(z)))
 
 

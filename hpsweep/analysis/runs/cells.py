@@ -49,7 +49,7 @@ class Cells:
 
     @cached_property
     def computed(self) -> dict[tuple[Any, ...], Any]:
-        """What `once` has computed of these cells."""
+        """What `computed_once` has computed of these cells."""
         return {}
 
 

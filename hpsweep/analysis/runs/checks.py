@@ -368,7 +368,7 @@ def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -
     )
 
 
-def _first_values(values: Sequence[Any]) -> str:
+def _first_values(values: Any) -> str:
     listed = ", ".join(map(str, values[:3]))
     return f"{listed}, ... {len(values)} values" if len(values) > 3 else listed
 

@@ -114,7 +114,9 @@ def test_every_mask_and_normal_of_an_ensemble_is_drawn_once(threads: int, monkey
             if kind == "norm":
                 assert (weights == 1).all()
                 continue
-            expected = masks.normals(trial.seed, name, shape) * np.float32(tensor_numbers(trial, 256)[name].init_std)
+            expected = masks.initial_normals(trial.seed, name, shape) * np.float32(
+                tensor_numbers(trial, 256)[name].init_std
+            )
             if kind in SPARSE:
                 kept = mask(trial.seed, name, shape, trial.density)
                 assert (ensemble.masks[name][place].numpy() == kept).all()

@@ -44,7 +44,7 @@ def _initial_values(tensor: TensorPlan, name: str, init_std: float, seed: int) -
     """One constant for a vector, and for a matrix unit normals times its init std."""
     if tensor.kind in VECTORS:
         return torch.full(tensor.shape, tensor.init_mean or 0.0)
-    normals = torch.from_numpy(masks.normals(seed, stream(name), tensor.shape))
+    normals = torch.from_numpy(masks.initial_normals(seed, stream(name), tensor.shape))
     return normals * (init_std * tensor.init_std)
 
 

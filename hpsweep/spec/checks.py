@@ -21,8 +21,9 @@ def check_names(names: Iterable[str], record: type) -> None:
     for name in names:
         if name not in allowed:
             hint = f" Fields: {', '.join(allowed)}."
-            for close in difflib.get_close_matches(str(name), allowed, n=1):
-                hint = f" Did you mean {close!r}?"
+            close = difflib.get_close_matches(str(name), allowed, n=1)
+            if close:
+                hint = f" Did you mean {close[0]!r}?"
             raise ValueError(f"unknown field {shown(name)} of a {record.__name__.lower()}.{hint}")
 
 

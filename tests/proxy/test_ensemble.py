@@ -101,7 +101,7 @@ def test_an_untied_readout_equals_a_plain_module_too() -> None:
 def test_every_mask_and_normal_of_an_ensemble_is_drawn_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [BASE.replace(seed=seed, density=d, lr=lr) for seed in (1, 0) for d in (1.0, 1 / 4) for lr in (0.1, 0.2)]
     drawn: list[tuple[Any, ...]] = []
-    for name in ("mask", "normals"):
+    for name in ("mask", "initial_normals"):
         inner = getattr(masks, name)
         monkeypatch.setattr(masks, name, lambda *key, inner=inner: (drawn.append((inner, *key)), inner(*key))[1])
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)

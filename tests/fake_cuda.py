@@ -81,7 +81,7 @@ def pretend() -> None:
     F.scaled_dot_product_attention = _attention
     torch.tensor = _tensor
     FakeTensor.numpy = lambda self: np.zeros(tuple(self.shape))
-    mask_rules.normals = lambda seed, name, shape: np.broadcast_to(np.float32(0), shape)
+    mask_rules.initial_normals = lambda seed, name, shape: np.broadcast_to(np.float32(0), shape)
     mask_rules.mask = lambda seed, name, shape, density: np.broadcast_to(np.True_, shape)
 
 

@@ -33,14 +33,17 @@ class Attention:
         if call.func is F.scaled_dot_product_attention:
             return _scaled(*call.args, **call.kwargs)
         if call.func in OF_TWO:
-            found = factors_of(call)
-            self.product = output.shape, found.size if found else 0
+            factors = factors_of(call)
+            summed = factors.size if factors else 0
+            self.product = (output.shape, summed)
         elif call.func is torch.einsum:  # which of its dimensions is the head size is not known
-            self.product = torch.Size(), 0
+            self.product = (torch.Size(), 0)
         elif call.func in SOFTMAX:
             scores: Tensor = call.first
             if scores.dim() > 2:  # fewer dimensions are no attention, but a choice among experts or classes
-                return Logits(scores[scores > MASKED], self.product[1] if scores.shape == self.product[0] else 0)
+                shape, summed = self.product
+                head_size = summed if scores.shape == shape else 0
+                return Logits(scores[scores > MASKED], head_size)
         return None
 
 
@@ -58,10 +61,14 @@ def _scaled(
     """From the arguments of torch's scaled_dot_product_attention."""
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    scores = query @ key.transpose(-2, -1) * scale
     kept = torch.ones_like(scores, dtype=torch.bool)
     if is_causal:
         kept = kept.tril()
     if attn_mask is not None:
-        kept = kept & (attn_mask if attn_mask.dtype == torch.bool else attn_mask > MASKED)
+        if attn_mask.dtype != torch.bool:  # it is added to the logits
+            attn_mask = attn_mask > MASKED
+        kept = kept & attn_mask
     return Logits(scores[kept], query.shape[-1])

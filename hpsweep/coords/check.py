@@ -63,26 +63,29 @@ def coordinate_check(
     Raises ValueError for values out of range, naming a module with weights of its own that recorded nothing, and where
     the modules differ between widths or densities.
     """
-    widths, densities, seeds = _list(widths, "widths"), _list(densities, "densities"), _list(seeds, "seeds")
+    widths = _list(widths, "widths")
+    densities = _list(densities, "densities")
+    seeds = _list(seeds, "seeds")
     exclude = [exclude] if isinstance(exclude, str) else _list(exclude, "exclude")
-    if odd := [pattern for pattern in exclude if not isinstance(pattern, str)]:
-        raise ValueError(f"exclude has {odd[0]!r}; give patterns of names of modules, such as '*.attention'.")
+    no_texts = [pattern for pattern in exclude if not isinstance(pattern, str)]
+    if no_texts:
+        raise ValueError(f"exclude has {no_texts[0]!r}; give patterns of names of modules, such as '*.attention'.")
     if progress is not None and not callable(progress):
         raise ValueError(f"progress is {progress!r}; give a function of (models done, models in all), or nothing.")
-    _check(widths, densities, steps, seeds)
+    _check_values(widths, densities, steps, seeds)
     cells = _cells(widths, densities, seeds)
-    begin = _beginning(what, cells, steps, heads, exclude, device)
+    subject_of = _subjects(what, cells, steps, heads, exclude, device)
     rows: list[dict[str, Any]] = []
     for done, cell in enumerate(cells):
         if progress is not None:
             progress(done, len(cells))
-        measured = _measured(begin(cell), cell, steps)
-        _check_alike(rows or measured, measured)
+        measured = _measured_rows(subject_of(cell), cell, steps)
+        _check_same_modules(rows or measured, measured)
         rows += measured
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _beginning(
+def _subjects(
     what: Build | Trial, cells: Sequence[Cell], steps: int, heads: int | None, exclude: Sequence[str], device: str
 ) -> Callable[[Cell], Subject]:
     """What makes the model of a cell. Raises ValueError for what does not go together."""
@@ -90,8 +93,8 @@ def _beginning(
         if exclude:
             raise ValueError(f"exclude is {exclude}, which belongs to models of your own; a Trial is recorded whole.")
         check_device(device)
-        trials = dict(zip(cells, proxy.trials(what, cells, steps=steps, heads=heads), strict=True))
-        return lambda cell: proxy.subject(trials[cell], device)
+        trials = dict(zip(cells, proxy.trials_of_cells(what, cells, steps=steps, heads=heads), strict=True))
+        return lambda cell: proxy.trial_subject(trials[cell], device)
     if not callable(what) or isinstance(what, nn.Module):
         raise ValueError(f"cannot check a {type(what).__name__}; give a Trial, or a function that builds a model.")
     try:
@@ -103,7 +106,7 @@ def _beginning(
         ) from None
     if heads is not None or device != "cpu":
         raise ValueError("heads and device belong to a Trial; the function that builds a model sees to them itself.")
-    return lambda cell: module.subject(what(*cell), exclude)
+    return lambda cell: module.module_subject(what(*cell), exclude)
 
 
 def check_device(device: object) -> None:
@@ -121,15 +124,18 @@ def _list(given: Any, word: str) -> list[Any]:
     return list(given)
 
 
-def _check(widths: Sequence[int], densities: Sequence[float], steps: int, seeds: Sequence[int]) -> None:
+def _check_values(widths: Sequence[int], densities: Sequence[float], steps: int, seeds: Sequence[int]) -> None:
     def whole(value: Any, least: int) -> bool:
         return isinstance(value, numbers.Integral) and int(value) >= least
+
+    def is_density(value: Any) -> bool:
+        return isinstance(value, float | int) and 0 < value <= 1
 
     if not whole(steps, 1):
         raise ValueError(f"steps is {steps!r}; give a whole number of at least 1: changes are measured after a step.")
     allowed: dict[str, tuple[Sequence[Any], Callable[[Any], bool], str]] = {
         "widths": (widths, lambda value: whole(value, 1), "whole numbers of at least 1"),
-        "densities": (densities, lambda value: isinstance(value, float | int) and 0 < value <= 1, "numbers in (0, 1]"),
+        "densities": (densities, is_density, "numbers in (0, 1]"),
         "seeds": (seeds, lambda value: whole(value, 0), "whole numbers of at least 0"),
     }
     for name, (values, fits, form) in allowed.items():
@@ -149,24 +155,32 @@ def _cells(widths: Sequence[int], densities: Sequence[float], seeds: Sequence[in
     return [(int(width), float(density), int(seed)) for width, density in places for seed in seeds]
 
 
-def _measured(subject: Subject, cell: Cell, steps: int) -> list[dict[str, Any]]:
+def _measured_rows(subject: Subject, cell: Cell, steps: int) -> list[dict[str, Any]]:
     """The rows of one model."""
+    width, density, seed = cell
     rows: list[dict[str, Any]] = []
     first: dict[str, Activation] = {}
     for step in range(steps + 1):
-        now, own = subject.activations(), subject.own() if step else {}
-        first = first or now
-        if odd := [n for n in {**now, **first} if n not in now or n not in first or _shape(now[n]) != _shape(first[n])]:
-            raise ValueError(f"{odd[0]} gave another shape at step {step} than before; let loss() take the same batch.")
+        now = subject.activations()
+        own_changes = subject.own() if step else {}
+        if not first:
+            first = now
+        _check_same_shapes(first, now, step)
         for place, (name, (x, features)) in enumerate(now.items()):
-            known = {"module": name, "place": place, "features": features, "step": step}
+            change = _size(x - first[name].values) if step else math.nan
+            own = _size(own_changes[name]) if name in own_changes else math.nan
             rows.append(
                 {
-                    **known,
-                    **dict(zip(("width", "density", "seed"), cell, strict=True)),
+                    "module": name,
+                    "place": place,
+                    "features": features,
+                    "step": step,
+                    "width": width,
+                    "density": density,
+                    "seed": seed,
                     "size": _size(x),
-                    "change": _size(x - first[name].values) if step else math.nan,
-                    "own": _size(own[name]) if name in own else math.nan,
+                    "change": change,
+                    "own": own,
                 }
             )
         if step < steps:
@@ -174,8 +188,11 @@ def _measured(subject: Subject, cell: Cell, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _shape(activation: Activation) -> torch.Size:
-    return activation.values.shape
+def _check_same_shapes(first: Mapping[str, Activation], now: Mapping[str, Activation], step: int) -> None:
+    """Raise ValueError where a module recorded something at one of two steps only, or in another shape."""
+    for name in {**now, **first}:
+        if name not in now or name not in first or now[name].values.shape != first[name].values.shape:
+            raise ValueError(f"{name} gave another shape at step {step} than before; let loss() take the same batch.")
 
 
 def _size(x: Tensor) -> float:
@@ -183,11 +200,13 @@ def _size(x: Tensor) -> float:
     return x.double().square().mean().sqrt().item()
 
 
-def _check_alike(before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raises ValueError where a model recorded other modules than those before it."""
-    if odd := sorted({row["module"] for row in before} ^ {row["module"] for row in rows}):
+def _check_same_modules(before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError where a model recorded other modules than those before it."""
+    of_one_only = sorted({row["module"] for row in before} ^ {row["module"] for row in rows})
+    if of_one_only:
         first, last = (f"width {part[0]['width']}, density {part[0]['density']:g}" for part in (before, rows))
+        name = of_one_only[0]
         raise ValueError(
-            f"{odd[0]} recorded something at only one of {first} and {last}; build the same modules everywhere, or "
-            f"leave it out: exclude={(odd[0],)!r}."
+            f"{name} recorded something at only one of {first} and {last}; build the same modules everywhere, or "
+            f"leave it out: exclude={(name,)!r}."
         )

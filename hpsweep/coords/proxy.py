@@ -30,30 +30,35 @@ FEW_INPUTS = 8
 """Nonzeros per neuron at the largest width below which the check of a proxy warns."""
 
 
-def trials(trial: Trial, cells: Sequence[tuple[int, float, int]], *, steps: int, heads: int | None) -> list[Trial]:
+def trials_of_cells(
+    trial: Trial, cells: Sequence[tuple[int, float, int]], *, steps: int, heads: int | None
+) -> list[Trial]:
     """The trial at every (width, density, seed), without warm-up and decay; with as many `heads`, if given."""
     if heads is not None and not isinstance(heads, int):
         raise ValueError(f"heads is {heads!r}; give a whole number of at least 1.")
-    if heads is not None and (odd := [width for width, _, _ in cells if heads < 1 or width % heads]):
-        raise ValueError(f"heads is {heads}, which does not divide the width {odd[0]}; give a divisor of every width.")
+    for width, _, _ in cells:
+        if heads is not None and (heads < 1 or width % heads):
+            raise ValueError(
+                f"heads is {heads}, which does not divide the width {width}; give a divisor of every width."
+            )
     constant = trial.replace(steps=steps, warmup_fraction=0.0, final_lr_fraction=1.0)
-    made = [
-        constant.replace(
-            width=width, head_size=width // heads if heads else trial.head_size, density=density, seed=seed
-        )
-        for width, density, seed in cells
-    ]
-    few = min(made, key=lambda t: t.density)
-    if few.density < 1 and (inputs := few.width * few.density) < FEW_INPUTS:
+    trials = []
+    for width, density, seed in cells:
+        head_size = width // heads if heads else trial.head_size
+        trials.append(constant.replace(width=width, head_size=head_size, density=density, seed=seed))
+    sparsest = min(trials, key=lambda t: t.density)
+    inputs = sparsest.width * sparsest.density
+    if sparsest.density < 1 and inputs < FEW_INPUTS:
+        enough = math.ceil(FEW_INPUTS / sparsest.density)
         warnings.warn(
-            f"{inputs:.3g} nonzeros per neuron at width {few.width} and density {few.density:g}: the rules average "
-            f"over them, and changes may grow as density falls. Take a width of {math.ceil(FEW_INPUTS / few.density)}.",
+            f"{inputs:.3g} nonzeros per neuron at width {sparsest.width} and density {sparsest.density:g}: the rules "
+            f"average over them, and changes may grow as density falls. Take a width of {enough}.",
             stacklevel=3,
         )
-    return made
+    return trials
 
 
-def subject(trial: Trial, device: str) -> Subject:
+def trial_subject(trial: Trial, device: str) -> Subject:
     """The trial's model and its training, on its first batch again and again."""
     check_precision(trial.precision, torch.device(device).type)
     data = load_dataset(trial.data)
@@ -63,7 +68,8 @@ def subject(trial: Trial, device: str) -> Subject:
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
-    readout, streams = architecture().readout(trial), architecture().streams(trial.depth)
+    readout = architecture().readout(trial)
+    streams = architecture().streams(trial.depth)
 
     @torch.no_grad()
     def activations() -> dict[str, Activation]:
@@ -112,12 +118,15 @@ class _Products:
         if call.func is torch.bmm:
             x, weight = call.args
             name = self.names[weight.data_ptr()]
-            self.inputs[name], self.outputs[name] = x, Activation(output, output.shape[-1])
+            self.inputs[name] = x
+            self.outputs[name] = Activation(output, output.shape[-1])
         elif call.func is F.layer_norm:
             norm, stream = next(self.norms)
             self.block = norm.rpartition(".")[0]
             if stream:
                 self.outputs[stream] = Activation(call.first, call.first.shape[-1])
-        elif (logits := self.attention.seen(call, output)) is not None:
-            self.outputs[f"{self.block}.{NAME}"] = Activation(*logits)
+        else:
+            logits = self.attention.seen(call, output)
+            if logits is not None:
+                self.outputs[f"{self.block}.{NAME}"] = Activation(logits.values, logits.head_size)
         return output

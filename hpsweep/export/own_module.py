@@ -63,7 +63,9 @@ def check_plan(
     `target` is the card's. The width is that of the module if any hidden matrix has it as its fan-in. And where its
     attention is scaled from another base head size, as by scripts of cards that did not say one yet.
     """
-    width, density, depth = target["width"], target["density"], target["depth"]
+    width = target["width"]
+    density = target["density"]
+    depth = target["depth"]
     otherwise = "Or take check=False, for the rules at the module's own sizes."
     sizes = f"give a model of the card's target width and a base of its base width. {otherwise}"
     fan_ins = {tensor.fan_in for tensor in plan.tensors.values() if tensor.kind in SPARSE and tensor.fan_in}
@@ -81,13 +83,15 @@ def check_plan(
                 f"include and exclude to the card. {otherwise}"
             )
     for name, tensor in plan.tensors.items():
-        factor = tensor.forward if tensor.kind == "readout" else tensor.readout_forward
+        factor = tensor.readout_forward  # of a tied embedding
+        if tensor.kind == "readout":
+            factor = tensor.forward
         if factor is not None and not math.isclose(factor, readout, rel_tol=_SAME):
             raise ValueError(f"{name} as the readout has multiplier {factor:g}, and the card {readout:g}; {sizes}")
     if scales_width(plan.scheme) and plan.base_head_sizes != {EVERY: base_head_size}:
-        told = ", ".join(map(str, plan.base_head_sizes.values())) or "that is not known"
+        bases = ", ".join(map(str, plan.base_head_sizes.values())) or "that is not known"
         raise ValueError(
-            f"attention is scaled from a base head size {told}, and the card's from {base_head_size}: leave it to the "
+            f"attention is scaled from a base head size {bases}, and the card's from {base_head_size}: leave it to the "
             f"card, and export a script of an earlier hpsweep anew. {otherwise}"
         )
     writers = sum(tensor.kind == "residual_out" for tensor in plan.tensors.values())

@@ -24,7 +24,9 @@ class Call(NamedTuple):
     @property
     def first(self) -> Any:
         """The first argument, which most functions call `input`."""
-        return self.args[0] if self.args else self.kwargs.get("input")
+        if self.args:
+            return self.args[0]
+        return self.kwargs.get("input")
 
     def result(self) -> Any:
         """What the function returns: makes the call."""
@@ -68,11 +70,13 @@ def observing(
 
         return hook
 
+    # prepend puts a hook on the input before the others; one on the output comes after them by being added last
     with ExitStack() as stack:
         for name, module in (modules or {}).items():
             handle = module.register_forward_pre_hook(entered(name), prepend=True, with_kwargs=True)
             stack.callback(handle.remove)
-            stack.callback(module.register_forward_hook(left(name)).remove)
+            handle = module.register_forward_hook(left(name))
+            stack.callback(handle.remove)
         stack.enter_context(_Functions(call))
         yield
 

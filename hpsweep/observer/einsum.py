@@ -13,23 +13,34 @@ def summed_dimensions(*args: Any) -> list[tuple[Tensor, tuple[int, ...]]] | None
 
     Operands come after the equation, one by one or in a list, or each with a list of the numbers of its dimensions.
     """
+    letters: list[Sequence[Any]]
+    outcome: Sequence[Any] | None = None
     if isinstance(args[0], str):
-        operands = list(args[1]) if len(args) == 2 and isinstance(args[1], list | tuple) else list(args[1:])
-        terms, _, kept = args[0].replace(" ", "").partition("->")
-        letters: list[Sequence[Any]] = list(terms.split(","))
-        outcome: Sequence[Any] | None = kept if "->" in args[0] else None
+        # einsum("bi,ij->bj", x, y), or with the operands in one list
+        equation, *operands = args
+        if len(operands) == 1 and isinstance(operands[0], list | tuple):
+            operands = list(operands[0])
+        terms, arrow, kept = equation.replace(" ", "").partition("->")
+        letters = list(terms.split(","))
+        if arrow:
+            outcome = kept
     else:
-        operands, letters = list(args[: len(args) // 2 * 2 : 2]), [*args[1::2]]
-        outcome = args[-1] if len(args) % 2 else None
+        # einsum(x, [0, 1], y, [1, 2], [0, 2]), the last of which may be left out
+        pairs = len(args) // 2
+        operands = list(args[: 2 * pairs : 2])
+        letters = list(args[1::2])
+        if len(args) % 2:
+            outcome = args[-1]
     if len(operands) != 2:
         return None
     named = [_dimensions(term, operand) for term, operand in zip(letters, operands, strict=True)]
     if outcome is None:  # without an outcome, what appears once is kept
         outcome = sorted(named[0].keys() ^ named[1].keys())
-    over = (named[0].keys() & named[1].keys()) - set(outcome)
-    return [
-        (operand, tuple(sorted(axes[letter] for letter in over))) for operand, axes in zip(operands, named, strict=True)
-    ]
+    summed = (named[0].keys() & named[1].keys()) - set(outcome)
+    factors = []
+    for operand, axes in zip(operands, named, strict=True):
+        factors.append((operand, tuple(sorted(axes[letter] for letter in summed))))
+    return factors
 
 
 def _dimensions(term: Sequence[Any], operand: Tensor) -> dict[Any, int]:
@@ -45,5 +56,6 @@ def _dimensions(term: Sequence[Any], operand: Tensor) -> dict[Any, int]:
         before, after = term[:cut], term[cut + 1 :]
     named = {letter: axis for axis, letter in enumerate(before)}
     if ellipsis:
-        named |= {letter: operand.dim() - len(after) + place for place, letter in enumerate(after)}
+        first_after = operand.dim() - len(after)
+        named |= {letter: first_after + place for place, letter in enumerate(after)}
     return named

@@ -61,8 +61,12 @@ def factors_of(call: Call) -> Factors | None:
         return None
     if call.func is torch.einsum:
         operands = summed_dimensions(*call.args)
-        return None if operands is None else Factors(*operands[0], *operands[1])
-    given = list(tensors_in(call.args, {name: value for name, value in call.kwargs.items() if name != "out"}))
+        if operands is None:
+            return None
+        (left, left_axes), (right, right_axes) = operands
+        return Factors(left, left_axes, right, right_axes)
+    inputs = {name: value for name, value in call.kwargs.items() if name != "out"}
+    given = list(tensors_in(call.args, inputs))
     summand = None
     if call.func in WITH_SUMMAND:
         summand, *given = given
@@ -88,4 +92,6 @@ def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tenso
 
 def argument(call: Call, place: int, name: str) -> Any:
     """An argument by its place or its name; raises KeyError where it was not given."""
-    return call.args[place] if len(call.args) > place else call.kwargs[name]
+    if len(call.args) > place:
+        return call.args[place]
+    return call.kwargs[name]

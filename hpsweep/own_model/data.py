@@ -103,13 +103,16 @@ class PlanData:
             if tensor.readout_forward is not None:
                 cells[-1] += f", {tensor.readout_forward:.4g}"
             rows.append((" = ".join((name, *tensor.tied)), *cells))
-        wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = []
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            table.append("  ".join(cells).rstrip())
         title = f"{self.scheme} for {self.optimizer}, weight decay {self.weight_decay_rule}, plan {self.hash}"
         notes = [f"warning: {warning}" for warning in self.warnings]
-        if forward := self.forward_multipliers:
-            told = ", ".join(f"{name} {factor:.4g}" for name, factor in forward.items())
-            notes.append(f"wire_ has the model multiply, in training and evaluation: {told}")
+        if self.forward_multipliers:
+            factors = ", ".join(f"{name} {factor:.4g}" for name, factor in self.forward_multipliers.items())
+            notes.append(f"wire_ has the model multiply, in training and evaluation: {factors}")
         if scales_width(self.scheme):
             notes.append(f"wire_ has the model scale attention logits, if it has any, by {self._attention_text()}")
         if not any(tensor.kind == "residual_out" for tensor in self.tensors.values()):
@@ -118,10 +121,11 @@ class PlanData:
 
     def _attention_text(self) -> str:
         alpha = "" if self.alpha_attention == 1 else f"{self.alpha_attention:g} "
-        told = ", ".join(
-            f"{base}{'' if size == EVERY else f' (heads of {size})'}" for size, base in self.base_head_sizes.items()
-        )
-        return f"{alpha}sqrt(base head size) / head size, base head size {told or 'not known: give base_head_size='}"
+        bases = []
+        for size, base in self.base_head_sizes.items():
+            bases.append(str(base) if size == EVERY else f"{base} (heads of {size})")
+        listed = ", ".join(bases) or "not known: give base_head_size="
+        return f"{alpha}sqrt(base head size) / head size, base head size {listed}"
 
     def attention_scale(self, head_size: int) -> float:
         """The factor of attention logits at a head size of the model; NaN where that of the base is not known."""
@@ -133,12 +137,13 @@ class PlanData:
     @property
     def forward_multipliers(self) -> dict[str, float]:
         """Name of a tensor's use -> its forward multiplier, where that is not 1; a tied readout has its own name."""
-        factors = {
-            name: tensor.readout_forward if name in tensor.readouts else tensor.forward
-            for first, tensor in self.tensors.items()
-            for name in (first, *tensor.tied)
-        }
-        return {name: factor for name, factor in factors.items() if factor is not None and factor != 1.0}
+        factors = {}
+        for first, tensor in self.tensors.items():
+            for name in (first, *tensor.tied):
+                factor = tensor.readout_forward if name in tensor.readouts else tensor.forward
+                if factor is not None and factor != 1.0:
+                    factors[name] = factor
+        return factors
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: dictionaries, lists, strings and numbers; what an earlier version can say is said as it did."""
@@ -186,7 +191,7 @@ class PlanData:
         for name, tensor in self.tensors.items():
             if tensor.nonzeros < math.prod(tensor.shape):
                 digest.update(name.encode())
-                digest.update(np.packbits(mask(self, name)).tobytes())
+                digest.update(np.packbits(tensor_mask(self, name)).tobytes())
         return digest.hexdigest()[:16]
 
     def is_sparse(self, name: str) -> bool:
@@ -221,9 +226,11 @@ class PlanData:
     @classmethod
     def _stored(cls, state: Mapping[str, Any]) -> Self:
         """The plan in a checkpoint, as it was saved."""
-        if not isinstance(state, Mapping) or (missing := [n for n in ("plan", "hash", "mask_hash") if n not in state]):
-            told = f"has no {', '.join(missing)}" if isinstance(state, Mapping) else f"is {type(state).__name__}"
-            raise ValueError(f"the state {told}; give what plan.state_dict() returned.")
+        if not isinstance(state, Mapping):
+            raise ValueError(f"the state is {type(state).__name__}; give what plan.state_dict() returned.")
+        missing = [name for name in ("plan", "hash", "mask_hash") if name not in state]
+        if missing:
+            raise ValueError(f"the state has no {', '.join(missing)}; give what plan.state_dict() returned.")
         stored = cls.from_dict(state["plan"])
         if stored.hash != state["hash"]:
             raise ValueError(
@@ -234,14 +241,16 @@ class PlanData:
 
     def _difference(self, stored: PlanData) -> str:
         """The first of two plans of unlike hashes."""
-        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(stored)
+        ours = dataclasses.asdict(self)
+        theirs = dataclasses.asdict(stored)
         if ours["base_head_sizes"] != theirs["base_head_sizes"]:
             return f"it scales attention by {stored._attention_text()}, here by {self._attention_text()}"
         for name in ours:
             if name not in ("tensors", "warnings") and ours[name] != theirs[name]:
                 return f"its {name} is {theirs[name]!r}, here {ours[name]!r}"
         for name in {**ours["tensors"], **theirs["tensors"]}:
-            here, there = ours["tensors"].get(name), theirs["tensors"].get(name)
+            here = ours["tensors"].get(name)
+            there = theirs["tensors"].get(name)
             if here is None or there is None:
                 return f"only one of them has {name}"
             for field in here:
@@ -250,16 +259,16 @@ class PlanData:
         return "the same numbers are written in another way"
 
 
-def stream(name: str) -> str:
+def stream_name(name: str) -> str:
     """The name that a tensor's random numbers are drawn by: the module's. A module whose layers are called as the
     proxy's tensors begins as the proxy does.
     """
     return name.removesuffix(".weight")
 
 
-def mask(plan: PlanData, name: str) -> npt.NDArray[np.bool_]:
+def tensor_mask(plan: PlanData, name: str) -> npt.NDArray[np.bool_]:
     """Where the weights of a tensor exist."""
-    return masks.mask(plan.seed, stream(name), plan.tensors[name].shape, plan.tensors[name].density)
+    return masks.mask(plan.seed, stream_name(name), plan.tensors[name].shape, plan.tensors[name].density)
 
 
 def _check_attention(alpha: object, base_head_sizes: Mapping[str, object]) -> None:

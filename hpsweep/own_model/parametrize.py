@@ -71,7 +71,8 @@ def parametrize(
         unit = unit.replace(base_head_size=base_head_size)
     if not isinstance(partial, bool):
         raise ValueError(f"partial is {partial!r}; allowed: True, False.")
-    included, excluded = _patterns(include, "include"), _patterns(exclude, "exclude")
+    included = _patterns(include, "include")
+    excluded = _patterns(exclude, "exclude")
 
     def without_inputs(proposed: Mapping[str, Derived]) -> Besides:
         """What a density would do to the tensors as an error proposes them."""
@@ -115,7 +116,8 @@ def _head_sizes(unit: Trial, model: nn.Module, base: object, given: int | None) 
 def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer: OptimizerRule) -> TensorPlan:
     """`density` is None for a tensor that is dense in the base model too."""
     numel = math.prod(tensor.shape)
-    nonzeros, m_rho = numel, 1.0
+    nonzeros = numel
+    m_rho = 1.0
     if density is not None:
         nonzeros = kept(numel, density)
         m_rho = nonzeros / numel / unit.base_density
@@ -151,7 +153,9 @@ def _depth(derived: Mapping[str, Derived], depth: int | None) -> int:
         raise ValueError(
             f"{writers} tensors are residual_out, from which no number of blocks with two each follows; give depth=..."
         )
-    return depth if depth is not None else max(1, writers // 2)
+    if depth is not None:
+        return depth
+    return max(1, writers // 2)
 
 
 def _patterns(given: str | Iterable[str], word: str) -> list[str]:
@@ -177,7 +181,8 @@ def _densities(
 ) -> dict[str, float]:
     """Density by name, of every tensor that is made sparse; raises ValueError where it leaves one without inputs."""
     result = _chosen(model, derived, density, include, exclude)
-    if (lacking := _lacking(result, derived, exclude)).told:
+    lacking = _lacking(result, derived, exclude)
+    if lacking.told:
         raise ValueError(f"{lacking.told}\n{PASTE}{', '.join(lacking.words)}")
     by_pattern = density if isinstance(density, Mapping) else {"*": density}
     if not result and any(value < 1 for value in by_pattern.values()):
@@ -206,8 +211,10 @@ def _chosen(
 
     def chosen(patterns: Mapping[str, float] | list[str], word: str) -> dict[str, float | None]:
         for pattern in patterns:
-            if not (found := values_by_pattern([pattern], uses, word)).keys() & set(hidden) and pattern != "*":
-                raise ValueError(f"{word} has {pattern!r}, which matches no hidden matrix; {_stays(found, derived)}.")
+            matched = values_by_pattern([pattern], uses, word)
+            if not matched.keys() & set(hidden) and pattern != "*":
+                reason = _why_dense(matched, derived)
+                raise ValueError(f"{word} has {pattern!r}, which matches no hidden matrix; {reason}.")
         return values_by_pattern(patterns, uses, word)
 
     by_pattern = density if isinstance(density, Mapping) else {"*": density}
@@ -216,11 +223,11 @@ def _chosen(
         try:
             Trial(steps=1, density=given)
         except ValueError as error:
-            raise ValueError(
-                f"{error} (density of {pattern!r})" if isinstance(density, Mapping) else str(error)
-            ) from None
+            of_pattern = f" (density of {pattern!r})" if isinstance(density, Mapping) else ""
+            raise ValueError(f"{error}{of_pattern}") from None
     values = chosen(by_pattern, "density")
-    included, excluded = chosen(include, "include"), chosen(exclude, "exclude")
+    included = chosen(include, "include")
+    excluded = chosen(exclude, "exclude")
     named = values_by_pattern([pattern for pattern in (*by_pattern, *include) if pattern != "*"], uses, "density")
     result = {}
     for name in hidden:
@@ -231,9 +238,9 @@ def _chosen(
     return result
 
 
-def _stays(found: Iterable[str], derived: Mapping[str, Derived]) -> str:
+def _why_dense(matched: Iterable[str], derived: Mapping[str, Derived]) -> str:
     """Why what a pattern matches has no density."""
-    name = next(iter(found))
+    name = next(iter(matched))
     if name not in derived:
         return f"{name} does not train (requires_grad is False), and is left as it is"
     return f"{name} is of kind {derived[name].kind}, which stays dense"
@@ -261,19 +268,20 @@ def _lacking(densities: Mapping[str, float], derived: Mapping[str, Derived], exc
 
 
 def _warnings(tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
-    few = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if tensor.density < 1 and tensor.nonzero_fan_in is not None and tensor.nonzero_fan_in < FEW_INPUTS
-    }
+    few = {}
+    for name, tensor in tensors.items():
+        inputs = tensor.nonzero_fan_in
+        if tensor.density < 1 and inputs is not None and inputs < FEW_INPUTS:
+            few[name] = tensor
     if not few:
         return ()
     least = min(few, key=lambda name: few[name].nonzero_fan_in or 0.0)
     tensor = few[least]
     assert tensor.fan_in is not None
     empty = (1 - tensor.density) ** tensor.fan_in
+    number = "1 tensor" if len(few) == 1 else f"{len(few)} tensors"
     return (
-        f"{len(few)} tensor{'s' * (len(few) > 1)} with fewer than {FEW_INPUTS} nonzeros per neuron, "
+        f"{number} with fewer than {FEW_INPUTS} nonzeros per neuron, "
         f"{tensor.nonzero_fan_in:.3g} in {least}, where {empty:.1%} of the neurons have no input at all: the rules "
         "average over inputs, and may not hold.",
     )
@@ -285,7 +293,7 @@ def _masked_twice(model: nn.Module, tensors: Mapping[str, TensorPlan]) -> tuple[
     if not found:
         return ()
     name, (mask, ones) = next(iter(found.items()))
-    more = f" (and {len(found) - 1} more)" * (len(found) > 1)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return (
         f"{mask}{more} holds zeros and ones, {ones:.3g} of them ones, in the shape of {name}: if forward multiplies by "
         f"it, the weight in use has neither the density {tensors[name].density:.3g} nor the multipliers of the plan. "
@@ -301,7 +309,7 @@ def _departing(derived: Mapping[str, Derived], masked: Iterable[str]) -> tuple[s
             groups.setdefault(tensor.departs, []).append(name)
     told = []
     for departs, names in groups.items():
-        more = f" (and {len(names) - 1} more)" * (len(names) > 1)
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         kept_as_built = dict.fromkeys(patterns(names, derived), "keep")
         told.append(
             f"the layer of {names[0]}{more} {departs}: init_std and lr of the plan are right for y = W x + b, times a "

@@ -51,7 +51,7 @@ from hpsweep.proxy.documents import (
 from hpsweep.proxy.held_out import Split, last_tenth, split_documents
 from hpsweep.proxy.token_file import DTYPES, Tokens, read_ids, token_chunks
 from hpsweep.proxy.token_notes import check_apart, copied_windows, notes_of
-from hpsweep.rules.masks import generator
+from hpsweep.rules.masks import random_stream
 from hpsweep.units import bytes_per_token
 
 Integers = npt.NDArray[np.int64]
@@ -133,7 +133,7 @@ def train_offsets(dataset_or_length: Dataset | int, *, seed: int, steps: int, ba
     Raises ValueError when no start is.
     """
     starts = _count_starts(dataset_or_length, context)
-    draws = generator("batches", seed).random_raw(steps * batch)
+    draws = random_stream("batches", seed).random_raw(steps * batch)
     return (draws % np.uint64(starts)).astype(np.int64).reshape(steps, batch)  # modulo bias < starts / 2^64
 
 

@@ -97,7 +97,7 @@ def initial_parameters(
 
     def draw(job: tuple[str, int]) -> npt.NDArray[np.float32]:
         name, seed = job
-        return mask_rules.normals(seed, name, shapes[name])
+        return mask_rules.initial_normals(seed, name, shapes[name])
 
     drawn = _in_threads(draw, itertools.product(shapes, seeds))
     result = {}

@@ -95,7 +95,7 @@ def ensemble_outcome(
 
 
 def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
-    return {"trial_id": trial.trial_id, **trial.resolved, **count.columns(trial, vocabulary)}
+    return {"trial_id": trial.trial_id, **trial.resolved, **count.size_columns(trial, vocabulary)}
 
 
 def _result(train_losses: Floats, validation: Floats | None, diverged: int | None) -> dict[str, Any]:

@@ -24,11 +24,12 @@ class Sizes(NamedTuple):
 
 def sizes(trial: Trial, vocabulary: int) -> Sizes:
     """Numbers of weights of the trial's model; embeddings are token, position, and an untied readout."""
-    table = tensors(trial, vocabulary).values()
+    table = tensors(trial, vocabulary).values()  # (shape, kind) of every tensor
     hidden = [(shape, kind) for shape, kind in table if kind in SPARSE]
+    ends = [shape for shape, kind in table if kind in ("embedding", "readout")]
     return Sizes(
         parameters=sum(math.prod(shape) for shape, _ in table),
-        embedding_parameters=sum(math.prod(shape) for shape, kind in table if kind in ("embedding", "readout")),
+        embedding_parameters=sum(math.prod(shape) for shape in ends),
         hidden_parameters=sum(math.prod(shape) for shape, _ in hidden),
         hidden_nonzeros=sum(nonzeros(shape, kind, trial.density) for shape, kind in hidden),
     )
@@ -44,7 +45,7 @@ def flops_sparse(trial: Trial, vocabulary: int) -> float:
     return _flops(trial, vocabulary, sizes(trial, vocabulary).hidden_nonzeros)
 
 
-def columns(trial: Trial, vocabulary: int) -> dict[str, Any]:
+def size_columns(trial: Trial, vocabulary: int) -> dict[str, Any]:
     """A row's columns of the trial's sizes: tokens, numbers of weights, and FLOPs of training."""
     return {
         "tokens": trial.total_tokens,

@@ -1,4 +1,4 @@
-"""Which weights exist and how they begin: functions of seed, tensor name, density and the tensor's shape alone.
+"""Random masks and initial weights, deterministic in (seed, tensor name, shape, density).
 
 The same on every device, rank and machine, and after every resume: the random numbers are raw output of
 numpy's Philox generator, which numpy keeps stable across versions. For one seed and name a sparser mask is a
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hpsweep.architectures import kept
 
 
-def generator(purpose: str, seed: int, name: str = "") -> np.random.Philox:
+def random_stream(purpose: str, seed: int, name: str = "") -> np.random.Philox:
     """A random stream of its own for every (purpose, seed, name)."""
     digest = hashlib.sha256(f"{purpose}/{seed}/{name}".encode()).digest()
     return np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64))
@@ -27,12 +27,14 @@ def mask(seed: int, name: str, shape: tuple[int, ...], density: float) -> npt.ND
     keep = kept(numel, density)
     if keep >= numel:
         return np.ones(shape, dtype=bool)
-    return _smallest(generator("mask", seed, name).random_raw(numel), keep).reshape(shape)
+    draws = random_stream("mask", seed, name).random_raw(numel)
+    return _smallest(draws, keep).reshape(shape)
 
 
 def _smallest(draws: npt.NDArray[np.uint64], keep: int) -> npt.NDArray[np.bool_]:
     """True at the `keep` smallest of the draws."""
-    result: npt.NDArray[np.bool_] = draws <= np.partition(draws, keep - 1)[keep - 1]
+    largest_kept = np.partition(draws, keep - 1)[keep - 1]
+    result: npt.NDArray[np.bool_] = draws <= largest_kept
     if np.count_nonzero(result) > keep:
         # Two draws of 64 bits are equal just there: argpartition chooses, as it did for all masks once. It is slower.
         result = np.zeros(draws.size, dtype=bool)
@@ -40,6 +42,7 @@ def _smallest(draws: npt.NDArray[np.uint64], keep: int) -> npt.NDArray[np.bool_]
     return result
 
 
-def normals(seed: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def initial_normals(seed: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """The unit normals that a tensor begins with, before its init std and its mask."""
-    return np.random.Generator(generator("init", seed, name)).standard_normal(shape, dtype=np.float32)
+    generator = np.random.Generator(random_stream("init", seed, name))
+    return generator.standard_normal(shape, dtype=np.float32)

@@ -121,7 +121,7 @@ def numbers(
         return _factor(trial.scheme, exponents, m_d=m_d, m_rho=m_rho, m_out=m_out)
 
     init_std = trial.init_std * scale(rule.init_std)
-    if kind == "residual_out":
+    if kind == "residual_out":  # 2 matrices of each block add to the residual stream
         init_std *= (2 * trial.depth) ** -0.5
     if kind in VECTORS:
         init_std = 0.0
@@ -154,8 +154,13 @@ def eps_multiplier(scheme: Scheme, kind: Kind, *, m_d: float, m_out: float) -> f
 
 def _factor(scheme: Scheme, exponents: Exponents, *, m_d: float, m_rho: float = 1.0, m_out: float = 1.0) -> float:
     """The product of the multipliers that the scheme keeps, each raised to its exponent."""
-    own = SCHEMES[scheme].multipliers
-    m_d, m_rho, m_out = (m if name in own else 1.0 for name, m in (("m_d", m_d), ("m_rho", m_rho), ("m_out", m_out)))
+    kept = SCHEMES[scheme].multipliers
+    if "m_d" not in kept:
+        m_d = 1.0
+    if "m_rho" not in kept:
+        m_rho = 1.0
+    if "m_out" not in kept:
+        m_out = 1.0
     return float(m_d**exponents.m_d * m_rho**exponents.m_rho * m_out**exponents.m_out)
 
 
@@ -187,7 +192,8 @@ def readout_multiplier(trial: Trial) -> float:
 
 def tensor_numbers(trial: Trial, vocabulary: int) -> dict[str, Numbers]:
     """The numbers of every tensor of the trial's model, by name."""
-    return {
-        name: numbers(trial, kind, m_d=trial.m_d, m_rho=trial.m_rho if kind in SPARSE else 1.0)
-        for name, (_, kind) in tensors(trial, vocabulary).items()
-    }
+    by_name = {}
+    for name, (_, kind) in tensors(trial, vocabulary).items():
+        m_rho = trial.m_rho if kind in SPARSE else 1.0
+        by_name[name] = numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho)
+    return by_name

@@ -20,8 +20,10 @@ def check_names(names: Iterable[str], record: type) -> None:
     allowed = [field.name for field in dataclasses.fields(record)]
     for name in names:
         if name not in allowed:
+            hint = f" Fields: {', '.join(allowed)}."
             close = difflib.get_close_matches(str(name), allowed, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else f" Fields: {', '.join(allowed)}."
+            if close:
+                hint = f" Did you mean {close[0]!r}?"
             raise ValueError(f"unknown field {shown(name)} of a {record.__name__.lower()}.{hint}")
 
 
@@ -31,7 +33,8 @@ def check_fields(record: Any, fields: Mapping[str, Field], names: Iterable[str],
     `of`: what the record is called before the name of a field.
     """
     for name in names:
-        field, value = fields[name], getattr(record, name)
+        field = fields[name]
+        value = getattr(record, name)
         if value is not None or not field.optional:
             check_field(field, value, of)
         object.__setattr__(record, name, typed(field, value))
@@ -75,12 +78,17 @@ def _check_number(name: str, within: Interval, value: Any, *, whole: bool) -> No
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool | str) or type(value).__name__ == "bool_" or not math.isfinite(number):
-        raise ValueError(f"{name} is {shown(value)}; give a finite {'whole ' * whole}number in {within}.")
+    is_no_number = isinstance(value, bool | str) or type(value).__name__ == "bool_"  # numpy's bool has that name
+    if is_no_number or not math.isfinite(number):
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name} is {shown(value)}; give a finite {kind} in {within}.")
     if whole and number != int(number):
         raise ValueError(f"{name} is {shown(value)}; give a whole number in {within}.")
     if number not in within:
-        raise ValueError(f"{name} is {shown(value)}; allowed: {'whole numbers in ' * whole}{within}.")
+        allowed = f"{within}"
+        if whole:
+            allowed = f"whole numbers in {within}"
+        raise ValueError(f"{name} is {shown(value)}; allowed: {allowed}.")
 
 
 def typed(field: Field, value: Any) -> Any:

@@ -33,7 +33,9 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         """Such as (0, 1]."""
-        return f"{'[' if self.low_in else '('}{_bound(self.low)}, {_bound(self.high)}{']' if self.high_in else ')'}"
+        opening = "[" if self.low_in else "("
+        closing = "]" if self.high_in else ")"
+        return f"{opening}{_bound_text(self.low)}, {_bound_text(self.high)}{closing}"
 
 
 def interval(text: str) -> Interval:
@@ -42,10 +44,12 @@ def interval(text: str) -> Interval:
     return Interval(float(low), float(high), text[0] == "[", text[-1] == "]")
 
 
-def _bound(bound: float) -> str:
+def _bound_text(bound: float) -> str:
     """The end of a range, exactly: 1048576, 1e+08."""
     short = f"{bound:g}"
-    return short if float(short) == bound else f"{bound:.0f}"
+    if float(short) == bound:
+        return short
+    return f"{bound:.0f}"
 
 
 class Field(NamedTuple):
@@ -67,13 +71,19 @@ class Field(NamedTuple):
 
     def __str__(self) -> str:
         """The meaning, and in brackets the unit and the range or the choices: width of the model (features, [1, 9])."""
-        allowed = ", ".join(self.choices) if self.choices else str(self.within or "")
-        said = ", ".join(filter(None, (self.unit, allowed)))
-        return self.meaning + (f" ({said})" if said else "")
+        allowed = str(self.within or "")
+        if self.choices:
+            allowed = ", ".join(self.choices)
+        details = ", ".join(filter(None, (self.unit, allowed)))
+        if not details:
+            return self.meaning
+        return f"{self.meaning} ({details})"
 
 
-def said(meaning: str, unit: str = "", within: str = "", *, before: Any = dataclasses.MISSING) -> dict[str, Any]:
-    """The metadata of a dataclass's field: all that is to be said of it beside its type and default.
+def metadata_of_field(
+    meaning: str, unit: str = "", within: str = "", *, before: Any = dataclasses.MISSING
+) -> dict[str, Any]:
+    """The metadata of a dataclass's field: its meaning, unit and range, which its type and default do not tell.
 
     `within` is its range as an interval, of a number. No run comes near the highest values: they stand where a slip of
     the hand (tokens for steps, a width of 10^9) would cost hours, or all memory.
@@ -81,34 +91,43 @@ def said(meaning: str, unit: str = "", within: str = "", *, before: Any = datacl
     `before` is of a field that the record has not always had: what all trials were trained with until then, which need
     not be the default. Trials with that value keep their ids, and stored rows without the column are read with it.
     """
-    metadata = {"meaning": meaning, "unit": unit, "within": interval(within) if within else None}
-    return metadata if before is dataclasses.MISSING else {**metadata, "before": before}
+    metadata: dict[str, Any] = {"meaning": meaning, "unit": unit, "within": None}
+    if within:
+        metadata["within"] = interval(within)
+    if before is not dataclasses.MISSING:
+        metadata["before"] = before
+    return metadata
 
 
 def field(default: Any, meaning: str, unit: str = "", within: str = "", *, before: Any = dataclasses.MISSING) -> Any:
-    """A field with a default; see `said`. One without is dataclasses.field(metadata=said(...)).
+    """A field with a default; see `metadata_of_field`, which dataclasses.field needs for one without.
 
     Type checkers take whatever is assigned for a default, unless it is dataclasses.field itself.
     """
-    return dataclasses.field(default=default, metadata=said(meaning, unit, within, before=before))
+    return dataclasses.field(default=default, metadata=metadata_of_field(meaning, unit, within, before=before))
 
 
 @functools.cache
 def fields_of(record: type) -> dict[str, Field]:
     """The fields of a dataclass by name, in their order, as they are declared."""
     hints = get_type_hints(record)
-    return {f.name: _declared(f, hints[f.name]) for f in dataclasses.fields(record)}
+    return {f.name: _field_of(f, hints[f.name]) for f in dataclasses.fields(record)}
 
 
-def _declared(declared: dataclasses.Field[Any], hint: Any) -> Field:
+def _field_of(declared: dataclasses.Field[Any], hint: Any) -> Field:
+    """The Field of a dataclass's field; `hint` is its type."""
     is_union = get_origin(hint) in (Union, types.UnionType)
     optional = is_union and types.NoneType in get_args(hint)
     if optional:
         hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
-    choices: tuple[str, ...] = get_args(hint) if get_origin(hint) is Literal else ()
-    kind = declared.type.removesuffix(" | None") if isinstance(declared.type, str) else hint.__name__
-    if choices:
+    choices: tuple[str, ...] = ()
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
         kind = "str"
+    elif isinstance(declared.type, str):
+        kind = declared.type.removesuffix(" | None")
+    else:
+        kind = hint.__name__
     default = declared.default
     if declared.default_factory is not dataclasses.MISSING:
         default = declared.default_factory()

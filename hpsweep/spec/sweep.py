@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from hpsweep.spec.checks import check_field, check_fields, check_names, typed
-from hpsweep.spec.fields import documented, field, fields_of, said
+from hpsweep.spec.fields import documented, field, fields_of, metadata_of_field
 from hpsweep.spec.target import Target
 from hpsweep.spec.trial import RESOLVED, TUNED, Trial
 from hpsweep.text import shown
@@ -58,25 +58,25 @@ class Sweep:
     around the minimum of each group until its optimum is known or a limit of `refine` is reached.
     """
 
-    name: str = dataclasses.field(metadata=said("name of the sweep, of its file and of its results folder"))
-    base: Trial = dataclasses.field(metadata=said("the trial of which the others are changes"))
+    name: str = dataclasses.field(
+        metadata=metadata_of_field("name of the sweep, of its file and of its results folder")
+    )
+    base: Trial = dataclasses.field(metadata=metadata_of_field("the trial of which the others are changes"))
     grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]] = dataclasses.field(
-        default_factory=dict, metadata=said("values by field of a trial; one grid, or several that are joined")
+        default_factory=dict,
+        metadata=metadata_of_field("values by field of a trial; one grid, or several that are joined"),
     )
     search: Search = field("grid", "how settings within the space are sought; grid: not at all")
     space: Mapping[str, tuple[float, float]] = dataclasses.field(
-        default_factory=dict, metadata=said("(low, high) by hyperparameter that is searched, on a logarithmic scale")
+        default_factory=dict,
+        metadata=metadata_of_field("(low, high) by hyperparameter that is searched, on a logarithmic scale"),
     )
     points: int = field(0, "settings of a search, per group; 0 of a grid and of a refinement", "", "[0, 1000000]")
     refine: Refine | None = field(None, "limits of a refinement; None: the usual ones")
     target: Target | None = field(None, "what a card is for; None: said when the card is made")
 
     def __post_init__(self) -> None:
-        if (
-            not isinstance(self.name, str)
-            or not 0 < len(self.name) <= 100
-            or not all(c.isalnum() or c in "-_" for c in self.name)
-        ):
+        if not _names_a_folder(self.name):
             raise ValueError(
                 f"sweep name {shown(self.name)}: use at most 100 letters, digits, '-' and '_'; it names a folder."
             )
@@ -163,18 +163,22 @@ class Sweep:
 
     def _check_limits(self) -> None:
         ((name, bounds),) = self.space.items()
-        octaves, coarse = octaves_within(bounds), self.limits.coarse_seeds
+        octaves = octaves_within(bounds)
+        coarse = self.limits.coarse_seeds
         if len(octaves) < 3:
             raise ValueError(
                 f"space of {name} is {bounds!r}, with {len(octaves)} powers of two in it; a refinement needs 3 to "
                 "begin with. Widen it."
             )
-        seeds = max(FINE_SEEDS, *(len({trial.seed for trial in trials}) for trials in self.groups.values()))
+        seeds_by_group = [len({trial.seed for trial in trials}) for trials in self.groups.values()]
+        seeds = max(FINE_SEEDS, *seeds_by_group)
         if coarse > seeds:
             raise ValueError(
                 f"refine coarse_seeds is {coarse}, more than the {seeds} of the half octaves; take fewer, or name more."
             )
-        if self.limits.trials < (least := len(octaves) * coarse + 5 * seeds - 3 * coarse):
+        # every octave, then 5 values within one octave of the minimum, 3 of which are octaves with some seeds already
+        least = len(octaves) * coarse + 5 * seeds - 3 * coarse
+        if self.limits.trials < least:
             raise ValueError(
                 f"refine trials is {self.limits.trials}; {len(octaves)} octaves with {_seeds(coarse)} and the half "
                 f"octaves within one octave with {_seeds(seeds)} are {least} per group at least. Allow more."
@@ -188,7 +192,9 @@ class Sweep:
     @property
     def grids(self) -> tuple[Mapping[str, Sequence[Any]], ...]:
         """The grids, one or several."""
-        return (self.grid,) if isinstance(self.grid, Mapping) else tuple(self.grid)
+        if isinstance(self.grid, Mapping):
+            return (self.grid,)
+        return tuple(self.grid)
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
@@ -196,37 +202,43 @@ class Sweep:
 
         With another search: every group and seed at base values, to be completed by the search.
         """
-        ranked: dict[str, tuple[tuple[int, int], Trial]] = {}
+        ranked: dict[str, tuple[tuple[int, int], Trial]] = {}  # by id: level and position in the grid, trial
         for grid in self.grids:
             axes = [_coarse_first(name, list(values)) for name, values in grid.items()]
             for position, point in enumerate(itertools.product(*axes)):
                 changes = {name: value for name, (_, value) in zip(grid, point, strict=True)}
                 trial = self.base.replace(**changes)
-                rank = (max((level for level, _ in point), default=0), position)
+                level = max((level for level, _ in point), default=0)  # a point is as fine as its finest value
+                rank = (level, position)
                 if trial.trial_id not in ranked or rank < ranked[trial.trial_id][0]:
                     ranked[trial.trial_id] = (rank, trial)
-        return tuple(trial for _, trial in sorted(ranked.values(), key=lambda pair: pair[0]))
+        in_order = sorted(ranked.values(), key=itemgetter(0))
+        return tuple(trial for _, trial in in_order)
 
     @cached_property
     def groups(self) -> dict[tuple[Any, ...], tuple[Trial, ...]]:
         """Trials that differ only in seed and in what is searched (with a grid: its tuned fields): one optimum each."""
-        gridded = {name for grid in self.grids for name in grid if name in TUNED}
-        swept = {"seed", *(gridded if self.search == "grid" else self.space)}
-        key = itemgetter(*(name for name in RESOLVED if name not in swept))
+        searched = set(self.space)
+        if self.search == "grid":
+            searched = {name for grid in self.grids for name in grid if name in TUNED}
+        shared = [name for name in RESOLVED if name != "seed" and name not in searched]
+        group_of = itemgetter(*shared)
         groups: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in self.trials:
-            groups.setdefault(key(trial.resolved), []).append(trial)
-        return {key: tuple(trials) for key, trials in groups.items()}
+            groups.setdefault(group_of(trial.resolved), []).append(trial)
+        return {group: tuple(trials) for group, trials in groups.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved sweep as plain data, stored beside its results."""
         of_trial = fields_of(Trial)
+        base = {name: typed(of_trial[name], value) for name, value in dataclasses.asdict(self.base).items()}
+        grids = []
+        for grid in self.grids:
+            grids.append({name: [typed(of_trial[name], value) for value in values] for name, values in grid.items()})
         return {
             "name": self.name,
-            "base": {name: typed(of_trial[name], value) for name, value in dataclasses.asdict(self.base).items()},
-            "grid": [
-                {name: [typed(of_trial[name], v) for v in values] for name, values in g.items()} for g in self.grids
-            ],
+            "base": base,
+            "grid": grids,
             "search": self.search,
             "space": {name: [float(low), float(high)] for name, (low, high) in self.space.items()},
             "points": self.points,
@@ -238,14 +250,24 @@ class Sweep:
 def octaves_within(bounds: Sequence[float]) -> list[float]:
     """log2 of the powers of two within (low, high): where refinements begin, so that those of all sweeps coincide."""
     low, high = (math.log2(bound) for bound in bounds)
-    return [float(octave) for octave in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+    first = math.ceil(low - 1e-9)  # a bound that is a power of two is one of them, whatever its last bit
+    last = math.floor(high + 1e-9)
+    return [float(octave) for octave in range(first, last + 1)]
 
 
 def on_quarter_octaves(value: float | None) -> bool:
     """Whether a refinement could try this value, whatever its space and limits: 2^(k/4) for a whole k."""
     if value is None or not 0 < value < math.inf:
         return False
-    return bool(value == 2.0 ** (round(math.log2(value) / QUARTER) * QUARTER))
+    nearest = round(math.log2(value) / QUARTER) * QUARTER
+    return bool(value == 2.0**nearest)
+
+
+def _names_a_folder(name: Any) -> bool:
+    """Whether it is a text of at most 100 letters, digits, '-' and '_'."""
+    if not isinstance(name, str) or not 0 < len(name) <= 100:
+        return False
+    return all(character.isalnum() or character in "-_" for character in name)
 
 
 def _are_bounds(bounds: Any) -> bool:
@@ -258,7 +280,9 @@ def _are_bounds(bounds: Any) -> bool:
 
 
 def _seeds(number: int) -> str:
-    return f"{number} seed{'s' * (number != 1)}"
+    if number == 1:
+        return "1 seed"
+    return f"{number} seeds"
 
 
 def _coarse_first(name: str, values: list[Any]) -> list[tuple[int, Any]]:
@@ -272,8 +296,13 @@ def _coarse_first(name: str, values: list[Any]) -> list[tuple[int, Any]]:
         return [(0, value) for value in values]
     ordered = sorted(values)
     stride = 1 << max(0, (len(ordered) - 1).bit_length() - 2)  # three to five points at level 0
-    levels = [0 if i % stride == 0 else stride.bit_length() - 1 - _trailing_zeros(i) for i in range(len(ordered))]
-    return list(zip(levels, ordered, strict=True))
+    pairs = []
+    for i, value in enumerate(ordered):
+        level = 0
+        if i % stride:  # 1 for odd multiples of stride / 2, 2 for those of stride / 4, ...
+            level = stride.bit_length() - 1 - _trailing_zeros(i)
+        pairs.append((level, value))
+    return pairs
 
 
 def _trailing_zeros(number: int) -> int:

@@ -14,7 +14,7 @@ _TRIAL = {f.name: f.metadata for f in dataclasses.fields(Trial)}
 
 
 def _of_trial(name: str, meaning: str = "") -> dict[str, Any]:
-    """What is said of a field of a trial, which the target has too."""
+    """The metadata of a field of a trial, which the target has too."""
     return {**_TRIAL[name], "meaning": meaning or _TRIAL[name]["meaning"]}
 
 

@@ -178,8 +178,11 @@ class Trial:
         The SHA-256 of the resolved fields as JSON; floats by their shortest exact form. A field that was added later
         is left out at the value that it had before, so that stored ids stay valid.
         """
-        said = self.resolved
-        return hash_of(as_json({name: said[name] for name in said if name not in BEFORE or said[name] != BEFORE[name]}))
+        hashed = {}
+        for name, value in self.resolved.items():
+            if name not in BEFORE or value != BEFORE[name]:
+                hashed[name] = value
+        return hash_of(as_json(hashed))
 
     @cached_property
     def shape(self) -> tuple[Any, ...]:
@@ -192,7 +195,8 @@ class Trial:
             check_names(changes, Trial)
         if any(name in changes for name in _DURATION):
             changes = {**dict.fromkeys(_DURATION), **changes}
-        own, made = vars(self), object.__new__(Trial)
+        own = vars(self)
+        made = object.__new__(Trial)
         vars(made).update({name: own[name] for name in _FIELDS}, **changes)
         made._fill()
         check_fields(made, _FIELDS, changes)  # those that stay have been checked
@@ -225,8 +229,9 @@ def shape_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def trial_from_row(row: Mapping[str, Any]) -> Trial:
     """The Trial that a stored row came from; its id equals the row's trial_id."""
-    values = {name: row[name] for name in RESOLVED if name in row}
-    return Trial(**{name: typed(_FIELDS[name], value) for name, value in {**BEFORE, **values}.items()})
+    stored = {name: row[name] for name in RESOLVED if name in row}
+    values = {**BEFORE, **stored}
+    return Trial(**{name: typed(_FIELDS[name], value) for name, value in values.items()})
 
 
 as_json = json.JSONEncoder(sort_keys=True).encode
@@ -238,7 +243,7 @@ def hash_of(text: str) -> str:
 
 
 def _check_record() -> None:
-    """Raise TypeError for a field of Trial that is not declared as `said` asks: the maintainer's slip."""
+    """Raise TypeError for a field of Trial that is not declared as `metadata_of_field` asks: the maintainer's slip."""
     for name, declared in RESOLVED.items():
         if declared.kind in ("int", "float") and not declared.within:
             raise TypeError(f"Trial.{name} is a number without a range; give within, such as '[0, 1]'.")

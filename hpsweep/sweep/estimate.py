@@ -190,7 +190,7 @@ def _shapes(
     for shape, trials in by_shape.items():
         number = Counter(trial.density for trial in trials)
         each = {trial.density: trial for trial in trials}  # sizes differ by density alone
-        sizes = {d: count.columns(trial, cost.datasets[trial.data].vocabulary) for d, trial in each.items()}
+        sizes = {d: count.size_columns(trial, cost.datasets[trial.data].vocabulary) for d, trial in each.items()}
         nonzeros = [s["parameters"] - s["hidden_parameters"] + s["hidden_nonzeros"] for s in sizes.values()]
         lacking = max(0, len(trials) * factor - per_shape[shape])
         costs = [cost(trial) for trial in trials if trial.trial_id not in done]

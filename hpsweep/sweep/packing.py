@@ -66,7 +66,7 @@ class Cost:
         """The cost in FLOPs; trials of one shape and density have the same."""
         key = (trial.shape, trial.density)
         if key not in self.known:
-            sizes = count.columns(trial, self.datasets[trial.data].vocabulary)
+            sizes = count.size_columns(trial, self.datasets[trial.data].vocabulary)
             self.known[key] = self.stored({**trial.resolved, **sizes})
         return self.known[key]
 

@@ -377,7 +377,7 @@ class _Plan:
         return {
             "trial_id": trial.trial_id,
             **trial.resolved,
-            **count.columns(trial, dataset.vocabulary),
+            **count.size_columns(trial, dataset.vocabulary),
             "status": "failed",
             "error": error,
             "vocabulary": dataset.vocabulary,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
-from hpsweep.analysis.coords import culprit, in_words, student
+from hpsweep.analysis.coords import culprit, in_words, student_t_quantile
 from hpsweep.coords.attention import Attention
 from hpsweep.observer import Call
 from hpsweep.proxy import model
@@ -80,7 +80,7 @@ def test_a_slope_and_its_interval_are_those_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("degrees", [1, 3, 10, 11, 30, 1000])
 def test_students_quantile_is_that_of_scipy(degrees: int) -> None:
-    assert student(degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees), abs=1e-3)
+    assert student_t_quantile(degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees), abs=1e-3)
 
 
 def test_along_width_logits_may_shrink_by_half_a_power_and_hidden_activations_may_not() -> None:

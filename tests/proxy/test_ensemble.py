@@ -101,7 +101,7 @@ def test_an_untied_readout_equals_a_plain_module_too() -> None:
 def test_every_mask_and_normal_of_an_ensemble_is_drawn_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [BASE.replace(seed=seed, density=d, lr=lr) for seed in (1, 0) for d in (1.0, 1 / 4) for lr in (0.1, 0.2)]
     drawn: list[tuple[Any, ...]] = []
-    for name in ("mask", "normals"):
+    for name in ("mask", "initial_normals"):
         inner = getattr(masks, name)
         monkeypatch.setattr(masks, name, lambda *key, inner=inner: (drawn.append((inner, *key)), inner(*key))[1])
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -114,7 +114,9 @@ def test_every_mask_and_normal_of_an_ensemble_is_drawn_once(threads: int, monkey
             if kind == "norm":
                 assert (weights == 1).all()
                 continue
-            expected = masks.normals(trial.seed, name, shape) * np.float32(tensor_numbers(trial, 256)[name].init_std)
+            expected = masks.initial_normals(trial.seed, name, shape) * np.float32(
+                tensor_numbers(trial, 256)[name].init_std
+            )
             if kind in SPARSE:
                 kept = mask(trial.seed, name, shape, trial.density)
                 assert (ensemble.masks[name][place].numpy() == kept).all()

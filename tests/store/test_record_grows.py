@@ -139,7 +139,9 @@ def test_a_field_that_the_store_could_not_keep_is_refused_where_it_is_declared(
     package = tmp_path / "hpsweep"
     package.mkdir()
     shutil.copytree(ROOT / "hpsweep" / "spec", package / "spec", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "hpsweep" / "text.py", package)
+    shutil.copytree(ROOT / "hpsweep" / "architectures", package / "architectures")
+    for name in ("schemes.py", "text.py"):
+        shutil.copy(ROOT / "hpsweep" / name, package)
     (package / "__init__.py").touch()
     record = package / "spec" / "trial.py"
     record.write_text(record.read_text().replace(PLACE, f"    {field}\n{PLACE}"))

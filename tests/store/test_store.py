@@ -21,6 +21,7 @@ import pytest
 
 from hpsweep import store
 from hpsweep.spec import Trial
+from hpsweep.store import reading
 from tests import processes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -328,7 +329,7 @@ def test_many_parts_are_read_as_few_are_and_the_unreadable_ones_among_them_named
     bad.write_bytes(b"torn")
     with pytest.warns(UserWarning, match="1 unreadable"):
         few = store.load(tmp_path)
-    monkeypatch.setattr(store, "_BATCH", 2)
+    monkeypatch.setattr(reading, "MANY", 2)
     with pytest.warns(UserWarning, match=f"1 unreadable files skipped.*{bad.name}"):
         assert store.load(tmp_path).equals(few)
     assert len(few) == 20
@@ -339,8 +340,8 @@ def test_many_parts_that_are_joined_while_they_are_read_are_all_there(
 ) -> None:
     for seed in range(9):
         store.append(tmp_path, [row(seed)])
-    monkeypatch.setattr(store, "_BATCH", 2)
-    inner, reads = store._batches, []
+    monkeypatch.setattr(reading, "MANY", 2)
+    inner, reads = reading.read_batches, []
 
     def joined_after_the_first(folder: Path, schema: pa.Schema, **options: Any) -> Any:
         for batch in inner(folder, schema, **options):
@@ -349,7 +350,7 @@ def test_many_parts_that_are_joined_while_they_are_read_are_all_there(
             if len(reads) == 1:
                 store.compact(tmp_path)
 
-    monkeypatch.setattr(store, "_batches", joined_after_the_first)
+    monkeypatch.setattr(reading, "read_batches", joined_after_the_first)
     assert sorted(store.load(tmp_path).seed) == list(range(9))
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
@@ -366,7 +367,7 @@ def test_of_a_trial_stored_several_times_the_row_counts_that_a_loop_over_the_row
     for start in range(0, 300, 7):
         store.append(tmp_path, rows[start : start + 7])
     best: dict[tuple[str, str | None], dict[str, Any]] = {}
-    for one in store._read(tmp_path / "runs", store.RUNS).to_pylist():
+    for one in reading.read_parts(tmp_path / "runs", store.RUNS).to_pylist():
         time = 0.0 if one["finished_at"] is None else one["finished_at"].timestamp()
         rank = (one["status"] == "failed", -time if one["status"] == "failed" else time)
         key = one["trial_id"], one["data_hash"]
@@ -384,7 +385,7 @@ def test_of_a_trial_stored_several_times_the_row_counts_that_a_loop_over_the_row
 def test_compacting_stopped_at_any_step_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_BATCH", 2)
+    monkeypatch.setattr(reading, "MANY", 2)
     steps = 0
     for seed in range(5):
         store.append(tmp_path / "0", [row(seed)], curves(seed))
@@ -426,7 +427,7 @@ def test_curves_are_joined_some_parts_at_a_time(tmp_path: Path, monkeypatch: pyt
     for seed in range(7):
         store.append(tmp_path, [row(seed)], curves(seed))
     before = store.load_curves(tmp_path)
-    monkeypatch.setattr(store, "_BATCH", 2)
+    monkeypatch.setattr(reading, "MANY", 2)
     store.compact(tmp_path)
     (joined,) = (tmp_path / "curves").iterdir()
     assert pq.ParquetFile(joined).num_row_groups == 4

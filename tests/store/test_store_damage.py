@@ -12,6 +12,7 @@ import pytest
 
 from hpsweep import cli, store
 from hpsweep.spec import BEFORE, RESOLVED, Trial, trial_from_row
+from hpsweep.store.part import read_part
 from hpsweep.trial_ids import trial_ids
 from tests.store.test_store import row
 
@@ -33,7 +34,7 @@ def stored(folder: Path, seeds: range = range(3)) -> Path:
 def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path: Path, kind: str) -> None:
     name = stored(tmp_path).name
     path, schema = tmp_path / kind / name, store.RUNS if kind == "runs" else store.CURVES
-    content, whole = path.read_bytes(), store._part(path, schema, True)
+    content, whole = path.read_bytes(), read_part(path, schema, others=True)
     generator = random.Random(0)
     told = 0
     for bit in generator.sample(range(8 * len(content)), 300):
@@ -41,7 +42,7 @@ def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path: Path, kind: str) -> 
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         try:
-            found = store._part(path, schema, True)
+            found = read_part(path, schema, others=True)
         except ValueError as error:  # a schema version that is a newer one, which stops everything
             found = str(error)
         assert isinstance(found, str) or found.equals(whole), bit
@@ -66,10 +67,10 @@ def test_joined_parts_have_checksums_too(tmp_path: Path) -> None:
     stored(tmp_path, range(3, 5))
     store.compact(tmp_path)
     [path] = (tmp_path / "runs").glob("part-*.parquet")
-    content, whole = path.read_bytes(), store._part(path, store.RUNS, True)
+    content, whole = path.read_bytes(), read_part(path, store.RUNS, others=True)
     for at in range(4, 5000, 40):
         path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
-        found = store._part(path, store.RUNS, True)
+        found = read_part(path, store.RUNS, others=True)
         assert isinstance(found, str) or found.equals(whole), at
     path.write_bytes(content)
     assert len(store.load(tmp_path)) == 5
@@ -89,7 +90,7 @@ def test_other_rows_or_columns_than_were_written_are_refused(tmp_path: Path, cha
     with pq.ParquetWriter(path, changed.schema) as writer:
         writer.write_table(changed)
         writer.add_key_value_metadata({name: stated[name] for name in (b"hpsweep_columns", b"hpsweep_rows")})
-    assert "damaged" in store._part(path, store.RUNS, True)
+    assert "damaged" in read_part(path, store.RUNS, others=True)
 
 
 def test_a_part_of_an_earlier_version_is_read_and_its_ids_are_checked(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_field_that_every_version_stored_is_never_read_as_null(tmp_path: Path,
     nulls = table.set_column(table.column_names.index(name), table.schema.field(name), pa.nulls(3, table[name].type))
     for odd in (table.rename_columns([bit if one == name else one for one in table.column_names]), nulls):
         pq.write_table(odd, path)
-        told = store._part(path, store.RUNS, True)
+        told = read_part(path, store.RUNS, others=True)
         assert told == f"damaged: it lacks {name}, which is stored of every trial"
 
 
@@ -162,7 +163,7 @@ def test_a_field_that_was_added_since_and_got_lost_is_told_where_it_was_not_that
     path = tmp_path / "part-now.parquet"
     rows = [row(0, trial=Trial(steps=10, alpha_attention=2.0))]
     pq.write_table(pa.Table.from_pylist(rows, schema=store.RUNS).drop_columns([name]), path)
-    assert "it was changed since" in store._part(path, store.RUNS, True)
+    assert "it was changed since" in read_part(path, store.RUNS, others=True)
 
 
 def test_a_part_that_is_a_link_to_itself_is_named_and_the_others_are_read(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ REST = 1280 * (6 * 16384 + 49152)
 
 
 def stored(trial: Trial) -> dict[str, Any]:
-    return {**trial.resolved, **count.columns(trial, 256)}
+    return {**trial.resolved, **count.size_columns(trial, 256)}
 
 
 # --- by hand ---

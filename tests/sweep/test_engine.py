@@ -14,7 +14,7 @@ import pytest
 
 from hpsweep import store
 from hpsweep.cli import main
-from hpsweep.rules.count import columns, flops_dense, flops_sparse
+from hpsweep.rules.count import flops_dense, flops_sparse, size_columns
 from hpsweep.spec import Trial
 from hpsweep.sweep import engine
 from hpsweep.sweep.engine import Serving, serving_engine
@@ -160,7 +160,7 @@ def test_a_plan_for_the_native_engine_packs_and_times_by_the_work_that_it_does(
     assert (planned["engine"], planned["ensembles"]) == ("native", 2)  # so small that each worker gets one
     done = [trial for trial in sweep.trials if trial.density == 1.0]
     rows = [
-        {**fake.row(t, 1, 1.0, "cpu"), **columns(t, 256), "engine": "native", "finished_at": datetime.now(UTC)}
+        {**fake.row(t, 1, 1.0, "cpu"), **size_columns(t, 256), "engine": "native", "finished_at": datetime.now(UTC)}
         for t in done
     ]
     store.append(tmp_path / "results" / "fake", rows)

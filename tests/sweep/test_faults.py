@@ -17,6 +17,7 @@ import pytest
 from hpsweep import faults, store
 from hpsweep.cli import main
 from hpsweep.lock import NO_LOCK
+from hpsweep.store import writing
 from tests import fake_training as fake
 from tests.sweep.test_run import Quiet, ids, stored, train_all
 
@@ -164,7 +165,7 @@ def test_a_folder_that_is_moved_while_it_is_joined_is_said(tmp_path: Path, monke
             folder.rename(place)
         write(*arguments)
 
-    monkeypatch.setattr(store, "write_part", moved)
+    monkeypatch.setattr(writing, "write_part", moved)
     with pytest.raises(store.FolderLost, match=f"it was moved to {place}"):
         store.compact(folder)
     assert len(store.finished_ids(place)) == 48

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hpsweep.architectures import VECTORS
-from hpsweep.own_model.data import PlanData, TensorPlan, mask, stream
+from hpsweep.own_model.data import PlanData, TensorPlan, stream_name, tensor_mask
 from hpsweep.own_model.tensors.parameters import like, local, parameters
 from hpsweep.own_model.tensors.uses import tensor_uses, values_by_pattern
 from hpsweep.rules import masks
@@ -36,7 +36,7 @@ def init_(plan: PlanData, model: nn.Module, *, init_std: float, seed: int, leave
                 values[padding[id(parameter)]] = 0.0
             parameter.copy_(like(values.to(parameter.dtype), parameter))
         if plan.is_sparse(name):
-            gone = local(like(torch.from_numpy(mask(plan, name)), parameter)).logical_not()
+            gone = local(like(torch.from_numpy(tensor_mask(plan, name)), parameter)).logical_not()
             local(parameter).masked_fill_(gone, 0.0)
 
 
@@ -44,7 +44,7 @@ def _initial_values(tensor: TensorPlan, name: str, init_std: float, seed: int) -
     """One constant for a vector, and for a matrix unit normals times its init std."""
     if tensor.kind in VECTORS:
         return torch.full(tensor.shape, tensor.init_mean or 0.0)
-    normals = torch.from_numpy(masks.normals(seed, stream(name), tensor.shape))
+    normals = torch.from_numpy(masks.initial_normals(seed, stream_name(name), tensor.shape))
     return normals * (init_std * tensor.init_std)
 
 
@@ -95,7 +95,7 @@ def param_groups(
 def masks_of(plan: PlanData, model: nn.Module) -> dict[str, Tensor]:
     """True where a weight exists, for every sparse tensor, on its device and sharded as it is."""
     return {
-        name: like(torch.from_numpy(mask(plan, name)), parameter)
+        name: like(torch.from_numpy(tensor_mask(plan, name)), parameter)
         for name, parameter in parameters(plan, model).items()
         if plan.is_sparse(name)
     }

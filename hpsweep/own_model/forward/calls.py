@@ -79,8 +79,10 @@ class Watched:
 
     def _attention(self, call: Call) -> Tensor:
         """Note a call of torch's attention; makes it without dropout."""
-        query, key = argument(call, 0, "query"), argument(call, 1, "key")
-        size, scale = query.shape[-1], call.kwargs.get("scale")
+        query = argument(call, 0, "query")
+        key = argument(call, 1, "key")
+        size = query.shape[-1]
+        scale = call.kwargs.get("scale")
         scale = size**-0.5 if scale is None else float(scale)
         self.record.attended(scale, (query, key), size, query.dtype)
         if len(call.args) > 4:
@@ -93,7 +95,8 @@ class Watched:
     def _whole_attention(self, call: Call) -> None:
         """Note a call of nn.MultiheadAttention's function, which makes queries and keys itself."""
         query = argument(call, 0, "query")
-        width, heads = argument(call, 3, "embed_dim_to_check"), argument(call, 4, "num_heads")
+        width = argument(call, 3, "embed_dim_to_check")
+        heads = argument(call, 4, "num_heads")
         size = width // heads
         self.record.attended(size**-0.5, None, size, query.dtype)
 
@@ -111,7 +114,8 @@ class Watched:
         self.record.multiplying.add(self.record.running[-1])
         columns = [result.detach().clone()]
         if found.summand is not None:
-            columns = [product := torch.bmm(found.left, found.right), found.summand.broadcast_to(product.shape)]
+            product = torch.bmm(found.left, found.right)
+            columns = [product, found.summand.broadcast_to(product.shape)]
         columns = [column * self.record.amplify for column in columns]
         made = Product(columns, (found.left, found.right), found.size, self.record.running[-1])
         self.record.products = [*self.record.products[-3:], made]
@@ -125,7 +129,8 @@ class Watched:
 
     def _softmax(self, x: Tensor) -> None:
         """Note an attention, where a softmax is of a multiple of a product; or that one was not read."""
-        if (found := self._product_of(x)) is not None:
+        found = self._product_of(x)
+        if found is not None:
             scale, product = found
             self.record.attended(scale, product.operands, product.head_size, x.dtype)
             self.record.scored.add(product.module)
@@ -147,7 +152,9 @@ class Watched:
         if not alike or not x.is_floating_point():
             return None
         flat = x.detach().flatten()
-        seen = (flat > MASKED) & (flat != 0) if zeros else flat > MASKED
+        seen = flat > MASKED
+        if zeros:
+            seen = seen & (flat != 0)
         for product in reversed(alike):
             scale = multiple(flat[seen], [column.flatten()[seen] for column in product.columns])
             if scale is not None:
@@ -174,7 +181,8 @@ def _times(call: Call) -> tuple[Tensor, float] | None:
     if call.func not in _TIMES:
         return None
     named = [call.kwargs[name] for name in ("input", "other") if name in call.kwargs]
-    if len(operands := [*call.args, *named]) != 2:
+    operands = [*call.args, *named]
+    if len(operands) != 2:
         return None
     x, other = operands
     if _TIMES[call.func] == 1 and _number(x) is not None:
@@ -189,7 +197,9 @@ def _number(x: Any) -> float | None:
     """A number, or a tensor of one that does not train."""
     if isinstance(x, Tensor) and x.numel() == 1 and not isinstance(x, nn.Parameter):
         x = x.item()
-    return float(x) if isinstance(x, int | float) else None
+    if isinstance(x, int | float):
+        return float(x)
+    return None
 
 
 def _is_weight(x: Any) -> bool:

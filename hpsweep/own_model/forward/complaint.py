@@ -30,21 +30,26 @@ def wiring_text(
     modules = dict(unwrapped(model).named_modules())
     groups: dict[tuple[str, str, str], list[str]] = {}
     for reading in wrong:
-        asked = "" if math.isnan(reading.expected) else f", which has to be {reading.expected:.6g}"
-        groups.setdefault((reading.kind, asked, _why(reading, modules, names, queries, inner, found)), []).append(
-            reading.name
-        )
+        expected = "" if math.isnan(reading.expected) else f", which has to be {reading.expected:.6g}"
+        why = _why(reading, modules, names, queries, inner, found)
+        groups.setdefault((reading.kind, expected, why), []).append(reading.name)
     lines = []
-    for (kind, asked, why), alike in groups.items():
-        all_of_them = f" ({len(alike)} in all: {', '.join(patterns(alike, names))})" * (len(alike) > 1)
-        lines.append(f"  the {kind} factor of {alike[0] or 'the model itself'}{asked}: {why}{all_of_them}")
+    for (kind, expected, why), members in groups.items():
+        line = f"  the {kind} factor of {members[0] or 'the model itself'}{expected}: {why}"
+        if len(members) > 1:
+            line += f" ({len(members)} in all: {', '.join(patterns(members, names))})"
+        lines.append(line)
+    # the remedies, each put before those that it makes needless
+    remedies = ""
     leave = list(patterns([reading.name for reading in wrong if reading.name not in inner], names))
-    itself = ", where '' is the model itself" if "" in leave else ""
-    remedies = f"Set them in the model's own code, or leave them as they are by leave={leave!r}{itself}." * bool(leave)
+    if leave:
+        itself = ", where '' is the model itself" if "" in leave else ""
+        remedies = f"Set them in the model's own code, or leave them as they are by leave={leave!r}{itself}."
     if inner:
         kinds = dict.fromkeys(patterns(inner, names), "hidden")
         remedies = f"Make the plan anew with kinds={kinds!r}, and call its init_. {remedies}".strip()
-    if layers := list(patterns(_query_layers(wrong, queries, found), modules)):
+    layers = list(patterns(_query_layers(wrong, queries, found), modules))
+    if layers:
         remedies = f"Name the layers that return the queries, which are multiplied then: queries={layers!r}. {remedies}"
     return "\n".join(
         ["these factors of the forward pass are not as the rules ask, or cannot be read:", *lines, remedies]
@@ -60,7 +65,8 @@ def _why(
     found: Mapping[str, str],
 ) -> str:
     """Why a factor is wrong, with what can be done about this one alone."""
-    is_attention, inside = reading.kind == "attention", [name for name in queries if within(reading.name, name)]
+    is_attention = reading.kind == "attention"
+    inside = [name for name in queries if within(reading.name, name)]
     if is_attention and len(inside) > 1:
         return f"queries= names {len(inside)} layers in it, {_last(inside)}: name the one that returns the queries"
     if reading.name in inner:
@@ -96,8 +102,13 @@ def _why(
 
 def _query_layers(wrong: Sequence[Reading], queries: Queries, found: Mapping[str, str]) -> list[str]:
     """The layers that return the queries of attentions that a number there would set, and were not named before."""
-    asked = [r.name for r in wrong if r.name in found and (not r.why or r.why == UNSCALED or _named(r.name, queries))]
-    return [found[name] for name in asked if found[name] not in queries]
+    layers = []
+    for reading in wrong:
+        layer = found.get(reading.name)
+        can_be_set = reading.why in ("", UNSCALED) or _named(reading.name, queries)
+        if layer is not None and can_be_set and layer not in queries:
+            layers.append(layer)
+    return layers
 
 
 def _named(name: str, queries: Queries) -> bool:
@@ -116,4 +127,5 @@ def _layers(name: str, modules: dict[str, nn.Module], names: Sequence[str]) -> l
 
 
 def _last(names: Collection[str]) -> str:
+    """The last parts of the names, in one line."""
     return ", ".join(name.rpartition(".")[2] for name in names) or "none"

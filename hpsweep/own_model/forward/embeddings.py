@@ -108,7 +108,9 @@ def _layer(record: Record, use: Use, expected: float) -> Reading:
 def _looked_up(record: Record, nudged: Record, name: str, expected: float) -> Reading:
     """The factor of an embedding's vectors in what the first layer is given that they reach."""
     mine = [i for i, nudge in enumerate(nudged.nudges) if nudge.use == name]
-    found, reached, tolerance = [], False, 1e-4
+    found = []  # the factors of every lookup, position by position
+    reached = False
+    tolerance = 1e-4
     for i in mine:
         for before, after in zip(record.given, nudged.given, strict=False):
             if before.shape != after.shape or before.shape[-1] != len(nudged.nudges[i].vector):
@@ -126,7 +128,8 @@ def _looked_up(record: Record, nudged: Record, name: str, expected: float) -> Re
     if not values:
         why = "it reaches no layer as a multiple of what is looked up" if reached else _NOT_REACHED
         return Reading(name, "embedding", expected, None, why, tolerance)
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     if len(found) < len(mine) or high - low > 2 * tolerance * max(abs(low), abs(high)):
         why = f"it is not one number: {low:.6g} to {high:.6g} at its several places"
         return Reading(name, "embedding", expected, float("nan"), why, tolerance)
@@ -141,11 +144,12 @@ def _multiples(change: Tensor, nudges: Sequence[Nudge], which: int, tolerance: f
 
     None where the change is no such sum.
     """
-    alike = [i for i, nudge in enumerate(nudges) if len(nudge.vector) == change.shape[-1]]
-    vectors = torch.stack([nudges[i].vector.double().cpu() for i in alike])
+    as_wide = [i for i, nudge in enumerate(nudges) if len(nudge.vector) == change.shape[-1]]
+    vectors = torch.stack([nudges[i].vector.double().cpu() for i in as_wide])  # (vector, feature)
     factors = torch.linalg.lstsq(vectors.T, change.T).solution  # (vector, position)
-    if not float((vectors.T @ factors - change.T).norm()) <= tolerance * float(change.norm()):
+    left = float((vectors.T @ factors - change.T).norm())
+    if not left <= tolerance * float(change.norm()):
         return None
-    ours = factors[alike.index(which)]
-    there = ours.abs() > 2 * tolerance * factors.abs().max()
-    return [float(factor) for factor in ours[there]]
+    ours = factors[as_wide.index(which)]
+    is_there = ours.abs() > 2 * tolerance * factors.abs().max()  # elsewhere it is 0, but for rounding
+    return [float(factor) for factor in ours[is_there]]

@@ -47,15 +47,19 @@ def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
     def note(name: str) -> Callable[..., None]:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             for given in (*args, *kwargs.values()):
-                if isinstance(given, Tensor) and (makers := _made_by(given, wide, {})):
-                    found.setdefault(name, min(makers, key=[*wide.values()].index))
+                makers = _made_by(given, wide, {}) if isinstance(given, Tensor) else frozenset()
+                if makers:
+                    first = min(makers, key=[*wide.values()].index)
+                    found.setdefault(name, first)
 
         return before
 
     _run(model, inputs, {module: note(name) for name, module in layers.items()})
     if found:
         name, maker = next(iter(found.items()))
-        more = f" (and so for {len(found) - 1} more)" if len(found) > 1 else ""
+        more = ""
+        if len(found) > 1:
+            more = f" (and so for {len(found) - 1} more)"
         kinds = dict.fromkeys(patterns(found, plan.tensors), "hidden")
         raise ValueError(
             f"{name} is planned as an embedding, a layer that is given data, and on these inputs it is given what "
@@ -79,7 +83,9 @@ def layers_behind_readouts(plan: PlanData, model: nn.Module, inputs: Any, names:
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         for given in (*args, *kwargs.values()):
-            for name in _made_by(given, readouts, known) if isinstance(given, Tensor) else ():
+            if not isinstance(given, Tensor):
+                continue
+            for name in _made_by(given, readouts, known):
                 found.setdefault(name, layers[module])
 
     if readouts:
@@ -102,6 +108,7 @@ def _run(model: nn.Module, inputs: Any, hooks: Mapping[nn.Module, Callable[..., 
 
 def _made_by(given: Tensor, parameters: Mapping[int, str], known: dict[Any, frozenset[str]]) -> frozenset[str]:
     """The names of those of the parameters that a tensor is computed from; `known` keeps what is found of its graph."""
+    # the graph depth first, without recursion: a node is known when all that it is made of is
     stack = [given.grad_fn]
     while stack:
         node = stack[-1]
@@ -109,10 +116,13 @@ def _made_by(given: Tensor, parameters: Mapping[int, str], known: dict[Any, froz
             stack.pop()
             continue
         after = [each for each, _ in node.next_functions if each is not None]
-        if missing := [each for each in after if each not in known]:
+        missing = [each for each in after if each not in known]
+        if missing:
             stack += missing
             continue
         name = parameters.get(id(getattr(node, "variable", None)))
         own = frozenset() if name is None else frozenset({name})
         known[stack.pop()] = own.union(*(known[each] for each in after))
-    return frozenset() if given.grad_fn is None else known[given.grad_fn]
+    if given.grad_fn is None:
+        return frozenset()
+    return known[given.grad_fn]

@@ -131,7 +131,9 @@ def returned_by(model: nn.Module, inputs: Any) -> Any:
         with _uncompiled(model):
             if isinstance(inputs, Mapping):
                 return model(**inputs)
-            return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+            if isinstance(inputs, tuple | list):
+                return model(*inputs)
+            return model(inputs)
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise ValueError(
@@ -142,8 +144,11 @@ def returned_by(model: nn.Module, inputs: Any) -> Any:
 
 def _uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
     """Compiled layers run as they are written while it lasts: otherwise nothing is seen of what they do."""
-    compiled = any(vars(m).get("_compiled_call_impl") or "_orig_mod" in m._modules for m in model.modules())
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    for module in model.modules():
+        if vars(module).get("_compiled_call_impl") or "_orig_mod" in module._modules:
+            eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+            return eager
+    return nullcontext()
 
 
 def _readout(record: Record, returned: Any, name: str, expected: float) -> Reading:
@@ -160,16 +165,20 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
     if product is None:
         return reading(None, f"what {type(use.module).__name__} does with its weights is not known")
     if not product.any():
-        return reading(
-            None, _ZERO_GIVEN if not given.any() else "its output is zero: call plan.init_(model, ...) before"
-        )
+        if not given.any():
+            return reading(None, _ZERO_GIVEN)
+        return reading(None, "its output is zero: call plan.init_(model, ...) before")
     normed, before = record.before_readout[name]
     if normed is not None and normed.shape[-1] == given.shape[-1]:
         found = multiple(*_same_positions(given, normed))
-        before = before if found is None else found[0]
+        if found is not None:
+            before = found[0]
     product = product * record.amplify
     for output in numbers_in(returned):
-        if output.shape == product.shape and (found := multiple(output, product_and_bias(use, product))):
+        if output.shape != product.shape:
+            continue
+        found = multiple(output, product_and_bias(use, product))
+        if found:
             return reading(before * found[0], dtype=output.dtype)
     return reading(None, _NO_LOGITS)
 
@@ -184,9 +193,10 @@ def _same_positions(given: Tensor, normed: Tensor) -> tuple[Tensor, list[Tensor]
     """Some positions of what a readout is given, and the likeliest of the norm's output: only some may be read out."""
     if given.shape == normed.shape:
         return given, [normed]
-    some, all_of_them = given.flatten(0, -2)[:64].cpu().double(), normed.flatten(0, -2).cpu().double()
-    likeness = F.normalize(some, dim=-1) @ F.normalize(all_of_them, dim=-1).T
-    return some.to(given.dtype), [all_of_them[likeness.argmax(1)]]
+    some = given.flatten(0, -2)[:64].cpu().double()
+    candidates = normed.flatten(0, -2).cpu().double()
+    cosines = F.normalize(some, dim=-1) @ F.normalize(candidates, dim=-1).T
+    return some.to(given.dtype), [candidates[cosines.argmax(1)]]
 
 
 def _attentions(plan: PlanData, record: Record) -> list[Reading]:
@@ -194,7 +204,8 @@ def _attentions(plan: PlanData, record: Record) -> list[Reading]:
     for name, module in record.called.items():
         if scales := record.attention.get(name):
             first = scales[0]
-            expected, tolerance = plan.attention_scale(first.head_size), TOLERANCE.get(first.dtype, 1e-4)
+            expected = plan.attention_scale(first.head_size)
+            tolerance = TOLERANCE.get(first.dtype, 1e-4)
             in_doubt = not first.by_queries and math.isclose(first.scale, 1.0, rel_tol=tolerance)
             factor: float | None = first.scale
             why = UNSCALED if in_doubt else ""
@@ -229,7 +240,9 @@ def _may_attend(record: Record, name: str, module: nn.Module) -> bool:
 
 def _has_attention(record: Record, name: str) -> bool:
     """Whether a module's products are those of an attention that was read, in it or around it."""
-    return name in record.scored or any(within(name, other) or within(other, name) for other in record.attention)
+    if name in record.scored:
+        return True
+    return any(within(name, other) or within(other, name) for other in record.attention)
 
 
 NO_BASE = (

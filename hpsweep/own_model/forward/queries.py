@@ -32,7 +32,8 @@ def query_layers_of(plan: PlanData, model: nn.Module, inputs: Any, attentions: I
         if parts not in tried:
             works = (part for part in parts if _returns_queries(plan, model, inputs, before, name, part))
             tried[parts] = next(works, None)
-        if (part := tried[parts]) is not None:
+        part = tried[parts]
+        if part is not None:
             found[name] = _joined(name, part)
     return found
 
@@ -46,21 +47,27 @@ def _candidates(before: Record, name: str) -> tuple[str, ...]:
 
 def _returns_queries(plan: PlanData, model: nn.Module, inputs: Any, before: Record, name: str, part: str) -> bool:
     def double(module: nn.Module, given: Any, output: Any) -> Any:
-        return 2 * output if isinstance(output, Tensor) else output
+        if isinstance(output, Tensor):
+            return 2 * output
+        return output
 
     handle = model.get_submodule(_joined(name, part)).register_forward_hook(double)
     try:
-        doubled = _sizes(record_of(plan, model, inputs), name)
+        queries_after, keys_after = _norms(record_of(plan, model, inputs), name)
     finally:
         handle.remove()
-    queries, keys = _sizes(before, name)
-    return math.isclose(doubled[0], 2 * queries, rel_tol=_CLOSE) and math.isclose(doubled[1], keys, rel_tol=_CLOSE)
+    queries, keys = _norms(before, name)
+    queries_double = math.isclose(queries_after, 2 * queries, rel_tol=_CLOSE)
+    keys_stay = math.isclose(keys_after, keys, rel_tol=_CLOSE)
+    return queries_double and keys_stay
 
 
-def _sizes(record: Record, name: str) -> tuple[float, float]:
+def _norms(record: Record, name: str) -> tuple[float, float]:
     """The norms of all queries and of all keys of an attention."""
     scales = record.attention.get(name, [])
-    return math.hypot(*(each.queries for each in scales)), math.hypot(*(each.keys for each in scales))
+    queries = math.hypot(*(each.queries for each in scales))
+    keys = math.hypot(*(each.keys for each in scales))
+    return queries, keys
 
 
 def _joined(name: str, part: str) -> str:

@@ -24,14 +24,17 @@ class Reading(NamedTuple):
     @property
     def right(self) -> bool:
         """Whether the factor is the one that is asked for, without doubt."""
-        seen = self.factor is not None and not self.why
-        return seen and math.isclose(self.factor or 0.0, self.expected, rel_tol=self.tolerance)
+        if self.factor is None or self.why:
+            return False
+        return math.isclose(self.factor, self.expected, rel_tol=self.tolerance)
 
     @property
     def needless(self) -> bool:
         """Whether nothing was seen where nothing has to be multiplied."""
-        unasked = self.expected == 1.0 and self.kind != "attention"
-        return self.factor is None and (unasked or self.why in (UNUSED, NO_SOFTMAX))
+        if self.factor is not None:
+            return False
+        is_one = self.expected == 1.0 and self.kind != "attention"
+        return is_one or self.why in (UNUSED, NO_SOFTMAX)
 
 
 NO_SOFTMAX = "it multiplies activations, and no softmax takes them: a mixer that has no attention factor"
@@ -43,7 +46,11 @@ def factors_of(plan: PlanData, kind: str | None = None) -> dict[str, float]:
     result = {}
     for first, tensor in plan.tensors.items():
         for name in (first, *tensor.tied):
-            use = "readout" if name in tensor.readouts else tensor.kind
+            use = tensor.kind
+            factor: float | None = tensor.forward
+            if name in tensor.readouts:  # the second use of a tied embedding
+                use = "readout"
+                factor = tensor.readout_forward
             if use in ("embedding", "readout") and kind in (None, use):
-                result[name] = tensor.readout_forward if name in tensor.readouts else tensor.forward
-    return {name: 1.0 if factor is None else factor for name, factor in result.items()}
+                result[name] = 1.0 if factor is None else factor
+    return result

@@ -167,13 +167,15 @@ class Record:
         for use in uses:
             self.looked.add(use)
             if self.nudging:
-                self.nudges.append(Nudge(use, nudge_of(rows, len(self.nudges))))
-                rows = rows + self.nudges[-1].vector
+                nudge = Nudge(use, nudge_of(rows, len(self.nudges)))
+                self.nudges.append(nudge)
+                rows = rows + nudge.vector
         return rows
 
     def times(self, x: Tensor, factor: float, result: Tensor) -> None:
         """Note that `result` is x times a number."""
-        self.multiplied = [*self.multiplied[-15:], (result, factor * self.factor_of(x))]
+        product = (result, factor * self.factor_of(x))
+        self.multiplied = [*self.multiplied[-15:], product]
 
     def factor_of(self, x: Tensor) -> float:
         """The number that a tensor, or what it is a view of, was last multiplied with; 1 if it was not."""
@@ -187,10 +189,10 @@ class Record:
     ) -> None:
         """Note an attention in the module that is running, with the factors of its queries and keys."""
         by_queries = self.query is not None and operands is not None
-        norms = math.nan, math.nan
+        norms = (math.nan, math.nan)
         if operands is not None:
             query, key = operands
-            norms = norm_of(query), norm_of(key)
+            norms = (norm_of(query), norm_of(key))
             if is_bounded(operands):
                 self.bounded.add(self.running[-1])
             scale *= self.factor_of(key)
@@ -209,12 +211,14 @@ class Record:
         Of parts, as of attention over chunks of queries, all together are compared with the whole.
         """
         module = self.running[-1]
-        used = (*whole.used, scales[-1]) if whole.module in ("", module) else (scales[-1],)
+        used: tuple[Scaled, ...] = (scales[-1],)
+        if whole.module in ("", module):
+            used = (*whole.used, scales[-1])
         norm = math.hypot(*(each.queries for each in used))
         ratio = norm / whole.norm * whole.factor if whole.norm > 0 else math.nan
         scales[-len(used) :] = [each._replace(scale=each.scale * ratio) for each in used]
-        seen = numbers * len(used)
-        self.query = whole._replace(used=used, module=module) if seen < whole.numbers else None
+        is_used_up = numbers * len(used) >= whole.numbers
+        self.query = None if is_used_up else whole._replace(used=used, module=module)
 
 
 def is_bounded(operands: tuple[Tensor, Tensor]) -> bool:
@@ -268,8 +272,9 @@ def multiple(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:
     if not len(y) or not bool(y.isfinite().all()):
         return None
     norms = table.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
-    factors = torch.linalg.lstsq(table / norms, y[:, None]).solution[:, 0]
-    left = float((y - (table / norms) @ factors).norm())
+    unit_table = table / norms  # columns of many sizes are solved for as exactly
+    factors = torch.linalg.lstsq(unit_table, y[:, None]).solution[:, 0]
+    left = float((y - unit_table @ factors).norm())
     if not left <= TOLERANCE.get(x.dtype, 1e-4) * float(y.norm()):
         return None
     return [float(factor) for factor in factors / norms]

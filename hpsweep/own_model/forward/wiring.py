@@ -66,9 +66,14 @@ class Wiring:
 
     def __str__(self) -> str:
         """A table with one line per factor."""
-        cells = [Wired._fields, *((*row[:2], *map(_cell, row[2:5]), row.how) for row in self.rows)]
-        wide = [max(len(str(row[i])) for row in cells) for i in range(len(Wired._fields))]
-        lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, wide, strict=True)).rstrip() for row in cells]
+        rows: list[tuple[str, ...]] = [Wired._fields]
+        for row in self.rows:
+            rows.append((row.name, row.kind, _cell(row.expected), _cell(row.before), _cell(row.after), row.how))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for cells in rows:
+            padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+            lines.append("  ".join(padded).rstrip())
         return "\n".join(lines)
 
     def to_dict(self) -> list[dict[str, Any]]:
@@ -105,7 +110,11 @@ def wire_(
     undos: list[Undo] = []
     for way in (_by_configuration, _by_attribute, _by_hook):
         pending = [reading for reading in latest.values() if _is_wrong(reading, left) and _is_number_read(reading)]
-        changes = {reading.name: change for reading in pending if (change := way(model, reading, named)) is not None}
+        changes = {}
+        for reading in pending:
+            change = way(model, reading, named)
+            if change is not None:
+                changes[reading.name] = change
         if not changes:
             continue
         latest = {reading.name: reading for reading in readings_of(plan, model, inputs, named)}
@@ -127,13 +136,12 @@ def wire_(
         query_layers = query_layers_of(plan, model, inputs, asked)
         raise ValueError(wiring_text(wrong, [*latest], model, named, behind, query_layers))
     # 4. Remember
-    _wired[unwrapped(model)] = plan.hash, _state(model)
-    return Wiring(
-        tuple(
-            Wired(r.name, r.kind, r.expected, r.factor, latest[r.name].factor, done.get(r.name, "left as it is"))
-            for r in first
-        )
-    )
+    _wired[unwrapped(model)] = (plan.hash, _state(model))
+    rows = []
+    for r in first:
+        how = done.get(r.name, "left as it is")
+        rows.append(Wired(r.name, r.kind, r.expected, r.factor, latest[r.name].factor, how))
+    return Wiring(tuple(rows))
 
 
 def _is_number_read(reading: Reading) -> bool:
@@ -182,7 +190,8 @@ def multiplied(model: nn.Module) -> dict[str, tuple[nn.Module, float]]:
 def check_multiplied(multiplied: Mapping[str, tuple[nn.Module, float]]) -> None:
     """Raise ValueError unless every hook that multiplied is still there."""
     for name, (module, factor) in multiplied.items():
-        if (now := own_factor(module)) != factor:
+        now = own_factor(module)
+        if now != factor:
             raise ValueError(
                 f"the hooks of {name} multiplied by {factor:g} when the model was attached, and multiply by {now:g}: "
                 "something has removed them. Call plan.wire_(model, inputs) again, and attach."
@@ -193,13 +202,19 @@ def _state(model: nn.Module) -> State:
     """The factors of hooks, the numbers that modules keep, and those of the configuration."""
     state: State = {}
     for module in unwrapped(model).modules():
-        if (factor := own_factor(module)) != 1.0:
+        factor = own_factor(module)
+        if factor != 1.0:
             state[id(module), _HOOKS] = factor
-        numbers = {key: value for key, value in vars(module).items() if isinstance(value, float)}
-        state |= {(id(module), key): value for key, value in numbers.items() if not isinstance(module, _DROPOUT)}
+        if isinstance(module, _DROPOUT):
+            continue
+        for key, value in vars(module).items():
+            if isinstance(value, float):
+                state[id(module), key] = value
     config = getattr(unwrapped(model), "config", None)
-    for key in (key for keys in CONFIGURATION.values() for key in keys if hasattr(config, key)):
-        state[id(unwrapped(model)), f"config.{key}"] = getattr(config, key)
+    for settings in CONFIGURATION.values():
+        for key in settings:
+            if hasattr(config, key):
+                state[id(unwrapped(model)), f"config.{key}"] = getattr(config, key)
     return state
 
 
@@ -209,8 +224,11 @@ _DROPOUT = nn.modules.dropout._DropoutNd
 
 def _queries(model: nn.Module, given: str | Iterable[str] | Mapping[str, slice]) -> Queries:
     """The modules that a pattern matches, by name."""
-    table = dict(given) if isinstance(given, Mapping) else dict.fromkeys(_patterns(given, "queries"), slice(None))
-    _patterns(table, "queries")
+    if isinstance(given, Mapping):
+        table = dict(given)
+        _patterns(table, "queries")
+    else:
+        table = dict.fromkeys(_patterns(given, "queries"), slice(None))
     result: dict[str, slice] = {}
     for pattern, features in table.items():
         found = [name for name, _ in unwrapped(model).named_modules() if name and fnmatchcase(name, pattern)]
@@ -241,8 +259,11 @@ def _patterns(given: object, word: str) -> list[str]:
     if isinstance(given, str):
         return [given]
     several: list[Any] = list(given) if isinstance(given, Iterable) else [given]
-    if odd := [pattern for pattern in several if not isinstance(pattern, str)]:
-        raise ValueError(f"{word} has {odd[0]!r}; give a pattern of names such as '*.self_attn', or a list of them.")
+    no_texts = [pattern for pattern in several if not isinstance(pattern, str)]
+    if no_texts:
+        raise ValueError(
+            f"{word} has {no_texts[0]!r}; give a pattern of names such as '*.self_attn', or a list of them."
+        )
     return several
 
 
@@ -257,12 +278,16 @@ def _by_configuration(model: nn.Module, reading: Reading, queries: Queries) -> t
         old = getattr(config, key, None)
         if not isinstance(old, int | float):
             continue
-        keys, modules = [key], dict(unwrapped(model).named_modules())
+        keys = [key]
+        modules = dict(unwrapped(model).named_modules())
         if reading.kind == "attention":  # one setting, and every layer has its own copy
-            keys, old, new = [key, "scaling"], reading.factor, reading.expected
+            keys = [key, "scaling"]
+            old = reading.factor
+            new = reading.expected
+        elif math.isclose(old, reading.factor**power, rel_tol=reading.tolerance):  # the setting is the factor
+            new = reading.expected**power
         else:
-            is_factor = math.isclose(old, reading.factor**power, rel_tol=reading.tolerance)
-            new = reading.expected**power if is_factor else old * (reading.expected / reading.factor) ** power
+            new = old * (reading.expected / reading.factor) ** power
         changed = copy.deepcopy(config)  # it is the caller's, who may build other models from it
         setattr(changed, key, new)
         places = [(module, "config", changed) for module in modules.values() if vars(module).get("config") is config]
@@ -309,28 +334,34 @@ def _set(places: Sequence[tuple[Any, str, Any]]) -> Undo:
 
 def _by_hook(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
     """A hook on the layer: what an embedding looks up, what a linear layer is given, what a query layer returns."""
-    made: type[_MultipliedOutput | _MultipliedInput]
+    hook_type: type[_MultipliedOutput | _MultipliedInput] = _MultipliedOutput
     if reading.kind == "attention":
         inside = [name for name in queries if within(reading.name, name)]
         if reading.why or len(inside) != 1:
             return None
-        name, features = inside[0], queries[inside[0]]
-        module, made = unwrapped(model).get_submodule(name), _MultipliedOutput
+        name = inside[0]
+        features = queries[name]
+        module = unwrapped(model).get_submodule(name)
     else:
         use = next(use for places in tensor_uses(model) for use in places if use.name == reading.name)
         if not (isinstance(use.module, nn.Embedding) or is_layer(use.module)):
             return None
-        name, features, module = reading.name.rpartition(".")[0], slice(None), use.module
-        made = _MultipliedOutput if isinstance(module, nn.Embedding) else _MultipliedInput
+        name = reading.name.rpartition(".")[0]
+        features = slice(None)
+        module = use.module
+        if not isinstance(module, nn.Embedding):  # at the input, so that a bias keeps its size
+            hook_type = _MultipliedInput
     assert reading.factor is not None
-    there = own_factor(module)  # exact, where what was read is close to it
-    before = there if math.isclose(reading.factor, there, rel_tol=reading.tolerance) else reading.factor
+    there = own_factor(module)
+    before = reading.factor
+    if math.isclose(before, there, rel_tol=reading.tolerance):  # then that of the hooks is exact
+        before = there
     ratio = reading.expected / before
-    hook = made(ratio, features)
-    return f"{made.told} of {name} x {there * ratio:.6g}", _hook(module, hook)
+    undo = _put_hook(module, hook_type(ratio, features))
+    return f"{hook_type.what} of {name} x {there * ratio:.6g}", undo
 
 
-def _hook(module: nn.Module, hook: _MultipliedOutput | _MultipliedInput) -> Undo:
+def _put_hook(module: nn.Module, hook: _MultipliedOutput | _MultipliedInput) -> Undo:
     """Put a hook on a module, in the place of one that is there; gives what restores that."""
     hooks: dict[int, Any] = module._forward_pre_hooks if isinstance(hook, _MultipliedInput) else module._forward_hooks
     for key, other in hooks.items():
@@ -350,10 +381,11 @@ def _hook(module: nn.Module, hook: _MultipliedOutput | _MultipliedInput) -> Undo
 class _MultipliedOutput:
     """A forward hook that multiplies the module's output, or some of its features."""
 
-    told = "output"
+    what = "output"
 
     def __init__(self, factor: float, features: slice = slice(None)) -> None:
-        self.hpsweep_factor, self.features = factor, features
+        self.hpsweep_factor = factor
+        self.features = features
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         if self.features == slice(None):
@@ -366,10 +398,11 @@ class _MultipliedOutput:
 class _MultipliedInput:
     """A forward pre-hook that multiplies the module's input, so that its bias keeps its size."""
 
-    told = "input"
+    what = "input"
 
     def __init__(self, factor: float, features: slice = slice(None)) -> None:
-        self.hpsweep_factor, self.features = factor, features
+        self.hpsweep_factor = factor
+        self.features = features
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -378,4 +411,6 @@ class _MultipliedInput:
 
 
 def _cell(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.6g}"
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.6g}"

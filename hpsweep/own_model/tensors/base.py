@@ -42,7 +42,8 @@ def plain_base(source: object, model: nn.Module, word: str, *, refuse: bool) -> 
     """The base with plain weights, as the model has: one that is built here is made to have them."""
     built = built_base(source, model, word)
     if isinstance(source, nn.Module):
-        if refuse and (refused := refusal_text(built)):
+        refused = refusal_text(built) if refuse else ""
+        if refused:
             raise ValueError(f"{word}: {refused}")
     else:
         make_plain(built)
@@ -51,19 +52,31 @@ def plain_base(source: object, model: nn.Module, word: str, *, refuse: bool) -> 
 
 def shapes_of(other: nn.Module, uses: list[tuple[Use, ...]], word: str) -> dict[str, tuple[int, ...]]:
     """Shapes of another module's tensors, which must have the model's names, ties and numbers of dimensions."""
-    theirs = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in plain_uses(other)}
-    ours = {tuple(use.name for use in places): tuple(parameter_of(places[0]).shape) for places in uses}
+    theirs = _shapes_by_names(plain_uses(other))
+    ours = _shapes_by_names(uses)
     for here, there, having in ((ours, theirs, "the model"), (theirs, ours, word)):
         for names in here:
             if names not in there or len(ours[names]) != len(theirs[names]):
-                told = " (tied to ".join(names[:2]) + ")" * (len(names) > 1)
+                tensor = names[0]
+                if len(names) > 1:
+                    tensor = f"{names[0]} (tied to {names[1]})"
                 missing = len(here.keys() - there.keys())
+                more = f", and {missing - 1} more" if missing > 1 else ""
                 raise ValueError(
-                    f"{word} is of another architecture: only {having} has the tensor {told} with "
-                    f"{len(here[names])} dimensions" + f", and {missing - 1} more" * (missing > 1) + f". {word} must "
+                    f"{word} is of another architecture: only {having} has the tensor {tensor} with "
+                    f"{len(here[names])} dimensions{more}. {word} must "
                     "differ from the model in widths only: the same depth, layers and ties."
                 )
     return {names[0]: shape for names, shape in theirs.items()}
+
+
+def _shapes_by_names(uses: list[tuple[Use, ...]]) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """All names of every tensor -> its shape."""
+    shapes = {}
+    for places in uses:
+        names = tuple(use.name for use in places)
+        shapes[names] = tuple(parameter_of(places[0]).shape)
+    return shapes
 
 
 def check_widths(

@@ -37,23 +37,24 @@ def chosen_kinds(
     chosen: dict[str, Kind] = {name: kind for name, kind in given.items() if kind is not None}
     questions: dict[str, Question] = {}
     tied = {name for name, guess in guesses.items() if guess.kinds == {"embedding", "readout"}}
-    alike = {
-        kind: [name for name, guess in guesses.items() if guess.kinds == {kind} and name not in chosen]
-        for kind in ("readout", "input")
-    }
-    said = [name for name, kind in chosen.items() if kind == "readout" and guesses[name].kinds == {"readout"}]
-    has_readout = bool(tied or alike["readout"] or "readout" in chosen.values())
-    data_layers = given_data(places, guesses, alike["input"])
+    open_ = [name for name in guesses if name not in chosen]
+    like_readouts = [name for name in open_ if guesses[name].kinds == {"readout"}]
+    like_inputs = [name for name in open_ if guesses[name].kinds == {"input"}]
+    given_readouts = [name for name, kind in chosen.items() if kind == "readout" and guesses[name].kinds == {"readout"}]
+    has_readout = bool(tied or like_readouts or "readout" in chosen.values())
+    data_layers = given_data(places, guesses, like_inputs)
     for name, guess in guesses.items():
         if name in chosen:
             continue
         shape = tuple(parameter_of(places[name][0]).shape)
-        kind = next(iter(guess.kinds)) if len(guess.kinds) == 1 else ""
+        kind = ""
+        if len(guess.kinds) == 1:
+            [kind] = guess.kinds
         if name in tied or ("embedding" in guess.kinds and not widths[name]):
             chosen[name] = "embedding"
         elif kind in get_args(Kind) and kind != "readout":
             chosen[name] = kind  # type: ignore[assignment]
-        elif kind == "readout" and alike["readout"] == [name] and not tied and not said:
+        elif kind == "readout" and like_readouts == [name] and not tied and not given_readouts:
             chosen[name] = "readout"
         elif kind == "router" and (has_readout or len(widths[name]) > 1):
             chosen[name] = "hidden"
@@ -97,38 +98,50 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
             "hidden" if of_fixed else None,
             axis,
         )
-    if drawn and not token and (axes := to_fixed_heads(words, shape, widths)) is not None:
+    axes = to_fixed_heads(words, shape, widths)
+    if drawn and not token and axes is not None:
         return Question(
             "leads to a fixed number of heads, or from them: kinds={PATTERN: 'hidden'}, "
             f"fan_in_axis={{PATTERN: {axes}}}",
-            *("hidden", axes),
+            "hidden",
+            axes,
         )
     kind: Kind | None = _likely_kind(name, bool(widths), guess, token, drawn)
-    within, axis = "'hidden' if it lies within", None
+    within = "'hidden' if it lies within"
+    axis = None
     if kind == "hidden" and guess.assumed:
-        kind, axis = (None, None) if guess.traced is None else (kind, guess.traced)
-        within += f", with {_ways(shape, widths) if axis is None else f'fan_in_axis={{PATTERN: {axis}}}'}"
+        axis = guess.traced
+        if axis is None:
+            kind = None
+            within += f", with {_possible_axes(shape, widths)}"
+        else:
+            within += f", with fan_in_axis={{PATTERN: {axis}}}"
+    number = "1 width" if len(widths) == 1 else f"{len(widths)} widths"
     return Question(
-        f"has {len(widths)} width{'s' * (len(widths) != 1)}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
+        f"has {number}: kinds={{PATTERN: 'embedding'}} or 'readout' if it is an "
         f"end of the model, or {within}; 'keep' if nothing is summed over and it begins as built",
-        *(kind, axis),
+        kind,
+        axis,
     )
 
 
-def _ways(shape: tuple[int, ...], widths: list[int]) -> str:
+def _possible_axes(shape: tuple[int, ...], widths: list[int]) -> str:
     """What a matrix with one width may sum over."""
-    grows = {axis: "which grows" if axis in widths else "which does not" for axis in range(len(shape))}
-    return " or ".join(f"fan_in_axis={{PATTERN: {axis}}} (over {shape[axis]}, {grows[axis]})" for axis in grows)
+    texts = []
+    for axis, size in enumerate(shape):
+        grows = "which grows" if axis in widths else "which does not"
+        texts.append(f"fan_in_axis={{PATTERN: {axis}}} (over {size}, {grows})")
+    return " or ".join(texts)
 
 
 def axis_question(shape: tuple[int, ...], kind: Kind, guess: Guess, widths: list[int]) -> Question:
     """The question of a matrix with one width, within the model, of which no layer tells what it sums over."""
-    told = f"is {kind}, and sums over a dimension that nothing tells: "
     if guess.traced is not None:
         return Question(
             f"is {kind}: fan_in_axis={{PATTERN: {guess.traced}}}, as its forward has it", kind, guess.traced
         )
-    return Question(told + _ways(shape, widths))
+    axes = _possible_axes(shape, widths)
+    return Question(f"is {kind}, and sums over a dimension that nothing tells: {axes}")
 
 
 def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool | None) -> Kind:
@@ -139,12 +152,14 @@ def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool 
     """
     words = words_of(name)
     if guess.axis is not None and not grows:
-        return "readout" if words & HEADS and block_of(name) is None else "hidden"
+        is_head = words & HEADS and block_of(name) is None
+        return "readout" if is_head else "hidden"
     if token:
         return "embedding" if grows else "hidden"
     if drawn is not True or words & _BIAS:
         return "keep"
-    return "embedding" if grows and block_of(name) is None and not guess.beside else "hidden"
+    is_within = block_of(name) is not None or guess.beside
+    return "embedding" if grows and not is_within else "hidden"
 
 
 def fan_in_question(shape: tuple[int, ...], kind: Kind) -> Question:

@@ -31,12 +31,14 @@ def given_data(places: Mapping[str, tuple[Use, ...]], guesses: Mapping[str, Gues
         return set(candidates)
     summing = [name for name, guess in guesses.items() if guess.kinds & {"hidden", "readout", "router"}]
     order = {name: i for i, name in enumerate(guesses)}
-    returned = {_fixed_size(places[name][0], guesses[name]) for name in summing if guesses[name].kinds == {"readout"}}
-    doubted = set()
+    ends = [name for name in summing if guesses[name].kinds == {"readout"}]
+    returned_sizes = {_fixed_size(places[name][0], guesses[name]) for name in ends}
+    doubted_patterns = set()
     for name in candidates:
-        if _fixed_size(places[name][0], guesses[name]) in returned or not _first(name, summing, order):
-            doubted.add(_layered(name))
-    return {name for name in candidates if _layered(name) not in doubted}
+        is_returned = _fixed_size(places[name][0], guesses[name]) in returned_sizes
+        if is_returned or not _first(name, summing, order):
+            doubted_patterns.add(_layered(name))
+    return {name for name in candidates if _layered(name) not in doubted_patterns}
 
 
 def _first(name: str, summing: list[str], order: Mapping[str, int]) -> bool:
@@ -65,13 +67,17 @@ def _fixed_size(use: Use, guess: Guess) -> int | None:
 
 
 def _layered(name: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+    """The name with * for every number."""
+    parts = ["*" if part.isdigit() else part for part in name.split(".")]
+    return ".".join(parts)
 
 
 def end_question(kind: str, name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> Question:
     """The question of a layer between a width and a fixed size."""
     end: Kind = "embedding" if kind == "input" else "readout"
-    proposed: Kind | None = "hidden" if _likely_within(kind, name, guesses, places) else end
+    proposed: Kind | None = end
+    if _likely_within(kind, name, guesses, places):
+        proposed = "hidden"
     if proposed == "readout" and _unlike_ends(name, guesses, places):
         proposed = None
     outside = "a width to a fixed size, and is not the only one"
@@ -88,8 +94,10 @@ def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: M
     between which the fixed size lies; or by the matrices before it, those of its block, or those that follow it.
     """
     words = words_of(name)
-    if words & (_INPUTS if kind == "input" else HEADS):
+    words_of_ends = _INPUTS if kind == "input" else HEADS
+    if words & words_of_ends:
         return False
+    # down to a fixed size and up again
     order = {other: i for i, other in enumerate(guesses)}
     opposite = "readout" if kind == "input" else "input"
     size = _fixed_size(places[name][0], guesses[name])
@@ -121,7 +129,8 @@ def _followed(name: str, guesses: Mapping[str, Guess]) -> bool:
     parts = name.split(".")
     for n in range(len(parts) - 2, -1, -1):
         prefix = "".join(f"{part}." for part in parts[:n])
-        if inside := [other for other in hidden if other.startswith(prefix)]:
+        inside = [other for other in hidden if other.startswith(prefix)]
+        if inside:
             return any(names.index(other) > names.index(name) for other in inside)
     return False
 
@@ -136,30 +145,38 @@ def _unlike_ends(name: str, guesses: Mapping[str, Guess], places: Mapping[str, t
     """Whether a layer without the name of an end sums over another width than the ends that have one."""
     if words_of(name) & HEADS:
         return False
-    widths = {other: _summed(places[other][0], guesses[other]) for other in (name, *_ends(name, guesses))}
-    named = [other for other in _ends(name, guesses) if words_of(other) & HEADS]
-    return bool(named) and all(widths[other] != widths[name] for other in named)
+    width = _summed_size(places[name][0], guesses[name])
+    named_ends = [other for other in _ends(name, guesses) if words_of(other) & HEADS]
+    widths = [_summed_size(places[other][0], guesses[other]) for other in named_ends]
+    return bool(widths) and width not in widths
 
 
-def _summed(use: Use, guess: Guess) -> int | None:
+def _summed_size(use: Use, guess: Guess) -> int | None:
     """The size of what a tensor sums over."""
-    return None if guess.axis is None else size_of(_shape(use), guess.axis)
+    if guess.axis is None:
+        return None
+    return size_of(_shape(use), guess.axis)
 
 
 def block_of(name: str) -> str | None:
     """What the names begin with in the innermost numbered module that a tensor is in; None where it is in none."""
     parts = name.split(".")
     numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: numbered[-1] + 1]) + "." if numbered else None
+    if not numbered:
+        return None
+    innermost = parts[: numbered[-1] + 1]
+    return ".".join(innermost) + "."
 
 
 def _beside_queries(name: str, names: Iterable[str]) -> bool:
     """Whether a layer is one of an attention's by its name, and by that of another in the module around it."""
+    if not words_of(name) & _ATTENTION:
+        return False
     layer = name.rpartition(".")[0]
     around = layer.rpartition(".")[0]
-    others = {other.rpartition(".")[0] for other in names} - {layer}
-    beside = [other for other in others if other.rpartition(".")[0] == around]
-    return bool(words_of(name) & _ATTENTION) and any(words_of(other) & _ATTENTION for other in beside)
+    other_layers = {other.rpartition(".")[0] for other in names} - {layer}
+    beside = [other for other in other_layers if other.rpartition(".")[0] == around]
+    return any(words_of(other) & _ATTENTION for other in beside)
 
 
 def _has_end(name: str, guesses: Mapping[str, Guess]) -> bool:

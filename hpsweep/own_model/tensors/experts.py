@@ -27,11 +27,11 @@ def growing_experts(uses: Mapping[str, tuple[Use, ...]], others: Sequence[Mappin
     size that this tensor has besides: in the model, and in every other.
     """
     shapes = {name: _shapes(name, places[0], others) for name, places in uses.items()}
-    stacks = {
-        name: each
-        for name, each in shapes.items()
-        if len(each[0]) == 3 and len(set(each)) > 1 and not isinstance(uses[name][0].module, (*CONVOLUTIONS, *UPWARDS))
-    }
+    stacks = {}
+    for name, each in shapes.items():
+        is_convolution = isinstance(uses[name][0].module, (*CONVOLUTIONS, *UPWARDS))
+        if len(each[0]) == 3 and len(set(each)) > 1 and not is_convolution:
+            stacks[name] = each
     found = Experts({}, set())
     for name, each in shapes.items():
         if len(each[0]) != 2 or not _grows(each, 0) or not _grows(each, 1):
@@ -48,7 +48,8 @@ def growing_experts(uses: Mapping[str, tuple[Use, ...]], others: Sequence[Mappin
 
 def _shapes(name: str, use: Use, others: Sequence[Mapping[str, Use]]) -> _Shapes:
     """The shapes of a tensor in the model, its base and delta."""
-    return [tuple(getattr(place.module, place.local).shape) for place in (use, *(other[name] for other in others))]
+    places = [use, *(other[name] for other in others)]
+    return [tuple(getattr(place.module, place.local).shape) for place in places]
 
 
 def _grows(shapes: _Shapes, axis: int) -> bool:
@@ -58,7 +59,8 @@ def _grows(shapes: _Shapes, axis: int) -> bool:
 def _chooses(layer: _Shapes, stack: _Shapes, axis: int) -> bool:
     """Whether a layer that sums over that axis returns a number for each of the stack's matrices."""
     for shape, experts in zip(layer, stack, strict=True):
-        number, given = shape[1 - axis], shape[axis]
+        number = shape[1 - axis]
+        given = shape[axis]
         if number != experts[0] or number == given or given not in experts[1:]:
             return False
     return True

@@ -20,34 +20,40 @@ def check_finite(model: nn.Module) -> None:
     model = unwrapped(model)
     buffers = dict(model.named_buffers())
     named = {**dict(model.named_parameters()), **buffers}
-    if empty := [name for name, tensor in named.items() if tensor.is_meta]:
+    empty = [name for name, tensor in named.items() if tensor.is_meta]
+    if empty:
         raise ValueError(
-            f"{_told(empty, named)} on the meta device, without values; call model.to_empty(device=...), "
+            f"{_listed(empty, named)} on the meta device, without values; call model.to_empty(device=...), "
             "plan.init_(model, ...), and compute the buffers anew, or build the model on a device."
         )
-    if parameters := [name for name, tensor in named.items() if name not in buffers and not _is_finite(tensor)]:
+    parameters = [name for name, tensor in named.items() if name not in buffers and not _is_finite(tensor)]
+    if parameters:
         raise ValueError(
-            f"{_told(parameters, named)} not finite (NaN or infinite); call plan.init_(model, ...), or load a "
+            f"{_listed(parameters, named)} not finite (NaN or infinite); call plan.init_(model, ...), or load a "
             "checkpoint that is whole."
         )
-    if odd := [name for name, tensor in buffers.items() if not (_is_finite(tensor) or _is_mask(tensor))]:
+    wrong = [name for name, tensor in buffers.items() if not (_is_finite(tensor) or _is_mask(tensor))]
+    if wrong:
         raise ValueError(
-            f"{_told(odd, buffers)} not finite (NaN or infinite). Buffers are computed when a model is built, and "
+            f"{_listed(wrong, buffers)} not finite (NaN or infinite). Buffers are computed when a model is built, and "
             "to_empty leaves arbitrary values in them: compute them anew, or take them from a model that was built on "
             "a device."
         )
 
 
-def _told(names: list[str], among: dict[str, Tensor]) -> str:
+def _listed(names: list[str], among: dict[str, Tensor]) -> str:
     """The names in one line, as patterns where they are many, and the verb."""
-    return ", ".join(patterns(names, among)) + (" is" if len(names) == 1 else " are")
+    verb = "is" if len(names) == 1 else "are"
+    return f"{', '.join(patterns(names, among))} {verb}"
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """The values, in a type of number that torch can test; of a sharded tensor this rank's."""
     part = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    if part.is_floating_point() or part.is_complex():
-        yield part.float() if part.is_floating_point() and part.element_size() == 1 else part
+    if part.is_floating_point() and part.element_size() == 1:  # float8
+        yield part.float()
+    elif part.is_floating_point() or part.is_complex():
+        yield part
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -53,8 +53,9 @@ class Forwards:
         if not isinstance(use.module, nn.Linear):
             return None
         found = self.of(use)
-        seen = found is not None and found.of_product and found.alike is not None
-        return found.axis if found is not None and seen else None
+        if found is None or not found.of_product or found.alike is None:
+            return None
+        return found.axis
 
     def departs(self, use: Use, others: Sequence[Use], filled: Callable[[], Use]) -> str:
         """In which way a layer is none of W x at every width, or ''; `others` are the same in base and delta, `filled`
@@ -65,8 +66,8 @@ class Forwards:
             return ""
         known = isinstance(use.module, PLAIN)
         if here.problem:
-            known = known and (_has_own_forward(use.module) or computed_by_hook(use))
-            return f"cannot be tried on random numbers ({here.problem})" if known else ""
+            must_be_tried = known and (_has_own_forward(use.module) or computed_by_hook(use))
+            return f"cannot be tried on random numbers ({here.problem})" if must_be_tried else ""
         if here.sizes and all(_same_function(here, found) for found in self._there(here, others, filled)):
             return ""
         if here.alike is not None and here.alike < ALIKE:
@@ -120,7 +121,8 @@ def _may_differ(use: Use) -> bool:
     """Whether the weight is that of a layer whose call is not torch's: of a subclass, of a layer with hooks of the
     user's, of one whose weight a hook computes from it, or of a module with no other matrix in it.
     """
-    module, weight = use.module, getattr(use.module, use.local)
+    module = use.module
+    weight = getattr(module, use.local)
     if computed_by_hook(use):
         return bool(weight.dim() > 1)
     if hasattr(weight, "placements") or weight.is_complex():
@@ -140,10 +142,12 @@ def _has_own_forward(module: nn.Module) -> bool:
     return not same or inspect.ismethod(vars(module).get("forward"))
 
 
-def _told_by(hook: Any) -> object:
+def _code_and_values(hook: Any) -> object:
     """The code of a hook, and the numbers and words that it has beside it: equal for hooks that do the same."""
     code = getattr(getattr(hook, "__func__", hook), "__code__", None)
-    values = list(vars(hook).values()) if code is None and hasattr(hook, "__dict__") else []
+    values: list[Any] = []
+    if code is None and hasattr(hook, "__dict__"):  # an object that can be called
+        values += vars(hook).values()
     for cell in getattr(hook, "__closure__", None) or ():
         values.append(cell.cell_contents)
     values += getattr(hook, "__defaults__", None) or ()
@@ -153,10 +157,13 @@ def _told_by(hook: Any) -> object:
 def _built(use: Use) -> object:
     """Equal for layers that do the same: of one class, with equal shapes, numbers and words."""
     module = use.module
-    told = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | tuple)}
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    shapes = [(name, tuple(tensor.shape), tensor.is_meta) for name, tensor in tensors]
-    small = [(name, tensor.item()) for name, tensor in tensors if tensor.numel() == 1 and not tensor.is_meta]
-    own = id(module) if "forward" in vars(module) else 0
-    hooks = [_told_by(hook) for hook in hooks_of(module)]
-    return repr((id(type(module)), own, use.local, hooks, sorted(told.items()), shapes, small))
+    settings = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | tuple)}
+    shapes = []
+    numbers = []
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        shapes.append((name, tuple(tensor.shape), tensor.is_meta))
+        if tensor.numel() == 1 and not tensor.is_meta:
+            numbers.append((name, tensor.item()))
+    own_forward = id(module) if "forward" in vars(module) else 0
+    hooks = [_code_and_values(hook) for hook in hooks_of(module)]
+    return repr((id(type(module)), own_forward, use.local, hooks, sorted(settings.items()), shapes, numbers))

@@ -21,21 +21,22 @@ def base_head_sizes(model: nn.Module, base: nn.Module) -> dict[str, int]:
     others = dict(base.named_modules())
     found: dict[int, set[int]] = {}
     for name, module in model.named_modules():
-        if (other := others.get(name)) is not None:
-            for size, base_size in _said(module, other):
+        other = others.get(name)
+        if other is not None:
+            for size, base_size in _head_sizes(module, other):
                 found.setdefault(size, set()).add(base_size)
     return {str(size): min(sizes) for size, sizes in sorted(found.items()) if len(sizes) == 1}
 
 
-def _said(module: nn.Module, other: nn.Module) -> Iterator[tuple[int, int]]:
+def _head_sizes(module: nn.Module, other: nn.Module) -> Iterator[tuple[int, int]]:
     """(head size, base head size) by two modules of one name: as they keep it, or as width over number of heads."""
-    ours, theirs = _numbers(module), _numbers(other)
+    ours = _numbers(module)
+    theirs = _numbers(other)
     for name in ours.keys() & theirs.keys():
         if _HEAD_SIZE.search(name):
             yield ours[name], theirs[name]
-    heads, width = (
-        next((name for name in names if name in ours and name in theirs), "") for names in (_HEADS, _WIDTHS)
-    )
+    heads = next((name for name in _HEADS if name in ours and name in theirs), "")
+    width = next((name for name in _WIDTHS if name in ours and name in theirs), "")
     if heads and width and not ours[width] % ours[heads] and not theirs[width] % theirs[heads]:
         yield ours[width] // ours[heads], theirs[width] // theirs[heads]
 

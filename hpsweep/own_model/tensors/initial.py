@@ -69,17 +69,19 @@ class AsBuilt:
         for values, use in self.of(name):
             if not values.numel():
                 return Beginning(mean=float(kind == "norm"))
-            if (value := constant(values)) is not None:
+            value = constant(values)
+            if value is not None:
                 return Beginning(mean=value)
             if kind == "bias" and _drawn(values, use):
                 return Beginning()
-            seen = values if seen is None else seen
+            if seen is None:
+                seen = values
         if seen is None:
             return _unseen(self._model[name], kind)
-        told = f"begins with values from {float(seen.min()):.4g} to {float(seen.max()):.4g}"
+        problem = f"begins with values from {float(seen.min()):.4g} to {float(seen.max()):.4g}"
         if kind == "bias" and given:
-            return Beginning(overwritten=f"{name} {told}, which init_ replaces by 0")
-        return Beginning(problem=told)
+            return Beginning(overwritten=f"{name} {problem}, which init_ replaces by 0")
+        return Beginning(problem=problem)
 
     def _matrix(self, name: str) -> Beginning:
         seen = self.of(name)
@@ -104,11 +106,16 @@ class AsBuilt:
         values, _ = next(self.of(name), (None, None))
         if values is None or constant(values) is not None:
             return None
-        x = values.double().reshape(-1, values.shape[-1]) if values.dim() else values.double().reshape(1, 1)
-        chance = 4 * x.numel() ** -0.5
-        near = (x[:, 1:] * x[:, :-1]).mean() if x.shape[1] > 1 else x.mean() * 0
-        spread = x.square().mean()
-        return bool(x.mean().abs() <= chance * spread.sqrt()) and bool(near.abs() <= chance * spread)
+        length = values.shape[-1] if values.dim() else 1
+        x = values.double().reshape(-1, length)
+        chance = 4 * x.numel() ** -0.5  # four standard errors
+        neighbours = x.mean() * 0
+        if length > 1:
+            neighbours = (x[:, 1:] * x[:, :-1]).mean()
+        variance = x.square().mean()
+        mean_is_zero = bool(x.mean().abs() <= chance * variance.sqrt())
+        neighbours_are_unlike = bool(neighbours.abs() <= chance * variance)
+        return mean_is_zero and neighbours_are_unlike
 
 
 def _values(use: Use) -> Iterator[tuple[Tensor, Use]]:

@@ -101,13 +101,13 @@ def derived_tensors(
         derived = {name: _derived(name, compared, decided) for name in compared.trained if name in decided.beginnings}
         ends = "" if partial else missing_end(decided.chosen, decided.guesses)
         if refused or questions or ends:
-            told = {
-                name: f"{tuple(parameter_of(places[0]).shape)} in {type(places[0].module).__name__}"
-                for name, places in compared.trained.items()
-            }
+            described = {}
+            for name, places in compared.trained.items():
+                shape = tuple(parameter_of(places[0]).shape)
+                described[name] = f"{shape} in {type(places[0].module).__name__}"
             names = [use.name for places in compared.trained.values() for use in places]
             besides = also(derived) if refused or questions else Besides()
-            asked = questions_text(questions, told, names, ends, besides)
+            asked = questions_text(questions, described, names, ends, besides)
             raise ValueError("\nBesides, ".join(text for text in (refused, asked) if text))
     return derived
 
@@ -153,7 +153,8 @@ def _settled(compared: _Compared, given: _Given) -> tuple[_Decided, dict[str, Qu
 
 def _decide(compared: _Compared, given: _Given) -> _Decided:
     """The kind and the beginning of every tensor, or what is to be asked of it."""
-    uses, trained = compared.uses, compared.trained
+    uses = compared.uses
+    trained = compared.trained
     experts = growing_experts(uses, compared.others)
     guesses = {
         name: Guess.of(places, compared.others, compared.widths[name], given.axes.get(name), compared.forwards)
@@ -208,10 +209,9 @@ class _Compared(NamedTuple):
         modules = {word: plain_base(source, model, word, refuse=refuse_base) for word, source in sources.items()}
         sizes = [shapes_of(module, uses, word) for word, module in modules.items()]
         shapes = {places[0].name: tuple(parameter_of(places[0]).shape) for places in uses}
-        widths = {
-            name: [axis for axis, size in enumerate(shape) if any(size != of[name][axis] for of in sizes)]
-            for name, shape in shapes.items()
-        }
+        widths = {}
+        for name, shape in shapes.items():
+            widths[name] = [axis for axis in range(len(shape)) if any(of[name][axis] != shape[axis] for of in sizes)]
         check_widths(shapes, sizes[0], widths)
 
         def fill() -> dict[str, Use]:
@@ -271,14 +271,12 @@ def _axes(given: Mapping[str, Axes] | None) -> Mapping[str, Axes]:
 
 def _derived(name: str, compared: _Compared, decided: _Decided) -> Derived:
     """What the rules need to know of a tensor that is settled."""
-    places, widths, guess, kind = (
-        compared.trained[name],
-        compared.widths[name],
-        decided.guesses[name],
-        decided.chosen[name],
-    )
-    shape, axis = tuple(parameter_of(places[0]).shape), guess.axis
-    ratios = {i: shape[i] / compared.narrow[name][i] for i in widths}
+    places = compared.trained[name]
+    guess = decided.guesses[name]
+    kind = decided.chosen[name]
+    axis = guess.axis
+    shape = tuple(parameter_of(places[0]).shape)
+    ratios = {i: shape[i] / compared.narrow[name][i] for i in compared.widths[name]}
     fan_in = None
     if axis is not None and kind not in VECTORS and (kind != "embedding" or guess.kinds & {"input", "readout"}):
         fan_in = fan_in_of(places[0], shape, axis)
@@ -287,9 +285,11 @@ def _derived(name: str, compared: _Compared, decided: _Decided) -> Derived:
         m_d = math.prod(ratios.pop(summed, 1.0) for summed in summed_axes(places[0], axis))
         m_out = math.prod(ratios.values())
         if guess.groups is not None and axis == 0:  # (in, out / groups, ...)
-            m_d, m_out = m_d / guess.groups, m_out * guess.groups
+            m_d = m_d / guess.groups
+            m_out = m_out * guess.groups
     else:
-        m_d, m_out = math.prod(ratios.values()), 1.0
+        m_d = math.prod(ratios.values())
+        m_out = 1.0
     departs = ""
     if kind in SPARSE:
         others = [of[places[0].name] for of in compared.others]

@@ -89,12 +89,17 @@ def forward_of(use: Use) -> Forward:
             found = _called(use, axis, shape, zeroed=zeroed)
             if found.of_product and not found.rest:
                 return found
-            better = (
-                first is None or (not found.problem and first.problem) or (found.of_product and not first.of_product)
-            )
-            first = found if better else first
+            if first is None or _tells_more(found, first):
+                first = found
     assert first is not None
     return first
+
+
+def _tells_more(one: Forward, other: Forward) -> bool:
+    """Whether one way to call a layer shows more of it than another."""
+    if other.problem and not one.problem:
+        return True
+    return one.of_product and not other.of_product
 
 
 def _inputs(module: nn.Module, weight: Tensor) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -116,14 +121,19 @@ def _called(use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool) -> For
         try:
             trial = _Tried(use, axis, shape, zeroed)
             several, z = trial.outputs()
-            alike = [_correlation(each, z) if each.shape == z.shape else 0.0 for each in several]
-            trial = trial._replace(place=alike.index(max(alike)))  # the same one of several every time
+            # of several outputs the one that is most like the product, every time
+            likeness = [_correlation(each, z) if each.shape == z.shape else 0.0 for each in several]
+            trial = trial._replace(place=likeness.index(max(likeness)))
             y = several[trial.place]
-            doubled, halved, rest = trial.once(times=2.0), trial.once(times=2.0, of=0.5), trial.once(times=0.0)
+            doubled = trial.once(times=2.0)
+            halved = trial.once(times=2.0, of=0.5)
+            rest = trial.once(times=0.0)
             if not all(bool(each.isfinite().all()) for each in (y, doubled, halved)):
                 return Forward(problem="it gives numbers that are not finite")
-            rest = rest if rest.shape == y.shape and rest.isfinite().all() else torch.zeros_like(y)
+            if rest.shape != y.shape or not rest.isfinite().all():
+                rest = torch.zeros_like(y)
             change = y - rest
+            # proportional to the weight, or with the double weight and half the input the same: a function of W x
             grows = _close(doubled - rest, 2 * change) or _close(halved, y)
             if y.shape != z.shape:
                 return Forward(axis, _size(change) / _size(z), None, grows, _size(rest))
@@ -167,8 +177,10 @@ class _Tried(NamedTuple):
         if aside:
             weight.add_(_beyond(weight, self.axis, x, chance))
         weight.mul_(times)
-        whole = computed_by_hook(self.use) or has_hooks(self.use.module)
-        return _outputs(layer if whole else layer.forward, of * x, z), z
+        call = layer.forward
+        if computed_by_hook(self.use) or has_hooks(self.use.module):
+            call = layer
+        return _outputs(call, of * x, z), z
 
     def in_training(self, rest: Tensor, z: Tensor) -> float:
         """The factor of the product in training, NaN where the output is of another kind there."""
@@ -195,27 +207,36 @@ class _Tried(NamedTuple):
 def _beyond(weight: Tensor, axis: int, x: Tensor, chance: torch.Generator) -> Tensor:
     """Random numbers in a weight's shape and size, whose product with the input is zero."""
     other = torch.randn(weight.shape, generator=chance) * _size(weight)
-    other = other if axis == 1 else other.mT
+    if axis == 0:
+        other = other.mT
+    # without its part in the span of the inputs, of which the columns of `given` are a basis
     given, _ = torch.linalg.qr(x.reshape(-1, x.shape[-1]).mT)
     beyond: Tensor = other - other @ given @ given.mT
-    return beyond if axis == 1 else beyond.mT
+    if axis == 0:
+        return beyond.mT
+    return beyond
 
 
 def _copied(use: Use, *, zeroed: bool) -> Any:
     """A copy of a module on the CPU, without biases, with the user's hooks."""
     empty = any(parameter.is_meta for parameter in use.module.parameters())
-    made: dict[int, Any] = {
-        id(value): value.detach() for value in vars(use.module).values() if isinstance(value, Tensor)
-    }
+    not_copied: dict[int, Any] = {}  # what deepcopy takes as it is, by id
+    for value in vars(use.module).values():
+        if isinstance(value, Tensor):  # one that a call has computed has no deep copy
+            not_copied[id(value)] = value.detach()
     hooks = hooks_of(use.module)
-    made |= {id(hook): hook for hook in hooks}  # which may hold all of the model
-    layer: Any = copy.deepcopy(use.module, made)  # a tensor that a call has computed has no deep copy
+    for hook in hooks:  # which may hold all of the model
+        not_copied[id(hook)] = hook
+    layer: Any = copy.deepcopy(use.module, not_copied)
     for table in (layer._forward_pre_hooks, layer._forward_hooks):
-        for key in [key for key, hook in table.items() if not any(hook is kept for kept in hooks)]:
-            del table[key]
-    layer = (layer.to_empty(device="cpu") if empty else layer.cpu()).float()
+        for key, hook in list(table.items()):
+            if not any(hook is kept for kept in hooks):
+                del table[key]
+    layer = layer.to_empty(device="cpu") if empty else layer.cpu()
+    layer = layer.float()
     for name, parameter in layer.named_parameters():
-        if name.endswith("bias") or (name != use.local and (zeroed or (empty and parameter.dim() > 1))):
+        is_matrix_without_values = empty and parameter.dim() > 1
+        if name.endswith("bias") or (name != use.local and (zeroed or is_matrix_without_values)):
             parameter.zero_()
         elif empty:
             parameter.fill_(1.0)
@@ -224,14 +245,21 @@ def _copied(use: Use, *, zeroed: bool) -> Any:
 
 def _product(layer: Any, weight: Tensor, axis: int, x: Tensor) -> Tensor:
     """The product of weight and input, as torch's own layer of this type has it."""
-    if isinstance(layer, (*CONVOLUTIONS, *UPWARDS)):
-        plain: Any = plain_type(layer)
-        fits = x.shape[1] == layer.in_channels
-        x = x if fits else x.movedim(-1, 1)
+    if not isinstance(layer, (*CONVOLUTIONS, *UPWARDS)):
+        return F.linear(x, weight if axis == 1 else weight.mT)
+    plain: Any = plain_type(layer)
+    channels_last = x.shape[1] != layer.in_channels
+    if channels_last:
+        x = x.movedim(-1, 1)
+    z: Tensor
+    if isinstance(layer, UPWARDS):
+        z = plain.forward(layer, x)
+    else:
         kernel = weight.transpose(0, 1) if is_turned(layer) else weight
-        z = plain.forward(layer, x) if isinstance(layer, UPWARDS) else plain._conv_forward(layer, x, kernel, None)
-        return z if fits else z.movedim(1, -1)  # type: ignore[no-any-return]
-    return F.linear(x, weight if axis == 1 else weight.mT)
+        z = plain._conv_forward(layer, x, kernel, None)
+    if channels_last:
+        z = z.movedim(1, -1)
+    return z
 
 
 def _outputs(call: Callable[[Tensor], Any], x: Tensor, z: Tensor) -> list[Tensor]:

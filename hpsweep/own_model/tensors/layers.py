@@ -18,18 +18,22 @@ def is_layer(module: nn.Module) -> bool:
 
 def product_of_weights(use: Use, given: Tensor) -> Tensor | None:
     """The layer's weights applied to its input, without bias; None for a layer that is not known."""
-    module, weight = use.module, whole(getattr(use.module, use.local)).to(given.dtype)
+    module = use.module
+    weight = whole(getattr(module, use.local)).to(given.dtype)
     if isinstance(module, nn.Linear):
         if given.shape[-1] == weight.shape[-1]:
             return F.linear(given, weight)
-        return given @ weight if given.shape[-1] == weight.shape[0] else None  # a subclass that keeps it as (in, out)
+        if given.shape[-1] == weight.shape[0]:  # a subclass that keeps it as (in, out)
+            return given @ weight
+        return None
     if is_transposed(module):
         return given @ weight
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         convolution: Any = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
         function = next(f for kind, f in convolution.items() if isinstance(module, kind))
         padded: Tensor = function(given, weight, None, module.stride, module.padding, module.dilation, module.groups)
-        return padded if module.padding_mode == "zeros" else None
+        if module.padding_mode == "zeros":
+            return padded
     return None
 
 

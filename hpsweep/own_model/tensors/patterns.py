@@ -14,11 +14,17 @@ def patterns(wanted: Iterable[str], every: Iterable[str]) -> dict[str, list[str]
     found: dict[str, list[str]] = {}
     known: dict[str, str | None] = {}
     for name in wanted:
-        layered = ".".join("*" if part.isdigit() else glob.escape(part) for part in name.split("."))
+        parts = ["*" if part.isdigit() else glob.escape(part) for part in name.split(".")]
+        layered = ".".join(parts)
         if layered not in known:
             known[layered] = _shortest(layered, names, others)
         found.setdefault(known[layered] or glob.escape(name), []).append(name)
-    return {(glob.escape(m[0]) if len(m) == 1 else pattern): m for pattern, m in found.items()}
+    result = {}
+    for pattern, matched in found.items():
+        if len(matched) == 1:  # one name stands for itself
+            pattern = glob.escape(matched[0])
+        result[pattern] = matched
+    return result
 
 
 def _shortest(layered: str, wanted: set[str], others: list[str]) -> str | None:

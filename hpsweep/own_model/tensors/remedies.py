@@ -49,21 +49,33 @@ def questions_text(
             groups[pattern, question] = matched
     lines = []
     for (pattern, question), matched in groups.items():
-        first, several = matched[0], f" (and {len(matched) - 1} more)" if len(matched) > 1 else ""
+        first = matched[0]
+        several = f" (and {len(matched) - 1} more)" if len(matched) > 1 else ""
         told = questions[first].seen + question.told.replace("PATTERN", repr(pattern))
         lines.append(f"  {first} {shapes[first]}{several} {told}")
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"  and {len(lines) - LINES} more"]
     kinds = {pattern: question.kind for pattern, question in groups if question.kind is not None}
     axes = {pattern: question.axis for pattern, question in groups if question.axis is not None}
-    words = [f"kinds={kinds}"] * bool(kinds) + [f"fan_in_axis={axes}"] * bool(axes)
-    words += ["partial=True"] * bool(ends and questions) + list(besides.words)
-    parts = ["what these tensors are cannot be decided:\n" + "\n".join(lines)] if questions else []
+    # the arguments to paste
+    arguments = []
+    if kinds:
+        arguments.append(f"kinds={kinds}")
+    if axes:
+        arguments.append(f"fan_in_axis={axes}")
+    if ends and questions:
+        arguments.append("partial=True")
+    arguments += besides.words
+    # the text
+    parts = []
+    if questions:
+        parts.append("what these tensors are cannot be decided:\n" + "\n".join(lines))
     parts += [text for text in (ends, besides.told) if text]
-    if open_ones := [pattern for pattern, question in groups if question.kind is None and question.axis is None]:
-        parts.append(f"No answer is proposed for {', '.join(map(repr, open_ones))}: add yours to the line.")
-    if words:
-        parts.append(f"{PASTE}{', '.join(words)}")
+    unanswered = [pattern for pattern, question in groups if question.kind is None and question.axis is None]
+    if unanswered:
+        parts.append(f"No answer is proposed for {', '.join(map(repr, unanswered))}: add yours to the line.")
+    if arguments:
+        parts.append(f"{PASTE}{', '.join(arguments)}")
     return "\n".join(parts)
 
 

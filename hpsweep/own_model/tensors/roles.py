@@ -25,7 +25,8 @@ def summed_axis_of(use: Use, others: Sequence[Use], seen: int | None = None) -> 
 
     `seen` is what the module's own forward showed, if it has one.
     """
-    module, local = use.module, use.local
+    module = use.module
+    local = use.local
     shape = _shape(use)
     if seen is not None:
         return seen
@@ -41,20 +42,26 @@ def summed_axis_of(use: Use, others: Sequence[Use], seen: int | None = None) -> 
         return next((axis for axis in _grow(use, others) if axis > 0), 1)  # (out, in, in), over both
     if (is_transposed(module) or isinstance(module, UPWARDS)) and local == "weight":
         return 0  # (in, out, ...)
-    if len(shape) == 3 and isinstance(flag := getattr(module, "is_transposed", None), bool):
+    flag = getattr(module, "is_transposed", None)
+    if len(shape) == 3 and isinstance(flag, bool):
         return 1 if flag else 2  # transformers' experts: (expert, in, out) if transposed
     if len(shape) < 2 or local.endswith("bias"):
         return None
     if len(shape) == 3 and shape[1] == shape[2] and _grow(use, others) == [0]:
         return 2  # blocks along a diagonal, whose fan-in is fixed whichever of the two they sum over
-    return _by_sizes(use, others) if (axis := _by_bias(use, others)) is None else axis
+    axis = _by_bias(use, others)
+    if axis is None:
+        axis = _by_sizes(use, others)
+    return axis
 
 
 def summed_axes(use: Use, axis: Axes) -> tuple[int, ...]:
     """All dimensions that a tensor sums over, of which `axis` is one: a bilinear layer sums over both of its inputs."""
     if isinstance(axis, tuple):
         return axis
-    return (1, 2) if isinstance(use.module, nn.Bilinear) and use.local == "weight" and axis > 0 else (axis,)
+    if isinstance(use.module, nn.Bilinear) and use.local == "weight" and axis > 0:
+        return (1, 2)
+    return (axis,)
 
 
 def is_transposed(module: nn.Module) -> bool:
@@ -85,8 +92,11 @@ def _by_sizes(use: Use, others: Sequence[Use]) -> int | None:
             sizes = tuple(getattr(place.module, name, None) for name in names)
             if sizes[0] == sizes[1]:
                 continue  # or None both: they tell nothing
-            if sizes in ((left, right), (right, left)):
-                found.add(len(_shape(place)) - (2 if sizes == (left, right) else 1))
+            dimensions = len(_shape(place))
+            if sizes == (left, right):
+                found.add(dimensions - 2)
+            elif sizes == (right, left):
+                found.add(dimensions - 1)
     return found.pop() if len(found) == 1 else None
 
 
@@ -100,13 +110,16 @@ def is_turned(module: nn.Module) -> bool:
     """Whether a subclass of torch's convolutions keeps its weight as (in, out, ...), by the channels that it states."""
     if not isinstance(module, CONVOLUTIONS) or module.groups > 1:
         return False
-    given, returned = module.in_channels, module.out_channels
+    given = module.in_channels
+    returned = module.out_channels
     return given != returned and tuple(module.weight.shape[:2]) == (given, returned)
 
 
 def _grow(use: Use, others: Sequence[Use]) -> list[int]:
     """The dimensions that differ."""
-    return [axis for axis, size in enumerate(_shape(use)) if any(_shape(other)[axis] != size for other in others)]
+    shape = _shape(use)
+    other_shapes = [_shape(other) for other in others]
+    return [axis for axis in range(len(shape)) if any(other[axis] != shape[axis] for other in other_shapes)]
 
 
 def groups_grow(use: Use, others: Sequence[Use]) -> float | None:
@@ -114,7 +127,9 @@ def groups_grow(use: Use, others: Sequence[Use]) -> float | None:
     if not isinstance(use.module, (*CONVOLUTIONS, *UPWARDS)) or use.local != "weight":
         return None
     groups = [int(getattr(place.module, "groups", 0)) for place in (use, *others)]
-    return groups[0] / groups[1] if len(set(groups)) > 1 and all(groups) else None
+    if len(set(groups)) < 2 or not all(groups):
+        return None
+    return groups[0] / groups[1]
 
 
 def fan_in_of(use: Use, shape: tuple[int, ...], axis: Axes) -> int:

@@ -17,16 +17,16 @@ _FROM_HEADS = {"o", "wo", "out", "output"}
 _ATTENTIONS = {"attn", "attention", "attend", "heads", "mha"}
 _EXPERTS = {"expert", "experts", "moe"}
 _STACKS = {*_EXPERTS, "mlp", "ffn", "ff", "feedforward"}
-_FORTH, _BACK = (
-    {"up", "gate", "in", "input", "wi", "fc1", "w1", "w3", "v1", "w13"},
-    {"down", "out", "output", "wo", "fc2", "w2"},
-)
+_FORTH = {"up", "gate", "in", "input", "wi", "fc1", "w1", "w3", "v1", "w13"}
+_BACK = {"down", "out", "output", "wo", "fc2", "w2"}
 """Words of names; they settle nothing that sizes do."""
 
 
 def size_of(shape: tuple[int, ...], axes: Axes) -> int:
     """The size of a dimension, or of several together."""
-    return shape[axes] if isinstance(axes, int) else math.prod(shape[axis] for axis in axes)
+    if isinstance(axes, int):
+        return shape[axes]
+    return math.prod(shape[axis] for axis in axes)
 
 
 def split_width(shapes: Sequence[tuple[int, ...]], widths: list[int]) -> Split | None:
@@ -56,22 +56,28 @@ def likely_axes(
         return None
     if len(shape) == 3 and 0 in widths and words & _EXPERTS:
         return _of_growing_stack(words, widths[1])
-    heads = split if split and _of_heads(words, split, widths) else _named_heads(words, shape, widths)
+    heads = _named_heads(words, shape, widths)
+    if split and _of_heads(words, split, widths):
+        heads = split
     if heads:
-        from_heads, to_heads = bool(words & _FROM_HEADS), bool(words & _HEADWARDS)
+        width, head_axes = heads
+        from_heads = bool(words & _FROM_HEADS)
+        to_heads = bool(words & _HEADWARDS)
         if from_heads == to_heads:  # what is given stands first, as in most equations of einsum
-            from_heads = max(heads[1]) < heads[0]
-        return heads[1] if from_heads else heads[0]
+            from_heads = max(head_axes) < width
+        return head_axes if from_heads else width
     first, last = widths
-    wider, narrower = (first, last) if shape[first] > shape[last] else (last, first)
     if shape[first] != shape[last]:
+        narrower, wider = sorted(widths, key=lambda axis: shape[axis])
         if words & _FORTH and not words & _BACK:
             return narrower
         if words & _BACK and not words & _FORTH:
             return wider
     if not even:
         return None
-    return first if last - first > 1 else last
+    if last - first > 1:  # a fixed dimension stands between
+        return first
+    return last
 
 
 def to_fixed_heads(words: set[str], shape: tuple[int, ...], widths: list[int]) -> Axes | None:
@@ -89,8 +95,10 @@ def _of_growing_stack(words: set[str], grows: int) -> int:
     """Of matrices between a width and a fixed size, whose number grows: the width, or on the way back the other."""
     back = bool(words & _BACK and not words & _FORTH)
     forth = bool(words & _FORTH and not words & _BACK)
-    if back or forth:
-        return 3 - grows if back else grows
+    if back:
+        return 3 - grows  # the other one of dimensions 1 and 2
+    if forth:
+        return grows
     return 1
 
 
@@ -101,7 +109,10 @@ def _of_heads(words: set[str], split: Split, widths: list[int]) -> bool:
     """
     if words & _STACKS:
         return False
-    return bool(words & (_HEADWARDS | _FROM_HEADS | _ATTENTIONS)) or 0 in widths or 0 not in split[1]
+    if words & (_HEADWARDS | _FROM_HEADS | _ATTENTIONS):
+        return True
+    _, axes = split
+    return 0 in widths or 0 not in axes
 
 
 def _named_heads(words: set[str], shape: tuple[int, ...], widths: list[int]) -> Split | None:
@@ -112,6 +123,7 @@ def _named_heads(words: set[str], shape: tuple[int, ...], widths: list[int]) -> 
     if len(shape) < 3 or words & _STACKS or not words & (_TO_HEADS | {"wo", "o"}):
         return None
     whole, part = sorted(widths, key=lambda axis: -shape[axis])
-    beside = [axis for axis in (part + 1, part - 1) if 0 <= axis < len(shape) and axis not in widths]
-    beside += [axis for axis in range(len(shape)) if axis not in widths]
-    return whole, tuple(sorted((part, beside[0])))
+    fixed = [axis for axis in range(len(shape)) if axis not in widths]
+    beside = [axis for axis in (part + 1, part - 1) if axis in fixed]
+    first_fixed = (beside + fixed)[0]
+    return whole, tuple(sorted((part, first_fixed)))

@@ -59,7 +59,11 @@ def _traced(module: nn.Module) -> dict[str, Axes]:
                     layer.forward(torch.empty(shape, device="meta"))
             except Exception:  # whatever a forward of the user's may raise where the input does not fit: try the next
                 continue
-            return {name: axes for name, [axes, *more] in watched.summed.items() if axes is not None and not more}
+            found = {}
+            for name, ways in watched.summed.items():
+                if len(ways) == 1 and ways[0] is not None:  # in one way alone
+                    found[name] = ways[0]
+            return found
     return {}
 
 
@@ -73,21 +77,31 @@ class _Watched:
     def __call__(self, call: Call) -> Any:
         """What the function returns."""
         result = call.result()
-        if (found := factors_of(call)) is not None:
-            operands = ((found.left, found.left_axes), (found.right, found.right_axes))
-            seen = [(x, axes, whole) for x, axes in operands if (whole := self._parameter(x)) is not None]
-            if len(seen) == 1:  # a product of two parameters makes another weight
-                [(x, axes, whole)] = seen
-                ways = self.summed.setdefault(self.names[id(whole)], [])
-                way = _in_whole(whole, x, axes)
-                if way not in ways:
-                    ways.append(way)
+        factors = factors_of(call)
+        if factors is not None:
+            left = self._parameter(factors.left)
+            right = self._parameter(factors.right)
+            # a product of two parameters makes another weight
+            if left is not None and right is None:
+                self._note(left, factors.left, factors.left_axes)
+            elif right is not None and left is None:
+                self._note(right, factors.right, factors.right_axes)
         return result
+
+    def _note(self, parameter: Tensor, view: Tensor, axes: tuple[int, ...]) -> None:
+        """Note that a parameter is summed over by those dimensions of a view of it."""
+        ways = self.summed.setdefault(self.names[id(parameter)], [])
+        way = _in_whole(parameter, view, axes)
+        if way not in ways:
+            ways.append(way)
 
     def _parameter(self, x: Tensor) -> Tensor | None:
         """The named parameter that a tensor is, or is a view of."""
-        whole = x if id(x) in self.names else x._base
-        return whole if id(whole) in self.names else None
+        if id(x) in self.names:
+            return x
+        if id(x._base) in self.names:
+            return x._base
+        return None
 
 
 def _in_whole(whole: Tensor, view: Tensor, over: tuple[int, ...]) -> Axes | None:
@@ -97,4 +111,6 @@ def _in_whole(whole: Tensor, view: Tensor, over: tuple[int, ...]) -> Axes | None
     if not asked or any(steps.count(step) != 1 for step in asked):
         return None
     axes = tuple(sorted(steps.index(step) for step in asked))
-    return axes[0] if len(axes) == 1 else axes
+    if len(axes) == 1:
+        return axes[0]
+    return axes

@@ -34,7 +34,9 @@ def parameter_of(use: Use) -> Tensor:
 
 def whole(tensor: Any) -> Tensor:
     """All of a tensor that may be sharded, without autograd."""
-    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    full: Tensor = tensor
+    if hasattr(tensor, "full_tensor"):
+        full = tensor.full_tensor()
     return full.detach()
 
 
@@ -43,10 +45,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
+            continue
+        inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
             return model
+        model = inner
 
 
 def reshard(model: nn.Module) -> None:
@@ -85,7 +88,10 @@ def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
     for places in tensor_uses(model):
         name = places[0].name
         plain = next((prefixes[prefix] for prefix in prefixes if name.startswith(prefix)), None)
-        found[plain.name if plain else name] = (plain,) if plain else places
+        if plain:
+            found[plain.name] = (plain,)
+        else:
+            found[name] = places
     return list(found.values())
 
 
@@ -99,8 +105,9 @@ def values_by_pattern(
     if not isinstance(patterns, Mapping | Iterable):
         raise ValueError(f"{word} is {patterns!r}; give patterns of tensors' names, such as ['*.A_log'].")
     table = patterns if isinstance(patterns, Mapping) else dict.fromkeys(patterns)
-    if odd := [pattern for pattern in table if not isinstance(pattern, str)]:
-        raise ValueError(f"{word} has {odd[0]!r}; give patterns of tensors' names, such as '*.A_log'.")
+    no_texts = [pattern for pattern in table if not isinstance(pattern, str)]
+    if no_texts:
+        raise ValueError(f"{word} has {no_texts[0]!r}; give patterns of tensors' names, such as '*.A_log'.")
     result: dict[str, Value | None] = {}
     names = [use.name for places in uses for use in places]
     for pattern, value in table.items():

@@ -282,7 +282,7 @@ class NativeTrial:
         if kind == "norm":
             return _rows(np.ones((1, *shape), np.float32)).reshape(-1)
         seed = self.trial.seed
-        normals = self._draw(("normals", seed, name, shape), lambda: masks.normals(seed, name, shape))
+        normals = self._draw(("normals", seed, name, shape), lambda: masks.initial_normals(seed, name, shape))
         values = normals * np.float32(self._numbers[name].init_std)
         if name in self._sparse:
             nonzeros = values[self._sparse[name]]

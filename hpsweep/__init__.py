@@ -14,12 +14,12 @@ The reading half, which needs neither torch nor ray nor optuna:
     hp.optima(runs, by=["scheme", "density"])            # best learning rate per group, with interval and status
     hp.surface(runs, over=["lr", "init_std"])            # the best of both together, where both were searched
     hp.drift(runs, along="density", by=["scheme"])       # octaves per halving, with interval and verdict
-    hp.tuned_against_transferred(runs)                   # what re-using the proxy's optimum costs, where measured
+    hp.regret(runs)                                      # what re-using the proxy's optimum costs, where measured
     hp.regret_matrix(runs)                               # tuned here, used there: nats, percent, equivalent compute
     hp.sensitivity(runs, by=["scheme", "density"])       # what a wrong learning rate costs, and the 1 % basin
     hp.held_out(runs)                                    # transfer by constant and along the drift, where measured
     card = hp.transfer(runs, target=hp.Target(width=2048, density=1/64))
-    hp.card_regret(card, target_runs)                    # what the transfer cost, where the target was tuned itself
+    hp.regret(target_runs, card=card)                    # what the transfer cost, where the target was tuned itself
     law = hp.fit_law(table, loss="loss", params="N", tokens="D", sparsity="S")     # or hp.fit_sweep(runs)
     hp.optimal_sparsity(law, budgets)                    # with a band, under a named cost of a sparse step
 
@@ -57,9 +57,8 @@ if TYPE_CHECKING:
     from hpsweep.analysis.report.page import report as report
     from hpsweep.analysis.transfer.along_drift import held_out as held_out
     from hpsweep.analysis.transfer.card import Card as Card
-    from hpsweep.analysis.transfer.card_regret import card_regret as card_regret
     from hpsweep.analysis.transfer.drift import drift as drift
-    from hpsweep.analysis.transfer.regret import tuned_against_transferred as tuned_against_transferred
+    from hpsweep.analysis.transfer.regret import regret as regret
     from hpsweep.analysis.transfer.regret_matrix import regret_matrix as regret_matrix
     from hpsweep.analysis.transfer.transfer import transfer as transfer
     from hpsweep.coords.check import coordinate_check as coordinate_check
@@ -90,12 +89,11 @@ _HOME = {
     "optima": "hpsweep.analysis.optimum.optima",
     "surface": "hpsweep.analysis.optimum.joint",
     "drift": "hpsweep.analysis.transfer.drift",
-    "tuned_against_transferred": "hpsweep.analysis.transfer.regret",
+    "regret": "hpsweep.analysis.transfer.regret",
     "regret_matrix": "hpsweep.analysis.transfer.regret_matrix",
     "held_out": "hpsweep.analysis.transfer.along_drift",
     "sensitivity": "hpsweep.analysis.optimum.sensitivity",
     "Card": "hpsweep.analysis.transfer.card",
-    "card_regret": "hpsweep.analysis.transfer.card_regret",
     "transfer": "hpsweep.analysis.transfer.transfer",
     "report": "hpsweep.analysis.report.page",
     "Law": "hpsweep.analysis.law.law",

@@ -40,12 +40,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "optima": hp.optima,
     "surface": hp.surface,
     "drift": hp.drift,
-    "tuned_against_transferred": hp.tuned_against_transferred,
+    "regret": hp.regret,
     "regret_matrix": hp.regret_matrix,
     "held_out": hp.held_out,
     "sensitivity": hp.sensitivity,
     "transfer": lambda runs, target=TARGET, **given: hp.transfer(runs, target, **given),
-    "card_regret": lambda runs, of=None, **given: hp.card_regret(of or card(), runs, **given),
+    "regret of a card": lambda runs, of=None, **given: hp.regret(runs, card=of or card(), **given),
     "fit_sweep": hp.fit_sweep,
     "fit_law": hp.fit_law,
     "predict": lambda points, of=None, **given: hp.predict(of or law(), points, **given),
@@ -92,7 +92,7 @@ def test_a_table_without_columns_is_refused(name: str) -> None:
     assert said(FUNCTIONS[name], pd.DataFrame())
 
 
-RUNS = [name for name in list(FUNCTIONS)[:10] if name not in ("card_regret", "fit_sweep")]
+RUNS = [name for name in list(FUNCTIONS)[:10] if name not in ("regret of a card", "fit_sweep")]
 
 
 @pytest.mark.parametrize(
@@ -130,28 +130,28 @@ def test_runs_that_cannot_be_fitted_are_refused_with_the_remedy(
 
 
 ARGUMENTS: list[tuple[str, str, list[Any], str]] = [
-    ("optima", "by", ["scheme", None, 3, [], [1], ["absent"], [["a"]], {"scheme"}, ("scheme", "scheme")], ""),
-    ("optima", "over", [None, 3, "width", ["lr"]], "over is"),
+    ("optima", "by", ["scheme", 3, [], [1], ["absent"], [["a"]], {"scheme"}, ("scheme", "scheme")], ""),
+    ("optima", "over", [3, "width", ["lr"]], "over is"),
     ("optima", "resamples", [None, "5", 0, 1.5], "resamples is"),
     ("optima", "seed", [None, "5", -1, 1.5], "seed is"),
     ("optima", "ignore", ["host", None, 3, ["lr"], ["absent"]], "ignore"),
-    ("surface", "over", [None, "lr", 3, ["lr"], ["lr", "lr"], ["lr", 3], ("lr", "init_std", "eps")], "over is"),
+    ("surface", "over", ["lr", 3, ["lr"], ["lr", "lr"], ["lr", 3], ("lr", "init_std", "eps")], "over is"),
     ("surface", "seed", ["x"], "seed is"),
-    ("drift", "along", [None, 3, ["density"], "absent", "scheme", "lr"], ""),
+    ("drift", "along", [3, ["density"], "absent", "scheme", "lr"], ""),
     ("drift", "along_with", ["depth", None, 3, ["absent"], ["density"]], ""),
     ("drift", "bound", [None, "x", 0, -1, float("nan"), [1]], "bound is"),
-    ("tuned_against_transferred", "over", [None, ["lr"]], "over is"),
+    ("regret", "over", [3, ["lr"]], "over is"),
     (
-        "tuned_against_transferred",
+        "regret",
         "proxy",
         ["x", [1], {"absent": 1}, {"width": "a"}, {1: 2}, {"density": None}],
         "",
     ),
     ("regret_matrix", "per_doubling", ["x", 0, -1, [1]], "per_doubling is"),
     ("regret_matrix", "flops", [None, 3, "x", ["flops_dense"]], "flops is"),
-    ("regret_matrix", "over", [None, ["lr"]], "over is"),
+    ("regret_matrix", "over", [3, ["lr"]], "over is"),
     ("held_out", "bound", [None, "x"], "bound is"),
-    ("held_out", "over", [None, ["lr"]], "over is"),
+    ("held_out", "over", [3, ["lr"]], "over is"),
     ("sensitivity", "between", ["x", 3, (1,), (2, 1), ("a", "b"), (None, 1), (0, 1), [1, float("inf")]], "between is"),
     ("sensitivity", "basin", [None, "x", 0, -1], "basin is"),
     ("transfer", "target", ["x", 3, {"width": 1}], "target is"),
@@ -159,7 +159,8 @@ ARGUMENTS: list[tuple[str, str, list[Any], str]] = [
     ("transfer", "over", [None, 3, "x", ["lr"], ["lr", "x"], ("lr", 3)], "over is"),
     ("fit_sweep", "scheme", [3, "x", ["sp"]], "scheme is"),
     ("fit_sweep", "nonzeros", [None, 3, "x"], "nonzeros is"),
-    ("card_regret", "of", ["card.json", {"a": 1}], "card is"),
+    ("regret of a card", "of", ["card.json", {"a": 1}], "card is"),
+    ("regret of a card", "over", ["lr"], "over is given beside a card"),
     ("report", "sweep", ["x"], "sweep is"),
     ("report", "folder", [3], "folder is"),
     ("curve_table", "over", [None, 3, "x"], "over is"),

@@ -15,7 +15,8 @@ import pandas as pd
 
 from hpsweep.analysis.optimum.loss_at import Difference, difference, read, read_own
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.checks import check_number, check_over, other_tuned
+from hpsweep.analysis.optimum.searched import asked_over
+from hpsweep.analysis.runs.checks import check_number, other_tuned
 from hpsweep.analysis.runs.places import place_text
 from hpsweep.analysis.runs.rows import records
 from hpsweep.analysis.transfer.drift import BOUND, Slope, line_points, slope_of, verdict
@@ -37,7 +38,7 @@ HELD_OUT = (
 def held_out(
     runs: pd.DataFrame,
     *,
-    over: str = "lr",
+    over: str | None = None,
     ignore: Sequence[str] = (),
     bound: float = BOUND,
     resamples: int = 2000,
@@ -56,7 +57,7 @@ def held_out(
     optima make no drift.
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
-    check_over(over)
+    over = asked_over(runs, over, ignore)
     return held_out_of(swept(runs, {}, over, ignore=ignore, resamples=resamples, seed=seed), bound=bound)
 
 

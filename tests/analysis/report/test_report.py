@@ -26,7 +26,7 @@ from hpsweep.analysis.report.parts import KINDS, Line, Panel, Report, Section, S
 from hpsweep.analysis.report.runs import ledger
 from hpsweep.analysis.report.tables import Tables, ledger_of, tables_of
 from hpsweep.analysis.report.verdict import _cost, _moves, verdict_of
-from hpsweep.analysis.transfer.regret import tuned_against_transferred
+from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.spec import Sweep, Target, Trial
 from hpsweep.sweep import refine, search
 from hpsweep.text import between, duration, fixed, power, powers, scientific, setting, signed, within

@@ -10,7 +10,8 @@ import pandas as pd
 
 from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, error_of, read, read_own
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.checks import check_over, other_tuned
+from hpsweep.analysis.optimum.searched import asked_over
+from hpsweep.analysis.runs.checks import other_tuned
 from hpsweep.analysis.transfer.proxy import Swept, lowest_of, proxy_of, stand_ins, swept
 
 __all__ = ["COMPARISON", "MEASURED_WITHIN", "comparison_of", "tuned_against_transferred"]
@@ -26,7 +27,7 @@ COMPARISON = (
 def tuned_against_transferred(
     runs: pd.DataFrame,
     *,
-    over: str = "lr",
+    over: str | None = None,
     proxy: Mapping[str, Any] | None = None,
     ignore: Sequence[str] = (),
     resamples: int = 2000,
@@ -49,7 +50,7 @@ def tuned_against_transferred(
     best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss. Losses in
     nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
-    check_over(over)
+    over = asked_over(runs, over, ignore)
     return comparison_of(swept(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed))
 
 

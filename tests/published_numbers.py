@@ -104,7 +104,7 @@ def of_folder(name: str) -> Named:
     """All numbers and texts of one folder of results/reference, by name."""
     if name in CHECKS:
         slopes = pd.read_csv(REFERENCE / name / "slopes.csv")
-        yield from of_table("verdicts", ["module"], hp.coordinate_verdicts(slopes))
+        yield from of_table("verdicts", ["module"], hp.coords.verdicts(slopes))
         return
     study, runs = STUDIES[name], hp.load(REFERENCE / name)
     by, over = study.by, study.over
@@ -126,7 +126,7 @@ def of_folder(name: str) -> Named:
         for scheme, card in cards(name, part, study.pair) if study.pair else ():
             yield from of_record(f"joint card of {scheme}{where}", card)
     if name == "scaling_law":
-        yield from of_record("law", dataclasses.asdict(hp.fit_sweep(runs)))
+        yield from of_record("law", dataclasses.asdict(hp.law.fit_sweep(runs)))
     if name == "wide_sparse":
         yield from of_transfer(runs)
 

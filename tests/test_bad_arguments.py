@@ -21,8 +21,8 @@ TARGET = hp.Target(width=512, density=0.25)
 
 
 @functools.cache
-def law() -> hp.Law:
-    return hp.fit_law(law_table(), resamples=50)
+def law() -> hp.law.Law:
+    return hp.law.fit_law(law_table(), resamples=50)
 
 
 @functools.cache
@@ -46,15 +46,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sensitivity": hp.sensitivity,
     "transfer": lambda runs, target=TARGET, **given: hp.transfer(runs, target, **given),
     "regret of a card": lambda runs, of=None, **given: hp.regret(runs, card=of or card(), **given),
-    "fit_sweep": hp.fit_sweep,
-    "fit_law": hp.fit_law,
-    "predict": lambda points, of=None, **given: hp.predict(of or law(), points, **given),
-    "optimal_sparsity": lambda points, of=None, **given: hp.optimal_sparsity(of or law(), points, **given),
-    "dense_equivalent": hp.dense_equivalent,
+    "fit_sweep": hp.law.fit_sweep,
+    "fit_law": hp.law.fit_law,
+    "predict": lambda points, of=None, **given: hp.law.predict(of or law(), points, **given),
+    "optimal_sparsity": lambda points, of=None, **given: hp.law.optimal_sparsity(of or law(), points, **given),
+    "dense_equivalent": hp.law.dense_equivalent,
     "report": hp.report,
-    "coordinate_slopes": hp.coordinate_slopes,
-    "coordinate_verdicts": hp.coordinate_verdicts,
-    "coordinate_text": hp.coordinate_text,
+    "coordinate_slopes": hp.coords.slopes,
+    "coordinate_verdicts": hp.coords.verdicts,
+    "coordinate_text": hp.coords.text,
     "curve_table": plots.curve_table,
     "path_table": plots.path_table,
     "heat_table": heat_table,
@@ -195,16 +195,16 @@ def test_a_wrong_argument_is_named(name: str, argument: str, given: Any, wanted:
     ids=str,
 )
 def test_a_wrong_argument_of_a_law_is_named(argument: str, given: Any) -> None:
-    said(hp.fit_law, law_table(), **{"resamples": 50, argument: given})
+    said(hp.law.fit_law, law_table(), **{"resamples": 50, argument: given})
 
 
 @pytest.mark.parametrize("given", ["law.json", 3, {"a": 1}, pd.DataFrame({"a": [1]})], ids=lambda v: type(v).__name__)
 def test_what_is_no_law_is_refused(given: Any) -> None:
     points = pd.DataFrame({"params": [1e8], "tokens": [1e10]})
-    for function in (hp.predict, hp.optimal_sparsity):
+    for function in (hp.law.predict, hp.law.optimal_sparsity):
         assert said(function, given, points).startswith("law is ")
-    assert said(hp.dense_equivalent, given).startswith("law is ")
-    assert "cost is" in said(hp.optimal_sparsity, law(), points, cost=3)
+    assert said(hp.law.dense_equivalent, given).startswith("law is ")
+    assert "cost is" in said(hp.law.optimal_sparsity, law(), points, cost=3)
 
 
 def test_a_report_says_what_is_missing_or_of_the_wrong_type() -> None:

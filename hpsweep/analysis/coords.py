@@ -65,7 +65,7 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
 
     Raises ValueError for bounds that are not in order, and for a table without two widths or densities.
     """
-    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coordinate_check(...)")
+    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coords.check(...)")
     check_number("bound", bound, "a positive number, such as 0.1")
     check_number("wrong", wrong, "a positive number, such as 0.25")
     if not 0 < bound <= wrong:
@@ -182,7 +182,7 @@ def coordinate_verdicts(slopes: pd.DataFrame) -> pd.DataFrame:
              zero           it has weights of its own, and they do not learn
     """
     columns = ("module", "quantity", "verdict", "slope", "least", "most")
-    check_table(slopes, "slopes", columns, "hp.coordinate_slopes(...)")
+    check_table(slopes, "slopes", columns, "hp.coords.slopes(...)")
     rows = []
     for module, members in slopes.groupby("module", sort=False):
         wrong = members[members["verdict"].isin(WRONG_VERDICTS)]

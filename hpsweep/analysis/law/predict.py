@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.law import resample as uncertainty
-from hpsweep.analysis.law.law import Law, design_of
+from hpsweep.analysis.law.data import LawData, design_of
 from hpsweep.analysis.law.resample import RAW, Fit, names
 from hpsweep.analysis.law.solver import THETA, Design, Misfit, centred, huber, predicted
 from hpsweep.analysis.runs.cells import Floats
@@ -45,14 +45,14 @@ def _vector(coefficients: Mapping[str, float]) -> Floats:
     return np.array([float(given[name]) for name in RAW])
 
 
-def score(law: Law, coefficients: Mapping[str, float]) -> float:
+def score(law: LawData, coefficients: Mapping[str, float]) -> float:
     """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
     cells = pd.DataFrame(law.residuals)
     losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
     return float(huber(misfit_of(law).residual(cells["loss"].to_numpy(float), losses), law.delta).mean())
 
 
-def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
+def predict(law: LawData, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
     """The points (columns params, tokens, and sparsity unless it is 0) with the loss there and its 95 % bands.
 
     Columns added: predicted; low and high, of the law; run_low and run_high, of one more measured run; reach: inside
@@ -78,12 +78,14 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
 
 
 def check_law(law: Any) -> None:
-    """Raise ValueError unless it is a law, by what it has: law.py is above this module."""
-    if not hasattr(law, "centred"):
-        raise ValueError(f"law is {shown(law)}; give a Law, such as hp.fit_law or hp.Law.read('law.json') returns.")
+    """Raise ValueError unless it is a law."""
+    if not isinstance(law, LawData):
+        raise ValueError(
+            f"law is {shown(law)}; give a Law, such as hp.law.fit_law or hp.law.Law.read('law.json') returns."
+        )
 
 
-def check_points(law: Law, table: pd.DataFrame) -> None:
+def check_points(law: LawData, table: pd.DataFrame) -> None:
     """Raise ValueError for values that no model, or no model of this law, can have."""
     for name in ("sparsity", "params", "tokens"):
         check_numeric(table[name])
@@ -98,7 +100,7 @@ def check_points(law: Law, table: pd.DataFrame) -> None:
             raise ValueError(f"{name} is {values[~(np.isfinite(values) & (values > 0))][0]:g}; it must be positive.")
 
 
-def reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
+def reach(law: LawData, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
     """inside, beyond or far, for each point (see `predict`)."""
     inside = near = np.ones(np.broadcast(sparsity, params, tokens).shape, bool)
     for name, values, factor in (
@@ -112,33 +114,33 @@ def reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.s
     return np.where(inside, "inside", np.where(near, "beyond", "far"))
 
 
-def range_text(law: Law) -> str:
+def range_text(law: LawData) -> str:
     """The fitted ranges in words."""
     s, n, d = (law.ranges[name] for name in ("sparsity", "params", "tokens"))
     return f"S {s[0]:g} to {s[1]:g}, N {n[0]:.4g} to {n[1]:.4g}, D {d[0]:.4g} to {d[1]:.4g}"
 
 
-def replicates_of(law: Law) -> Floats:
+def replicates_of(law: LawData) -> Floats:
     """The resampled laws, rows of centred numbers in the order of THETA."""
     return np.array(law.replicates)
 
 
-def theta_of(law: Law) -> Floats:
+def theta_of(law: LawData) -> Floats:
     """The law's centred numbers, one row."""
     return np.array([[law.centred[name] for name in THETA]])
 
 
-def design_at(law: Law, table: pd.DataFrame) -> Design:
+def design_at(law: LawData, table: pd.DataFrame) -> Design:
     """Points (columns sparsity, params, tokens) in the law's centred units."""
     return design_of(table, law.centre["params"], law.centre["tokens"], law.form == "dense")
 
 
-def misfit_of(law: Law) -> Misfit:
+def misfit_of(law: LawData) -> Misfit:
     """How the law was held against the losses."""
     return Misfit(law.delta, law.residual_kind == "log")
 
 
-def fit_of(law: Law) -> Fit:
+def fit_of(law: LawData) -> Fit:
     """The law's fit again, from its record."""
     cells = pd.DataFrame(law.residuals)
     centre = law.centre["params"], law.centre["tokens"]

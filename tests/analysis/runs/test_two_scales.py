@@ -63,7 +63,7 @@ FUNCTIONS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "optima": lambda runs: hp.optima(one_std(runs), by=SEVERAL, resamples=5),
     "surface": lambda runs: hp.surface(runs, by=SEVERAL, over=["lr", "init_std"], resamples=5),
     "sensitivity": lambda runs: hp.sensitivity(one_std(runs), by=SEVERAL, resamples=5),
-    "drift": lambda runs: hp.drift(one_std(runs[runs["width"] == 64]), resamples=5),
+    "drift": lambda runs: hp.drift(one_std(runs[runs["width"] == 64]), by=["scheme"], resamples=5),
     "held_out": lambda runs: hp.held_out(one_std(runs), resamples=5),
     "tuned_against_transferred": lambda runs: hp.regret(one_std(runs), resamples=5),
     "regret_matrix": lambda runs: hp.regret_matrix(one_std(runs), resamples=5),
@@ -125,7 +125,7 @@ def test_a_law_of_a_table_is_of_rows_of_one_scale(where: str, stored: bool) -> N
     old = now.query(where)
     old = old.assign(base_head_size=1, loss=old["loss"] - 0.05) if stored else old.drop(columns=[*BEFORE])
     with pytest.raises(ValueError, match=r"the rows differ in base_head_size \(.*without it, 1\): they are of other"):
-        hp.fit_law(pd.concat([now.drop(index=old.index), old], ignore_index=True), resamples=50)
+        hp.law.fit_law(pd.concat([now.drop(index=old.index), old], ignore_index=True), resamples=50)
 
 
 def test_under_sp_the_base_head_size_is_no_part_of_what_a_card_is_compared_by() -> None:

@@ -180,6 +180,8 @@ def coordinate_verdicts(slopes: pd.DataFrame) -> pd.DataFrame:
              grows, shrinks  a slope does; shown is the furthest off of the first quantity that is, of size, own, change
              undetermined   no slope is known to be wrong, and one is not known to be right
              zero           it has weights of its own, and they do not learn
+
+    Raises ValueError for a table that is not one of slopes.
     """
     columns = ("module", "quantity", "verdict", "slope", "least", "most")
     check_table(slopes, "slopes", columns, "hp.coords.slopes(...)")
@@ -237,7 +239,7 @@ def in_words(verdicts: pd.DataFrame) -> str:
 def coordinate_text(slopes: pd.DataFrame) -> str:
     """What `hpsweep coords` prints: the verdict in words, a line per module with its slopes, and what is not settled.
 
-    `slopes` is the table of `coordinate_slopes`.
+    `slopes` is the table of `coordinate_slopes`. Raises ValueError for another.
     """
     verdicts = coordinate_verdicts(slopes)
     open_ = verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records")

@@ -190,6 +190,7 @@ def loss_contours(
     reaches the loss at that N, and infinite where some do not), reach. The N reach over the fitted sizes, over ten-fold
     of them with `extrapolate`. Without levels there are five, between the losses measured. A level that cannot be
     reached at an N, whatever the data, has no row there; tokens beyond ten-fold have none unless `extrapolate`.
+    Raises ValueError for a sparsity that was not fitted.
     """
     n_low, n_high = law.ranges["params"]
     widen = 10.0 if extrapolate else 1.0
@@ -230,6 +231,7 @@ def sparsity_contours(
 
     Columns: sparsity, params, tokens (D0) with low and high (95 %), flops (6 N D0), reach. Sparsities are those fitted,
     without 0, unless given. `free` has no contours: the sparsest is best at every budget.
+    Raises ValueError for a dense law, and for the cost `free`.
     """
     _check_cost(cost)
     if cost == "free":

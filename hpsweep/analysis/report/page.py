@@ -86,6 +86,8 @@ def report(
     `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
     per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
     computed next.
+
+    Raises ValueError for what is no table of runs, sweep or path, and for schemes that hpsweep does not know.
     """
     check_frame(runs)
     check_path("folder", folder)

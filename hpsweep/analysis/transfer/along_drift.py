@@ -54,7 +54,7 @@ def held_out(
 
     gain = constant_loss - along_loss; better is "drift" or "constant" where its interval excludes 0, else
     "undetermined". Null with the reason in `why` where a setting diverged or was not tried, or where fewer than two
-    optima make no drift.
+    optima make no drift. Raises ValueError as `optima` does, and for a bound not above 0.
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
     over = asked_over(runs, over, ignore)

@@ -29,7 +29,6 @@ CARD = hp.Card.read(ROOT / "results/reference/lr_by_density/card.json")
         hp.Card.read,
         hp.law.Law.read,
         CARD.write,
-        lambda given: CARD.plan(given, base=None),
         hp.unit_of,
         hp.load,
         hp.load_curves,
@@ -47,6 +46,7 @@ def test_a_card_is_not_written_into_a_folder_that_is_not_there(tmp_path: Path) -
 def test_what_is_no_module_is_refused(given: Any) -> None:
     plan, _ = planned()
     assert "give the torch.nn.Module" in said(lambda: plan.init_(given, init_std=0.1, seed=0))
+    assert "must be a torch.nn.Module" in said(lambda: CARD.plan(given, base=None))
 
 
 @pytest.mark.parametrize("leave", [3, None, [3], [None]])

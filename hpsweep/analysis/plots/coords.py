@@ -14,7 +14,7 @@ from hpsweep.analysis.coords import AXES, BOUND, QUANTITIES, WRONG_VERDICTS, coo
 from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.output import USUAL, Output
-from hpsweep.analysis.plots.style import FAINT, GREY, INK, LABEL, NAMES, TITLE, Look, frame, value_axis
+from hpsweep.analysis.plots.style import FAINT, GREY, INK, LABEL, TITLE, Look, axis_name, frame, value_axis
 from hpsweep.axes import value_label
 from hpsweep.store import replacing
 
@@ -36,7 +36,7 @@ def plot_paths(paths: pd.DataFrame, looks: dict[str, Look], ax: Axes) -> Axes:
         x_y = members["value"], members["factor"]
         ax.plot(*x_y, color=look.color, marker=look.marker, linewidth=1.0, markersize=3.0)
     value_axis(ax, along, values)
-    ax.set_xlabel(NAMES[along], fontsize=LABEL, color=INK)
+    ax.set_xlabel(axis_name(along), fontsize=LABEL, color=INK)
     frame(ax)
     return ax
 

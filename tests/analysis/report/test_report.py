@@ -525,7 +525,10 @@ def test_provenance_says_what_made_the_rows_and_what_they_cost(made: Report) -> 
     assert rows["wall time of all ensembles"] == "4.8 min"  # 144 x 2 s
     assert rows["FLOPs, zeros multiplied"] == "1.44 × 10^14"
     assert rows["data hash"] == "aa"
-    assert section(made, "Provenance").code == ("hpsweep run made --results results", "hpsweep report results/made")
+    assert section(made, "Provenance").code == (
+        "hpsweep run made --results results",
+        "hpsweep report results/made --save",
+    )
 
 
 def test_rows_that_different_devices_made_are_not_compared_in_silence() -> None:

@@ -104,7 +104,7 @@ def of_folder(name: str) -> Named:
     """All numbers and texts of one folder of results/reference, by name."""
     if name in CHECKS:
         slopes = pd.read_csv(REFERENCE / name / "slopes.csv")
-        yield from of_table("verdicts", ["module"], hp.coordinate_verdicts(slopes))
+        yield from of_table("verdicts", ["module"], hp.coords.verdicts(slopes))
         return
     study, runs = STUDIES[name], hp.load(REFERENCE / name)
     by, over = study.by, study.over
@@ -117,7 +117,7 @@ def of_folder(name: str) -> Named:
         yield from of_table("joint optima", PLACE, hp.surface(runs, by=PLACE, over=study.pair))
     for values in study.parts:
         part, where = selected(runs, values), f" of {said(values)}" if values else ""
-        compared = hp.tuned_against_transferred(part, over=over)
+        compared = hp.regret(part, over=over)
         yield from of_table(f"tuned against transferred{where}", PLACE, compared)
         yield from of_table(f"regret{where}", MATRIX, hp.regret_matrix(part, over=over))
         yield from of_table(f"held out{where}", ["along", *PLACE], hp.held_out(part, over=over))
@@ -126,7 +126,7 @@ def of_folder(name: str) -> Named:
         for scheme, card in cards(name, part, study.pair) if study.pair else ():
             yield from of_record(f"joint card of {scheme}{where}", card)
     if name == "scaling_law":
-        yield from of_record("law", dataclasses.asdict(hp.fit_sweep(runs)))
+        yield from of_record("law", dataclasses.asdict(hp.law.fit_sweep(runs)))
     if name == "wide_sparse":
         yield from of_transfer(runs)
 
@@ -155,8 +155,8 @@ def of_transfer(wide: pd.DataFrame) -> Named:
     for scheme, values in itertools.product(("mup", "sp", "supar"), MULTIPLIERS):
         name = f"card_{scheme}_at_{values['embedding_lr_mult']}"
         card = hp.Card.read(REFERENCE / "narrow_dense" / f"{name}.json")
-        yield from of_table(f"regret of {name}", PLACE, hp.card_regret(card, runs))
-        yield from of_table(f"regret of {name} at its own", PLACE, hp.card_regret(card, selected(runs, values)))
+        yield from of_table(f"regret of {name}", PLACE, hp.regret(runs, card=card))
+        yield from of_table(f"regret of {name} at its own", PLACE, hp.regret(selected(runs, values), card=card))
 
 
 # --- plain names and values ---

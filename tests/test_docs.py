@@ -122,7 +122,7 @@ def test_the_page_on_own_models_does_what_it_says() -> None:
 
 def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     scope = execute(ROOT / "docs" / "coords.md", (("range(12)", "range(3)"),))
-    verdicts = hpsweep.coordinate_verdicts(scope["slopes"])
+    verdicts = hpsweep.coords.verdicts(scope["slopes"])
     assert culprit(verdicts) is None
     said = capsys.readouterr().out
     assert said.startswith(("ok: none of 23 modules", "no module is known to grow or shrink ("))

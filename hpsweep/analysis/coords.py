@@ -65,7 +65,7 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
 
     Raises ValueError for bounds that are not in order, and for a table without two widths or densities.
     """
-    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coordinate_check(...)")
+    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coords.check(...)")
     check_number("bound", bound, "a positive number, such as 0.1")
     check_number("wrong", wrong, "a positive number, such as 0.25")
     if not 0 < bound <= wrong:
@@ -201,9 +201,11 @@ def coordinate_verdicts(slopes: pd.DataFrame) -> pd.DataFrame:
              grows, shrinks  a slope does; shown is the furthest off of the first quantity that is, of size, own, change
              undetermined   no slope is known to be wrong, and one is not known to be right
              zero           it has weights of its own, and they do not learn
+
+    Raises ValueError for a table that is not one of slopes.
     """
     columns = ("module", "quantity", "verdict", "slope", "least", "most")
-    check_table(slopes, "slopes", columns, "hp.coordinate_slopes(...)")
+    check_table(slopes, "slopes", columns, "hp.coords.slopes(...)")
     rows = []
     for module, members in slopes.groupby("module", sort=False):
         wrong = members[members["verdict"].isin(WRONG_VERDICTS)]
@@ -269,7 +271,7 @@ def _wrong_in_words(row: dict[str, Any], others: int) -> str:
 def coordinate_text(slopes: pd.DataFrame) -> str:
     """What `hpsweep coords` prints: the verdict in words, a line per module with its slopes, and what is not settled.
 
-    `slopes` is the table of `coordinate_slopes`.
+    `slopes` is the table of `coordinate_slopes`. Raises ValueError for another.
     """
     verdicts = coordinate_verdicts(slopes)
     unsettled = verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records")

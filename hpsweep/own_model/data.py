@@ -218,7 +218,7 @@ class PlanData:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
-        """The plan in a checkpoint, verified; no base model is needed."""
+        """The plan in a checkpoint, verified; no base model is needed. Raises ValueError for what is none."""
         plan = cls._stored(state)
         plan.load_state_dict(state)
         return plan

@@ -59,7 +59,10 @@ def load(*folders: str | Path) -> pd.DataFrame:
 
 
 def load_curves(folder: str | Path) -> pd.DataFrame:
-    """Training curves of one results folder, columns as in `CURVES`, in order of trial and step."""
+    """Training curves of one results folder, columns as in `CURVES`, in order of trial and step; losses in nats/token.
+
+    Raises ValueError for what is no results folder, or was written by a newer hpsweep.
+    """
     _check_path(folder)
     if not any((Path(folder) / name).is_dir() for name in ("runs", "curves")):
         raise ValueError(f"{folder} is no results folder: it has no curves/. Give the folder of one experiment.")

@@ -35,7 +35,7 @@ def test_the_verdict_comes_first_and_tables_and_figure_are_written(
     names = ["sizes.csv", "slopes.csv", "verdicts.csv", "coords.png", "coords.svg"]
     assert text.splitlines()[-5:] == [str(out / name) for name in names]
     assert all((out / name).stat().st_size for name in names)
-    again = hpsweep.coordinate_slopes(pd.read_csv(out / "sizes.csv"))
+    again = hpsweep.coords.slopes(pd.read_csv(out / "sizes.csv"))
     kept = pd.read_csv(out / "slopes.csv")
     assert again["slope"].to_numpy() == pytest.approx(kept["slope"].to_numpy(), abs=1e-3, nan_ok=True)
 
@@ -44,13 +44,13 @@ def test_the_text_of_slopes_is_what_the_command_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = made({"a": (0, 0.5, 0.2), "b": (0, 0, 0)})
-    monkeypatch.setattr("hpsweep.coords.check.coordinate_check", lambda *_, **__: sizes)
+    monkeypatch.setattr("hpsweep.coords.sizes.coordinate_check", lambda *_, **__: sizes)
     assert main(["coords"]) == 1
-    text = hpsweep.coordinate_text(hpsweep.coordinate_slopes(sizes))
+    text = hpsweep.coords.text(hpsweep.coords.slopes(sizes))
     assert capsys.readouterr().out == f"supar: {text}\n"
     assert text.startswith("a grows along density: its change by its own weights has slope +0.50")
     assert [line.split()[:2] for line in text.splitlines()[-2:]] == [["a", "grows"], ["b", "ok"]]
-    one = hpsweep.coordinate_text(hpsweep.coordinate_slopes(sizes[sizes["seed"] == 0]))
+    one = hpsweep.coords.text(hpsweep.coords.slopes(sizes[sizes["seed"] == 0]))
     assert one.splitlines()[-1] == "- b, size along density: one seed has no interval: take two or more"
 
 
@@ -90,7 +90,7 @@ def test_attention_is_scaled_from_the_head_size_and_the_alpha_that_are_asked_for
         asked.append(trial)
         return made({"a": (0, 0, 0)})
 
-    monkeypatch.setattr("hpsweep.coords.check.coordinate_check", check)
+    monkeypatch.setattr("hpsweep.coords.sizes.coordinate_check", check)
     for words in ((), ("--heads", "4"), ("--base-head-size", "1", "--alpha-attention", "2")):
         assert main(["coords", *words]) == 0
     assert [(trial.base_head_size, trial.alpha_attention) for trial in asked] == [(16, 1), (32, 1), (1, 2)]
@@ -114,7 +114,7 @@ def test_the_figure_has_a_panel_per_field_and_quantity_and_names_what_is_wrong()
     sizes = pd.concat([made(slopes), made(slopes, along="width")]).drop_duplicates(
         ["module", "width", "density", "seed", "step"]
     )
-    verdicts = hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes))
+    verdicts = hpsweep.coords.verdicts(hpsweep.coords.slopes(sizes))
     figure = draw(sizes, verdicts, "title")
     assert [ax.get_title() for ax in figure.axes[:3]] == [
         "size before training", "change by its own weights", "change by training",
@@ -128,7 +128,7 @@ def test_the_figure_has_a_panel_per_field_and_quantity_and_names_what_is_wrong()
 def test_of_many_modules_the_legend_names_the_ends_and_what_is_wrong() -> None:
     slopes: Any = {f"m{i}": (0, 0, 0.5 * (i == 20)) for i in range(40)}
     sizes = made(slopes)
-    figure = draw(sizes, hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes)), "title")
+    figure = draw(sizes, hpsweep.coords.verdicts(hpsweep.coords.slopes(sizes)), "title")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["m0", "m20: grows", "m39", "37 others", "slopes within ±0.1"]
 

@@ -43,7 +43,7 @@ def made(slopes: Slopes, *, along: str = "density", noise: float = 0.01, feature
 
 
 def found(sizes: pd.DataFrame) -> pd.DataFrame:
-    return hpsweep.coordinate_slopes(sizes).set_index(["module", "quantity"])
+    return hpsweep.coords.slopes(sizes).set_index(["module", "quantity"])
 
 
 # --- slopes and verdicts ---
@@ -118,7 +118,7 @@ def test_weights_that_do_not_learn_are_named_and_modules_without_weights_are_not
     sizes = made({"rotary": (0, 0, 0), "frozen": (0, 0, 0)})
     sizes.loc[sizes["module"] == "rotary", ["own", "change"]] = [math.nan, 0.0]
     sizes.loc[sizes["module"] == "frozen", ["own"]] = 0.0
-    verdicts = hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes))
+    verdicts = hpsweep.coords.verdicts(hpsweep.coords.slopes(sizes))
     assert dict(zip(verdicts["module"], verdicts["verdict"], strict=True)) == {"rotary": "ok", "frozen": "zero"}
     assert "not settled: frozen" in in_words(verdicts)
 
@@ -134,7 +134,7 @@ def test_weights_that_do_not_learn_are_named_and_modules_without_weights_are_not
 def test_the_culprit_is_the_first_whose_size_is_wrong_else_own_change_else_change(
     slopes: Slopes, name: str, quantity: str
 ) -> None:
-    verdicts = hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(made(slopes)))
+    verdicts = hpsweep.coords.verdicts(hpsweep.coords.slopes(made(slopes)))
     row = culprit(verdicts)
     assert row is not None
     assert (row["module"], row["quantity"]) == (name, quantity)
@@ -142,7 +142,7 @@ def test_the_culprit_is_the_first_whose_size_is_wrong_else_own_change_else_chang
 
 
 def test_a_model_without_fault_has_no_culprit_and_one_sentence() -> None:
-    verdicts = hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(made({"a": (0, 0, 0), "b": (0, 0, 0.05)})))
+    verdicts = hpsweep.coords.verdicts(hpsweep.coords.slopes(made({"a": (0, 0, 0), "b": (0, 0, 0.05)})))
     assert culprit(verdicts) is None
     assert in_words(verdicts) == "ok: none of 2 modules grows or shrinks along density, before or by training."
     assert verdicts.set_index("module").loc["b", "quantity"] == "change"  # the one furthest from flat
@@ -151,9 +151,9 @@ def test_a_model_without_fault_has_no_culprit_and_one_sentence() -> None:
 def test_slopes_refuse_bounds_out_of_order_and_sizes_without_an_axis() -> None:
     sizes = made({"a": (0, 0, 0)})
     with pytest.raises(ValueError, match=r"bound is 0.3 and wrong is 0.25; they need 0 < bound <= wrong"):
-        hpsweep.coordinate_slopes(sizes, bound=0.3)
+        hpsweep.coords.slopes(sizes, bound=0.3)
     with pytest.raises(ValueError, match="one width and one density, and have no slope"):
-        hpsweep.coordinate_slopes(sizes[sizes["density"] == 1])
+        hpsweep.coords.slopes(sizes[sizes["density"] == 1])
 
 
 # --- what is measured ---
@@ -185,7 +185,7 @@ def test_sizes_changes_and_own_changes_are_those_worked_out_by_hand() -> None:
     # x = (3, 1), width 2, all weights 1: first gives (4, 4), last 8, halved 4. The gradient of every weight of first is
     # half its input, (1.5, 0.5), of last (2, 2): first becomes 0.85 and 0.95, last 0.8. Then first gives 3 x 0.85 +
     # 0.95 = 3.5, a change of 0.5, and the output 0.5 x 2 x 0.8 x 3.5 = 2.8, a change of 1.2.
-    table = hpsweep.coordinate_check(two, widths=[2, 4], steps=1, seeds=[0])
+    table = hpsweep.coords.check(two, widths=[2, 4], steps=1, seeds=[0])
     rows = table[table["width"] == 2].set_index(["module", "step"])
     assert list(dict.fromkeys(table["module"])) == ["first", "last"]  # what dropout passes on is not listed twice
     assert rows.loc[("first", 0), "size"] == pytest.approx(4)
@@ -198,7 +198,7 @@ def test_sizes_changes_and_own_changes_are_those_worked_out_by_hand() -> None:
 
 def test_every_width_is_measured_at_the_highest_density_and_every_density_at_the_largest_width() -> None:
     told: list[tuple[int, int]] = []
-    table = hpsweep.coordinate_check(
+    table = hpsweep.coords.check(
         two, widths=[4, 2], densities=[1 / 4, 1 / 2], steps=1, seeds=[3, 5], progress=lambda *done: told.append(done)
     )
     places = set(zip(table["width"], table["density"], table["seed"], strict=True))
@@ -216,7 +216,7 @@ def test_the_model_is_left_as_it_was_and_dropout_is_off_while_it_is_looked_at() 
         return made, optimizer, loss
 
     torch.manual_seed(0)
-    table = hpsweep.coordinate_check(build, widths=[2, 4], steps=1, seeds=[0])
+    table = hpsweep.coords.check(build, widths=[2, 4], steps=1, seeds=[0])
     assert table[(table["module"] == "last") & (table["step"] == 0)]["size"].tolist() == pytest.approx([4, 8])
     assert all(module.training and not module._forward_hooks for made in kept for module in made.modules())
 
@@ -241,8 +241,8 @@ def test_a_proxy_has_the_sizes_that_a_plain_module_has_under_hooks(tied: bool) -
 
     options: dict[str, Any] = {"widths": [32, 64], "densities": [1, 1 / 4], "steps": 3, "seeds": [1]}
     keys = ["module", "width", "density", "step"]
-    ours = hpsweep.coordinate_check(trial, **options).set_index(keys)
-    theirs = hpsweep.coordinate_check(plain, **options).set_index(keys)
+    ours = hpsweep.coords.check(trial, **options).set_index(keys)
+    theirs = hpsweep.coords.check(plain, **options).set_index(keys)
     shared = [key for key in ours.index if key in theirs.index]
     assert {key[0] for key in shared} >= {"block0.attention.qkv", "block1.mlp.out", "readout"}
     for column in ("size", "change", "own"):
@@ -259,7 +259,7 @@ def test_a_tensor_of_a_proxy_that_recorded_nothing_is_named(monkeypatch: pytest.
     with pytest.raises(
         ValueError, match=r"block0.attention.qkv recorded nothing: the model multiplies with it otherwise"
     ):
-        hpsweep.coordinate_check(TRIAL, widths=[32, 64], seeds=[0])
+        hpsweep.coords.check(TRIAL, widths=[32, 64], seeds=[0])
 
 
 def logits(scale: float, **options: Any) -> Tensor:
@@ -304,8 +304,8 @@ def test_a_module_that_recorded_nothing_is_named_and_can_be_left_out() -> None:
         return two(width, density, seed, spare=True)
 
     with pytest.raises(ValueError, match=r"spare \(Linear\) recorded nothing: .* exclude=\('spare',\)"):
-        hpsweep.coordinate_check(build, widths=[2, 4], seeds=[0])
-    table = hpsweep.coordinate_check(build, widths=[2, 4], seeds=[0], exclude=["spare"])
+        hpsweep.coords.check(build, widths=[2, 4], seeds=[0])
+    table = hpsweep.coords.check(build, widths=[2, 4], seeds=[0], exclude=["spare"])
     assert set(table["module"]) == {"first", "last"}
 
 
@@ -314,7 +314,7 @@ def test_a_loss_that_runs_another_model_is_an_error() -> None:
         return Two(width), *two(width, density, seed)[1:]
 
     with pytest.raises(ValueError, match=r"first \(Linear\) recorded nothing"):
-        hpsweep.coordinate_check(build, widths=[2, 4], seeds=[0])
+        hpsweep.coords.check(build, widths=[2, 4], seeds=[0])
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_a_loss_that_runs_another_model_is_an_error() -> None:
 def test_wrong_input_is_refused_with_the_remedy(options: dict[str, Any], message: str) -> None:
     given = {"what": two, "widths": [2, 4], "seeds": [0]} | options
     with pytest.raises(ValueError, match=message):
-        hpsweep.coordinate_check(given.pop("what"), **given)
+        hpsweep.coords.check(given.pop("what"), **given)
 
 
 def test_a_loss_without_a_graph_and_models_of_other_modules_are_refused() -> None:
@@ -349,9 +349,9 @@ def test_a_loss_without_a_graph_and_models_of_other_modules_are_refused() -> Non
         return made, optimizer, lambda: loss().detach()
 
     with pytest.raises(ValueError, match=r"loss\(\) returned .*; return the mean loss"):
-        hpsweep.coordinate_check(without_graph, widths=[2, 4], seeds=[0])
+        hpsweep.coords.check(without_graph, widths=[2, 4], seeds=[0])
     with pytest.raises(ValueError, match=r"spare recorded something at only one of width 2, density 1 and width 4"):
-        hpsweep.coordinate_check(uneven, widths=[2, 4], seeds=[0])
+        hpsweep.coords.check(uneven, widths=[2, 4], seeds=[0])
 
 
 def uneven(width: int, density: float, seed: int) -> Any:
@@ -366,4 +366,4 @@ def test_few_nonzeros_per_neuron_are_a_warning() -> None:
     with pytest.warns(
         UserWarning, match=r"1 nonzeros per neuron at width 64 and density 0.015625.* Take a width of 512"
     ):
-        hpsweep.coordinate_check(TRIAL, widths=[64], densities=[1, 1 / 64], seeds=[0], steps=1)
+        hpsweep.coords.check(TRIAL, widths=[64], densities=[1, 1 / 64], seeds=[0], steps=1)

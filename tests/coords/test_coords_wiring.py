@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {"widths": [64, 256], "densities": [1, 1 / 16], "seeds":
 
 def named(sizes: pd.DataFrame) -> tuple[str, str, str] | None:
     """Module, verdict and field of the culprit, if there is one."""
-    row = culprit(hpsweep.coordinate_verdicts(hpsweep.coordinate_slopes(sizes)))
+    row = culprit(hpsweep.coords.verdicts(hpsweep.coords.slopes(sizes)))
     return row and (row["module"], row["verdict"], row["along"])
 
 
@@ -38,8 +38,8 @@ def named(sizes: pd.DataFrame) -> tuple[str, str, str] | None:
 
 
 def slopes(scheme: Any, **options: Any) -> pd.DataFrame:
-    sizes = hpsweep.coordinate_check(TRIAL.replace(scheme=scheme, base_width=128), widths=[512], **options)
-    return hpsweep.coordinate_slopes(sizes).set_index(["module", "quantity"])
+    sizes = hpsweep.coords.check(TRIAL.replace(scheme=scheme, base_width=128), widths=[512], **options)
+    return hpsweep.coords.slopes(sizes).set_index(["module", "quantity"])
 
 
 def test_under_supar_no_size_and_no_change_has_a_slope_beyond_a_tenth_over_density_1_to_a_64th() -> None:
@@ -109,7 +109,7 @@ def test_a_broken_proxy_is_caught_and_the_tensor_named(
     where: Any, function: str, broken: Any, name: tuple[str, str, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(where, function, broken)
-    assert named(hpsweep.coordinate_check(TRIAL, **SMALL, heads=4)) == name
+    assert named(hpsweep.coords.check(TRIAL, **SMALL, heads=4)) == name
 
 
 # --- a module of one's own, wired wrongly ---
@@ -180,7 +180,7 @@ def own(width: int, density: float, seed: int, fault: str = "") -> Any:
 def test_a_broken_module_of_ones_own_is_caught_and_the_layer_named(
     fault: str, name: tuple[str, str, str] | None
 ) -> None:
-    found = named(hpsweep.coordinate_check(lambda *cell: own(*cell, fault), **SMALL))
+    found = named(hpsweep.coords.check(lambda *cell: own(*cell, fault), **SMALL))
     if fault == "attention":
         assert found is not None
         assert found[0].startswith("blocks.0.")
@@ -214,15 +214,15 @@ def llama(width: int, density: float, seed: int, *, right: bool) -> Any:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_gpt2_of_transformers_passes_as_the_page_wires_it_and_is_caught_as_it_comes(attention: str) -> None:
-    assert named(hpsweep.coordinate_check(lambda *cell: gpt2(*cell, right=True, attention=attention), **SMALL)) is None
+    assert named(hpsweep.coords.check(lambda *cell: gpt2(*cell, right=True, attention=attention), **SMALL)) is None
     options: dict[str, Any] = {"widths": [64, 256], "seeds": range(3)}
-    as_it_comes = hpsweep.coordinate_check(lambda *cell: gpt2(*cell, right=False, attention=attention), **options)
+    as_it_comes = hpsweep.coords.check(lambda *cell: gpt2(*cell, right=False, attention=attention), **options)
     assert named(as_it_comes) == ("transformer.h.0.attn.attention_logits", "grows", "width")
     # Its embedding is its readout, and both are seen.
     assert {"transformer.wte", "lm_head"} <= set(as_it_comes["module"])
 
 
 def test_llama_of_transformers_passes_with_its_multipliers_and_is_caught_without_the_readouts() -> None:
-    assert named(hpsweep.coordinate_check(lambda *cell: llama(*cell, right=True), **SMALL)) is None
-    sizes = hpsweep.coordinate_check(lambda *cell: llama(*cell, right=False), widths=[64, 256], seeds=range(3))
+    assert named(hpsweep.coords.check(lambda *cell: llama(*cell, right=True), **SMALL)) is None
+    sizes = hpsweep.coords.check(lambda *cell: llama(*cell, right=False), widths=[64, 256], seeds=range(3))
     assert named(sizes) == ("lm_head", "grows", "width")

@@ -196,7 +196,7 @@ def test_the_torch_file_gives_a_module_the_cards_numbers(scheme: Scheme, tmp_pat
         assert int((weight != 0).sum()) == tensor["nonzeros"]
         if n["init_std"]:
             assert float(weight[weight != 0].std()) == pytest.approx(n["init_std"], rel=0.1)
-    assert hpsweep.plan_from_card(card, model, base=lambda: module_of(card, 128), kinds=NAMES) == plan
+    assert card.plan(model, base=lambda: module_of(card, 128), kinds=NAMES) == plan
 
 
 @pytest.mark.parametrize("changes", [{}, {"base_head_size": 1}, {"base_head_size": 8, "alpha_attention": 3.0}], ids=str)
@@ -205,18 +205,18 @@ def test_the_scripts_scale_attention_as_the_card_does(scheme: Scheme, changes: d
     card = made(scheme, dataclasses.replace(TARGET, head_size=64), **changes)
     assert card.attention_scale != made(scheme, dataclasses.replace(TARGET, head_size=32), **changes).attention_scale
     _, plan, _, _, _ = built(card, tmp_path)  # wires the model, and verifies its factors
-    own = hpsweep.plan_from_card(card, module_of(card), base=lambda: module_of(card, 128), kinds=NAMES)
+    own = card.plan(module_of(card), base=lambda: module_of(card, 128), kinds=NAMES)
     script = loaded(export(card, "hf"), tmp_path, f"hf_{scheme}")
     words = {"width": 256, "base_width": 128, "head_size": 64, "depth": 3, "context": 16, "vocabulary": 61}
     arguments = SimpleNamespace(model="gpt2", **words)
     hf = script.plan_of(script.MODELS["gpt2"](script.configuration(arguments, 256)), arguments)
     assert [one.attention_scale(64) for one in (plan, own, hf)] == [card.attention_scale] * 3
     options: Any = {"base": lambda: module_of(card, 128), "kinds": NAMES, "base_head_size": 16}
-    given = hpsweep.plan_from_card(card, module_of(card), **options, check=False)
+    given = card.plan(module_of(card), **options, check=False)
     assert given.attention_scale(64) == attention_scale(checked_trial(card).replace(base_head_size=16))
     if scheme != "sp":
         with pytest.raises(ValueError, match=r"scaled from a base head size 16, and the card's from \d+: leave it to"):
-            hpsweep.plan_from_card(card, module_of(card), **options)
+            card.plan(module_of(card), **options)
 
 
 def test_a_script_that_was_exported_before_the_base_head_size_is_refused_under_the_scale_of_now(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_module_of_other_sizes_than_the_cards_is_refused_unless_told() -> None
     card = made()
 
     def plan(model: nn.Module, base: int = 128, **options: Any) -> hpsweep.Plan:
-        planned: hpsweep.Plan = hpsweep.plan_from_card(card, model, base=lambda: module_of(card, base), **options)
+        planned: hpsweep.Plan = card.plan(model, base=lambda: module_of(card, base), **options)
         return planned
 
     with pytest.raises(ValueError, match=r"block0.attention.qkv.weight has m_d 4 \(fan-in 256\), and the card's.* 2; "):
@@ -271,7 +271,7 @@ def test_a_module_of_other_sizes_than_the_cards_is_refused_unless_told() -> None
     with pytest.raises(ValueError, match=r"block0.\w+.\w+.weight has density 1, and the card's hidden matrices 0.25;"):
         plan(module_of(card), kinds=NAMES, exclude="block0.*")
     with pytest.raises(ValueError, match=r"4 tensors are residual_out, and the card's 3 blocks have 6"):
-        hpsweep.plan_from_card(card, module_of(card, depth=2), base=module_of(card, 128, depth=2), kinds=NAMES)
+        card.plan(module_of(card, depth=2), base=module_of(card, 128, depth=2), kinds=NAMES)
     assert plan(module_of(card), 64, check=False).tensors["block0.mlp.out.weight"].m_d == 4
 
 

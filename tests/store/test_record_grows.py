@@ -71,7 +71,7 @@ for folder in map(Path, sys.argv[2:]):
         for name in fields:
             other = rows.assign(**{name: Trial(steps=1).resolved[name]})
             try:
-                hp.card_regret(card, other, resamples=20)
+                hp.regret(other, resamples=20, card=card)
             except ValueError as error:
                 said["cards"][f"refused {name}"] = str(error)
 print(json.dumps(said))

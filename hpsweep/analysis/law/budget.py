@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.law.law import Law
+from hpsweep.analysis.law.data import LawData
 from hpsweep.analysis.law.predict import (
     check_law,
     check_points,
@@ -71,12 +71,12 @@ def _check_cost(cost: str) -> None:
         raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(get_args(Cost))}.")
 
 
-def _laws(law: Law) -> Floats:
+def _laws(law: LawData) -> Floats:
     """The law and, below it, its resamples, from which every band is made."""
     return np.concatenate([theta_of(law), replicates_of(law)])
 
 
-def _sparse(law: Law) -> Law:
+def _sparse(law: LawData) -> LawData:
     """The law, if it has sparsity in it."""
     check_law(law)
     if law.form != "sparse":
@@ -87,7 +87,7 @@ def _sparse(law: Law) -> Law:
 
 
 def optimal_sparsity(
-    law: Law, budgets: pd.DataFrame, *, cost: Cost = "dense", extrapolate: bool = False
+    law: LawData, budgets: pd.DataFrame, *, cost: Cost = "dense", extrapolate: bool = False
 ) -> pd.DataFrame:
     """The best sparsity of budgets: columns params (nonzeros) and tokens (those a dense model of that size could see).
 
@@ -146,7 +146,7 @@ def _worse(first: Any, second: Any) -> Any:
     return np.where(far, "far", np.where(beyond, "beyond", "inside"))
 
 
-def _best_sparsity(theta: Floats, law: Law, points: pd.DataFrame, cost: Cost) -> Floats:
+def _best_sparsity(theta: Floats, law: LawData, points: pd.DataFrame, cost: Cost) -> Floats:
     """Minimum over S in [0, 1) of the loss at equal budget, of shape (law, budget); not capped."""
     if cost == "free":
         return np.full((len(theta), len(points)), _SPARSEST)
@@ -178,7 +178,7 @@ def _bisect(size: Floats, seen: Floats, b_s: Floats, b_d: Floats) -> Floats:
     return (low + high) / 2
 
 
-def _gains(theta: Floats, law: Law, points: pd.DataFrame, sparsity: Floats, cost: Cost) -> Floats:
+def _gains(theta: Floats, law: LawData, points: pd.DataFrame, sparsity: Floats, cost: Cost) -> Floats:
     """Loss of the dense model minus that at `sparsity`, same budget and nonzeros, of shape (law, budget)."""
     dense = predicted_losses(theta, design_at(law, points.assign(sparsity=0.0)))
     tokens = points["tokens"] / cost_factor(cost, sparsity)
@@ -189,7 +189,7 @@ def _gains(theta: Floats, law: Law, points: pd.DataFrame, sparsity: Floats, cost
 
 
 def loss_contours(
-    law: Law,
+    law: LawData,
     losses: Sequence[float] | None = None,
     *,
     sparsity: float = 0.0,
@@ -202,6 +202,7 @@ def loss_contours(
     reaches the loss at that N, and infinite where some do not), reach. The N reach over the fitted sizes, over ten-fold
     of them with `extrapolate`. Without levels there are five, between the losses measured. A level that cannot be
     reached at an N, whatever the data, has no row there; tokens beyond ten-fold have none unless `extrapolate`.
+    Raises ValueError for a sparsity that was not fitted.
     """
     n_low, n_high = law.ranges["params"]
     widen = 10.0 if extrapolate else 1.0
@@ -231,7 +232,7 @@ def loss_contours(
 
 
 def sparsity_contours(
-    law: Law,
+    law: LawData,
     sparsities: Sequence[float] | None = None,
     *,
     cost: Cost = "dense",
@@ -242,6 +243,7 @@ def sparsity_contours(
 
     Columns: sparsity, params, tokens (D0) with low and high (95 %), flops (6 N D0), reach. Sparsities are those fitted,
     without 0, unless given. `free` has no contours: the sparsest is best at every budget.
+    Raises ValueError for a dense law, and for the cost `free`.
     """
     _check_cost(cost)
     if cost == "free":
@@ -266,7 +268,7 @@ def sparsity_contours(
     return pd.DataFrame(table[keep]).reset_index(drop=True)
 
 
-def _budget_of(theta: Floats, law: Law, grid: pd.DataFrame, sparsity: float, cost: Cost) -> Floats:
+def _budget_of(theta: Floats, law: LawData, grid: pd.DataFrame, sparsity: float, cost: Cost) -> Floats:
     """D0 at which `sparsity` is best: where the derivative of the loss in log x is 0, solved for (a_D / D0)^b_D."""
     sparse, data, b_s, b_d = (theta[:, i, None] for i in (0, 2, 4, 6))
     x = 1 - sparsity
@@ -285,7 +287,9 @@ def _budget_of(theta: Floats, law: Law, grid: pd.DataFrame, sparsity: float, cos
 # --- what a sparse model is worth ---
 
 
-def dense_equivalent(law: Law, sparsities: Sequence[float] | None = None, *, extrapolate: bool = False) -> pd.DataFrame:
+def dense_equivalent(
+    law: LawData, sparsities: Sequence[float] | None = None, *, extrapolate: bool = False
+) -> pd.DataFrame:
     """One row per sparsity: the dense model with the same loss, its size over the nonzeros and over all weights.
 
     Columns: sparsity; of_nonzeros, low, high = N_dense / N (95 %); of_weights, weights_low, weights_high =

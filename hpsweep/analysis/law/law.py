@@ -17,27 +17,24 @@ in record.py. docs/law.md has the equations and what was measured.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.law import record as law_record
 from hpsweep.analysis.law import resample as uncertainty
+from hpsweep.analysis.law.budget import Cost, dense_equivalent, optimal_sparsity
 from hpsweep.analysis.law.columns import check_settings
+from hpsweep.analysis.law.data import LawData, design_of
 from hpsweep.analysis.law.outliers import outlying_rows, record_without
+from hpsweep.analysis.law.predict import predict
 from hpsweep.analysis.law.profile import coefficient_profile, profile_interval
-from hpsweep.analysis.law.record import LAW_VERSION
 from hpsweep.analysis.law.resample import Fit, coefficient_names
 from hpsweep.analysis.law.solver import (
     LARGEST_EXPONENT,
     THETA,
-    Design,
     Misfit,
     Polished,
     huber_loss,
@@ -58,9 +55,7 @@ from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import check_names, check_number, check_resamples, check_seed
 from hpsweep.analysis.runs.rows import records
 from hpsweep.english import are, counted
-from hpsweep.records import check_path, check_replaceable
 from hpsweep.spec import TUNED
-from hpsweep.store import replacing
 from hpsweep.units import unit_of
 
 ResidualKind = Literal["log", "raw"]
@@ -87,81 +82,31 @@ _AGREEING = 3  # starts that must end at the same minimum
 _SAME_VALUE, _SAME_LOSS = 1e-6, 1e-6  # relative; how equal the same minimum is
 
 
-@dataclass(frozen=True, kw_only=True)
-class Law:
-    """A fitted law as plain data, with what speaks for and against it.
+class Law(LawData):
+    """A fitted law, and what it says of models that were not trained. `fit_law` and `fit_sweep` make it."""
 
-    status  ok             several starts agree, and every number is identified
-            weak           the fit stands, and `weak` lists the numbers that the cells do not identify
-            not_converged  fewer than three starts end at the lowest objective found
-    `coefficients` are unrounded, in raw units (N and D as in the table); `centred` are the same at the geometric mean
-    of N and D (`centre`), where sparse, dense, data and c are parts of the loss. `intervals` has a row per coefficient:
-    value, low and high (95 %, resampled cells; of a number at 0 up to its profile's end), profile_low and profile_high
-    (95 %, null where the profile does not end), and part, part_low, part_high: its part of the loss at the centre, or
-    the exponent itself. `objective` is the mean Huber loss of the residuals, log or raw (`residual_kind`; `delta` is in
-    their unit). `rows` counts the runs of the table, `cells` their distinct (S, N, D); `residuals` has the rows that
-    were fitted: the runs, or the tuned losses of the cells. `outliers` are those that the law does not describe,
-    `without_outliers` is the law of the others. `replicates` are centred numbers of the resamples, of which every band
-    is made. Missing is null.
-    """
+    def predict(self, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
+        """The loss at points (columns params, tokens, sparsity), with its 95 % bands; see `hp.law.predict`.
 
-    form: str
-    status: str
-    why: str
-    coefficients: dict[str, float | None]
-    centred: dict[str, float]
-    centre: dict[str, float]
-    objective: float
-    residual_kind: str
-    delta: float
-    cells: int
-    rows: int
-    ranges: dict[str, list[float]]
-    levels: dict[str, int]
-    conventions: dict[str, str]
-    starts: dict[str, int]
-    intervals: list[dict[str, Any]]
-    weak: list[dict[str, str]]
-    warnings: list[str]
-    left_out: list[dict[str, Any]]
-    held_out: list[dict[str, Any]]
-    correlations: list[dict[str, Any]]
-    profiles: list[dict[str, Any]]
-    residuals: list[dict[str, Any]]
-    outliers: list[dict[str, Any]]
-    without_outliers: dict[str, Any] | None
-    replicates: list[list[float]]
-    seed: int
-    schema_version: int = LAW_VERSION
-
-    def to_json(self) -> str:
-        """The law as JSON text; floats in their shortest exact form."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
-
-    def write(self, path: str | Path) -> Path:
-        """Write the JSON to a file, whole or not at all; returns its path.
-
-        Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
+        Raises ValueError for points far beyond the fitted ranges, unless `extrapolate`.
         """
-        check_path(path)
-        path = Path(path)
-        check_overwritable(path)
-        with replacing(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-        return path
+        return predict(self, points, extrapolate=extrapolate)
 
-    @classmethod
-    def read(cls, path: str | Path) -> Law:
-        """The law in a file, of this version or an earlier one.
+    def optimal_sparsity(
+        self, budgets: pd.DataFrame, *, cost: Cost = "dense", extrapolate: bool = False
+    ) -> pd.DataFrame:
+        """The best sparsity for budgets (columns params, tokens), with its band; see `hp.law.optimal_sparsity`.
 
-        Raises ValueError if it is none, one of a later version, or one whose parts do not belong together.
+        Raises ValueError for a dense law, and for budgets far beyond the fitted ranges, unless `extrapolate`.
         """
-        return cls(**law_record.law_fields(path))
+        return optimal_sparsity(self, budgets, cost=cost, extrapolate=extrapolate)
 
+    def dense_equivalent(self, sparsities: Sequence[float] | None = None, *, extrapolate: bool = False) -> pd.DataFrame:
+        """The dense size with the loss of a sparse model, by sparsity; see `hp.law.dense_equivalent`.
 
-def check_overwritable(path: str | Path) -> None:
-    """Raise ValueError where writing a law would destroy that of a newer hpsweep, or what is no file."""
-    check_replaceable(path, name="schema_version", version=LAW_VERSION, what="law")
+        Raises ValueError for a dense law, and for sparsities beyond those fitted, unless `extrapolate`.
+        """
+        return dense_equivalent(self, sparsities, extrapolate=extrapolate)
 
 
 # --- the fit ---
@@ -321,14 +266,6 @@ def _fit(cells: LawCells, misfit: Misfit) -> tuple[Fit, Polished]:
     losses = table["loss"].to_numpy(float)
     found = polished_minima(polish_starts(design, losses, misfit, _STARTS), design, losses, misfit)
     return Fit(found.theta[found.value.argmin()], design, losses, misfit, params, tokens), found
-
-
-def design_of(table: pd.DataFrame, params: float, tokens: float, dense: bool) -> Design:
-    """Cells or points (columns sparsity, params, tokens) in units of so many parameters and tokens."""
-    x = np.log((1 - table["sparsity"]).to_numpy(float))
-    n = np.log(table["params"].to_numpy(float))
-    d = np.log(table["tokens"].to_numpy(float))
-    return Design(x, n - math.log(params), d - math.log(tokens), dense)
 
 
 def _agreeing(found: Polished, fit: Fit) -> int:

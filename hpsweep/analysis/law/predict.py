@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.law import resample as uncertainty
-from hpsweep.analysis.law.law import Law, design_of
+from hpsweep.analysis.law.data import LawData, design_of
 from hpsweep.analysis.law.resample import RAW, Fit, coefficient_names
 from hpsweep.analysis.law.solver import THETA, Design, Misfit, centred_theta, huber_loss, predicted_losses
 from hpsweep.analysis.runs.cells import Floats
@@ -47,7 +47,7 @@ def _vector(coefficients: Mapping[str, float]) -> Floats:
     return np.array([float(given[name]) for name in RAW])
 
 
-def score(law: Law, coefficients: Mapping[str, float]) -> float:
+def score(law: LawData, coefficients: Mapping[str, float]) -> float:
     """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
     cells = pd.DataFrame(law.residuals)
     losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
@@ -55,7 +55,7 @@ def score(law: Law, coefficients: Mapping[str, float]) -> float:
     return float(huber_loss(residual, law.delta).mean())
 
 
-def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
+def predict(law: LawData, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.DataFrame:
     """The points (columns params, tokens, and sparsity unless it is 0) with the loss there and its 95 % bands.
 
     Columns added: predicted; low and high, of the law; run_low and run_high, of one more measured run; reach: inside
@@ -81,12 +81,14 @@ def predict(law: Law, points: pd.DataFrame, *, extrapolate: bool = False) -> pd.
 
 
 def check_law(law: Any) -> None:
-    """Raise ValueError unless it is a law, by what it has: law.py is above this module."""
-    if not hasattr(law, "centred"):
-        raise ValueError(f"law is {shown(law)}; give a Law, such as hp.fit_law or hp.Law.read('law.json') returns.")
+    """Raise ValueError unless it is a law."""
+    if not isinstance(law, LawData):
+        raise ValueError(
+            f"law is {shown(law)}; give a Law, such as hp.law.fit_law or hp.law.Law.read('law.json') returns."
+        )
 
 
-def check_points(law: Law, table: pd.DataFrame) -> None:
+def check_points(law: LawData, table: pd.DataFrame) -> None:
     """Raise ValueError for values that no model, or no model of this law, can have."""
     for name in ("sparsity", "params", "tokens"):
         check_numeric(table[name])
@@ -103,7 +105,7 @@ def check_points(law: Law, table: pd.DataFrame) -> None:
             raise ValueError(f"{name} is {values[impossible][0]:g}; it must be positive.")
 
 
-def point_reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
+def point_reach(law: LawData, sparsity: Any, params: Any, tokens: Any) -> npt.NDArray[np.str_]:
     """inside, beyond or far, for each point (see `predict`)."""
     inside = near = np.ones(np.broadcast(sparsity, params, tokens).shape, bool)
     axes = (("sparsity", sparsity, 1.0), ("params", params, TEN_FOLD), ("tokens", tokens, TEN_FOLD))
@@ -115,33 +117,33 @@ def point_reach(law: Law, sparsity: Any, params: Any, tokens: Any) -> npt.NDArra
     return np.where(inside, "inside", np.where(near, "beyond", "far"))
 
 
-def range_text(law: Law) -> str:
+def range_text(law: LawData) -> str:
     """The fitted ranges in words."""
     s, n, d = (law.ranges[name] for name in ("sparsity", "params", "tokens"))
     return f"S {s[0]:g} to {s[1]:g}, N {n[0]:.4g} to {n[1]:.4g}, D {d[0]:.4g} to {d[1]:.4g}"
 
 
-def replicates_of(law: Law) -> Floats:
+def replicates_of(law: LawData) -> Floats:
     """The resampled laws, rows of centred numbers in the order of THETA."""
     return np.array(law.replicates)
 
 
-def theta_of(law: Law) -> Floats:
+def theta_of(law: LawData) -> Floats:
     """The law's centred numbers, one row."""
     return np.array([[law.centred[name] for name in THETA]])
 
 
-def design_at(law: Law, table: pd.DataFrame) -> Design:
+def design_at(law: LawData, table: pd.DataFrame) -> Design:
     """Points (columns sparsity, params, tokens) in the law's centred units."""
     return design_of(table, law.centre["params"], law.centre["tokens"], law.form == "dense")
 
 
-def law_misfit(law: Law) -> Misfit:
+def law_misfit(law: LawData) -> Misfit:
     """How the law was held against the losses."""
     return Misfit(law.delta, law.residual_kind == "log")
 
 
-def fit_of(law: Law) -> Fit:
+def fit_of(law: LawData) -> Fit:
     """The law's fit again, from its record."""
     cells = pd.DataFrame(law.residuals)
     return Fit(

@@ -68,9 +68,9 @@ from hpsweep.analysis.optimum.joint_verdict import (
 )
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed_means
 from hpsweep.analysis.optimum.parabola import LIMIT
+from hpsweep.analysis.optimum.searched import asked_groups, asked_pair
 from hpsweep.analysis.runs.cells import run_counts, two_way
 from hpsweep.analysis.runs.checks import check_over, check_resamples, check_seed, shown
-from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
@@ -102,14 +102,17 @@ def surface_columns(over: Sequence[str]) -> list[str]:
 
 def surface(
     runs: pd.DataFrame,
-    by: Sequence[str] = ("scheme", "density"),
+    by: Sequence[str] | None = None,
     *,
-    over: Sequence[str] = ("lr", "init_std"),
+    over: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per group: the fitted minimum of val_loss over both fields of `over`, with a 95 % interval for each.
+
+    Without a word `over` are the two that were searched together, and a group is what shares all that varies but these
+    and the seed.
 
     For each field NAME: NAME_opt, NAME_low, NAME_high are values, log2_NAME_* the same in octaves; curvature_NAME what
     1 octave of it beside the optimum costs, nats/token; best_NAME its value at the best measured setting, whose mean
@@ -136,7 +139,8 @@ def surface(
     diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
     does.
     """
-    over = in_order(over)
+    over = in_order(asked_pair(runs, over, ignore))
+    by = asked_groups(runs, by, over, ignore)
     check_resamples(resamples)
     check_seed(seed)
     joint = jointly_fitted(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
@@ -193,23 +197,6 @@ def in_order(over: Sequence[str]) -> tuple[str, str]:
         check_over(name)
     first, second = sorted(over, key=TUNED.index)
     return first, second
-
-
-def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
-    """The two hyperparameters that were searched together; None where they were not, or there are more than two.
-
-    At points that share no value, as Optuna's are; or lr and init std on a grid with three values or more of both.
-    """
-    names = [name for name in TUNED if name in runs and runs[name].nunique() > 1]
-    if len(names) != 2:
-        return None
-    keys = ["scheme", *place_axes(runs)]
-    if runs.groupby(keys)[names].nunique().max().min() < 3:
-        return None
-    lines = runs.groupby([*keys, names[1]])[names[0]].nunique() >= 3
-    crossed = bool((lines.groupby(keys).sum() >= 3).any())
-    scattered = not lines.any() and not (runs.groupby([*keys, names[0]])[names[1]].nunique() >= 3).any()
-    return (names[0], names[1]) if scattered or (crossed and names == ["lr", "init_std"]) else None
 
 
 # --- the fit ---

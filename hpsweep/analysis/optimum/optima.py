@@ -59,6 +59,7 @@ from hpsweep.analysis.optimum.parabola import (
     inside_of_higher,
     lowest_cells,
 )
+from hpsweep.analysis.optimum.searched import asked_groups, asked_over
 from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, curve_fingerprint, merged_cells, run_counts
 from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.runs.prepare import prepared
@@ -81,14 +82,17 @@ COLUMNS = (
 
 def optima(
     runs: pd.DataFrame,
-    by: Sequence[str] = ("scheme", "density"),
+    by: Sequence[str] | None = None,
     *,
-    over: str = "lr",
+    over: str | None = None,
     ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per group: the fitted minimum of val_loss over `over`, with a 95 % interval.
+
+    Without a word `over` is the hyperparameter with most values, and a group is what shares all that varies but `over`
+    and the seed.
 
     opt, low, high are values of `over`; log2_* the same in octaves; loss_opt, loss_opt_se, best_loss in
     nats/token; curvature in nats/octave^2 (what 1 octave beside the optimum costs, the mean of both sides); window the
@@ -111,6 +115,8 @@ def optima(
     where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
     not in `ignore`: nothing is averaged silently.
     """
+    over = asked_over(runs, over, ignore)
+    by = asked_groups(runs, by, over, ignore)
     return optima_table(fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed), by)
 
 

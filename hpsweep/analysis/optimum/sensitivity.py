@@ -16,8 +16,9 @@ from hpsweep.analysis.optimum.loss_at import Reading, read_own, variance_of
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.parabola import CERTAIN
+from hpsweep.analysis.optimum.searched import asked_groups, asked_over
 from hpsweep.analysis.runs.cells import Cells, Floats, curve_fingerprint
-from hpsweep.analysis.runs.checks import check_number, check_over
+from hpsweep.analysis.runs.checks import check_number
 from hpsweep.analysis.runs.prepare import prepared
 
 BASIN = 0.01
@@ -32,9 +33,9 @@ COLUMNS = (
 
 def sensitivity(
     runs: pd.DataFrame,
-    by: Sequence[str] = ("scheme", "density"),
+    by: Sequence[str] | None = None,
     *,
-    over: str = "lr",
+    over: str | None = None,
     ignore: Sequence[str] = (),
     between: tuple[float, float] | None = None,
     basin: float = BASIN,
@@ -42,6 +43,8 @@ def sensitivity(
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per group: what settings of `over` cost that are not its optimum, with 95 % intervals.
+
+    `by` and `over` as in `optima`.
 
     sensitivity  nats/token: the mean over log2(setting), uniform from from_value to to_value, of
                  min(loss, initial_loss) - loss_opt (Wortsman et al. 2023, arXiv 2309.14322). A run that diverged counts
@@ -62,11 +65,12 @@ def sensitivity(
     `optima` does, for a `between` that is no range, and for a `basin` that is not above 0.
     """
     check_number("basin", basin, "a positive part of the loss, such as 0.01")
+    over = asked_over(runs, over, ignore)
+    by = asked_groups(runs, by, over, ignore)
     if between is not None and not _is_range(between):
         raise ValueError(
             f"between is {between!r}; give two values of {over}, the lower first, such as (2**-10, 2**-4)."
         )
-    check_over(over)
     runs = prepared(runs, by, over, ignore=ignore)
     return sensitivity_of(fitted(runs, by, over=over, resamples=resamples, seed=seed), between=between, basin=basin)
 

@@ -251,7 +251,8 @@ def draw_all(
 ) -> list[Path]:
     """Write the figures that make sense for what varies in the runs (`figures`) to folder/figures; returns the paths.
 
-    No figure, and an empty list, where nothing was searched.
+    No figure, and an empty list, where nothing was searched. Raises ValueError as `optima` does, and for what is no
+    path.
     """
     check_path("folder", folder)
     return save_all(figures(without(runs, ignore), optima, output.size, whole=whole), Path(folder) / "figures", output)

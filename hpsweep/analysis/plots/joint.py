@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted, searched_together
+from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted
 from hpsweep.analysis.optimum.joint_shape import BASIN
-from hpsweep.analysis.optimum.searched import steps_follow
+from hpsweep.analysis.optimum.searched import searched_together, steps_follow
 from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style

@@ -355,17 +355,17 @@ def _figures(law: Law, size: tuple[float, float] | None) -> Iterator[tuple[str, 
     figure = Figure(figsize=size or (4.4, 2.9), layout="constrained")
     residuals_by_sparsity(residuals, figure.subplots(), log=law.residual_kind == "log")
     yield "law_residuals_by_sparsity", figure
-    yield "law_profiles", _profiles(law, size)
-    yield "law_loss_contours", _loss_contours(law, residuals, size)
+    yield "law_profiles", profiles(law, size)
+    yield "law_loss_contours", loss_contour_figure(law, size)
     if law.form == "sparse":
-        yield "law_best_sparsity", _sparsity(law, size)
-        yield "law_sparsity_contours", _sparsity_contours(law, residuals, size)
+        yield "law_best_sparsity", sparsity_figure(law, size)
+        yield "law_sparsity_contours", sparsity_contour_figure(law, size)
         figure = Figure(figsize=size or (3.8, 3.0), layout="constrained")
         dense_equivalents(dense_equivalent(law), figure.subplots())
         yield "law_dense_equivalent", figure
 
 
-def _profiles(law: Law, size: tuple[float, float] | None = None) -> Figure:
+def profiles(law: Law, size: tuple[float, float] | None = None) -> Figure:
     """A panel per number, with its profile."""
     intervals, profiles = pd.DataFrame(law.intervals), pd.DataFrame(law.profiles)
     shown = [row for _, row in intervals.iterrows() if (profiles["coefficient"] == row["coefficient"]).any()]
@@ -387,14 +387,20 @@ def _profiles(law: Law, size: tuple[float, float] | None = None) -> Figure:
     return figure
 
 
-def _loss_contours(law: Law, residuals: pd.DataFrame, size: tuple[float, float] | None = None) -> Figure:
+def loss_contour_figure(law: Law, size: tuple[float, float] | None = None) -> Figure:
     """Iso-loss lines of dense models and, beside them, of the sparsest fitted."""
     levels = sorted({law.ranges["sparsity"][0], law.ranges["sparsity"][1]})
     figure = Figure(figsize=size or (3.9 * len(levels), 3.1), layout="constrained")
     axes = figure.subplots(1, len(levels), sharex=True, sharey=True, squeeze=False)[0]
     for ax, level in zip(axes, levels, strict=True):
         table = loss_contours(law, sparsity=level)
-        contours(table, residuals, ax, level="loss", tokens_label=f"D, {law.conventions['tokens'].split(',')[0]}")
+        contours(
+            table,
+            pd.DataFrame(law.residuals),
+            ax,
+            level="loss",
+            tokens_label=f"D, {law.conventions['tokens'].split(',')[0]}",
+        )
         ax.set_title(f"sparsity {level:g}", loc="left", fontsize=TITLE, fontweight="bold", color=INK)
         ax.label_outer()
         if ax is not axes[-1] and (legend := ax.get_legend()):
@@ -402,7 +408,7 @@ def _loss_contours(law: Law, residuals: pd.DataFrame, size: tuple[float, float] 
     return figure
 
 
-def _sparsity(law: Law, size: tuple[float, float] | None = None) -> Figure:
+def sparsity_figure(law: Law, size: tuple[float, float] | None = None) -> Figure:
     """The best sparsity against the budget, a panel for each cost that has an answer of its own."""
     n_low, n_high = law.ranges["params"]
     d_low, d_high = law.ranges["tokens"]
@@ -422,11 +428,11 @@ def _sparsity(law: Law, size: tuple[float, float] | None = None) -> Figure:
     return figure
 
 
-def _sparsity_contours(law: Law, residuals: pd.DataFrame, size: tuple[float, float] | None = None) -> Figure:
+def sparsity_contour_figure(law: Law, size: tuple[float, float] | None = None) -> Figure:
     """The budgets at which each fitted sparsity is best."""
     figure = Figure(figsize=size or (4.8, 3.1), layout="constrained")
     ax = figure.subplots()
     table = sparsity_contours(law)
-    contours(table, residuals, ax, level="sparsity", tokens_label="budget, in D of the dense model")
+    contours(table, pd.DataFrame(law.residuals), ax, level="sparsity", tokens_label="budget, in D of the dense model")
     ax.set_title(f"best sparsity: {COSTS['dense']}", loc="left", fontsize=SMALL + 0.5, fontweight="bold", color=INK)
     return figure

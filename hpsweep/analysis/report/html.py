@@ -6,7 +6,7 @@ import itertools
 import re
 from html import escape
 
-from hpsweep.analysis.report.parts import LINK, Cell, Line, Panel, Report, Section, Status, Table, anchor
+from hpsweep.analysis.report.parts import LINK, Cell, Line, Panel, ReportData, Section, Status, Table, anchor
 from hpsweep.analysis.report.style import STYLE
 from hpsweep.english import MOST, counted
 from hpsweep.text import MINUS
@@ -24,7 +24,7 @@ _POWER = re.compile(r"\b(2|10|octaves?)\^([−-]?[0-9.]*[0-9])")
 _NUMBER = re.compile(r"[\[(+−<>]?\s?\d")
 
 
-def render(report: Report) -> str:
+def render(report: ReportData) -> str:
     """The page."""
     links = "\n".join(f'<li><a href="#{section.name}">{_text(section.title)}</a></li>' for section in report.sections)
     parts = [

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 from hpsweep.analysis.report.html import SHAPES
-from hpsweep.analysis.report.parts import LINK, Cell, Line, Panel, Report, Section, Status, Table, anchor
+from hpsweep.analysis.report.parts import LINK, Cell, Line, Panel, ReportData, Section, Status, Table, anchor
 
 
-def render(report: Report, figures: str) -> str:
+def render(report: ReportData, figures: str) -> str:
     """The text; drawings are linked as files of the folder `figures`."""
     parts = [f"# {_text(report.title)}", _text(report.about), "## Verdict", _lines(report.verdict)]
     parts += [_section(section, figures) for section in report.sections]

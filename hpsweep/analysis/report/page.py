@@ -1,12 +1,13 @@
 """The report of a results folder: a verdict, and the tables and drawings it rests on.
 
-`report` turns runs into records that know nothing of a page; `write` puts them into report.html, one file that refers
-to nothing outside, and report.md with its drawings beside it. The same runs give the same bytes.
+`report` turns runs into records that know nothing of a page; `Report.save` puts them into report.html, one file that
+refers to nothing outside, and report.md with its drawings beside it. The same runs give the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hpsweep.analysis.report import law as report_law
 from hpsweep.analysis.report import markdown as report_md
 from hpsweep.analysis.report import runs as report_runs
 from hpsweep.analysis.report import sections as report_sections
-from hpsweep.analysis.report.parts import Report
+from hpsweep.analysis.report.parts import ReportData
 from hpsweep.analysis.report.tables import Tables, tables_of
 from hpsweep.analysis.report.verdict import verdict_of
 from hpsweep.analysis.runs.checks import check_frame, check_path, shown
@@ -35,6 +36,38 @@ FIGURES = "report_figures"
 """The folder of report.md's drawings."""
 
 
+class Report(ReportData):
+    """A verdict, and the sections that carry it. `report` makes it; in a notebook it shows itself as its page."""
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write report.html and report.md, with its drawings in report_figures, into the folder, which is made.
+
+        Returns the two paths. Raises ValueError for what is no path.
+        """
+        check_path("folder", folder)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = folder / FIGURES
+        wanted = {figures / f"{panel.name}.svg": panel.svg for panel in self.panels}
+        if wanted:
+            figures.mkdir(parents=True, exist_ok=True)
+        for old in set(figures.glob("*.svg")) - set(wanted):
+            old.unlink()
+        pages = {
+            folder / "report.html": report_html.render(self),
+            folder / "report.md": report_md.render(self, FIGURES),
+        }
+        for path, text in {**wanted, **pages}.items():
+            with replacing(path) as temporary:
+                temporary.write_text(visible(text), encoding="utf-8")  # what trials failed with, too
+        return list(pages)
+
+    def _repr_html_(self) -> str:
+        """The page, in a frame of its own: its style leaves the notebook alone."""
+        page = escape(report_html.render(self))
+        return f'<iframe srcdoc="{page}" width="100%" height="700" style="border: 0"></iframe>'
+
+
 def report(
     runs: pd.DataFrame,
     sweep: Sweep | None = None,
@@ -45,12 +78,16 @@ def report(
     ignore: Sequence[str] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> Report:
-    """What the runs say, verdict first. What cannot be computed is said, with why, and never raised.
+    """What the runs say, verdict first: `save` writes it, and a notebook shows it.
+
+    What cannot be computed is said, with why, and never raised.
 
     The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
     `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
     per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
     computed next.
+
+    Raises ValueError for what is no table of runs, sweep or path, and for schemes that hpsweep does not know.
     """
     check_frame(runs)
     check_path("folder", folder)
@@ -86,19 +123,3 @@ def _about(tables: Tables) -> str:
     tokens = f", {np.median(runs['tokens']):,.0f} tokens a trial" if runs["tokens"].notna().any() else ""
     trials, data = counted(len(runs), "trial"), listed(sorted(runs["data"].unique()))
     return f"{trials} under {schemes}{tokens}, on the data {data}. Losses are in {tables.unit.note()}."
-
-
-def write(made: Report, folder: str | Path) -> list[Path]:
-    """Write report.html and report.md, with its drawings in report_figures, into the folder; returns the two paths."""
-    folder = Path(folder)
-    figures = folder / FIGURES
-    wanted = {figures / f"{panel.name}.svg": panel.svg for panel in made.panels}
-    if wanted:
-        figures.mkdir(parents=True, exist_ok=True)
-    for old in set(figures.glob("*.svg")) - set(wanted):
-        old.unlink()
-    pages = {folder / "report.html": report_html.render(made), folder / "report.md": report_md.render(made, FIGURES)}
-    for path, text in {**wanted, **pages}.items():
-        with replacing(path) as temporary:
-            temporary.write_text(visible(text), encoding="utf-8")  # what trials failed with, too
-    return list(pages)

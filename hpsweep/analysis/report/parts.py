@@ -98,8 +98,8 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """A verdict, and the sections that carry it."""
+class ReportData:
+    """A verdict, and the sections that carry it, as plain data."""
 
     title: str
     about: str

@@ -22,10 +22,10 @@ from hpsweep.analysis.runs.places import places_of, table_axes, varying_axes
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.analysis.transfer.along_drift import HELD_OUT, held_out_of
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.comparison import COMPARISON, comparison_of
 from hpsweep.analysis.transfer.drift import COLUMNS as DRIFT
 from hpsweep.analysis.transfer.drift import drift_of
 from hpsweep.analysis.transfer.proxy import select_proxy, swept_of
-from hpsweep.analysis.transfer.regret import COMPARISON, comparison_of
 from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_of
 from hpsweep.analysis.transfer.transfer import joint_transfer_of, transfer_of
 from hpsweep.axes import AXES, axis_of

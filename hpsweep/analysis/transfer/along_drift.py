@@ -16,7 +16,8 @@ import pandas as pd
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.loss_at import Difference, difference, read, read_own
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.checks import check_number, check_over, other_tuned
+from hpsweep.analysis.optimum.searched import asked_over
+from hpsweep.analysis.runs.checks import check_number, other_tuned
 from hpsweep.analysis.runs.rows import records
 from hpsweep.analysis.transfer.drift import BOUND, Slope, line_points, slope_of, verdict
 from hpsweep.analysis.transfer.proxy import Swept, best_of, rows_at, swept
@@ -37,7 +38,7 @@ HELD_OUT = (
 def held_out(
     runs: pd.DataFrame,
     *,
-    over: str = "lr",
+    over: str | None = None,
     ignore: Sequence[str] = (),
     bound: float = BOUND,
     resamples: int = 2000,
@@ -53,10 +54,10 @@ def held_out(
 
     gain = constant_loss - along_loss; better is "drift" or "constant" where its interval excludes 0, else
     "undetermined". Null with the reason in `why` where a setting diverged or was not tried, or where fewer than two
-    optima make no drift.
+    optima make no drift. Raises ValueError as `optima` does, and for a bound not above 0.
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
-    check_over(over)
+    over = asked_over(runs, over, ignore)
     return held_out_of(swept(runs, {}, over, ignore=ignore, resamples=resamples, seed=seed), bound=bound)
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from hpsweep.analysis.runs.rows import record
 from hpsweep.analysis.transfer.card_fields import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
 from hpsweep.axes import AXES
+from hpsweep.own_model.card_sizes import check_plan
 from hpsweep.records import check_path, check_replaceable, check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
@@ -25,6 +26,11 @@ from hpsweep.schemes import Scheme, scales_width
 from hpsweep.spec import BEFORE, TUNED, Target, Trial
 from hpsweep.store import one_data_hash, replacing
 from hpsweep.text import shown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hpsweep.own_model.plan import Plan
 
 CARD_VERSION = 4
 """Raised when a field of the card changes its meaning or is added."""
@@ -108,6 +114,42 @@ class Card:
         card = cls(**_of_now(values))
         check_whole(card, path)
         return card
+
+    def plan(self, model: nn.Module, *, base: object, check: bool = True, **options: Any) -> Plan:
+        """The plan of a torch module under the card's scheme, density, multipliers, decay rule and mask seed.
+
+        Attention logits are scaled from the head size of the card's base model, also where that of `base` is another
+        one.
+
+        `base` is the same architecture at the card's base width: a module, a function that returns one, or a
+        configuration. `options` are those of `parametrize` that say what tensors are, such as
+        kinds={"*.c_proj.weight": "residual_out"}. The card's other numbers are given where they are used:
+        plan.init_(model, init_std=card.base["init_std"], seed=card.mask["seed"]), and so on. It needs torch.
+
+        Raises ValueError as `parametrize` does, and for a module whose widths, depth or density are not the card's;
+        with check=False it gets the rules at its own.
+        """
+        from hpsweep.own_model.parametrize import parametrize
+
+        base_head_size = self.proxy["base_head_size"]
+        plan = parametrize(
+            model,
+            self.scheme,
+            base=base,
+            density=self.target["density"],
+            base_density=self.proxy["base_density"],
+            seed=self.mask["seed"],
+            alpha_input=self.alpha_input,
+            alpha_attention=self.base["alpha_attention"],
+            alpha_output=self.alpha_output,
+            embedding_lr_mult=self.embedding_lr_mult,
+            weight_decay_rule=self.optimizer["weight_decay_rule"],
+            **{"base_head_size": base_head_size, **options},
+        )
+        if check:
+            m_d, readout = self.kinds["hidden"]["m_d"], self.readout_multiplier
+            check_plan(plan, self.target, m_d=m_d, readout=readout, base_head_size=base_head_size)
+        return plan
 
 
 def model_axes(card: Card) -> list[str]:

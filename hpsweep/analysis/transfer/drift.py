@@ -27,17 +27,17 @@ from hpsweep.analysis.optimum.fitted import Fitted, fitted
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.parabola import LIMIT
+from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, drift_groups
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import (
     check_equal,
     check_names,
     check_number,
-    check_over,
     check_unknown,
     is_numeric,
     needed,
 )
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import plain_types, prepared, without
 from hpsweep.architectures import hidden_nonzeros
 from hpsweep.axes import axis_of
 from hpsweep.english import counted, have
@@ -75,17 +75,20 @@ COLUMNS = (
 
 def drift(
     runs: pd.DataFrame,
-    along: str = "density",
-    by: Sequence[str] = ("scheme",),
+    along: str | None = None,
+    by: Sequence[str] | None = None,
     *,
     along_with: Sequence[str] = (),
-    over: str = "lr",
+    over: str | None = None,
     ignore: Sequence[str] = (),
     bound: float = BOUND,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per group: the slope of log2(optimum) along log2(along), with a 95 % interval and a verdict.
+
+    Without a word there are rows for every axis that varies, density first, `over` is the hyperparameter with most
+    values, and a group is what shares all that varies but these and the seed.
 
     drift, low, high are in octaves per halving of density, else per doubling of `along`; positive where the
     optimum rises. Weighted least squares over the groups with status ok (n_ok of them, from `first` to `last`); the
@@ -116,15 +119,40 @@ def drift(
     anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
-    if not isinstance(along, str):
+    if along is not None and not isinstance(along, str):
         raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
-    by = check_names("by", by, "['scheme']")
+    by = None if by is None else check_names("by", by, "['scheme']")
     along_with = check_names("along_with", along_with, "['depth']")
+    over = asked_over(runs, over, ignore)
+    tables = []
+    for axis in asked_axes(runs, along, by or (), ignore):
+        groups = by
+        if groups is None:
+            varies = asked_groups(runs, None, (over, *along_with), ignore)
+            groups = drift_groups(plain_types(without(runs, ignore)), varies, axis)
+        tables.append(_along(runs, axis, groups, along_with, over, ignore, bound, resamples, seed))
+    if len(tables) == 1:
+        return tables[0]
+    keys = dict.fromkeys(name for table in tables for name in table if name not in COLUMNS)
+    return pd.concat(tables, ignore_index=True)[[*keys, *COLUMNS]]
+
+
+def _along(
+    runs: pd.DataFrame,
+    along: str,
+    by: Sequence[str],
+    along_with: Sequence[str],
+    over: str,
+    ignore: Sequence[str],
+    bound: float,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The table of `drift` along one axis."""
     if along in (*by, *along_with):
         raise ValueError(
             f"{along} is in by or along_with, and is what the drift is sought along; keep it in one of them."
         )
-    check_over(over)
     runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
         raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")

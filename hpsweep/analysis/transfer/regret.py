@@ -1,135 +1,57 @@
-"""What transferring costs where that was measured: the loss after tuning, and with the proxy's optimum reused."""
+"""What it costs to reuse a setting where it was not tuned: within a sweep, or at the target of a card."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, error_of, read, read_own
-from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.checks import check_over, other_tuned
-from hpsweep.analysis.transfer.proxy import Swept, lowest_of, proxy_of, stand_ins, swept
-
-__all__ = ["COMPARISON", "MEASURED_WITHIN", "comparison_of", "tuned_against_transferred"]
-
-COMPARISON = (
-    *("hyperparameter", "status", "tuned_value", "tuned_loss", "tuned_loss_se"),
-    *("proxy_value", "proxy_status", "transferred_value", "transferred_loss", "transferred_from", "regret"),
-    *("regret_low", "regret_high", "interval", "best_scheme", "best_loss", "why"),
-)
-"""Columns of `tuned_against_transferred` after the scheme and the place: width, density, and other axes that vary."""
+from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.card_regret import card_regret
+from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 
 
-def tuned_against_transferred(
+def regret(
     runs: pd.DataFrame,
     *,
-    over: str = "lr",
+    card: Card | None = None,
+    over: str | None = None,
     proxy: Mapping[str, Any] | None = None,
     ignore: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per scheme, width and density: the loss after tuning there, and with the proxy's optimum reused there.
+    """The loss lost by reusing a tuned setting instead of tuning anew, nats/token, with a 95 % interval.
 
-    tuned_value, tuned_loss: the group's own optimum, over all hyperparameters tried, and the loss there; where it has
-    none or a bound only (`status` as in `optima`) the lowest measured mean, and the regret is then at least what is
-    given. tuned_loss_se: its standard error, of noise and of what its seeds do to all runs alike. proxy_value: the
-    optimum of the same scheme's proxy (mup's and supar's stand in for each other at base density, where the two are the
-    same), taken as given: what re-using that number costs, not what another sweep of the proxy would have found.
-    transferred_loss: the loss at that setting. Both losses are read off the group's cells in one way: the mean of the
-    cell within MEASURED_WITHIN octaves ("measured", at transferred_value), else a local fit ("fitted"), or the straight
-    line between the neighbours where that fit leaves what a convex curve could be ("interpolated"); null where the
-    setting diverged or lies outside the grid.
+    With `card` one row: what its setting costs at its target, which `runs` have trained and tuned for itself.
 
-    regret = transferred_loss - tuned_loss with a 95 % interval, of the noise that paired seeds leave and of how far the
-    curve may lie from the fit; below 0 it is noise. Where `status` is not ok it is at least that, and regret_high null.
-    best_scheme, best_loss: the scheme with the lowest tuned loss at this width and density, and that loss. Losses in
-    nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
+    setting, used_loss    what the card carries, and the loss there: used_from "measured" in used_runs runs, "fitted" or
+                          "interpolated" from the target's own curve, or null with the reason in `why`
+    own_value, own_loss   the target's own optimum with its interval, over all hyperparameters tried there, and its loss
+    octaves               log2(setting / own_value)
+    regret, low, high     used_loss - own_loss; percent of own_loss
+
+    Without one a row per scheme, width and density of `runs`: what the proxy's optimum of `over` costs there. `over` is
+    by default the hyperparameter with most values; `proxy` as in `transfer`.
+
+    tuned_value, tuned_loss               the model's own optimum, over all hyperparameters tried, and the loss there
+    proxy_value                           the proxy's optimum, taken as given; mup's and supar's stand in for each other
+                                          at base density, where the two are one
+    transferred_loss, transferred_from    the loss at that setting, and how it is known
+    regret, regret_low, regret_high       transferred_loss - tuned_loss
+    best_scheme, best_loss                the scheme with the lowest tuned loss at this width and density
+
+    Where `status` is not ok the own optimum is a bound: the regret is at least what is given, its upper end null. Below
+    0 it is noise. Losses are means as if every seed had been run everywhere.
+
+    Raises ValueError as `optima` does, for what is no card, where runs of the card's target are missing or of another
+    model, batch, duration or data, for a card of two hyperparameters tuned together, and for over or proxy beside a
+    card, which says both.
     """
-    check_over(over)
-    return comparison_of(swept(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed))
-
-
-def comparison_of(sweep: Swept) -> pd.DataFrame:
-    """The table of `tuned_against_transferred`."""
-    others = other_tuned(sweep.runs, sweep.over)
-    models: dict[tuple[Any, ...], list[Group]] = {}
-    for group in sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs):
-        models.setdefault((group.at["scheme"], sweep.place(group.at)), []).append(group)
-    sources = {scheme: _source(scheme, models, sweep, others) for scheme in {scheme for scheme, _ in models}}
-    rows = []
-    for (scheme, place), groups in sorted(models.items(), key=lambda model: (model[0][0], sweep.order(model[1][0].at))):
-        source = sources[scheme]
-        same = [group for group in groups if source is not None and group.values(others) == source.values(others)]
-        row = _compared(lowest_of(groups), source, same[0] if same else None)
-        rows.append({"scheme": scheme, **dict(zip(sweep.axes, place, strict=True)), **row})
-    table = pd.DataFrame(rows, columns=["scheme", *sweep.axes, *COMPARISON])
-    return _with_best(table, list(sweep.axes))
-
-
-def _source(
-    scheme: str, models: Mapping[tuple[Any, ...], Sequence[Group]], sweep: Swept, others: Sequence[str]
-) -> Group | None:
-    """The group at the scheme's proxy whose optimum is transferred; `models` by scheme and place."""
-    for name in (scheme, *stand_ins(scheme, sweep.proxy)):
-        at_proxy = models.get((name, sweep.place(sweep.proxy)), [])
-        source, _ = proxy_of(at_proxy, others, sweep.runs[sweep.runs["scheme"] == name])
-        if source is not None:
-            return source
-    return None
-
-
-def _with_best(table: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """The table with the scheme of the lowest tuned loss at each place."""
-    known = table[table["tuned_loss"].notna()].sort_values("tuned_loss").drop_duplicates(axes)
-    best = known[[*axes, "scheme", "tuned_loss"]].set_axis([*axes, "best_scheme", "best_loss"], axis=1)
-    merged = table.drop(columns=["best_scheme", "best_loss"]).merge(best, on=axes, how="left")
-    return merged.astype({"best_loss": float})[table.columns]
-
-
-def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
-    """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
-    own = read_own(tuned)
-    row: dict[str, Any] = {
-        **dict.fromkeys(COMPARISON, math.nan),
-        "hyperparameter": tuned.row["hyperparameter"],
-        "status": tuned.row["status"],
-        "tuned_value": own.value,
-        "tuned_loss": own.loss,
-        "tuned_loss_se": error_of(own, tuned),
-        "proxy_status": None,
-        "transferred_from": None,
-        "interval": None,
-    }
-    if source is None or source.row["status"] not in ("ok", "edge"):
-        why = "the scheme's proxy was not trained" if source is None else f"the scheme's proxy: {source.row['why']}"
-        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], why]))}
-    row.update(proxy_value=source.row["opt"], proxy_status=source.row["status"])
-    if same is None:
-        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], "the proxy's setting was not tried here"]))}
-    used = used_at(same, source, tuned, own)
-    gap = difference(used, same, own, tuned)
-    return {
-        **row,
-        "transferred_value": used.value,
-        "transferred_loss": used.loss,
-        "transferred_from": used.source,
-        "regret": gap.value,
-        "regret_low": gap.low,
-        "regret_high": gap.high,
-        "interval": gap.interval,
-        "why": "; ".join(filter(None, [tuned.row["why"], used.why.replace("the setting", "the proxy's setting")])),
-    }
-
-
-def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
-    """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one.
-
-    There nothing is lost by definition, also where the optimum is a bound.
-    """
-    if here is tuned and here.at == source.at:
-        return own
-    return read(here.cells, source.row["log2_opt"])
+    if card is None:
+        return tuned_against_transferred(runs, over=over, proxy=proxy, ignore=ignore, resamples=resamples, seed=seed)
+    if over is not None or proxy is not None:
+        given = "over" if over is not None else "proxy"
+        raise ValueError(f"{given} is given beside a card, which says what was tuned and where; leave {given} out.")
+    return card_regret(card, runs, ignore=ignore, resamples=resamples, seed=seed)

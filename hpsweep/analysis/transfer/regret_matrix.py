@@ -12,9 +12,10 @@ import pandas as pd
 
 from hpsweep.analysis.optimum.loss_at import Difference, Reading, difference, error_of, read_own
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.checks import check_number, check_over, other_tuned
+from hpsweep.analysis.optimum.searched import asked_over
+from hpsweep.analysis.runs.checks import check_number, other_tuned
+from hpsweep.analysis.transfer.comparison import used_at
 from hpsweep.analysis.transfer.proxy import Swept, rows_at, swept, tuned_of
-from hpsweep.analysis.transfer.regret import used_at
 from hpsweep.axes import AXES, value_label
 from hpsweep.english import interval_text
 
@@ -32,7 +33,7 @@ FARTHEST_COMPUTE = 10
 def regret_matrix(
     runs: pd.DataFrame,
     *,
-    over: str = "lr",
+    over: str | None = None,
     per_doubling: float | None = None,
     flops: str = "flops_dense",
     whole_up_to: int | None = None,
@@ -67,7 +68,7 @@ def regret_matrix(
         check_number("per_doubling", per_doubling, "the nats/token that a doubling of compute buys, > 0")
     if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
-    check_over(over)
+    over = asked_over(runs, over, ignore)
     sweep = swept(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
     return matrix_of(sweep, per_doubling=per_doubling, flops=flops, whole_up_to=whole_up_to)
 

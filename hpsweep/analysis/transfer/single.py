@@ -14,9 +14,9 @@ from hpsweep.analysis.runs.rows import records
 from hpsweep.analysis.transfer import card_findings as findings
 from hpsweep.analysis.transfer.along_drift import carried_along, drift_offer, of_offer
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
+from hpsweep.analysis.transfer.comparison import comparison_of
 from hpsweep.analysis.transfer.drift import drift_of
 from hpsweep.analysis.transfer.proxy import Swept, proxy_of, proxy_runs, rows_at, target_trial
-from hpsweep.analysis.transfer.regret import comparison_of
 from hpsweep.axes import drift_axes
 from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, trial_from_row

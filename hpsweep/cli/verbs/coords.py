@@ -49,7 +49,7 @@ def run(a: argparse.Namespace) -> int:
             "--format and --size are of the figure, which is drawn with --out DIR; give it, or leave them out."
         )
     from hpsweep.analysis.coords import coordinate_slopes, coordinate_text, coordinate_verdicts, culprit, in_words
-    from hpsweep.coords.check import coordinate_check
+    from hpsweep.coords.sizes import coordinate_check
 
     trial = Trial(
         scheme=a.scheme, lr=a.lr, init_std=a.init_std, base_width=a.base_width, steps=1, batch=1, context=TOKENS,

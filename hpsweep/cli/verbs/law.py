@@ -80,7 +80,7 @@ def run(a: argparse.Namespace) -> None:
 
 
 def _check_overwritable(path: str) -> None:
-    from hpsweep.analysis.law.law import check_overwritable
+    from hpsweep.analysis.law.data import check_overwritable
 
     check_overwritable(path)
 

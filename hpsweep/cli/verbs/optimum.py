@@ -113,7 +113,7 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
 
 def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFrame, str]:
     """The comparison, or an empty table and why there is none: not every sweep has a proxy in it."""
-    from hpsweep.analysis.transfer.regret import tuned_against_transferred
+    from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 
     try:
         return tuned_against_transferred(runs, over=over), ""

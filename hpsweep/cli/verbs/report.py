@@ -21,7 +21,7 @@ def add(to: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> None:
     """Print the verdict; write the page where that is asked for."""
-    from hpsweep.analysis.report.page import report, write
+    from hpsweep.analysis.report.page import report
     from hpsweep.analysis.runs.prepare import without
 
     sweep = stored_sweep(a.folder)
@@ -39,7 +39,7 @@ def run(a: argparse.Namespace) -> None:
         stages=stages,
         say=lambda what: None if quiet else say(f"report of {len(runs)} trials: {what.replace('_', ' ')} ..."),
     )
-    page, text = write(made, into) if into else (None, None)
+    page, text = made.save(into) if into else (None, None)
     if a.json:
         print_json({"report": page and str(page), "markdown": text and str(text), "verdict": made.sentences})
         return

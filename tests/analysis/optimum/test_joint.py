@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.surface import simulated
-from hpsweep.analysis.optimum.joint import searched_together, surface, surface_columns
+from hpsweep.analysis.optimum.joint import surface, surface_columns
 from hpsweep.analysis.optimum.joint_fit import Hull, convex_hull, lowest_places
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.optimum.parabola import LIMIT
+from hpsweep.analysis.optimum.searched import searched_together
 from hpsweep.spec import Trial
 from tests.analysis.optimum.test_optima import made_runs
 
@@ -115,10 +116,10 @@ def test_a_group_does_not_depend_on_its_neighbours_on_the_order_of_rows_or_on_wh
     runs = made_runs(
         bowl(-7.2, -4.3), {"density": [1, 1 / 4], "lr": LR, "init_std": STD, "seed": [0, 1, 2]}, noise=0.003
     )
-    both = surface(runs.sample(frac=1, random_state=1), resamples=200)
-    alone = surface(runs[runs["density"] == 1], resamples=200)
+    both = surface(runs.sample(frac=1, random_state=1), ["density"], resamples=200)
+    alone = surface(runs[runs["density"] == 1], ["density"], resamples=200)
     pd.testing.assert_frame_equal(both.iloc[[1]].reset_index(drop=True), alone)
-    shifted = surface(runs.assign(val_loss=runs["val_loss"] + 0.3 * runs["seed"]), resamples=200)
+    shifted = surface(runs.assign(val_loss=runs["val_loss"] + 0.3 * runs["seed"]), ["density"], resamples=200)
     names = ["log2_lr_opt", "log2_lr_low", "log2_lr_high", "log2_init_std_opt", "ellipse_major"]
     pd.testing.assert_frame_equal(shifted[names], both[names], atol=1e-5)
 
@@ -230,6 +231,13 @@ def test_settings_that_all_diverged_have_no_optimum() -> None:
     assert row["n_diverged"] == 9
 
 
+def test_without_a_word_it_is_of_what_was_searched_together_among_all_that_varies() -> None:
+    runs = made_runs(bowl(-7, -4), {"lr": LR, "init_std": STD, "density": [1, 1 / 4]})
+    told = surface(runs, ["scheme", "density"], over=("lr", "init_std"), resamples=20)
+    pd.testing.assert_frame_equal(surface(runs, resamples=20), told)
+    assert len(told) == 2
+
+
 def test_what_optima_refuses_is_refused() -> None:
     runs = made_runs(bowl(-7, -4), {"lr": LR, "init_std": STD})
     with pytest.raises(ValueError, match="two different fields, such as"):
@@ -242,7 +250,7 @@ def test_what_optima_refuses_is_refused() -> None:
         surface(runs.assign(data_hash=["a", "b"] * 24))
     mixed = runs.assign(precision=["float32", "bfloat16"] * 24)
     with pytest.raises(ValueError, match=r"differ in precision \(bfloat16, float32\)"):
-        surface(mixed)
+        surface(mixed, ["scheme"])
     with pytest.raises(ValueError, match="init_std is in by"):
         surface(runs, ["init_std"])
 

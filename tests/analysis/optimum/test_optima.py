@@ -98,8 +98,8 @@ def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
 
 def test_a_group_does_not_depend_on_its_neighbours_or_on_the_order_of_rows() -> None:
     runs = made_runs(bowl(-7.2), {"density": [1, 1 / 4], "lr": OCTAVES, "seed": [0, 1, 2]}, noise=0.01)
-    both = optima(runs.sample(frac=1, random_state=1))
-    alone = optima(runs[runs["density"] == 1])
+    both = optima(runs.sample(frac=1, random_state=1), ["density"])
+    alone = optima(runs[runs["density"] == 1], ["density"])
     pd.testing.assert_frame_equal(both.iloc[[1]].reset_index(drop=True), alone)
 
 
@@ -523,8 +523,24 @@ def test_grids_coarser_than_the_window_use_the_neighbours() -> None:
 def test_a_field_that_differs_within_a_group_is_an_error() -> None:
     runs = made_runs(bowl(-7), {"init_std": [0.04, 0.08], "lr": OCTAVES})
     with pytest.raises(ValueError, match=r"differ in init_std \(0.04, 0.08\).*Put 'init_std' in by, or select"):
-        optima(runs)
+        optima(runs, by=["scheme"])
     assert len(optima(runs, by=["init_std"])) == 2
+
+
+def test_without_a_word_it_is_over_what_was_searched_most_and_a_group_is_all_else_that_varies() -> None:
+    runs = made_runs(bowl(-7), {"batch": [4, 8], "init_std": [0.04, 0.08], "lr": OCTAVES, "seed": [0, 1]})
+    table = optima(runs)
+    assert list(table.columns[:4]) == ["scheme", "batch", "init_std", "hyperparameter"]
+    pd.testing.assert_frame_equal(table, optima(runs, ["scheme", "batch", "init_std"], over="lr"))
+    assert len(table) == 4
+    assert list(optima(runs[runs["lr"] == OCTAVES[0]])["hyperparameter"]) == ["init_std"] * 2
+
+
+def test_over_is_not_guessed_where_points_share_no_value() -> None:
+    runs = made_runs(bowl(-7), {"lr": OCTAVES})
+    apart = runs.assign(init_std=[0.04 * 1.1**k for k in range(len(runs))])
+    with pytest.raises(ValueError, match="lr and init_std were searched together"):
+        optima(apart)
 
 
 def test_runs_on_different_data_are_an_error() -> None:

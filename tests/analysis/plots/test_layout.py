@@ -116,7 +116,7 @@ def test_no_artist_leaves_the_figure_of_a_coordinate_check(prefix: str, count: i
     slopes: Any = {f"{prefix}{i}.attention": (0, 0.5, 0.5 * (i % 2)) for i in range(count)}
     sizes = pd.concat([coordinates(slopes), coordinates(slopes, along="width")]) if both else coordinates(slopes)
     sizes = sizes.drop_duplicates(["module", "width", "density", "seed", "step"])
-    verdicts = hp.coordinate_verdicts(hp.coordinate_slopes(sizes))
+    verdicts = hp.coords.verdicts(hp.coords.slopes(sizes))
     assert not faults(plot_coords.draw(sizes, verdicts, "A long sentence of what grows and where to look. " * 4))
 
 

@@ -23,13 +23,13 @@ from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report import markdown as report_md
 from hpsweep.analysis.report.caveats import findings_of
 from hpsweep.analysis.report.law import law, verdict_line
-from hpsweep.analysis.report.page import FIGURES, report, write
-from hpsweep.analysis.report.parts import KINDS, Line, Panel, Report, Section, Status, Table, merged_reasons, typeset
+from hpsweep.analysis.report.page import FIGURES, Report, report
+from hpsweep.analysis.report.parts import KINDS, Line, Panel, Section, Status, Table, merged_reasons, typeset
 from hpsweep.analysis.report.runs import ledger
 from hpsweep.analysis.report.tables import Tables, ledger_of, tables_of
 from hpsweep.analysis.report.verdict import _cost, _moves, verdict_of
+from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.joint import of_elsewhere
-from hpsweep.analysis.transfer.regret import tuned_against_transferred
 from hpsweep.spec import Sweep, Target, Trial
 from hpsweep.sweep import refine, search
 from hpsweep.text import between, duration, fixed, power, powers, scientific, setting, signed, within
@@ -800,7 +800,7 @@ def test_colour_is_never_alone(made: Report) -> None:
 
 
 def test_markdown_has_the_content_of_the_page(made: Report, tmp_path: Path) -> None:
-    page, text = write(made, tmp_path)
+    page, text = made.save(tmp_path)
     markdown = text.read_text()
     assert page.name == "report.html"
     for line in made.verdict:
@@ -820,7 +820,7 @@ def test_markdown_has_the_content_of_the_page(made: Report, tmp_path: Path) -> N
 def test_drawings_of_a_former_report_do_not_stay(made: Report, tmp_path: Path) -> None:
     (tmp_path / FIGURES).mkdir()
     (tmp_path / FIGURES / "old.svg").write_text("")
-    write(made, tmp_path)
+    made.save(tmp_path)
     assert sorted(path.stem for path in (tmp_path / FIGURES).iterdir()) == sorted(p.name for p in made.panels)
 
 

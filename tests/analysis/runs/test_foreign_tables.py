@@ -49,8 +49,8 @@ def test_an_index_that_has_the_names_of_columns_changes_nothing(fit: str, index:
 def test_a_law_of_a_table_with_such_an_index_is_that_of_the_columns() -> None:
     table = cells.made(cells.DENSE, noise=0.002)
     for index in (["params"], ["params", "tokens"]):
-        law = hp.fit_law(table.set_index(index, drop=False), **FEW)
-        assert law.coefficients == hp.fit_law(table, **FEW).coefficients
+        law = hp.law.fit_law(table.set_index(index, drop=False), **FEW)
+        assert law.coefficients == hp.law.fit_law(table, **FEW).coefficients
 
 
 @pytest.mark.parametrize("name", ["density", "lr", "val_loss"])
@@ -60,7 +60,7 @@ def test_a_column_that_is_in_the_index_alone_counts_as_one(name: str) -> None:
     pd.testing.assert_frame_equal(hp.optima(indexed, by=["density"], **FEW), hp.optima(table, by=["density"], **FEW))
     assert indexed.index.names == [name, "width"]
     law = cells.made(cells.DENSE, noise=0.002)
-    assert hp.fit_law(law.set_index("params"), **FEW).coefficients == hp.fit_law(law, **FEW).coefficients
+    assert hp.law.fit_law(law.set_index("params"), **FEW).coefficients == hp.law.fit_law(law, **FEW).coefficients
 
 
 @pytest.mark.parametrize("name", ["depth", "n_layer"])
@@ -110,10 +110,10 @@ def test_a_law_takes_real_numbers_alone(name: str, kind: str) -> None:
     table = cells.made().rename(columns={"sparsity": "S"})
     odd = table.assign(**{name: NO_NUMBERS[kind](table[name].astype(float))})
     with pytest.raises(ValueError, match=rf"column '{name}' (holds|is not numeric)"):
-        hp.fit_law(odd, sparsity="S", **FEW)
+        hp.law.fit_law(odd, sparsity="S", **FEW)
 
 
 def test_decimals_in_a_law_are_the_numbers_that_they_are() -> None:
     table = cells.made(cells.DENSE)
     exact = [decimal.Decimal(repr(float(value))) for value in table["loss"]]
-    assert hp.fit_law(table.assign(loss=exact), **FEW).coefficients == hp.fit_law(table, **FEW).coefficients
+    assert hp.law.fit_law(table.assign(loss=exact), **FEW).coefficients == hp.law.fit_law(table, **FEW).coefficients

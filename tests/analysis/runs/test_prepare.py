@@ -24,8 +24,8 @@ from hpsweep.analysis.plots.tables import curve_table
 from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.analysis.transfer.along_drift import held_out
+from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.drift import drift
-from hpsweep.analysis.transfer.regret import tuned_against_transferred
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.schema import RUNS

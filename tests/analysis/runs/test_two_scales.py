@@ -63,13 +63,13 @@ FUNCTIONS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "optima": lambda runs: hp.optima(one_std(runs), by=SEVERAL, resamples=5),
     "surface": lambda runs: hp.surface(runs, by=SEVERAL, over=["lr", "init_std"], resamples=5),
     "sensitivity": lambda runs: hp.sensitivity(one_std(runs), by=SEVERAL, resamples=5),
-    "drift": lambda runs: hp.drift(one_std(runs[runs["width"] == 64]), resamples=5),
+    "drift": lambda runs: hp.drift(one_std(runs[runs["width"] == 64]), by=["scheme"], resamples=5),
     "held_out": lambda runs: hp.held_out(one_std(runs), resamples=5),
-    "tuned_against_transferred": lambda runs: hp.tuned_against_transferred(one_std(runs), resamples=5),
+    "tuned_against_transferred": lambda runs: hp.regret(one_std(runs), resamples=5),
     "regret_matrix": lambda runs: hp.regret_matrix(one_std(runs), resamples=5),
     "transfer": lambda runs: hp.transfer(one_std(runs), TARGET, resamples=5),
     "transfer of two": lambda runs: hp.transfer(runs, TARGET, over=("lr", "init_std"), resamples=5),
-    "card_regret": lambda runs: hp.card_regret(card(), one_std(runs), resamples=5),
+    "card_regret": lambda runs: hp.regret(one_std(runs), card=card(), resamples=5),
     "tuned_losses": lambda runs: tuned_losses(one_std(runs)),
     "curve_table": lambda runs: plots.curve_table(one_std(runs[runs["width"] == 64]), "lr", "density"),
     "heat_table": lambda runs: heat_table(runs, by=SEVERAL),
@@ -112,7 +112,7 @@ def test_runs_without_a_value_are_told_which_value_those_of_before_had() -> None
     ):
         hp.optima(both, by=SEVERAL, resamples=5)
     with pytest.raises(ValueError, match=r"no column 'base_head_size', .*: runs.assign\(base_head_size=1\) where all"):
-        hp.card_regret(card(), old, resamples=5)
+        hp.regret(old, card=card(), resamples=5)
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["with the column", "without"])
@@ -125,13 +125,13 @@ def test_a_law_of_a_table_is_of_rows_of_one_scale(where: str, stored: bool) -> N
     old = now.query(where)
     old = old.assign(base_head_size=1, loss=old["loss"] - 0.05) if stored else old.drop(columns=[*BEFORE])
     with pytest.raises(ValueError, match=r"the rows differ in base_head_size \(.*without it, 1\): they are of other"):
-        hp.fit_law(pd.concat([now.drop(index=old.index), old], ignore_index=True), resamples=50)
+        hp.law.fit_law(pd.concat([now.drop(index=old.index), old], ignore_index=True), resamples=50)
 
 
 def test_under_sp_the_base_head_size_is_no_part_of_what_a_card_is_compared_by() -> None:
     made_of = hp.transfer(one_std(made(BASE.replace(scheme="sp"))), TARGET, resamples=5)
     target = one_std(made(OLD.replace(scheme="sp"), width=[128], density=[1 / 4]))
-    assert len(hp.card_regret(made_of, target, resamples=5)) == 1
+    assert len(hp.regret(target, card=made_of, resamples=5)) == 1
 
 
 def test_a_card_needs_the_fields_and_the_value_of_before_is_named() -> None:

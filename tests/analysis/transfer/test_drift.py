@@ -57,6 +57,20 @@ def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
     assert list(drift(runs[runs["scheme"] == "sp"], by=[]).columns) == list(COLUMNS)
 
 
+def test_without_a_word_there_are_drifts_along_every_axis_among_what_else_varies() -> None:
+    runs = made_runs(moving(0.6), {"density": DENSITIES, "width": [64, 128], "depth": [2, 4], "lr": OCTAVES})
+    table = drift(runs)
+    told = {"density": ["scheme", "width", "depth"], "width": ["scheme", "depth", "density"]}
+    for along, by in told.items():
+        own = table[table["along"] == along].dropna(axis=1, how="all").reset_index(drop=True)
+        alone = drift(runs, along, by)
+        pd.testing.assert_frame_equal(own[alone.dropna(axis=1).columns], alone.dropna(axis=1))
+    assert list(table["along"].unique()) == list(told)
+    assert len(table) == 4 + 6
+    steps = made_runs(moving(0.6), {"density": DENSITIES, "init_std": [2.0**k for k in range(-9, 0)]})
+    assert list(drift(steps, by=["scheme"])["over"]) == ["init_std"]
+
+
 def test_what_changes_along_with_it_has_optima_of_its_own_on_one_line() -> None:
     # by hand: at depth 2 -8 and -7.5, at depth 4 -7 and -6.5: alike precise at either density, .5 per halving
     def loss(trial: Trial) -> float:
@@ -68,7 +82,7 @@ def test_what_changes_along_with_it_has_optima_of_its_own_on_one_line() -> None:
     assert (row["n"], row["n_ok"]) == (4, 4)
     assert math.isnan(row["curvature"])  # four optima, but two places
     with pytest.raises(ValueError, match="differ in depth"):
-        drift(runs)
+        drift(runs, by=["scheme"])
     [one] = drift(runs[runs["density"] == 1], along_with=["depth"]).to_dict("records")
     assert (one["verdict"], one["interval"]) == ("undetermined", None)
     assert "1 of 1 value of density has" in one["why"]
@@ -394,7 +408,7 @@ def test_groups_that_differ_in_more_than_the_axis_are_an_error() -> None:
         return made_runs(moving(0), {"density": [density], "batch": [16 if density == 1 else 32], "lr": OCTAVES})
 
     with pytest.raises(ValueError, match=r"the drift of scheme supar differ in batch \(16, 32\)"):
-        drift(pd.concat([batch(1), batch(1 / 4)]))
+        drift(pd.concat([batch(1), batch(1 / 4)]), by=["scheme"])
 
 
 def test_steps_rounded_up_from_few_tokens_still_follow() -> None:

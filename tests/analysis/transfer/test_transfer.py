@@ -15,7 +15,7 @@ import pytest
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.transfer.card import CARD_VERSION, Card
-from hpsweep.analysis.transfer.regret import COMPARISON, tuned_against_transferred
+from hpsweep.analysis.transfer.comparison import COMPARISON, tuned_against_transferred
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, Trial

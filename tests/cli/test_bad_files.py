@@ -177,11 +177,16 @@ def _bad_values(old: Any, place: tuple[Any, ...]) -> dict[str, Any]:
     return bad
 
 
-@pytest.mark.parametrize("part", json.loads(CARD.read_text()))
+def card_of_now() -> dict[str, Any]:
+    """The published card as this version writes it: of one of before, what it lacks is filled in."""
+    return json.loads(CARD.read_text()) | {"findings": [], "schema_version": CARD_VERSION}
+
+
+@pytest.mark.parametrize("part", card_of_now())
 def test_a_card_with_any_bad_field_is_refused_in_one_line(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = json.loads(CARD.read_text())
+    whole = card_of_now()
     card = {name: value if name == "tensors" else _short(value) for name, value in whole.items()}
     path = tmp_path / "card.json"
 

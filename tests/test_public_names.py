@@ -120,6 +120,8 @@ def test_figures_take_runs_or_tables_and_draw_where_they_are_told() -> None:
         assert figure(one, ax=ax) is ax.figure
         assert ax.has_data() or ax.patches
         assert isinstance(figure(one), Figure)
+    dense = one[one["density"] == 1]
+    assert isinstance(hp.plot.optimum_stability(dense, hp.optima(dense, resamples=50)), Figure)
     ax = axes()
     assert hp.plot.regret(hp.regret_matrix(one, resamples=50), ax=ax) is ax.figure
     with pytest.raises(ValueError, match="sp, supar"):

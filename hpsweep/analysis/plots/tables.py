@@ -12,7 +12,7 @@ from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import SCHEMES, Look
 from hpsweep.analysis.runs.checks import check_columns, check_equal, check_over, check_table, needed
 from hpsweep.analysis.runs.prepare import prepared
-from hpsweep.axes import axis_of
+from hpsweep.axes import AXES, axis_of
 from hpsweep.text import between, signed
 
 Item = TypeVar("Item")
@@ -121,7 +121,9 @@ def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFram
     chosen = optima[optima["hyperparameter"] == over]
     for name in chosen.columns[: list(chosen.columns).index("hyperparameter")]:
         chosen = chosen[chosen[name].isin(runs[name].unique())]
-    return chosen
+    # Groups are not named by an axis that has one value.
+    one = {name: runs[name].iloc[0] for name in AXES if name not in chosen and runs[name].nunique() == 1}
+    return chosen.assign(**one)
 
 
 def spread(found: Sequence[Item], most: int) -> list[Item]:

@@ -283,7 +283,7 @@ AWKWARD = {
 @pytest.mark.parametrize("name", AWKWARD)
 def test_nothing_is_cut_off_and_no_legend_covers_data(runs: pd.DataFrame, name: str) -> None:
     part = AWKWARD[name](runs).assign(trial_id=lambda table: [str(i) for i in range(len(table))])
-    found = optima(part, resamples=50)
+    found = optima(part, ["scheme", "density"], resamples=50)
     slopes = drift(part, resamples=50)
     stability, path = plots.optimum_stability(part, found, slopes), Figure(figsize=(3.5, 3.3), layout="constrained")
     plots.optimum_path(found, slopes, path.subplots())

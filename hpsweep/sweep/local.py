@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +24,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hpsweep.faults import explained
+from hpsweep.english import counted
 from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace
 from hpsweep.sweep.worker import (
@@ -35,13 +37,14 @@ from hpsweep.sweep.worker import (
     Plan,
     Result,
     attempt_ensemble,
-    one_line,
-    prepare_worker,
+    why_unfit,
 )
 
 _START_ATTEMPTS = 3  # of a worker process
 _TICK_SECONDS = 1.0  # between looks at workers that say nothing
 _KILL_SECONDS = 5.0  # that a killed process may take to end
+_LIST_SECONDS = 60.0  # that nvidia-smi may take: it wakes every GPU
+_TORCH_SECONDS = 300.0  # that torch may take to be imported and to count GPUs: it may lie on a slow file server
 
 
 def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Place:
@@ -96,15 +99,23 @@ def available_cores() -> int:
 def _usable_gpus(device: str) -> tuple[list[str], str]:
     """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why."""
     found = visible_gpus()
-    if not found and os.environ.get("CUDA_VISIBLE_DEVICES") in _HIDDEN:
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not found and allowed is not None:
         if device == "cuda":
-            return [], "CUDA_VISIBLE_DEVICES hides them all"
+            return [], f"CUDA_VISIBLE_DEVICES is {allowed!r}, which hides them all"
         return [], ""
     if not found and device != "cuda" and not any(Path(file).exists() for file in _GPU_FILES):
         return [], ""
     count, why = _torch_sees()
     if not count:
         return [], why
+    if allowed is not None and count < len(found) and not found[0].startswith("MIG"):  # torch sees one MIG part of many
+        warnings.warn(
+            f"CUDA_VISIBLE_DEVICES is {allowed!r}, and torch can use {counted(count, 'GPU')} of it: "
+            f"{', '.join(found[:count])}.",
+            stacklevel=2,
+        )
+        found = found[:count]
     return found or [str(i) for i in range(count)], ""
 
 
@@ -113,18 +124,19 @@ def visible_gpus() -> list[str]:
     command = shutil.which("nvidia-smi")
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
-        if allowed in _HIDDEN:
-            return []
-        return allowed.split(",")
+        names = [name.strip() for name in allowed.split(",")]
+        return list(itertools.takewhile(_GPU_NAME.fullmatch, names))  # what follows another word CUDA ignores
     if command is None:
         return []
-    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout
-    found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed)
+    listed = _answer([command, "-L"], _LIST_SECONDS)
+    if listed is None:
+        return []
+    found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed.stdout)
     parts = [name for name in found if name.startswith("MIG")]
     return parts or found  # a divided GPU is used by its parts
 
 
-_HIDDEN = ("", "-1")  # no GPUs, as CUDA_VISIBLE_DEVICES
+_GPU_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # in CUDA_VISIBLE_DEVICES; schedulers write NoDevFiles for none
 _GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # of the driver, on Linux and in WSL: there also without nvidia-smi
 
 
@@ -133,13 +145,34 @@ def _torch_sees() -> tuple[int, str]:
 
     Asked of another process: the driver never imports torch.
     """
-    asked = subprocess.run([sys.executable, "-c", _QUESTION], capture_output=True, text=True, check=False)
+    asked = _answer([sys.executable, "-c", _QUESTION], _TORCH_SECONDS)
+    if asked is None:
+        return 0, f"torch does not answer within {_TORCH_SECONDS:.0f} s, which a GPU or its driver may be the cause of"
     try:
         count, why = json.loads(asked.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
         return 0, f"torch cannot be asked ({last})"
     return int(count), str(why)
+
+
+def _answer(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """What the command writes; None where it takes longer than `seconds`, and it is killed then.
+
+    It is not waited for without limit: a process that asks for a GPU that is gone may hang in the kernel.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_KILL_SECONDS)
+        return None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 _QUESTION = """
@@ -228,15 +261,18 @@ class _Crew:
         self.train = train
         self.workers: dict[int, _Worker] = {}
         self.pace = Pace(speaks=train in ENGINES.values())
-        self.deaths_at_start = 0  # in a row
         self.looked = time.monotonic()
+        self.gpus = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]  # by slot; "" on a CPU
+        self.given_up: set[str] = set()  # GPUs on which no worker can start
+        self.deaths_at_start: Counter[str] = Counter()  # in a row, by GPU
+        self.returned: list[Ensemble] = []  # from workers that could not start
 
     def hand_out(self) -> bool:
         """Give every idle worker an ensemble, as far as there are any; False if none is being trained."""
         for slot, environment in enumerate(self.environments):
-            if slot in self.workers and self.workers[slot].ensemble:
+            if self.gpus[slot] in self.given_up or (slot in self.workers and self.workers[slot].ensemble):
                 continue
-            ensemble = self.plan.next()
+            ensemble = self.returned.pop() if self.returned else self.plan.next()
             if not ensemble:
                 break
             worker = self.workers.get(slot) or _start(environment, self.device, self.train)
@@ -253,10 +289,13 @@ class _Crew:
         heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
         for slot in heard:
             lost = _hear(self.workers[slot], self.plan, self.pace)
-            if lost:
-                self._lose(slot, lost.error, too_large=lost.too_large)
+            if isinstance(lost, RuntimeError):
+                self._take_back(slot)
+                self._give_up(self.gpus[slot], lost)
+            elif lost:
+                self._lose(slot, lost)
             elif self.workers[slot].started:
-                self.deaths_at_start = 0
+                self.deaths_at_start.pop(self.gpus[slot], None)
         return heard
 
     def look_after_the_silent(self, heard: set[int]) -> None:
@@ -273,17 +312,39 @@ class _Crew:
                 continue
             worker.silence += passed
             if worker.silence > self.pace.limit(worker.ensemble, worker.started):
-                self._lose(slot, _hang(worker, self.pace))
+                self._lose(slot, Failure(_hang(worker, self.pace), died=True))
 
-    def _lose(self, slot: int, how: str, *, too_large: bool = False) -> None:
-        """End a worker; what it was training is a failure. Raises RuntimeError where several did not even start."""
+    def _lose(self, slot: int, failure: Failure) -> None:
+        """End a worker; what it was training is a failure, unless it had not even started."""
+        worker = self.workers[slot]
+        if worker.started:
+            _end(self.workers.pop(slot))
+            self.plan.done(_trained_by(worker), failure)
+            return
+        gpu = self.gpus[slot]
+        self._take_back(slot)
+        self.deaths_at_start[gpu] += 1
+        if self.deaths_at_start[gpu] < _START_ATTEMPTS:
+            warnings.warn(f"{failure.error}; another one is started.", stacklevel=2)
+            return
+        in_a_row = f"{_START_ATTEMPTS} worker processes in a row died while starting"
+        self._give_up(gpu, RuntimeError(f"{in_a_row}, the last so: {failure.error}"))
+
+    def _take_back(self, slot: int) -> None:
+        """End a worker that cannot start; another one gets its ensemble, which is not to blame."""
         worker = self.workers.pop(slot)
         _end(worker)
-        self.plan.done(_trained_by(worker), Failure(how, died=True, too_large=too_large))
-        if not worker.started:
-            self.deaths_at_start += 1
-        if self.deaths_at_start == _START_ATTEMPTS:
-            raise RuntimeError(f"{_START_ATTEMPTS} worker processes in a row died while starting.")
+        self.returned.append(_trained_by(worker))
+
+    def _give_up(self, gpu: str, error: RuntimeError) -> None:
+        """Start no worker on a GPU any more. Raises the error where none is left, as for a CPU."""
+        if gpu in self.given_up:
+            return
+        self.given_up.add(gpu)
+        left = len(set(self.gpus) - self.given_up)
+        if not left:
+            raise error
+        warnings.warn(f"GPU {gpu} is not used any more, {counted(left, 'GPU')} left: {error}", stacklevel=2)
 
 
 def _trained_by(worker: _Worker) -> Ensemble:
@@ -291,8 +352,11 @@ def _trained_by(worker: _Worker) -> Ensemble:
     return worker.ensemble
 
 
-def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | None:
-    """Take one message of a worker; returns the failure if it died instead, or cannot go on."""
+def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | RuntimeError | None:
+    """Take one message of a worker; returns the failure if it died instead, or cannot go on.
+
+    A RuntimeError comes back where it cannot start. Raises OSError where the machine is at fault.
+    """
     ensemble = _trained_by(worker)
     try:
         message = worker.pipe.recv()
@@ -304,10 +368,8 @@ def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | None:
     if message == "started":
         worker.started = True
     elif isinstance(message, OSError):
-        raise OSError(message.errno, f"a worker process cannot start: {message.strerror}")
-    elif isinstance(message, Exception):
-        raise RuntimeError(f"a worker process cannot start: {one_line(message)}") from message
-    elif isinstance(message, Failure) and message.died:
+        raise message
+    elif isinstance(message, RuntimeError) or (isinstance(message, Failure) and message.died):
         return message
     elif isinstance(message, Result | Failure):
         worker.ensemble = None
@@ -352,13 +414,9 @@ def serve_ensembles(descriptor: int, driver: int, device: str, train: str) -> No
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):  # the driver is gone
-        try:
-            prepare_worker(train, device)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None and explained(error):
-                pipe.send(OSError(error.errno, str(error)))  # the machine is at fault, which the driver explains
-            else:
-                pipe.send(RuntimeError(one_line(error)))
+        unfit = why_unfit(train, device)
+        if unfit:
+            pipe.send(unfit)
             return
         pipe.send("started")
         while True:

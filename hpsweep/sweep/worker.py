@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.proxy import gpu
+from hpsweep.proxy.compiling import compile_choice
 from hpsweep.spec import Trial
 
 Ensemble = tuple[Trial, ...]
@@ -114,8 +115,8 @@ def attempt_ensemble(
     """What training the ensemble gives, or the error as a value: the work of a worker.
 
     `progress` and `part` are called at most once in `every` seconds; `part` with trials that are whole before the
-    others are, which the result then lacks. After a failure with `died` nothing can be trained in this process any
-    more: it has to be ended.
+    others are, which the result then lacks, and before a failure with what is whole by then. After a failure with
+    `died` nothing can be trained in this process any more: it has to be ended.
     """
     told = 0.0
     sent: set[str] = set()
@@ -129,9 +130,14 @@ def attempt_ensemble(
             progress(step, steps)
 
     def finished(outcome: Any) -> None:
-        nonlocal waiting, since
+        nonlocal waiting
         waiting = joined_parts(waiting, Part(*_plain(outcome)))
-        if part is not None and time.monotonic() - since >= every:
+        if time.monotonic() - since >= every:
+            send_what_waits()
+
+    def send_what_waits() -> None:
+        nonlocal waiting, since
+        if part is not None and waiting.rows:
             part(waiting)
             sent.update(str(row["trial_id"]) for row in waiting.rows)
             waiting = Part([], {})
@@ -145,6 +151,7 @@ def attempt_ensemble(
         outcome = trainer(ensemble, device=device, progress=now_and_then, **more)
         return Result(*_without(sent, *_plain(outcome)))
     except Exception as error:
+        send_what_waits()  # lest it be trained again
         if isinstance(error, OSError):
             known = explained(error)
             if known:
@@ -212,11 +219,25 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}{where}"
 
 
+def why_unfit(train: str, device: str) -> RuntimeError | OSError | None:
+    """Why this process cannot train, as an error to send to the driver; None where it is ready.
+
+    An OSError says that the machine is at fault.
+    """
+    try:
+        prepare_worker(train, device)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None and explained(error):
+            return OSError(error.errno, f"a worker process cannot start: {error}")
+        return RuntimeError(f"a worker process cannot start: {one_line(error)}")
+    return None
+
+
 def prepare_worker(train: str, device: str) -> None:
     """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way.
 
     An engine may import torch later, when it is used: then it is the environment that gives it one thread. A GPU that
-    does not work is no fault of any trial: RuntimeError says so here.
+    does not work is no fault of any trial: RuntimeError says so here, and ValueError what HPSWEEP_COMPILE may be.
     """
     if device == "cpu":
         os.environ.update(ONE_THREAD)
@@ -226,4 +247,5 @@ def prepare_worker(train: str, device: str) -> None:
     if device == "cuda" and train in ENGINES.values():
         from hpsweep.proxy.device import take_gpu
 
+        compile_choice()  # a worker of Ray has an environment of its own
         take_gpu()

@@ -36,7 +36,7 @@ from hpsweep.analysis.optimum.searched import varying
 from hpsweep.cli.inputs import stored_sweep
 from hpsweep.schema import RUNS
 from hpsweep.spec import TUNED, Trial, trial_from_row
-from hpsweep.sweep.search import propose
+from hpsweep.sweep.search import proposed_trials
 from hpsweep.trial_ids import trial_ids
 
 warnings.simplefilter("ignore")
@@ -53,7 +53,7 @@ for folder in map(Path, sys.argv[2:]):
         "ids": stored,
         "made again": trial_ids(table),
         "of their trials": [trial_from_row(row).trial_id for row in table.to_pylist()],
-        "next": [trial.trial_id for trial in propose(sweep, table.to_pylist(), (), limit=10)],
+        "next": [trial.trial_id for trial in proposed_trials(sweep, table.to_pylist(), (), limit=10)],
         "fields": [{name: row[name] for name in fields} for row in runs[fields].drop_duplicates().to_dict("records")],
         "optima": hp.optima(runs, by, over=over, resamples=20).to_json(),
     }

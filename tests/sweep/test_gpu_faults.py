@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -94,6 +95,22 @@ def test_an_ensemble_too_large_to_be_captured_is_halved_at_once_by_new_workers(t
     assert len({pid for _, _, pid in fake.log(tmp_path)}) == 4
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_how_many_trials_of_a_shape_are_too_many_is_found_out_once(tmp_path: Path, workers: int) -> None:
+    sweep = fake.sweep(tmp_path, grid={"width": [32, 64], "seed": list(range(32))})
+    wide = [trial.trial_id for trial in sweep.trials if trial.width == 64]
+    fake.order(tmp_path, seconds=0, too_large=wide)
+    summary, said = trained(sweep, tmp_path, workers)
+    assert (summary.ok, summary.failed) == (64, 0)
+    halvings = int(math.log2(8))
+    assert halvings <= len(said) <= halvings * workers
+    sizes = {
+        row["trial_id"]: row["ensemble_size"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist()
+    }
+    assert {sizes[trial.trial_id] for trial in sweep.trials if trial.width == 32} == {8}
+    assert {sizes[trial_id] for trial_id in wide} == {1}
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_after_any_other_failure_the_gpu_itself_is_asked(
     answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,6 +141,78 @@ def test_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
     worker.prepare_worker(fake.TRAIN, "cuda")  # a trainer of one's own may have another GPU library
 
 
+ONE_GPU_DIES = """
+import os
+from pathlib import Path
+from tests import fake_training
+FOLDER, GPU = Path({folder!r}), os.environ["CUDA_VISIBLE_DEVICES"]
+if GPU in {dead!r} and (FOLDER / ("gone" + GPU)).exists():
+    with (FOLDER / "starts").open("a") as starts:
+        starts.write("x")
+    {how}
+def train(trials, *, device="cpu", progress=None):
+    if GPU in {dead!r}:
+        (FOLDER / ("gone" + GPU)).touch()
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+    fake_training.wait_for(lambda: (FOLDER / "starts").exists() and (FOLDER / "starts").stat().st_size == {starts})
+    return fake_training.train(trials, device=device, progress=progress)
+"""
+RAISES = 'raise RuntimeError("CUDA error: no CUDA-capable device is detected")'
+
+
+def on_gpus_that_die(folder: Path, monkeypatch: pytest.MonkeyPatch, dead: str, how: str, starts: int = 1) -> Any:
+    """The summary of a run on GPUs 0 and 1; on those in `dead` no process can start after the first has trained."""
+    (folder / "gpu_dies.py").write_text(ONE_GPU_DIES.format(folder=str(folder), dead=dead, how=how, starts=starts))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], ""))
+    fake.order(folder, seconds=0)
+    sweep = sixty_four(folder)
+    return run(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
+
+
+@pytest.mark.parametrize(
+    ("how", "starts", "words"),
+    [(RAISES, 1, "no CUDA-capable device"), ("os._exit(3)", 3, "3 worker processes in a row died .*exit status 3")],
+)
+@pytest.mark.filterwarnings("default:the worker process died while starting")
+def test_a_gpu_on_which_no_worker_can_start_is_given_up_and_the_others_train_on(
+    how: str, starts: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.warns(UserWarning, match=rf"GPU 1 is not used any more, 1 GPU left: .*{words}"):
+        summary = on_gpus_that_die(tmp_path, monkeypatch, "1", how, starts)
+    assert (summary.ok, summary.failed) == (64, 0)
+    attempts = Counter(row["attempts"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist())
+    assert attempts == {1: 60, 2: 4}  # starting is no attempt
+
+
+def test_where_no_gpu_is_left_the_run_ends_and_no_trial_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        pytest.warns(UserWarning, match=r"GPU \d is not used any more, 1 GPU left"),
+        pytest.raises(RuntimeError, match=r"a worker process cannot start: .*no CUDA-capable device"),
+    ):
+        on_gpus_that_die(tmp_path, monkeypatch, "01", RAISES)
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
+
+
+@pytest.mark.ray
+def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.sweep.test_execute import a_cluster
+
+    (tmp_path / "no_gpu.py").write_text(RAISES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # of the cluster's workers
+    sweep = fake.sweep(tmp_path, grid={"seed": [0, 1, 2, 3]})
+    with (
+        a_cluster() as (address, _),
+        pytest.raises(RuntimeError, match=r"a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable"),
+    ):
+        run(sweep, tmp_path / "results", address=address, device="cpu", train="no_gpu:train", reporter=Said())
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
+
+
 @pytest.mark.ray
 def test_on_ray_too_a_fault_of_the_gpu_costs_no_trial(tmp_path: Path) -> None:
     from tests.sweep.test_execute import a_cluster
@@ -140,6 +229,25 @@ def test_on_ray_too_a_fault_of_the_gpu_costs_no_trial(tmp_path: Path) -> None:
     rows = store.load(tmp_path / "results" / "fake")
     assert list(rows["status"]) == ["ok"] * 16
     assert len({pid for _, _, pid in fake.log(tmp_path)}) == 2
+
+
+# --- what the environment says of GPUs ---
+
+
+def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPSWEEP_COMPILE", "yes")
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], ""))
+    words = r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"
+    with pytest.raises(ValueError, match=words):
+        run(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(ValueError, match=words):
+        worker.prepare_worker("hpsweep.proxy.ensemble:train_ensemble", "cuda")  # whose environment is another on Ray
+    fake.order(tmp_path, seconds=0)
+    summary, _ = trained(sixty_four(tmp_path), tmp_path)  # on the CPU, where nothing is compiled
+    assert (summary.ok, summary.failed) == (64, 0)
 
 
 # --- which GPUs there are ---
@@ -192,6 +300,61 @@ def test_where_there_is_no_sign_of_a_gpu_torch_is_not_asked(monkeypatch: pytest.
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         with worker_place() as here:
             assert here.device == "cpu"
+
+
+@pytest.mark.usefixtures("without_nvidia_smi")
+@pytest.mark.parametrize(
+    ("names", "seen", "used"),
+    [
+        ("0,7", 1, ["0"]),  # there is no GPU 7
+        ("0, 1", 2, ["0", "1"]),
+        ("0,-1,1", 1, ["0"]),
+        ("GPU-a,GPU-b", 2, ["GPU-a", "GPU-b"]),
+        ("MIG-a,MIG-b", 1, ["MIG-a", "MIG-b"]),  # of several parts CUDA gives a process one
+        ("NoDevFiles", 0, []),
+        ("-1,0", 0, []),
+    ],
+)
+@pytest.mark.filterwarnings("error:a GPU is here", "ignore:CUDA_VISIBLE_DEVICES is")
+def test_gpus_are_those_of_cuda_visible_devices_that_cuda_itself_would_use(
+    names: str, seen: int, used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    monkeypatch.setattr(local, "_torch_sees", lambda: (seen, f"CUDA_VISIBLE_DEVICES is {names!r}"))
+    with worker_place() as here:
+        environments = here.train.args[0]  # type: ignore[attr-defined]
+        found = [each["CUDA_VISIBLE_DEVICES"] for each in environments if each["CUDA_VISIBLE_DEVICES"]]
+    assert found == used
+    assert here.device == ("cuda" if used else "cpu")
+
+
+def test_of_gpus_that_are_named_and_torch_cannot_use_a_warning_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
+    monkeypatch.setattr(local, "_torch_sees", lambda: (1, ""))
+    with pytest.warns(UserWarning, match="'0,7', and torch can use 1 GPU of it: 0"), worker_place():
+        pass
+
+
+def test_an_nvidia_smi_or_a_torch_that_hangs_is_killed_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nvidia-smi", "python"):
+        (tmp_path / name).write_text(f"#!/bin/sh\nsleep 3600 &\necho $! > {tmp_path}/{name}.pid\nwait\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(local.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(local, "_LIST_SECONDS", 1.0)
+    monkeypatch.setattr(local, "_TORCH_SECONDS", 1.0)
+    with pytest.raises(ValueError, match="torch does not answer within 1 s"), worker_place(device="cuda"):
+        pass
+    for name in ("nvidia-smi", "python"):
+        pid = int((tmp_path / f"{name}.pid").read_text())
+        fake.wait_for(functools.partial(_has_ended, pid))
+
+
+def _has_ended(pid: int) -> bool:
+    return not fake.is_alive(pid)
 
 
 OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020)"

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,13 +66,13 @@ def _matmul_precision(device: torch.device, precision: Precision) -> Iterator[No
         yield
         return
     with _holding:
-        _before.append(torch.get_float32_matmul_precision())
+        _before.append(_Setting.now())
         torch.set_float32_matmul_precision(wanted)
     try:
         yield
     finally:
         with _holding:
-            torch.set_float32_matmul_precision(_before.pop())
+            _before.pop().restore()
 
 
 def _attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -81,13 +82,42 @@ def _attention_kernels(device: torch.device) -> contextlib.AbstractContextManage
     return sdpa_kernel(kernels)
 
 
+class _Setting(NamedTuple):
+    """How torch is told to take float32 products: for all of it, and since torch 2.9 by backend.
+
+    Where it was told by backend it refuses to name one precision for all: None.
+    """
+
+    precision: str | None
+    by_backend: dict[str, str]
+
+    @classmethod
+    def now(cls) -> _Setting:
+        by_backend = {}
+        if hasattr(torch.backends, "fp32_precision"):
+            by_backend = {name: getattr(torch.backends, name).matmul.fp32_precision for name in ("cuda", "mkldnn")}
+        return cls(_matmul_setting(), by_backend)
+
+    def restore(self) -> None:
+        torch.set_float32_matmul_precision(self.precision or "highest")
+        for name, precision in self.by_backend.items():
+            getattr(torch.backends, name).matmul.fp32_precision = precision
+
+
+def _matmul_setting() -> str | None:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch was told by backend
+        return None
+
+
 _holding = threading.Lock()
-_before: list[str] = []  # what every holder found
+_before: list[_Setting] = []  # what every holder found
 
 
 def by_onednn() -> bool:
     """Whether float32 products on the CPU go to oneDNN at the moment."""
-    return torch.get_float32_matmul_precision() == "medium"
+    return _matmul_setting() == "medium"
 
 
 @functools.cache
@@ -95,12 +125,12 @@ def onednn_is_better() -> bool:
     """Whether MKL is slow on this processor, and products under "medium" are float32's all the same."""
     if "Intel" in cpu_name() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
-    before = torch.get_float32_matmul_precision()
+    before = _Setting.now()
     torch.set_float32_matmul_precision("medium")
     try:
         return is_exact_product(torch.matmul)
     finally:
-        torch.set_float32_matmul_precision(before)
+        before.restore()
 
 
 def is_exact_product(product: Callable[[Tensor, Tensor], Tensor]) -> bool:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import get_args
+from typing import Any, get_args
 from unittest import mock
 
 import pytest
@@ -140,6 +140,44 @@ def test_on_a_gpu_float32_is_float32_whatever_torch_was_set_to(precision: Precis
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+NEW_WAY = pytest.mark.skipif(
+    not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has no precision by backend"
+)
+
+
+@NEW_WAY
+@pytest.mark.parametrize("where", ["", "cuda.matmul", "mkldnn.matmul"])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_precision_that_was_set_by_backend_is_overruled_on_a_gpu_and_comes_back(
+    where: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "onednn_is_better", onednn_is_better.__wrapped__)
+    backend: Any = torch.backends
+    for name in filter(None, where.split(".")):
+        backend = getattr(backend, name)
+    found = by_backend()
+    before = torch.get_float32_matmul_precision()
+    backend.fp32_precision = "tf32"
+    try:
+        said = by_backend()
+        for precision, expected in (("float32", "ieee"), ("tf32", "tf32")):
+            with float32_products(torch.device(kind), precision):
+                assert kind == "cpu" or by_backend()["cuda"] == expected
+                assert by_onednn() in (True, False)
+            assert by_backend() == said
+        assert by_onednn() in (True, False)  # also where nothing is held
+    finally:
+        backend.fp32_precision = "none"
+        torch.set_float32_matmul_precision(before)
+        for name, value in found.items():
+            getattr(torch.backends, name).matmul.fp32_precision = value
+
+
+def by_backend() -> dict[str, str]:
+    """What products are taken in, as torch has it since 2.9."""
+    return {name: getattr(torch.backends, name).matmul.fp32_precision for name in ("cuda", "mkldnn")}
 
 
 def test_on_a_gpu_attention_is_not_cudnns() -> None:

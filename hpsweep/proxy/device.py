@@ -50,7 +50,8 @@ def float32_products(device: torch.device, precision: Precision = "float32") -> 
     On a GPU float32 is float32, whatever torch was set to, and "tf32" is TF32; attention is torch's own, as cuDNN's
     gives gradients that are not numbers at large batches in bfloat16 (pytorch issue 196678).
 
-    The settings are the process's: they are put back when no thread holds them any more.
+    The settings are the process's: they are put back when no thread holds them any more. Raises RuntimeError where
+    another thread holds other ones.
     """
     with _matmul_precision(device, precision), _attention_kernels(device):
         yield
@@ -66,13 +67,22 @@ def _matmul_precision(device: torch.device, precision: Precision) -> Iterator[No
         yield
         return
     with _holding:
-        _before.append(_Setting.now())
-        torch.set_float32_matmul_precision(wanted)
+        if _held and _held[0] != wanted:
+            raise RuntimeError(
+                f"matmul precision {wanted!r} is asked for while another thread computes in {_held[0]!r}, and torch has "
+                "one for all threads: train one after the other, or each in its own process."
+            )
+        if not _held:
+            _before.append(_Setting.now())
+            torch.set_float32_matmul_precision(wanted)
+        _held.append(wanted)
     try:
         yield
     finally:
         with _holding:
-            _before.pop().restore()
+            _held.pop()
+            if not _held:
+                _before.pop().restore()
 
 
 def _attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -112,7 +122,8 @@ def _matmul_setting() -> str | None:
 
 
 _holding = threading.Lock()
-_before: list[_Setting] = []  # what every holder found
+_held: list[str] = []  # what every holder asked for: the same
+_before: list[_Setting] = []  # what the first of them found
 
 
 def by_onednn() -> bool:

@@ -53,6 +53,18 @@ def test_products_in_two_threads_put_the_setting_back_when_both_are_done(monkeyp
     assert torch.get_float32_matmul_precision() == before != "medium"
 
 
+def test_products_of_two_precisions_in_one_process_at_a_time_are_refused() -> None:
+    before = torch.get_float32_matmul_precision()
+    gpu = torch.device("cuda")
+    with float32_products(gpu, "float32"), float32_products(gpu, "bfloat16"):
+        with pytest.raises(RuntimeError, match="'high'.*while.*'highest'.*own process"), float32_products(gpu, "tf32"):
+            pytest.fail("both at a time")
+        assert torch.get_float32_matmul_precision() == "highest"
+    with float32_products(gpu, "tf32"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+
+
 @pytest.mark.parametrize(
     ("free", "one", "several", "count", "size"),
     [

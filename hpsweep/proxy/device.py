@@ -69,8 +69,8 @@ def _matmul_precision(device: torch.device, precision: Precision) -> Iterator[No
     with _holding:
         if _held and _held[0] != wanted:
             raise RuntimeError(
-                f"matmul precision {wanted!r} is asked for while another thread computes in {_held[0]!r}, and torch has "
-                "one for all threads: train one after the other, or each in its own process."
+                f"matmul precision {wanted!r} is asked for while another thread computes in {_held[0]!r}, and torch "
+                "has one for all threads: train one after the other, or each in its own process."
             )
         if not _held:
             _before.append(_Setting.now())

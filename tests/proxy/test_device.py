@@ -57,7 +57,7 @@ def test_products_of_two_precisions_in_one_process_at_a_time_are_refused() -> No
     before = torch.get_float32_matmul_precision()
     gpu = torch.device("cuda")
     with float32_products(gpu, "float32"), float32_products(gpu, "bfloat16"):
-        with pytest.raises(RuntimeError, match="'high'.*while.*'highest'.*own process"), float32_products(gpu, "tf32"):
+        with pytest.raises(RuntimeError, match=r"'high'.*while.*'highest'.*own process"), float32_products(gpu, "tf32"):
             pytest.fail("both at a time")
         assert torch.get_float32_matmul_precision() == "highest"
     with float32_products(gpu, "tf32"):

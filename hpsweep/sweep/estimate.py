@@ -20,7 +20,7 @@ from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, defaul
 from hpsweep.sweep.probe import Rate, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
 from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Place
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
 
 
 def plan(
@@ -130,7 +130,9 @@ def _to_time(sweep: Sweep, packed: Sequence[Ensemble], cost: Cost, size: int | N
     return [most, min(others, key=lambda ensemble: step_cost(ensemble, cost))]
 
 
-def _seconds(left: float, rate: Rate, packed: Sequence[Ensemble], cost: Cost, busy: int) -> float | None:
+def _seconds(
+    left: float, rate: Rate, packed: Sequence[Ensemble], cost: Callable[[Trial], float], busy: int
+) -> float | None:
     """The wall time of what is left, for so many workers; None where no rate is known.
 
     On a GPU of the ensembles one by one, each for the worker that is free first. Of an Optuna search they are some of

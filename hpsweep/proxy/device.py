@@ -180,6 +180,17 @@ def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
+def check_tf32(precision: Precision, device: torch.device) -> None:
+    """Nothing, but where TF32 is asked for on a GPU that has none: ValueError."""
+    if precision != "tf32" or device.type != "cuda":
+        return
+    if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(
+            f"precision is 'tf32', which {torch.cuda.get_device_name(device)} does not have (NVIDIA's GPUs do from "
+            "Ampere, capability 8.0, on); use float32 or bfloat16."
+        )
+
+
 def take_gpu() -> None:
     """Begin to use the GPU of this process, and no more of its memory than its share.
 

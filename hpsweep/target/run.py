@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hpsweep import store
 from hpsweep.proxy import model
 from hpsweep.proxy.data import Dataset, token_windows, train_offsets, validation_windows
 from hpsweep.proxy.device import (
+    check_tf32,
     device_name,
     evaluated_together,
     float32_products,
@@ -147,8 +148,8 @@ def _before_a_step(trial: Trial, vocabulary: int) -> str:
 
 
 _OF_A_CHECKPOINT = (
-    "the machine's memory (not the GPU's) ran out while a checkpoint was written, which is gathered there first; the one "
-    "before is kept, and the same command goes on from it: take a machine with more memory, or free it of others."
+    "the machine's memory (not the GPU's) ran out while a checkpoint was written, which is gathered there first; the "
+    "one before is kept, and the same command goes on from it: take a machine with more memory, or free it of others."
 )
 
 
@@ -186,6 +187,7 @@ def train_target(
     folder = Path(folder)
     with connected_ranks(device) as here, contextlib.ExitStack() as opened:
         check_precision(trial.precision, here.device.type)
+        check_tf32(trial.precision, here.device)
         problem, row, held = None, None, None
         if here.first:
             problem, row, held = _begin(trial, data, folder, opened)

@@ -192,6 +192,25 @@ def by_backend() -> dict[str, str]:
     return {name: getattr(torch.backends, name).matmul.fp32_precision for name in ("cuda", "mkldnn")}
 
 
+@pytest.mark.parametrize(
+    ("capability", "rocm", "has_it"),
+    [((7, 5), None, False), ((8, 0), None, True), ((9, 0), None, True), ((9, 4), "6.2", False)],
+)
+def test_tf32_is_refused_on_a_gpu_that_has_none(
+    capability: tuple[int, int], rocm: str | None, has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "made up")
+    monkeypatch.setattr(torch.version, "hip", rocm)
+    gpu = torch.device("cuda")
+    device.check_tf32("float32", gpu)
+    if has_it:
+        device.check_tf32("tf32", gpu)
+    else:
+        with pytest.raises(ValueError, match=r"'tf32', which made up does not have.*use float32 or bfloat16"):
+            device.check_tf32("tf32", gpu)
+
+
 def test_on_a_gpu_attention_is_not_cudnns() -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     with float32_products(torch.device("cuda")):

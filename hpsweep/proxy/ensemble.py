@@ -235,7 +235,7 @@ class Ensemble:
         self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
         self.history = torch.empty(0)
         self.take_step: fast.Step = fast.stacked_step
-        self.cannot_compile, self.engine = False, "torch"
+        self.cannot_compile, self.engine = fast.compiler_failed(), "torch"
         self.timed: tuple[int, float, object] | None = None  # steps done, when, by which graph
         self._begin()
 

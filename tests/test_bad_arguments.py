@@ -227,6 +227,6 @@ def test_a_card_needs_no_trial_ids() -> None:
     assert made.evidence["trial_ids"] == []
 
 
-@pytest.mark.parametrize("name", ["tuned_against_transferred", "regret_matrix", "held_out", "transfer"])
+@pytest.mark.parametrize("name", ["regret", "regret_matrix", "held_out", "transfer"])
 def test_a_scheme_that_is_missing_is_told(name: str) -> None:
     assert "scheme is missing in" in said(FUNCTIONS[name], whole().assign(scheme=None))

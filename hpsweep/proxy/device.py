@@ -7,6 +7,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +50,8 @@ def float32_products(device: torch.device, precision: Precision = "float32") -> 
     On a GPU float32 is float32, whatever torch was set to, and "tf32" is TF32; attention is torch's own, as cuDNN's
     gives gradients that are not numbers at large batches in bfloat16 (pytorch issue 196678).
 
-    The settings are the process's: they are put back when no thread holds them any more.
+    The settings are the process's: they are put back when no thread holds them any more. Raises RuntimeError where
+    another thread holds other ones.
     """
     with _matmul_precision(device, precision), _attention_kernels(device):
         yield
@@ -67,13 +69,22 @@ def _matmul_precision(device: torch.device, precision: Precision) -> Iterator[No
         yield
         return
     with _holding:
-        _before.append(torch.get_float32_matmul_precision())
-        torch.set_float32_matmul_precision(wanted)
+        if _held and _held[0] != wanted:
+            raise RuntimeError(
+                f"matmul precision {wanted!r} is asked for while another thread computes in {_held[0]!r}, and torch "
+                "has one for all threads: train one after the other, or each in its own process."
+            )
+        if not _held:
+            _before.append(_Setting.now())
+            torch.set_float32_matmul_precision(wanted)
+        _held.append(wanted)
     try:
         yield
     finally:
         with _holding:
-            torch.set_float32_matmul_precision(_before.pop())
+            _held.pop()
+            if not _held:
+                _before.pop().restore()
 
 
 def _attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -83,13 +94,43 @@ def _attention_kernels(device: torch.device) -> contextlib.AbstractContextManage
     return sdpa_kernel(kernels)
 
 
+class _Setting(NamedTuple):
+    """How torch is told to take float32 products: for all of it, and since torch 2.9 by backend.
+
+    Where it was told by backend it refuses to name one precision for all: None.
+    """
+
+    precision: str | None
+    by_backend: dict[str, str]
+
+    @classmethod
+    def now(cls) -> _Setting:
+        by_backend = {}
+        if hasattr(torch.backends, "fp32_precision"):
+            by_backend = {name: getattr(torch.backends, name).matmul.fp32_precision for name in ("cuda", "mkldnn")}
+        return cls(_matmul_setting(), by_backend)
+
+    def restore(self) -> None:
+        torch.set_float32_matmul_precision(self.precision or "highest")
+        for name, precision in self.by_backend.items():
+            getattr(torch.backends, name).matmul.fp32_precision = precision
+
+
+def _matmul_setting() -> str | None:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch was told by backend
+        return None
+
+
 _holding = threading.Lock()
-_before: list[str] = []  # what every holder found
+_held: list[str] = []  # what every holder asked for: the same
+_before: list[_Setting] = []  # what the first of them found
 
 
 def by_onednn() -> bool:
     """Whether float32 products on the CPU go to oneDNN at the moment."""
-    return torch.get_float32_matmul_precision() == "medium"
+    return _matmul_setting() == "medium"
 
 
 @functools.cache
@@ -97,12 +138,12 @@ def onednn_is_better() -> bool:
     """Whether MKL is slow on this processor, and products under "medium" are float32's all the same."""
     if "Intel" in cpu_name() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
-    before = torch.get_float32_matmul_precision()
+    before = _Setting.now()
     torch.set_float32_matmul_precision("medium")
     try:
         return is_exact_product(torch.matmul)
     finally:
-        torch.set_float32_matmul_precision(before)
+        before.restore()
 
 
 def is_exact_product(product: Callable[[Tensor, Tensor], Tensor]) -> bool:
@@ -146,6 +187,17 @@ def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]
     if device.type == "cuda":
         return torch.cuda.device(device)
     return contextlib.nullcontext()
+
+
+def check_tf32(precision: Precision, device: torch.device) -> None:
+    """Nothing, but where TF32 is asked for on a GPU that has none: ValueError."""
+    if precision != "tf32" or device.type != "cuda":
+        return
+    if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(
+            f"precision is 'tf32', which {torch.cuda.get_device_name(device)} does not have (NVIDIA's GPUs do from "
+            "Ampere, capability 8.0, on); use float32 or bfloat16."
+        )
 
 
 def take_gpu() -> None:

@@ -24,6 +24,7 @@ from hpsweep.proxy.data import Dataset, load_dataset, validation_windows
 from hpsweep.proxy.device import (
     WARM_UP,
     Captured,
+    check_tf32,
     device_name,
     evaluated_together,
     fitting_trials,
@@ -84,7 +85,9 @@ def train_ensemble(
     check_shapes(trials)
     where = torch.device(device)
     check_precision(trials[0].precision, where.type)
-    compiling.compile_choice()
+    check_tf32(trials[0].precision, where)
+    if where.type == "cuda":
+        compiling.compile_choice()
     data = load_dataset(trials[0].data)
     with on_device(where):
         parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
@@ -234,7 +237,7 @@ class Ensemble:
         self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
         self.history = torch.empty(0)
         self.take_step: fast.Step = fast.stacked_step
-        self.cannot_compile = False
+        self.cannot_compile = fast.compiler_failed()
         self.engine = "torch"
         self.timed: tuple[int, float, object] | None = None  # steps done, when, by which graph
         self._begin()

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from hpsweep.proxy import compiling, model
+from hpsweep.proxy.device import out_of_memory
 from hpsweep.proxy.model import Parameters
 from hpsweep.proxy.optimizer import stacked_update
 from hpsweep.spec import Precision, Trial
@@ -141,11 +142,22 @@ Step = Callable[..., Tensor]
 """`step`, or what became of it when it was compiled."""
 
 
+_failed: list[Exception] = []  # why nothing can be compiled in this process
+
+
+def compiler_failed() -> bool:
+    """Whether compiling a step has failed in this process, for another reason than memory."""
+    return bool(_failed)
+
+
 def compiled_step(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> Step:
     """`step`, compiled for arguments like these, which stay as they are; where that fails `step`, with a warning.
 
-    `alive` is called every SPEAK_SECONDS meanwhile.
+    `alive` is called every SPEAK_SECONDS meanwhile. What failed for another reason than memory is not tried again in
+    this process.
     """
+    if compiler_failed():
+        return stacked_step
     parameters, exp_avg, exp_avg_sq = (
         {name: value.clone() for name, value in each.items()}
         for each in (tensors.parameters, tensors.exp_avg, tensors.exp_avg_sq)
@@ -163,6 +175,8 @@ def compiled_step(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> 
         with torch._dynamo.config.patch(recompile_limit=1000), _heard(alive):
             take_step(copies, *others)
     except Exception as error:  # of a compiler of many layers, or memory that suffices uncompiled
+        if not out_of_memory(error):
+            _failed.append(error)
         first = next(iter(str(error).strip().splitlines()), "")
         why = f"{type(error).__name__}: {first[:200]}"
         warnings.warn(

@@ -17,10 +17,10 @@ from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
-from hpsweep.sweep.probe import Rate, probed_rate
+from hpsweep.sweep.probe import Rate, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
 from hpsweep.sweep.run import PART_SECONDS, check_hashes, checked_datasets
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Place
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
 
 
 def plan(
@@ -83,24 +83,27 @@ def plan(
             found = _stored_rate(rows, cost, None)
         if found.per_second is None and left and probe:
             say("timing a few steps, for some seconds at most ...")
-            found = probed_rate(sweep, _together(sweep, packed, cost, size, here.device), cost, here, train)
+            found = probed_rate(_to_time(sweep, packed, cost, size, here.device), cost, here, train)
         source = found.source
         if not left:
             source = "nothing is missing"
-        ensembles = [shape["ensembles"] for shape in shapes]
+        number = sum(shape["ensembles"] for shape in shapes)
+        workers = here.workers
+        if tflops is None:  # more than there is room for take turns
+            workers = min(workers, here.room)
         return {
             "name": sweep.name,
             "trials": total,
             **{status: counts[status] for status in (*store.DONE, "failed")},
             "missing": sum(shape["missing"] for shape in shapes),
-            "ensembles": sum(ensembles),
+            "ensembles": number,
             "workers": here.workers,
             "room": here.room,
             "crowded": here.crowded(),
             "device": here.device,
             "engine": engine,
             "engine_why": why,
-            "seconds": _seconds(left, found, here, ensembles, tflops is not None),
+            "seconds": _seconds(left, found, packed, cost, min(number, workers)),
             "estimate": source,
             "kill_loses": _kill_loses(packed, cost, found.per_second, in_turn=engine == "native"),
             "shapes": shapes,
@@ -108,26 +111,51 @@ def plan(
         }
 
 
-def _together(sweep: Sweep, packed: Sequence[Ensemble], cost: Cost, size: int | None, device: str) -> int:
-    """How many of the costliest trials are timed together: on a GPU, whose speed goes by it, as many as are trained."""
-    if device == "cpu":
-        return size or CPU_ENSEMBLE
+def _to_time(sweep: Sweep, packed: Sequence[Ensemble], cost: Cost, size: int | None, device: str) -> list[Ensemble]:
+    """What is timed: trials of the costliest shape, so many as a core trains together.
+
+    A GPU's speed goes by how many those are. There it is the ensemble whose step costs most, and the one of another
+    shape whose step costs least.
+    """
     shape = max(sweep.trials, key=cost).shape
-    return max((len(ensemble) for ensemble in packed if ensemble[0].shape == shape), default=size or 1)
+    own = tuple(trial for trial in sweep.trials if trial.shape == shape)
+    if device == "cpu":
+        return [own[: size or CPU_ENSEMBLE]]
+    if not packed:
+        return [own[: size or 1]]
+    most = max(packed, key=lambda ensemble: step_cost(ensemble, cost))
+    others = [ensemble for ensemble in packed if ensemble[0].shape != most[0].shape]
+    if not others:
+        return [most]
+    return [most, min(others, key=lambda ensemble: step_cost(ensemble, cost))]
 
 
-def _seconds(left: float, rate: Rate, here: Place, ensembles: Sequence[int], elsewhere: bool) -> float | None:
-    """The wall time of what is left, with so many ensembles of each shape; None where no rate is known."""
+def _seconds(
+    left: float, rate: Rate, packed: Sequence[Ensemble], cost: Callable[[Trial], float], busy: int
+) -> float | None:
+    """The wall time of what is left, for so many workers; None where no rate is known.
+
+    On a GPU of the ensembles one by one, each for the worker that is free first. Of an Optuna search they are some of
+    all.
+    """
     if not left:
         return 0.0
     if not rate.per_second:
         return None
-    workers = here.workers
-    if not elsewhere:  # more than there is room for take turns
-        workers = min(workers, here.room)
-    busy = min(sum(ensembles), workers)
-    met = sum(min(number, busy) for number in ensembles) / busy  # shapes that a worker comes to train
-    return left / rate.per_second / busy + rate.start + rate.per_shape * met
+    if not rate.timed:
+        return left / rate.per_second / busy + rate.start
+    free = [rate.start] * busy
+    met: list[set[object]] = [set() for _ in free]
+    rounds = max(1, round(left / sum(cost(trial) for ensemble in packed for trial in ensemble)))
+    for ensemble in [*packed] * rounds:
+        worker = free.index(min(free))
+        seconds, once = rate.of_ensemble(ensemble, cost)
+        sizes = (ensemble[0].shape, len(ensemble))
+        if sizes not in met[worker]:
+            seconds += once
+            met[worker].add(sizes)
+        free[worker] += seconds
+    return max(free)
 
 
 def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, in_turn: bool) -> float | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hpsweep.english import counted
 from hpsweep.proxy import compiling
-from hpsweep.spec import Sweep, Trial
+from hpsweep.spec import Trial
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Place, Result
 
 PROBE_SECONDS = {"cpu": 5.0, "cuda": 60.0}
@@ -25,16 +25,57 @@ STEPS = {"cpu": (1, 11), "cuda": (20, 120)}
 _STILL = {"lr": 1e-9, "warmup_fraction": 0}  # at so low a rate none diverges and leaves
 
 
+class Timed(NamedTuple):
+    """What an ensemble takes on a GPU, by the cost of one of its steps: seconds of a step, beside its steps, and once.
+
+    Once is what a worker takes longer for the first ensemble of its shape.
+    """
+
+    cost: float
+    step: float
+    beside: float
+    once: float
+
+
 class Rate(NamedTuple):
     """What a worker does in a second, in the unit of costs, None where it is not known; and where that comes from.
 
-    On a GPU also the seconds that a worker takes to start, and once for every shape that it comes to train.
+    On a GPU also the seconds that a worker takes to start, and what was timed there: the ensembles whose steps cost
+    least and most.
     """
 
     per_second: float | None
     source: str
     start: float = 0.0
-    per_shape: float = 0.0
+    timed: tuple[Timed, ...] = ()
+
+    def of_ensemble(self, ensemble: Ensemble, cost: Callable[[Trial], float]) -> tuple[float, float]:
+        """Seconds that a GPU takes for the ensemble, and that it takes longer for it as the first of its shape."""
+        found = between(self.timed, step_cost(ensemble, cost))
+        steps = ensemble[0].total_steps
+        whole = found.beside + found.step * (steps + _evaluation(ensemble[0]))
+        if compiling.compile_choice() == "auto" and compiling.compiling_pays(found.step * steps):
+            return whole - compiling.SAVED * found.step * steps, found.once + compiling.COMPILE_SECONDS
+        return whole, found.once  # what is always compiled was compiled when it was timed
+
+
+def step_cost(ensemble: Sequence[Trial], cost: Callable[[Trial], float]) -> float:
+    """What a step of the ensemble costs."""
+    return sum(cost(trial) / trial.total_steps for trial in ensemble)
+
+
+def between(timed: Sequence[Timed], cost: float) -> Timed:
+    """What ensembles take whose step costs so much: on the line between the two timed, in proportion beyond them.
+
+    A step of small trials takes what its launches take, whatever it costs, and costly ones grow with their cost.
+    """
+    least, most = min(timed), max(timed)
+    if cost >= most.cost or least.cost == most.cost:
+        more = cost / most.cost
+        return Timed(cost, more * most.step, more * most.beside, most.once)
+    share = max(0.0, (cost - least.cost) / (most.cost - least.cost))
+    _, *values = ((1 - share) * low + share * high for low, high in zip(least, most, strict=True))
+    return Timed(cost, *values)
 
 
 class _TooLong(Exception):
@@ -49,7 +90,10 @@ class _Probe:
         self.device = device
         self.busy = False
         self.since = time.monotonic()
-        self.until = self.since + START_SECONDS[device]
+        self.extra = 0.0  # seconds of compiling
+        if device == "cuda" and compiling.compile_choice() == "always":
+            self.extra = 2 * compiling.COMPILE_SECONDS
+        self.until = self.since + START_SECONDS[device] + self.extra
         self.seconds: list[float] = []
 
     def next(self) -> Ensemble | None:
@@ -77,30 +121,28 @@ class _Probe:
         """Take the time; after a failure, stop."""
         self.busy = False
         if len(self.waiting) >= 2:
-            self.until = time.monotonic() + PROBE_SECONDS[self.device]
+            self.until = time.monotonic() + PROBE_SECONDS[self.device] + self.extra
         self.seconds.append(time.monotonic() - self.since)
         if isinstance(outcome, Failure):
             self.waiting = []
             self.seconds = []
 
 
-def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: Place, train: str) -> Rate:
+def probed_rate(ensembles: Sequence[Ensemble], cost: Callable[[Trial], float], here: Place, train: str) -> Rate:
     """What a worker does in a second.
 
-    Timed on an ensemble of the costliest shape, of `size` trials; on a smaller one where that would take too long; or
-    assumed. Not known where training fails.
+    Timed on the ensembles, the costliest first, of which a CPU needs no other; on smaller ones where that would take
+    too long; or assumed. Not known where training fails.
     """
-    costliest = max(sweep.trials, key=cost)
-    own = [trial for trial in sweep.trials if trial.shape == costliest.shape][:size]
-    timed = _affordable(own, cost, here.device)
+    on_gpu = here.device == "cuda"
     few, many = STEPS[here.device]
-    short, long = ([trial.replace(steps=steps, **_STILL) for trial in timed] for steps in (few, many))
-    begin = [trial.replace(steps=1, **_STILL) for trial in _affordable(timed[:1], cost, here.device, margin=10)]
+    own = ensembles[0]
+    timed = [_affordable(ensemble, cost, here.device) for ensemble in ensembles]
+    begin = [trial.replace(steps=1, **_STILL) for trial in _affordable(timed[0][:1], cost, here.device, margin=10)]
     # On a GPU the first training of a shape tells what of it fits there, the second one is like all that follow.
-    first = []
-    if here.device == "cuda":
-        first = [short]
-    probe = _Probe([tuple(trials) for trials in (begin, *first, short, long)], here.device)
+    steps = (few, few, many) if on_gpu else (few, many)
+    trained = [tuple(trial.replace(steps=n, **_STILL) for trial in trials) for trials in timed for n in steps]
+    probe = _Probe([tuple(begin), *trained], here.device)
     try:
         here.train(probe, train)
     except _TooLong:
@@ -110,28 +152,30 @@ def probed_rate(sweep: Sweep, size: int, cost: Callable[[Trial], float], here: P
             f"at an assumed {rate / 1e12:g} TFLOP/s a worker, for timing took longer than some seconds; --tflops gives "
             "another",
         )
-    if len(probe.seconds) < 3 + len(first):
+    if len(probe.seconds) < 1 + len(trained):
         return Rate(None, "unknown until the first ensemble (a timed probe failed)")
-    *_, before, after = probe.seconds
-    per_step = max(0.0, after - before) / (many - few)
-    not_evaluated = _evaluation(own[0]) - _evaluation(timed[0])
-    rest = per_step * (timed[0].total_steps - few + not_evaluated)
-    compiles = here.device == "cuda" and compiling.compiling_pays(rest)
-    per_compilation = 0.0  # seconds
-    if compiles:
-        rest *= 1 - compiling.SAVED
-        per_compilation = compiling.COMPILE_SECONDS
-    whole = before + rest
-    trials = counted(len(timed), "trial")
-    if timed[0].shape != own[0].shape:
-        small = ", ".join(f"{name} {getattr(timed[0], name)}" for name in ("width", "depth", "context", "batch"))
+    trials = counted(len(timed[0]), "trial")
+    if timed[0][0].shape != own[0].shape:
+        small = ", ".join(f"{name} {getattr(timed[0][0], name)}" for name in ("width", "depth", "context", "batch"))
         trials += f" of {small}, as the sweep's own would take too long"
-    found = Rate(sum(map(cost, timed)) / whole, f"from {many} steps of {trials}, timed just now")
-    if here.device == "cpu":
-        return found
-    start, measured = probe.seconds[:2]
-    per_shape = max(0.0, measured - before) + per_compilation
-    return found._replace(start=start, per_shape=per_shape)
+    source = f"from {many} steps of {trials}, timed just now"
+    start, *seconds = probe.seconds
+    if not on_gpu:
+        before, after = seconds
+        per_step = max(0.0, after - before) / (many - few)
+        not_evaluated = _evaluation(own[0]) - _evaluation(timed[0][0])
+        whole = before + per_step * (timed[0][0].total_steps - few + not_evaluated)
+        return Rate(sum(map(cost, timed[0])) / whole, source)
+    found = []
+    for trials_of, first, before, after in zip(timed, seconds[::3], seconds[1::3], seconds[2::3], strict=True):
+        step = max(0.0, after - before) / (many - few)
+        beside = max(0.0, before - step * (few + _evaluation(trials_of[0])))
+        found.append(Timed(step_cost(trials_of, cost), step, beside, max(0.0, first - before)))
+    if compiling.compile_choice() == "always":  # the start had a step compiled too
+        start = max(0.0, start - found[0].once)
+    rates = Rate(None, source, start, tuple(found))
+    whole, _ = rates.of_ensemble(own, cost)
+    return rates._replace(per_second=sum(map(cost, own)) / whole)
 
 
 def _affordable(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hpsweep import store
 from hpsweep.proxy import model
 from hpsweep.proxy.data import Dataset, token_windows, train_offsets, validation_windows
 from hpsweep.proxy.device import (
+    check_tf32,
     device_name,
     evaluated_together,
     float32_products,
@@ -140,6 +141,29 @@ def _ran_out(trial: Trial, vocabulary: int, sequences: int) -> str:
     return f"memory ran out with {sequences} at a time of a batch's sequences: {held}; {remedy}."
 
 
+def _before_a_step(trial: Trial, vocabulary: int) -> str:
+    """What to say and to advise when memory ran out before anything was trained."""
+    held = _held_in_words(trial, vocabulary)
+    return f"memory ran out before the first step: {held}; take a device with more memory, or free it of others."
+
+
+_OF_A_CHECKPOINT = (
+    "the machine's memory (not the GPU's) ran out while a checkpoint was written, which is gathered there first; the "
+    "one before is kept, and the same command goes on from it: take a machine with more memory, or free it of others."
+)
+
+
+@contextlib.contextmanager
+def _memory_for(words: str) -> Iterator[None]:
+    """Say these words, as a ValueError, where memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ValueError(words) from error
+
+
 def train_target(
     trial: Trial,
     data: Dataset,
@@ -163,6 +187,7 @@ def train_target(
     folder = Path(folder)
     with connected_ranks(device) as here, contextlib.ExitStack() as opened:
         check_precision(trial.precision, here.device.type)
+        check_tf32(trial.precision, here.device)
         problem, row, held = None, None, None
         if here.first:
             problem, row, held = _begin(trial, data, folder, opened)
@@ -173,25 +198,21 @@ def train_target(
             say(f"{folder} has this run already ({row['status']}).")
             return dict(row)
         check_memory(trial, data.vocabulary, here.device)
-        try:
+        with _memory_for(_before_a_step(trial, data.vocabulary)):
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
             saved = load_checkpoint(path, run.identity, run.like())
             if saved:
                 run.restore(saved)
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
-            here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
-            every = checkpoint_every or max(1, trial.total_steps // 20)
+        here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
+        every = checkpoint_every or max(1, trial.total_steps // 20)
+        with _memory_for(_ran_out(trial, data.vocabulary, trial.batch // (here.size * accumulate))):
             if held is None:
                 result = run.train(path, every, progress)
             else:
                 with held.writing() as kept:
                     result = run.train(checkpoint_path(kept, trial), every, _checking(held, progress))
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            sequences = trial.batch // (here.size * accumulate)
-            raise ValueError(_ran_out(trial, data.vocabulary, sequences)) from error
         row = {**provenance(optuna=False), "attempts": 1, **result.rows[0]}
         if held is not None:
             with held.writing() as kept:
@@ -314,7 +335,8 @@ class Run:
             self.seconds = before + time.perf_counter() - started
             if keep and self.here.first:
                 self.check_zeros()
-                save_checkpoint(path, self.identity, self.state())
+                with _memory_for(_OF_A_CHECKPOINT):
+                    save_checkpoint(path, self.identity, self.state())
             if progress is not None:
                 progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))
         train_losses = self.train_losses.double().cpu().numpy()

@@ -17,7 +17,7 @@ import pytest
 import hpsweep as hp
 from hpsweep.analysis import findings
 from hpsweep.analysis.findings import REMEDIES, WORDS, Finding
-from hpsweep.analysis.report.parts import Report
+from hpsweep.analysis.report.parts import ReportData
 from hpsweep.analysis.report.tables import tables_of
 from hpsweep.analysis.report.verdict import verdict_of
 from hpsweep.cli.inputs import stored_sweep
@@ -31,7 +31,7 @@ REFERENCE = ROOT / "results" / "reference" / "lr_by_density"
 
 def verdict(runs: pd.DataFrame, sweep: hp.Sweep | None) -> str:
     """The sentences with which the report begins, a line each."""
-    made = Report(title="", about="", verdict=verdict_of(tables_of(runs, sweep)))
+    made = ReportData(title="", about="", verdict=verdict_of(tables_of(runs, sweep)))
     return "\n".join([*made.sentences, ""])
 
 

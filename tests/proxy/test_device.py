@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import get_args
+from typing import Any, get_args
 from unittest import mock
 
 import pytest
@@ -51,6 +51,18 @@ def test_products_in_two_threads_put_the_setting_back_when_both_are_done(monkeyp
     assert by_onednn()
     second.__exit__(None, None, None)
     assert torch.get_float32_matmul_precision() == before != "medium"
+
+
+def test_products_of_two_precisions_in_one_process_at_a_time_are_refused() -> None:
+    before = torch.get_float32_matmul_precision()
+    gpu = torch.device("cuda")
+    with float32_products(gpu, "float32"), float32_products(gpu, "bfloat16"):
+        with pytest.raises(RuntimeError, match=r"'high'.*while.*'highest'.*own process"), float32_products(gpu, "tf32"):
+            pytest.fail("both at a time")
+        assert torch.get_float32_matmul_precision() == "highest"
+    with float32_products(gpu, "tf32"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
 
 
 @pytest.mark.parametrize(
@@ -140,6 +152,63 @@ def test_on_a_gpu_float32_is_float32_whatever_torch_was_set_to(precision: Precis
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+NEW_WAY = pytest.mark.skipif(
+    not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has no precision by backend"
+)
+
+
+@NEW_WAY
+@pytest.mark.parametrize("where", ["", "cuda.matmul", "mkldnn.matmul"])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_precision_that_was_set_by_backend_is_overruled_on_a_gpu_and_comes_back(
+    where: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "onednn_is_better", onednn_is_better.__wrapped__)
+    backend: Any = torch.backends
+    for name in filter(None, where.split(".")):
+        backend = getattr(backend, name)
+    found = by_backend()
+    before = torch.get_float32_matmul_precision()
+    backend.fp32_precision = "tf32"
+    try:
+        said = by_backend()
+        for precision, expected in (("float32", "ieee"), ("tf32", "tf32")):
+            with float32_products(torch.device(kind), precision):
+                assert kind == "cpu" or by_backend()["cuda"] == expected
+                assert by_onednn() in (True, False)
+            assert by_backend() == said
+        assert by_onednn() in (True, False)  # also where nothing is held
+    finally:
+        backend.fp32_precision = "none"
+        torch.set_float32_matmul_precision(before)
+        for name, value in found.items():
+            getattr(torch.backends, name).matmul.fp32_precision = value
+
+
+def by_backend() -> dict[str, str]:
+    """What products are taken in, as torch has it since 2.9."""
+    return {name: getattr(torch.backends, name).matmul.fp32_precision for name in ("cuda", "mkldnn")}
+
+
+@pytest.mark.parametrize(
+    ("capability", "rocm", "has_it"),
+    [((7, 5), None, False), ((8, 0), None, True), ((9, 0), None, True), ((9, 4), "6.2", False)],
+)
+def test_tf32_is_refused_on_a_gpu_that_has_none(
+    capability: tuple[int, int], rocm: str | None, has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "made up")
+    monkeypatch.setattr(torch.version, "hip", rocm)
+    gpu = torch.device("cuda")
+    device.check_tf32("float32", gpu)
+    if has_it:
+        device.check_tf32("tf32", gpu)
+    else:
+        with pytest.raises(ValueError, match=r"'tf32', which made up does not have.*use float32 or bfloat16"):
+            device.check_tf32("tf32", gpu)
 
 
 def test_on_a_gpu_attention_is_not_cudnns() -> None:

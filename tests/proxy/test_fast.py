@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any, get_args
 from unittest import mock
 
@@ -19,6 +20,11 @@ from tests.compiled_steps import BASE, TRIALS
 
 DATA = load_dataset("stdlib")
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "_failed", [])
 
 
 def _difference(losses: dict[str, Any], way: str) -> float:
@@ -96,6 +102,19 @@ def test_where_memory_suffices_for_the_uncompiled_step_alone_it_stays_uncompiled
         assert fast.compiled_step(*_arguments(), alive=lambda: None) is fast.stacked_step
 
 
+def test_a_compiler_that_failed_is_not_tried_again_in_the_process_unless_memory_ran_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for error, times in ((torch.OutOfMemoryError("made up"), 3), (RuntimeError("Python.h: no such file"), 1)):
+        tried = mock.Mock(side_effect=error)
+        monkeypatch.setattr(torch, "compile", lambda *_, tried=tried, **__: tried)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            steps = [fast.compiled_step(*_arguments(), alive=lambda: None) for _ in range(3)]
+        assert steps == [fast.stacked_step] * 3
+        assert tried.call_count == len(warned) == times
+
+
 def test_a_worker_that_compiles_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "SPEAK_SECONDS", 0.01)
     heard: list[int] = []
@@ -128,7 +147,10 @@ def test_a_step_is_compiled_where_that_pays_unless_the_environment_says_otherwis
 def test_another_word_for_compiling_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPSWEEP_COMPILE", "yes")
     monkeypatch.setattr(torch_engine, "load_dataset", mock.Mock(side_effect=AssertionError("work")))
+
     with pytest.raises(ValueError, match=r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"):
+        torch_engine.train_ensemble(TRIALS, device="cuda")
+    with pytest.raises(AssertionError, match="work"):  # on a CPU nothing is compiled
         torch_engine.train_ensemble(TRIALS)
 
 

@@ -325,8 +325,11 @@ def test_an_error_says_whether_memory_ran_out_or_the_gpu_is_lost(error: Exceptio
 def test_after_a_capture_that_failed_the_process_is_not_trusted_any_more(
     why: RuntimeError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("Stream", "current_stream", "CUDAGraph"):
+    made = mock.Mock(return_value=mock.Mock(spec=torch.cuda.Stream))
+    monkeypatch.setattr(torch.cuda, "Stream", made)
+    for name in ("current_stream", "current_device", "CUDAGraph"):
         monkeypatch.setattr(torch.cuda, name, mock.Mock())
+    monkeypatch.setattr(device, "_side_streams", {})
     for name in ("stream", "graph"):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
     captured = device.Captured()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,13 @@ def test_two_workers_share_a_gpu_and_neither_trains_anything_twice(tmp_path: Pat
     assert set(runs["ensemble_size"]) == {3}
 
 
-def test_a_plan_is_near_what_the_training_takes(tmp_path: Path) -> None:
+def test_a_plan_is_near_what_the_run_takes(tmp_path: Path) -> None:
+    """By the clock on the wall, with the start of its processes, as `plan` counts."""
     words = [sweep(tmp_path), "--engine", "torch", "--device", DEVICE.type, "--workers", "1"]
     planned = json.loads(command(tmp_path, "plan", *words, "--json"))["seconds"]
+    began = time.monotonic()
     command(tmp_path, "run", *words)
-    took = store.load(tmp_path / "results" / "small")["seconds"].sum()
+    took = time.monotonic() - began
     assert planned > 0
     assert not ON_CUDA or took / 3 < planned < 3 * took
 

@@ -70,8 +70,9 @@ class Worker:
         step = max(self.takes.step, sum(flops_dense(t, 256) / t.total_steps for t in trials) / self.takes.flops)
         weights = len(trials) * sizes_of(first, 256).parameters
         self.now += weights * self.takes.draw + min(steps, WARM_UP) * self.takes.eager
-        if steps > WARM_UP:
-            left = (steps - WARM_UP) * step
+        always = compiling.compile_choice() == "always"
+        if steps > WARM_UP or (always and evaluates):
+            left = max(0, steps - WARM_UP) * step
             if evaluates and compiling.compiling_pays(left):
                 if (sizes, len(trials)) not in self.compiled:
                     self.compiled.add((sizes, len(trials)))
@@ -105,34 +106,93 @@ class Worker:
 def test_plan_is_within_half_of_what_a_run_on_a_gpu_takes(
     base: Trial, grid: dict[str, Any], takes: Seconds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    compare(base, grid, takes, 1, tmp_path, monkeypatch)
+
+
+SMALL_HEADS = BASE.replace(head_size=16)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("takes", [Seconds(), Seconds(flops=3e14, step=0.0015)])
+@pytest.mark.parametrize(
+    ("base", "grid"),
+    [
+        (SMALL_HEADS.replace(steps=20_000), {"width": [32, 64, 128, 256], "seed": list(range(8))}),
+        (SMALL_HEADS.replace(steps=5000), {"width": [32, 64, 128, 256], "seed": list(range(8))}),
+        (SMALL_HEADS.replace(steps=20_000), {"width": [64, 128, 256, 512], "seed": list(range(8))}),
+        (SMALL_HEADS.replace(steps=5000), {"depth": [1, 2, 4, 8], "width": [64, 128], "seed": list(range(4))}),
+        (SMALL_HEADS.replace(steps=20_000), {"batch": [1, 4, 16, 64], "seed": list(range(8))}),
+    ],
+)
+def test_plan_knows_that_a_step_of_small_trials_has_a_part_that_does_not_shrink(
+    base: Trial, grid: dict[str, Any], takes: Seconds, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(base, grid, takes, workers, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("seconds", [20.0, 40.0, 70.0])
+@pytest.mark.parametrize("grid", [{"width": [64, 128, 256], "seed": list(range(64))}, {"seed": list(range(80))}])
+def test_what_is_always_compiled_is_counted_once(
+    grid: dict[str, Any], seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPSWEEP_COMPILE", "always")
+    compare(BASE.replace(steps=5000), grid, Seconds(compiling=seconds), 1, tmp_path, monkeypatch)
+
+
+def compare(
+    base: Trial, grid: dict[str, Any], takes: Seconds, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plan a sweep and run it, by the made-up clock."""
     sweep = Sweep(name="made-up", base=base, grid=grid)
     packed: list[Ensemble] = []
 
     @contextlib.contextmanager
     def there(**_: Any) -> Iterator[Place]:
-        yield Place(1, "cuda", planned.train, 1)
+        yield Place(workers, "cuda", planned.train, workers)
 
     def arranged(*given: Any, **more: Any) -> list[Ensemble]:
         packed.extend(arrange(*given, **more))
         return packed
 
     arrange = estimate.arranged_ensembles
-    planned, run = Worker(takes), Worker(takes)
+    planned, runs = Worker(takes), [Worker(takes) for _ in range(workers)]
     monkeypatch.setattr(estimate, "worker_place", there)
     monkeypatch.setattr(estimate, "arranged_ensembles", arranged)
     monkeypatch.setattr(time, "monotonic", lambda: planned.now)
     found = plan(sweep, tmp_path / "results", train="hpsweep.proxy.ensemble:train_ensemble")
     assert "timed just now" in found["estimate"]
-    run.now += takes.start
+    for run in runs:
+        run.now += takes.start
     for ensemble in packed:
-        run.take(ensemble)
-    assert run.now / 1.5 <= found["seconds"] <= 1.5 * run.now
+        min(runs, key=lambda run: run.now).take(ensemble)
+    took = max(run.now for run in runs)
+    assert took / 1.5 <= found["seconds"] <= 1.5 * took
 
 
 def test_a_worker_starts_once_and_meets_each_shape_once_whatever_else_there_is() -> None:
-    rate = probe.Rate(10.0, "by hand", start=7.0, per_shape=3.0)
-    here = Place(4, "cuda", lambda *_: None, 4)
-    assert estimate._seconds(0.0, rate, here, [0, 0], False) == 0
-    assert estimate._seconds(400.0, rate, here, [8, 40], False) == 400 / 10 / 4 + 7 + 2 * 3
-    assert estimate._seconds(400.0, rate, here, [2, 2], False) == 400 / 10 / 4 + 7 + 3  # two workers for each
-    assert estimate._seconds(400.0, probe.Rate(None, ""), here, [8], False) is None
+    timed = (probe.Timed(1.0, 0.0, 10.0, 3.0), probe.Timed(3.0, 0.0, 10.0, 3.0))
+    rate = probe.Rate(10.0, "by hand", 7.0, timed)
+
+    def cost(trial: Trial) -> float:
+        return trial.width * trial.total_steps / 64
+
+    first, other = (BASE,), (BASE.replace(width=128),)
+    assert estimate._seconds(0.0, rate, [], cost, 0) == 0
+    for ensembles, workers, expected in (
+        ([first] * 8, 1, 7 + 3 + 8 * 10),
+        ([first] * 8, 4, 7 + 3 + 2 * 10),
+        ([first, other] * 2, 1, 7 + 2 * 3 + 4 * 10),
+        ([first, other] * 2, 2, 7 + 3 + 2 * 10),  # a worker for each
+    ):
+        left = sum(cost(trial) for ensemble in ensembles for trial in ensemble)
+        assert estimate._seconds(left, rate, ensembles, cost, workers) == expected
+        assert estimate._seconds(3 * left, rate, ensembles, cost, workers) > 2 * (expected - 10)  # a search goes on
+    assert estimate._seconds(400.0, probe.Rate(None, ""), [first], cost, 1) is None
+
+
+def test_between_two_costs_a_step_takes_its_fixed_part_and_one_that_grows_and_beyond_them_it_is_in_proportion() -> None:
+    timed = (probe.Timed(10.0, 5.0, 2.0, 1.0), probe.Timed(2.0, 1.0, 2.0, 3.0))
+    assert probe.between(timed, 6.0) == probe.Timed(6.0, 3.0, 2.0, 2.0)
+    assert probe.between(timed, 1.0) == probe.Timed(1.0, 1.0, 2.0, 3.0)  # no less than the cheapest
+    assert probe.between(timed, 20.0) == probe.Timed(20.0, 10.0, 4.0, 1.0)
+    assert probe.between(timed[:1], 5.0).step == 2.5

@@ -82,6 +82,25 @@ def test_where_memory_runs_out_the_advice_is_what_may_help(
     assert "weights x 16 bytes" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("where", "error", "advice"),
+    [
+        ("Optimizer", torch.OutOfMemoryError("made up"), "before the first step.*weights x 16 bytes.*more memory"),
+        ("save_checkpoint", MemoryError(), "while a checkpoint was written.*machine with more memory"),
+    ],
+)
+def test_where_memory_runs_out_outside_of_a_step_no_smaller_step_is_advised(
+    where: str, error: Exception, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ran_out(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(run, where, ran_out)
+    with pytest.raises(ValueError, match=advice) as raised:
+        train_target(SHORT, load_dataset(SHORT.data), tmp_path / "t", device="cpu")
+    assert "raise --accumulate" not in str(raised.value)
+
+
 def test_an_evaluation_of_a_target_takes_less_at_a_time_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Run(SHORT, load_dataset(SHORT.data), Ranks(0, 1, CPU), compiled=False, accumulate=1)
     reference, sizes = made.evaluate(), []

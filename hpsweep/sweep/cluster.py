@@ -32,7 +32,7 @@ from hpsweep.sweep.worker import (
     Result,
     attempt_ensemble,
     one_line,
-    prepare_worker,
+    why_unfit,
 )
 
 _CONNECT_SECONDS = 3.0
@@ -337,6 +337,8 @@ def _suggestions(
             plan.done(running.pop(key), message)
         elif isinstance(message, Part):
             plan.part(running[key], message)
+        elif isinstance(message, Exception):
+            raise message
         else:
             silences.pace.speaks = True
             plan.progress(running[key], *message)
@@ -374,7 +376,7 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str, sha
     class Worker(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             os.environ[SHARE] = str(share or 1)
-            prepare_worker(train, device)
+            self.unfit = why_unfit(train, device)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             return True
@@ -383,6 +385,9 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str, sha
             with contextlib.suppress(OSError):  # Tune changes into its own folder; paths of data are relative to ours
                 os.chdir(folder)
             key = self.config["ensemble"]
+            if self.unfit:
+                ray.get(mailbox.put.remote(key, self.unfit))
+                return {"done": True}
             ensemble = ray.get(mailbox.ensemble.remote(key))
             mailbox.put.remote(key, _Began(ray.get_runtime_context().get_node_id(), os.getpid()))
             outcome = attempt_ensemble(

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hpsweep.faults import explained
+from hpsweep.english import counted
 from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace
 from hpsweep.sweep.worker import (
@@ -35,8 +36,7 @@ from hpsweep.sweep.worker import (
     Plan,
     Result,
     attempt_ensemble,
-    one_line,
-    prepare_worker,
+    why_unfit,
 )
 
 _START_ATTEMPTS = 3  # of a worker process
@@ -225,14 +225,18 @@ class _Crew:
         self.environments, self.device, self.plan, self.train = environments, device, plan, train
         self.workers: dict[int, _Worker] = {}
         self.pace = Pace(speaks=train in ENGINES.values())
-        self.deaths_at_start, self.looked = 0, time.monotonic()
+        self.looked = time.monotonic()
+        self.gpus = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]  # by slot; "" on a CPU
+        self.given_up: set[str] = set()  # GPUs on which no worker can start
+        self.deaths_at_start: Counter[str] = Counter()  # in a row, by GPU
+        self.returned: list[Ensemble] = []  # from workers that could not start
 
     def hand_out(self) -> bool:
         """Give every idle worker an ensemble, as far as there are any; False if none is being trained."""
         for slot, environment in enumerate(self.environments):
-            if slot in self.workers and self.workers[slot].ensemble:
+            if self.gpus[slot] in self.given_up or (slot in self.workers and self.workers[slot].ensemble):
                 continue
-            ensemble = self.plan.next()
+            ensemble = self.returned.pop() if self.returned else self.plan.next()
             if not ensemble:
                 break
             worker = self.workers.get(slot) or _start(environment, self.device, self.train)
@@ -247,10 +251,14 @@ class _Crew:
         busy = {worker.pipe: slot for slot, worker in self.workers.items() if worker.ensemble}
         heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
         for slot in heard:
-            if lost := _hear(self.workers[slot], self.plan, self.pace):
-                self._lose(slot, lost.error, too_large=lost.too_large)
+            lost = _hear(self.workers[slot], self.plan, self.pace)
+            if isinstance(lost, RuntimeError):
+                self._take_back(slot)
+                self._give_up(self.gpus[slot], lost)
+            elif lost:
+                self._lose(slot, lost)
             elif self.workers[slot].started:
-                self.deaths_at_start = 0
+                self.deaths_at_start.pop(self.gpus[slot], None)
         return heard
 
     def look_after_the_silent(self, heard: set[int]) -> None:
@@ -266,16 +274,39 @@ class _Crew:
                 continue
             worker.silence += passed
             if worker.silence > self.pace.limit(worker.ensemble, worker.started):
-                self._lose(slot, _hang(worker, self.pace))
+                self._lose(slot, Failure(_hang(worker, self.pace), died=True))
 
-    def _lose(self, slot: int, how: str, *, too_large: bool = False) -> None:
-        """End a worker; what it was training is a failure. Raises RuntimeError where several did not even start."""
+    def _lose(self, slot: int, failure: Failure) -> None:
+        """End a worker; what it was training is a failure, unless it had not even started."""
+        worker = self.workers[slot]
+        if worker.started:
+            _end(self.workers.pop(slot))
+            self.plan.done(_trained_by(worker), failure)
+            return
+        gpu = self.gpus[slot]
+        self._take_back(slot)
+        self.deaths_at_start[gpu] += 1
+        if self.deaths_at_start[gpu] < _START_ATTEMPTS:
+            warnings.warn(f"{failure.error}; another one is started.", stacklevel=2)
+            return
+        in_a_row = f"{_START_ATTEMPTS} worker processes in a row died while starting"
+        self._give_up(gpu, RuntimeError(f"{in_a_row}, the last so: {failure.error}"))
+
+    def _take_back(self, slot: int) -> None:
+        """End a worker that cannot start; another one gets its ensemble, which is not to blame."""
         worker = self.workers.pop(slot)
         _end(worker)
-        self.plan.done(_trained_by(worker), Failure(how, died=True, too_large=too_large))
-        self.deaths_at_start += not worker.started
-        if self.deaths_at_start == _START_ATTEMPTS:
-            raise RuntimeError(f"{_START_ATTEMPTS} worker processes in a row died while starting.")
+        self.returned.append(_trained_by(worker))
+
+    def _give_up(self, gpu: str, error: RuntimeError) -> None:
+        """Start no worker on a GPU any more. Raises the error where none is left, as for a CPU."""
+        if gpu in self.given_up:
+            return
+        self.given_up.add(gpu)
+        left = len(set(self.gpus) - self.given_up)
+        if not left:
+            raise error
+        warnings.warn(f"GPU {gpu} is not used any more, {counted(left, 'GPU')} left: {error}", stacklevel=2)
 
 
 def _trained_by(worker: _Worker) -> Ensemble:
@@ -283,8 +314,11 @@ def _trained_by(worker: _Worker) -> Ensemble:
     return worker.ensemble
 
 
-def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | None:
-    """Take one message of a worker; returns the failure if it died instead, or cannot go on."""
+def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | RuntimeError | None:
+    """Take one message of a worker; returns the failure if it died instead, or cannot go on.
+
+    A RuntimeError comes back where it cannot start. Raises OSError where the machine is at fault.
+    """
     ensemble = _trained_by(worker)
     try:
         message = worker.pipe.recv()
@@ -296,10 +330,8 @@ def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | None:
     if message == "started":
         worker.started = True
     elif isinstance(message, OSError):
-        raise OSError(message.errno, f"a worker process cannot start: {message.strerror}")
-    elif isinstance(message, Exception):
-        raise RuntimeError(f"a worker process cannot start: {one_line(message)}") from message
-    elif isinstance(message, Failure) and message.died:
+        raise message
+    elif isinstance(message, RuntimeError) or (isinstance(message, Failure) and message.died):
         return message
     elif isinstance(message, Result | Failure):
         worker.ensemble = None
@@ -344,13 +376,9 @@ def serve_ensembles(descriptor: int, driver: int, device: str, train: str) -> No
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):  # the driver is gone
-        try:
-            prepare_worker(train, device)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None and explained(error):
-                pipe.send(OSError(error.errno, str(error)))  # the machine is at fault, which the driver explains
-            else:
-                pipe.send(RuntimeError(one_line(error)))
+        unfit = why_unfit(train, device)
+        if unfit:
+            pipe.send(unfit)
             return
         pipe.send("started")
         while True:

@@ -212,6 +212,20 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}{where}"
 
 
+def why_unfit(train: str, device: str) -> RuntimeError | OSError | None:
+    """Why this process cannot train, as an error to send to the driver; None where it is ready.
+
+    An OSError says that the machine is at fault.
+    """
+    try:
+        prepare_worker(train, device)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None and explained(error):
+            return OSError(error.errno, f"a worker process cannot start: {error}")
+        return RuntimeError(f"a worker process cannot start: {one_line(error)}")
+    return None
+
+
 def prepare_worker(train: str, device: str) -> None:
     """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way.
 

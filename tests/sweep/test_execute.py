@@ -124,13 +124,14 @@ def test_workers_that_die_while_starting_end_the_run(tmp_path: Path) -> None:
     plan = Recorder(ensembles(tmp_path)[:8])
     sys.path.insert(0, str(tmp_path))
     try:
-        with pytest.raises(RuntimeError, match="3 worker processes in a row died while starting"):
+        with (
+            pytest.warns(UserWarning, match=r"died while starting \(exit status 3\); another one is started"),
+            pytest.raises(RuntimeError, match=r"3 worker processes in a row died while starting.*exit status 3"),
+        ):
             train_here(plan, train="exits_at_import:train")
     finally:
         sys.path.remove(str(tmp_path))
-    assert {outcome for _, outcome in plan.outcomes} == {
-        Failure("the worker process died while starting (exit status 3)", died=True)
-    }
+    assert not plan.outcomes  # no trial is to blame
 
 
 def test_a_cpu_worker_has_one_thread_and_no_gpu(tmp_path: Path) -> None:

@@ -124,6 +124,78 @@ def test_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
     worker.prepare_worker(fake.TRAIN, "cuda")  # a trainer of one's own may have another GPU library
 
 
+ONE_GPU_DIES = """
+import os
+from pathlib import Path
+from tests import fake_training
+FOLDER, GPU = Path({folder!r}), os.environ["CUDA_VISIBLE_DEVICES"]
+if GPU in {dead!r} and (FOLDER / ("gone" + GPU)).exists():
+    with (FOLDER / "starts").open("a") as starts:
+        starts.write("x")
+    {how}
+def train(trials, *, device="cpu", progress=None):
+    if GPU in {dead!r}:
+        (FOLDER / ("gone" + GPU)).touch()
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+    fake_training.wait_for(lambda: (FOLDER / "starts").exists() and (FOLDER / "starts").stat().st_size == {starts})
+    return fake_training.train(trials, device=device, progress=progress)
+"""
+RAISES = 'raise RuntimeError("CUDA error: no CUDA-capable device is detected")'
+
+
+def on_gpus_that_die(folder: Path, monkeypatch: pytest.MonkeyPatch, dead: str, how: str, starts: int = 1) -> Any:
+    """The summary of a run on GPUs 0 and 1; on those in `dead` no process can start after the first has trained."""
+    (folder / "gpu_dies.py").write_text(ONE_GPU_DIES.format(folder=str(folder), dead=dead, how=how, starts=starts))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], ""))
+    fake.order(folder, seconds=0)
+    sweep = sixty_four(folder)
+    return run(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
+
+
+@pytest.mark.parametrize(
+    ("how", "starts", "words"),
+    [(RAISES, 1, "no CUDA-capable device"), ("os._exit(3)", 3, "3 worker processes in a row died .*exit status 3")],
+)
+@pytest.mark.filterwarnings("default:the worker process died while starting")
+def test_a_gpu_on_which_no_worker_can_start_is_given_up_and_the_others_train_on(
+    how: str, starts: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.warns(UserWarning, match=rf"GPU 1 is not used any more, 1 GPU left: .*{words}"):
+        summary = on_gpus_that_die(tmp_path, monkeypatch, "1", how, starts)
+    assert (summary.ok, summary.failed) == (64, 0)
+    attempts = Counter(row["attempts"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist())
+    assert attempts == {1: 60, 2: 4}  # starting is no attempt
+
+
+def test_where_no_gpu_is_left_the_run_ends_and_no_trial_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        pytest.warns(UserWarning, match=r"GPU \d is not used any more, 1 GPU left"),
+        pytest.raises(RuntimeError, match=r"a worker process cannot start: .*no CUDA-capable device"),
+    ):
+        on_gpus_that_die(tmp_path, monkeypatch, "01", RAISES)
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
+
+
+@pytest.mark.ray
+def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.sweep.test_execute import a_cluster
+
+    (tmp_path / "no_gpu.py").write_text(RAISES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # of the cluster's workers
+    sweep = fake.sweep(tmp_path, grid={"seed": [0, 1, 2, 3]})
+    with (
+        a_cluster() as (address, _),
+        pytest.raises(RuntimeError, match=r"a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable"),
+    ):
+        run(sweep, tmp_path / "results", address=address, device="cpu", train="no_gpu:train", reporter=Said())
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
+
+
 @pytest.mark.ray
 def test_on_ray_too_a_fault_of_the_gpu_costs_no_trial(tmp_path: Path) -> None:
     from tests.sweep.test_execute import a_cluster

@@ -114,8 +114,8 @@ def attempt_ensemble(
     """What training the ensemble gives, or the error as a value: the work of a worker.
 
     `progress` and `part` are called at most once in `every` seconds; `part` with trials that are whole before the
-    others are, which the result then lacks. After a failure with `died` nothing can be trained in this process any
-    more: it has to be ended.
+    others are, which the result then lacks, and before a failure with what is whole by then. After a failure with
+    `died` nothing can be trained in this process any more: it has to be ended.
     """
     told = 0.0
     sent: set[str] = set()
@@ -129,9 +129,14 @@ def attempt_ensemble(
             progress(step, steps)
 
     def finished(outcome: Any) -> None:
-        nonlocal waiting, since
+        nonlocal waiting
         waiting = joined_parts(waiting, Part(*_plain(outcome)))
-        if part is not None and time.monotonic() - since >= every:
+        if time.monotonic() - since >= every:
+            send_what_waits()
+
+    def send_what_waits() -> None:
+        nonlocal waiting, since
+        if part is not None and waiting.rows:
             part(waiting)
             sent.update(str(row["trial_id"]) for row in waiting.rows)
             waiting = Part([], {})
@@ -145,6 +150,7 @@ def attempt_ensemble(
         outcome = trainer(ensemble, device=device, progress=now_and_then, **more)
         return Result(*_without(sent, *_plain(outcome)))
     except Exception as error:
+        send_what_waits()  # lest it be trained again
         if isinstance(error, OSError):
             known = explained(error)
             if known:

@@ -205,6 +205,16 @@ def test_trials_that_are_whole_before_the_others_come_in_parts_and_every_one_onc
     assert len(whole.rows) == 48
 
 
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_trials_that_were_whole_before_a_failure_are_sent_before_it(tmp_path: Path, every: float) -> None:
+    (ensemble,) = ensembles(tmp_path, 48)
+    fake.order(tmp_path, one_by_one=True, seconds=0, fail=[ensemble[5].trial_id])
+    parts: list[Part] = []
+    failure = attempt_ensemble(fake.TRAIN, ensemble, "cpu", lambda *_: None, parts.append, every=every)
+    assert isinstance(failure, Failure)
+    assert [row["trial_id"] for part in parts for row in part.rows] == [trial.trial_id for trial in ensemble[:5]]
+
+
 def test_parts_are_joined_whatever_columns_their_curves_have() -> None:
     one, other, none = Part([{"a": 1}], {"step": [1]}), Part([{"a": 2}], {"step": [2, 3]}), Part([{"a": 3}], {})
     assert joined_parts(joined_parts(none, one), other) == Part([{"a": 3}, {"a": 1}, {"a": 2}], {"step": [1, 2, 3]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -42,6 +43,8 @@ from hpsweep.sweep.worker import (
 _START_ATTEMPTS = 3  # of a worker process
 _TICK_SECONDS = 1.0  # between looks at workers that say nothing
 _KILL_SECONDS = 5.0  # that a killed process may take to end
+_LIST_SECONDS = 60.0  # that nvidia-smi may take: it wakes every GPU
+_TORCH_SECONDS = 300.0  # that torch may take to be imported and to count GPUs: it may lie on a slow file server
 
 
 def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Place:
@@ -96,15 +99,23 @@ def available_cores() -> int:
 def _usable_gpus(device: str) -> tuple[list[str], str]:
     """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why."""
     found = visible_gpus()
-    if not found and os.environ.get("CUDA_VISIBLE_DEVICES") in _HIDDEN:
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not found and allowed is not None:
         if device == "cuda":
-            return [], "CUDA_VISIBLE_DEVICES hides them all"
+            return [], f"CUDA_VISIBLE_DEVICES is {allowed!r}, which hides them all"
         return [], ""
     if not found and device != "cuda" and not any(Path(file).exists() for file in _GPU_FILES):
         return [], ""
     count, why = _torch_sees()
     if not count:
         return [], why
+    if allowed is not None and count < len(found) and not found[0].startswith("MIG"):  # torch sees one MIG part of many
+        warnings.warn(
+            f"CUDA_VISIBLE_DEVICES is {allowed!r}, and torch can use {counted(count, 'GPU')} of it: "
+            f"{', '.join(found[:count])}.",
+            stacklevel=2,
+        )
+        found = found[:count]
     return found or [str(i) for i in range(count)], ""
 
 
@@ -113,18 +124,19 @@ def visible_gpus() -> list[str]:
     command = shutil.which("nvidia-smi")
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
-        if allowed in _HIDDEN:
-            return []
-        return allowed.split(",")
+        names = [name.strip() for name in allowed.split(",")]
+        return list(itertools.takewhile(_GPU_NAME.fullmatch, names))  # what follows another word CUDA ignores
     if command is None:
         return []
-    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout
-    found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed)
+    listed = _answer([command, "-L"], _LIST_SECONDS)
+    if listed is None:
+        return []
+    found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed.stdout)
     parts = [name for name in found if name.startswith("MIG")]
     return parts or found  # a divided GPU is used by its parts
 
 
-_HIDDEN = ("", "-1")  # no GPUs, as CUDA_VISIBLE_DEVICES
+_GPU_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # in CUDA_VISIBLE_DEVICES; schedulers write NoDevFiles for none
 _GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # of the driver, on Linux and in WSL: there also without nvidia-smi
 
 
@@ -133,13 +145,34 @@ def _torch_sees() -> tuple[int, str]:
 
     Asked of another process: the driver never imports torch.
     """
-    asked = subprocess.run([sys.executable, "-c", _QUESTION], capture_output=True, text=True, check=False)
+    asked = _answer([sys.executable, "-c", _QUESTION], _TORCH_SECONDS)
+    if asked is None:
+        return 0, f"torch does not answer within {_TORCH_SECONDS:.0f} s, which a GPU or its driver may be the cause of"
     try:
         count, why = json.loads(asked.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
         return 0, f"torch cannot be asked ({last})"
     return int(count), str(why)
+
+
+def _answer(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """What the command writes; None where it takes longer than `seconds`, and it is killed then.
+
+    It is not waited for without limit: a process that asks for a GPU that is gone may hang in the kernel.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_KILL_SECONDS)
+        return None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 _QUESTION = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -264,6 +265,61 @@ def test_where_there_is_no_sign_of_a_gpu_torch_is_not_asked(monkeypatch: pytest.
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         with worker_place() as here:
             assert here.device == "cpu"
+
+
+@pytest.mark.usefixtures("without_nvidia_smi")
+@pytest.mark.parametrize(
+    ("names", "seen", "used"),
+    [
+        ("0,7", 1, ["0"]),  # there is no GPU 7
+        ("0, 1", 2, ["0", "1"]),
+        ("0,-1,1", 1, ["0"]),
+        ("GPU-a,GPU-b", 2, ["GPU-a", "GPU-b"]),
+        ("MIG-a,MIG-b", 1, ["MIG-a", "MIG-b"]),  # of several parts CUDA gives a process one
+        ("NoDevFiles", 0, []),
+        ("-1,0", 0, []),
+    ],
+)
+@pytest.mark.filterwarnings("error:a GPU is here", "ignore:CUDA_VISIBLE_DEVICES is")
+def test_gpus_are_those_of_cuda_visible_devices_that_cuda_itself_would_use(
+    names: str, seen: int, used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    monkeypatch.setattr(local, "_torch_sees", lambda: (seen, f"CUDA_VISIBLE_DEVICES is {names!r}"))
+    with worker_place() as here:
+        environments = here.train.args[0]  # type: ignore[attr-defined]
+        found = [each["CUDA_VISIBLE_DEVICES"] for each in environments if each["CUDA_VISIBLE_DEVICES"]]
+    assert found == used
+    assert here.device == ("cuda" if used else "cpu")
+
+
+def test_of_gpus_that_are_named_and_torch_cannot_use_a_warning_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
+    monkeypatch.setattr(local, "_torch_sees", lambda: (1, ""))
+    with pytest.warns(UserWarning, match="'0,7', and torch can use 1 GPU of it: 0"), worker_place():
+        pass
+
+
+def test_an_nvidia_smi_or_a_torch_that_hangs_is_killed_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nvidia-smi", "python"):
+        (tmp_path / name).write_text(f"#!/bin/sh\nsleep 3600 &\necho $! > {tmp_path}/{name}.pid\nwait\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(local.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(local, "_LIST_SECONDS", 1.0)
+    monkeypatch.setattr(local, "_TORCH_SECONDS", 1.0)
+    with pytest.raises(ValueError, match="torch does not answer within 1 s"), worker_place(device="cuda"):
+        pass
+    for name in ("nvidia-smi", "python"):
+        pid = int((tmp_path / f"{name}.pid").read_text())
+        fake.wait_for(functools.partial(_has_ended, pid))
+
+
+def _has_ended(pid: int) -> bool:
+    return not fake.is_alive(pid)
 
 
 OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020)"

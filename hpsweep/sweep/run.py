@@ -24,7 +24,15 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
+from hpsweep.sweep.packing import (
+    CPU_ENSEMBLE,
+    Cost,
+    arranged_ensembles,
+    default_size,
+    default_tokens,
+    default_work,
+    packed_ensembles,
+)
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined_parts
 
@@ -212,6 +220,7 @@ class _Plan:
         self.stored_at = -math.inf  # when parts were stored last
         self.checked_at = -math.inf  # when the folder was seen to be there
         self.died: set[Ensemble] = set()  # ensembles that a worker died of once
+        self.fit: dict[tuple[Any, ...], int] = {}  # trials of a shape that may fit a GPU, where so many more did not
         self.given_up: list[Trial] = []
         self.exhausted = False  # nothing to propose until another result is there
         self.known = self._known()
@@ -234,6 +243,10 @@ class _Plan:
             self.exhausted = not found
         if self.queue:
             ensemble = self.queue.popleft()
+            most = self.fit.get(ensemble[0].shape, len(ensemble))
+            if len(ensemble) > most:
+                ensemble, *others = packed_ensembles(ensemble, most)
+                self.queue.extendleft(reversed(others))
             self.running[ensemble] = 0.0
             return ensemble
         if self.running:
@@ -333,6 +346,8 @@ class _Plan:
         self.tried.update(trial.trial_id for trial in ensemble)
         first = ensemble[0]
         middle = len(ensemble) // 2
+        if failure.too_large and middle:
+            self.fit[first.shape] = min(middle, self.fit.get(first.shape, middle))
         accident = failure.died and not failure.too_large and ensemble not in self.died
         if not middle and self.tried[first.trial_id] >= ATTEMPTS and not accident:
             self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")

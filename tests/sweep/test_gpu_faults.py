@@ -95,6 +95,22 @@ def test_an_ensemble_too_large_to_be_captured_is_halved_at_once_by_new_workers(t
     assert len({pid for _, _, pid in fake.log(tmp_path)}) == 4
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_how_many_trials_of_a_shape_are_too_many_is_found_out_once(tmp_path: Path, workers: int) -> None:
+    sweep = fake.sweep(tmp_path, grid={"width": [32, 64], "seed": list(range(32))})
+    wide = [trial.trial_id for trial in sweep.trials if trial.width == 64]
+    fake.order(tmp_path, seconds=0, too_large=wide)
+    summary, said = trained(sweep, tmp_path, workers)
+    assert (summary.ok, summary.failed) == (64, 0)
+    halvings = int(math.log2(8))
+    assert halvings <= len(said) <= halvings * workers
+    sizes = {
+        row["trial_id"]: row["ensemble_size"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist()
+    }
+    assert {sizes[trial.trial_id] for trial in sweep.trials if trial.width == 32} == {8}
+    assert {sizes[trial_id] for trial_id in wide} == {1}
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_after_any_other_failure_the_gpu_itself_is_asked(
     answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.proxy import gpu
+from hpsweep.proxy.compiling import compile_choice
 from hpsweep.spec import Trial
 
 Ensemble = tuple[Trial, ...]
@@ -236,7 +237,7 @@ def prepare_worker(train: str, device: str) -> None:
     """Import what trains; on a CPU, one thread: a worker per core loses nothing, and does not get in the way.
 
     An engine may import torch later, when it is used: then it is the environment that gives it one thread. A GPU that
-    does not work is no fault of any trial: RuntimeError says so here.
+    does not work is no fault of any trial: RuntimeError says so here, and ValueError what HPSWEEP_COMPILE may be.
     """
     if device == "cpu":
         os.environ.update(ONE_THREAD)
@@ -246,4 +247,5 @@ def prepare_worker(train: str, device: str) -> None:
     if device == "cuda" and train in ENGINES.values():
         from hpsweep.proxy.device import take_gpu
 
+        compile_choice()  # a worker of Ray has an environment of its own
         take_gpu()

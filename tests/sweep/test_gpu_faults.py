@@ -231,6 +231,25 @@ def test_on_ray_too_a_fault_of_the_gpu_costs_no_trial(tmp_path: Path) -> None:
     assert len({pid for _, _, pid in fake.log(tmp_path)}) == 2
 
 
+# --- what the environment says of GPUs ---
+
+
+def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPSWEEP_COMPILE", "yes")
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], ""))
+    words = r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"
+    with pytest.raises(ValueError, match=words):
+        run(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(ValueError, match=words):
+        worker.prepare_worker("hpsweep.proxy.ensemble:train_ensemble", "cuda")  # whose environment is another on Ray
+    fake.order(tmp_path, seconds=0)
+    summary, _ = trained(sixty_four(tmp_path), tmp_path)  # on the CPU, where nothing is compiled
+    assert (summary.ok, summary.failed) == (64, 0)
+
+
 # --- which GPUs there are ---
 
 

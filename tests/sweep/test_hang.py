@@ -97,8 +97,8 @@ class _Silent(_Crew):
         self.workers = {0: _Worker(nothing, nothing, ensemble, started=True)}
         self.lost = ""
 
-    def _lose(self, slot: int, how: str) -> None:
-        self.lost = how
+    def _lose(self, slot: int, failure: Failure) -> None:
+        self.lost = failure.error
 
 
 def test_while_the_driver_itself_is_stopped_or_its_machine_sleeps_no_worker_hangs(

@@ -142,7 +142,7 @@ def _seconds(
         return 0.0
     if not rate.per_second:
         return None
-    if not rate.timed:
+    if not rate.timed or not packed:
         return left / rate.per_second / busy + rate.start
     free = [rate.start] * busy
     met: list[set[object]] = [set() for _ in free]

@@ -188,6 +188,7 @@ def test_a_worker_starts_once_and_meets_each_shape_once_whatever_else_there_is()
         assert estimate._seconds(left, rate, ensembles, cost, workers) == expected
         assert estimate._seconds(3 * left, rate, ensembles, cost, workers) > 2 * (expected - 10)  # a search goes on
     assert estimate._seconds(400.0, probe.Rate(None, ""), [first], cost, 1) is None
+    assert estimate._seconds(400.0, rate, [], cost, 2) == 400 / 10 / 2 + 7  # a search whose known trials are all done
 
 
 def test_between_two_costs_a_step_takes_its_fixed_part_and_one_that_grows_and_beyond_them_it_is_in_proportion() -> None:

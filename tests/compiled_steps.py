@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from hpsweep.proxy import ensemble, fast, model
+from hpsweep.proxy import ensemble, gpu_step, model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Trial
 
@@ -45,8 +45,8 @@ def losses(way: str, steps: int = 40, **changes: Any) -> list[list[float]]:
     if way not in ("one by one", "stacked"):
         with mock.patch.object(torch, "compile", functools.partial(torch.compile, backend=way)):
             arguments = trained._of_step(*trained.batches.current())
-            trained.take_step = fast.compiled_step(*arguments, alive=lambda: None)
-        assert trained.take_step is not fast.stacked_step
+            trained.take_step = gpu_step.compiled_step(*arguments, alive=lambda: None)
+        assert trained.take_step is not gpu_step.stacked_step
     history = torch.full((TRIALS[0].total_steps, len(TRIALS)), torch.nan)
     for step in range(steps):
         trained.step(step, history)

@@ -21,7 +21,7 @@ from torch._dynamo.device_interface import CudaInterface
 from torch._inductor import config, scheduler
 from torch._inductor.dependencies import WeakDep
 
-from hpsweep.proxy import fast
+from hpsweep.proxy import gpu_step
 from tests import fake_cuda
 
 H200 = SimpleNamespace(
@@ -136,8 +136,8 @@ def answer(name: str) -> list[Kernel]:
     trials, vocabulary = fake_cuda.trials_of(name)
     with fake_cuda.built(trials, vocabulary) as made:
         tensors, *others = made._of_step(*made.batches.current())
-        bits = {name: fast.packed_mask(mask) for name, mask in tensors.masks.items()}
-        return kernels(fast.stacked_step, tensors._replace(masks=bits), *others)
+        bits = {name: gpu_step.packed_mask(mask) for name, mask in tensors.masks.items()}
+        return kernels(gpu_step.stacked_step, tensors._replace(masks=bits), *others)
 
 
 @functools.cache

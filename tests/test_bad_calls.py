@@ -13,7 +13,7 @@ from torch import nn
 
 import hpsweep as hp
 from hpsweep.analysis.transfer.card import check_whole
-from hpsweep.analysis.transfer.card_text import hyperparameters
+from hpsweep.analysis.transfer.card_tables import hyperparameters
 from hpsweep.proxy.data import load_dataset
 from tests.analysis.runs.test_prepare import law_table
 from tests.paths import ROOT

@@ -17,7 +17,7 @@ from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
 from hpsweep.spec import BEFORE, Refine, Sweep, Target, Trial, check_names
-from hpsweep.sweep.stored import own_runs
+from hpsweep.sweep.own_runs import own_runs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hpsweep.proxy import compiling, fast, model
+from hpsweep.proxy import compile_choice, gpu_step, model
 from hpsweep.proxy.batches import Batches
 from hpsweep.proxy.data import Dataset, load_dataset, validation_windows
 from hpsweep.proxy.device import (
@@ -58,7 +58,7 @@ SHRINK_AT = {"cpu": 1.0, "cuda": 0.5}
 capture its step anew. Until then they stay, which no neighbour notices. No result depends on it."""
 
 STACKED = {"cpu": False, "cuda": True}
-"""Whether a step is proxy.fast's, which makes as many launches for one trial as for many. On a CPU torch's fused AdamW
+"""Whether a step is proxy.gpu_step's, which makes as many launches for one trial as for many. On a CPU torch's fused AdamW
 is faster, as it reads a weight once. No result depends on it but for rounding."""
 
 MEASURED = 8
@@ -87,7 +87,7 @@ def train_ensemble(
     check_precision(trials[0].precision, where.type)
     check_tf32(trials[0].precision, where)
     if where.type == "cuda":
-        compiling.compile_choice()
+        compile_choice.compile_choice()
     data = load_dataset(trials[0].data)
     with on_device(where):
         parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
@@ -236,8 +236,8 @@ class Ensemble:
         self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
         self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
         self.history = torch.empty(0)
-        self.take_step: fast.Step = fast.stacked_step
-        self.cannot_compile = fast.compiler_failed()
+        self.take_step: gpu_step.Step = gpu_step.stacked_step
+        self.cannot_compile = gpu_step.compiler_failed()
         self.engine = "torch"
         self.timed: tuple[int, float, object] | None = None  # steps done, when, by which graph
         self._begin()
@@ -277,9 +277,9 @@ class Ensemble:
         return self.take_step(*self._of_step(inputs, targets))
 
     def _of_step(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
-        """The arguments of fast.stacked_step."""
+        """The arguments of gpu_step.stacked_step."""
         moments = self.optimizer.moments
-        tensors = fast.Tensors(
+        tensors = gpu_step.Tensors(
             parameters=self.parameters,
             exp_avg={name: each.exp_avg for name, each in moments.items()},
             exp_avg_sq={name: each.exp_avg_sq for name, each in moments.items()},
@@ -288,14 +288,14 @@ class Ensemble:
             decay=self.optimizer.decay,
             multiply=self.multipliers,
         )
-        return tensors, inputs, targets, self.factor, self.number, fast.shared_constants(self.trials[0])
+        return tensors, inputs, targets, self.factor, self.number, gpu_step.shared_constants(self.trials[0])
 
     def compile_if_it_pays(self, done: int, alive: Callable[[], None]) -> None:
         """Compile the step of a GPU once that is known to pay, by how long the last steps took; `done`: steps so far.
 
         To be called now and then, when no step is under way. A graph of uncompiled steps is captured anew then.
         """
-        if self.captured is None or self.take_step is not fast.stacked_step or self.cannot_compile:
+        if self.captured is None or self.take_step is not gpu_step.stacked_step or self.cannot_compile:
             return
         now = (done, time.perf_counter(), self.captured.graph)
         before = self.timed
@@ -303,13 +303,13 @@ class Ensemble:
         each = 0.0  # seconds of a step, where they are known
         if before is not None and before[2] is not None and before[2] is now[2]:  # replays of one graph since
             each = (now[1] - before[1]) / (now[0] - before[0])
-        if not compiling.compiling_pays(each * (self.trials[0].total_steps - done)):
+        if not compile_choice.compiling_pays(each * (self.trials[0].total_steps - done)):
             return
         self._begin()  # without the graph, whose memory nothing else could use
         let_go(self.device)
         with on_device(self.device), float32_products(self.device, self.trials[0].precision):
-            self.take_step = fast.compiled_step(*self._of_step(*self.batches.current()), alive=alive)
-        self.cannot_compile = self.take_step is fast.stacked_step
+            self.take_step = gpu_step.compiled_step(*self._of_step(*self.batches.current()), alive=alive)
+        self.cannot_compile = self.take_step is gpu_step.stacked_step
         if not self.cannot_compile:
             self.engine = "torch, compiled"
 
@@ -319,7 +319,7 @@ class Ensemble:
         def of(parameters: model.Parameters) -> Float[Tensor, " trial"]:
             return self._losses(inputs, targets, parameters).mean(1)
 
-        losses, found = fast.with_gradients(of, self.parameters)
+        losses, found = gpu_step.with_gradients(of, self.parameters)
         # torch's fused AdamW reads a gradient as if it were laid out like its parameter, whatever its strides
         # (seen in torch 2.13 on CPU), and the gradient of a transposed weight is not.
         gradients = {name: g.contiguous() for name, g in found.items()}
@@ -343,7 +343,7 @@ class Ensemble:
 
     def _keep(self, remaining: list[int]) -> None:
         self.members = [self.members[i] for i in remaining]
-        self.take_step = fast.stacked_step  # compiled for these sizes alone
+        self.take_step = gpu_step.stacked_step  # compiled for these sizes alone
         self._begin()
         self.parameters = {n: p[remaining] for n, p in self.parameters.items()}
         self.multipliers = model.Multipliers(*(m[remaining] for m in self.multipliers))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hpsweep import store
 from hpsweep.english import counted
 from hpsweep.spec import Sweep
+from hpsweep.sweep.own_runs import of_before, own_runs
 from hpsweep.sweep.progress import reporting
-from hpsweep.sweep.stored import of_before, own_runs
 from hpsweep.sweep.worker import ENGINES
 from hpsweep.text import shown
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from hpsweep.proxy.compiling import compile_choice
+from hpsweep.proxy.compile_choice import compile_choice
 from hpsweep.sweep.local import local_place
 from hpsweep.sweep.worker import Place
 

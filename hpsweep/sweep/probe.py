@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hpsweep.english import counted
-from hpsweep.proxy import compiling
+from hpsweep.proxy import compile_choice
 from hpsweep.spec import Trial
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Place, Result
 
@@ -54,8 +54,8 @@ class Rate(NamedTuple):
         found = between(self.timed, step_cost(ensemble, cost))
         steps = ensemble[0].total_steps
         whole = found.beside + found.step * (steps + _evaluation(ensemble[0]))
-        if compiling.compile_choice() == "auto" and compiling.compiling_pays(found.step * steps):
-            return whole - compiling.SAVED * found.step * steps, found.once + compiling.COMPILE_SECONDS
+        if compile_choice.compile_choice() == "auto" and compile_choice.compiling_pays(found.step * steps):
+            return whole - compile_choice.SAVED * found.step * steps, found.once + compile_choice.COMPILE_SECONDS
         return whole, found.once  # what is always compiled was compiled when it was timed
 
 
@@ -91,8 +91,8 @@ class _Probe:
         self.busy = False
         self.since = time.monotonic()
         self.extra = 0.0  # seconds of compiling
-        if device == "cuda" and compiling.compile_choice() == "always":
-            self.extra = 2 * compiling.COMPILE_SECONDS
+        if device == "cuda" and compile_choice.compile_choice() == "always":
+            self.extra = 2 * compile_choice.COMPILE_SECONDS
         self.until = self.since + START_SECONDS[device] + self.extra
         self.seconds: list[float] = []
 
@@ -171,7 +171,7 @@ def probed_rate(ensembles: Sequence[Ensemble], cost: Callable[[Trial], float], h
         step = max(0.0, after - before) / (many - few)
         beside = max(0.0, before - step * (few + _evaluation(trials_of[0])))
         found.append(Timed(step_cost(trials_of, cost), step, beside, max(0.0, first - before)))
-    if compiling.compile_choice() == "always":  # the start had a step compiled too
+    if compile_choice.compile_choice() == "always":  # the start had a step compiled too
         start = max(0.0, start - found[0].once)
     rates = Rate(None, source, start, tuple(found))
     whole, _ = rates.of_ensemble(own, cost)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.proxy import gpu
-from hpsweep.proxy.compiling import compile_choice
+from hpsweep.proxy.compile_choice import compile_choice
 from hpsweep.spec import Trial
 
 Ensemble = tuple[Trial, ...]

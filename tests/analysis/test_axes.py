@@ -14,7 +14,7 @@ from hpsweep.analysis.plots.regret import regret_of
 from hpsweep.analysis.report.page import report
 from hpsweep.analysis.transfer.along_drift import held_out
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.card_text import way
+from hpsweep.analysis.transfer.card_tables import way
 from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.drift import drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix

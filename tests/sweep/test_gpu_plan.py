@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpsweep.proxy import compiling
+from hpsweep.proxy import compile_choice
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.device import WARM_UP
 from hpsweep.rules.count import flops_dense
@@ -70,10 +70,10 @@ class Worker:
         step = max(self.takes.step, sum(flops_dense(t, 256) / t.total_steps for t in trials) / self.takes.flops)
         weights = len(trials) * sizes_of(first, 256).parameters
         self.now += weights * self.takes.draw + min(steps, WARM_UP) * self.takes.eager
-        always = compiling.compile_choice() == "always"
+        always = compile_choice.compile_choice() == "always"
         if steps > WARM_UP or (always and evaluates):
             left = max(0, steps - WARM_UP) * step
-            if evaluates and compiling.compiling_pays(left):
+            if evaluates and compile_choice.compiling_pays(left):
                 if (sizes, len(trials)) not in self.compiled:
                     self.compiled.add((sizes, len(trials)))
                     self.now += self.takes.compiling

@@ -15,7 +15,7 @@ import pandas as pd
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.rows import record
-from hpsweep.analysis.transfer.card_fields import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
+from hpsweep.analysis.transfer.card_checks import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
 from hpsweep.axes import AXES
 from hpsweep.own_model.card_sizes import check_plan

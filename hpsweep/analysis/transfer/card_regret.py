@@ -20,7 +20,7 @@ from hpsweep.analysis.runs.checks import check_frame, check_numeric, check_plain
 from hpsweep.analysis.runs.places import table_axes
 from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared, without
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.card_fields import SETTINGS
+from hpsweep.analysis.transfer.card_checks import SETTINGS
 from hpsweep.analysis.transfer.proxy import rows_at, tuned_of
 from hpsweep.analysis.transfer.regret_matrix import regret_text
 from hpsweep.axes import value_label

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpsweep.analysis.transfer.card import Card, check_whole, target_numbers
-from hpsweep.analysis.transfer.card_fields import OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
+from hpsweep.analysis.transfer.card_checks import OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.spec import TUNED, Trial
 
 _SAME = 1e-9  # relative; a card's numbers passed through JSON in their shortest exact form

@@ -10,8 +10,8 @@ from hpsweep.cli.arguments import add_experiment, number
 from hpsweep.cli.inputs import load_experiment
 from hpsweep.cli.output import frame_of, print_json, print_refinement, print_table, say
 from hpsweep.english import counted
+from hpsweep.sweep.own_runs import of_before
 from hpsweep.sweep.progress import duration
-from hpsweep.sweep.stored import of_before
 from hpsweep.sweep.worker import ENGINES
 
 

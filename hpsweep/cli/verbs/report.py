@@ -9,7 +9,7 @@ from hpsweep import store
 from hpsweep.cli.arguments import add_destination, add_folder, add_ignore
 from hpsweep.cli.inputs import LARGE, destination, refinement, stored_sweep
 from hpsweep.cli.output import print_json, say
-from hpsweep.sweep.stored import own_runs
+from hpsweep.sweep.own_runs import own_runs
 
 
 def add(to: argparse.ArgumentParser) -> None:

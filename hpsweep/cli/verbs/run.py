@@ -13,8 +13,8 @@ from hpsweep.cli.output import print_json, print_refinement, say
 from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.spec import TUNED, Sweep
+from hpsweep.sweep.own_runs import of_before
 from hpsweep.sweep.progress import duration, reporting
-from hpsweep.sweep.stored import of_before
 from hpsweep.sweep.worker import ENGINES
 
 

@@ -72,7 +72,7 @@ def _check_writable(out: Path) -> None:
 
 def _print_card(card: Card, over: str | tuple[str, str]) -> None:
     """The card in short: what was tuned, how far it is known, how the optimum moves on the way, and the numbers."""
-    from hpsweep.analysis.transfer.card_text import hyperparameters, never_tuned, way
+    from hpsweep.analysis.transfer.card_tables import hyperparameters, never_tuned, way
 
     where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
     print(f"{card.scheme} for {where}\n\nbase hyperparameters, with 95 % intervals:\n")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hpsweep as hp
-from hpsweep.analysis.transfer.card_text import hyperparameters, never_tuned, way
+from hpsweep.analysis.transfer.card_tables import hyperparameters, never_tuned, way
 from hpsweep.spec import Target, Trial
 from tests.analysis.optimum.test_optima import bowl, made_runs
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpsweep.proxy import compiling, fast
+from hpsweep.proxy import compile_choice, gpu_step
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Precision
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "_failed", [])
+    monkeypatch.setattr(gpu_step, "_failed", [])
 
 
 def _difference(losses: dict[str, Any], way: str) -> float:
@@ -69,7 +69,7 @@ def _arguments() -> tuple[Any, ...]:
 
 
 def _state(arguments: tuple[Any, ...]) -> list[torch.Tensor]:
-    tensors: fast.Tensors = arguments[0]
+    tensors: gpu_step.Tensors = arguments[0]
     return [x.clone() for each in tensors[:3] for x in each.values()]
 
 
@@ -79,17 +79,17 @@ def test_compiling_takes_no_step_and_what_cannot_be_compiled_is_done_without_in_
     arguments = _arguments()
     before = _state(arguments)
     monkeypatch.setattr(torch, "compile", lambda imported_function, **_: imported_function)
-    assert fast.compiled_step(*arguments, alive=lambda: None) is not fast.stacked_step
+    assert gpu_step.compiled_step(*arguments, alive=lambda: None) is not gpu_step.stacked_step
     assert "compiled the step of an ensemble in" in capsys.readouterr().err
     assert all(torch.equal(x, y) for x, y in zip(before, _state(arguments), strict=True))
 
     def failing(*arguments: Any) -> None:
-        fast.stacked_step(*arguments)
+        gpu_step.stacked_step(*arguments)
         raise RuntimeError("Python.h: no such file\nmore of it")
 
     monkeypatch.setattr(torch, "compile", lambda imported_function, **_: failing)
     with pytest.warns(UserWarning, match=r"not compiled.*\(RuntimeError: Python.h: no such file\)$") as warned:
-        assert fast.compiled_step(*arguments, alive=lambda: None) is fast.stacked_step
+        assert gpu_step.compiled_step(*arguments, alive=lambda: None) is gpu_step.stacked_step
     assert len(warned) == 1
     assert all(torch.equal(x, y) for x, y in zip(before, _state(arguments), strict=True))
 
@@ -99,7 +99,7 @@ def test_where_memory_suffices_for_the_uncompiled_step_alone_it_stays_uncompiled
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda *_, **__: mock.Mock(side_effect=torch.OutOfMemoryError("made up")))
     with pytest.warns(UserWarning, match="not compiled.*made up"):
-        assert fast.compiled_step(*_arguments(), alive=lambda: None) is fast.stacked_step
+        assert gpu_step.compiled_step(*_arguments(), alive=lambda: None) is gpu_step.stacked_step
 
 
 def test_a_compiler_that_failed_is_not_tried_again_in_the_process_unless_memory_ran_out(
@@ -110,13 +110,13 @@ def test_a_compiler_that_failed_is_not_tried_again_in_the_process_unless_memory_
         monkeypatch.setattr(torch, "compile", lambda *_, tried=tried, **__: tried)
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            steps = [fast.compiled_step(*_arguments(), alive=lambda: None) for _ in range(3)]
-        assert steps == [fast.stacked_step] * 3
+            steps = [gpu_step.compiled_step(*_arguments(), alive=lambda: None) for _ in range(3)]
+        assert steps == [gpu_step.stacked_step] * 3
         assert tried.call_count == len(warned) == times
 
 
 def test_a_worker_that_compiles_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "SPEAK_SECONDS", 0.01)
+    monkeypatch.setattr(gpu_step, "SPEAK_SECONDS", 0.01)
     heard: list[int] = []
 
     def slow(*_: Any) -> torch.Tensor:
@@ -126,7 +126,7 @@ def test_a_worker_that_compiles_says_that_it_lives(monkeypatch: pytest.MonkeyPat
         return torch.zeros(2)
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: slow)
-    fast.compiled_step(*_arguments(), alive=lambda: heard.append(1))
+    gpu_step.compiled_step(*_arguments(), alive=lambda: heard.append(1))
     assert len(heard) >= 3
     said = len(heard)
     time.sleep(0.1)
@@ -140,8 +140,8 @@ def test_a_step_is_compiled_where_that_pays_unless_the_environment_says_otherwis
     said: str, short: bool, long: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPSWEEP_COMPILE", said)
-    assert compiling.compiling_pays(compiling.COMPILE_SECONDS) == short  # no step is saved whole
-    assert compiling.compiling_pays(10 * compiling.COMPILE_SECONDS) == long
+    assert compile_choice.compiling_pays(compile_choice.COMPILE_SECONDS) == short  # no step is saved whole
+    assert compile_choice.compiling_pays(10 * compile_choice.COMPILE_SECONDS) == long
 
 
 def test_another_word_for_compiling_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,28 +163,28 @@ def test_a_step_is_compiled_by_the_time_that_replays_took_and_captured_anew(monk
         assert made.captured is not graph  # its memory has been given back
         return "compiled"
 
-    monkeypatch.setattr(fast, "compiled_step", compiled)
+    monkeypatch.setattr(gpu_step, "compiled_step", compiled)
     clock = iter([0.0, 100.0, 100.1, 116.1])
     monkeypatch.setattr(torch_engine.time, "perf_counter", lambda: next(clock))
     made.compile_if_it_pays(0, lambda: None)
     graph.graph = "the graph"
     made.compile_if_it_pays(16, lambda: None)  # a hundred seconds, and not of replays alone
     made.compile_if_it_pays(32, lambda: None)  # a tenth: 62 s for all
-    assert (made.take_step, made.engine) == (fast.stacked_step, "torch")
+    assert (made.take_step, made.engine) == (gpu_step.stacked_step, "torch")
     made.compile_if_it_pays(48, lambda: None)  # a second each
     assert (made.take_step, made.engine) == ("compiled", "torch, compiled")
     made._keep([0, 1])
-    assert made.take_step is fast.stacked_step  # the other one was made for other sizes
+    assert made.take_step is gpu_step.stacked_step  # the other one was made for other sizes
 
 
 @pytest.mark.parametrize("fan_in", [8, 5, 19])
 def test_a_mask_of_bits_is_the_mask(fan_in: int) -> None:
     mask = torch.rand(2, 3, fan_in, generator=torch.Generator().manual_seed(0)) < 0.5
-    bits = fast.packed_mask(mask)
+    bits = gpu_step.packed_mask(mask)
     assert bits.shape == (2, 3, -(-fan_in // 8))
     assert bits[0, 0, 0] == sum(2**i for i in range(min(8, fan_in)) if mask[0, 0, i])
-    assert torch.equal(fast.unpacked_mask(bits, fan_in), mask)
-    assert fast.unpacked_mask(mask, fan_in) is mask
+    assert torch.equal(gpu_step.unpacked_mask(bits, fan_in), mask)
+    assert gpu_step.unpacked_mask(mask, fan_in) is mask
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
@@ -198,4 +198,4 @@ def test_a_sweep_in_tf32_is_refused_on_a_cpu_before_any_work(engine: str) -> Non
 
 def test_each_precision_has_an_id_of_its_own() -> None:
     assert len({BASE.replace(precision=p).trial_id for p in get_args(Precision)}) == 3
-    assert fast.shared_constants(BASE.replace(precision="tf32")).precision == "tf32"
+    assert gpu_step.shared_constants(BASE.replace(precision="tf32")).precision == "tf32"

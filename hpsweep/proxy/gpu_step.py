@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from hpsweep.proxy import compiling, model
+from hpsweep.proxy import compile_choice, model
 from hpsweep.proxy.device import out_of_memory
 from hpsweep.proxy.model import Parameters
 from hpsweep.proxy.optimizer import stacked_update
@@ -139,7 +139,7 @@ def with_gradients(
 
 
 Step = Callable[..., Tensor]
-"""`step`, or what became of it when it was compiled."""
+"""`stacked_step`, or what became of it when it was compiled."""
 
 
 _failed: list[Exception] = []  # why nothing can be compiled in this process
@@ -151,7 +151,7 @@ def compiler_failed() -> bool:
 
 
 def compiled_step(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> Step:
-    """`step`, compiled for arguments like these, which stay as they are; where that fails `step`, with a warning.
+    """`stacked_step`, compiled for arguments like these, which stay as they are; itself, with a warning, where that fails.
 
     `alive` is called every SPEAK_SECONDS meanwhile. What failed for another reason than memory is not tried again in
     this process.
@@ -180,7 +180,7 @@ def compiled_step(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> 
         first = next(iter(str(error).strip().splitlines()), "")
         why = f"{type(error).__name__}: {first[:200]}"
         warnings.warn(
-            f"the step is not compiled, and takes about {1 / (1 - compiling.SAVED):.1f} times as long ({why})",
+            f"the step is not compiled, and takes about {1 / (1 - compile_choice.SAVED):.1f} times as long ({why})",
             stacklevel=2,
         )
         return stacked_step

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hpsweep.analysis.transfer.card import Card, check_whole
-from hpsweep.analysis.transfer.card_text import hyperparameters, never_tuned, way
+from hpsweep.analysis.transfer.card_tables import hyperparameters, never_tuned, way
 
 CARDS = sorted(Path("results/reference").glob("*/card*.json"))
 BAD: list[Any] = ["x", "", "\x1b[2J", None, -1, 0, 1e300, 10**40, math.nan, math.inf, True, [1], {"a": 1}]

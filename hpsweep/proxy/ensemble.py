@@ -58,8 +58,8 @@ SHRINK_AT = {"cpu": 1.0, "cuda": 0.5}
 capture its step anew. Until then they stay, which no neighbour notices. No result depends on it."""
 
 STACKED = {"cpu": False, "cuda": True}
-"""Whether a step is proxy.gpu_step's, which makes as many launches for one trial as for many. On a CPU torch's fused AdamW
-is faster, as it reads a weight once. No result depends on it but for rounding."""
+"""Whether a step is gpu_step's, which makes as many launches for one trial as for many. On a CPU torch's fused AdamW is
+faster, as it reads a weight once. No result depends on it but for rounding."""
 
 MEASURED = 8
 """Trials whose memory on a GPU is measured, where more are to be trained together."""

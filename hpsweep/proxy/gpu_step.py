@@ -151,7 +151,7 @@ def compiler_failed() -> bool:
 
 
 def compiled_step(tensors: Tensors, *others: Any, alive: Callable[[], None]) -> Step:
-    """`stacked_step`, compiled for arguments like these, which stay as they are; itself, with a warning, where that fails.
+    """`stacked_step`, compiled for arguments like these, which stay as they are; or itself, with a warning.
 
     `alive` is called every SPEAK_SECONDS meanwhile. What failed for another reason than memory is not tried again in
     this process.

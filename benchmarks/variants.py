@@ -164,7 +164,7 @@ def _native_steps(trial: Trial) -> Callable[[int], None]:
     from hpsweep.proxy.data import load_dataset
 
     engine = importlib.import_module("hpsweep.proxy.native")
-    if reason := engine.unavailable() or engine.unsupported(trial):
+    if reason := engine.why_unavailable() or engine.why_unsupported(trial):
         raise NotImplementedError(reason)
     native = engine.NativeTrial(trial, load_dataset(trial.data))
     return _onwards(trial, lambda first, count: float(native.steps(first, count)[-1]))
@@ -212,4 +212,4 @@ def precision_name(precision: Precision, engine: Engine = "torch") -> str:
     native = importlib.import_module("hpsweep.proxy.native.build")
     if engine != "native" or native.why_unavailable():
         return f"bfloat16 ({bfloat16_hardware()})"
-    return f"bfloat16 ({NATIVE_UNITS[native.compiled().native_half_unit().decode()]})"
+    return f"bfloat16 ({NATIVE_UNITS[native.compiled_engine().native_half_unit().decode()]})"

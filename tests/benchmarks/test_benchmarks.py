@@ -314,7 +314,7 @@ def test_engines_train_on_from_step_to_step_and_begin_again_at_the_end(monkeypat
     assert good.tokens(3) == 3 * 2 * 8
     with pytest.raises(RuntimeError, match="diverged"):
         bad.steps(1)
-    module.unavailable = lambda: "no compiler"  # type: ignore[assignment]
+    module.why_unavailable = lambda: "no compiler"  # type: ignore[assignment]
     with pytest.raises(NotImplementedError, match="no compiler"):
         groups(variant, variant.trials)
 

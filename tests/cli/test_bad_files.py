@@ -507,7 +507,7 @@ def test_a_wrong_option_names_the_help_of_its_verb(
 
 
 def _run(words: list[str], script: str = '"$@"', **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = ["sh", "-c", script, "sh", sys.executable, "-m", "hpsweep.cli", *words]
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "hpsweep", *words]
     return subprocess.run(command, capture_output=True, env={**os.environ, **environment}, timeout=120, check=False)
 
 

@@ -26,7 +26,7 @@ def hpsweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": os.pathsep.join([str(gpu), str(ROOT)]),
     }
     environment.pop("CUDA_VISIBLE_DEVICES", None)
-    line = [sys.executable, "-m", "hpsweep.cli", *words]
+    line = [sys.executable, "-m", "hpsweep", *words]
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=True)
 
 

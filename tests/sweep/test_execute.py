@@ -495,7 +495,7 @@ def test_a_sweep_that_is_really_trained_gives_the_same_rows_on_ray(tmp_path: Pat
     for address, size in (("local", "8"), (cluster, "3")):
         words = ["run", "small.py", "--results", f"by{size}", "--address", address, "--ensemble-size", size]
         done = subprocess.run(
-            [sys.executable, "-m", "hpsweep.cli", *words, "--device", "cpu"],
+            [sys.executable, "-m", "hpsweep", *words, "--device", "cpu"],
             cwd=tmp_path, env=fake.environment(), capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

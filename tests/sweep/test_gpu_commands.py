@@ -48,7 +48,7 @@ def python(folder: Path, *words: str) -> str:
 
 def command(folder: Path, *words: str) -> str:
     """What hpsweep prints; it must succeed."""
-    return python(folder, "-m", "hpsweep.cli", *words)
+    return python(folder, "-m", "hpsweep", *words)
 
 
 def sweep(folder: Path, precision: str = "float32") -> str:

@@ -43,7 +43,7 @@ def killed_as_soon_as_it_has_stored_anything(tmp_path: Path, engine: str, kills:
     fake.sweep(tmp_path)  # its text
     (tmp_path / "killed.py").write_text(EXPERIMENT)
     folder, sizes = tmp_path / "results" / "killed", [0]
-    words = [sys.executable, "-m", "hpsweep.cli", "run", "killed.py", "--engine", engine, "--workers", "2"]
+    words = [sys.executable, "-m", "hpsweep", "run", "killed.py", "--engine", engine, "--workers", "2"]
     for _ in range(kills):
         driver = subprocess.Popen(words, cwd=tmp_path, env=fake.environment(), stderr=subprocess.PIPE, text=True)
         fake.wait_for(lambda: store.read_runs(folder).num_rows > sizes[-1] or driver.poll() is not None)  # noqa: B023

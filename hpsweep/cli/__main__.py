@@ -1,7 +1,0 @@
-"""`python -m hpsweep.cli`, where the command is not on the path."""
-
-import sys
-
-from hpsweep.cli import main
-
-sys.exit(main())

@@ -28,11 +28,11 @@ endif
 # As many tests at a time, each with one thread: more wait for each other most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help install sweep test test-slow test-kernels check notebooks notebooks-check bench clean
+.PHONY: help install sweep test test-slow test-gpu test-as-on-gpu test-kernels check docs notebooks notebooks-check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made, and the variables
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo ""
 	@echo "  EXPERIMENT=$(EXPERIMENT)  what is swept: a file, or a name in experiments/"
 	@echo "  ADDRESS=$(ADDRESS)             where it runs: local (worker processes here), auto, or a Ray address"
@@ -57,11 +57,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 sweep: install  ## run an experiment, then its optima, figures, card and report
 	$(BIN)/hpsweep run $(EXPERIMENT) --results $(RESULTS) --address $(ADDRESS)
-	$(BIN)/hpsweep optimum $(RESULTS)/$(NAME)
-	$(BIN)/hpsweep plot $(RESULTS)/$(NAME)
+	$(BIN)/hpsweep optimum $(RESULTS)/$(NAME) --save
+	$(BIN)/hpsweep plot $(RESULTS)/$(NAME) --save
 	@if grep -q '"target": null' $(RESULTS)/$(NAME)/meta.json; then echo "$(EXPERIMENT) names no target: no card"; \
-	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME); fi
-	$(BIN)/hpsweep report $(RESULTS)/$(NAME)
+	  else set -x; $(BIN)/hpsweep transfer $(RESULTS)/$(NAME) --save; fi
+	$(BIN)/hpsweep report $(RESULTS)/$(NAME) --save
 
 test: install  ## run the tests: about a quarter of an hour on two cores
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
@@ -69,13 +69,21 @@ test: install  ## run the tests: about a quarter of an hour on two cores
 test-slow: install  ## run the long forms of some tests, which `make test` leaves out
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
+test-gpu: install  ## run the tests that need a GPU, on one GPU: some minutes
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS) tests/proxy/test_gpu.py tests/sweep/test_gpu_commands.py
+
+test-as-on-gpu: install  ## run the tests as on a machine that says it has a GPU; what is trained there is trained on the CPU
+	PATH="$(CURDIR)/tests/as_on_gpu:$$PATH" PYTHONPATH="$(CURDIR)/tests/as_on_gpu:$(CURDIR)" \
+	  $(PYTEST) -m "not slow and not gpu" $(PYTEST_ARGS)
+
 # What is fitted has other last digits under other matrix kernels, and the tests hold under each. `make test` has run
 # this processor's own: Haswell's where it has AVX2 and no AVX-512. The native engine is tested as lesser processors too.
 ONLY_AVX2 := $(shell grep -s avx2 /proc/cpuinfo | grep -vm1 avx512f)
 KERNELS ?= $(if $(ONLY_AVX2),Sandybridge,Haswell)
 NATIVE_TARGETS ?= $(if $(ONLY_AVX2),,AVX2) SSE2
-KERNEL_TESTS ?= tests/test_export.py tests/test_along.py tests/test_optimum.py tests/test_drift.py tests/test_curve.py \
-  tests/test_surface.py tests/test_surface_misfit.py tests/test_sensitivity.py tests/test_card_regret.py tests/test_regret_matrix.py
+KERNEL_TESTS ?= tests/export/test_export.py tests/analysis/optimum tests/analysis/transfer/test_along_drift.py \
+  tests/analysis/transfer/test_drift.py tests/analysis/transfer/test_card_regret.py \
+  tests/analysis/transfer/test_regret_matrix.py tests/analysis/test_published_numbers.py
 
 test-kernels: install  ## run the tests of what is fitted, and of the native engine, as on other x86 processors
 	@test "$$(uname -m)" = x86_64 || echo "no x86 processor: its own kernels are all there is to test"
@@ -84,7 +92,7 @@ test-kernels: install  ## run the tests of what is fitted, and of the native eng
 	  $(PYTEST) -m "not slow and not coverage" $(PYTEST_ARGS) $(KERNEL_TESTS) || exit 1; done
 	@test "$$(uname -m)" != x86_64 || for target in $(NATIVE_TARGETS); do \
 	  echo "the native engine as $$target:"; HPSWEEP_TEST_TARGET=$$target \
-	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) tests/test_native.py || exit 1; done
+	  $(PYTEST) -m "not slow" $(PYTEST_ARGS) tests/proxy/test_native.py || exit 1; done
 
 check: install  ## format and lint (ruff), types (mypy strict), import contracts
 	$(BIN)/ruff format --check .
@@ -97,6 +105,10 @@ notebooks: install  ## execute the notebooks in place
 
 notebooks-check: install
 	$(BIN)/python notebooks/execute.py --check
+
+docs: install  ## build the site into build/site; a broken link is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/site
+	@echo build/site/index.html
 
 bench: install  ## measure the engines on this machine, about 20 minutes, or what BENCH names
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -16,7 +16,7 @@ from benchmarks.throughput import PARTS
 
 FILES = (
     *("throughput", "agreement", "architectures", "coords", "coverage", "crossover", "drift", "law", "matrices"),
-    *("noise", "overhead", "peak", "profile", "reference", "refine", "regret", "scale", "surface"),
+    *("noise", "overhead", "peak", "profile", "reference", "refine", "regret", "roofline", "scale", "surface"),
 )
 
 

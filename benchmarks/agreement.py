@@ -22,7 +22,8 @@ from benchmarks.record import table
 from hpsweep.proxy import device, ensemble
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial
-from hpsweep.spec import Scheme, Trial
+from hpsweep.schemes import Scheme
+from hpsweep.spec import Trial
 
 STEPS = 40
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.coords import coordinate_slopes
-from hpsweep.coords.check import coordinate_check
+from hpsweep.coords.sizes import coordinate_check
 from hpsweep.spec import Trial
 
 BASE = {"width": 512, "tokens": 6, "lr": -9, "steps": 4}

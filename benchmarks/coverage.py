@@ -32,9 +32,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.simulator import POINTS, RATIOS, simulated
-from hpsweep.analysis.cells import Cells, Floats, cells_of, noise_growth
-from hpsweep.analysis.fit import REACHES, centres, minimum
-from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.optimum.optima import optima
+from hpsweep.analysis.optimum.parabola import REACHES, fitted_minimum, lowest_cells
+from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, noise_growth
 
 COLUMNS = ("points", "noise", "seeds", "curve", "ok", "edge", "flat", "bias", "sd", "coverage", "width")
 SEED = 1
@@ -143,9 +143,9 @@ def bootstrap_row(case: Case, groups: int) -> str:
 
 def _place(cells: Cells, losses: Floats) -> float:
     """The fitted optimum of these means; noise of .003 weighs them."""
-    centre = int(centres(losses[None], cells.finite)[0])
+    centre = int(lowest_cells(losses[None], cells.finite)[0])
     variance = (0.003 * noise_growth(cells.x, cells.x[centre])) ** 2 / cells.n
-    return minimum(dataclasses.replace(cells, adjusted=losses), centre, REACHES[0], variance, 0.0).place
+    return fitted_minimum(dataclasses.replace(cells, adjusted=losses), centre, REACHES[0], variance, 0.0).place
 
 
 def _resampled(cells: Cells, generator: np.random.Generator, resamples: int = 200) -> dict[str, Floats]:

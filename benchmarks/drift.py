@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.simulator import simulated
-from hpsweep.analysis.drift import drift
+from hpsweep.analysis.transfer.drift import drift
 
 
 def paths(

@@ -27,8 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsweep.parametrization.rules import SPARSE, attention_scale, readout_multiplier, tensor_numbers
-from hpsweep.proxy.schedule import schedule
+from hpsweep.architectures import SPARSE
+from hpsweep.proxy.schedule import lr_factor
+from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.spec import Trial
 
 VOCABULARY = 256
@@ -140,7 +141,7 @@ class EagerTrial:
 
     def step_on(self, sequences: Tensor, step: int) -> Tensor:
         """One step on sequences of context + 1 tokens, (batch, context + 1)."""
-        factor = schedule(self.trial, step)
+        factor = lr_factor(self.trial, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         with self._precision():

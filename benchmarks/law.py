@@ -18,9 +18,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.law_fit import THETA, Design, Misfit, polish, predicted, starts
-from hpsweep.analysis.law_uncertainty import Fit, resample
+from hpsweep.analysis.law.resample import Fit, resampled_theta
+from hpsweep.analysis.law.solver import THETA, Design, Misfit, polish_starts, polished_minima, predicted_losses
+from hpsweep.analysis.runs.cells import Floats
 
 TRUTH = np.array([[0.252, 0.98, 0.225, 0.83, 1.345, 0.232, 0.385]])
 """A law in centred units: that of T5, as fitted."""
@@ -54,24 +54,24 @@ def by_residuals(fit: Fit, count: int, generator: np.random.Generator) -> Floats
     """Refits to the fit's losses times resampled residuals."""
     cells = len(fit.loss)
     drawn = generator.choice(fit.residual * np.sqrt(cells / (cells - 7)), (count, cells))
-    losses = predicted(fit.theta[None], fit.design)[0] * np.exp(drawn)
-    return polish(np.repeat(fit.theta[None], count, 0), fit.design, losses, fit.misfit).theta
+    losses = predicted_losses(fit.theta[None], fit.design)[0] * np.exp(drawn)
+    return polished_minima(np.repeat(fit.theta[None], count, 0), fit.design, losses, fit.misfit).theta
 
 
 def coverage(setting: str, kind: str, tables: int) -> list[dict[str, object]]:
     """One row per way to resample: the fraction of 95 % intervals that cover, by number and for the loss far away."""
     design = cells_of(setting)
     far = Design(np.log([0.25]), np.array([design.n.max() + np.log(4)]), np.array([design.d.max() + np.log(2)]), False)
-    truth = np.append(TRUTH[0], predicted(TRUTH, far)[0])
+    truth = np.append(TRUTH[0], predicted_losses(TRUTH, far)[0])
     generator = np.random.default_rng(1)
     inside: dict[str, list[Floats]] = {"pairs": [], "residuals": []}
     for _ in range(tables):
-        losses = predicted(TRUTH, design)[0] * np.exp(noise_of(kind, design, generator))
-        found = polish(starts(design, losses, MISFIT, 8), design, losses, MISFIT)
+        losses = predicted_losses(TRUTH, design)[0] * np.exp(noise_of(kind, design, generator))
+        found = polished_minima(polish_starts(design, losses, MISFIT, 8), design, losses, MISFIT)
         fit = Fit(found.theta[found.value.argmin()], design, losses, MISFIT, 1.0, 1.0)
-        for way, draw in (("pairs", resample), ("residuals", by_residuals)):
+        for way, draw in (("pairs", resampled_theta), ("residuals", by_residuals)):
             theta = draw(fit, RESAMPLES, generator)
-            low, high = np.quantile(np.hstack([theta, predicted(theta, far)]), [0.025, 0.975], axis=0)
+            low, high = np.quantile(np.hstack([theta, predicted_losses(theta, far)]), [0.025, 0.975], axis=0)
             inside[way].append(((low <= truth) & (truth <= high)).astype(float))
     return [
         {"cells": setting, "noise": kind, "resampled": way}

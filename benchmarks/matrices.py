@@ -30,7 +30,7 @@ CHUNKS = 4  # a batch of 8 sequences of 64
 
 def require_native() -> None:
     """Raises RuntimeError with the reason, in one line, where the native engine cannot be compiled or may not run."""
-    if why := build.unavailable():
+    if why := build.why_unavailable():
         raise RuntimeError(why)
 
 
@@ -59,7 +59,7 @@ def turns(calls: Sequence[Callable[[], object]], rounds: int, least: float) -> l
 
 def native(trial: Trial, *, backward: bool) -> Callable[[], object]:
     """A call of the product for CHUNKS x TOKENS tokens, with both gradients if `backward`."""
-    library = build.compiled(SOURCE)
+    library = build.compiled_engine(SOURCE)
     library.native_matrix.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     kept = NativeTrial(trial, load_dataset(trial.data))
     kept.steps(0, 1)  # fills all memory, also the gradients', with numbers as they are in training
@@ -97,7 +97,7 @@ def others(width: int, rounds: int, least: float) -> dict[str, float]:
         return lambda: [call() for _ in range(CHUNKS)]
 
     def by_onednn() -> object:
-        with device.products(torch.device("cpu")):
+        with device.float32_products(torch.device("cpu")):
             return weight @ x
 
     calls: dict[str, Callable[[], object]] = {"numpy": lambda: np.matmul(*arrays), "torch": lambda: weight @ x}

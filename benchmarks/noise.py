@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from hpsweep import store
-from hpsweep.analysis.cells import cells_of
-from hpsweep.analysis.fit import centres
-from hpsweep.analysis.groups import varying
+from hpsweep.analysis.optimum.parabola import lowest_cells
+from hpsweep.analysis.optimum.searched import varying
+from hpsweep.analysis.runs.cells import cells_of
 
 
 def spreads(runs: pd.DataFrame) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def spreads(runs: pd.DataFrame) -> pd.DataFrame:
         cells = cells_of(group, "lr")
         if cells.finite.sum() < 3:
             continue
-        centre = cells.x[centres(cells.adjusted[None], cells.finite)[0]]
+        centre = cells.x[lowest_cells(cells.adjusted[None], cells.finite)[0]]
         for cell, single in cells.runs.groupby("cell")["loss"]:
             if len(single) > 1:
                 rows.append((round(cells.x[int(str(cell))] - centre), single.var(ddof=1), len(single) - 1))

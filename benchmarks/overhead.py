@@ -31,12 +31,12 @@ import numpy as np
 
 from hpsweep import store
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.outcome import Outcome, outcome
+from hpsweep.proxy.outcome import Outcome, ensemble_outcome
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.estimate import plan
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange
-from hpsweep.sweep.run import check, run
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
+from hpsweep.sweep.run import checked_datasets, run
 from hpsweep.sweep.worker import ENGINES
 
 CLUSTER = """
@@ -55,11 +55,11 @@ NOTHING = Sweep(
     base=Trial(steps=300),
     grid={"density": [1, 1 / 2, 1 / 4, 1 / 8], "lr": [2.0**-9, 2.0**-8], "seed": [0, 1]},
 )
-_WORKER = "from hpsweep.sweep import local, worker; worker.prepare({!r}, 'cpu')"
+_WORKER = "from hpsweep.sweep import local, worker; worker.prepare_worker({!r}, 'cpu')"
 _COMMAND = """
-import hpsweep.cli, hpsweep.cli_inputs, sys
+import hpsweep.cli, hpsweep.cli.inputs, hpsweep.cli.verbs.run, sys
 from benchmarks import overhead
-hpsweep.cli.load_experiment = lambda name: overhead.NOTHING
+hpsweep.cli.verbs.run.load_experiment = lambda name: overhead.NOTHING
 sys.exit(hpsweep.cli.main(sys.argv[1:], train="benchmarks.overhead:train"))
 """
 PARTS: dict[str, Sequence[str]] = {
@@ -78,7 +78,9 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Any = None)
     losses = np.linspace(5.5, 3.0, trials[0].total_steps)[:, None].repeat(len(trials), 1)
     validation = {i: np.full(trial.eval_sequences, 3.0) for i, trial in enumerate(trials)}
     size = {"ensemble_size": len(trials), "seconds": 1e-3}
-    return outcome(trials, load_dataset(trials[0].data), losses, validation, {}, device=device, engine="none", **size)
+    return ensemble_outcome(
+        trials, load_dataset(trials[0].data), losses, validation, {}, device=device, engine="none", **size
+    )
 
 
 def show_parts(rounds: int) -> None:
@@ -112,10 +114,10 @@ def show_planning(trials: int) -> None:
     sweep = Sweep(name="planned", base=Trial(steps=300), grid=grid)
     marks["expanded, with ids"] = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        datasets = check(sweep, Path(folder) / "planned")
-        missing = search.propose(sweep, store.read_runs(folder).to_pylist(), (), limit=len(sweep.trials))
+        datasets = checked_datasets(sweep, Path(folder) / "planned")
+        missing = search.proposed_trials(sweep, store.read_runs(folder).to_pylist(), (), limit=len(sweep.trials))
         marks["checked, what is missing found"] = time.perf_counter()
-        ensembles = arrange(missing, None, os.cpu_count() or 1, Cost(datasets, "native"))
+        ensembles = arranged_ensembles(missing, None, os.cpu_count() or 1, Cost(datasets, "native"))
         marks[f"packed, {len(ensembles)} ensembles"] = time.perf_counter()
         plan(sweep, folder, device="cpu", probe=False)
         marks["counted, as hpsweep plan does"] = time.perf_counter()

@@ -46,7 +46,7 @@ GROUPS = {
 
 def samples(trial: Trial, seconds: float) -> tuple[Path, npt.NDArray[np.int64]]:
     """The library, and (samples, callers) addresses in it: the innermost first, then zeros."""
-    library = build.compiled(SOURCE, FLAGS)
+    library = build.compiled_engine(SOURCE, FLAGS)
     library.native_sample.argtypes = [ctypes.c_long]
     native = NativeTrial(trial, load_dataset(trial.data))
     native._library = library

@@ -21,12 +21,12 @@ MULTIPLIERS = (2, 8)  # of the embeddings' learning rate, in narrow_dense and wi
 def commands(name: str) -> Iterator[list[str]]:
     """The hpsweep commands that make the committed files of one folder."""
     folder = str(REFERENCE / name)
-    yield ["optimum", folder]
-    yield ["plot", folder]
+    yield ["optimum", folder, "--save"]
+    yield ["plot", folder, "--save"]
     if (REFERENCE / name / "regret.csv").exists():
-        yield ["regret", folder]
+        yield ["regret", folder, "--save"]
     if (REFERENCE / name / "card.json").exists():
-        yield ["transfer", folder]
+        yield ["transfer", folder, "--save"]
     if name == "scaling_law":
         yield ["law", folder, "--out", f"{folder}/law.json", "--figures", f"{folder}/figures"]
     for multiplier in MULTIPLIERS:
@@ -36,7 +36,7 @@ def commands(name: str) -> Iterator[list[str]]:
             for scheme, card in zip(SCHEMES, cards, strict=True):
                 yield ["transfer", folder, "--scheme", scheme, *where, "--out", card]
         if name == "wide_sparse" and multiplier == MULTIPLIERS[0]:  # the table of both multipliers, the README's figure
-            yield ["regret", folder, "--card", *cards]
+            yield ["regret", folder, "--card", *cards, "--save"]
             yield ["regret", folder, *where, "--card", *cards, "--figures", f"{folder}/figures"]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.optimum.optima import optima
 from hpsweep.spec import Refine
 from hpsweep.sweep.stages import Cell, Step, next_step
 

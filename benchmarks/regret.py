@@ -16,9 +16,9 @@ import math
 import numpy as np
 
 from benchmarks.simulator import CURVES, Floats, simulated
-from hpsweep.analysis.curve import difference, read, read_own
-from hpsweep.analysis.optimum import fit_groups
-from hpsweep.analysis.sensitivity import BASIN, sensitivity
+from hpsweep.analysis.optimum.loss_at import difference, read, read_own
+from hpsweep.analysis.optimum.optima import fit_groups
+from hpsweep.analysis.optimum.sensitivity import BASIN, sensitivity
 
 GRIDS = ("octaves", "half octaves", "1-2-5-10", "1-5-10")
 SHAPES = ("steep right", "steep left", "symmetric", "asymmetric 2", "exponential")

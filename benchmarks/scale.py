@@ -39,9 +39,10 @@ import numpy as np
 import pyarrow as pa
 
 from hpsweep import cli, store
-from hpsweep.analysis.optimum import optima
-from hpsweep.parametrization import count
-from hpsweep.spec import Scheme, Trial
+from hpsweep.analysis.optimum.optima import optima
+from hpsweep.rules import count
+from hpsweep.schemes import Scheme
+from hpsweep.spec import Trial
 from hpsweep.trial_ids import trial_ids
 
 LRS = 2.0 ** np.arange(-12, -2, 0.5)
@@ -171,7 +172,7 @@ def _verb(verb: str, a: argparse.Namespace) -> str:
     """The command, with its output thrown away."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        status = cli.main([verb, str(a.folder)])
+        status = cli.main([verb, str(a.folder), *(() if verb == "status" else ["--save"])])
     return f"{len(said.getvalue().splitlines())} lines, exit status {status}"
 
 

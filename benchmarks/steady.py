@@ -14,7 +14,7 @@ from benchmarks import matrices, peak
 from benchmarks.record import knee, ratios, spread, table, with_range
 from benchmarks.turns import Measured, in_turn
 from benchmarks.variants import Engine, Variant, precision_name
-from hpsweep.parametrization.count import flops_dense
+from hpsweep.rules.count import flops_dense
 from hpsweep.spec import Precision, Trial
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.surface import surface
+from hpsweep.analysis.optimum.joint import surface
 
 Floats = npt.NDArray[np.float64]
 

@@ -3,8 +3,7 @@
 Expected: it moves by about one octave per halving of density under sp, and stays within a quarter of an octave under
 supar, so that the rate tuned on the dense proxy is right for the sparse model.
 Cost: 138 trials of width 128, 2 to 5 minutes on two cores with the native engine. 132 of them took 2 min 12 s where a
-core does 273 GFLOP/s (AVX-512), 4 min 54 s where it does 113; 5 min 30 s with torch on the former (README, "What is
-measured here").
+core does 273 GFLOP/s (AVX-512), 4 min 54 s where it does 113; 5 min 30 s with torch on the former (docs/benchmarks.md).
 Run: make sweep
 Result: results/reference/lr_by_density, and experiments/LOG.md
 """

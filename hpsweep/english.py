@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -29,3 +30,28 @@ def interval_text(low: float, high: float, digits: int = 4) -> str:
     """[0.0160, 0.0660]; a side that is open, and null, as inf."""
     low, high = (-math.inf if low != low else low), (math.inf if high != high else high)
     return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """a, b and c."""
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+MOST = 4
+"""Places that a sentence names one by one."""
+
+
+def some(places: list[str]) -> str:
+    """The first places by name, and how many more there are."""
+    rest = len(places) - MOST
+    shown = places if rest <= 0 else [*places[:MOST], f"{rest} more"]
+    return "; ".join(shown) if any("," in place for place in shown) else listed(shown)
+
+
+HYPERPARAMETERS = {"lr": "base learning rate", "init_std": "base init std"}
+"""Hyperparameters in sentences; any other by its name."""
+
+
+def in_words(over: str) -> str:
+    """A hyperparameter in a sentence."""
+    return HYPERPARAMETERS.get(over, over)

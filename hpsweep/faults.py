@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
+from pathlib import Path
 from typing import NamedTuple
 
 _SPACE = "free some space, or give another folder"
@@ -59,3 +61,9 @@ def explained(error: BaseException) -> Explained | None:
     meaning, remedy = MEANINGS[error.errno]
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return Explained(f"{where}{meaning}: {os.strerror(error.errno)}", remedy)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a check of hpsweep's raised the error; one raised in a library is a bug, and must show as one."""
+    raised = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(raised).is_relative_to(Path(__file__).parent)

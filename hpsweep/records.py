@@ -85,7 +85,7 @@ def _object(content: bytes) -> dict[str, Any]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
+        names = [name for name, _ in pairs]  # in the order of the file
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"it has {shown(twice)} twice")
     return values
@@ -108,10 +108,13 @@ def check_version(
     if name not in values:
         raise ValueError(f"{path} is no {what} (it has no {name}); {anew}.")
     found = values[name]
-    if type(found) is int and (oldest or version) <= found <= version:
+    is_number = type(found) is int
+    if is_number and (oldest or version) <= found <= version:
         return
-    remedy = "upgrade hpsweep" if type(found) is int and found > version else anew
-    read = f"{oldest} to {version}" if oldest else version
+    remedy = anew
+    if is_number and found > version:
+        remedy = "upgrade hpsweep"
+    read = f"{oldest} to {version}" if oldest else f"{version}"
     raise ValueError(f"{path} is a {what} of version {shown(found)}; this hpsweep reads {read}: {remedy}.")
 
 
@@ -142,9 +145,12 @@ def check_replaceable(path: str | Path, *, name: str, version: int, what: str) -
 def number(low: float = -LARGEST, high: float = LARGEST, ends: str = "[]") -> Check:
     """A finite number, not a text or a truth value; `ends` says which ends of the range are in it."""
 
+    def is_open_end(value: float) -> bool:
+        return (ends[0] == "(" and value == low) or (ends[1] == ")" and value == high)
+
     def check(value: Any, place: str) -> None:
-        ok = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-        if not ok or (ends[0] == "(" and value == low) or (ends[1] == ")" and value == high):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high or is_open_end(value):
             raise ValueError(f"{place} is {shown(value)}; allowed: {ends[0]}{low:g}, {high:g}{ends[1]}")
 
     return check
@@ -213,7 +219,9 @@ def rows(check_row: Check, *, least: int = 0, most: int | None = None) -> Check:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{place} is {shown(value)}; it should be a list")
         if len(value) < least or (most is not None and len(value) > most):
-            allowed = f"at least {least}" if most is None else f"{least} to {most}"
+            allowed = f"{least} to {most}"
+            if most is None:
+                allowed = f"at least {least}"
             raise ValueError(f"{place} has {len(value)} entries; allowed: {allowed}")
         for i, entry in enumerate(value):
             check_row(entry, f"{place}[{i}]")
@@ -241,7 +249,8 @@ def table(may_have: Mapping[str, Check] | None = None, /, *, others: Check | Non
     def check(value: Any, place: str) -> None:
         if not isinstance(value, Mapping):
             raise ValueError(f"{place} is {shown(value)}; it should be an object".lstrip())
-        if missing := [name for name in must_have if name not in value]:
+        missing = [name for name in must_have if name not in value]
+        if missing:
             raise ValueError(f"{place or 'it'} has no {', '.join(missing)}")
         for name, entry in value.items():
             text(name, f"a name in {place or 'it'}")

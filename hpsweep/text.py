@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import unicodedata
 from typing import Any
 
@@ -33,3 +35,121 @@ def shown(value: Any) -> str:
     if len(text) <= _LONGEST:
         return text
     return f"{text[:_LONGEST]}... ({len(text)} characters)"
+
+
+def number_label(value: Any) -> str:
+    """A number in its shortest form; anything else as it is."""
+    return f"{value:g}" if isinstance(value, numbers.Real) else str(value)
+
+
+def fraction_label(value: Any) -> str:
+    """1/16 for one over a whole number below a million; any other value in its shortest form."""
+    if 1e-6 < value < 1:
+        inverse = 1 / value
+        if abs(inverse - round(inverse)) < 1e-6 * inverse:
+            return f"1/{round(inverse)}"
+    return number_label(value)
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power_label(value: float) -> str:
+    """2^k in superscript, for a power of two; the number itself otherwise.
+
+    As plain text, which is drawn and measured in a fraction of the time of mathematical text, and found by a search.
+    """
+    exponent = math.log2(value)
+    if abs(exponent - round(exponent)) < 1e-6:
+        return "2" + str(round(exponent)).translate(_SUPERSCRIPT)
+    return f"{value:g}"
+
+
+def as_power(log2: float) -> str:
+    """2^-7.5: a value by its logarithm, in plain characters."""
+    return f"2^{round(float(log2), 2):g}"
+
+
+# --- numbers of a page, with true minus signs, and a dash for what is missing ---
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+
+def minus(text: str) -> str:
+    """The text with true minus signs."""
+    return text.replace("-", MINUS)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, and a true minus."""
+    return minus(f"{value:.{digits}g}") if math.isfinite(value) else DASH
+
+
+def fixed(value: float, places: int) -> str:
+    """A number with so many decimal places; a dash where it is missing."""
+    return minus(f"{round(value, places) + 0.0:.{places}f}") if math.isfinite(value) else DASH
+
+
+def signed(octaves: float) -> str:
+    """+0.05, −0.16."""
+    return minus(f"{round(octaves, 2) + 0.0:+.2f}") if math.isfinite(octaves) else DASH
+
+
+def between(low: float, high: float) -> str:
+    """[−0.16, +0.21], in octaves; an open side as such."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f"[{signed(low)}, {signed(high)}]"
+    if math.isfinite(low):
+        return f"{signed(low)} or more"
+    return f"{signed(high)} or less" if math.isfinite(high) else DASH
+
+
+def within(low: float, high: float, places: int) -> str:
+    """[0.016, 0.066], of losses and the like, [0.016, infinity] of a bound; empty without an interval."""
+    if math.isfinite(low) and not math.isfinite(high):
+        return f"[{fixed(low, places)}, \N{INFINITY}]"
+    return f"[{fixed(low, places)}, {fixed(high, places)}]" if math.isfinite(high) else ""
+
+
+def power(value: float) -> str:
+    """2^−7.55; 2^−8 where it is exact."""
+    exponent = math.log2(value)
+    exact = abs(exponent - round(exponent)) < 5e-4
+    return f"2^{minus(f'{exponent:.0f}' if exact else f'{exponent:.2f}')}"
+
+
+def setting(value: float) -> str:
+    """0.00535 = 2^−7.55."""
+    return f"{number(value)} = {power(value)}" if math.isfinite(value) and value > 0 else number(value)
+
+
+def powers(low: float, high: float) -> str:
+    """2^−7.83 to 2^−6.74; of a bound the side that is known."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f"{power(low)} to {power(high)}"
+    if math.isfinite(low):
+        return f"above {power(low)}"
+    return f"below {power(high)}" if math.isfinite(high) else DASH
+
+
+def scientific(value: float) -> str:
+    """3.1 × 10^15; 48,400; short numbers as they are."""
+    if 1000 <= abs(value) < 1e6:
+        return minus(f"{float(f'{value:.3g}'):,.0f}")
+    if not math.isfinite(value) or 0.001 <= abs(value) < 1e6 or value == 0:
+        return number(value)
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{minus(mantissa)} × 10^{minus(str(int(exponent)))}"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3.2 h, 2.5 days."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (unit != "days" and seconds >= size):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def power_of(value: float) -> str:
+    """The cell of a tried value."""
+    return power(value) if value == value and value > 0 else number(value)

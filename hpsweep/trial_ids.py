@@ -22,7 +22,7 @@ def _texts(runs: pa.Table, name: str) -> list[str]:
     """Per row, the field in the JSON of its trial; empty where it is left out there, at the value it had before."""
 
     def written(value: Any) -> str:
-        known = typed(name, BEFORE.get(name) if value is None else value)
+        known = typed(RESOLVED[name], BEFORE.get(name) if value is None else value)
         return "" if name in BEFORE and known == BEFORE[name] else f'"{name}": {as_json(known)}'
 
     if name not in runs.column_names:

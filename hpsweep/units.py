@@ -81,7 +81,8 @@ def unit_of_sources(sources: Iterable[str]) -> Unit:
 def unit_of(runs: Any) -> Unit:
     """The unit of the losses in a DataFrame of runs, by its column `data`; nats/token where there is none.
 
-    `unit_of(runs).bits_per_byte * runs["val_loss"]` is in bits/byte, whatever the tokens are.
+    `unit_of(runs).bits_per_byte * runs["val_loss"]` is in bits/byte, whatever the tokens are. Raises
+    ValueError for what is no table, and for data whose units contradict each other.
     """
     if not hasattr(runs, "columns"):
         raise ValueError(f"runs is {shown(runs)}; give a DataFrame, such as hp.load('results/NAME') returns.")

@@ -3,7 +3,8 @@
 It finds its orders and its log beside the file that the trials name as their data, so that workers of Ray,
 which do not inherit our environment, find them too. orders.json: seconds per ensemble, silent for no word of progress;
 how many trials must have started before any is trained; after how many lines of the log whoever begins is held until
-the file `released` is there; trial ids that raise, that kill their worker always, or once, or that make it hang;
+the file `released` is there; trial ids that raise, that kill their worker always, or once, or that make it hang; trial
+ids that cost their process its GPU, always or once, or of which no two can be captured together;
 whether trials are trained one after the other; an error of the system, always or once; noise of the losses, by trial.
 """
 
@@ -22,10 +23,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hpsweep.parametrization.count import flops_dense
 from hpsweep.proxy.data import load_dataset
+from hpsweep.proxy.gpu import GPULost
+from hpsweep.rules.count import flops_dense
 from hpsweep.spec import Sweep, Trial
 from tests import processes
+from tests.paths import ROOT
 
 TRAIN = "tests.fake_training:train"
 
@@ -43,8 +46,8 @@ def sweep(folder: Path, **changes: Any) -> Sweep:
 def order(folder: Path, **orders: Any) -> None:
     """Say how `train` behaves from its next ensemble on.
 
-    seconds, silent, together, hold_after, fail, die, die_once, hang, one_by_one, fault, fault_once, noise, data_hash
-    (another than ours).
+    seconds, silent, together, hold_after, fail, die, die_once, hang, lose_gpu, lose_gpu_once, too_large, one_by_one,
+    fault, fault_once, noise, data_hash (another than ours).
     """
     written = folder / "orders.tmp"
     written.write_text(json.dumps(orders))
@@ -98,6 +101,7 @@ def _train(trials: Sequence[Trial], device: str, progress: Callable[[int, int], 
         os.kill(os.getpid(), signal.SIGKILL)
     if ids & set(orders.get("hang", [])):
         time.sleep(3600)
+    _use_gpu(folder, ids, orders)
     if "fault" in orders or ("fault_once" in orders and _first_time(folder)):
         number = orders.get("fault", orders.get("fault_once"))
         raise OSError(number, os.strerror(number), "data.txt")
@@ -117,6 +121,19 @@ def _train(trials: Sequence[Trial], device: str, progress: Callable[[int, int], 
     curves = {"trial_id": [t.trial_id for t in trials], "step": [10] * len(trials), "tokens": [10] * len(trials)}
     losses = [made["val_loss"] for made in rows]
     return SimpleNamespace(rows=rows, curves={**curves, "train_loss": losses, "val_loss": losses})
+
+
+_gpu: dict[str, str] = {}  # the error with which every use of this process's GPU ends
+
+
+def _use_gpu(folder: Path, ids: set[str], orders: dict[str, Any]) -> None:
+    once = ids & set(orders.get("lose_gpu_once", []))
+    if ids & set(orders.get("lose_gpu", [])) or (once and _first_time(folder)):
+        _gpu["error"] = "CUDA error: an illegal memory access was encountered"
+    if "error" in _gpu:
+        raise RuntimeError(_gpu["error"])
+    if len(ids) > 1 and ids & set(orders.get("too_large", [])):
+        raise GPULost("made up, in a capture") from RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def row(trial: Trial, size: int, seconds: float, device: str) -> dict[str, Any]:
@@ -155,7 +172,8 @@ sys.exit(hpsweep.cli.main(sys.argv[1:], train={TRAIN!r}))
 
 def environment() -> dict[str, str]:
     """An environment in which other processes can import hpsweep and this module."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def command(folder: Path, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:

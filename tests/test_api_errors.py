@@ -150,4 +150,4 @@ def test_wrong_calls_of_the_coordinate_check_are_one_clear_error(case: str, monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     what, options, told = CHECKS[case]
     with pytest.raises(ValueError, match=told):
-        hpsweep.coordinate_check(what, **{"widths": [64, 128], **options})
+        hpsweep.coords.check(what, **{"widths": [64, 128], **options})

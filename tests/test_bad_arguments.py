@@ -12,17 +12,17 @@ import pandas as pd
 import pytest
 
 import hpsweep as hp
-from hpsweep.analysis import plots
-from hpsweep.analysis.plot_regret import regret_figure
-from hpsweep.analysis.plot_surface import heat_table
-from tests.test_prepare import law_table, sweep, table
+from hpsweep.analysis.plots import figures as plots
+from hpsweep.analysis.plots.joint import heat_table
+from hpsweep.analysis.plots.regret import regret_figure
+from tests.analysis.runs.test_prepare import law_table, sweep, table
 
 TARGET = hp.Target(width=512, density=0.25)
 
 
 @functools.cache
-def law() -> hp.Law:
-    return hp.fit_law(law_table(), resamples=50)
+def law() -> hp.law.Law:
+    return hp.law.fit_law(law_table(), resamples=50)
 
 
 @functools.cache
@@ -40,21 +40,21 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "optima": hp.optima,
     "surface": hp.surface,
     "drift": hp.drift,
-    "tuned_against_transferred": hp.tuned_against_transferred,
+    "regret": hp.regret,
     "regret_matrix": hp.regret_matrix,
     "held_out": hp.held_out,
     "sensitivity": hp.sensitivity,
     "transfer": lambda runs, target=TARGET, **given: hp.transfer(runs, target, **given),
-    "card_regret": lambda runs, of=None, **given: hp.card_regret(of or card(), runs, **given),
-    "fit_sweep": hp.fit_sweep,
-    "fit_law": hp.fit_law,
-    "predict": lambda points, of=None, **given: hp.predict(of or law(), points, **given),
-    "optimal_sparsity": lambda points, of=None, **given: hp.optimal_sparsity(of or law(), points, **given),
-    "dense_equivalent": hp.dense_equivalent,
+    "regret of a card": lambda runs, of=None, **given: hp.regret(runs, card=of or card(), **given),
+    "fit_sweep": hp.law.fit_sweep,
+    "fit_law": hp.law.fit_law,
+    "predict": lambda points, of=None, **given: hp.law.predict(of or law(), points, **given),
+    "optimal_sparsity": lambda points, of=None, **given: hp.law.optimal_sparsity(of or law(), points, **given),
+    "dense_equivalent": hp.law.dense_equivalent,
     "report": hp.report,
-    "coordinate_slopes": hp.coordinate_slopes,
-    "coordinate_verdicts": hp.coordinate_verdicts,
-    "coordinate_text": hp.coordinate_text,
+    "coordinate_slopes": hp.coords.slopes,
+    "coordinate_verdicts": hp.coords.verdicts,
+    "coordinate_text": hp.coords.text,
     "curve_table": plots.curve_table,
     "path_table": plots.path_table,
     "heat_table": heat_table,
@@ -92,7 +92,7 @@ def test_a_table_without_columns_is_refused(name: str) -> None:
     assert said(FUNCTIONS[name], pd.DataFrame())
 
 
-RUNS = [name for name in list(FUNCTIONS)[:10] if name not in ("card_regret", "fit_sweep")]
+RUNS = [name for name in list(FUNCTIONS)[:10] if name not in ("regret of a card", "fit_sweep")]
 
 
 @pytest.mark.parametrize(
@@ -130,28 +130,28 @@ def test_runs_that_cannot_be_fitted_are_refused_with_the_remedy(
 
 
 ARGUMENTS: list[tuple[str, str, list[Any], str]] = [
-    ("optima", "by", ["scheme", None, 3, [], [1], ["absent"], [["a"]], {"scheme"}, ("scheme", "scheme")], ""),
-    ("optima", "over", [None, 3, "width", ["lr"]], "over is"),
+    ("optima", "by", ["scheme", 3, [], [1], ["absent"], [["a"]], {"scheme"}, ("scheme", "scheme")], ""),
+    ("optima", "over", [3, "width", ["lr"]], "over is"),
     ("optima", "resamples", [None, "5", 0, 1.5], "resamples is"),
     ("optima", "seed", [None, "5", -1, 1.5], "seed is"),
     ("optima", "ignore", ["host", None, 3, ["lr"], ["absent"]], "ignore"),
-    ("surface", "over", [None, "lr", 3, ["lr"], ["lr", "lr"], ["lr", 3], ("lr", "init_std", "eps")], "over is"),
+    ("surface", "over", ["lr", 3, ["lr"], ["lr", "lr"], ["lr", 3], ("lr", "init_std", "eps")], "over is"),
     ("surface", "seed", ["x"], "seed is"),
-    ("drift", "along", [None, 3, ["density"], "absent", "scheme", "lr"], ""),
+    ("drift", "along", [3, ["density"], "absent", "scheme", "lr"], ""),
     ("drift", "along_with", ["depth", None, 3, ["absent"], ["density"]], ""),
     ("drift", "bound", [None, "x", 0, -1, float("nan"), [1]], "bound is"),
-    ("tuned_against_transferred", "over", [None, ["lr"]], "over is"),
+    ("regret", "over", [3, ["lr"]], "over is"),
     (
-        "tuned_against_transferred",
+        "regret",
         "proxy",
         ["x", [1], {"absent": 1}, {"width": "a"}, {1: 2}, {"density": None}],
         "",
     ),
     ("regret_matrix", "per_doubling", ["x", 0, -1, [1]], "per_doubling is"),
     ("regret_matrix", "flops", [None, 3, "x", ["flops_dense"]], "flops is"),
-    ("regret_matrix", "over", [None, ["lr"]], "over is"),
+    ("regret_matrix", "over", [3, ["lr"]], "over is"),
     ("held_out", "bound", [None, "x"], "bound is"),
-    ("held_out", "over", [None, ["lr"]], "over is"),
+    ("held_out", "over", [3, ["lr"]], "over is"),
     ("sensitivity", "between", ["x", 3, (1,), (2, 1), ("a", "b"), (None, 1), (0, 1), [1, float("inf")]], "between is"),
     ("sensitivity", "basin", [None, "x", 0, -1], "basin is"),
     ("transfer", "target", ["x", 3, {"width": 1}], "target is"),
@@ -159,7 +159,8 @@ ARGUMENTS: list[tuple[str, str, list[Any], str]] = [
     ("transfer", "over", [None, 3, "x", ["lr"], ["lr", "x"], ("lr", 3)], "over is"),
     ("fit_sweep", "scheme", [3, "x", ["sp"]], "scheme is"),
     ("fit_sweep", "nonzeros", [None, 3, "x"], "nonzeros is"),
-    ("card_regret", "of", ["card.json", {"a": 1}], "card is"),
+    ("regret of a card", "of", ["card.json", {"a": 1}], "card is"),
+    ("regret of a card", "over", ["lr"], "over is given beside a card"),
     ("report", "sweep", ["x"], "sweep is"),
     ("report", "folder", [3], "folder is"),
     ("curve_table", "over", [None, 3, "x"], "over is"),
@@ -194,16 +195,16 @@ def test_a_wrong_argument_is_named(name: str, argument: str, given: Any, wanted:
     ids=str,
 )
 def test_a_wrong_argument_of_a_law_is_named(argument: str, given: Any) -> None:
-    said(hp.fit_law, law_table(), **{"resamples": 50, argument: given})
+    said(hp.law.fit_law, law_table(), **{"resamples": 50, argument: given})
 
 
 @pytest.mark.parametrize("given", ["law.json", 3, {"a": 1}, pd.DataFrame({"a": [1]})], ids=lambda v: type(v).__name__)
 def test_what_is_no_law_is_refused(given: Any) -> None:
     points = pd.DataFrame({"params": [1e8], "tokens": [1e10]})
-    for function in (hp.predict, hp.optimal_sparsity):
+    for function in (hp.law.predict, hp.law.optimal_sparsity):
         assert said(function, given, points).startswith("law is ")
-    assert said(hp.dense_equivalent, given).startswith("law is ")
-    assert "cost is" in said(hp.optimal_sparsity, law(), points, cost=3)
+    assert said(hp.law.dense_equivalent, given).startswith("law is ")
+    assert "cost is" in said(hp.law.optimal_sparsity, law(), points, cost=3)
 
 
 def test_a_report_says_what_is_missing_or_of_the_wrong_type() -> None:
@@ -226,6 +227,6 @@ def test_a_card_needs_no_trial_ids() -> None:
     assert made.evidence["trial_ids"] == []
 
 
-@pytest.mark.parametrize("name", ["tuned_against_transferred", "regret_matrix", "held_out", "transfer"])
+@pytest.mark.parametrize("name", ["regret", "regret_matrix", "held_out", "transfer"])
 def test_a_scheme_that_is_missing_is_told(name: str) -> None:
     assert "scheme is missing in" in said(FUNCTIONS[name], whole().assign(scheme=None))

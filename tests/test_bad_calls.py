@@ -12,13 +12,14 @@ import pytest
 from torch import nn
 
 import hpsweep as hp
-from hpsweep.analysis.card import check_whole
-from hpsweep.analysis.card_text import hyperparameters
+from hpsweep.analysis.transfer.card import check_whole
+from hpsweep.analysis.transfer.card_tables import hyperparameters
 from hpsweep.proxy.data import load_dataset
+from tests.analysis.runs.test_prepare import law_table
+from tests.paths import ROOT
 from tests.test_bad_arguments import said
-from tests.test_prepare import law_table
 
-CARD = hp.Card.read(Path(__file__).parents[1] / "results/reference/lr_by_density/card.json")
+CARD = hp.Card.read(ROOT / "results/reference/lr_by_density/card.json")
 
 
 @pytest.mark.parametrize("given", [None, 3, 2.5, ["card.json"]], ids=repr)
@@ -26,9 +27,8 @@ CARD = hp.Card.read(Path(__file__).parents[1] / "results/reference/lr_by_density
     "call",
     [
         hp.Card.read,
-        hp.Law.read,
+        hp.law.Law.read,
         CARD.write,
-        lambda given: hp.plan_from_card(given, None, base=None),
         hp.unit_of,
         hp.load,
         hp.load_curves,
@@ -46,6 +46,7 @@ def test_a_card_is_not_written_into_a_folder_that_is_not_there(tmp_path: Path) -
 def test_what_is_no_module_is_refused(given: Any) -> None:
     plan, _ = planned()
     assert "give the torch.nn.Module" in said(lambda: plan.init_(given, init_std=0.1, seed=0))
+    assert "must be a torch.nn.Module" in said(lambda: CARD.plan(given, base=None))
 
 
 @pytest.mark.parametrize("leave", [3, None, [3], [None]])
@@ -75,7 +76,7 @@ def test_curves_of_what_is_no_results_folder_are_refused(tmp_path: Path) -> None
 
 
 def test_more_resamples_than_memory_holds_are_refused() -> None:
-    assert "at most 1000000" in said(hp.fit_law, law_table(), resamples=10**12)
+    assert "at most 1000000" in said(hp.law.fit_law, law_table(), resamples=10**12)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_more_resamples_than_memory_holds_are_refused() -> None:
 )
 def test_a_table_that_is_no_law_s_is_refused(change: Any, named: dict[str, Any], wanted: str) -> None:
     given = {"loss": "loss", "params": "params", "tokens": "tokens", **named}
-    assert wanted in said(hp.fit_law, change(law_table()), **given)
+    assert wanted in said(hp.law.fit_law, change(law_table()), **given)
 
 
 def test_a_card_whose_interval_is_out_of_order_is_refused() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 REFERENCE = ROOT / "results" / "reference"
 FOLDERS = sorted(path.name for path in REFERENCE.iterdir() if (path / "runs").is_dir())
 

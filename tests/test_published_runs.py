@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpsweep.analysis.drift import drift
-from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.optimum.optima import optima
+from hpsweep.analysis.transfer.drift import drift
+from tests.paths import ROOT
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = ROOT
 DATA = Path(os.environ.get("HPSWEEP_REFERENCE_DATA", HERE.parent / "shared" / "reference" / "data"))
 STEPLAW = DATA / "steplaw_dense_lr_bs_loss.csv"
 

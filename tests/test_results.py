@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from hpsweep import store
-from hpsweep.cli_inputs import load_experiment
-from hpsweep.sweep.search import propose
+from hpsweep.cli.inputs import load_experiment
+from hpsweep.sweep.search import proposed_trials
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(
     path.stem
     for path in (ROOT / "experiments").glob("*.py")
@@ -24,4 +22,4 @@ def test_stored_trials_are_those_of_the_experiment_and_none_is_missing(name: str
     stored = store.read_runs(ROOT / "results" / "reference" / name).to_pylist()
     if sweep.search == "grid":
         assert {row["trial_id"] for row in stored} == {trial.trial_id for trial in sweep.trials}
-    assert not propose(sweep, stored, (), limit=10)
+    assert not proposed_trials(sweep, stored, (), limit=10)

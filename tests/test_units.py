@@ -12,7 +12,7 @@ import hpsweep as hp
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Trial
 from hpsweep.units import Unit, bytes_per_token, unit_of, unit_of_sources
-from tests.test_optimum import OCTAVES, bowl, made_runs
+from tests.analysis.optimum.test_optima import OCTAVES, bowl, made_runs
 
 BIN = "bin:train.bin?dtype=uint16&vocabulary=50304"
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.cells import Floats
-from hpsweep.analysis.checks import check_number, check_table
-from hpsweep.analysis.drift import octaves
+from hpsweep.analysis.runs.cells import Floats
+from hpsweep.analysis.runs.checks import check_number, check_table
+from hpsweep.axes import axis_of
 from hpsweep.english import counted
 
 BOUND = 0.1
@@ -65,15 +65,15 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
 
     Raises ValueError for bounds that are not in order, and for a table without two widths or densities.
     """
-    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coordinate_check(...)")
+    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coords.check(...)")
     check_number("bound", bound, "a positive number, such as 0.1")
     check_number("wrong", wrong, "a positive number, such as 0.25")
     if not 0 < bound <= wrong:
         raise ValueError(f"bound is {bound!r} and wrong is {wrong!r}; they need 0 < bound <= wrong, such as 0.1, 0.25.")
-    rows = [
-        {**known, **_row(values, known["along"], _right(features, **known), bound, wrong)}
-        for known, values, features in coordinate_lines(sizes)
-    ]
+    rows = []
+    for known, values, features in coordinate_lines(sizes):
+        right = _right_slopes(features, **known)
+        rows.append({**known, **_slope_row(values, known["along"], right, bound, wrong)})
     if not rows:
         raise ValueError(
             "the sizes are of one width and one density, and have no slope; measure several of one of them."
@@ -83,7 +83,7 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
 
 def coordinate_lines(sizes: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame, set[int]]]:
     """(module, quantity and field; values by seed along the field; numbers of features), in forward order."""
-    last = sizes["step"].max()
+    last_step = sizes["step"].max()
     for along in AXES:
         if sizes[along].nunique() < 2:
             continue
@@ -91,57 +91,76 @@ def coordinate_lines(sizes: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.D
         line = sizes[sizes[other] == sizes[other].max()]
         for module, members in line.sort_values("place", kind="stable").groupby("module", sort=False):
             for quantity in QUANTITIES:
-                at = members[members["step"] == (0 if quantity == "size" else last)]
-                if quantity == "own" and at["own"].isna().all():
+                step = 0 if quantity == "size" else last_step
+                at = members[members["step"] == step]
+                if quantity == "own" and at["own"].isna().all():  # a module without weights
                     continue
                 values = at.pivot(index="seed", columns=along, values=quantity)
+                # towards the target: wider, sparser
                 values = values.sort_index(axis=1, ascending=along == "width")
-                yield {"module": str(module), "quantity": quantity, "along": along}, values, set(members["features"])
+                known = {"module": str(module), "quantity": quantity, "along": along}
+                yield known, values, set(members["features"])
 
 
-def _right(features: set[int], module: str, quantity: str, along: str) -> tuple[float, float]:
+def _right_slopes(features: set[int], module: str, quantity: str, along: str) -> tuple[float, float]:
     """The least and the most slope that is right; `features` are all that the module has along the field."""
     if along == "density":
         return 0.0, 0.0
     if module.endswith("attention_logits") and features != {0}:  # of known head size
-        return (0.0, 0.0) if len(features) == 1 else (-0.5, -0.5 if quantity == "size" else 0.0)
-    return (-0.5, 0.0) if len(features) == 1 else (0.0, 0.0)
+        if len(features) == 1:
+            return 0.0, 0.0
+        # heads grow: before training queries and keys have learnt nothing, and their logits must shrink
+        most = -0.5 if quantity == "size" else 0.0
+        return -0.5, most
+    # as many features at every width: logits, in which the part that has not learnt to agree may be the larger
+    if len(features) == 1:
+        return -0.5, 0.0
+    return 0.0, 0.0
 
 
-def _row(values: pd.DataFrame, along: str, right: tuple[float, float], bound: float, wrong: float) -> dict[str, Any]:
+def _slope_row(
+    values: pd.DataFrame, along: str, right: tuple[float, float], bound: float, wrong: float
+) -> dict[str, Any]:
+    """The columns of one line of `coordinate_slopes` from its values, (seed, width or density)."""
     common = {"least": right[0], "most": right[1], "n": values.shape[1], "seeds": len(values)}
     unknown = {"slope": math.nan, "low": math.nan, "high": math.nan}
     y = values.to_numpy(float)
     if (y == 0).all():
         return common | unknown | {"verdict": "zero", "why": "it is 0 everywhere"}
-    if not (np.isfinite(y) & (y > 0)).all():
-        odd = values.columns[~(np.isfinite(y) & (y > 0)).all(0)][0]
+    has_logarithm = np.isfinite(y) & (y > 0)
+    if not has_logarithm.all():
+        odd = values.columns[~has_logarithm.all(0)][0]
         why = f"it is 0 or not finite at {along} {odd:g}: take a smaller learning rate, or look there"
         return common | unknown | {"verdict": "undetermined", "why": why}
-    slope, low, high = _slope(np.array([octaves(along, float(value)) for value in values.columns]), np.log2(y))
+    x = np.array([axis_of(along).octaves(float(value)) for value in values.columns])
+    slope, low, high = _mean_slope(x, np.log2(y))
     verdict = _verdict(low, high, right, bound, wrong)
     why = _why(low, high, right, verdict, bound, wrong)
     return common | {"slope": slope, "low": low, "high": high, "verdict": verdict, "why": why}
 
 
-def _slope(x: Floats, y: Floats) -> tuple[float, float, float]:
-    """(slope, low, high) of y, (seed, value)."""
+def _mean_slope(x: Floats, y: Floats) -> tuple[float, float, float]:
+    """(slope, low, high) of y, (seed, value): the mean of least-squares slopes, and its 95 % interval over seeds."""
     centred = x - x.mean()
-    each = y @ centred / (centred @ centred)
-    slope = float(each.mean())
-    if len(each) < 2:
+    slopes = y @ centred / (centred @ centred)
+    slope = float(slopes.mean())
+    seeds = len(slopes)
+    if seeds < 2:
         return slope, math.nan, math.nan
-    half = student(len(each) - 1) * float(each.std(ddof=1)) / math.sqrt(len(each))
+    half = student_t_quantile(seeds - 1) * float(slopes.std(ddof=1)) / math.sqrt(seeds)
     return slope, slope - half, slope + half
 
 
-def student(degrees: int) -> float:
+def student_t_quantile(degrees: int) -> float:
     """The 97.5 % quantile of Student's t; beyond 10 degrees of freedom by an expansion, to a thousandth."""
     if degrees <= len(_T):
         return _T[degrees - 1]
-    z, n = 1.959964, degrees
-    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + terms[0] / n + terms[1] / n**2 + terms[2] / n**3
+    # Cornish and Fisher's expansion in powers of 1 / degrees; z is the normal quantile
+    z = 1.959964
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
 
 
 def _verdict(low: float, high: float, right: tuple[float, float], bound: float, wrong: float) -> str:
@@ -150,7 +169,9 @@ def _verdict(low: float, high: float, right: tuple[float, float], bound: float, 
         return "ok"
     if low > most + wrong:
         return "grows"
-    return "shrinks" if high < least - wrong else "undetermined"
+    if high < least - wrong:
+        return "shrinks"
+    return "undetermined"
 
 
 def _why(low: float, high: float, right: tuple[float, float], verdict: str, bound: float, wrong: float) -> str:
@@ -160,8 +181,10 @@ def _why(low: float, high: float, right: tuple[float, float], verdict: str, boun
     interval = f"interval [{low:+.2f}, {high:+.2f}]"
     if verdict == "ok":
         return f"{interval} within [{least - bound:g}, {most + bound:g}]"
-    if verdict != "undetermined":
-        return f"{interval} beyond {most + wrong if verdict == 'grows' else least - wrong:g}"
+    if verdict == "grows":
+        return f"{interval} beyond {most + wrong:g}"
+    if verdict == "shrinks":
+        return f"{interval} beyond {least - wrong:g}"
     if high - low > wrong:
         return f"{interval} is wide: take more seeds, or values further apart"
     return f"{interval} is neither right nor a wrong power: take a smaller lr, larger widths, or fewer tokens"
@@ -178,20 +201,26 @@ def coordinate_verdicts(slopes: pd.DataFrame) -> pd.DataFrame:
              grows, shrinks  a slope does; shown is the furthest off of the first quantity that is, of size, own, change
              undetermined   no slope is known to be wrong, and one is not known to be right
              zero           it has weights of its own, and they do not learn
+
+    Raises ValueError for a table that is not one of slopes.
     """
     columns = ("module", "quantity", "verdict", "slope", "least", "most")
-    check_table(slopes, "slopes", columns, "hp.coordinate_slopes(...)")
+    check_table(slopes, "slopes", columns, "hp.coords.slopes(...)")
     rows = []
     for module, members in slopes.groupby("module", sort=False):
         wrong = members[members["verdict"].isin(WRONG_VERDICTS)]
-        wrong = wrong[wrong["quantity"] == min(wrong["quantity"], key=_order, default=None)]
-        still = members[(members["verdict"] == "zero") & (members["quantity"] == "own")]
-        open_ = members[members["verdict"] == "undetermined"]
-        known = members[members["verdict"] == "ok"]
-        shown = next(part for part in (wrong, open_, still, known, members) if len(part))
-        off = (shown["slope"] - shown["most"]).combine(shown["least"] - shown["slope"], max).fillna(-1.0)
-        decides = shown.iloc[int(off.to_numpy().argmax())].to_dict()
-        rows.append({**decides, "module": module})
+        first_wrong = min(wrong["quantity"], key=_order, default=None)
+        wrong = wrong[wrong["quantity"] == first_wrong]
+        undetermined = members[members["verdict"] == "undetermined"]
+        learns_nothing = members[(members["verdict"] == "zero") & (members["quantity"] == "own")]
+        right = members[members["verdict"] == "ok"]
+        # the first verdict of these that a slope has is the module's
+        decisive = next(part for part in (wrong, undetermined, learns_nothing, right, members) if len(part))
+        above = decisive["slope"] - decisive["most"]
+        below = decisive["least"] - decisive["slope"]
+        distance = above.combine(below, max).fillna(-1.0)  # from what is right; a slope that is null comes last
+        furthest = decisive.iloc[int(distance.to_numpy().argmax())].to_dict()
+        rows.append({**furthest, "module": module})
     return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
 
 
@@ -211,60 +240,71 @@ def culprit(verdicts: pd.DataFrame) -> dict[str, Any] | None:
 
 def in_words(verdicts: pd.DataFrame) -> str:
     """The verdict on the whole model, in one sentence or two."""
-    found, count = culprit(verdicts), verdicts["verdict"].value_counts()
-    if found is not None:
-        least, most, along = found["least"], found["most"], found["along"]
-        slope = f"{found['slope']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] octaves per {AXES[along]}"
-        more = int(verdicts["verdict"].isin(WRONG_VERDICTS).sum()) - 1
-        return (
-            f"{found['module']} {found['verdict']} along {along}: its {QUANTITIES[found['quantity']]} has slope "
-            f"{slope}, where {f'{most:g}' if least == most else f'{least:g} to {most:g}'} is right"
-            + (
-                f"; look there first, {more} more grow or shrink."
-                if more
-                else ", and no other module grows or shrinks."
-            )
-        )
-    if len(odd := verdicts[verdicts["verdict"] != "ok"]):
-        told = ", ".join(f"{verdict} {n}" for verdict, n in count.items())
-        return f"no module is known to grow or shrink ({told}); not settled: {', '.join(odd['module'])}."
+    first = culprit(verdicts)
+    if first is not None:
+        others = int(verdicts["verdict"].isin(WRONG_VERDICTS).sum()) - 1
+        return _wrong_in_words(first, others)
+    unsettled = verdicts[verdicts["verdict"] != "ok"]
+    if len(unsettled):
+        counts = ", ".join(f"{verdict} {n}" for verdict, n in verdicts["verdict"].value_counts().items())
+        return f"no module is known to grow or shrink ({counts}); not settled: {', '.join(unsettled['module'])}."
     axes = " or ".join(sorted(set(verdicts["along"]), reverse=True))
     return f"ok: none of {counted(len(verdicts), 'module')} grows or shrinks along {axes}, before or by training."
+
+
+def _wrong_in_words(row: dict[str, Any], others: int) -> str:
+    """The verdict on a module that grows or shrinks; `others` is the number of further such modules."""
+    along = row["along"]
+    slope = f"{row['slope']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] octaves per {AXES[along]}"
+    right = f"{row['least']:g} to {row['most']:g}"
+    if row["least"] == row["most"]:
+        right = f"{row['most']:g}"
+    rest = ", and no other module grows or shrinks."
+    if others:
+        rest = f"; look there first, {others} more grow or shrink."
+    return (
+        f"{row['module']} {row['verdict']} along {along}: its {QUANTITIES[row['quantity']]} has slope {slope}, "
+        f"where {right} is right{rest}"
+    )
 
 
 def coordinate_text(slopes: pd.DataFrame) -> str:
     """What `hpsweep coords` prints: the verdict in words, a line per module with its slopes, and what is not settled.
 
-    `slopes` is the table of `coordinate_slopes`.
+    `slopes` is the table of `coordinate_slopes`. Raises ValueError for another.
     """
     verdicts = coordinate_verdicts(slopes)
-    open_ = verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records")
+    unsettled = verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records")
     return "\n".join(
         [
             f"{in_words(verdicts)}\n",
             "slopes, octaves per doubling of width or halving of density: of the size before training, of the change",
             "by its own weights, and of the change by training, with 95 % intervals over seeds:\n",
             coordinate_table(slopes, verdicts).to_string(index=False),
-            *(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}" for row in open_),
+            *(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}" for row in unsettled),
         ]
     )
 
 
 def coordinate_table(slopes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """One row per module as text: its verdict, and every slope with the half width of its interval."""
-    cells = slopes.assign(
-        cell=[
-            "-" if math.isnan(s) else f"{s:+.2f}" + ("" if math.isnan(h) else f"±{h - s:.2f}")
-            for s, h in zip(slopes["slope"], slopes["high"], strict=True)
-        ]
-    )
+    texts = [_slope_text(slope, high) for slope, high in zip(slopes["slope"], slopes["high"], strict=True)]
+    cells = slopes.assign(cell=texts)
     table = verdicts[["module", "verdict"]].set_index("module")
     for along in AXES:
         for quantity in QUANTITIES:
-            of = cells[(cells["along"] == along) & (cells["quantity"] == quantity)]
-            if len(of):
-                table[f"{along}: {quantity}"] = of.set_index("module")["cell"]
+            column = cells[(cells["along"] == along) & (cells["quantity"] == quantity)]
+            if len(column):
+                table[f"{along}: {quantity}"] = column.set_index("module")["cell"]
     return table.fillna("-").reset_index()
+
+
+def _slope_text(slope: float, high: float) -> str:
+    if math.isnan(slope):
+        return "-"
+    if math.isnan(high):
+        return f"{slope:+.2f}"
+    return f"{slope:+.2f}±{high - slope:.2f}"
 
 
 def _order(quantity: str) -> int:
@@ -281,5 +321,6 @@ def coordinate_paths(sizes: pd.DataFrame) -> pd.DataFrame:
         with np.errstate(divide="ignore", invalid="ignore"):
             y = np.log2(values.to_numpy(float))
             factors = 2 ** (y - y[:, :1]).mean(0)
-        rows += [{**known, "value": v, "factor": factor} for v, factor in zip(values.columns, factors, strict=True)]
+        for value, factor in zip(values.columns, factors, strict=True):
+            rows.append({**known, "value": value, "factor": factor})
     return pd.DataFrame(rows)

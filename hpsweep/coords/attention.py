@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MASKED = -1e4
-"""An attention logit below this was masked away."""
+from hpsweep.observer import Call
+from hpsweep.observer.functions import MASKED, OF_TWO, SOFTMAX, factors_of
 
 NAME = "attention_logits"
 """What they are called, after the module that was running."""
-
-_PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
-_SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
 
 
 class Logits(NamedTuple):
@@ -32,20 +28,22 @@ class Attention:
     def __init__(self) -> None:
         self.product: tuple[torch.Size, int] = (torch.Size(), 0)  # shape of the last product, what it summed over
 
-    def seen(
-        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
-    ) -> Logits | None:
+    def seen(self, call: Call, output: Any) -> Logits | None:
         """The logits that this call works on; None if it is no attention."""
-        if func is F.scaled_dot_product_attention:
-            return _scaled(*args, **kwargs)
-        if func in _PRODUCTS and len(args) == 2:
-            self.product = output.shape, args[0].shape[-1]
-        elif func is torch.einsum:
-            self.product = torch.Size(), 0
-        elif func in _SOFTMAX:
-            scores: Tensor = args[0] if args else kwargs["input"]
+        if call.func is F.scaled_dot_product_attention:
+            return _scaled(*call.args, **call.kwargs)
+        if call.func in OF_TWO:
+            factors = factors_of(call)
+            summed = factors.size if factors else 0
+            self.product = (output.shape, summed)
+        elif call.func is torch.einsum:  # which of its dimensions is the head size is not known
+            self.product = (torch.Size(), 0)
+        elif call.func in SOFTMAX:
+            scores: Tensor = call.first
             if scores.dim() > 2:  # fewer dimensions are no attention, but a choice among experts or classes
-                return Logits(scores[scores > MASKED], self.product[1] if scores.shape == self.product[0] else 0)
+                shape, summed = self.product
+                head_size = summed if scores.shape == shape else 0
+                return Logits(scores[scores > MASKED], head_size)
         return None
 
 
@@ -63,10 +61,14 @@ def _scaled(
     """From the arguments of torch's scaled_dot_product_attention."""
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    scores = query @ key.transpose(-2, -1) * scale
     kept = torch.ones_like(scores, dtype=torch.bool)
     if is_causal:
         kept = kept.tril()
     if attn_mask is not None:
-        kept = kept & (attn_mask if attn_mask.dtype == torch.bool else attn_mask > MASKED)
+        if attn_mask.dtype != torch.bool:  # it is added to the logits
+            attn_mask = attn_mask > MASKED
+        kept = kept & attn_mask
     return Logits(scores[kept], query.shape[-1])

@@ -1,32 +1,26 @@
-"""The activations of any torch module, by forward hooks."""
+"""The activations of any torch module, as its forward pass is observed."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from hpsweep.coords.attention import NAME, Attention
 from hpsweep.coords.subject import Activation, Subject
-from hpsweep.parametrization.record import evaluating
+from hpsweep.observer import Call, evaluating, numbers_in, observing
 
 
-def subject(built: Any, exclude: Sequence[str]) -> Subject:
+def module_subject(built: Any, exclude: Sequence[str]) -> Subject:
     """The model, optimizer and loss that a build function returned. Raises ValueError if they are not these three."""
     parts = tuple(built) if isinstance(built, tuple | list) else ()
-    if (
-        len(parts) != 3
-        or not isinstance(parts[0], nn.Module)
-        or not hasattr(parts[1], "step")
-        or not callable(parts[2])
-    ):
+    if not _are_model_optimizer_loss(parts):
         got = ", ".join(type(part).__name__ for part in parts) or type(built).__name__
         raise ValueError(
             f"the build function returned {got}; return (model, optimizer, loss), where loss() runs the model on one "
@@ -57,7 +51,8 @@ def subject(built: Any, exclude: Sequence[str]) -> Subject:
         return outputs
 
     def own() -> dict[str, Tensor]:
-        return {name: x - initial[name] for name, x in _called(model, first[0]).items()}
+        now = _called(model, first[0])
+        return {name: x - initial[name] for name, x in now.items()}
 
     def step() -> None:
         optimizer.zero_grad()
@@ -70,6 +65,13 @@ def subject(built: Any, exclude: Sequence[str]) -> Subject:
         optimizer.step()
 
     return Subject(activations, own, step)
+
+
+def _are_model_optimizer_loss(parts: Sequence[Any]) -> bool:
+    if len(parts) != 3:
+        return False
+    model, optimizer, loss = parts
+    return isinstance(model, nn.Module) and hasattr(optimizer, "step") and callable(loss)
 
 
 class _Record:
@@ -88,14 +90,18 @@ class _Record:
         if x is None:
             return
         self.ran.add(name)
-        if self.last is None or (x.data_ptr(), x.shape) != (self.last.data_ptr(), self.last.shape):
-            self.last = x
-            self.outputs.setdefault(name, []).append(x.detach().clone())
+        if self.last is not None and x.data_ptr() == self.last.data_ptr() and x.shape == self.last.shape:
+            return  # the very tensor that the module before returned
+        self.last = x
+        self.outputs.setdefault(name, []).append(x.detach().clone())
 
 
 def _watched(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Module]:
     """The modules to record, by name; raises ValueError for a pattern that leaves out nothing."""
-    modules = {name: module for name, module in model.named_modules() if "parametrizations" not in name.split(".")}
+    modules = {}
+    for name, module in model.named_modules():
+        if "parametrizations" not in name.split("."):
+            modules[name] = module
     names = [*modules, *(_of(name, NAME) for name in modules)]
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -108,7 +114,9 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _of(module: str, what: str) -> str:
-    return f"{module}.{what}" if module else what
+    if not module:  # the model itself
+        return what
+    return f"{module}.{what}"
 
 
 def _outputs(record: _Record, watched: Mapping[str, nn.Module]) -> dict[str, Activation]:
@@ -127,16 +135,18 @@ def _outputs(record: _Record, watched: Mapping[str, nn.Module]) -> dict[str, Act
     outputs = dict(record.outputs)
     whole = outputs.pop("", None)
     if whole is not None:
-        alike = [name for name, seen in outputs.items() if seen[-1].shape == whole[-1].shape]
-        name = alike[-1] if alike else "output"
+        of_its_shape = [name for name, seen in outputs.items() if seen[-1].shape == whole[-1].shape]
+        name = of_its_shape[-1] if of_its_shape else "output"
         outputs[name] = whole
         record.calls.pop(name, None)
     if not outputs:
         raise ValueError("no module of the model recorded anything; let loss() run the model that build() returns.")
-    return {
-        name: Activation(torch.cat([x.flatten() for x in seen]), record.head_sizes.get(name, seen[0].shape[-1]))
-        for name, seen in outputs.items()
-    }
+    activations = {}
+    for name, seen in outputs.items():
+        values = torch.cat([x.flatten() for x in seen])  # of all calls in one forward pass
+        features = record.head_sizes.get(name, seen[0].shape[-1])
+        activations[name] = Activation(values, features)
+    return activations
 
 
 def _has_weights(module: nn.Module) -> bool:
@@ -145,71 +155,44 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _numbers_in(output: Any) -> Tensor | None:
     """The first tensor of floating-point numbers that is no scalar, in what a module returned."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() and output.dim() else None
-    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return next((x for x in map(_numbers_in, values) if x is not None), None)
+    return next((x for x in numbers_in(output) if x.dim()), None)
 
 
 @torch.no_grad()
 def _called(model: nn.Module, record: _Record) -> dict[str, Tensor]:
     """What modules with weights give now for what they were called with when they were recorded."""
+    outputs = {}
     with evaluating(model):
-        outputs = {name: _numbers_in(module(*args, **kwargs)) for name, (module, args, kwargs) in record.calls.items()}
-    return {name: x for name, x in outputs.items() if x is not None}
+        for name, (module, args, kwargs) in record.calls.items():
+            x = _numbers_in(module(*args, **kwargs))
+            if x is not None:
+                outputs[name] = x
+    return outputs
 
 
 @contextmanager
 def _recording(watched: Mapping[str, nn.Module], exclude: Sequence[str]) -> Iterator[_Record]:
     """While it lasts, modules and attention are recorded, and no gradients."""
     record = _Record()
+    attention = Attention()
     running: list[str] = []
 
-    def before(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            running.append(name)
-            if name and name not in record.calls and _has_weights(module):
-                record.calls[name] = (module, *tree_map_only(Tensor, lambda x: x.detach().clone(), (args, kwargs)))
+    def before(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if name and name not in record.calls and _has_weights(module):
+            copied_args, copied_kwargs = tree_map_only(Tensor, lambda x: x.detach().clone(), (args, kwargs))
+            record.calls[name] = (module, copied_args, copied_kwargs)
 
-        return hook
+    def after(name: str, module: nn.Module, output: Any) -> None:
+        record.add(name, output)
 
-    def after(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            running.pop()
-            record.add(name, output)
-
-        return hook
-
-    # First, so that other hooks on the input act once, when the module is called again with what is noted.
-    handles = [
-        module.register_forward_pre_hook(before(name), prepend=True, with_kwargs=True)
-        for name, module in watched.items()
-    ]
-    handles += [module.register_forward_hook(after(name)) for name, module in watched.items()]
-    try:
-        with torch.no_grad(), _Attention(record, running, exclude):
-            yield record
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class _Attention(TorchFunctionMode):
-    """While it is on, attention logits are recorded, by the name of the module that is running."""
-
-    def __init__(self, record: _Record, running: list[str], exclude: Sequence[str]) -> None:
-        super().__init__()
-        self.record, self.running, self.exclude = record, running, exclude
-        self.attention = Attention()
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        logits = self.attention.seen(func, args, kwargs, output)
-        name = _of(self.running[-1] if self.running else "", NAME)
-        if logits is not None and not _matches(name, self.exclude):
-            self.record.add(name, logits.values)
-            self.record.head_sizes[name] = logits.head_size
+    def call(made: Call) -> Any:
+        output = made.result()
+        logits = attention.seen(made, output)
+        name = _of(running[-1] if running else "", NAME)
+        if logits is not None and not _matches(name, exclude):
+            record.add(name, logits.values)
+            record.head_sizes[name] = logits.head_size
         return output
+
+    with torch.no_grad(), observing(call, watched, before=before, after=after, running=running):
+        yield record

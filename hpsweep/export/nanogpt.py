@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hpsweep.analysis.card import Card
+from hpsweep.analysis.transfer.card import Card
+from hpsweep.schemes import scales_density, scales_width
 from hpsweep.spec import Trial
 
 TORCH_EPS = 1e-8  # of torch.optim.AdamW, which the branch leaves as it is
@@ -29,7 +30,8 @@ def nanogpt_keys(card: Card, trial: Trial) -> dict[str, Any]:
     """The keys of the config by name. Raises ValueError for a card that the branch cannot express, with the reason."""
     for reason in refusals(card, trial):
         raise ValueError(f"nanoGPT cannot express this card: {reason}")
-    mup, supar = trial.scheme != "sp", trial.scheme == "supar"
+    mup = scales_width(trial.scheme)
+    supar = scales_density(trial.scheme)
     # Only width multiplier x density matters to hidden matrices: a sparse base is a wider multiplier, which the output
     # alpha takes back for the readout.
     base_density = trial.base_density if supar else 1.0
@@ -77,14 +79,16 @@ def _same(scale: float, other: float) -> bool:
 def refusals(card: Card, trial: Trial) -> list[str]:
     """Why the branch cannot train what the card says; empty if it can."""
     reasons = []
-    if (factor := trial.embedding_lr_mult) != 1:
+    factor = trial.embedding_lr_mult
+    if factor != 1:
         reasons.append(
             f"embedding_lr_mult is {factor!r}, and it has one rate for embeddings and norm gains. A forward "
             "multiplier x t with init std and rate / t trains alike, which could make up for it in all matrices, but "
             f"not in the gains, whose rate would be {factor * factor:g} x the card's. Tune with embedding_lr_mult 1 or "
             "export --to torch or --to hf."
         )
-    size, scale = trial.head_size, card.attention_scale
+    size = trial.head_size
+    scale = card.attention_scale
     if not _same(scale, 1 / size) and not _same(scale, size**-0.5):
         reasons.append(
             f"attention logits are multiplied by {scale!r} (base_head_size {trial.base_head_size}, alpha_attention "
@@ -96,12 +100,13 @@ def refusals(card: Card, trial: Trial) -> list[str]:
             "the readout is not tied, and its readout is the token embedding. Make a card of tied models, or export "
             "--to torch or --to hf."
         )
-    if trial.scheme == "sp" and trial.density < 1:
+    if not scales_width(trial.scheme) and trial.density < 1:
         reasons.append(
-            f"scheme sp at density {trial.density!r}: without mup_enabled its sparse matrices keep PyTorch's own "
-            "initial weights, not those of init_std. Export --to torch or --to hf."
+            f"scheme {trial.scheme} at density {trial.density!r}: without mup_enabled its sparse matrices keep "
+            "PyTorch's own initial weights, not those of init_std. Export --to torch or --to hf."
         )
-    hidden, embedding = card.kinds["hidden"]["weight_decay"], card.kinds["embedding"]["weight_decay"]
+    hidden = card.kinds["hidden"]["weight_decay"]
+    embedding = card.kinds["embedding"]["weight_decay"]
     if hidden != embedding:
         reasons.append(
             f"the weight decay rule {trial.weight_decay_rule} makes the decay {hidden!r} for hidden matrices and "
@@ -132,7 +137,7 @@ def nanogpt_warnings(card: Card, trial: Trial) -> list[str]:
         )
     if card.readout_multiplier != 1:
         notes.append("the readout's multiplier acts only where targets are given: samples are drawn without it.")
-    if trial.scheme == "supar" and trial.base_density != 1:
+    if scales_density(trial.scheme) and trial.base_density != 1:
         notes.append(
             f"the base density {trial.base_density!r} has no key: mup_width_multiplier and mup_output_alpha are "
             "divided by it, which gives every tensor the card's numbers."
@@ -153,4 +158,5 @@ if "GPTConfig" in globals():
 
 def nanogpt_config(keys: dict[str, Any]) -> str:
     """The config file's lines below its head: one NAME = value each, and the one repair that the card needs."""
-    return "\n".join(f"{name} = {value!r}" for name, value in keys.items()) + "\n\n" + FIX
+    lines = [f"{name} = {value!r}" for name, value in keys.items()]
+    return "\n".join(lines) + "\n\n" + FIX

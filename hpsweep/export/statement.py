@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsweep.analysis.card import Card
+from hpsweep.analysis.transfer.card import Card
 from hpsweep.english import counted
 from hpsweep.spec import Trial
 
@@ -16,9 +16,12 @@ _DECAY = {
 
 def statement(card: Card, trial: Trial) -> list[str]:
     """Scheme, base, target, multipliers, numbers per kind, decay rule, optimizer, schedule, interval and warnings."""
-    optimizer, schedule, found = card.optimizer, card.schedule, card.evidence
-    unknown = f"unknown, the proxy's {trial.total_steps} steps stand in for it"
-    duration = unknown if card.target["tokens"] is None else f"{trial.total_steps} steps"
+    optimizer = card.optimizer
+    schedule = card.schedule
+    evidence = card.evidence
+    duration = f"{trial.total_steps} steps"
+    if card.target["tokens"] is None:
+        duration = f"unknown, the proxy's {trial.total_steps} steps stand in for it"
     proxy = {name: card.proxy[name] for name in ("width", "density", "depth", "head_size", "context", "vocabulary")}
     return [
         f"scheme: {card.scheme}",
@@ -41,28 +44,34 @@ def statement(card: Card, trial: Trial) -> list[str]:
         f"{schedule['final_lr_fraction']!r} of the rate at the last; duration {duration}",
         f"masks: random, density {trial.density!r} of every {' and '.join(card.mask['kinds'])} matrix, "
         f"seed {trial.seed}, fixed through training",
-        f"evidence: {counted(len(found['trial_ids']), 'trial')}, {counted(found['seeds'], 'seed')}, data "
-        f"{card.evidence['data_hash']}, hpsweep {', '.join(card.evidence['hpsweep_versions'])}",
+        f"evidence: {counted(len(evidence['trial_ids']), 'trial')}, {counted(evidence['seeds'], 'seed')}, data "
+        f"{evidence['data_hash']}, hpsweep {', '.join(evidence['hpsweep_versions'])}",
         *(f"warning: {warning}" for warning in card.warnings),
     ]
 
 
 def intervals(card: Card) -> list[str]:
     """A line for every tuned hyperparameter: what is carried, its 95 % interval, and how far to trust it."""
-    row, along = card.optimum, card.along_drift
+    row = card.optimum
+    drift = card.along_drift
     lines = []
     for name in row["hyperparameter"].split(","):
-        low, high = row.get(f"{name}_low", row["low"]), row.get(f"{name}_high", row["high"])
-        how = "the proxy's optimum"
-        if along["carried"] != "constant":
-            low, high, how = along["low"], along["high"], "the setting along the drift"
+        if drift["carried"] == "constant":
+            how = "the proxy's optimum"
+            low = row.get(f"{name}_low", row["low"])  # an optimum of several hyperparameters has one of each
+            high = row.get(f"{name}_high", row["high"])
+        else:
+            how = "the setting along the drift"
+            low, high = drift["low"], drift["high"]
         status = row.get(f"status_{name}", row["status"])
         lines.append(
             f"interval: {name} {card.base[name]!r}, {how}, 95 % interval [{low!r}, {high!r}], status {status}, "
             f"interval {row['interval']}"
         )
-    known = "unknown, a bound" if card.uncertainty is None else f"{card.uncertainty!r} octaves"
-    return [*lines, f"uncertainty: {known} (the larger side of the interval)"]
+    uncertainty = f"{card.uncertainty!r} octaves"
+    if card.uncertainty is None:
+        uncertainty = "unknown, a bound"
+    return [*lines, f"uncertainty: {uncertainty} (the larger side of the interval)"]
 
 
 def _listed(values: dict[str, Any]) -> str:

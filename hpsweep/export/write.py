@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpsweep.analysis.card import Card
-from hpsweep.analysis.card_trial import card_trial, check_card, tokens_of
+from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.card_trial import card_trial, check_card, tokens_of
+from hpsweep.architectures import nonzeros, tensors
 from hpsweep.export.nanogpt import nanogpt_config, nanogpt_keys, nanogpt_warnings
 from hpsweep.export.statement import statement
-from hpsweep.parametrization.rules import SPARSE, tensor_numbers, tensors
-from hpsweep.spec import Trial, kept
+from hpsweep.rules.multipliers import tensor_numbers
+from hpsweep.spec import Trial
 
 _WIDTH = 118
 
@@ -32,7 +32,8 @@ def export(card: Card, to: str) -> str:
 
 def exported(card: Card, to: str) -> dict[str, Any]:
     """The same as plain data: the card's statement, its parameter groups, and nanoGPT's keys or the script."""
-    text, trial = export(card, to), checked_trial(card)
+    text = export(card, to)
+    trial = checked_trial(card)
     data: dict[str, Any] = {"to": to, "statement": statement(card, trial), "parameter_groups": parameter_groups(card)}
     if to == "nanogpt":
         return data | {"warnings": nanogpt_warnings(card, trial), "keys": nanogpt_keys(card, trial)}
@@ -42,7 +43,10 @@ def exported(card: Card, to: str) -> dict[str, Any]:
 def checked_trial(card: Card) -> Trial:
     """The trial of the card's target; the duration is the proxy's steps where the card does not say."""
     tokens = tokens_of(card)
-    trial = card_trial(card, **({"steps": card.proxy["steps"]} if tokens is None else {"tokens": tokens}))
+    duration = {"tokens": tokens}
+    if tokens is None:
+        duration = {"steps": card.proxy["steps"]}
+    trial = card_trial(card, **duration)
     check_card(card, trial)
     return trial
 
@@ -65,9 +69,7 @@ def parameter_groups(card: Card) -> list[dict[str, Any]]:
                 "forward": n.forward, "m_d": n.m_d, "m_rho": n.m_rho, "tensors": {},
             },
         )  # fmt: skip
-        size = math.prod(shape)
-        nonzeros = kept(size, trial.density) if kind in SPARSE else size
-        group["tensors"][name] = {"shape": list(shape), "nonzeros": nonzeros}
+        group["tensors"][name] = {"shape": list(shape), "nonzeros": nonzeros(shape, kind, trial.density)}
     return list(groups.values())
 
 
@@ -98,9 +100,10 @@ def _hf(card: Card, trial: Trial) -> str:
 def _nanogpt(card: Card, trial: Trial) -> str:
     keys = nanogpt_keys(card, trial)
     title = "A config of nanoGPT-mup's supar branch, with the numbers of a card: python train.py THIS_FILE"
-    here = [f"warning: here, {warning}" for warning in nanogpt_warnings(card, trial)]
-    lines = [line for text in [*_head(title), *statement(card, trial), *here] for line in _wrapped(text)]
-    return "\n".join(f"# {line}".rstrip() for line in lines) + "\n\n" + nanogpt_config(keys)
+    warnings = [f"warning: here, {warning}" for warning in nanogpt_warnings(card, trial)]
+    lines = _wrapped_lines([*_head(title), *statement(card, trial), *warnings])
+    comment = "\n".join(f"# {line}".rstrip() for line in lines)
+    return comment + "\n\n" + nanogpt_config(keys)
 
 
 TRAINERS: dict[str, Callable[[Card, Trial], str]] = {"torch": _torch, "hf": _hf, "nanogpt": _nanogpt}
@@ -108,11 +111,15 @@ TRAINERS: dict[str, Callable[[Card, Trial], str]] = {"torch": _torch, "hf": _hf,
 
 def _script(title: str, card: Card, trial: Trial, notes: Sequence[str], body: str) -> str:
     """A docstring with the statement and notes, the script, and in it the card's numbers as literals."""
-    here = ["", *notes] if notes else []
-    lines = [line for text in [*_head(title), *statement(card, trial), *here] for line in _wrapped(text)]
-    docstring = '"""' + "\n".join(lines).replace("\\", "\\\\").replace('"""', "'''") + '\n"""\n'
-    text = (Path(__file__).parent / body).read_text()
-    return docstring + "\n" + text.replace("# THE CARD'S NUMBERS\n", _literals(card, trial))
+    paragraphs = [*_head(title), *statement(card, trial)]
+    if notes:
+        paragraphs += ["", *notes]
+    content = "\n".join(_wrapped_lines(paragraphs))
+    # what would end the docstring, or be read as an escape in it
+    content = content.replace("\\", "\\\\").replace('"""', "'''")
+    docstring = f'"""{content}\n"""\n'
+    script = (Path(__file__).parent / body).read_text()
+    return docstring + "\n" + script.replace("# THE CARD'S NUMBERS\n", _literals(card, trial))
 
 
 def _head(title: str) -> list[str]:
@@ -152,10 +159,17 @@ def _literals(card: Card, trial: Trial) -> str:
 def _literal(value: Any) -> str:
     """A value as Python text: exact floats, double quotes, a line per entry of a dictionary."""
     if isinstance(value, dict):
-        return "{\n" + "".join(f"    {_literal(name)}: {_literal(entry)},\n" for name, entry in value.items()) + "}"
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+        lines = [f"    {_literal(name)}: {_literal(entry)},\n" for name, entry in value.items()]
+        return "{\n" + "".join(lines) + "}"
+    if isinstance(value, str):
+        return json.dumps(value)
+    return repr(value)
 
 
-def _wrapped(text: str) -> list[str]:
-    """The text in lines of the file's width; what goes on is indented."""
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False) or [""]
+def _wrapped_lines(paragraphs: Sequence[str]) -> list[str]:
+    """The paragraphs in lines of the file's width; what goes on is indented."""
+    lines = []
+    for text in paragraphs:
+        wrapped = textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        lines += wrapped or [""]  # an empty paragraph is an empty line
+    return lines

@@ -40,18 +40,18 @@ from urllib.parse import parse_qsl
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.parametrization.masks import generator
 from hpsweep.proxy.documents import (
-    files,
+    error_line,
+    files_under,
     jsonl_documents,
     jsonl_files,
-    line,
     parquet_documents,
-    whole,
+    whole_file,
 )
-from hpsweep.proxy.held_out import Split, last_tenth, split
-from hpsweep.proxy.token_file import DTYPES, Tokens, chunks, read_ids
-from hpsweep.proxy.token_notes import check_apart, copied, notes_of
+from hpsweep.proxy.held_out import Split, last_tenth, split_documents
+from hpsweep.proxy.token_file import DTYPES, Tokens, read_ids, token_chunks
+from hpsweep.proxy.token_notes import check_apart, copied_windows, notes_of
+from hpsweep.rules.masks import random_stream
 from hpsweep.units import bytes_per_token
 
 Integers = npt.NDArray[np.int64]
@@ -107,7 +107,7 @@ def load_dataset(source: Any) -> Dataset:
             if not len(tokens):
                 raise ValueError(f"no {part} tokens: it is empty or too short; give more data.")
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"data source {source!r}: {line(error)}") from error
+        raise ValueError(f"data source {source!r}: {error_line(error)}") from error
     digest = _data_hash(vocabulary, train, validation)
     return Dataset(
         source=source, train=train, validation=validation, vocabulary=vocabulary, data_hash=digest, notes=tuple(notes)
@@ -133,21 +133,24 @@ def train_offsets(dataset_or_length: Dataset | int, *, seed: int, steps: int, ba
     Raises ValueError when no start is.
     """
     starts = _count_starts(dataset_or_length, context)
-    draws = generator("batches", seed).random_raw(steps * batch)
+    draws = random_stream("batches", seed).random_raw(steps * batch)
     return (draws % np.uint64(starts)).astype(np.int64).reshape(steps, batch)  # modulo bias < starts / 2^64
 
 
-def windows(tokens: Tokens, offsets: Integers, context: int) -> tuple[Integers, Integers]:
+def token_windows(tokens: Tokens, offsets: Integers, context: int) -> tuple[Integers, Integers]:
     """(inputs, targets), each of shape offsets.shape + (context,): the tokens from every offset on, and those after.
 
     Raises ValueError when a window would begin before the first or end after the last token.
     """
-    both = sequences(tokens, offsets, context)
+    both = token_sequences(tokens, offsets, context)
     return both[..., :-1], both[..., 1:]
 
 
-def sequences(tokens: Tokens, offsets: Integers, context: int) -> Integers:
-    """Inputs and the last target as one, of shape offsets.shape + (context + 1,). Raises ValueError as `windows`."""
+def token_sequences(tokens: Tokens, offsets: Integers, context: int) -> Integers:
+    """Inputs and the last target as one, of shape offsets.shape + (context + 1,).
+
+    Raises ValueError as `token_windows`.
+    """
     offsets = np.asarray(offsets)
     if offsets.size and (offsets.min() < 0 or offsets.max() + context + 1 > len(tokens)):
         raise ValueError(
@@ -163,7 +166,7 @@ def validation_windows(dataset: Dataset, count: int, context: int) -> tuple[Inte
 
     No token is a target twice. Raises ValueError with the number of windows that fit when there are fewer.
     """
-    return windows(dataset.validation, _validation_starts(dataset, count, context), context)
+    return token_windows(dataset.validation, _validation_starts(dataset, count, context), context)
 
 
 def _validation_starts(dataset: Dataset, count: int, context: int) -> Integers:
@@ -178,9 +181,13 @@ def _validation_starts(dataset: Dataset, count: int, context: int) -> Integers:
 
 
 def _count_starts(dataset_or_length: Dataset | int, context: int) -> int:
-    length = len(dataset_or_length.train) if isinstance(dataset_or_length, Dataset) else dataset_or_length
+    if isinstance(dataset_or_length, Dataset):
+        length = len(dataset_or_length.train)
+        where = f" of {dataset_or_length.source!r}"
+    else:
+        length = dataset_or_length
+        where = ""
     if context < 1 or context + 1 > length:
-        where = f" of {dataset_or_length.source!r}" if isinstance(dataset_or_length, Dataset) else ""
         raise ValueError(
             f"context {context}: a window takes context + 1 of the {length} training tokens{where}. "
             f"Use a context of 1 to {length - 1}, or more data."
@@ -199,7 +206,9 @@ def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
         raise ValueError("stdlib takes no path; write stdlib, or text:PATH for files of your own.")
     if kind != "stdlib" and not path:
         raise ValueError(f"no path; write {kind}:PATH.")
-    allowed = f"{kind} takes the options {', '.join(_OPTIONS[kind])}" if _OPTIONS[kind] else f"{kind} takes no options"
+    allowed = f"{kind} takes no options"
+    if _OPTIONS[kind]:
+        allowed = f"{kind} takes the options {', '.join(_OPTIONS[kind])}"
     options: dict[str, str] = {}
     if has_options:
         try:  # a plus is a plus in a path, not a space
@@ -209,8 +218,10 @@ def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
         for name, value in pairs or [(query, "")]:
             if name not in _OPTIONS[kind]:
                 raise ValueError(f"unknown option {name!r}; {allowed}, as NAME=VALUE joined by '&' after one '?'.")
-            if not value or name in options:
-                raise ValueError(f"option {name!r} is {'given twice' if value else 'empty'}; {allowed}, each once.")
+            if not value:
+                raise ValueError(f"option {name!r} is empty; {allowed}, each once.")
+            if name in options:
+                raise ValueError(f"option {name!r} is given twice; {allowed}, each once.")
             options[name] = value
     return kind, Path(path).expanduser(), options
 
@@ -222,8 +233,9 @@ def _is_stdlib(name: str) -> bool:
 
 
 def _read_text(path: Path) -> Split:
-    train, validation, notes = _split_by_path(path, found := files(path))
-    binary = [file for file in found if b"\0" in whole(file)]
+    found = files_under(path)
+    train, validation, notes = _split_by_path(path, found)
+    binary = [file for file in found if b"\0" in whole_file(file)]
     if binary:
         notes.append(f"{len(binary)} of {len(found)} files hold zero bytes, as files that are no text do: {binary[0]}.")
     return train, validation, notes
@@ -231,13 +243,13 @@ def _read_text(path: Path) -> Split:
 
 def _read_stdlib() -> Split:
     root = Path(sysconfig.get_path("stdlib"))
-    train, validation, _ = _split_by_path(root, files(root, (".py",), _is_stdlib, links=False))
+    train, validation, _ = _split_by_path(root, files_under(root, (".py",), _is_stdlib, links=False))
     return train, validation, []
 
 
 def _split_by_path(root: Path, found: list[Path]) -> Split:
     names = [os.fsencode(file.relative_to(root).as_posix()) for file in found]
-    return split([whole(file) for file in found], names)
+    return split_documents([whole_file(file) for file in found], names)
 
 
 def _read_jsonl(path: Path, field: str) -> Split:
@@ -245,15 +257,16 @@ def _read_jsonl(path: Path, field: str) -> Split:
 
 
 def _read_parquet(path: Path, column: str) -> Split:
-    texts = [text for file in files(path, (".parquet",)) for text in parquet_documents(file, column)]
+    texts = [text for file in files_under(path, (".parquet",)) for text in parquet_documents(file, column)]
     train, validation, notes = _split_by_content(texts)
-    if binary := sum(b"\0" in text for text in texts):
+    binary = sum(b"\0" in text for text in texts)
+    if binary:
         notes.append(f"{binary} of {len(texts)} rows of column {column!r} hold zero bytes, as what is no text does.")
     return train, validation, notes
 
 
 def _split_by_content(documents: list[bytes]) -> Split:
-    train, validation, notes = split(documents, documents)
+    train, validation, notes = split_documents(documents, documents)
     if sum(map(bool, documents)) == 1:
         notes.append(
             "there is one document, and its last tenth is held out: is every document a line or row of its own?"
@@ -277,7 +290,7 @@ def _read_bin(path: Path, options: dict[str, str], vocabulary: int) -> Split:
     if "validation" not in options:
         kept, held = last_tenth(train)
         _check_filled(held)
-        return kept, held, notes + copied(kept, held)
+        return kept, held, notes + copied_windows(kept, held)
     held_out = Path(options["validation"]).expanduser()
     validation, highest = read_ids(held_out, dtype, vocabulary)
     more = notes_of(held_out, validation, highest, vocabulary)
@@ -304,6 +317,6 @@ def _data_hash(vocabulary: int, *parts: Tokens) -> str:
     dtype = next(d for d in DTYPES.values() if vocabulary <= 256 ** np.dtype(d).itemsize)
     for tokens in parts:
         digest.update(f"/{len(tokens)}/".encode())
-        for _, chunk in chunks(tokens):
+        for _, chunk in token_chunks(tokens):
             digest.update(np.ascontiguousarray(chunk, dtype=dtype).data)
     return digest.hexdigest()[:16]

@@ -49,7 +49,7 @@ def is_visible(name: str) -> bool:
     return not name.startswith(".")
 
 
-def files(
+def files_under(
     root: Path, suffixes: tuple[str, ...] = ("",), keep: Callable[[str], bool] = is_visible, *, links: bool = True
 ) -> list[Path]:
     """A file itself, or a folder's regular files that end in one of the suffixes, in the order of relative paths.
@@ -64,11 +64,13 @@ def files(
     seen = set()
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         folders[:] = sorted(filter(keep, folders))
-        if (real := os.path.realpath(folder)) in seen:  # linked twice, or to itself
+        real = os.path.realpath(folder)
+        if real in seen:  # linked twice, or to itself
             folders[:] = []
             continue
         seen.add(real)
-        found += [Path(folder, name) for name in filter(keep, names) if name.lower().endswith(suffixes)]
+        wanted = [name for name in names if keep(name) and name.lower().endswith(suffixes)]
+        found += [Path(folder, name) for name in wanted]
     for path in found:
         if links and path.is_symlink() and not path.exists():
             raise ValueError(f"{path} {_no_file(path)}")
@@ -87,7 +89,7 @@ def _no_file(root: Path) -> str:
     return "does not exist; check the path."
 
 
-def opened(path: Path) -> Any:
+def open_text(path: Path) -> Any:
     """The file's bytes, decompressed whatever its name. Raises ValueError for a file that is known to be no text."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -105,26 +107,29 @@ def opened(path: Path) -> Any:
 
 def check_text(path: Path, head: bytes, once: str = "") -> None:
     """Raise ValueError for a beginning that is known to be no text."""
-    if found := no_text(head):
+    found = no_text(head)
+    if found:
         what, remedy = found
         raise ValueError(f"{path} is {once}{what}, not text: {remedy}.")
 
 
-def damaged(path: Path, error: BaseException) -> ValueError:
+def damaged_file(path: Path, error: BaseException) -> ValueError:
     """What to raise for a compressed file that ends early or is damaged."""
     with path.open("rb") as file:
         magic = magic_of(file.read(64))
-    kind = _OPENERS[magic][0] if magic in _OPENERS else "gzip"
-    return ValueError(f"{path}: damaged {kind} ({line(error)}); fetch or write it again.")
+    kind = "gzip"
+    if magic in _OPENERS:
+        kind, _ = _OPENERS[magic]
+    return ValueError(f"{path}: damaged {kind} ({error_line(error)}); fetch or write it again.")
 
 
-def whole(path: Path) -> bytes:
+def whole_file(path: Path) -> bytes:
     """All bytes of a file, decompressed."""
-    with opened(path) as file:
+    with open_text(path) as file:
         try:
             content = bytes(file.read())
         except (*_DAMAGE, OSError) as error:
-            raise damaged(path, error) from error
+            raise damaged_file(path, error) from error
     check_text(path, content[:_HEAD], _ONCE)
     return content
 
@@ -135,8 +140,8 @@ def whole(path: Path) -> bytes:
 def jsonl_files(path: Path) -> list[Path]:
     """The files of JSON lines of a folder, or the file itself."""
     if not path.is_dir():
-        return files(path)
-    everything = files(path, LINES + JSON)
+        return files_under(path)
+    everything = files_under(path, LINES + JSON)
     lines = [file for file in everything if file.name.lower().endswith(LINES)]
     found = lines or everything
     plain = {str(file) for file in found}
@@ -145,7 +150,7 @@ def jsonl_files(path: Path) -> list[Path]:
 
 def jsonl_documents(path: Path, field: str) -> Iterator[bytes]:
     """The text in one field of every line; of a file that is one JSON array, of every element."""
-    with opened(path) as lines:
+    with open_text(path) as lines:
         try:
             first = True
             for number, content in enumerate(lines, 1):
@@ -159,14 +164,14 @@ def jsonl_documents(path: Path, field: str) -> Iterator[bytes]:
                 first = False
                 yield _text(_parsed(content, f"{path}, line {number}"), field, f"{path}, line {number}")
         except (*_DAMAGE, OSError) as error:
-            raise damaged(path, error) from error
+            raise damaged_file(path, error) from error
 
 
 def _array(path: Path, content: bytes, field: str) -> Iterator[bytes]:
     try:
         elements = json.loads(content)
     except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path}: neither a JSON array nor JSON objects in lines ({line(error)}).") from error
+        raise ValueError(f"{path}: neither a JSON array nor JSON objects in lines ({error_line(error)}).") from error
     for number, element in enumerate(elements, 1):
         yield _text(element, field, f"{path}, element {number}")
 
@@ -175,24 +180,28 @@ def _parsed(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except (RecursionError, ValueError) as error:
-        whole_object = "; every line is a whole object" if content.strip() in (b"{", b"[") else ""
-        raise ValueError(f"{where}: broken JSON ({line(error)}){whole_object}; mend or remove the line.") from error
+        why = f"broken JSON ({error_line(error)})"
+        if content.strip() in (b"{", b"["):  # an object that is spread over lines
+            why += "; every line is a whole object"
+        raise ValueError(f"{where}: {why}; mend or remove the line.") from error
 
 
 def _text(record: Any, field: str, where: str) -> bytes:
     if not isinstance(record, dict):
         raise ValueError(f"{where}: a JSON {type(record).__name__}, not an object; mend or remove the line.")
     if field not in record:
-        raise ValueError(f"{where}: no field {field!r}; there is {quoted(record)}. Choose one with ?field=NAME.")
+        raise ValueError(f"{where}: no field {field!r}; there is {quoted_names(record)}. Choose one with ?field=NAME.")
     text = record[field]
     if isinstance(text, str):
         return text.encode(errors="surrogatepass")
     if text is None:
         raise ValueError(f"{where}: field {field!r} is None, not a string; remove the lines without text first.")
     if isinstance(text, dict | list):
-        inside = f" with {quoted(text)}" if isinstance(text, dict) else ""
+        inside = "list"
+        if isinstance(text, dict):
+            inside = f"object with {quoted_names(text)}"
         raise ValueError(
-            f"{where}: field {field!r} holds a JSON {'object' if isinstance(text, dict) else 'list'}{inside}, not a "
+            f"{where}: field {field!r} holds a JSON {inside}, not a "
             "string; write the text in it into a field of its own first."
         )
     raise ValueError(f"{where}: field {field!r} is {text!r:.40}, not a string; choose one with ?field=NAME.")
@@ -215,16 +224,19 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if names.count(column) != 1:
-                what = "two columns" if column in names else "no column"
-                raise ValueError(f"{what} {column!r}; there is {quoted(names)}. Choose one with ?column=NAME.")
+                what = "no column"
+                if column in names:
+                    what = "two columns"
+                raise ValueError(f"{what} {column!r}; there is {quoted_names(names)}. Choose one with ?column=NAME.")
             kind = file.schema_arrow.field(column).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if pa.types.is_dictionary(kind):
+                kind = kind.value_type
             if pa.types.is_nested(kind):
                 raise ValueError(
                     f"column {column!r} is {kind}, not text: write the text in it into a column of its own first."
                 )
             if not (_is_string(kind) or _is_binary(kind)):
-                raise ValueError(f"column {column!r} is {kind}, not text; there is {quoted(names)}.")
+                raise ValueError(f"column {column!r} is {kind}, not text; there is {quoted_names(names)}.")
             binary = _is_binary(kind)
             row = 0
             for batch in file.iter_batches(columns=[column]):
@@ -232,11 +244,15 @@ def parquet_documents(path: Path, column: str) -> Iterator[bytes]:
                     row += 1
                     if text is None:
                         raise ValueError(f"column {column!r} is null in row {row}; remove rows without text first.")
-                    if binary and (found := no_text(text[:_HEAD])):
-                        raise ValueError(f"column {column!r} holds {found[0]} in row {row}, not text: {found[1]}.")
+                    found = None
+                    if binary:
+                        found = no_text(text[:_HEAD])
+                    if found:
+                        what, remedy = found
+                        raise ValueError(f"column {column!r} holds {what} in row {row}, not text: {remedy}.")
                     yield text
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path}: {line(error)}") from error
+        raise ValueError(f"{path}: {error_line(error)}") from error
 
 
 def _is_binary(kind: Any) -> bool:
@@ -259,11 +275,11 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def quoted(names: Iterable[str]) -> str:
+def quoted_names(names: Iterable[str]) -> str:
     """Names as a list in words."""
     return ", ".join(map(repr, names)) or "none"

@@ -11,28 +11,43 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hpsweep.proxy import model
+from hpsweep.proxy import compile_choice, gpu_step, model
 from hpsweep.proxy.batches import Batches
 from hpsweep.proxy.data import Dataset, load_dataset, validation_windows
 from hpsweep.proxy.device import (
     WARM_UP,
     Captured,
+    check_tf32,
     device_name,
-    fitting,
+    evaluated_together,
+    fitting_trials,
+    float32_products,
+    free_memory,
+    in_halves,
+    in_precision,
     keep_memory,
+    let_go,
+    on_device,
     out_of_memory,
-    precision,
-    products,
 )
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_shapes, outcome
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.outcome import (
+    DIVERGED_FACTOR,
+    Finished,
+    Outcome,
+    Progress,
+    check_precision,
+    check_shapes,
+    ensemble_outcome,
+)
+from hpsweep.proxy.schedule import lr_factor
 from hpsweep.spec import Trial
 
 CHECK_EVERY = {"cpu": 1, "cuda": 16}
@@ -42,13 +57,18 @@ SHRINK_AT = {"cpu": 1.0, "cuda": 0.5}
 """An ensemble is made smaller when trials have diverged and no more than this share of it is left: a GPU has to
 capture its step anew. Until then they stay, which no neighbour notices. No result depends on it."""
 
+STACKED = {"cpu": False, "cuda": True}
+"""Whether a step is gpu_step's, which makes as many launches for one trial as for many. On a CPU torch's fused AdamW is
+faster, as it reads a weight once. No result depends on it but for rounding."""
+
 MEASURED = 8
 """Trials whose memory on a GPU is measured, where more are to be trained together."""
 
-_fitting: dict[tuple[object, torch.device], int] = {}  # trials of a shape that a device was found to hold
+_SIZES = ("data", "width", "depth", "head_size", "context", "batch", "tied", "precision")
+_fitting: dict[tuple[object, ...], int] = {}  # trials of such sizes that a device was found to hold
 
 
-def train(
+def train_ensemble(
     trials: Sequence[Trial],
     *,
     device: str = "cpu",
@@ -63,9 +83,15 @@ def train(
     but the last. Raises ValueError if the shapes differ or the data is unfit.
     """
     check_shapes(trials)
-    data, where = load_dataset(trials[0].data), torch.device(device)
-    parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
-    return _in_parts(trials, parts, data, where, progress, finished)
+    where = torch.device(device)
+    check_precision(trials[0].precision, where.type)
+    check_tf32(trials[0].precision, where)
+    if where.type == "cuda":
+        compile_choice.compile_choice()
+    data = load_dataset(trials[0].data)
+    with on_device(where):
+        parts = math.ceil(len(trials) / trials_that_fit(trials, data, where))
+        return _in_parts(trials, parts, data, where, progress, finished)
 
 
 def _in_parts(
@@ -93,53 +119,65 @@ def _in_parts(
 
 
 def _train_or_halve(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress) -> Outcome:
+    """Train them together, or in parts of what is known to fit; what memory runs out for is known not to."""
+    most = _fitting.get(_sizes(trials[0], device), len(trials))
+    if len(trials) > most:
+        return _in_parts(trials, math.ceil(len(trials) / most), data, device, progress)
     try:
         return _train(trials, data, device, progress)
     except RuntimeError as error:
         if not out_of_memory(error) or len(trials) == 1:
             raise
-    _let_go(device)
-    return _in_parts(trials, 2, data, device, progress)
+    let_go(device)
+    _fitting[_sizes(trials[0], device)] = math.ceil(len(trials) / 2)
+    return _train_or_halve(trials, data, device, progress)
 
 
-def _let_go(device: torch.device) -> None:
-    """Give memory that nothing uses any more back to the GPU."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+def _sizes(trial: Trial, device: torch.device) -> tuple[object, ...]:
+    """What the memory goes by: not how long a trial is trained."""
+    return (device, *(getattr(trial, name) for name in _SIZES))
 
 
 def trials_that_fit(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
     """How many of the trials a GPU's free memory holds, by what the first steps of one and of MEASURED take.
 
-    So many are simply tried: what does not fit is halved. Measured once for a shape.
+    So many are simply tried: what does not fit is halved. Measured once for trials of the same sizes.
     """
     if device.type == "cpu" or len(trials) <= MEASURED:
         return len(trials)
-    key = (trials[0].shape, device)
+    key = _sizes(trials[0], device)
     if key not in _fitting:
         try:
             free, one, several = (_bytes(trials[:count], data, device) for count in (0, 1, MEASURED))
-            _fitting[key] = fitting(free, one, several, MEASURED)
+            _fitting[key] = fitting_trials(free, one, several, MEASURED)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             _fitting[key] = MEASURED // 2
-        _let_go(device)
+        let_go(device)
     return min(len(trials), _fitting[key])
 
 
 def _bytes(trials: Sequence[Trial], data: Dataset, device: torch.device) -> int:
-    """Bytes of the GPU's memory that training the trials takes; without trials, those that are free."""
+    """Bytes of the GPU's memory that training the trials takes; without trials, those that this process may take.
+
+    Counted is what this process holds: what others do on the GPU meanwhile does not matter. The steps before the last
+    are left out, for they take their memory only as long as there is enough.
+    """
     torch.cuda.empty_cache()
-    free = torch.cuda.mem_get_info(device)[0]
     if not trials:
-        return free
+        return free_memory(device)
+    before = torch.cuda.memory_reserved(device)
     ensemble = Ensemble(trials, data, device)
+    steps = min(WARM_UP + 1, trials[0].total_steps)
     history = torch.full((trials[0].total_steps, len(trials)), torch.nan, device=device)
-    for step in range(min(WARM_UP + 1, trials[0].total_steps)):
+    for step in range(steps):
+        if step + 1 == steps:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
         ensemble.step(step, history)
     torch.cuda.synchronize(device)
-    return free - torch.cuda.mem_get_info(device)[0]
+    return torch.cuda.max_memory_reserved(device) - before
 
 
 def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progress: Progress) -> Outcome:
@@ -149,6 +187,11 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
     history = torch.full((first.total_steps, len(trials)), torch.nan, device=device)
     every = CHECK_EVERY.get(device.type, 16)
     looked = 0
+
+    def alive() -> None:
+        progress(looked, first.total_steps)
+
+    ensemble.compile_if_it_pays(0, alive)
     for step in range(first.total_steps):
         ensemble.step(step, history)
         if (step + 1) % every == 0 or step + 1 == first.total_steps:
@@ -156,15 +199,16 @@ def _train(trials: Sequence[Trial], data: Dataset, device: torch.device, progres
             looked = step + 1
             if not ensemble.members:
                 break
-            progress(looked, first.total_steps)
-    return outcome(
+            alive()
+            ensemble.compile_if_it_pays(looked, alive)
+    return ensemble_outcome(
         trials,
         data,
         history.double().cpu().numpy(),
         ensemble.evaluate(lambda: progress(first.total_steps, first.total_steps)),
         ensemble.diverged,
         device=device_name(device),
-        engine="torch",
+        engine=ensemble.engine,
         torch_version=str(torch.__version__),
         ensemble_size=len(trials),
         seconds=(time.perf_counter() - started) / len(trials),
@@ -177,22 +221,32 @@ class Ensemble:
     def __init__(self, trials: Sequence[Trial], data: Dataset, device: torch.device) -> None:
         if device.type == "cpu":
             keep_memory()
-        self.trials, self.data, self.device = list(trials), data, device
+        self.trials = list(trials)
+        self.data = data
+        self.device = device
         self.members = list(range(len(trials)))
         self.diverged: dict[int, int] = {}  # place among all trials -> step
-        self.parameters = {n: p.to(device) for n, p in model.initial_parameters(trials, data.vocabulary).items()}
-        self.masks = {n: m.to(device) for n, m in model.masks(trials, data.vocabulary).items()}
-        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers(trials, data.vocabulary)))
+        self.masks = model.hidden_masks(trials, data.vocabulary, device)
+        self.parameters = model.initial_parameters(trials, data.vocabulary, device, kept=self.masks)
+        self.multipliers = model.Multipliers(
+            *(m.to(device) for m in model.forward_multipliers(trials, data.vocabulary))
+        )
         self.optimizer = Optimizer(trials, self.parameters, data.vocabulary)
         self.batches = Batches(trials, data, device)
         self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
         self.factor = torch.ones((), device=device)  # of the learning rates, by the schedule
         self.history = torch.empty(0)
+        self.take_step: gpu_step.Step = gpu_step.stacked_step
+        self.cannot_compile = gpu_step.compiler_failed()
+        self.engine = "torch"
+        self.timed: tuple[int, float, object] | None = None  # steps done, when, by which graph
         self._begin()
 
     def _begin(self) -> None:
         self.columns = torch.tensor(self.members, device=self.device)
-        self.captured = Captured() if self.device.type == "cuda" else None
+        self.captured: Captured | None = None
+        if self.device.type == "cuda":
+            self.captured = Captured()
 
     def step(self, step: int, history: Float[Tensor, "step trial"]) -> None:
         """One optimizer step of every member; its training losses go into `history[step]`."""
@@ -201,8 +255,8 @@ class Ensemble:
             self._begin()
         self.batches.hold(step)
         self.number.fill_(step)
-        self.factor.fill_(schedule(self.trials[0], step))
-        with products(self.device):
+        self.factor.fill_(lr_factor(self.trials[0], step))
+        with on_device(self.device), float32_products(self.device, self.trials[0].precision):
             if self.captured is None:
                 self._update()
             else:
@@ -211,20 +265,68 @@ class Ensemble:
     def _update(self) -> None:
         """The step whose number the device knows: nothing here asks the device for a value."""
         inputs, targets = self.batches.current()
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(True)
-        losses = self._losses(inputs, targets).mean(1)
-        found = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(False)
+        if STACKED.get(self.device.type, True):
+            losses = self._stacked(inputs, targets)
+        else:
+            losses = self._one_by_one(inputs, targets)
+        self.history.index_put_((self.number, self.columns), losses)
+
+    def _stacked(
+        self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
+    ) -> Float[Tensor, " trial"]:
+        return self.take_step(*self._of_step(inputs, targets))
+
+    def _of_step(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+        """The arguments of gpu_step.stacked_step."""
+        moments = self.optimizer.moments
+        tensors = gpu_step.Tensors(
+            parameters=self.parameters,
+            exp_avg={name: each.exp_avg for name, each in moments.items()},
+            exp_avg_sq={name: each.exp_avg_sq for name, each in moments.items()},
+            masks=self.masks,
+            lr=self.optimizer.lr,
+            decay=self.optimizer.decay,
+            multiply=self.multipliers,
+        )
+        return tensors, inputs, targets, self.factor, self.number, gpu_step.shared_constants(self.trials[0])
+
+    def compile_if_it_pays(self, done: int, alive: Callable[[], None]) -> None:
+        """Compile the step of a GPU once that is known to pay, by how long the last steps took; `done`: steps so far.
+
+        To be called now and then, when no step is under way. A graph of uncompiled steps is captured anew then.
+        """
+        if self.captured is None or self.take_step is not gpu_step.stacked_step or self.cannot_compile:
+            return
+        now = (done, time.perf_counter(), self.captured.graph)
+        before = self.timed
+        self.timed = now
+        each = 0.0  # seconds of a step, where they are known
+        if before is not None and before[2] is not None and before[2] is now[2]:  # replays of one graph since
+            each = (now[1] - before[1]) / (now[0] - before[0])
+        if not compile_choice.compiling_pays(each * (self.trials[0].total_steps - done)):
+            return
+        self._begin()  # without the graph, whose memory nothing else could use
+        let_go(self.device)
+        with on_device(self.device), float32_products(self.device, self.trials[0].precision):
+            self.take_step = gpu_step.compiled_step(*self._of_step(*self.batches.current()), alive=alive)
+        self.cannot_compile = self.take_step is gpu_step.stacked_step
+        if not self.cannot_compile:
+            self.engine = "torch, compiled"
+
+    def _one_by_one(
+        self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
+    ) -> Float[Tensor, " trial"]:
+        def of(parameters: model.Parameters) -> Float[Tensor, " trial"]:
+            return self._losses(inputs, targets, parameters).mean(1)
+
+        losses, found = gpu_step.with_gradients(of, self.parameters)
         # torch's fused AdamW reads a gradient as if it were laid out like its parameter, whatever its strides
         # (seen in torch 2.13 on CPU), and the gradient of a transposed weight is not.
-        gradients = {name: g.contiguous() for name, g in zip(self.parameters, found, strict=True)}
+        gradients = {name: g.contiguous() for name, g in found.items()}
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, self.trials[0].clip)
         self.optimizer.step(gradients, self.factor)
-        known = torch.where(norms.isfinite(), losses.detach(), torch.nan)
-        self.history.index_put_((self.number, self.columns), known)
+        return torch.where(norms.isfinite(), losses, torch.nan)
 
     def drop_diverged(self, history: Float[Tensor, "step trial"], *, since: int) -> None:
         """Note the step of members whose losses from step `since` on say that they diverged; let go of them."""
@@ -241,6 +343,7 @@ class Ensemble:
 
     def _keep(self, remaining: list[int]) -> None:
         self.members = [self.members[i] for i in remaining]
+        self.take_step = gpu_step.stacked_step  # compiled for these sizes alone
         self._begin()
         self.parameters = {n: p[remaining] for n, p in self.parameters.items()}
         self.multipliers = model.Multipliers(*(m[remaining] for m in self.multipliers))
@@ -256,28 +359,56 @@ class Ensemble:
         """
         if not self.members:
             return {}
+        self.captured = None  # its graph holds the memory of a step
+        let_go(self.device)
         first = self.trials[0]
+        members = len(self.members)
         inputs, targets = (
             torch.from_numpy(x) for x in validation_windows(self.data, first.eval_sequences, first.context)
         )
-        size = 2 * first.batch
+        size = evaluated_together(first.batch, members, first.context, self.data.vocabulary, self.device)
         chunks = []
-        with products(self.device):
-            for i in range(0, first.eval_sequences, size):
-                chunks.append(self._losses(self._for_all(inputs[i : i + size]), self._for_all(targets[i : i + size])))
+        with float32_products(self.device, first.precision):
+            for start in range(0, first.eval_sequences, size):
+                ids, following = (x[start : start + size].to(self.device) for x in (inputs, targets))
+                chunks.append(self._held_out(ids, following))
                 alive()
         each = torch.cat(chunks, 1).double().cpu().numpy()
-        return {m: losses for m, losses in zip(self.members, each, strict=True) if m not in self.diverged}
+        by_member = dict(zip(self.members, each, strict=True))
+        return {member: losses for member, losses in by_member.items() if member not in self.diverged}
 
-    def _for_all(self, ids: Int[Tensor, "batch context"]) -> Int[Tensor, "trial batch context"]:
-        return ids.to(self.device).expand(len(self.members), *ids.shape)
+    def _held_out(
+        self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]
+    ) -> Float[Tensor, "trial batch"]:
+        """Loss of every sequence in every trial; of fewer trials and sequences at a time where memory runs out."""
+        first = self.trials[0]
+        here = self.device
+
+        def losses(members: slice, some: slice) -> Tensor:
+            parameters = {name: parameter[members] for name, parameter in self.parameters.items()}
+            multipliers = model.Multipliers(*(m[members] for m in self.multipliers))
+            count = len(multipliers.readout)  # trials
+            ids = inputs[some].expand(count, -1, -1)
+            following = targets[some].expand(count, -1, -1)
+            with in_precision(first, here):
+                return model.sequence_losses(parameters, multipliers, ids, following, head_size=first.head_size)
+
+        def of_all(some: slice) -> Tensor:
+            return in_halves(lambda members: losses(members, some), slice(0, len(self.members)), 0, here)
+
+        return in_halves(of_all, slice(0, len(inputs)), 1, here)
 
     def _losses(
-        self, inputs: Int[Tensor, "trial batch context"], targets: Int[Tensor, "trial batch context"]
+        self,
+        inputs: Int[Tensor, "trial batch context"],
+        targets: Int[Tensor, "trial batch context"],
+        parameters: model.Parameters | None = None,
     ) -> Float[Tensor, "trial batch"]:
         first = self.trials[0]
-        with precision(first, self.device):
-            return model.losses(self.parameters, self.multipliers, inputs, targets, head_size=first.head_size)
+        with in_precision(first, self.device):
+            return model.sequence_losses(
+                parameters or self.parameters, self.multipliers, inputs, targets, head_size=first.head_size
+            )
 
 
 def beyond_limit(history: Float[Tensor, "step trial"], since: int, vocabulary: int) -> Bool[Tensor, "later trial"]:

@@ -16,13 +16,16 @@ _LEAKED = 0.01  # part of it that may be trained on as well
 _COPIED = 0.05  # part of all text that may be copies
 
 
-def split(documents: Sequence[bytes], keys: Sequence[bytes]) -> Split:
+def split_documents(documents: Sequence[bytes], keys: Sequence[bytes]) -> Split:
     """Training and validation bytes of the documents; which side one is on is a function of its key alone."""
     train: list[bytes] = []
     validation: list[bytes] = []
     for document, key in zip(documents, keys, strict=True):
         if document:
-            (train if hashlib.sha256(key).digest()[0] % 16 else validation).append(document)
+            if hashlib.sha256(key).digest()[0] % 16:
+                train.append(document)
+            else:
+                validation.append(document)
     if len(train) + len(validation) < 16 or not train or not validation:
         kept = [document for document in documents if document]
         rest, held = last_tenth(_joined(kept))
@@ -42,7 +45,8 @@ def last_tenth(tokens: Tokens) -> tuple[Tokens, Tokens]:
 
 def _position_notes(documents: list[bytes], held: int) -> list[str]:
     """Of several documents that were split by position: whether what is held out is mostly of one of them."""
-    left, largest = held, 0
+    left = held
+    largest = 0
     for document in reversed(documents):
         largest = max(largest, min(len(document), left))
         left -= len(document) + 1
@@ -58,16 +62,21 @@ def _position_notes(documents: list[bytes], held: int) -> list[str]:
 
 def _position_copies(documents: list[bytes], held: int) -> list[str]:
     """Of documents that were split by position: copies, and which of them are on both sides."""
-    first, left = len(documents), held
+    first = len(documents)
+    left = held
     while first and left > 0:
         first -= 1
         left -= len(documents[first]) + 1
-    train, validation = documents[:first], documents[first:]
-    return _copies(train, validation, sum(map(len, validation)), sum(map(len, train))) if train and validation else []
+    train = documents[:first]
+    validation = documents[first:]
+    if not train or not validation:
+        return []
+    return _copies(train, validation, sum(map(len, validation)), sum(map(len, train)))
 
 
 def _notes(train: list[bytes], validation: list[bytes]) -> list[str]:
-    held, rest = sum(map(len, validation)), sum(map(len, train))
+    held = sum(map(len, validation))
+    rest = sum(map(len, train))
     found = []
     if held > rest:
         found.append(
@@ -85,7 +94,8 @@ def _notes(train: list[bytes], validation: list[bytes]) -> list[str]:
 
 def _copies(train: list[bytes], validation: list[bytes], held: int, rest: int) -> list[str]:
     """Documents that are trained on and held out, and documents that stand there twice."""
-    trained, kept = set(train), set(validation)
+    trained = set(train)
+    kept = set(validation)
     leaked = sum(len(document) for document in validation if document in trained)
     if leaked > _LEAKED * held:
         return [f"{100 * leaked / held:.0f} % of the held-out text is in the training text as well: remove copies."]

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hpsweep.parametrization.rules import tensor_numbers
 from hpsweep.proxy.model import Parameters
+from hpsweep.rules.multipliers import tensor_numbers
 from hpsweep.spec import Trial
 
 _adamw = importlib.import_module("torch.optim.adamw").adamw  # torch.optim hides the module of this name
@@ -37,6 +37,53 @@ def clip_gradients(gradients: Parameters, limit: float) -> Float[Tensor, " trial
     for gradient in gradients.values():
         gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
     return total
+
+
+def stacked_update(
+    parameters: Parameters,
+    gradients: Parameters,
+    masks: Mapping[str, Bool[Tensor, "trial fan_out fan_in"]],
+    exp_avg: Parameters,
+    exp_avg_sq: Parameters,
+    rates: Mapping[str, Float[Tensor, " trial"]],
+    decays: Mapping[str, Float[Tensor, " trial"]],
+    factor: Float[Tensor, ""],
+    steps: Float[Tensor, " 1"],
+    *,
+    clip: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> Float[Tensor, " trial"]:
+    """Mask and clip the gradients and take a step of AdamW, all trials at once; returns the norms before clipping.
+
+    The numbers are those of `Optimizer.step`, but there are as many operations for one trial as for many. All rates are
+    multiplied by `factor`. `steps` are those taken with this one, in float64, as 1 - beta2 ** steps is small at first.
+    """
+    mask_gradients(gradients, masks)
+    # by column first: of folded parameters the gradients of gains are sums along columns too, in the same pass
+    columns = [torch.linalg.vector_norm(g, dim=1).view(len(g), -1) for g in gradients.values()]
+    norms: Tensor = torch.linalg.vector_norm(torch.cat(columns, 1), dim=1)
+    clipped = (clip / (norms + 1e-6)).clamp(max=1.0)
+    # Bias corrections of both moments.
+    first = (1 - beta1**steps).float()
+    second = (1 - beta2**steps).float()
+    root = second.sqrt()
+    rate = torch.stack(list(rates.values())) * factor  # (tensor, trial)
+    kept = 1 - rate * torch.stack(list(decays.values()))
+    ahead = rate * (root / first)
+    for name, of_kept, of_ahead in zip(rates, kept.unbind(), ahead.unbind(), strict=True):
+        p = parameters[name]
+        m = exp_avg[name]
+        v = exp_avg_sq[name]
+        per_trial = (-1, *[1] * (p.dim() - 1))
+        g = gradients[name].mul_(clipped.view(per_trial))
+        m.lerp_(g, 1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        # rate m / first / (sqrt(v / second) + eps), with the numbers of whole trials taken out of the passes
+        direction = m / v.sqrt().add_(eps * root)
+        p.mul_(of_kept.view(per_trial)).addcmul_(direction, of_ahead.view(per_trial), value=-1)
+    return norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +118,11 @@ class Optimizer:
                 exp_avg_sq=torch.zeros_like(p),
             )
             for name, p in parameters.items()
+        }
+        numbers = [tensor_numbers(trial, vocabulary) for trial in trials]
+        self.lr = {name: torch.tensor([n[name].lr for n in numbers], device=self.device) for name in parameters}
+        self.decay = {
+            name: torch.tensor([n[name].weight_decay for n in numbers], device=self.device) for name in parameters
         }
         self._work_on([group for i, trial in enumerate(trials) for group in _groups(trial, i, vocabulary)], parameters)
 
@@ -116,6 +168,9 @@ class Optimizer:
             name: Moments(**{what: getattr(moments, what)[list(remaining)] for what in _MOMENTS})
             for name, moments in self.moments.items()
         }
+        self.lr, self.decay = (
+            {name: numbers[list(remaining)] for name, numbers in each.items()} for each in (self.lr, self.decay)
+        )
         kept = [replace(g, trial=remaining.index(g.trial)) for g in self.groups if g.trial in remaining]
         self._work_on(kept, parameters)
 

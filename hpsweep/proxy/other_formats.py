@@ -59,12 +59,15 @@ _PICKLE_BINARY = (b"]q\x00", b"}q\x00")
 def magic_of(head: bytes) -> bytes | None:
     """The known first bytes that a file begins with."""
     found = next((magic for magic in MAGIC if head.startswith(magic)), None)
-    return found if found != b"BZ" or head[4:10] in _BZIP2_BLOCKS else None  # text may begin with BZ as well
+    if found == b"BZ" and head[4:10] not in _BZIP2_BLOCKS:  # text may begin with BZ as well
+        return None
+    return found
 
 
 def no_text(head: bytes) -> tuple[str, str] | None:
     """What the beginning of a file or field is that is known to be no text, and the remedy."""
-    if magic := magic_of(head):
+    magic = magic_of(head)
+    if magic:
         return MAGIC[magic]
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]], "take out what is no text"
@@ -89,7 +92,8 @@ def other_format(path: Path, head: bytes) -> tuple[str, str] | None:
             "an Arrow stream, as datasets stores",
             "write its ids bare: numpy.array(column).astype('<u4').tofile('ids.bin')",
         )
-    if found := no_text(head):
+    found = no_text(head)
+    if found:
         return found
     if head[:4] == b"GGUF" and 0 < int.from_bytes(head[4:8], "little") < 100:
         return "a model in GGUF", "give the file of the data"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.parametrization import count
 from hpsweep.proxy.data import Dataset
-from hpsweep.spec import Trial
+from hpsweep.rules import count
+from hpsweep.spec import Precision, Trial
 
 CURVE_POINTS = 200
 """A training curve has at most this many points."""
@@ -50,7 +51,21 @@ def check_shapes(trials: Sequence[Trial]) -> None:
         raise ValueError(f"an ensemble needs trials of one shape; got {len({t.shape for t in trials})} shapes.")
 
 
-def outcome(
+def check_precision(precision: Precision, device: str) -> None:
+    """Nothing, where a cpu or cuda device takes products in this precision; ValueError otherwise."""
+    if precision == "tf32" and device == "cpu":
+        raise ValueError(
+            "precision is 'tf32', which only NVIDIA's GPUs have (from Ampere on); use float32 or bfloat16 on a CPU."
+        )
+    said = os.environ.get("NVIDIA_TF32_OVERRIDE", "")
+    if device != "cpu" and (precision, said) in (("float32", "1"), ("tf32", "0")):
+        other = {"1": "TF32", "0": "float32"}[said]
+        raise ValueError(
+            f"NVIDIA_TF32_OVERRIDE={said} makes products of precision {precision!r} {other}; unset it, or ask for that."
+        )
+
+
+def ensemble_outcome(
     trials: Sequence[Trial],
     data: Dataset,
     train_losses: Floats,
@@ -80,13 +95,14 @@ def outcome(
 
 
 def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
-    return {"trial_id": trial.trial_id, **trial.resolved, **count.columns(trial, vocabulary)}
+    return {"trial_id": trial.trial_id, **trial.resolved, **count.size_columns(trial, vocabulary)}
 
 
 def _result(train_losses: Floats, validation: Floats | None, diverged: int | None) -> dict[str, Any]:
     initial = _finite(train_losses[0])
     if validation is not None and not np.isfinite(validation).all():
-        validation, diverged = None, len(train_losses)
+        validation = None
+        diverged = len(train_losses)
     if validation is None:
         return {"status": "diverged", "diverged_step": diverged, "initial_loss": initial}
     return {
@@ -99,12 +115,15 @@ def _result(train_losses: Floats, validation: Floats | None, diverged: int | Non
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    if not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def _curves(trials: Sequence[Trial], train_losses: Floats, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """At most CURVE_POINTS points a trial, each the mean training loss since the point before."""
-    steps, per_step = trials[0].total_steps, trials[0].batch * trials[0].context
+    steps = trials[0].total_steps
+    per_step = trials[0].batch * trials[0].context  # tokens
     ends = np.unique(np.linspace(0, steps, min(steps, CURVE_POINTS) + 1).round().astype(int))
     curves: dict[str, list[Any]] = {name: [] for name in ("trial_id", "step", "tokens", "train_loss", "val_loss")}
     for i, row in enumerate(rows):
@@ -116,7 +135,10 @@ def _curves(trials: Sequence[Trial], train_losses: Floats, rows: list[dict[str, 
             curves["step"].append(int(end))
             curves["tokens"].append(int(end) * per_step)
             curves["train_loss"].append(loss)
-            curves["val_loss"].append(row.get("val_loss") if end == steps else None)
+            val_loss = None
+            if end == steps:
+                val_loss = row.get("val_loss")
+            curves["val_loss"].append(val_loss)
     return curves
 
 

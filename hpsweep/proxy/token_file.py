@@ -87,7 +87,7 @@ def read_ids(path: Path, dtype: str, vocabulary: int) -> Ids:
     return Ids(tokens, _check_ids(path, tokens, dtype, vocabulary))
 
 
-def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
+def token_chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
     """(position, tokens) of the parts that are looked at together."""
     for start in range(0, len(tokens), CHUNK):
         yield start, tokens[start : start + CHUNK]
@@ -97,7 +97,8 @@ def chunks(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
 
 
 def _check_head(path: Path, head: bytes, dtype: str) -> None:
-    if found := other_format(path, head):
+    found = other_format(path, head)
+    if found:
         what, remedy = found
         raise ValueError(f"{path} is {what}, not bare token ids: {remedy}.")
     if dtype != "uint8" and len(head) >= 64 and is_text(head):
@@ -159,15 +160,18 @@ def _llm_c_header(path: Path, head: bytes, dtype: str, size: int) -> int:
 def _check_ids(path: Path, tokens: Tokens, dtype: str, vocabulary: int) -> int:
     """The highest id. Raises ValueError for ids beyond the vocabulary or of another width, floats, a file of one id."""
     _check_floats(path, tokens[:CHUNK], dtype)
-    lowest, highest = math.inf, -1
-    for start, chunk in chunks(tokens):
-        if (top := int(chunk.max())) >= vocabulary:
+    lowest: float = math.inf
+    highest = -1
+    for start, chunk in token_chunks(tokens):
+        top = int(chunk.max())
+        if top >= vocabulary:
             first = int(np.argmax(chunk >= vocabulary))
             raise ValueError(
                 f"{path}: token id {chunk[first]} at position {start + first} is not below vocabulary {vocabulary}. "
                 f"State the vocabulary and dtype that the file was written with{_otherwise(path, tokens, vocabulary)}."
             )
-        lowest, highest = min(lowest, int(chunk.min())), max(highest, top)
+        lowest = min(lowest, int(chunk.min()))
+        highest = max(highest, top)
     if len(tokens) < _FEW:
         return highest
     if lowest == highest:
@@ -202,13 +206,18 @@ def _check_width(path: Path, sample: Tokens, dtype: str) -> None:
     if zeros.min() > 0.9:
         return  # nearly all ids are 0, wherever they stand
     item = np.dtype(DTYPES[dtype]).itemsize
-    wider = item * (4 if empty.sum() == 3 else 2)
-    part = "3 of every 4 ids are" if empty.sum() == 3 else "every second id is"
+    wider = 2 * item
+    part = "every second id is"
+    if empty.sum() == 3:
+        wider = 4 * item
+        part = "3 of every 4 ids are"
     if not empty[1]:
         remedy = f"big-endian: numpy.fromfile(path, '>u{wider}').astype('<u4').tofile('ids.bin')"
     else:
         remedy = _as_dtype(f"int{8 * wider}")
-    text = ", or UTF-16 text" if item == 1 else ""
+    text = ""
+    if item == 1:
+        text = ", or UTF-16 text"
     raise ValueError(f"{path}: {part} 0 as {dtype}, so that it holds ids of {wider} bytes{text}: {remedy}.")
 
 
@@ -225,7 +234,9 @@ def _otherwise(path: Path, tokens: Tokens, vocabulary: int) -> str:
         return f"; with the bytes swapped all of the first {len(raw)} ids are below it: it is big-endian, {order}"
     if item == 4 and int(np.frombuffer(data, "<u2").max()) < vocabulary:
         return f"; as uint16 all of the first {len(data) // 2} ids are below it"
-    signed = raw.view("<i4") if item == 4 else raw
+    signed = raw
+    if item == 4:
+        signed = raw.view("<i4")
     if signed.min() < 0 and signed.max() < vocabulary:
         return f" (as int32 it is {int(signed.min())}: take out what masks or pads)"
     return ""

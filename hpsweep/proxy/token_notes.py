@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsweep.proxy.token_file import Tokens, chunks
-from hpsweep.proxy.token_parts import columns, header, in_order, unfilled
+from hpsweep.proxy.token_file import Tokens, token_chunks
+from hpsweep.proxy.token_parts import columns_note, header_note, order_note, unfilled_parts
 
 _SAMPLE = 2**20  # tokens of which the bytes are counted
 _FEW = 256  # fewer tokens than that say nothing of how they were stored
@@ -28,7 +28,8 @@ _CONTROL = 0.01  # part of bytes that are neither text nor blanks, below which t
 _OF_TEXT = np.array([byte in b"\t\n\r" or byte >= 32 for byte in range(256)])
 _NEGATIVE = 256  # the highest ids of a type, which are -256 to -1 of a signed one
 
-_WINDOWS, _WINDOW = 16, 64  # held-out windows that are sought, and their tokens
+_WINDOWS = 16  # held-out windows that are sought
+_WINDOW = 64  # tokens of one of them
 _VARIED = 16  # tokens of a window that differ: others stand anywhere
 
 
@@ -36,11 +37,16 @@ def notes_of(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[
     """What is odd about the ids of a file, the highest of which is given, a sentence each."""
     if len(tokens) < 16 * _FEW:
         return []
-    found, sample = [], np.asarray(tokens[:_SAMPLE])
+    sample = np.asarray(tokens[:_SAMPLE])
+    found = []
+    # Ids that are too low, or bytes in another order or place.
     if 256 < vocabulary <= len(tokens) and highest < vocabulary // 2:
-        bytes_ = ": they look like bytes" if highest < 256 else ""
+        bytes_ = ""
+        if highest < 256:
+            bytes_ = ": they look like bytes"
         found.append(f"{path}: the highest of {len(tokens)} ids is {highest}, of a vocabulary of {vocabulary}{bytes_}.")
-    if shift := _shifted(sample):
+    shift = _shifted(sample)
+    if shift:
         found.append(
             f"{path}: read from byte {shift} on, ids repeat far more than as they are, as where bytes were put before "
             f"them or cut off. If so, write them anew: numpy.fromfile(path, '<u{sample.dtype.itemsize}', "
@@ -51,27 +57,37 @@ def notes_of(path: Path, tokens: Tokens, highest: int, vocabulary: int) -> list[
             f"{path}: low bytes of the ids vary less than high ones, as in a big-endian file. If it is one, write it "
             "anew: numpy.fromfile(path, '>u2').astype('<u2').tofile('ids.bin')."
         )
-    if width := _other_width(sample):
+    # Ids of another width or of a signed type.
+    width = _other_width(sample)
+    if width:
         found.append(f"{path}: {width}.")
-    if negative := _negative(tokens, highest):
+    negative = _negative(tokens, highest)
+    if negative:
         found.append(f"{path}: {negative}.")
-    if half := _halves(sample):
+    half = _halves(sample)
+    if half:
         wider = 2 * sample.dtype.itemsize
         found.append(f"{path}: {half}, as in a file of ids of {wider} bytes. If it is one, state its dtype.")
-    if period := _period(sample):
+    # Ids that are no text: repeated, in order, after a header, compressed, or never filled.
+    period = _period(sample)
+    if period:
         found.append(f"{path}: the first {len(sample)} ids repeat every {period}.")
-    if order := in_order(sample) or columns(sample):
+    order = order_note(sample) or columns_note(sample)
+    if order:
         found.append(f"{path}: {order}.")
-    if head := header(tokens):
+    head = header_note(tokens)
+    if head:
         found.append(f"{path}: {head}. If it is one, write the ids after it into a file of their own.")
-    if dense := _evenly(sample, vocabulary):
+    dense = _evenly(sample, vocabulary)
+    if dense:
         found.append(f"{path}: {dense}")
-    return found + [f"{path}: {run}" for run in unfilled(tokens)]
+    return found + [f"{path}: {run}" for run in unfilled_parts(tokens)]
 
 
 def _halves(sample: Tokens) -> str:
     """In words, where every second id is small and the others are not."""
-    first, second = sample[0::2], sample[1::2]
+    first = sample[0::2]
+    second = sample[1::2]
     for small, large in ((first, second), (second, first)):
         if small.max() <= _HIGH_HALF and len(np.unique(large)) > _FEW:
             return f"every second id is at most {small.max()}, and the others are not"
@@ -83,7 +99,8 @@ def _other_width(sample: Tokens) -> str:
 
     By their places modulo 4: bytes of one distribution are no halves of ids, and those of several are no ids of a byte.
     """
-    if three := _three_bytes(sample):
+    three = _three_bytes(sample)
+    if three:
         return three
     item = sample.dtype.itemsize
     places = sample[: len(sample) // 4 * 4].view(np.uint8).reshape(-1, 4).T
@@ -96,19 +113,33 @@ def _other_width(sample: Tokens) -> str:
     if item == 1:
         if 1 - counts[:, _OF_TEXT].sum(axis=1).mean() < _CONTROL:
             return ""  # text in columns has bytes of its own at even places
-        wider = 4 if max(apart(0, 2), apart(1, 3)) > _APART + noise else 2
-        if wider == 2 and max(apart(0, 1), apart(2, 3)) <= _APART + noise:
+        if max(apart(0, 2), apart(1, 3)) > _APART + noise:
+            wider = 4
+            which = "fourth"
+        elif max(apart(0, 1), apart(2, 3)) > _APART + noise:
+            wider = 2
+            which = "second"
+        else:
             return ""
         return (
-            f"bytes at every {'fourth' if wider == 4 else 'second'} place are others than those between, as in a file "
+            f"bytes at every {which} place are others than those between, as in a file "
             f"of ids of {wider} bytes. If it is one, state dtype=uint{8 * wider}"
         )
-    pairs = ((0, 1), (2, 3)) if item == 2 else ((0, 2), (1, 3))
+    if item == 2:
+        pairs = ((0, 1), (2, 3))
+        narrower = "1 byte"
+    else:
+        pairs = ((0, 2), (1, 3))
+        narrower = "2 bytes"
     alike = all(apart(*pair) < _ALIKE + noise / 2 for pair in pairs)
-    if not alike or max(_entropy(place) for place in places) > _RANDOM or (item == 4 and counts[3, 0] == 1):
+    if not alike:
+        return ""
+    if max(_entropy(place) for place in places) > _RANDOM:  # nothing tells its bytes apart
+        return ""
+    if item == 4 and counts[3, 0] == 1:  # no id needs the highest byte
         return ""
     return (
-        f"the halves of the ids are distributed alike, as in a file of ids of {item // 2} byte{'s' * (item > 2)}. If "
+        f"the halves of the ids are distributed alike, as in a file of ids of {narrower}. If "
         f"it is one, state dtype=uint{4 * item}"
     )
 
@@ -124,7 +155,9 @@ def _three_bytes(sample: Tokens) -> str:
     apart = [float(np.abs(counts[i] - counts[j]).sum() / 2) for i, j in ((0, 1), (1, 2), (0, 2))]
     if max(apart) <= _APART + noise or not _period_of_three(data, sample.dtype.itemsize):
         return ""
-    powers = "[1, 256, 65536]" if _entropy(places[2]) < _entropy(places[0]) else "[65536, 256, 1]"
+    powers = "[65536, 256, 1]"
+    if _entropy(places[2]) < _entropy(places[0]):  # high bytes, which vary less, come last
+        powers = "[1, 256, 65536]"
     return (
         "bytes at every third place are others than those between, as in a file of ids of 3 bytes. If it is one, write "
         f"it anew: (numpy.fromfile(path, 'u1').reshape(-1, 3) @ {powers}).astype('<u4').tofile('ids.bin')"
@@ -134,10 +167,13 @@ def _three_bytes(sample: Tokens) -> str:
 def _period_of_three(data: bytes, item: int) -> bool:
     """Whether all places equal modulo 3 have the same bytes: not so, where every third of wider ids differs."""
     period = math.lcm(3, item)
-    places = np.frombuffer(data[: len(data) // period * period], np.uint8).reshape(-1, period).T
-    counts = np.array([np.bincount(place, minlength=256) for place in places]) / places.shape[1]
-    noise = math.sqrt(256 / places.shape[1])
-    return bool((np.abs(counts[3:] - counts[:-3]).sum(axis=1) / 2 < _APART + noise).all())
+    whole = data[: len(data) // period * period]
+    places = np.frombuffer(whole, np.uint8).reshape(-1, period).T
+    number = places.shape[1]
+    counts = np.array([np.bincount(place, minlength=256) for place in places]) / number
+    noise = math.sqrt(256 / number)
+    apart = np.abs(counts[3:] - counts[:-3]).sum(axis=1) / 2
+    return bool((apart < _APART + noise).all())
 
 
 def _shifted(sample: Tokens) -> int:
@@ -149,15 +185,19 @@ def _shifted(sample: Tokens) -> int:
     if item == 1:
         return 0
     data = sample[:_SHIFTED].tobytes()
-    if item == 4 and (start := _after_zeros(data)):
-        return start
+    if item == 4:
+        start = _after_zeros(data)
+        if start:
+            return start
     entropies = []
     for start in range(item):
         part = np.frombuffer(data[start : len(data) - (item - start) % item], f"<u{item}")
         times = np.unique(part, return_counts=True)[1] / len(part)
         entropies.append(float(-(times * np.log2(times)).sum()))
     best = int(np.argmin(entropies))
-    return best if entropies[best] + _SHIFTED_APART < entropies[0] else 0
+    if entropies[best] + _SHIFTED_APART >= entropies[0]:
+        return 0
+    return best
 
 
 def _after_zeros(data: bytes) -> int:
@@ -169,8 +209,9 @@ def _after_zeros(data: bytes) -> int:
         return 0
     start = starts[0]
     second = (start + 1) % 4
-    swapped = not zero[second] and _entropy(places[start]) < _entropy(places[second])  # high bytes first
-    return 0 if swapped else start
+    if not zero[second] and _entropy(places[start]) < _entropy(places[second]):  # high bytes first
+        return 0
+    return start
 
 
 def _evenly(sample: Tokens, vocabulary: int) -> str:
@@ -193,8 +234,9 @@ def _negative(tokens: Tokens, highest: int) -> str:
     beyond = 256**item
     if item == 1 or highest < beyond - _NEGATIVE:
         return ""
-    below, times = 0, 0
-    for _, chunk in chunks(tokens):
+    below = 0  # the highest id that is not one of the negative ones
+    times = 0  # that the highest id stands there
+    for _, chunk in token_chunks(tokens):
         high = chunk >= beyond - _NEGATIVE
         times += int(np.count_nonzero(chunk == highest))
         below = max(below, int(chunk[~high].max(initial=0)))
@@ -223,7 +265,8 @@ def _entropy(values: Tokens) -> float:
 def _period(sample: Tokens) -> int:
     """The shortest period below a quarter of the sample that it repeats with, or 0."""
     start = sample[:64].tobytes()
-    data, item = sample.tobytes(), sample.dtype.itemsize
+    data = sample.tobytes()
+    item = sample.dtype.itemsize
     at = data.find(start, item)
     while 0 < at < len(data) // 4:
         if at % item == 0 and data[at:] == data[:-at]:
@@ -242,7 +285,9 @@ def check_apart(train: Tokens, validation: Tokens) -> list[str]:
         return []
     for where, start in (("the beginning", 0), ("the end", len(train) - n)):
         if _stands_at(train, validation, start):
-            raise _trained_on(n, "all" if n == len(train) else where)
+            if n == len(train):
+                raise _trained_on(n, "all")
+            raise _trained_on(n, where)
     found = _found(train, validation)
     for at, start in found.items():
         if 0 <= start - at <= len(train) - n and _stands_at(train, validation, start - at):
@@ -250,9 +295,11 @@ def check_apart(train: Tokens, validation: Tokens) -> list[str]:
     return _copied(found)
 
 
-def copied(train: Tokens, validation: Tokens) -> list[str]:
+def copied_windows(train: Tokens, validation: Tokens) -> list[str]:
     """What a reader should know of held-out windows that stand in the training tokens too."""
-    return _copied(_found(train, validation)) if len(validation) >= _FEW else []
+    if len(validation) < _FEW:
+        return []
+    return _copied(_found(train, validation))
 
 
 def _copied(found: dict[int, int]) -> list[str]:
@@ -273,17 +320,22 @@ def _trained_on(n: int, what: str) -> ValueError:
 
 def _stands_at(train: Tokens, validation: Tokens, start: int) -> bool:
     part = train[start : start + len(validation)]
-    return all(np.array_equal(a, b) for (_, a), (_, b) in zip(chunks(part), chunks(validation), strict=True))
+    return all(
+        np.array_equal(a, b) for (_, a), (_, b) in zip(token_chunks(part), token_chunks(validation), strict=True)
+    )
 
 
 def _found(train: Tokens, validation: Tokens) -> dict[int, int]:
     """Position of held-out windows -> where each stands in the training tokens, of those that do."""
     item = train.dtype.itemsize
     spread = np.linspace(0, len(validation) - _WINDOW, _WINDOWS).astype(int)
-    sought = {int(at): validation[at : at + _WINDOW] for at in spread}
-    windows = {at: window.tobytes() for at, window in sought.items() if len(np.unique(window)) >= _VARIED}
+    windows = {}
+    for at in map(int, spread):
+        window = validation[at : at + _WINDOW]
+        if len(np.unique(window)) >= _VARIED:
+            windows[at] = window.tobytes()
     found: dict[int, int] = {}
-    for start, chunk in chunks(train):
+    for start, chunk in token_chunks(train):
         data = train[start : start + len(chunk) + _WINDOW - 1].tobytes()
         for at in windows.keys() - found.keys():
             place = data.find(windows[at])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.proxy.token_file import CHUNK, Tokens, chunks
+from hpsweep.proxy.token_file import CHUNK, Tokens, token_chunks
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ _NEARLY_ALL = 0.8  # of the ids of a header of zeros or of rising numbers,
 _MORE = 1.3  # times as far as the farthest, since it can be no more than all
 
 
-def tail(tokens: Tokens) -> int:
+def equal_ids_at_end(tokens: Tokens) -> int:
     """How many ids at the end are equal."""
     size = 0
     for start in range(len(tokens), 0, -CHUNK):
@@ -39,16 +39,18 @@ def tail(tokens: Tokens) -> int:
     return size
 
 
-def unfilled(tokens: Tokens) -> list[str]:
+def unfilled_parts(tokens: Tokens) -> list[str]:
     """Long runs of one id, in words: at the end, and before it where they are no padding of documents."""
     found = []
-    runs = [run for run in _runs(tokens) if run[0] + run[1] + _FEW < len(tokens)]
+    runs = [(start, length, value) for start, length, value in _runs(tokens) if start + length + _FEW < len(tokens)]
     longest = max((length for _, length, _ in runs), default=0)
     alike = sum(2 * length >= longest for _, length, _ in runs)
-    if longest >= _PADDING or (longest > max(2 * _FEW, len(tokens) // 100) and alike <= _RUNS):
-        start, length, value = next(run for run in runs if run[1] == longest)
+    is_long = longest > max(2 * _FEW, len(tokens) // 100)
+    if longest >= _PADDING or (is_long and alike <= _RUNS):
+        start, length, value = max(runs, key=lambda run: run[1])  # the first of the longest
         found.append(f"about {length} ids from position {start} on are all {value}: was the file filled there?")
-    if (last := tail(tokens)) > max(_FEW, len(tokens) // 100):
+    last = equal_ids_at_end(tokens)
+    if last > max(_FEW, len(tokens) // 100):
         found.append(f"the last {last} of {len(tokens)} ids are all {tokens[-1]}: was the file filled to its end?")
     return found
 
@@ -56,18 +58,21 @@ def unfilled(tokens: Tokens) -> list[str]:
 def _runs(tokens: Tokens) -> list[tuple[int, int, int]]:
     """(start, length, id) of the runs of equal ids, in whole blocks of _FEW."""
     found: list[tuple[int, int, int]] = []
-    for start, chunk in chunks(tokens[: len(tokens) // _FEW * _FEW]):
+    for start, chunk in token_chunks(tokens[: len(tokens) // _FEW * _FEW]):
         blocks = chunk.reshape(-1, _FEW)
         for block in np.flatnonzero(blocks.min(axis=1) == blocks.max(axis=1)):
-            at, value = start + int(block) * _FEW, int(blocks[block, 0])
-            if found and found[-1][2] == value and sum(found[-1][:2]) == at:
-                found[-1] = (found[-1][0], found[-1][1] + _FEW, value)
-            else:
-                found.append((at, _FEW, value))
+            at = start + int(block) * _FEW
+            value = int(blocks[block, 0])
+            if found:
+                begin, length, before = found[-1]
+                if before == value and begin + length == at:  # the run goes on
+                    found[-1] = (begin, length + _FEW, value)
+                    continue
+            found.append((at, _FEW, value))
     return found
 
 
-def in_order(sample: Tokens) -> str:
+def order_note(sample: Tokens) -> str:
     """In words, where practically all ids are higher, or lower, than those before them."""
     steps = np.diff(sample.astype(np.int64))
     steps = steps[steps != 0]
@@ -76,18 +81,22 @@ def in_order(sample: Tokens) -> str:
     up = float(np.mean(steps > 0))
     if max(up, 1 - up) <= _IN_ORDER:
         return ""
-    way = "up" if up > 0.5 else "down"
+    way = "down"
+    if up > 0.5:
+        way = "up"
     return f"{100 * max(up, 1 - up):.4g} % of the steps between unlike ids go {way}, as where they were sorted"
 
 
-def columns(sample: Tokens) -> str:
+def columns_note(sample: Tokens) -> str:
     """In words, where every second, third or fourth id counts up, is one and the same or that before it again.
 
     As where columns were written next to each other: positions, masks, or labels beside the ids.
     """
     for stride, which in _STRIDES.items():
-        rows = sample[: len(sample) // stride * stride].reshape(-1, stride).astype(np.int64)
-        counting = (np.diff(rows, axis=0) == 1).mean(axis=0) > _COUNTING
+        whole = sample[: len(sample) // stride * stride]
+        rows = whole.reshape(-1, stride).astype(np.int64)
+        steps = np.diff(rows, axis=0)
+        counting = (steps == 1).mean(axis=0) > _COUNTING
         constant = (rows == rows[0]).all(axis=0)
         again = (rows[:, 1:] == rows[:, :-1]).mean(axis=0) > _IN_ORDER
         if counting.any() and not counting.all():
@@ -99,19 +108,24 @@ def columns(sample: Tokens) -> str:
     return ""
 
 
-def header(tokens: Tokens) -> str:
+def header_note(tokens: Tokens) -> str:
     """In words, where the first ids look like a header: they say how many follow, or are unlike all others."""
-    if counted := _counted(tokens):
+    counted = _counted(tokens)
+    if counted:
         return counted
     for size in _SIZES:
-        if len(tokens) // size > _FEWEST and (unlike := _unlike(tokens, size)):
+        if len(tokens) // size <= _FEWEST:
+            continue
+        unlike = _unlike(tokens, size)
+        if unlike:
             return f"the first {size} ids, or more, are unlike the others ({unlike}), as those of a header are"
     return ""
 
 
 def _counted(tokens: Tokens) -> str:
     """In words, where a number among the first bytes is that of the ids, or bytes, that follow a header around it."""
-    item, size = tokens.dtype.itemsize, len(tokens) * tokens.dtype.itemsize
+    item = tokens.dtype.itemsize
+    size = len(tokens) * item  # bytes
     head = tokens[: _COUNTS // item].tobytes()
     for at in range(0, len(head) - 8, 4):
         for order in ("<u8", ">u8", "<u4", ">u4"):

@@ -24,8 +24,8 @@ def train(
     if device == "cpu":
         from hpsweep.proxy import native
 
-        if native.unavailable() is None and not any(map(native.unsupported, trials)):
-            return native.train(trials, device=device, progress=progress, finished=finished)
+        if native.why_unavailable() is None and not any(map(native.why_unsupported, trials)):
+            return native.train_native(trials, device=device, progress=progress, finished=finished)
     from hpsweep.proxy import ensemble
 
-    return ensemble.train(trials, device=device, progress=progress, finished=finished)
+    return ensemble.train_ensemble(trials, device=device, progress=progress, finished=finished)

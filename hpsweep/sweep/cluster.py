@@ -20,8 +20,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace, Silences
-from hpsweep.sweep.worker import ENGINES, Ensemble, Failure, Part, Place, Plan, Result, attempt, one_line, prepare
+from hpsweep.sweep.worker import (
+    ENGINES,
+    Ensemble,
+    Failure,
+    Part,
+    Place,
+    Plan,
+    Result,
+    attempt_ensemble,
+    one_line,
+    why_unfit,
+)
 
 _CONNECT_SECONDS = 3.0
 _LOST_SECONDS = 10.0  # a head that does not answer for so long is gone
@@ -46,7 +58,7 @@ _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0,
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Iterator[Any]:
+def ray_cluster(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address`; ValueError where there is none."""
     address = _reachable(address)
     with (
@@ -129,10 +141,19 @@ def _reachable(address: str) -> str:
 def ray_place(ray: Any, workers: int | None, device: str, gpus_per_worker: float) -> Place:
     """The workers of a Ray cluster, after asking one whether it has this hpsweep."""
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if device != "cpu" else 0
+    gpus = 0
+    if device != "cpu":
+        gpus = int(resources.get("GPU", 0))
     if device == "cuda" and not gpus:
         raise ValueError("device is cuda, but the Ray cluster has no GPU; use device cpu, or auto.")
-    fit = gpus * int(1 / gpus_per_worker) if gpus else int(resources.get("CPU", 0))
+    if gpus:
+        kind = "cuda"
+        fit = gpus * int(1 / gpus_per_worker)
+        need = {"cpu": 1.0, "gpu": gpus_per_worker}
+    else:
+        kind = "cpu"
+        fit = int(resources.get("CPU", 0))
+        need = {"cpu": 1.0, "gpu": 0.0}
     if not fit:
         raise ValueError("the Ray cluster has no CPU to train on; start its nodes with --num-cpus of at least 1.")
 
@@ -150,8 +171,6 @@ def ray_place(ray: Any, workers: int | None, device: str, gpus_per_worker: float
         raise ValueError(f"workers of the Ray cluster cannot import hpsweep: {cause}. Install it there.") from None
     if theirs != ours:
         raise ValueError(f"workers of the Ray cluster have hpsweep {theirs}, this is {ours}; install the same there.")
-    need = {"cpu": 1.0, "gpu": gpus_per_worker if gpus else 0.0}
-    kind = "cuda" if gpus else "cpu"
     return Place(workers or fit, kind, partial(_train_there, ray, workers or fit, need, kind), fit)
 
 
@@ -179,7 +198,8 @@ class _Mailbox:
         self.messages.append((key, message))
 
     def drain(self) -> list[tuple[str, Any]]:
-        messages, self.messages = self.messages, []
+        messages = self.messages
+        self.messages = []
         for key, message in messages:
             if isinstance(message, Result | Failure):
                 self.ensembles.pop(key, None)
@@ -198,7 +218,7 @@ def _train_there(ray: Any, workers: int, need: dict[str, float], device: str, pl
     with tempfile.TemporaryDirectory(prefix="hpsweep-", ignore_cleanup_errors=True) as folder:
         _run_tune(
             ray,
-            _trainable(ray, mailbox, device, train, str(Path.cwd())),
+            _trainable(ray, mailbox, device, train, str(Path.cwd()), need["gpu"]),
             name="hpsweep",
             search_alg=searcher,
             callbacks=[callback],
@@ -292,7 +312,9 @@ def _suggestions(
         nonlocal looked
         if not ended and time.monotonic() - looked < _LOOK_SECONDS:
             return
-        passed, looked = min(time.monotonic() - looked, 2 * _LOOK_SECONDS), time.monotonic()
+        now = time.monotonic()
+        passed = min(now - looked, 2 * _LOOK_SECONDS)
+        looked = now
         for key, message in ray.get(mailbox.drain.remote()):
             if key in running:
                 take(key, message)
@@ -302,7 +324,8 @@ def _suggestions(
         while ended:  # without a result: it died
             key = ended.pop()
             silences.ended(key)
-            if ensemble := running.pop(key, ()):
+            ensemble = running.pop(key, ())
+            if ensemble:
                 plan.done(ensemble, Failure(hung.get(key, "the Ray worker died"), died=True))
         plan.tick()
 
@@ -316,6 +339,8 @@ def _suggestions(
             plan.done(running.pop(key), message)
         elif isinstance(message, Part):
             plan.part(running[key], message)
+        elif isinstance(message, Exception):
+            raise message
         else:
             silences.pace.speaks = True
             plan.progress(running[key], *message)
@@ -324,8 +349,10 @@ def _suggestions(
         def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Searcher does not declare
             deliver()
             ensemble = plan.next()
+            if ensemble is None:
+                return None
             if not ensemble:
-                return None if ensemble is None else str(Searcher.FINISHED)
+                return str(Searcher.FINISHED)
             running[trial_id] = ensemble
             ray.get(mailbox.give.remote(trial_id, ensemble))
             return {"ensemble": trial_id}
@@ -344,13 +371,14 @@ def _suggestions(
     return Suggestions(), Delivery()
 
 
-def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str) -> Any:
+def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str, share: float) -> Any:
     """The Tune Trainable that trains one ensemble per trial."""
     from ray import tune
 
     class Worker(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
-            prepare(train, device)
+            os.environ[SHARE] = str(share or 1)
+            self.unfit = why_unfit(train, device)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             return True
@@ -359,15 +387,20 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str) -> 
             with contextlib.suppress(OSError):  # Tune changes into its own folder; paths of data are relative to ours
                 os.chdir(folder)
             key = self.config["ensemble"]
+            if self.unfit:
+                ray.get(mailbox.put.remote(key, self.unfit))
+                return {"done": True}
             ensemble = ray.get(mailbox.ensemble.remote(key))
             mailbox.put.remote(key, _Began(ray.get_runtime_context().get_node_id(), os.getpid()))
-            outcome = attempt(
+            outcome = attempt_ensemble(
                 *(train, ensemble, device),
                 lambda *steps: mailbox.put.remote(key, steps),
                 lambda part: ray.get(mailbox.put.remote(key, part)),
                 every=_LOOK_SECONDS,
             )
             ray.get(mailbox.put.remote(key, outcome))  # arrived before Tune hears of the end
+            if isinstance(outcome, Failure) and outcome.died:
+                os._exit(1)  # Tune starts another actor
             return {"done": True}
 
     return Worker

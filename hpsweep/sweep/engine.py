@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hpsweep.proxy import native
+from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 from hpsweep.sweep.worker import ENGINES
 
@@ -18,31 +19,44 @@ class Serving(NamedTuple):
     why: str = ""
 
 
-def serving(train: str, device: str, trials: Iterable[Trial]) -> Serving:
+def serving_engine(train: str, device: str, trials: Iterable[Trial]) -> Serving:
     """What trains these on a cpu or cuda device where `train` was asked for, one of ENGINES.
 
     Where the native engine hands over some trials only, it is said to train, and why tells of the others. Another
     trainer is taken to multiply zeros, as torch does. Raises ValueError where the native engine was asked for and
-    cannot serve, and where torch has to and is not installed.
+    cannot serve, where torch has to and is not installed, and where the device has not the trials' precision.
     """
+    trials = list(trials)
+    for precision in {trial.precision for trial in trials}:
+        check_precision(precision, device)
     asked = {path: name for name, path in ENGINES.items()}.get(train)
     if asked is None:
         return Serving("torch")
-    engine, why = ("torch", "") if asked == "torch" or device != "cpu" else _native(trials)
+    if asked == "torch" or device != "cpu":
+        engine, why = Serving("torch")
+    else:
+        engine, why = _native(trials)
     if asked == "native" and device != "cpu":
         raise ValueError(f"engine is native, which trains on a CPU, and device is {device}; use engine torch, or auto.")
     if asked == "native" and why:
         raise ValueError(f"engine is native, which cannot serve here: {why}; use engine torch, or auto.")
     if (engine == "torch" or why) and importlib.util.find_spec("torch") is None:
-        because = f" ({why})" if why else ""
+        because = ""
+        if why:
+            because = f" ({why})"
         raise ValueError(f"training needs torch{because}, which is not installed: pip install 'hpsweep[run]'.")
     return Serving(engine, why)
 
 
 def _native(trials: Iterable[Trial]) -> Serving:
     """The native engine, if it trains any of them on this machine, and why not all."""
-    if why := native.unavailable():
+    why = native.why_unavailable()
+    if why:
         return Serving("torch", why.rstrip("."))
     shapes = {trial.shape: trial for trial in trials}
-    refused = [why for why in map(native.unsupported, shapes.values()) if why]
-    return Serving("torch" if refused and len(refused) == len(shapes) else "native", refused[0] if refused else "")
+    refused = list(filter(None, map(native.why_unsupported, shapes.values())))
+    if not refused:
+        return Serving("native")
+    if len(refused) == len(shapes):
+        return Serving("torch", refused[0])
+    return Serving("native", refused[0])

@@ -10,17 +10,17 @@ from typing import Any
 
 from hpsweep import store
 from hpsweep.english import counted
-from hpsweep.parametrization import count
 from hpsweep.proxy import native
+from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
-from hpsweep.sweep.engine import serving
-from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_work
-from hpsweep.sweep.probe import probed_rate
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.execute import worker_place
+from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
+from hpsweep.sweep.probe import Rate, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import PART_SECONDS, check, check_hashes
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Place
+from hpsweep.sweep.run import PART_SECONDS, check_hashes, checked_datasets
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
 
 
 def plan(
@@ -48,58 +48,114 @@ def plan(
     if tflops is not None and not 0 < tflops < math.inf:
         raise ValueError(f"tflops is {tflops}; allowed: above 0, such as 0.1 for a core or 50 for a GPU.")
     folder = Path(results) / sweep.name
-    datasets = check(sweep, folder, ensemble_size=ensemble_size, writes=False)
+    datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size, writes=False)
     rows = store.read_runs(folder).to_pylist()
     check_hashes(folder, rows, datasets)
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
-    with place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device, sweep.trials)
-        size, cost = ensemble_size or default_size(engine, here.device), Cost(datasets, engine)
-        most_work = math.inf if ensemble_size else default_work(here.device)
+    with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        engine, why = serving_engine(train, here.device, sweep.trials)
+        cost = Cost(datasets, engine)
+        size = ensemble_size or default_size(engine, here.device)
+        most_work = default_work(here.device)
+        step_tokens = default_tokens(here.device)
+        if ensemble_size:  # as it was asked for, whatever it costs
+            most_work = math.inf
+            step_tokens = 0
         total = search.total(sweep, rows)
-        refines = sweep.search == "refine"
-        known = _known(sweep, rows) if refines else list(sweep.trials)
+        refinement: dict[str, Any] = {}
+        known = list(sweep.trials)
+        points = total // len(known)  # of each trial that is known, in an Optuna search
+        if sweep.search == "refine":
+            refinement = {"refinement": _refinement(sweep, rows)}
+            known = _known(sweep, rows)
+            points = 1
         done = {row["trial_id"] for row in rows if row["status"] in store.DONE}
         missing = [trial for trial in known if trial.trial_id not in done]
-        packed = arrange(missing, size, here.workers, cost, most_work)
-        shapes = _shapes(sweep, known, rows, 1 if refines else total // len(known), (size, packed, cost))
+        packed = arranged_ensembles(missing, size, here.workers, cost, most_work, step_tokens)
+        shapes = _shapes(sweep, known, rows, points, (size, packed, cost))
         left = sum(shape["flops_missing"] for shape in shapes)
-        rate, source = (
-            _given_rate(tflops)
-            if tflops is not None
-            else _stored_rate(rows, cost, engine if train in ENGINES.values() else None)
-        )
-        if rate is None and left and probe:
+        if tflops is not None:
+            found = _given_rate(tflops)
+        elif train in ENGINES.values():
+            found = _stored_rate(rows, cost, engine)
+        else:
+            found = _stored_rate(rows, cost, None)
+        if found.per_second is None and left and probe:
             say("timing a few steps, for some seconds at most ...")
-            rate, source = probed_rate(sweep, size or CPU_ENSEMBLE, cost, here, train)
-        ensembles = sum(shape["ensembles"] for shape in shapes)
+            found = probed_rate(_to_time(sweep, packed, cost, size, here.device), cost, here, train)
+        source = found.source
+        if not left:
+            source = "nothing is missing"
+        number = sum(shape["ensembles"] for shape in shapes)
+        workers = here.workers
+        if tflops is None:  # more than there is room for take turns
+            workers = min(workers, here.room)
         return {
             "name": sweep.name,
             "trials": total,
             **{status: counts[status] for status in (*store.DONE, "failed")},
             "missing": sum(shape["missing"] for shape in shapes),
-            "ensembles": ensembles,
+            "ensembles": number,
             "workers": here.workers,
             "room": here.room,
             "crowded": here.crowded(),
             "device": here.device,
             "engine": engine,
             "engine_why": why,
-            "seconds": _seconds(left, rate, here, ensembles, elsewhere=tflops is not None),
-            "estimate": source if left else "nothing is missing",
-            "kill_loses": _kill_loses(packed, cost, rate, in_turn=engine == "native"),
+            "seconds": _seconds(left, found, packed, cost, min(number, workers)),
+            "estimate": source,
+            "kill_loses": _kill_loses(packed, cost, found.per_second, in_turn=engine == "native"),
             "shapes": shapes,
-            **({"refinement": _refinement(sweep, rows)} if refines else {}),
+            **refinement,
         }
 
 
-def _seconds(left: float, rate: float | None, here: Place, ensembles: int, *, elsewhere: bool) -> float | None:
-    """The wall time of what is left; None where no rate is known."""
+def _to_time(sweep: Sweep, packed: Sequence[Ensemble], cost: Cost, size: int | None, device: str) -> list[Ensemble]:
+    """What is timed: trials of the costliest shape, so many as a core trains together.
+
+    A GPU's speed goes by how many those are. There it is the ensemble whose step costs most, and the one of another
+    shape whose step costs least.
+    """
+    shape = max(sweep.trials, key=cost).shape
+    own = tuple(trial for trial in sweep.trials if trial.shape == shape)
+    if device == "cpu":
+        return [own[: size or CPU_ENSEMBLE]]
+    if not packed:
+        return [own[: size or 1]]
+    most = max(packed, key=lambda ensemble: step_cost(ensemble, cost))
+    others = [ensemble for ensemble in packed if ensemble[0].shape != most[0].shape]
+    if not others:
+        return [most]
+    return [most, min(others, key=lambda ensemble: step_cost(ensemble, cost))]
+
+
+def _seconds(
+    left: float, rate: Rate, packed: Sequence[Ensemble], cost: Callable[[Trial], float], busy: int
+) -> float | None:
+    """The wall time of what is left, for so many workers; None where no rate is known.
+
+    On a GPU of the ensembles one by one, each for the worker that is free first. Of an Optuna search they are some of
+    all.
+    """
     if not left:
         return 0.0
-    busy = min(ensembles, here.workers if elsewhere else min(here.workers, here.room))
-    return left / rate / busy if rate else None
+    if not rate.per_second:
+        return None
+    if not rate.timed or not packed:
+        return left / rate.per_second / busy + rate.start
+    free = [rate.start] * busy
+    met: list[set[object]] = [set() for _ in free]
+    rounds = max(1, round(left / sum(cost(trial) for ensemble in packed for trial in ensemble)))
+    for ensemble in [*packed] * rounds:
+        worker = free.index(min(free))
+        seconds, once = rate.of_ensemble(ensemble, cost)
+        sizes = (ensemble[0].shape, len(ensemble))
+        if sizes not in met[worker]:
+            seconds += once
+            met[worker].add(sizes)
+        free[worker] += seconds
+    return max(free)
 
 
 def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, in_turn: bool) -> float | None:
@@ -114,21 +170,21 @@ def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, i
         return None
 
     def lost(ensemble: Ensemble) -> float:
-        if in_turn and not native.unsupported(ensemble[0]):
+        if in_turn and not native.why_unsupported(ensemble[0]):
             return max(map(cost, ensemble)) / rate + PART_SECONDS
         return sum(map(cost, ensemble)) / rate
 
     return max(map(lost, packed))
 
 
-def _given_rate(tflops: float) -> tuple[float, str]:
+def _given_rate(tflops: float) -> Rate:
     """Cost per second of a worker, as given."""
-    return 1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given"
+    return Rate(1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given")
 
 
 def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
     """The trials of a refinement that are stored or planned so far."""
-    missing = search.propose(sweep, rows, (), limit=search.total(sweep, rows))
+    missing = search.proposed_trials(sweep, rows, (), limit=search.total(sweep, rows))
     trials = {trial.trial_id: trial for trial in (*map(trial_from_row, rows), *missing)}
     return list(trials.values())
 
@@ -162,10 +218,16 @@ def _shapes(
     for shape, trials in by_shape.items():
         number = Counter(trial.density for trial in trials)
         each = {trial.density: trial for trial in trials}  # sizes differ by density alone
-        sizes = {d: count.columns(trial, cost.datasets[trial.data].vocabulary) for d, trial in each.items()}
+        sizes = {d: count.size_columns(trial, cost.datasets[trial.data].vocabulary) for d, trial in each.items()}
         nonzeros = [s["parameters"] - s["hidden_parameters"] + s["hidden_nonzeros"] for s in sizes.values()]
         lacking = max(0, len(trials) * factor - per_shape[shape])
-        untried = [cost(trial) for trial in trials if trial.trial_id not in done] or list(map(cost, trials))
+        costs = [cost(trial) for trial in trials if trial.trial_id not in done]
+        if not costs:
+            costs = list(map(cost, trials))
+        if sweep.search in ("grid", "refine"):
+            number_of_ensembles = packed[shape]
+        else:
+            number_of_ensembles = -(-lacking // (size or CPU_ENSEMBLE))
         records.append(
             {
                 "width": trials[0].width,
@@ -175,9 +237,7 @@ def _shapes(
                 "steps": trials[0].total_steps,
                 "trials": len(trials) * factor,
                 "missing": lacking,
-                "ensembles": packed[shape]
-                if sweep.search in ("grid", "refine")
-                else -(-lacking // (size or CPU_ENSEMBLE)),
+                "ensembles": number_of_ensembles,
                 "parameters": sizes[trials[0].density]["parameters"],
                 "nonzeros_min": min(nonzeros),
                 "nonzeros_max": max(nonzeros),
@@ -185,20 +245,21 @@ def _shapes(
                     name: factor * sum(n * sizes[density][name] for density, n in number.items())
                     for name in ("flops_dense", "flops_sparse")
                 },
-                "flops_missing": lacking * sum(untried) / len(untried),
+                "flops_missing": lacking * sum(costs) / len(costs),
             }
         )
     return records
 
 
-def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> tuple[float | None, str]:
+def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> Rate:
     """Cost per second of a worker, from the stored trials of the engine on the device where it was used last."""
-    timed = [row for row in rows if row["status"] == "ok" and row["seconds"] and row["finished_at"]]
-    timed = [row for row in timed if cost.stored(row)]
-    timed = [row for row in timed if engine is None or str(row["engine"]).startswith(engine)]
+    trained = [row for row in rows if row["status"] == "ok"]
+    timed = [row for row in trained if row["seconds"] and row["finished_at"] and cost.stored(row)]
+    if engine is not None:
+        timed = [row for row in timed if str(row["engine"]).startswith(engine)]
     if not timed:
-        return None, "unknown until the first ensemble"
+        return Rate(None, "unknown until the first ensemble")
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return rate, f"from {counted(len(timed), 'stored trial')} on {device}"
+    return Rate(rate, f"from {counted(len(timed), 'stored trial')} on {device}")

@@ -8,18 +8,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from hpsweep.proxy.compile_choice import compile_choice
 from hpsweep.sweep.local import local_place
 from hpsweep.sweep.worker import Place
 
 
 @contextlib.contextmanager
-def place(
+def worker_place(
     address: str = "local", *, workers: int | None = None, device: str = "auto", gpus_per_worker: float = 1.0
 ) -> Iterator[Place]:
     """The place that `address` names: "local", "auto" (this machine's Ray cluster) or a Ray address.
 
-    Raises ValueError, within seconds, for an unreachable address, a device that is not there, workers below 1 and
-    gpus_per_worker outside (0, 1]. Training there raises ConnectionError if the cluster goes away.
+    Raises ValueError, within seconds, for an unreachable address, a device that is not there, workers below 1,
+    gpus_per_worker outside (0, 1], and where there is a GPU for an unknown word in HPSWEEP_COMPILE. Training there
+    raises ConnectionError if the cluster goes away.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; at least 1 is needed. Leave it out to use all cores or GPUs.")
@@ -28,9 +30,16 @@ def place(
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}; allowed: auto, cpu, cuda.")
     if address == "local":
-        yield local_place(workers, device, gpus_per_worker)
+        yield _checked(local_place(workers, device, gpus_per_worker))
         return
-    from hpsweep.sweep.cluster import connected, ray_place
+    from hpsweep.sweep.cluster import ray_cluster, ray_place
 
-    with connected(address) as ray:
-        yield ray_place(ray, workers, device, gpus_per_worker)
+    with ray_cluster(address) as ray:
+        yield _checked(ray_place(ray, workers, device, gpus_per_worker))
+
+
+def _checked(here: Place) -> Place:
+    """The place, after a check of what the environment says of it."""
+    if here.device == "cuda":
+        compile_choice()
+    return here

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
+import math
 import os
 import re
 import shutil
@@ -12,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +24,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hpsweep.faults import explained
+from hpsweep.english import counted
+from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace
 from hpsweep.sweep.worker import (
     ENGINES,
@@ -31,29 +36,31 @@ from hpsweep.sweep.worker import (
     Place,
     Plan,
     Result,
-    attempt,
-    one_line,
-    prepare,
+    attempt_ensemble,
+    why_unfit,
 )
 
 _START_ATTEMPTS = 3  # of a worker process
 _TICK_SECONDS = 1.0  # between looks at workers that say nothing
 _KILL_SECONDS = 5.0  # that a killed process may take to end
+_LIST_SECONDS = 60.0  # that nvidia-smi may take: it wakes every GPU
+_TORCH_SECONDS = 300.0  # that torch may take to be imported and to count GPUs: it may lie on a slow file server
 
 
 def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Place:
     """Worker processes of this machine: one per core, or 1 / gpus_per_worker per GPU."""
-    found = [] if device == "cpu" else visible_gpus()
-    if found and not _torch_sees_gpus():
-        if device == "auto":
-            warnings.warn(
-                f"{len(found)} GPUs are here, and this torch cannot use them (a CPU build?): training on CPU. "
-                "`make install TORCH=... TORCH_INDEX=...` installs another build.",
-                stacklevel=2,
-            )
-        found = []
+    found: list[str] = []
+    why = ""
+    if device != "cpu":
+        found, why = _usable_gpus(device)
     if device == "cuda" and not found:
-        raise ValueError("device is cuda, but there is no GPU that torch can use; use device cpu, or auto.")
+        raise ValueError(f"device is cuda, but there is no GPU that torch can use: {why}. Use device cpu, or auto.")
+    if why and not found:
+        warnings.warn(
+            f"a GPU is here, and this torch cannot use it: {why}. Training on CPU; "
+            "`make install TORCH=... TORCH_INDEX=...` installs another build.",
+            stacklevel=2,
+        )
     cores = available_cores()
     if not found:
         count = workers or cores
@@ -61,40 +68,126 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
         return Place(count, "cpu", partial(_train_here, environments, "cpu"), cores)
     room = len(found) * int(1 / gpus_per_worker)
     count = workers or room
+    share = min(gpus_per_worker, 1 / math.ceil(count / len(found)))  # of a GPU's memory: never more than there is
     threads = str(max(1, cores // count))
     environments = [
-        {"CUDA_VISIBLE_DEVICES": found[i % len(found)], "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        {
+            "CUDA_VISIBLE_DEVICES": found[i % len(found)],
+            SHARE: f"{share:.6g}",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
         for i in range(count)
     ]
-    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room)
+    of_shares = (
+        f", or give --gpus-per-worker {math.floor(1000 * share) / 1000:g}: so much of a GPU's memory each has now"
+    )
+    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room, of_shares)
 
 
 def available_cores() -> int:
     """Cores this process may use: the scheduler's affinity, and a container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):  # "max 100000" without a quota
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         cores = min(cores, max(1, int(quota) // int(period)))
     return cores
 
 
+def _usable_gpus(device: str) -> tuple[list[str], str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why."""
+    found = visible_gpus()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not found and allowed is not None:
+        if device == "cuda":
+            return [], f"CUDA_VISIBLE_DEVICES is {allowed!r}, which hides them all"
+        return [], ""
+    if not found and device != "cuda" and not any(Path(file).exists() for file in _GPU_FILES):
+        return [], ""
+    count, why = _torch_sees()
+    if not count:
+        return [], why
+    if allowed is not None and count < len(found) and not found[0].startswith("MIG"):  # torch sees one MIG part of many
+        warnings.warn(
+            f"CUDA_VISIBLE_DEVICES is {allowed!r}, and torch can use {counted(count, 'GPU')} of it: "
+            f"{', '.join(found[:count])}.",
+            stacklevel=2,
+        )
+        found = found[:count]
+    return found or [str(i) for i in range(count)], ""
+
+
 def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them, without importing torch; [] costs nothing where there are none."""
+    """GPUs as CUDA_VISIBLE_DEVICES names them, or else nvidia-smi, without torch; [] costs nothing without either."""
     command = shutil.which("nvidia-smi")
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if command is None or allowed in ("", "-1"):
-        return []
     if allowed is not None:
-        return allowed.split(",")
-    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout
-    found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed)
-    return [name for name in found if name.startswith("MIG")] or found  # a divided GPU is used by its parts
+        names = [name.strip() for name in allowed.split(",")]
+        return list(itertools.takewhile(_GPU_NAME.fullmatch, names))  # what follows another word CUDA ignores
+    if command is None:
+        return []
+    listed = _answer([command, "-L"], _LIST_SECONDS)
+    if listed is None:
+        return []
+    found: list[str] = re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listed.stdout)
+    parts = [name for name in found if name.startswith("MIG")]
+    return parts or found  # a divided GPU is used by its parts
 
 
-def _torch_sees_gpus() -> bool:
-    """Asked of another process: the driver never imports torch, and a CPU build of torch sees none."""
-    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", question], capture_output=True, check=False).returncode == 0
+_GPU_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # in CUDA_VISIBLE_DEVICES; schedulers write NoDevFiles for none
+_GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # of the driver, on Linux and in WSL: there also without nvidia-smi
+
+
+def _torch_sees() -> tuple[int, str]:
+    """How many GPUs torch can use, and where it can use none what it says of that.
+
+    Asked of another process: the driver never imports torch.
+    """
+    asked = _answer([sys.executable, "-c", _QUESTION], _TORCH_SECONDS)
+    if asked is None:
+        return 0, f"torch does not answer within {_TORCH_SECONDS:.0f} s, which a GPU or its driver may be the cause of"
+    try:
+        count, why = json.loads(asked.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
+        return 0, f"torch cannot be asked ({last})"
+    return int(count), str(why)
+
+
+def _answer(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """What the command writes; None where it takes longer than `seconds`, and it is killed then.
+
+    It is not waited for without limit: a process that asks for a GPU that is gone may hang in the kernel.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_KILL_SECONDS)
+        return None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+_QUESTION = """
+import json, os, warnings
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    import torch
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+said = [str(warning.message).partition("(Triggered")[0] for warning in said]
+why = [" ".join(words.split()).rstrip(".") for words in said if "CUDA" in words]
+if not (torch.version.cuda or torch.version.hip):
+    why = [f"torch {torch.__version__} is built without CUDA"]
+none = f"torch {torch.__version__} finds none, CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}"
+print(json.dumps([count, why[-1] if why else none]))
+"""
 
 
 @dataclass
@@ -113,7 +206,8 @@ def _start(environment: dict[str, str], device: str, train: str) -> _Worker:
     ours, theirs = Pipe()
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"from hpsweep.sweep.local import serve; serve({theirs.fileno()}, {os.getpid()}, {device!r}, {train!r})"
+        "from hpsweep.sweep.local import serve_ensembles; "
+        f"serve_ensembles({theirs.fileno()}, {os.getpid()}, {device!r}, {train!r})"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -161,21 +255,29 @@ class _Crew:
     """The workers by slot, each started when there is an ensemble for it, and how long they may be silent."""
 
     def __init__(self, environments: Sequence[dict[str, str]], device: str, plan: Plan, train: str) -> None:
-        self.environments, self.device, self.plan, self.train = environments, device, plan, train
+        self.environments = environments
+        self.device = device
+        self.plan = plan
+        self.train = train
         self.workers: dict[int, _Worker] = {}
         self.pace = Pace(speaks=train in ENGINES.values())
-        self.deaths_at_start, self.looked = 0, time.monotonic()
+        self.looked = time.monotonic()
+        self.gpus = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]  # by slot; "" on a CPU
+        self.given_up: set[str] = set()  # GPUs on which no worker can start
+        self.deaths_at_start: Counter[str] = Counter()  # in a row, by GPU
+        self.returned: list[Ensemble] = []  # from workers that could not start
 
     def hand_out(self) -> bool:
         """Give every idle worker an ensemble, as far as there are any; False if none is being trained."""
         for slot, environment in enumerate(self.environments):
-            if slot in self.workers and self.workers[slot].ensemble:
+            if self.gpus[slot] in self.given_up or (slot in self.workers and self.workers[slot].ensemble):
                 continue
-            ensemble = self.plan.next()
+            ensemble = self.returned.pop() if self.returned else self.plan.next()
             if not ensemble:
                 break
             worker = self.workers.get(slot) or _start(environment, self.device, self.train)
-            worker.ensemble, worker.silence = ensemble, 0.0
+            worker.ensemble = ensemble
+            worker.silence = 0.0
             self.workers[slot] = worker
             with contextlib.suppress(OSError):  # it died: the pipe says so below
                 worker.pipe.send(ensemble)
@@ -186,10 +288,14 @@ class _Crew:
         busy = {worker.pipe: slot for slot, worker in self.workers.items() if worker.ensemble}
         heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
         for slot in heard:
-            if not _hear(self.workers[slot], self.plan, self.pace):
-                self._lose(slot, _death(self.workers[slot]))
+            lost = _hear(self.workers[slot], self.plan, self.pace)
+            if isinstance(lost, RuntimeError):
+                self._take_back(slot)
+                self._give_up(self.gpus[slot], lost)
+            elif lost:
+                self._lose(slot, lost)
             elif self.workers[slot].started:
-                self.deaths_at_start = 0
+                self.deaths_at_start.pop(self.gpus[slot], None)
         return heard
 
     def look_after_the_silent(self, heard: set[int]) -> None:
@@ -199,22 +305,46 @@ class _Crew:
         waits for a disk, nobody could be heard.
         """
         now = time.monotonic()
-        passed, self.looked = min(now - self.looked, 2 * _TICK_SECONDS), now
+        passed = min(now - self.looked, 2 * _TICK_SECONDS)
+        self.looked = now
         for slot, worker in list(self.workers.items()):
             if slot in heard or not worker.ensemble:
                 continue
             worker.silence += passed
             if worker.silence > self.pace.limit(worker.ensemble, worker.started):
-                self._lose(slot, _hang(worker, self.pace))
+                self._lose(slot, Failure(_hang(worker, self.pace), died=True))
 
-    def _lose(self, slot: int, how: str) -> None:
-        """End a worker; what it was training is a failure. Raises RuntimeError where several did not even start."""
+    def _lose(self, slot: int, failure: Failure) -> None:
+        """End a worker; what it was training is a failure, unless it had not even started."""
+        worker = self.workers[slot]
+        if worker.started:
+            _end(self.workers.pop(slot))
+            self.plan.done(_trained_by(worker), failure)
+            return
+        gpu = self.gpus[slot]
+        self._take_back(slot)
+        self.deaths_at_start[gpu] += 1
+        if self.deaths_at_start[gpu] < _START_ATTEMPTS:
+            warnings.warn(f"{failure.error}; another one is started.", stacklevel=2)
+            return
+        in_a_row = f"{_START_ATTEMPTS} worker processes in a row died while starting"
+        self._give_up(gpu, RuntimeError(f"{in_a_row}, the last so: {failure.error}"))
+
+    def _take_back(self, slot: int) -> None:
+        """End a worker that cannot start; another one gets its ensemble, which is not to blame."""
         worker = self.workers.pop(slot)
         _end(worker)
-        self.plan.done(_trained_by(worker), Failure(how, died=True))
-        self.deaths_at_start += not worker.started
-        if self.deaths_at_start == _START_ATTEMPTS:
-            raise RuntimeError(f"{_START_ATTEMPTS} worker processes in a row died while starting.")
+        self.returned.append(_trained_by(worker))
+
+    def _give_up(self, gpu: str, error: RuntimeError) -> None:
+        """Start no worker on a GPU any more. Raises the error where none is left, as for a CPU."""
+        if gpu in self.given_up:
+            return
+        self.given_up.add(gpu)
+        left = len(set(self.gpus) - self.given_up)
+        if not left:
+            raise error
+        warnings.warn(f"GPU {gpu} is not used any more, {counted(left, 'GPU')} left: {error}", stacklevel=2)
 
 
 def _trained_by(worker: _Worker) -> Ensemble:
@@ -222,22 +352,25 @@ def _trained_by(worker: _Worker) -> Ensemble:
     return worker.ensemble
 
 
-def _hear(worker: _Worker, plan: Plan, pace: Pace) -> bool:
-    """Take one message of a worker; False if it died instead."""
+def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | RuntimeError | None:
+    """Take one message of a worker; returns the failure if it died instead, or cannot go on.
+
+    A RuntimeError comes back where it cannot start. Raises OSError where the machine is at fault.
+    """
     ensemble = _trained_by(worker)
     try:
         message = worker.pipe.recv()
     except (EOFError, OSError):
-        return False
+        return Failure(_death(worker), died=True)
     if worker.started:
         pace.heard(ensemble, worker.silence)
     worker.silence = 0.0
     if message == "started":
         worker.started = True
     elif isinstance(message, OSError):
-        raise OSError(message.errno, f"a worker process cannot start: {message.strerror}")
-    elif isinstance(message, Exception):
-        raise RuntimeError(f"a worker process cannot start: {one_line(message)}") from message
+        raise message
+    elif isinstance(message, RuntimeError) or (isinstance(message, Failure) and message.died):
+        return message
     elif isinstance(message, Result | Failure):
         worker.ensemble = None
         plan.done(ensemble, message)
@@ -246,7 +379,7 @@ def _hear(worker: _Worker, plan: Plan, pace: Pace) -> bool:
     else:
         pace.speaks = True
         plan.progress(ensemble, *message)
-    return True
+    return None
 
 
 def _death(worker: _Worker) -> str:
@@ -259,7 +392,9 @@ def _death(worker: _Worker) -> str:
 def _end_of(code: int | None) -> str:
     if code is None:
         return "it closed its pipe"
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    if code < 0:
+        return signal.Signals(-code).name
+    return f"exit status {code}"
 
 
 def _hang(worker: _Worker, pace: Pace) -> str:
@@ -268,25 +403,27 @@ def _hang(worker: _Worker, pace: Pace) -> str:
 
 
 def _when(worker: _Worker) -> str:
-    return "" if worker.started else " while starting"
+    if worker.started:
+        return ""
+    return " while starting"
 
 
-def serve(descriptor: int, driver: int, device: str, train: str) -> None:
+def serve_ensembles(descriptor: int, driver: int, device: str, train: str) -> None:
     """The life of a worker process: ensembles in, results or failures out, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):  # the driver is gone
-        try:
-            prepare(train, device)
-        except Exception as error:
-            fault = error.errno if isinstance(error, OSError) and explained(error) else None
-            pipe.send(RuntimeError(one_line(error)) if fault is None else OSError(fault, str(error)))
+        unfit = why_unfit(train, device)
+        if unfit:
+            pipe.send(unfit)
             return
         pipe.send("started")
         while True:
             ensemble = pipe.recv()
-            pipe.send(attempt(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send))
+            pipe.send(
+                attempt_ensemble(train, ensemble, device, lambda step, steps: pipe.send((step, steps)), pipe.send)
+            )
 
 
 def _end_with(driver: int) -> None:

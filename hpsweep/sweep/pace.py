@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsweep.parametrization import count
+from hpsweep.rules import count
 from hpsweep.sweep.worker import Ensemble
 
 FACTOR = 20.0
@@ -43,7 +43,9 @@ class Pace:
     def in_words(self, ensemble: Ensemble, silence: float) -> str:
         """Such a silence, beside the longest before."""
         longest = self.longest(ensemble)
-        before = f", and never more than {longest:.1f} s before" if longest else ""
+        before = ""
+        if longest:
+            before = f", and never more than {longest:.1f} s before"
         return f"not a word for {silence:.0f} s{before}; it was killed"
 
     def limit(self, ensemble: Ensemble, started: bool) -> float:
@@ -53,8 +55,10 @@ class Pace:
         if _key(ensemble) in self.silences:
             return max(LEAST_SECONDS, FACTOR * self.longest(ensemble))
         flops = sum(count.flops_dense(trial, _VOCABULARY) for trial in ensemble)
-        # a trainer that may say nothing before the end is given the time of the whole ensemble
-        return max(FIRST_SECONDS, flops / SLOWEST / (ensemble[0].total_steps if self.speaks else 1))
+        seconds = flops / SLOWEST
+        if self.speaks:  # else it may say nothing before the end, and has the time of the whole ensemble
+            seconds /= ensemble[0].total_steps
+        return max(FIRST_SECONDS, seconds)
 
 
 class Silences:
@@ -68,7 +72,8 @@ class Silences:
 
     def began(self, key: str, ensemble: Ensemble) -> None:
         """A worker has taken the ensemble."""
-        self.ensembles[key], self.seconds[key] = ensemble, 0.0
+        self.ensembles[key] = ensemble
+        self.seconds[key] = 0.0
         self.spoke.add(key)
 
     def heard(self, key: str) -> None:
@@ -87,7 +92,8 @@ class Silences:
         """Those that hang after so many more seconds, with how long each was silent, in words; counted anew then."""
         found = {}
         for key, ensemble in self.ensembles.items():
-            self.seconds[key] += 0.0 if key in self.spoke else passed
+            if key not in self.spoke:
+                self.seconds[key] += passed
             if self.seconds[key] > self.pace.limit(ensemble, started=True):
                 found[key] = self.pace.in_words(ensemble, self.seconds[key])
                 self.seconds[key] = 0.0

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpsweep.parametrization import count
+from hpsweep.architectures import FLOPS_OF_A_WEIGHT
 from hpsweep.proxy import native
+from hpsweep.rules import count
 from hpsweep.spec import Trial
 from hpsweep.sweep.worker import Ensemble
 
@@ -24,8 +25,12 @@ TORCH_WORK = 1.5e12
 
 Its trials advance together, so that a kill loses all of them; and long trials gain nothing from one another on a core.
 """
-GPU_ENSEMBLE = 32
-"""Trials trained together on a GPU, unless said otherwise."""
+GPU_ENSEMBLE = 64
+"""Trials trained together on a GPU, unless said otherwise, and more where they are small, up to GPU_TOKENS."""
+GPU_TOKENS = 2**17
+"""Tokens of all trials in a step that keep a GPU busy: small trials are trained together until they have so many.
+
+The engine trains in parts what does not fit into the memory of the GPU, so neither number needs to know it."""
 NATIVE_WORK = (2e11, 6e12)
 """The cost of an ensemble of the native engine, one trial after the other: from a second to half a minute of a core.
 
@@ -37,7 +42,7 @@ NATIVE_WEIGHT = {"dense": 1.0, "sparse": 2.8, "half": 0.57, "rest": 1.5}
 
 The rest is readout and attention, and stands for all that no density shrinks. Chosen to fit times of one machine, to a
 digit or two: native's steps by density and by width in results/reference/bench, the trials of
-results/reference/lr_by_density, and the table of crossovers in docs/engine.md. tests/test_cost.py says how well.
+results/reference/lr_by_density, and the table of crossovers in docs/engine.md. tests/sweep/test_cost.py says how well.
 """
 _UNIT = "avx512_bf16"  # what is taken to multiply in bfloat16
 
@@ -61,7 +66,7 @@ class Cost:
         """The cost in FLOPs; trials of one shape and density have the same."""
         key = (trial.shape, trial.density)
         if key not in self.known:
-            sizes = count.columns(trial, self.datasets[trial.data].vocabulary)
+            sizes = count.size_columns(trial, self.datasets[trial.data].vocabulary)
             self.known[key] = self.stored({**trial.resolved, **sizes})
         return self.known[key]
 
@@ -71,9 +76,11 @@ class Cost:
             return row["flops_dense"] or 0.0
         if not row["flops_sparse"]:
             return 0.0
-        way = native.way(row["density"], row["precision"], _UNIT)
-        each = float(count.FLOPS_OF_A_WEIGHT * row["tokens"])
-        weights: int = row["hidden_nonzeros" if way == "sparse" else "hidden_parameters"]
+        way = native.product_way(row["density"], row["precision"], _UNIT)
+        each = float(FLOPS_OF_A_WEIGHT * row["tokens"])
+        weights: int = row["hidden_parameters"]
+        if way == "sparse":  # the zeros of hidden matrices are left out
+            weights = row["hidden_nonzeros"]
         rest: float = row["flops_sparse"] - each * row["hidden_nonzeros"]
         return NATIVE_WEIGHT[way] * each * weights + NATIVE_WEIGHT["rest"] * rest
 
@@ -82,24 +89,37 @@ def default_size(engine: str, device: str) -> int | None:
     """Trials per ensemble; None: as the work of the native engine's ensembles has it."""
     if device == "cuda":
         return GPU_ENSEMBLE
-    return None if engine == "native" else CPU_ENSEMBLE
+    if engine == "native":
+        return None
+    return CPU_ENSEMBLE
 
 
 def default_work(device: str) -> float:
     """The cost of an ensemble of several trials that torch trains at most, unless said otherwise."""
-    return TORCH_WORK if device == "cpu" else math.inf
+    if device == "cpu":
+        return TORCH_WORK
+    return math.inf
 
 
-def arrange(
+def default_tokens(device: str) -> int:
+    """Tokens of a step up to which an ensemble may have more trials than its size, unless said otherwise."""
+    if device == "cuda":
+        return GPU_TOKENS
+    return 0
+
+
+def arranged_ensembles(
     trials: Iterable[Trial],
     size: int | None,
     workers: int,
     cost: Callable[[Trial], float],
     most_work: float = math.inf,
+    step_tokens: int = 0,
 ) -> list[Ensemble]:
     """Ensembles of at most `size` trials, or else of NATIVE_WORK, in the order of training.
 
-    An ensemble of several trials that torch trains costs at most `most_work`.
+    An ensemble of several trials that torch trains costs at most `most_work`. It has more than `size` trials where
+    they do not have `step_tokens` in a step.
 
     All shapes advance evenly, the costliest first, so that coarse points of all of them come early; but an ensemble
     that would end after all others if it waited any longer comes next. Workers that take the first that waits whenever
@@ -117,10 +137,16 @@ def arrange(
     before: list[float] = []  # the part of its shape's work that comes before it
     for shape, members in shapes.items():
         share = max(1, round(workers * whole[shape] / total))  # of the workers
-        together = size or (CPU_ENSEMBLE if native.unsupported(members[0]) else None)
+        together = size
+        if not together and native.why_unsupported(members[0]):  # torch trains these
+            together = CPU_ENSEMBLE
         if together:
+            together = max(together, step_tokens // (members[0].batch * members[0].context))
             together = max(1, int(min(together, most_work / max(map(cost, members)))))
-        cut = pack(members, together, share) if together else pack(members, work_each, share, cost)
+        if together:
+            cut = packed_ensembles(members, together, share)
+        else:
+            cut = packed_ensembles(members, work_each, share, cost)
         costs = [sum(map(cost, ensemble)) for ensemble in cut]
         ensembles += cut
         work += costs
@@ -128,7 +154,7 @@ def arrange(
     return [ensembles[i] for i in _order(work, before, workers)]
 
 
-def pack(
+def packed_ensembles(
     trials: Sequence[Trial], most: float, multiple: int = 1, weight: Callable[[Trial], float] = lambda _: 1.0
 ) -> list[Ensemble]:
     """The trials in their order, cut into ensembles of about equal weight: at most `most`, and the heaviest trial more.
@@ -140,9 +166,11 @@ def pack(
     whole = sum(weights)
     number = multiple * math.ceil(whole / most / multiple)
     until = itertools.accumulate(weights)
+    # A trial belongs to the ensemble in whose share of the whole weight its middle lies.
     middles = ((end - own / 2) * number / whole for end, own in zip(until, weights, strict=True))
-    placed = itertools.groupby(zip(middles, trials, strict=True), key=lambda pair: int(pair[0]))
-    return [tuple(trial for _, trial in ensemble) for _, ensemble in placed]
+    pairs = zip(middles, trials, strict=True)
+    groups = itertools.groupby(pairs, key=lambda pair: int(pair[0]))
+    return [tuple(trial for _, trial in group) for _, group in groups]
 
 
 def _order(work: Sequence[float], before: Sequence[float], workers: int) -> list[int]:
@@ -156,8 +184,10 @@ def _order(work: Sequence[float], before: Sequence[float], workers: int) -> list
     share = sum(work) / workers
     order: dict[int, None] = {}
     while in_turn:
-        is_late = free[0] + work[in_turn[0]] + work[by_length[0]] > share
-        chosen = by_length[0] if is_late else in_turn[0]
+        chosen = in_turn[0]
+        longest = by_length[0]
+        if free[0] + work[chosen] + work[longest] > share:  # it would end after all others
+            chosen = longest
         order[chosen] = None
         heapq.heapreplace(free, free[0] + work[chosen])
         for waiting in (in_turn, by_length):

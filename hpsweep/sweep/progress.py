@@ -1,4 +1,4 @@
-"""How far a sweep is: its groups, its status, who is told, and how it is interrupted."""
+"""The progress of a sweep: its groups, its status, how both are reported, and interruption by signals."""
 
 from __future__ import annotations
 
@@ -42,12 +42,20 @@ class Status:
 
     def line(self) -> str:
         """One plain line."""
-        least = "at least " if self.refining else ""
+        least = ""
+        if self.refining:
+            least = "at least "
         parts = [f"{self.done} of {least}{counted(self.total, 'trial')}"]
-        parts += [f"{self.refining} group{'s' * (self.refining != 1)} refining"] if self.refining else []
-        parts += [f"{n} {what}" for n, what in ((self.diverged, "diverged"), (self.failed, "failed")) if n]
-        parts += [] if self.rate is None else [pace(self.rate)]
-        parts += [] if self.eta is None else [f"{least}{duration(self.eta)} to go"]
+        if self.refining:
+            parts.append(f"{counted(self.refining, 'group')} refining")
+        if self.diverged:
+            parts.append(f"{self.diverged} diverged")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.rate is not None:
+            parts.append(pace_in_words(self.rate))
+        if self.eta is not None:
+            parts.append(f"{least}{duration(self.eta)} to go")
         return ", ".join(parts)
 
 
@@ -61,55 +69,69 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def pace(per_minute: float) -> str:
+def pace_in_words(per_minute: float) -> str:
     """Trials a minute as people say them: by the hour or the day where they are few."""
-    number, unit = per_minute, "min"
+    number = per_minute
+    unit = "min"
     for factor, longer in ((60, "h"), (24, "day")):
         if number < 1:
-            number, unit = factor * number, longer
-    return f"{number:,.0f} trials/{unit}" if number >= 100 else f"{number:.3g} trials/{unit}"
+            number *= factor
+            unit = longer
+    if number >= 100:
+        return f"{number:,.0f} trials/{unit}"
+    return f"{number:.3g} trials/{unit}"
 
 
 class Groups:
     """The groups of a sweep: which stored rows belong to it, and what is best in each group."""
 
     def __init__(self, sweep: Sweep) -> None:
-        gridded = {name for grid in sweep.grids for name in grid if name in TUNED}
-        swept = {"seed", *sweep.space, *(gridded if sweep.search != "refine" else ())}
+        self.space = sweep.space
+        self.refines = sweep.search == "refine"
+        swept = {"seed", *sweep.space}
+        if not self.refines:
+            swept |= {name for grid in sweep.grids for name in grid if name in TUNED}
         self.fixed = [name for name in sweep.base.resolved if name not in swept]
         self.tuned = sorted(swept - {"seed"})
-        self.space, self.refines = sweep.space, sweep.search == "refine"
         self.seeds = {trial.seed for trial in sweep.trials}
-        self.ids = {trial.trial_id for trial in sweep.trials} if sweep.search == "grid" else None
+        self.ids: set[str] | None = None
+        if sweep.search == "grid":
+            self.ids = {trial.trial_id for trial in sweep.trials}
         self.key = itemgetter(*self.fixed)
         self.keys = dict.fromkeys(self.key(trial.resolved) for (trial, *_) in sweep.groups.values())
-        self.varying = [name for name, values in zip(self.fixed, zip(*self.keys, strict=True), strict=True)
-                        if len(set(values)) > 1]  # fmt: skip
+        values = [set(of_field) for of_field in zip(*self.keys, strict=True)]
+        self.varying = [name for name, of_field in zip(self.fixed, values, strict=True) if len(of_field) > 1]
 
     def has(self, row: Mapping[str, Any]) -> bool:
         """Whether a stored row is a trial of the sweep."""
         if self.ids is not None:
             return row["trial_id"] in self.ids
         if self.refines:  # at any seed, beyond the space, and beyond a limit that was larger once
-            return self.key(row) in self.keys and all(on_quarter_octaves(row[name]) for name in self.space)
-        inside = all(low <= row[name] <= high for name, (low, high) in self.space.items())
-        return inside and row["seed"] in self.seeds and self.key(row) in self.keys
+            inside = all(on_quarter_octaves(row[name]) for name in self.space)
+        else:
+            inside = row["seed"] in self.seeds
+            inside = inside and all(low <= row[name] <= high for name, (low, high) in self.space.items())
+        return inside and self.key(row) in self.keys
 
     def label(self, row: Mapping[str, Any]) -> str:
         """The fields by which the row's group differs from the others."""
         return ", ".join(f"{name} {value(row[name])}" for name in self.varying) or "all"
 
     def setting(self, row: Mapping[str, Any]) -> str:
-        """The row's loss, and where it was had."""
+        """The row's loss with its unit, and the values of the tuned fields."""
         setting = ", ".join(f"{name} {value(row[name])}" for name in self.tuned)
-        return f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}" + (f" at {setting}" if setting else "")
+        loss = f"{row['val_loss']:.4f} {unit_of_sources([row['data']]).name}"
+        if not setting:
+            return loss
+        return f"{loss} at {setting}"
 
 
 class Tally:
     """What is stored of a sweep, kept up to date row by row: its rows by id, their statuses and cost, the best."""
 
     def __init__(self, groups: Groups, cost: Callable[[Mapping[str, Any]], float]) -> None:
-        self.groups, self.cost = groups, cost
+        self.groups = groups
+        self.cost = cost
         self.rows: dict[str, Mapping[str, Any]] = {}
         self.counts: Counter[str] = Counter()
         self.work = 0.0  # the cost of all rows
@@ -118,7 +140,8 @@ class Tally:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a row; that of a failed trial is replaced when it has been trained after all."""
-        if before := self.rows.get(row["trial_id"]):
+        before = self.rows.get(row["trial_id"])
+        if before:
             self.counts[before["status"]] -= 1
             self.work -= self.cost(before)
         self.rows[row["trial_id"]] = row
@@ -140,12 +163,14 @@ def value(number: Any) -> str:
         return str(number)
     mantissa, exponent = math.frexp(number)
     if mantissa == 0.5 and exponent <= 0:
-        return f"1/{1 << (1 - exponent)}" if exponent > -6 else f"2^{exponent - 1}"
+        if exponent > -6:
+            return f"1/{1 << (1 - exponent)}"
+        return f"2^{exponent - 1}"
     return f"{number:.4g}"
 
 
 class Reporter(Protocol):
-    """Who is told how far the sweep is."""
+    """Receives messages and the status of a sweep."""
 
     def say(self, message: str) -> None:
         """Take a message."""

@@ -7,19 +7,20 @@ calls but fits, by the results that they were made of.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hpsweep.spec import Refine, Sweep, Trial, on_quarter_octaves
 from hpsweep.store import DONE
+from hpsweep.sweep.groups import fixed_fields, loss_of
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.stages import Cell, Step, next_step, octave_of, power
+from hpsweep.sweep.stages import Cell, Step, next_step, octave_of
+from hpsweep.text import as_power
 
 Key = tuple[Any, ...]
 
 
-def plan(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> dict[Key, Step]:
+def next_steps(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> dict[Key, Step]:
     """The next step of every group of a sweep, in the order of the sweep, from its stored rows.
 
     A failed row is missing, and tried again, unless its trial is in `given_up`: then its cell stays empty. Rows of
@@ -39,26 +40,29 @@ def plan(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[T
     }
 
 
-def propose(
+def missing_trials(
     sweep: Sweep, rows: Iterable[Mapping[str, Any]], pending: Collection[Trial] = (), given_up: Collection[Trial] = ()
 ) -> list[Trial]:
     """The trials that all groups lack now and that are not pending, all groups advancing evenly."""
-    return _missing(sweep, plan(sweep, rows, given_up), pending)
+    return _missing(sweep, next_steps(sweep, rows, given_up), pending)
 
 
 def _missing(sweep: Sweep, steps: Mapping[Key, Step], pending: Collection[Trial] = ()) -> list[Trial]:
     ((over, _),) = sweep.space.items()
-    busy = {(key, cell) for key, cells in _results(sweep, (), pending).items() for cell in cells}
+    busy = _results(sweep, (), pending)
     found = []
     for key, group in steps.items():
-        place = {cell: position for position, cell in enumerate(group.planned)}
+        positions = {cell: position for position, cell in enumerate(group.planned)}
         template = sweep.groups[key][0]
-        found += [
-            (place[cell], template.replace(**{over: 2.0 ** cell[0], "seed": cell[1]}))
-            for cell in group.missing
-            if (key, cell) not in busy
-        ]
-    return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
+        for cell in group.missing:
+            if cell in busy[key]:
+                continue
+            octave, seed = cell
+            trial = template.replace(**{over: 2.0**octave, "seed": seed})
+            found.append((positions[cell], trial))
+    # By the position in the plan, so that all groups advance evenly.
+    in_order = sorted(found, key=lambda pair: pair[0])
+    return [trial for _, trial in in_order]
 
 
 class Outlook(NamedTuple):
@@ -69,17 +73,17 @@ class Outlook(NamedTuple):
     refining: int  # groups that are not at their end
 
 
-def outlook(sweep: Sweep, rows: Collection[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> Outlook:
-    """What `total`, `propose` and the ends of all groups say together, at the price of one of them."""
-    steps = plan(sweep, rows, given_up)
+def refinement_outlook(sweep: Sweep, rows: Collection[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> Outlook:
+    """`planned_total`, `missing_trials` and the number of unfinished groups, from one pass over the rows."""
+    steps = next_steps(sweep, rows, given_up)
     refining = sum(not step.ended for step in steps.values())
     return Outlook(_total(sweep, rows, steps), _missing(sweep, steps), refining)
 
 
-def total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
+def planned_total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
     """Trials of the sweep as far as they are known: those stored, the failed ones too, and those planned."""
     rows = list(rows)
-    return _total(sweep, rows, plan(sweep, rows, given_up))
+    return _total(sweep, rows, next_steps(sweep, rows, given_up))
 
 
 def _total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], steps: Mapping[Key, Step]) -> int:
@@ -103,7 +107,7 @@ def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, 
             "next": _by_seeds(group.missing),
             "why": group.why,
         }
-        for key, group in plan(sweep, rows).items()
+        for key, group in next_steps(sweep, rows).items()
     ]
 
 
@@ -114,9 +118,12 @@ def in_words(group: Mapping[str, Any]) -> str:
         f"  {group['why']}",
     ]
     for cells in group["next"]:
-        values = ", ".join(power(octave_of(value)) for value in cells["values"])
-        seeds = f"seed{'s' * (len(cells['seeds']) > 1)} {', '.join(map(str, cells['seeds']))}"
-        lines.append(f"  next: {values}, {seeds}")
+        values = ", ".join(as_power(octave_of(value)) for value in cells["values"])
+        seeds = ", ".join(map(str, cells["seeds"]))
+        noun = "seed"
+        if len(cells["seeds"]) > 1:
+            noun = "seeds"
+        lines.append(f"  next: {values}, {noun} {seeds}")
     return "\n".join(lines)
 
 
@@ -138,22 +145,18 @@ def _results(
 ) -> dict[Key, dict[Cell, float | None]]:
     """Per group what is known of its cells: nats/token, inf where a trial diverged, None where one was given up."""
     ((over, _),) = sweep.space.items()
-    fixed = [name for name in sweep.base.resolved if name not in ("seed", over)]
+    fixed = fixed_fields(sweep)
     found: dict[Key, dict[Cell, float | None]] = {key: {} for key in sweep.groups}
     for trial in given_up:
         values = trial.resolved
-        if (cells := found.get(tuple(values[name] for name in fixed))) is not None:
+        cells = found.get(tuple(values[name] for name in fixed))
+        if cells is not None:
             cells[octave_of(values[over]), trial.seed] = None
     for row in rows:
-        own = found.get(tuple(row.get(name) for name in fixed))
-        if own is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
-            own[octave_of(row[over]), int(row["seed"])] = _loss(row)
+        cells = found.get(tuple(row.get(name) for name in fixed))
+        if cells is not None and row["status"] in statuses and on_quarter_octaves(row.get(over)):
+            cells[octave_of(row[over]), int(row["seed"])] = loss_of(row)
     return found
-
-
-def _loss(row: Mapping[str, Any]) -> float:
-    loss = row.get("val_loss")
-    return float(loss) if row["status"] == "ok" and loss is not None and math.isfinite(loss) else math.inf
 
 
 @functools.lru_cache(maxsize=4096)

@@ -19,14 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpsweep import store
-from hpsweep.parametrization import count
+from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
-from hpsweep.sweep.engine import serving
-from hpsweep.sweep.execute import place
-from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arrange, default_size, default_work
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.execute import worker_place
+from hpsweep.sweep.packing import (
+    CPU_ENSEMBLE,
+    Cost,
+    arranged_ensembles,
+    default_size,
+    default_tokens,
+    default_work,
+    packed_ensembles,
+)
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
-from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined
+from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined_parts
 
 if TYPE_CHECKING:
     from hpsweep.proxy.data import Dataset
@@ -86,24 +94,33 @@ def run(
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
-    datasets = check(sweep, folder, ensemble_size=ensemble_size)
-    with place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving(train, here.device, sweep.trials)
+    datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size)
+    with worker_place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
+        engine, why = serving_engine(train, here.device, sweep.trials)
         if why and engine == "torch":
             train = ENGINES["torch"]  # else every worker would find it out again
         size = ensemble_size or default_size(engine, here.device)
-        most_work = math.inf if ensemble_size else default_work(here.device)
+        most_work = default_work(here.device)
+        step_tokens = default_tokens(here.device)
+        if ensemble_size:  # as it was asked for, whatever it costs
+            most_work = math.inf
+            step_tokens = 0
         with store.lock(folder) as held, interruptible():
             if held.stale:
                 reporter.say(f"taking over from {held.stale}, which died.")
             rows = store.read_runs(folder).to_pylist()
             check_hashes(folder, rows, datasets)
             store.write_meta(folder, sweep.to_dict())
-            plan = _Plan(sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter, most_work)
+            plan = _Plan(
+                sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter, most_work, step_tokens
+            )
             if plan.is_open():
-                if why:
-                    reporter.say(f"the torch engine trains{' some trials' * (engine != 'torch')}: {why}.")
-                if crowded := here.crowded():
+                if why and engine == "torch":
+                    reporter.say(f"the torch engine trains: {why}.")
+                elif why:
+                    reporter.say(f"the torch engine trains some trials: {why}.")
+                crowded = here.crowded()
+                if crowded:
                     reporter.say(crowded)
             return _trained(here, plan, train)
 
@@ -124,7 +141,9 @@ def _trained(here: Place, plan: _Plan, train: str) -> Summary:
         raise RuntimeError(str(error)) from error
 
 
-def check(sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True) -> dict[str, Dataset]:
+def checked_datasets(
+    sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True
+) -> dict[str, Dataset]:
     """The data of the sweep by source, after every check that needs neither workers nor the lock. Writes nothing.
 
     Raises ValueError for an ensemble_size below 1, a folder that cannot be used, and data that is unfit.
@@ -168,8 +187,12 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     commit = re.search(r"^# branch\.oid ([0-9a-f]{40,})$", answer, re.MULTILINE)  # "(initial)" before the first
+    if commit is None:
+        return None
     changed = any(not line.startswith("#") for line in answer.splitlines())
-    return commit and commit[1] + "+" * changed
+    if changed:
+        return f"{commit[1]}+"
+    return commit[1]
 
 
 class _Plan:
@@ -185,9 +208,16 @@ class _Plan:
         size: int | None,
         reporter: Reporter,
         most_work: float = math.inf,
+        step_tokens: int = 0,
     ) -> None:
-        self.sweep, self.held, self.cost = sweep, held, cost
-        self.workers, self.size, self.most_work, self.reporter = workers, size, most_work, reporter
+        self.sweep = sweep
+        self.held = held
+        self.cost = cost
+        self.workers = workers
+        self.size = size
+        self.reporter = reporter
+        self.most_work = most_work
+        self.step_tokens = step_tokens
         groups = Groups(sweep)
         self.stored = Tally(groups, cost.stored)
         for row in filter(groups.has, rows):
@@ -201,11 +231,15 @@ class _Plan:
         self.stored_at = -math.inf  # when parts were stored last
         self.checked_at = -math.inf  # when the folder was seen to be there
         self.died: set[Ensemble] = set()  # ensembles that a worker died of once
+        self.fit: dict[tuple[Any, ...], int] = {}  # trials of a shape that may fit a GPU, where so many more did not
         self.given_up: list[Trial] = []
         self.exhausted = False  # nothing to propose until another result is there
         self.known = self._known()
         self.made_by = provenance(optuna=sweep.search not in ("grid", "refine"))
-        self.trained, self.worked, self.started, self.shown = 0, 0.0, time.monotonic(), 0.0
+        self.trained = 0  # trials
+        self.worked = 0.0  # their cost
+        self.started = time.monotonic()
+        self.shown = 0.0  # when the status was shown last
         self.clock: float | None = None  # when training began, after workers had started
 
     def next(self) -> Ensemble | None:
@@ -213,14 +247,22 @@ class _Plan:
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
             rows = list(self.stored.rows.values())
-            found = search.propose(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
-            self.queue.extend(arrange(found, self.size, self.workers, self.cost, self.most_work))
+            found = search.proposed_trials(self.sweep, rows, busy, limit=self._limit(), given_up=self.given_up)
+            self.queue.extend(
+                arranged_ensembles(found, self.size, self.workers, self.cost, self.most_work, self.step_tokens)
+            )
             self.exhausted = not found
         if self.queue:
             ensemble = self.queue.popleft()
+            most = self.fit.get(ensemble[0].shape, len(ensemble))
+            if len(ensemble) > most:
+                ensemble, *others = packed_ensembles(ensemble, most)
+                self.queue.extendleft(reversed(others))
             self.running[ensemble] = 0.0
             return ensemble
-        return None if self.running else ()
+        if self.running:
+            return None
+        return ()
 
     def _limit(self) -> int:
         """All of it at once, but for a search that learns: then an ensemble per shape, in several rounds."""
@@ -233,12 +275,15 @@ class _Plan:
         """Asked once, but of a refinement whenever rows have changed: what is to do depends on them there."""
         if self.sweep.search != "refine":
             total = search.total(self.sweep)
-            return _Known(total, sum(map(self.cost, self.sweep.trials)) * total / len(self.sweep.trials), 0)
+            trials = self.sweep.trials
+            work = sum(map(self.cost, trials)) * total / len(trials)
+            return _Known(total, work, 0)
         from hpsweep.sweep import refine
 
-        seen = refine.outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
+        seen = refine.refinement_outlook(self.sweep, list(self.stored.rows.values()), self.given_up)
         untried = [trial for trial in seen.missing if trial.trial_id not in self.stored.rows]
-        return _Known(seen.total, self.stored.work + sum(map(self.cost, untried)), seen.refining)
+        work = self.stored.work + sum(map(self.cost, untried))
+        return _Known(seen.total, work, seen.refining)
 
     def is_open(self) -> bool:
         """Whether there is anything to train, as far as is known."""
@@ -268,14 +313,15 @@ class _Plan:
         if not returned <= {trial.trial_id for trial in ensemble}:
             return  # the result will lack trials, and count as a failure
         self._check_hashes(part.rows)
-        self.parts = joined(self.parts, part)
+        self.parts = joined_parts(self.parts, part)
         self.came |= returned
 
     def store_parts(self) -> None:
         """Store what came in parts."""
         if self.parts.rows:
             rows, curves = self.parts
-            self.parts, self.stored_at = Part([], {}), time.monotonic()
+            self.parts = Part([], {})
+            self.stored_at = time.monotonic()
             self._store(rows, curves)
 
     def done(self, ensemble: Ensemble, outcome: Result | Failure) -> None:
@@ -290,7 +336,7 @@ class _Plan:
                 outcome = Failure("training returned rows for other trials than it was given")
         if isinstance(outcome, Result):
             self._check_hashes(outcome.rows)
-            self.parts = joined(self.parts, Part(outcome.rows, outcome.curves))
+            self.parts = joined_parts(self.parts, Part(outcome.rows, outcome.curves))
             self.store_parts()
         elif left:
             self._retry(left, outcome)
@@ -298,7 +344,8 @@ class _Plan:
     def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
         for source, found in sorted({(row["data"], row["data_hash"]) for row in rows}):
-            if found != (ours := self.cost.datasets[source].data_hash):
+            ours = self.cost.datasets[source].data_hash
+            if found != ours:
                 raise DataChanged(
                     f"a worker read {source!r} as data_hash {found}, but the sweep began with {ours}, and losses on "
                     "different data cannot be compared. Its result is not stored: restore the data, or give another "
@@ -311,14 +358,19 @@ class _Plan:
             self._wait_out(ensemble, failure)
             return
         self.tried.update(trial.trial_id for trial in ensemble)
-        first, middle = ensemble[0], len(ensemble) // 2
-        accident = failure.died and ensemble not in self.died
+        first = ensemble[0]
+        middle = len(ensemble) // 2
+        if failure.too_large and middle:
+            self.fit[first.shape] = min(middle, self.fit.get(first.shape, middle))
+        accident = failure.died and not failure.too_large and ensemble not in self.died
         if not middle and self.tried[first.trial_id] >= ATTEMPTS and not accident:
             self.reporter.say(f"trial {first.trial_id} failed {self.tried[first.trial_id]} times: {failure.error}")
             self.given_up.append(first)
             self._store([self._failed_row(first, failure.error)], {})
             return
-        many = f"{len(ensemble)} trials" if middle else f"trial {first.trial_id}"
+        many = f"{len(ensemble)} trials"
+        if not middle:
+            many = f"trial {first.trial_id}"
         self.reporter.say(f"{many} will be tried again: {failure.error}")
         if accident:
             self.died.add(ensemble)
@@ -340,7 +392,7 @@ class _Plan:
         return {
             "trial_id": trial.trial_id,
             **trial.resolved,
-            **count.columns(trial, dataset.vocabulary),
+            **count.size_columns(trial, dataset.vocabulary),
             "status": "failed",
             "error": error,
             "vocabulary": dataset.vocabulary,
@@ -364,19 +416,26 @@ class _Plan:
 
     def status(self) -> Status:
         """How far the sweep is; the time to go is by what trials cost, not by their number."""
-        counts, total = self.stored.counts, self.known.total
+        counts = self.stored.counts
+        total = self.known.total
         seconds = time.monotonic() - (self.clock or self.started)
         half_done = sum(itertools.starmap(self._half_done, self.running.items()))
         left = self.known.work - half_done - self.stored.work
         worked = self.worked + half_done
+        rate = None
+        if self.trained:
+            rate = 60 * self.trained / seconds
+        eta = None
+        if worked and sum(counts.values()) < total:
+            eta = max(0.0, left) * seconds / worked
         return Status(
             total=max(total, sum(counts.values())),  # a search may have been shortened since
             ok=counts["ok"],
             diverged=counts["diverged"],
             failed=counts["failed"],
             refining=self.known.refining,
-            rate=60 * self.trained / seconds if self.trained else None,
-            eta=max(0.0, left) * seconds / worked if worked and sum(counts.values()) < total else None,
+            rate=rate,
+            eta=eta,
             best=self.stored.best(),
         )
 
@@ -391,7 +450,8 @@ class _Plan:
         counted = f"{stored} of {self.known.total} trials are stored"
         if self.held.is_here():
             return f"{counted} in it. The same command trains what is missing."
-        if place := self.held.place():
+        place = self.held.place()
+        if place:
             return f"{counted} in {place}: put it back as {self.held.folder}, and the same command goes on."
         if stored:
             return f"{counted} there: mount it again as {self.held.folder}, and the same command goes on."
@@ -402,7 +462,8 @@ class _Plan:
     def _check_disk(self) -> None:
         """Raise FolderLost where trials that this run has stored are not on the disk any more."""
         done = {trial_id for trial_id, row in self.stored.rows.items() if row["status"] in store.DONE}
-        if gone := len(done - store.finished_ids(self.held.path)):
+        gone = len(done - store.finished_ids(self.held.path))
+        if gone:
             raise store.FolderLost(f"files were removed from {self.held.folder} meanwhile, with {gone} stored trials.")
 
     def summary(self) -> Summary:

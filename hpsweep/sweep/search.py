@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsweep.spec import Sweep, Trial
 from hpsweep.store import DONE
+from hpsweep.sweep.groups import fixed_fields, loss_of
 
 if TYPE_CHECKING:
     import optuna
@@ -34,15 +35,15 @@ _NEEDS = {"random": (), "qmc": ("scipy",), "tpe": (), "gp": ("scipy", "torch")} 
 _ATTEMPTS = 6  # suggestions of points that are known already, before giving up; the second half at random
 
 
-def missing(sweep: Sweep, done: Collection[str]) -> list[Trial]:
+def missing_grid_trials(sweep: Sweep, done: Collection[str]) -> list[Trial]:
     """The trials of a grid whose ids are not in `done`, coarse points first. Raises ValueError for other searches."""
     if sweep.search != "grid":
-        raise ValueError(f"the trials of a {sweep.search!r} search are not known in advance; use propose.")
+        raise ValueError(f"the trials of a {sweep.search!r} search are not known in advance; use proposed_trials.")
     ids = frozenset(done)
     return [trial for trial in sweep.trials if trial.trial_id not in ids]
 
 
-def propose(
+def proposed_trials(
     sweep: Sweep,
     rows: Sequence[Mapping[str, Any]],
     pending: Collection[Trial],
@@ -64,21 +65,27 @@ def propose(
     if sweep.search == "refine":
         from hpsweep.sweep import refine  # it imports pandas, which the other searches do without
 
-        return refine.propose(sweep, rows, pending, given_up)[:limit]
+        return refine.missing_trials(sweep, rows, pending, given_up)[:limit]
     pending = [*pending, *given_up]
     if sweep.search == "grid":
         known = _done(rows) | {trial.trial_id for trial in pending}
-        return list(itertools.islice((trial for trial in sweep.trials if trial.trial_id not in known), limit))
+        unknown = (trial for trial in sweep.trials if trial.trial_id not in known)
+        return list(itertools.islice(unknown, limit))
     _check_installed(sweep.search)
-    groups, chosen = _groups(sweep, rows, pending), list[Trial]()
+    groups = _groups(sweep, rows, pending)
+    chosen: list[Trial] = []
+    # Points that lack seeds come first.
     for group, point in [(g, point) for g in groups for point in sorted(g.points)]:
         trials = group.lacking(point)
         if chosen and len(chosen) + len(trials) > limit:
             return chosen
         chosen += trials
+    # Then each new point goes to the group with the fewest.
     while True:
         group = min(groups, key=lambda g: len(g.points))
-        if len(group.points) >= sweep.points or (chosen and len(chosen) + len(group.templates) > limit):
+        if len(group.points) >= sweep.points:
+            return chosen
+        if chosen and len(chosen) + len(group.templates) > limit:
             return chosen
         point = _next_point(sweep, group)
         group.points[point] = {}
@@ -86,11 +93,11 @@ def propose(
 
 
 def is_complete(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every trial of the sweep is stored as ok or diverged: `propose` would have nothing to add."""
+    """Whether every trial of the sweep is stored as ok or diverged: `proposed_trials` would have nothing to add."""
     if sweep.search == "refine":
         return not refining(sweep, rows)
     if sweep.search == "grid":
-        return not missing(sweep, _done(rows))
+        return not missing_grid_trials(sweep, _done(rows))
     return all(
         len(group.points) >= sweep.points and not any(group.lacking(point) for point in group.points)
         for group in _groups(sweep, rows, ())
@@ -105,8 +112,10 @@ def total(sweep: Sweep, rows: Sequence[Mapping[str, Any]] = (), given_up: Collec
     if sweep.search == "refine":
         from hpsweep.sweep import refine
 
-        return refine.total(sweep, rows, given_up)
-    return len(sweep.trials) * (1 if sweep.search == "grid" else sweep.points)
+        return refine.planned_total(sweep, rows, given_up)
+    if sweep.search == "grid":
+        return len(sweep.trials)
+    return len(sweep.trials) * sweep.points
 
 
 def refining(sweep: Sweep, rows: Sequence[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
@@ -115,7 +124,7 @@ def refining(sweep: Sweep, rows: Sequence[Mapping[str, Any]], given_up: Collecti
         return 0
     from hpsweep.sweep import refine
 
-    return sum(not step.ended for step in refine.plan(sweep, rows, given_up).values())
+    return sum(not step.ended for step in refine.next_steps(sweep, rows, given_up).values())
 
 
 # --- what is known ---
@@ -146,7 +155,7 @@ def _groups(sweep: Sweep, rows: Sequence[Mapping[str, Any]], pending: Collection
     """The groups with what is known of them. A row counts if its point lies in the space, and its seed is swept."""
     space = _space(sweep)
     names = [name for name, _, _ in space]
-    fixed = [name for name in sweep.base.resolved if name != "seed" and name not in sweep.space]
+    fixed = fixed_fields(sweep)
     groups: dict[tuple[Any, ...], _Group] = {}
     for trial in sweep.trials:
         key = tuple(trial.resolved[name] for name in fixed)
@@ -162,13 +171,8 @@ def _groups(sweep: Sweep, rows: Sequence[Mapping[str, Any]], pending: Collection
         if "status" not in row:  # pending
             seeds[row["seed"]] = None
         elif row["status"] in DONE:
-            seeds[row["seed"]] = _loss(row)
+            seeds[row["seed"]] = loss_of(row)
     return list(groups.values())
-
-
-def _loss(row: Mapping[str, Any]) -> float:
-    loss = row.get("val_loss")
-    return loss if row["status"] == "ok" and loss is not None and math.isfinite(loss) else math.inf
 
 
 def _objectives(points: Mapping[Point, Mapping[int, float | None]]) -> dict[Point, float | None]:
@@ -177,13 +181,17 @@ def _objectives(points: Mapping[Point, Mapping[int, float | None]]) -> dict[Poin
     A diverged seed counts as far above the worst loss of the group as that is above the best (or 1 nat/token):
     worse than everything, but on the scale of the losses, which a Gaussian process could else not resolve.
     """
-    losses = [loss for seeds in points.values() for loss in seeds.values() if loss is not None and loss < math.inf]
-    worst = max(losses, default=0.0)
-    penalty = worst + ((worst - min(losses, default=0.0)) or 1.0)
+    stored = {point: [loss for loss in seeds.values() if loss is not None] for point, seeds in points.items()}
+    finite = [loss for losses in stored.values() for loss in losses if loss < math.inf]
+    worst = max(finite, default=0.0)
+    best = min(finite, default=0.0)
+    penalty = worst + ((worst - best) or 1.0)
     objectives: dict[Point, float | None] = {}
-    for point, seeds in points.items():
-        stored = [min(loss, penalty) for loss in seeds.values() if loss is not None]
-        objectives[point] = math.fsum(stored) / len(stored) if stored else None
+    for point, losses in stored.items():
+        if losses:
+            objectives[point] = math.fsum(min(loss, penalty) for loss in losses) / len(losses)
+        else:
+            objectives[point] = None
     return objectives
 
 
@@ -215,7 +223,9 @@ def _next_point(sweep: Sweep, group: _Group) -> Point:
     else:
         study = _study(_space(sweep), _objectives(group.points))
         for attempt in range(_ATTEMPTS):  # a point suggested in vain stays in the study as running, and repels
-            search = sweep.search if attempt < _ATTEMPTS // 2 else "random"
+            search: str = sweep.search
+            if attempt >= _ATTEMPTS // 2:
+                search = "random"
             start = min(max(sweep.points // 3, 3), 10)  # points at random before it learns
             study.sampler = _sampler(search, _seed(sweep.name, group.key, len(group.points), attempt), start)
             point = _ask(study, _space(sweep))
@@ -250,7 +260,9 @@ def _study(space: Space, objectives: Mapping[Point, float | None]) -> optuna.Stu
     study = optuna.create_study()
     for point in sorted(objectives, key=lambda point: (_seed(point), point)):
         objective = objectives[point]
-        state = optuna.trial.TrialState.RUNNING if objective is None else optuna.trial.TrialState.COMPLETE
+        state = optuna.trial.TrialState.COMPLETE
+        if objective is None:
+            state = optuna.trial.TrialState.RUNNING
         params = dict(zip(distributions, point, strict=True))
         study.add_trial(
             optuna.trial.create_trial(state=state, value=objective, params=params, distributions=distributions)
@@ -292,8 +304,13 @@ def _seed(*what: Any) -> int:
 
 
 def _check_installed(search: str) -> None:
-    if absent := [name for name in ("optuna", *_NEEDS[search]) if importlib.util.find_spec(name) is None]:
-        raise ValueError(
-            f"search {search!r} needs {' and '.join(absent)}, which is not installed: "
-            f"pip install {' '.join(absent)}, or use search 'grid'{' or tpe' * ('optuna' not in absent)}."
-        )
+    absent = [name for name in ("optuna", *_NEEDS[search]) if importlib.util.find_spec(name) is None]
+    if not absent:
+        return
+    others = "'grid'"
+    if "optuna" not in absent:
+        others = "'grid' or tpe"
+    raise ValueError(
+        f"search {search!r} needs {' and '.join(absent)}, which is not installed: "
+        f"pip install {' '.join(absent)}, or use search {others}."
+    )

@@ -29,15 +29,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from hpsweep.analysis.optimum import optima
+from hpsweep.analysis.optimum.optima import optima
 from hpsweep.spec import FINE_SEEDS, QUARTER, Refine, octaves_within
+from hpsweep.text import as_power
 
 Cell = tuple[float, int]  # (octave, seed)
 
 FINE = 0.5
 """Step of the fine pass, octaves."""
-NARROW, WIDE = 1.0, 2.0
-"""Half widths of the fine pass, octaves: the narrowest and the widest window of the fit."""
+NARROW = 1.0
+"""Half width of the fine pass, octaves: the narrowest window of the fit."""
+WIDE = 2.0
+"""Half width of the widest window of the fit, octaves."""
 
 _STRIDE = 2  # octaves by which a grid is extended at once
 
@@ -71,16 +74,20 @@ def next_step(
     known: dict[Cell, float] = {}
     for stage, found, wanted in _stages(over, octaves_within(space), seeds, limits, planned, known):
         new = [cell for cell in wanted.cells if cell not in planned]
-        if not new:
+        if not new:  # the group is at its end
             return Step(stage, found, tuple(planned), ())
-        new = new[: limits.trials - len(planned)]
+        new = new[: limits.trials - len(planned)]  # a group has a limited number of trials
         if not new:
             full = f"all {limits.trials} trials that a group may have: {found}"
             return Step("limit reached", full, tuple(planned), ())
         planned.update(dict.fromkeys(new))
-        if missing := tuple(cell for cell in planned if cell not in results):
+        missing = tuple(cell for cell in planned if cell not in results)
+        if missing:
             return Step(stage, f"{found}: {wanted.words}", tuple(planned), missing)
-        known.update({cell: loss for cell in new if (loss := results[cell]) is not None})
+        for cell in new:
+            loss = results[cell]
+            if loss is not None:  # else it was given up
+                known[cell] = loss
     raise AssertionError("the stages of a group end with ok or a limit")
 
 
@@ -103,37 +110,57 @@ def _stages(
 
     Between two of them the cells are `planned`, and `known` has grown by their losses.
     """
-    few, least = _first(seeds, limits.coarse_seeds), max(FINE_SEEDS, len(seeds))
+    few = _first(seeds, limits.coarse_seeds)
+    least = max(FINE_SEEDS, len(seeds))
     ends = (space[0] - limits.extend, space[-1] + limits.extend)
+    # The coarse pass, extended until the minimum is not at its end.
     yield "coarse", "nothing known", _octaves(space, few, f"every octave of the space, {_many(len(few), 'seed')}")
-    while more := _beyond_lowest(known, planned, ends):
+    more = _beyond_lowest(known, planned, ends)
+    while more:
         yield "extend", _lowest_in_words(over, known), _octaves(more, few)
-    stage, count, reach = "fine", least, NARROW
+        more = _beyond_lowest(known, planned, ends)
+    # The fine pass, until the interval of the optimum is narrow enough.
+    stage = "fine"
+    count = least
+    reach = NARROW
     while True:
         fit = _fit(over, tuple(sorted(known.items())))
         if math.isnan(fit.at):
-            yield "limit reached", f"no {over} from {power(ends[0])} to {power(ends[1])} has a finite loss", _Wanted()
+            yield (
+                "limit reached",
+                f"no {over} from {as_power(ends[0])} to {as_power(ends[1])} has a finite loss",
+                _Wanted(),
+            )
         is_narrow = fit.status == "ok" and fit.width <= limits.interval
-        fine = _halves(fit.at, NARROW, least, seeds, planned, known, ends)
-        wanted = fine if is_narrow else _halves(fit.at, reach, count, seeds, planned, known, ends)
+        if is_narrow:
+            wanted = _halves(fit.at, NARROW, least, seeds, planned, known, ends)
+        else:
+            wanted = _halves(fit.at, reach, count, seeds, planned, known, ends)
         if any(cell not in planned for cell in wanted.cells):
             yield stage, _found(over, fit, limits), wanted
             stage = "fine"
-        elif is_narrow:
+            continue
+        if is_narrow:
             yield "ok", _found(over, fit, limits), _Wanted()
-        elif fit.status in ("edge", "none") and (more := _between(fit, planned, known)):
-            words = f"{' and '.join(map(power, more))}, {_many(count, 'seed')}"
-            yield "between", fit.why, _Wanted(words, _cells(more, _first(seeds, count)))
-        elif fit.status == "edge" and (more := _open_octaves(fit, planned, known, ends)):
-            yield "extend", fit.why, _octaves(more, few)
+            continue
+        # All of them are known, and the interval is too wide: look elsewhere, then wider, then with more seeds.
+        between = _between(fit, planned, known)
+        open_octaves = _open_octaves(fit, planned, known, ends)
+        if between:
+            words = f"{' and '.join(map(as_power, between))}, {_many(count, 'seed')}"
+            yield "between", fit.why, _Wanted(words, _cells(between, _first(seeds, count)))
+        elif open_octaves:
+            yield "extend", fit.why, _octaves(open_octaves, few)
         elif fit.status == "edge" and _is_last(fit, known):
             yield "limit reached", f"{fit.why}; but {_no_further(fit, known, limits)}", _Wanted()
         elif reach < WIDE:
-            stage, reach = "wider", WIDE
+            stage = "wider"
+            reach = WIDE
         elif fit.status == "none":
             yield "limit reached", fit.why, _Wanted()
         else:
-            stage, count = "seeds", _more_seeds(count, fit, limits)
+            stage = "seeds"
+            count = _more_seeds(count, fit, limits)
 
 
 # --- where to look next ---
@@ -151,36 +178,44 @@ class _Fit(NamedTuple):
 
     @property
     def width(self) -> float:
-        return self.high - self.low if self.status == "ok" else math.inf
+        """Width of the optimum's interval, octaves; infinite where there is no optimum inside."""
+        if self.status != "ok":
+            return math.inf
+        return self.high - self.low
 
     @property
     def at(self) -> float:
         """Where the half octaves belong around: the optimum to half an octave, else the lowest cell."""
         if self.status == "ok":
             return round(self.opt / FINE) * FINE
-        return octave_of(2.0**self.opt) if self.status == "edge" else self.best
+        if self.status == "edge":
+            return octave_of(2.0**self.opt)
+        return self.best
 
     @property
     def side(self) -> int:
         """-1 or 1 where the optimum lies at or beyond that end."""
-        return 1 if math.isnan(self.high) else -1
+        if math.isnan(self.high):
+            return 1
+        return -1
 
 
 @functools.lru_cache(maxsize=4096)
 def _fit(over: str, cells: tuple[tuple[Cell, float], ...]) -> _Fit:
     if not cells:
         return _Fit("none", f"no trial of any {over} ended", *[math.nan] * 4)
-    runs = pd.DataFrame(
-        [(2.0**octave, seed, loss) for (octave, seed), loss in cells], columns=[over, "seed", "val_loss"]
-    )
+    results = [(2.0**octave, seed, loss) for (octave, seed), loss in cells]
+    runs = pd.DataFrame(results, columns=[over, "seed", "val_loss"])
     runs["status"] = ["ok" if math.isfinite(loss) else "diverged" for loss in runs["val_loss"]]
     (row,) = optima(runs.assign(group=0, data_hash=""), by=["group"], over=over).to_dict("records")
-    best = math.nan if math.isnan(row["best_value"]) else octave_of(row["best_value"])
+    best = row["best_value"]
+    if not math.isnan(best):
+        best = octave_of(best)
     return _Fit(row["status"], row["why"], best, row["log2_opt"], row["log2_low"], row["log2_high"])
 
 
 def _octaves(octaves: Sequence[float], seeds: Sequence[int], words: str = "") -> _Wanted:
-    return _Wanted(words or f"on to {' and '.join(map(power, octaves))}", _cells(octaves, seeds))
+    return _Wanted(words or f"on to {' and '.join(map(as_power, octaves))}", _cells(octaves, seeds))
 
 
 def _halves(
@@ -196,28 +231,41 @@ def _halves(
     lower, upper = _diverged_around(at, known)
     halves = [k * FINE for k in range(math.ceil((at - reach) / FINE), math.floor((at + reach) / FINE) + 1)]
     near = {octave for octave, _ in planned if abs(octave - at) <= reach}
-    inside = [o for o in {*halves, *near} if lower < o < upper and ends[0] <= o <= ends[1]]
-    words = f"half octaves within {_many(reach, 'octave')} of {power(at)}, {_many(count, 'seed')}"
+    not_diverged = [octave for octave in {*halves, *near} if lower < octave < upper]
+    inside = [octave for octave in not_diverged if ends[0] <= octave <= ends[1]]
+    words = f"half octaves within {_many(reach, 'octave')} of {as_power(at)}, {_many(count, 'seed')}"
     return _Wanted(words, _cells(inside, _first(seeds, count), at))
 
 
 def _diverged_around(at: float, known: Mapping[Cell, float]) -> tuple[float, float]:
+    """The nearest octaves below and above at which a trial diverged; infinite where none did."""
     diverged = [octave for (octave, _), loss in known.items() if loss == math.inf]
-    below, above = [o for o in diverged if o < at], [o for o in diverged if o > at]
+    below = [octave for octave in diverged if octave < at]
+    above = [octave for octave in diverged if octave > at]
     return max(below, default=-math.inf), min(above, default=math.inf)
 
 
 def _between(fit: _Fit, planned: Collection[Cell], known: Mapping[Cell, float]) -> list[float]:
-    """The untried value nearest the middle between the cells around the minimum and the diverged ones beside them."""
-    found, lower_upper = [], _diverged_around(fit.at, known)
-    finite = [o for o, _ in known if lower_upper[0] < o < lower_upper[1]]
-    for side, end, wall in ((-1, min(finite), lower_upper[0]), (1, max(finite), lower_upper[1])):
-        if math.isinf(wall) or (fit.status == "edge" and side != fit.side):
+    """The untried value nearest the middle between the cells around the minimum and the diverged ones beside them.
+
+    [] where the fit has an optimum.
+    """
+    if fit.status not in ("edge", "none"):
+        return []
+    lower, upper = _diverged_around(fit.at, known)
+    finite = [octave for octave, _ in known if lower < octave < upper]
+    tried = {octave for octave, _ in planned}
+    found = []
+    for side, end, wall in ((-1, min(finite), lower), (1, max(finite), upper)):
+        if math.isinf(wall):  # nothing diverged there
+            continue
+        if fit.status == "edge" and side != fit.side:
             continue
         steps = round(abs(wall - end) / QUARTER)
         inside = [end + side * QUARTER * k for k in range(1, steps)]
-        untried = [octave for octave in inside if all(octave != o for o, _ in planned)]
-        found += sorted(untried, key=lambda octave: abs(octave - (end + wall) / 2))[:1]
+        untried = [octave for octave in inside if octave not in tried]
+        middle = (end + wall) / 2
+        found += sorted(untried, key=lambda octave: abs(octave - middle))[:1]
     return found
 
 
@@ -227,20 +275,32 @@ def _beyond_lowest(known: Mapping[Cell, float], planned: Collection[Cell], ends:
         return []
     lowest = _lowest(known)
     tried = [octave for octave, _ in known]
-    down = _next_octaves(-1, planned, ends) if lowest is None or lowest == min(tried) else []
-    return down + (_next_octaves(1, planned, ends) if lowest == max(tried) else [])
+    found = []
+    if lowest is None or lowest == min(tried):
+        found += _next_octaves(-1, planned, ends)
+    if lowest == max(tried):
+        found += _next_octaves(1, planned, ends)
+    return found
 
 
 def _lowest(known: Mapping[Cell, float]) -> float | None:
     """The octave with the lowest running median of three means, as in the fit; None where every one diverged."""
-    tried = sorted({octave for octave, _ in known})
-    losses = [math.inf, *(_mean([loss for (o, _), loss in known.items() if o == octave]) for octave in tried), math.inf]
-    medians = [sorted(losses[i : i + 3])[1] for i in range(len(tried))]
-    ranked = [
-        (median if math.isfinite(loss) else math.inf, loss, octave)
-        for median, loss, octave in zip(medians, losses[1:], tried, strict=False)
-    ]
-    return min(ranked)[2] if math.isfinite(min(ranked)[1]) else None
+    by_octave: dict[float, list[float]] = {}
+    for (octave, _), loss in known.items():
+        by_octave.setdefault(octave, []).append(loss)
+    tried = sorted(by_octave)
+    means = [_mean(by_octave[octave]) for octave in tried]
+    padded = [math.inf, *means, math.inf]
+    ranked = []
+    for i, (octave, mean) in enumerate(zip(tried, means, strict=True)):
+        median = sorted(padded[i : i + 3])[1]
+        if not math.isfinite(mean):  # beside finite values the median of a diverged one may be finite
+            median = math.inf
+        ranked.append((median, mean, octave))
+    _, mean, octave = min(ranked)
+    if not math.isfinite(mean):
+        return None
+    return octave
 
 
 def _mean(losses: Sequence[float]) -> float:
@@ -248,23 +308,32 @@ def _mean(losses: Sequence[float]) -> float:
 
 
 def _next_octaves(side: int, planned: Collection[Cell], ends: tuple[float, float]) -> list[float]:
+    """The next octaves past the planned ones on that side, those within the ends."""
     tried = [octave for octave, _ in planned]
-    last = math.floor(max(tried)) if side > 0 else math.ceil(min(tried))
-    return [o for k in range(1, _STRIDE + 1) if ends[0] <= (o := float(last + side * k)) <= ends[1]]
+    last = math.ceil(min(tried))
+    if side > 0:
+        last = math.floor(max(tried))
+    following = [float(last + side * k) for k in range(1, _STRIDE + 1)]
+    return [octave for octave in following if ends[0] <= octave <= ends[1]]
 
 
 def _open_octaves(
     fit: _Fit, planned: Collection[Cell], known: Mapping[Cell, float], ends: tuple[float, float]
 ) -> list[float]:
-    """Octaves past the end at which the minimum is, unless a diverged value lies there."""
+    """Octaves past the end at which the minimum is, unless a diverged value lies there; [] where it is at no end."""
+    if fit.status != "edge":
+        return []
     wall = _diverged_around(fit.at, known)[fit.side > 0]
-    return _next_octaves(fit.side, planned, ends) if math.isinf(wall) else []
+    if math.isfinite(wall):
+        return []
+    return _next_octaves(fit.side, planned, ends)
 
 
 def _is_last(fit: _Fit, known: Mapping[Cell, float]) -> bool:
     """Whether no finite value lies beyond the lowest on the side to which the bound is open."""
-    beyond = _diverged_around(fit.at, known)
-    return not any(beyond[0] < o < beyond[1] and (o - fit.at) * fit.side > 0 for o, _ in known)
+    lower, upper = _diverged_around(fit.at, known)
+    finite = [octave for octave, _ in known if lower < octave < upper]
+    return not any((octave - fit.at) * fit.side > 0 for octave in finite)
 
 
 def _more_seeds(count: int, fit: _Fit, limits: Refine) -> int:
@@ -294,25 +363,26 @@ def octave_of(value: float) -> float:
 
 
 def _many(number: float, word: str) -> str:
-    return f"{number:g} {word}{'s' * (number != 1)}"
-
-
-def power(octave: float) -> str:
-    """A value as a power of two, such as 2^-7.5."""
-    return f"2^{round(octave, 2):g}"
+    if number == 1:
+        return f"{number:g} {word}"
+    return f"{number:g} {word}s"
 
 
 def _lowest_in_words(over: str, known: Mapping[Cell, float]) -> str:
     lowest = _lowest(known)
-    return "every value diverged" if lowest is None else f"the minimum is at the end, {over} {power(lowest)}"
+    if lowest is None:
+        return "every value diverged"
+    return f"the minimum is at the end, {over} {as_power(lowest)}"
 
 
 def _found(over: str, fit: _Fit, limits: Refine) -> str:
     if fit.status != "ok":
         return fit.why
-    interval = f"[{power(fit.low)}, {power(fit.high)}], {fit.width:.2g} octaves"
-    wanted = "narrow enough" if fit.width <= limits.interval else f"at most {limits.interval:g} wanted"
-    return f"optimum at {over} {power(fit.opt)} {interval}, {wanted}"
+    interval = f"[{as_power(fit.low)}, {as_power(fit.high)}], {fit.width:.2g} octaves"
+    wanted = f"at most {limits.interval:g} wanted"
+    if fit.width <= limits.interval:
+        wanted = "narrow enough"
+    return f"optimum at {over} {as_power(fit.opt)} {interval}, {wanted}"
 
 
 def _no_further(fit: _Fit, known: Mapping[Cell, float], limits: Refine) -> str:

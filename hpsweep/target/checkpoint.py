@@ -54,7 +54,7 @@ class State(NamedTuple):
 
 
 class Like(NamedTuple):
-    """The tensors of a run that goes on from a checkpoint, each without its trial axis."""
+    """The tensors of a resumed run, each without its trial axis: a checkpoint has to have the same names and shapes."""
 
     weights: Mapping[str, Tensor]
     moments: Mapping[str, Mapping[str, Tensor]]
@@ -76,7 +76,7 @@ def checkpoint_path(folder: str | Path, trial: Trial) -> Path:
     return Path(folder) / "checkpoints" / f"{trial.trial_id}.pt"
 
 
-def save(path: Path, identity: Identity, state: State) -> None:
+def save_checkpoint(path: Path, identity: Identity, state: State) -> None:
     """Put the checkpoint in the place of the one before, synced to disk; killed midway, the one before stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed while it wrote
@@ -90,10 +90,10 @@ def save(path: Path, identity: Identity, state: State) -> None:
         "mask": {"seed": trial.seed, "density": trial.density, "hash": identity.mask_hash},
         **state._asdict(),
     }
-    write(path, content)
+    write_checkpoint(path, content)
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write the file of a checkpoint, whole or not at all."""
     with replacing(path) as temporary:
         torch.save(dict(content), temporary)
@@ -103,7 +103,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
             file.write(_MARK + digest.encode())
 
 
-def load(path: Path, identity: Identity, like: Like) -> State | None:
+def load_checkpoint(path: Path, identity: Identity, like: Like) -> State | None:
     """The state in a checkpoint, on the CPU; None where there is no file.
 
     `like`: tensors of the same run, whose names, shapes and types those in the file have to have. Raises ValueError
@@ -120,7 +120,9 @@ def load(path: Path, identity: Identity, like: Like) -> State | None:
             "version that wrote it, or remove it to begin anew."
         )
     mask = content.get("mask")
-    theirs = {**content, "mask hash": mask.get("hash") if isinstance(mask, dict) else mask}
+    if isinstance(mask, dict):
+        mask = mask.get("hash")
+    theirs = {**content, "mask hash": mask}
     ours = {"trial_id": identity.trial.trial_id, "data_hash": identity.data_hash, "mask hash": identity.mask_hash}
     for name, expected in ours.items():
         if theirs.get(name) != expected:
@@ -155,8 +157,10 @@ def _read(path: Path) -> dict[str, Any]:
             raise _damaged(path, "its SHA-256 is not the one that it states")
         file.seek(0)
         try:
-            if stated is None and (record := zipfile.ZipFile(file).testzip()):  # as version 1 was
-                raise _damaged(path, f"{record} is not what was written")
+            if stated is None:  # as version 1 was
+                record = zipfile.ZipFile(file).testzip()
+                if record:
+                    raise _damaged(path, f"{record} is not what was written")
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except ValueError:
@@ -174,22 +178,28 @@ def _stated_digest(file: IO[bytes]) -> str | None:
     """The SHA-256 in the last line of the file; None where there is none."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TRAILER))
-    mark, digest = file.read(len(_MARK)), file.read()
-    return digest.decode("ascii", errors="replace") if mark == _MARK else None
+    mark = file.read(len(_MARK))
+    digest = file.read()
+    if mark != _MARK:
+        return None
+    return digest.decode("ascii", errors="replace")
 
 
 def _digest(file: IO[bytes], size: int) -> str:
     """The SHA-256 of the first `size` bytes."""
     digest = hashlib.sha256()
     file.seek(0)
-    while size > 0 and (some := file.read(min(size, _CHUNK))):
-        digest.update(some)
-        size -= len(some)
+    while size > 0:
+        chunk = file.read(min(size, _CHUNK))
+        if not chunk:  # the file is shorter
+            break
+        digest.update(chunk)
+        size -= len(chunk)
     return digest.hexdigest()
 
 
 def _check_state(state: State, like: Like, trial: Trial) -> None:
-    """Raise ValueError for a state that a run like the other cannot be in."""
+    """Raise ValueError for a state that no run of the trial could be in, or whose tensors differ from `like`."""
     if type(state.step) is not int or not 0 < state.step <= trial.total_steps:
         raise ValueError(f"step is {shown(state.step)}; allowed: whole numbers in [1, {trial.total_steps}]")
     if type(state.seconds) is not float or not 0 <= state.seconds < np.inf:
@@ -198,23 +208,27 @@ def _check_state(state: State, like: Like, trial: Trial) -> None:
     _check_names("weights", state.weights, like.weights)
     _check_names("moments", state.moments, like.moments)
     for name, weight in like.weights.items():
+        moments = state.moments[name]
         _check_tensor(f"weights.{name}", state.weights[name], weight)
-        _check_names(f"moments.{name}", state.moments[name], like.moments[name])
+        _check_names(f"moments.{name}", moments, like.moments[name])
         for key, moment in like.moments[name].items():
-            _check_tensor(f"moments.{name}.{key}", state.moments[name][key], moment)
-        if int(state.moments[name]["step"]) != state.step:
-            raise ValueError(f"moments.{name} is of step {int(state.moments[name]['step'])}, and not of {state.step}")
-        if bool((state.moments[name]["exp_avg_sq"] < 0).any()):
+            _check_tensor(f"moments.{name}.{key}", moments[key], moment)
+        step = int(moments["step"])
+        if step != state.step:
+            raise ValueError(f"moments.{name} is of step {step}, and not of {state.step}")
+        if bool((moments["exp_avg_sq"] < 0).any()):
             raise ValueError(f"moments.{name} has negative mean squares")
     for name, mask in like.masks.items():
-        if bool(state.weights[name].masked_fill(mask.cpu(), 0.0).any()):
+        pruned = state.weights[name].masked_fill(mask.cpu(), 0.0)
+        if bool(pruned.any()):
             raise ValueError(f"weights.{name} is not zero where its mask is")
 
 
 def _check_names(place: str, found: Any, expected: Mapping[str, Any]) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"{place} is {shown(found)}, and no dictionary")
-    if odd := sorted(map(str, found.keys() ^ expected.keys())):
+    odd = sorted(map(str, found.keys() ^ expected.keys()))
+    if odd:
         raise ValueError(f"{place} has {len(found)} entries, unlike this run in {visible(', '.join(odd[:5]))}")
 
 
@@ -231,15 +245,13 @@ def _check_tensor(place: str, found: Any, expected: Tensor) -> None:
         raise ValueError(f"{place} has numbers that are not finite")
 
 
-def moments(optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
-    """AdamW's moments and step of every tensor, by name, where they are."""
-    return {
-        name: {key: value[0] for key, value in vars(moments).items()} for name, moments in optimizer.moments.items()
-    }
+def optimizer_moments(optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+    """AdamW's moments and step of every tensor, by name; views of the optimizer's own."""
+    return {name: {key: value[0] for key, value in vars(of).items()} for name, of in optimizer.moments.items()}
 
 
 def restore_moments(optimizer: Optimizer, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Put the moments of `moments` back."""
+    """Copy `saved`, made by `optimizer_moments`, into the optimizer."""
     for name, moments in optimizer.moments.items():
         for key, value in vars(moments).items():
             value[0] = saved[name][key]

@@ -56,13 +56,13 @@ def own_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def processes() -> int:
+def process_count() -> int:
     """How many processes train together, by what torchrun says; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager
-def ranks(device: str) -> Iterator[Ranks]:
+def connected_ranks(device: str) -> Iterator[Ranks]:
     """The processes, connected: over nccl on CUDA devices, one each, else over gloo.
 
     `device` is auto (CUDA where there is one), cpu or cuda. Raises ValueError for cuda where there is none.
@@ -70,17 +70,20 @@ def ranks(device: str) -> Iterator[Ranks]:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device is available to torch; use --device cpu, or auto.")
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_cuda else torch.device("cpu")
+    here = torch.device("cpu")
+    backend = "gloo"
     if on_cuda:
+        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        backend = "nccl"
         if here.index >= torch.cuda.device_count():
             raise ValueError(
                 f"process {here.index} of this machine has no CUDA device: it has {torch.cuda.device_count()}."
             )
         torch.cuda.set_device(here)
-    if processes() == 1:
+    if process_count() == 1:
         yield Ranks(0, 1, here)
         return
-    dist.init_process_group("nccl" if on_cuda else "gloo")
+    dist.init_process_group(backend)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), here)
     finally:

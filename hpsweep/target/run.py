@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,24 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpsweep import store
 from hpsweep.proxy import model
-from hpsweep.proxy.data import Dataset, train_offsets, validation_windows, windows
-from hpsweep.proxy.device import device_name, keep_memory, out_of_memory, precision, products
+from hpsweep.proxy.data import Dataset, token_windows, train_offsets, validation_windows
+from hpsweep.proxy.device import (
+    check_tf32,
+    device_name,
+    evaluated_together,
+    float32_products,
+    free_memory,
+    in_halves,
+    in_precision,
+    keep_memory,
+    let_go,
+    out_of_memory,
+)
 from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
-from hpsweep.proxy.outcome import Outcome, outcome
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.outcome import Outcome, check_precision, ensemble_outcome
+from hpsweep.proxy.schedule import lr_factor
+from hpsweep.rules import count
 from hpsweep.spec import Trial
 from hpsweep.sweep.run import check_hashes, provenance
 from hpsweep.target.checkpoint import (
@@ -35,29 +47,29 @@ from hpsweep.target.checkpoint import (
     Like,
     State,
     checkpoint_path,
-    load,
+    load_checkpoint,
     mask_hash,
-    moments,
+    optimizer_moments,
     restore_moments,
-    save,
+    save_checkpoint,
 )
-from hpsweep.target.ranks import Ranks, processes, ranks
+from hpsweep.target.ranks import Ranks, connected_ranks, process_count
 
 Progress = Callable[[int, int, float], None]
 """Told steps taken, steps in all, and the last training loss (nats/token)."""
 
 
 class ReferenceGPT(nn.Module):
-    """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `rules.tensors`."""
+    """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `architectures.tensors`."""
 
-    def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
+    def __init__(self, trial: Trial, vocabulary: int, device: torch.device, masks: Mapping[str, Tensor]) -> None:
         super().__init__()
-        initial = model.initial_parameters([trial], vocabulary)
+        initial = model.initial_parameters([trial], vocabulary, device, kept=masks)
         self.names = tuple(initial)  # a module's own parameter names cannot have dots
-        self.weights = nn.ParameterList(tensor.to(device) for tensor in initial.values())
+        self.weights = nn.ParameterList(initial.values())
         self.head_size = trial.head_size
         # no buffers, which DistributedDataParallel would send around in every step
-        self.multipliers = model.Multipliers(*(m.to(device) for m in model.multipliers([trial], vocabulary)))
+        self.multipliers = model.Multipliers(*(m.to(device) for m in model.forward_multipliers([trial], vocabulary)))
 
     def parameters_by_name(self) -> model.Parameters:
         """The tensors without autograd, by name: the same memory."""
@@ -68,7 +80,7 @@ class ReferenceGPT(nn.Module):
     ) -> Float[Tensor, "1 batch"]:
         """Mean cross-entropy of every sequence, nats/token."""
         weights = dict(zip(self.names, self.weights, strict=True))
-        return model.losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
+        return model.sequence_losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
 
 
 def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> None:
@@ -76,11 +88,80 @@ def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> 
     for name, given in (("accumulate", accumulate), ("checkpoint-every", checkpoint_every)):
         if given is not None and given < 1:
             raise ValueError(f"--{name} is {given}; give a whole number of at least 1.")
-    if trial.batch % (processes() * accumulate):
+    if trial.batch % (process_count() * accumulate):
         raise ValueError(
-            f"batch {trial.batch} cannot be split over {processes()} processes x {accumulate} parts (--accumulate); "
-            "their product has to divide it."
+            f"batch {trial.batch} cannot be split over {process_count()} processes x {accumulate} parts "
+            "(--accumulate); their product has to divide it."
         )
+
+
+def check_memory(trial: Trial, vocabulary: int, device: torch.device) -> None:
+    """Raise ValueError where a GPU has no memory for what every process holds of this trial."""
+    if device.type != "cuda":
+        return
+    free = free_memory(device)
+    if held_bytes(trial, vocabulary) > free:
+        raise ValueError(
+            f"{_held_in_words(trial, vocabulary)}, before any activation, and the GPU has {free / 1e9:.3g} GB free. "
+            "Neither --accumulate nor more processes changes that: take a GPU with more memory, or give the card's "
+            "settings (`hpsweep export`) to a trainer that divides weights and moments among GPUs."
+        )
+
+
+def held_bytes(trial: Trial, vocabulary: int) -> int:
+    """Bytes that every process holds whatever the batch: in float32 weights, gradients and AdamW's two moments; masks.
+
+    In bfloat16 too, where products alone are in it.
+    """
+    sizes = count.sizes(trial, vocabulary)
+    size = 16 * sizes.parameters
+    if trial.density < 1:  # its mask
+        size += sizes.hidden_parameters
+    return size
+
+
+def _held_in_words(trial: Trial, vocabulary: int) -> str:
+    sizes = count.sizes(trial, vocabulary)
+    masks = ""
+    if trial.density < 1:
+        masks = f" + {sizes.hidden_parameters:.3g} x 1 byte (masks)"
+    return (
+        f"this target takes {held_bytes(trial, vocabulary) / 1e9:.3g} GB in every process: {sizes.parameters:.3g} "
+        f"weights x 16 bytes (4 for the weight, 4 for its gradient, 8 for AdamW's moments){masks}"
+    )
+
+
+def _ran_out(trial: Trial, vocabulary: int, sequences: int) -> str:
+    """What to say and to advise when memory ran out with so many sequences at a time in a process."""
+    if sequences == 1:
+        remedy = "one sequence is the least: take a device with more memory, or a trial of a shorter context"
+    else:
+        remedy = "raise --accumulate, or use more processes: both lower the rest, the activations"
+    held = _held_in_words(trial, vocabulary)
+    return f"memory ran out with {sequences} at a time of a batch's sequences: {held}; {remedy}."
+
+
+def _before_a_step(trial: Trial, vocabulary: int) -> str:
+    """What to say and to advise when memory ran out before anything was trained."""
+    held = _held_in_words(trial, vocabulary)
+    return f"memory ran out before the first step: {held}; take a device with more memory, or free it of others."
+
+
+_OF_A_CHECKPOINT = (
+    "the machine's memory (not the GPU's) ran out while a checkpoint was written, which is gathered there first; the "
+    "one before is kept, and the same command goes on from it: take a machine with more memory, or free it of others."
+)
+
+
+@contextlib.contextmanager
+def _memory_for(words: str) -> Iterator[None]:
+    """Say these words, as a ValueError, where memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ValueError(words) from error
 
 
 def train_target(
@@ -100,38 +181,38 @@ def train_target(
     Under torchrun every process takes its part of each batch; the first one writes. A trial that is stored already is
     not trained again. `accumulate`: parts that a process takes one after another; `checkpoint_every`: steps, by default
     a twentieth of all. Raises ValueError for a folder in use or unusable, rows of other data, a checkpoint that is not
-    this run's, and when memory runs out.
+    this run's, a trial that cannot fit into the GPU's memory, before any work, and when memory runs out.
     """
     check_split(trial, accumulate, checkpoint_every)
     folder = Path(folder)
-    with ranks(device) as here, contextlib.ExitStack() as opened:
-        problem, row, held = _begin(trial, data, folder, opened) if here.first else (None, None, None)
+    with connected_ranks(device) as here, contextlib.ExitStack() as opened:
+        check_precision(trial.precision, here.device.type)
+        check_tf32(trial.precision, here.device)
+        problem, row, held = None, None, None
+        if here.first:
+            problem, row, held = _begin(trial, data, folder, opened)
         problem, row = here.from_first((problem, row))
         if problem:
             raise ValueError(problem)
         if row:
             say(f"{folder} has this run already ({row['status']}).")
             return dict(row)
-        try:
+        check_memory(trial, data.vocabulary, here.device)
+        with _memory_for(_before_a_step(trial, data.vocabulary)):
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
-            if saved := load(path, run.identity, run.like()):
+            saved = load_checkpoint(path, run.identity, run.like())
+            if saved:
                 run.restore(saved)
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
-            here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
-            every = checkpoint_every or max(1, trial.total_steps // 20)
+        here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
+        every = checkpoint_every or max(1, trial.total_steps // 20)
+        with _memory_for(_ran_out(trial, data.vocabulary, trial.batch // (here.size * accumulate))):
             if held is None:
                 result = run.train(path, every, progress)
             else:
                 with held.writing() as kept:
                     result = run.train(checkpoint_path(kept, trial), every, _checking(held, progress))
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise ValueError(
-                f"memory ran out with {trial.batch // (here.size * accumulate)} sequences at a time in a process; "
-                "raise --accumulate, or use more processes."
-            ) from error
         row = {**provenance(optuna=False), "attempts": 1, **result.rows[0]}
         if held is not None:
             with held.writing() as kept:
@@ -163,8 +244,10 @@ def _begin(
         check_hashes(folder, stored, {trial.data: data})
     except ValueError as error:
         return str(error).replace("--results", "--out"), None, None
-    done = (row for row in stored if row["trial_id"] == trial.trial_id and row["status"] in store.DONE)
-    return None, next(done, None), held
+    for row in stored:
+        if row["trial_id"] == trial.trial_id and row["status"] in store.DONE:
+            return None, row, held
+    return None, None, held
 
 
 class Run:
@@ -173,10 +256,13 @@ class Run:
     def __init__(self, trial: Trial, data: Dataset, here: Ranks, *, compiled: bool, accumulate: int) -> None:
         if here.device.type == "cpu":
             keep_memory()
-        self.trial, self.data, self.here, self.accumulate = trial, data, here, accumulate
-        self.module = ReferenceGPT(trial, data.vocabulary, here.device)
+        self.trial = trial
+        self.data = data
+        self.here = here
+        self.accumulate = accumulate
+        self.masks = model.hidden_masks([trial], data.vocabulary, here.device)
+        self.module = ReferenceGPT(trial, data.vocabulary, here.device, self.masks)
         self.parameters = self.module.parameters_by_name()
-        self.masks = {n: m.to(here.device) for n, m in model.masks([trial], data.vocabulary).items()}
         self.identity = Identity(trial, data.data_hash, mask_hash(self.masks))
         self.optimizer = Optimizer([trial], self.parameters, data.vocabulary)
         self.offsets = train_offsets(
@@ -186,38 +272,54 @@ class Run:
             self.module.compile()
         self.call: nn.Module = self.module
         if here.size > 1:
-            devices = [here.device] if here.device.type == "cuda" else None
-            self.call = DistributedDataParallel(self.call, device_ids=devices)
-        parts = [f"{here.size} processes"] * (here.size > 1) + [f"{accumulate} parts"] * (accumulate > 1)
-        self.engine = ", ".join(["torch target", *parts, *["compiled"] * compiled])
+            devices = None
+            if here.device.type == "cuda":
+                devices = [here.device]
+            # gradients lie in the buckets that are sent, and not in a second copy of them
+            self.call = DistributedDataParallel(self.call, device_ids=devices, gradient_as_bucket_view=True)
+        parts = ["torch target"]
+        if here.size > 1:
+            parts.append(f"{here.size} processes")
+        if accumulate > 1:
+            parts.append(f"{accumulate} parts")
+        if compiled:
+            parts.append("compiled")
+        self.engine = ", ".join(parts)
         self.train_losses = torch.full((trial.total_steps, 1), torch.nan, device=here.device)
-        self.steps_taken, self.seconds = 0, 0.0
+        self.steps_taken = 0
+        self.seconds = 0.0  # of training, before this process too
 
     def state(self) -> State:
         """All that the next step depends on, beside the trial, on the CPU."""
         weights = {name: tensor[0].cpu() for name, tensor in self.parameters.items()}
         losses = self.train_losses[: self.steps_taken, 0].cpu()
-        kept = {n: {key: value.cpu() for key, value in own.items()} for n, own in moments(self.optimizer).items()}
+        kept = {
+            n: {key: value.cpu() for key, value in own.items()} for n, own in optimizer_moments(self.optimizer).items()
+        }
         return State(self.steps_taken, weights, kept, losses, self.seconds)
 
     def like(self) -> Like:
-        """The tensors that a checkpoint of this run has the like of."""
+        """The tensors whose names, shapes and types a checkpoint of this run has to have."""
         weights = {name: tensor[0] for name, tensor in self.parameters.items()}
-        return Like(weights, moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
+        return Like(weights, optimizer_moments(self.optimizer), {name: mask[0] for name, mask in self.masks.items()})
 
     def restore(self, saved: State) -> None:
-        """Go on from `saved`."""
+        """Set weights, moments, losses and step to those of `saved`."""
         for name, tensor in self.parameters.items():
             tensor[0].copy_(saved.weights[name])
         restore_moments(self.optimizer, saved.moments)
         self.train_losses[: saved.step, 0] = saved.train_losses.to(self.here.device)
-        self.steps_taken, self.seconds = saved.step, saved.seconds
+        self.steps_taken = saved.step
+        self.seconds = saved.seconds
 
     def train(self, path: Path, checkpoint_every: int, progress: Progress | None) -> Outcome:
         """Take the steps that are left, with a checkpoint now and then and after the last one; then evaluate."""
-        started, before = time.perf_counter(), self.seconds
-        trial, device = self.trial, self.here.device
-        look_every, looked = CHECK_EVERY.get(device.type, 16), self.steps_taken
+        started = time.perf_counter()
+        before = self.seconds
+        trial = self.trial
+        device = self.here.device
+        look_every = CHECK_EVERY.get(device.type, 16)
+        looked = self.steps_taken
         diverged: dict[int, int] = {}
         while self.steps_taken < trial.total_steps and not diverged:
             self.step()
@@ -233,14 +335,19 @@ class Run:
             self.seconds = before + time.perf_counter() - started
             if keep and self.here.first:
                 self.check_zeros()
-                save(path, self.identity, self.state())
+                with _memory_for(_OF_A_CHECKPOINT):
+                    save_checkpoint(path, self.identity, self.state())
             if progress is not None:
                 progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))
-        return outcome(
+        train_losses = self.train_losses.double().cpu().numpy()
+        validation = {}
+        if not diverged:
+            validation[0] = self.evaluate()
+        return ensemble_outcome(
             [trial],
             self.data,
-            self.train_losses.double().cpu().numpy(),
-            {} if diverged else {0: self.evaluate()},
+            train_losses,
+            validation,
             diverged,
             device=device_name(device),
             engine=self.engine,
@@ -251,26 +358,29 @@ class Run:
 
     def step(self) -> None:
         """One optimizer step. Every process takes its part of the batch; gradients are the mean over all of it."""
-        step, trial = self.steps_taken, self.trial
+        step = self.steps_taken
+        trial = self.trial
         parts = self.offsets[step].reshape(self.here.size, self.accumulate, -1)[self.here.rank]
         total = torch.zeros(1, device=self.here.device)
         for number, offsets in enumerate(parts, 1):
             inputs, targets = (
                 torch.from_numpy(ids).to(self.here.device, non_blocking=True)
-                for ids in windows(self.data.train, offsets, trial.context)
+                for ids in token_windows(self.data.train, offsets, trial.context)
             )
-            with self._reduced(last=number == len(parts)), products(self.here.device):
-                with precision(trial, self.here.device):
+            with self._reduced(last=number == len(parts)), float32_products(self.here.device, trial.precision):
+                with in_precision(trial, self.here.device):
                     losses = self.call(inputs, targets).mean(1) / len(parts)
                 losses.sum().backward()
             total += losses.detach()
         gradients = {}
         for name, weight in zip(self.module.names, self.module.weights, strict=True):
             assert weight.grad is not None
-            gradients[name], weight.grad = weight.grad.contiguous(), None  # see proxy.ensemble on why contiguous
+            gradients[name] = weight.grad.contiguous()  # see proxy.ensemble on why contiguous
+            weight.grad = None
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)
-        self.optimizer.step(gradients, torch.tensor(schedule(trial, step)).to(self.here.device, non_blocking=True))
+        factor = torch.tensor(lr_factor(trial, step)).to(self.here.device, non_blocking=True)
+        self.optimizer.step(gradients, factor)
         known = torch.where(norms.isfinite(), total, torch.nan)
         self.train_losses[step] = self.here.sum(known) / self.here.size
         self.steps_taken += 1
@@ -284,19 +394,24 @@ class Run:
     @torch.no_grad()
     def evaluate(self) -> Float[np.ndarray, " sequence"]:
         """Loss of every held-out sequence, nats/token: those of the proxies' evaluation, spread over the processes."""
-        trial, here = self.trial, self.here
-        inputs, targets = (
-            torch.from_numpy(ids) for ids in validation_windows(self.data, trial.eval_sequences, trial.context)
-        )
+        trial = self.trial
+        here = self.here
+        windows = validation_windows(self.data, trial.eval_sequences, trial.context)
+        inputs, targets = map(torch.from_numpy, windows)
         each = torch.zeros(trial.eval_sequences, dtype=torch.float64, device=here.device)
-        size = 2 * trial.batch // (here.size * self.accumulate)
+        in_a_step = trial.batch // (here.size * self.accumulate)
+        size = evaluated_together(in_a_step, 1, trial.context, self.data.vocabulary, here.device)
+
+        def losses(some: slice) -> Tensor:
+            with float32_products(here.device, trial.precision), in_precision(trial, here.device):
+                # not compiled: other sizes would be compiled anew
+                return self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))[0]
+
+        let_go(here.device)
         for number, start in enumerate(range(0, trial.eval_sequences, size)):
             if number % here.size == here.rank:
-                some = slice(start, start + size)
-                with products(here.device), precision(trial, here.device):
-                    # not compiled: other sizes would be compiled anew
-                    losses = self.module.forward(inputs[some].to(here.device), targets[some].to(here.device))
-                each[some] = losses[0].double()
+                some = slice(start, min(start + size, trial.eval_sequences))
+                each[some] = in_halves(losses, some, 0, here.device).double()
         return here.sum(each).cpu().numpy()
 
     def check_zeros(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsweep.analysis.card import Card
-from hpsweep.analysis.card_trial import card_trial, check_card, tokens_of
+from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.card_trial import card_trial, check_card, tokens_of
 from hpsweep.proxy.data import Dataset, check_dataset, load_dataset
 from hpsweep.spec import Trial
 
@@ -28,10 +28,13 @@ def target_trial(
     """
     if steps is not None and tokens is not None:
         raise ValueError(f"steps {steps} and tokens {tokens} both say how long to train; give one of them.")
-    if steps is None and tokens is None and (tokens := tokens_of(card)) is None:
+    if steps is None and tokens is None:
+        tokens = tokens_of(card)
+    if steps is None and tokens is None:
         raise ValueError("the card does not say how long its target is trained; give --tokens or --steps.")
     given = {"data": data, "batch": batch, "steps": steps, "tokens": tokens}
-    trial = card_trial(card, **{name: value for name, value in given.items() if value is not None}, **changes)
+    changes |= {name: value for name, value in given.items() if value is not None}
+    trial = card_trial(card, **changes)
     check_card(card, trial)
     dataset = load_dataset(trial.data)
     if dataset.vocabulary != card.target["vocabulary"]:

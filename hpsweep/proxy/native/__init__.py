@@ -4,7 +4,7 @@ engine.c and its headers follow model.py function by function; build.py compiles
 same interface as the torch engine's.
 """
 
-from hpsweep.proxy.native.build import unavailable
-from hpsweep.proxy.native.engine import NativeTrial, too_long, train, unsupported, way
+from hpsweep.proxy.native.build import why_unavailable
+from hpsweep.proxy.native.engine import NativeTrial, product_way, too_long, train_native, why_unsupported
 
-__all__ = ["NativeTrial", "too_long", "train", "unavailable", "unsupported", "way"]
+__all__ = ["NativeTrial", "product_way", "too_long", "train_native", "why_unavailable", "why_unsupported"]

@@ -34,7 +34,7 @@ _PATIENCE = 300  # seconds for a compiler that takes two
 _UNFINISHED = "building-"
 
 
-def compiled(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+def compiled_engine(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The compiled engine for this processor. Raises RuntimeError, in one line, where there is none.
 
     `source`: perhaps a file that includes engine.c and adds to it; `flags`: for the compiler, besides FLAGS.
@@ -45,10 +45,12 @@ def compiled(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     return built
 
 
-def unavailable() -> str | None:
+def why_unavailable() -> str | None:
     """Why the native engine cannot serve on this machine, in one line; None if it can. Builds it if need be."""
     built = _built()
-    return built if isinstance(built, str) else None
+    if isinstance(built, str):
+        return built
+    return None
 
 
 @functools.cache
@@ -57,11 +59,13 @@ def _built(source: Path = ENGINE, flags: tuple[str, ...] = ()) -> ctypes.CDLL | 
     compiler = find_compiler()
     if compiler is None:
         asked = os.environ.get("CC")
-        return f"CC={asked} was not found" if asked else "no C compiler (cc, gcc or clang) was found"
+        if asked:
+            return f"CC={asked} was not found"
+        return "no C compiler (cc, gcc or clang) was found"
     reasons = []
     for target in TARGETS:
         try:
-            library = load(compile_library([*FLAGS, *target, *flags], compiler=compiler, source=source))
+            library = load_engine(compile_library([*FLAGS, *target, *flags], compiler=compiler, source=source))
         except (OSError, RuntimeError, AttributeError) as error:  # what was made is no library, or another
             reasons.append(str(error))
             if isinstance(error, TimeoutError):  # the others would take as long
@@ -84,7 +88,8 @@ def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None 
     digest = hashlib.sha256("\0".join([compiler, *flags, _processor()]).encode())
     for file in sources:
         digest.update(file.read_bytes())
-    folder, key = folder or cache_folder(), digest.hexdigest()[:16]
+    folder = folder or cache_folder()
+    key = digest.hexdigest()[:16]
     for path in folder.glob(f"native-{key}-*.so"):
         if path.name == _name(key, path):
             return path
@@ -95,7 +100,8 @@ def compile_library(flags: Sequence[str], *, compiler: str, folder: Path | None 
         if not made.exists():
             raise RuntimeError(f"{compiler} wrote no library")
         made.chmod(0o700)  # whatever the umask: what others may write is not loaded
-        if (name := _name(key, made)) is None:
+        name = _name(key, made)
+        if name is None:
             raise RuntimeError(f"{made} was changed by another user while it was made")
         return made.replace(folder / name)  # whole or not at all, whoever else builds it
 
@@ -139,10 +145,12 @@ def _run(command: Sequence[str], compiler: str) -> None:
     if process.returncode:
         lines = said.splitlines()  # the last of them says that the linker failed, which has said why
         errors = [line for line in lines if "error" in line and not line.startswith("collect2")] or lines
-        raise RuntimeError(errors[0] if errors else f"{compiler} failed with exit status {process.returncode}")
+        if errors:
+            raise RuntimeError(errors[0])
+        raise RuntimeError(f"{compiler} failed with exit status {process.returncode}")
 
 
-def load(path: Path) -> ctypes.CDLL:
+def load_engine(path: Path) -> ctypes.CDLL:
     """A compiled engine with the types of its functions. Raises OSError for one that others may have written.
 
     The file that was checked is the one that is loaded, by its descriptor where the system has a path for that. It
@@ -150,22 +158,33 @@ def load(path: Path) -> ctypes.CDLL:
     """
     descriptor = open_library(path)
     opened = Path(f"/proc/self/fd/{descriptor}")
-    engine = ctypes.CDLL(str(opened if opened.exists() else path))
-    pointer, whole, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
+    if opened.exists():
+        path = opened
+    engine = ctypes.CDLL(str(path))
+    pointer = ctypes.c_void_p
+    whole = ctypes.c_long
+    real = ctypes.c_double
     engine.native_half_unit.restype = ctypes.c_char_p
-    engine.native_scratch_floats.argtypes, engine.native_scratch_floats.restype = [pointer], whole
-    engine.native_size_of_model.restype = engine.native_size_of_block.restype = whole
-    engine.native_evaluate.argtypes, engine.native_evaluate.restype = [pointer, pointer, ctypes.c_int, pointer], None
-    engine.native_gradients.argtypes, engine.native_gradients.restype = [pointer, pointer, pointer], real
-    engine.native_update.argtypes, engine.native_update.restype = [pointer, whole, ctypes.c_float], real
+    engine.native_scratch_floats.argtypes = [pointer]
+    engine.native_scratch_floats.restype = whole
+    engine.native_size_of_model.restype = whole
+    engine.native_size_of_block.restype = whole
+    engine.native_evaluate.argtypes = [pointer, pointer, ctypes.c_int, pointer]
+    engine.native_evaluate.restype = None
+    engine.native_gradients.argtypes = [pointer, pointer, pointer]
+    engine.native_gradients.restype = real
+    engine.native_update.argtypes = [pointer, whole, ctypes.c_float]
+    engine.native_update.restype = real
     engine.native_train.argtypes = [pointer, pointer, ctypes.c_int, whole, pointer, real, pointer, pointer]
     return engine
 
 
 def find_compiler() -> str | None:
     """The command that compiles: CC, which may have arguments ("ccache gcc"), or the first that is there."""
-    commands = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    return next((command for command in commands if _is_there(command)), None)
+    commands = ["cc", "gcc", "clang"]
+    if os.environ.get("CC"):
+        commands = [os.environ["CC"]]
+    return next(filter(_is_there, commands), None)
 
 
 def _is_there(command: str) -> bool:

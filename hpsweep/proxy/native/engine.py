@@ -14,18 +14,22 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.parametrization import masks
-from hpsweep.parametrization.rules import (
-    SPARSE,
-    attention_scale,
-    readout_multiplier,
-    tensor_numbers,
-    tensors,
+from hpsweep.architectures import SPARSE, tensors
+from hpsweep.proxy.data import Dataset, load_dataset, token_sequences, train_offsets, validation_windows
+from hpsweep.proxy.native.build import compiled_engine
+from hpsweep.proxy.outcome import (
+    DIVERGED_FACTOR,
+    Finished,
+    Outcome,
+    Progress,
+    check_precision,
+    check_shapes,
+    cpu_name,
+    ensemble_outcome,
 )
-from hpsweep.proxy.data import Dataset, load_dataset, sequences, train_offsets, validation_windows
-from hpsweep.proxy.native.build import compiled
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, check_shapes, cpu_name, outcome
-from hpsweep.proxy.schedule import schedule
+from hpsweep.proxy.schedule import lr_factor
+from hpsweep.rules import masks
+from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
 from hpsweep.spec import Precision, Trial
 
 Floats = npt.NDArray[np.float32]
@@ -95,9 +99,12 @@ class NativeTrial:
 
     def __init__(self, trial: Trial, data: Dataset, drawn: dict[Any, Any] | None = None) -> None:
         """`drawn`: random numbers that trials of one seed share, kept there from the first that draws them."""
-        self.trial, self.data = trial, data
-        self._drawn = {} if drawn is None else drawn
-        self._library = compiled()
+        self.trial = trial
+        self.data = data
+        if drawn is None:
+            drawn = {}
+        self._drawn = drawn
+        self._library = compiled_engine()
         self._half = self._library.native_half_unit().decode()
         self._kept: list[Any] = []  # what the library holds pointers to
         self._arrays: dict[str, dict[str, Floats]] = {}
@@ -115,7 +122,9 @@ class NativeTrial:
     @property
     def engine(self) -> str:
         """What a row says of its engine: in bfloat16 the unit that multiplies belongs to it."""
-        return "native" if self.trial.precision == "float32" else f"native {self._half}"
+        if self.trial.precision == "float32":
+            return "native"
+        return f"native {self._half}"
 
     def steps(self, first: int, count: int, *, limit: float = math.inf) -> npt.NDArray[np.float64]:
         """Train `count` steps from step `first` (0-based); their losses, nats/token, shape (steps taken,).
@@ -123,9 +132,10 @@ class NativeTrial:
         Not a number where the gradient was not finite. Stops after a loss that is not at most `limit`.
         """
         trial = self.trial
-        tokens = self._tokens(sequences(self.data.train, self.offsets[first : first + count], trial.context))
-        factors = np.array([schedule(trial, step) for step in range(first, first + count)], np.float32)
-        losses, each = np.empty(count), np.empty(trial.batch)
+        tokens = self._tokens(token_sequences(self.data.train, self.offsets[first : first + count], trial.context))
+        factors = np.array([lr_factor(trial, step) for step in range(first, first + count)], np.float32)
+        losses = np.empty(count)
+        each = np.empty(trial.batch)
         taken = self._library.native_train(
             ctypes.byref(self._model),
             *(_pointer(tokens), count, first, _pointer(factors), limit),
@@ -136,7 +146,10 @@ class NativeTrial:
     def train(self, progress: Callable[[int], None]) -> tuple[npt.NDArray[np.float64], int | None]:
         """Losses of all steps, not a number after divergence, and the step of it; `progress`: the steps taken."""
         total = self.trial.total_steps
-        losses, done, count, limit = np.full(total, np.nan), 0, 1, math.inf
+        losses = np.full(total, np.nan)
+        done = 0
+        count = 1  # steps until the next look at the clock
+        limit = math.inf  # the first loss, by which divergence is judged, is not known yet
         while done < total:
             started = time.perf_counter()
             some = self.steps(done, min(count, total - done), limit=limit)
@@ -155,14 +168,15 @@ class NativeTrial:
         tokens = self._tokens(np.concatenate([inputs, targets[:, -1:]], 1))
         losses = np.empty(len(tokens))
         for i in range(0, len(tokens), _EVALUATED):
-            some, found = tokens[i : i + _EVALUATED], losses[i : i + _EVALUATED]
+            some = tokens[i : i + _EVALUATED]
+            found = losses[i : i + _EVALUATED]
             self._library.native_evaluate(ctypes.byref(self._model), _pointer(some), len(some), _pointer(found))
             alive()
         return losses
 
     def gradients(self, step: int) -> npt.NDArray[np.float64]:
         """Losses of the sequences of a step's batch, nats/token; `tensor` then gives their mean's gradients."""
-        tokens = self._tokens(sequences(self.data.train, self.offsets[step], self.trial.context))
+        tokens = self._tokens(token_sequences(self.data.train, self.offsets[step], self.trial.context))
         losses = np.empty(self.trial.batch)
         self._library.native_gradients(ctypes.byref(self._model), _pointer(tokens), _pointer(losses))
         return losses
@@ -175,14 +189,18 @@ class NativeTrial:
             whole = np.zeros(shape, np.float32)
             whole[self._sparse[name]] = flat[: np.count_nonzero(self._sparse[name])]
             return whole
-        return flat.reshape(*shape[:-1], -1)[..., : shape[-1]].copy() if len(shape) > 1 else flat[: shape[0]].copy()
+        if len(shape) == 1:
+            return flat[: shape[0]].copy()
+        rows = flat.reshape(*shape[:-1], -1)  # padded
+        return rows[..., : shape[-1]].copy()
 
     def _tokens(self, found: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Tokens for the library, which takes rows of the embedding by them.
 
         Raises ValueError for one that is not in the vocabulary: data that is mapped from a file can change.
         """
-        if (largest := found.max()) >= self.data.vocabulary:
+        largest = found.max()
+        if largest >= self.data.vocabulary:
             raise ValueError(
                 f"{self.trial.data} has token {largest} now, and a vocabulary of {self.data.vocabulary} when training "
                 "began: do not change it meanwhile."
@@ -218,8 +236,10 @@ class NativeTrial:
 
     def _matrix(self, name: str) -> _Matrix:
         (out, fan_in), kind = self._shapes[name]
-        density = self.trial.density if kind in SPARSE else 1.0
-        chosen = way(density, self.trial.precision, self._half)
+        density = 1.0
+        if kind in SPARSE:
+            density = self.trial.density
+        chosen = product_way(density, self.trial.precision, self._half)
         if chosen == "sparse":
             return self._sparse_matrix(name)
         result = _Matrix(self._tensor(name), out, fan_in, _WAYS[chosen])
@@ -239,8 +259,10 @@ class NativeTrial:
         result.start, result.start_transposed = (
             self._keep(np.concatenate([[0], np.cumsum(kept.sum(axis))]).astype(np.int32)) for axis in (1, 0)
         )
-        result.row, result.column = self._keep(row), self._keep(column)
-        result.row_transposed, result.place = self._keep(row[by_column]), self._keep(by_column)
+        result.row = self._keep(row)
+        result.column = self._keep(column)
+        result.row_transposed = self._keep(row[by_column])
+        result.place = self._keep(by_column)
         result.transposed = self._keep(_aligned(len(row)))
         return result
 
@@ -249,7 +271,9 @@ class NativeTrial:
         value = self._initial(name)
         arrays = {"value": value, **{part: _aligned(value.size) for part in ("gradient", "first", "second")}}
         self._arrays[name] = arrays
-        count = np.count_nonzero(self._sparse[name]) if name in self._sparse else value.size
+        count = value.size
+        if name in self._sparse:
+            count = int(np.count_nonzero(self._sparse[name]))
         return _Tensor(count, *map(self._keep, arrays.values()), numbers.lr, numbers.weight_decay)
 
     def _initial(self, name: str) -> Floats:
@@ -258,17 +282,21 @@ class NativeTrial:
         if kind == "norm":
             return _rows(np.ones((1, *shape), np.float32)).reshape(-1)
         seed = self.trial.seed
-        normals = self._draw(("normals", seed, name, shape), lambda: masks.normals(seed, name, shape))
+        normals = self._draw(("normals", seed, name, shape), lambda: masks.initial_normals(seed, name, shape))
         values = normals * np.float32(self._numbers[name].init_std)
         if name in self._sparse:
             nonzeros = values[self._sparse[name]]
             stored = _aligned(nonzeros.size)
             stored[: nonzeros.size] = nonzeros
             return stored
-        return _rows(values * self._mask(name) if kind in SPARSE else values).reshape(-1)
+        if kind in SPARSE:
+            values = values * self._mask(name)
+        return _rows(values).reshape(-1)
 
     def _mask(self, name: str) -> npt.NDArray[np.bool_]:
-        shape, seed, density = self._shapes[name][0], self.trial.seed, self.trial.density
+        shape, _ = self._shapes[name]
+        seed = self.trial.seed
+        density = self.trial.density
         mask: npt.NDArray[np.bool_] = self._draw(
             ("mask", seed, name, shape, density), lambda: masks.mask(seed, name, shape, density)
         )
@@ -286,7 +314,7 @@ class NativeTrial:
         return array.ctypes.data
 
 
-def train(
+def train_native(
     trials: Sequence[Trial],
     *,
     device: str = "cpu",
@@ -301,17 +329,22 @@ def train(
     """
     if device != "cpu":
         raise ValueError(f"the native engine trains on a CPU, not on {device}; use engine torch, or auto.")
-    for reason in filter(None, map(unsupported, trials)):
+    for precision in {trial.precision for trial in trials}:
+        check_precision(precision, device)
+    for reason in filter(None, map(why_unsupported, trials)):
         raise ValueError(f"the native engine leaves this trial to torch: {reason}; use engine torch, or auto.")
     check_shapes(trials)
     data = load_dataset(trials[0].data)
-    total, before = sum(trial.total_steps for trial in trials), 0
+    total = sum(trial.total_steps for trial in trials)
+    before = 0  # steps of the trials that are done
     found: dict[int, Outcome] = {}
-    seed, drawn = trials[0].seed, dict[Any, Any]()
+    seed = trials[0].seed
+    drawn: dict[Any, Any] = {}  # random numbers that the trials of a seed share
     for i in sorted(range(len(trials)), key=lambda i: trials[i].seed):
         trial = trials[i]
         if trial.seed != seed:
-            seed, drawn = trial.seed, {}
+            seed = trial.seed
+            drawn = {}
 
         def report(steps: int, before: int = before) -> None:
             if progress is not None:
@@ -331,13 +364,18 @@ def _trained(trial: Trial, data: Dataset, drawn: dict[Any, Any], report: Callabl
     started = time.perf_counter()
     training = NativeTrial(trial, data, drawn)
     losses, diverged = training.train(report)
-    validation = {0: training.evaluate(lambda: report(trial.total_steps))} if diverged is None else {}
-    return outcome(
+    validation = {}
+    diverged_steps = {}
+    if diverged is None:
+        validation[0] = training.evaluate(lambda: report(trial.total_steps))
+    else:
+        diverged_steps[0] = diverged
+    return ensemble_outcome(
         [trial],
         data,
         losses[:, None],
         validation,
-        {} if diverged is None else {0: diverged},
+        diverged_steps,
         device=cpu_name(),
         engine=training.engine,
         ensemble_size=1,
@@ -346,14 +384,18 @@ def _trained(trial: Trial, data: Dataset, drawn: dict[Any, Any], report: Callabl
     )
 
 
-def way(density: float, precision: Precision, unit: str) -> Way:
+def product_way(density: float, precision: Precision, unit: str) -> Way:
     """How a matrix of this density is multiplied; `unit`: what multiplies in bfloat16, a key of SPARSE_BELOW."""
-    if density < SPARSE_BELOW[unit if precision == "bfloat16" else "float32"]:
+    if precision == "bfloat16":
+        if density < SPARSE_BELOW[unit]:
+            return "sparse"
+        return "half"
+    if density < SPARSE_BELOW["float32"]:
         return "sparse"
-    return "half" if precision == "bfloat16" else "dense"
+    return "dense"
 
 
-def unsupported(trial: Trial) -> str | None:
+def why_unsupported(trial: Trial) -> str | None:
     """Why the native engine does not train this trial; None if it does."""
     return too_long(trial.context, trial.depth, trial.width // trial.head_size)
 
@@ -362,7 +404,8 @@ def too_long(context: int, depth: int, heads: int) -> str | None:
     """Why sequences of so many tokens are left to the torch engine in a model of such a size; None if they are not."""
     if context > MAX_CONTEXT:
         return f"context {context} is above {MAX_CONTEXT}"
-    if (kept := depth * heads * context**2) > MAX_PROBABILITIES:
+    kept = depth * heads * context**2
+    if kept > MAX_PROBABILITIES:
         return f"attention over {context} tokens by {heads} heads in {depth} blocks would take {kept / 2**28:.3g} GiB"
     return None
 

@@ -1,0 +1,7 @@
+"""`python -m hpsweep`, where the command is not on the path."""
+
+import sys
+
+from hpsweep.cli import main
+
+sys.exit(main())

@@ -1,0 +1,462 @@
+"""Whether the optimum stays put: its slope in octaves per halving of density, or per doubling of width.
+
+Stability is a claim with a bound, not the absence of evidence: an interval that reaches beyond the bound proves
+neither. A minimum at the end of a grid is no point of the line; it can only prove that the optimum moved.
+
+Optima scatter about a line by more than their intervals say, and a few of them cannot tell by how much: SCATTER is what
+is assumed beside what they say.
+
+Measured on simulated paths of 2 to 5 scales, an octave apart (`python -m benchmarks.drift --cases 40 --resamples 200`;
+octaves and half octaves, 2 and 3 seeds, noise .001 to .01): the interval covers .95 to 1.00 of the true drifts, with a
+scatter of .15 octave too. A drift of .35 was never called stable, none of 0 or .15 said to move. A path without a drift
+is called stable where it has five scales and noise .003 (.90 to 1.00), and hardly with three of them an octave apart:
+the further apart, or the more, the better.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hpsweep.analysis.optimum.fitted import Fitted, fitted
+from hpsweep.analysis.optimum.noise import t_975
+from hpsweep.analysis.optimum.optima import Group
+from hpsweep.analysis.optimum.parabola import LIMIT
+from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, drift_groups
+from hpsweep.analysis.runs.cells import Floats
+from hpsweep.analysis.runs.checks import (
+    check_equal,
+    check_names,
+    check_number,
+    check_unknown,
+    is_numeric,
+    needed,
+)
+from hpsweep.analysis.runs.prepare import plain_types, prepared, without
+from hpsweep.architectures import hidden_nonzeros
+from hpsweep.axes import axis_of
+from hpsweep.english import counted, have
+from hpsweep.spec import Trial
+
+BOUND = 0.25
+"""Octaves per halving or doubling within which an optimum is called stable."""
+
+SCATTER, SCATTER_DF = 0.1, 3
+"""How much optima scatter about a line beyond their intervals, octaves, where no more is known than by a few optima;
+and the degrees of freedom that this is worth beside what the optima say."""
+
+COLUMNS = (
+    "along",
+    "over",
+    "drift",
+    "low",
+    "high",
+    "unit",
+    "interval",
+    "verdict",
+    "n",
+    "n_ok",
+    "n_edge",
+    "first",
+    "last",
+    "curvature",
+    "curvature_low",
+    "curvature_high",
+    "path",
+    "why",
+)
+"""Columns of `drift` after the grouping ones."""
+
+
+def drift(
+    runs: pd.DataFrame,
+    along: str | None = None,
+    by: Sequence[str] | None = None,
+    *,
+    along_with: Sequence[str] = (),
+    over: str | None = None,
+    ignore: Sequence[str] = (),
+    bound: float = BOUND,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per group: the slope of log2(optimum) along log2(along), with a 95 % interval and a verdict.
+
+    Without a word there are rows for every axis that varies, density first, `over` is the hyperparameter with most
+    values, and a group is what shares all that varies but these and the seed.
+
+    drift, low, high are in octaves per halving of density, else per doubling of `along`; positive where the
+    optimum rises. Weighted least squares over the groups with status ok (n_ok of them, from `first` to `last`); the
+    interval comes from replicates of every optimum, and from how optima scatter about a line beyond their intervals:
+    by SCATTER octaves as SCATTER_DF degrees of freedom, together with what these say (DerSimonian and Laird, 1986).
+
+    verdict  stable        every value of `along` (n of them) has an optimum, and the whole interval lies within +-bound
+             moves         the whole interval lies beyond the bound on one side; or minima at the ends of grids
+                           (n_edge of them) force a drift beyond it: drift is then that bound and the interval open
+                           (null) on its far side
+             undetermined  anything else; `why` says what is missing
+
+    curvature, curvature_low, curvature_high: how much the drift itself changes per halving or doubling, octaves, by a
+    parabola through four optima or more, with its 95 % interval; null with fewer.
+    path     straight      the whole interval of the curvature lies within +-bound, and holds 0
+             bent          the interval excludes 0: a line is not enough, and the drift is a mean; it is called stable
+                           only if the parabola's slope is within the bound at both ends, too
+             undetermined  anything else; null with fewer than four optima
+
+    along_with: columns that may change together with `along`, as depth does in a family of models that grow; every
+    combination has its own optimum. With one optimum at every value of `along`, or of the columns, they are one line.
+    Else those that share the columns are a line of their own: one slope is fitted to all lines, each with its own
+    height, and bounds are compared within a line.
+
+    `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
+
+    Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
+    anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
+    """
+    check_number("bound", bound, "a positive number of octaves, such as 0.25")
+    if along is not None and not isinstance(along, str):
+        raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
+    by = None if by is None else check_names("by", by, "['scheme']")
+    along_with = check_names("along_with", along_with, "['depth']")
+    over = asked_over(runs, over, ignore)
+    tables = []
+    for axis in asked_axes(runs, along, by or (), ignore):
+        groups = by
+        if groups is None:
+            varies = asked_groups(runs, None, (over, *along_with), ignore)
+            groups = drift_groups(plain_types(without(runs, ignore)), varies, axis)
+        tables.append(_along(runs, axis, groups, along_with, over, ignore, bound, resamples, seed))
+    if len(tables) == 1:
+        return tables[0]
+    keys = dict.fromkeys(name for table in tables for name in table if name not in COLUMNS)
+    return pd.concat(tables, ignore_index=True)[[*keys, *COLUMNS]]
+
+
+def _along(
+    runs: pd.DataFrame,
+    along: str,
+    by: Sequence[str],
+    along_with: Sequence[str],
+    over: str,
+    ignore: Sequence[str],
+    bound: float,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The table of `drift` along one axis."""
+    if along in (*by, *along_with):
+        raise ValueError(
+            f"{along} is in by or along_with, and is what the drift is sought along; keep it in one of them."
+        )
+    runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
+    if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
+        raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
+    optima = fitted(runs, [*by, *along_with, along], over=over, resamples=resamples, seed=seed)
+    return drift_of(optima, optima.runs, along, by, along_with=along_with, bound=bound)
+
+
+def drift_of(
+    optima: Fitted,
+    runs: pd.DataFrame,
+    along: str,
+    by: Sequence[str],
+    *,
+    along_with: Sequence[str] = (),
+    bound: float = BOUND,
+) -> pd.DataFrame:
+    """The table of `drift` for a part of the runs that were fitted."""
+    over, place = optima.over, [*along_with, along]
+    check_unknown(runs, by, free=[*by, *place])
+    runs = _read(runs, [*by, *place], over)
+    rows = []
+    for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
+        name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
+        steps = ("steps",) if _steps_follow(members) else ()
+        check_equal(members, (*by, *place, over, "seed", *steps), f"the drift of {name}")
+        line = line_points(optima.grouped(place, members), along, along_with)
+        keys = dict(zip(by, key, strict=True))
+        rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, optima.resamples, optima.seed)})
+    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+class Point(NamedTuple):
+    """An optimum on a line: where it lies along the axis, and on which of several lines that share a slope."""
+
+    value: Any
+    line: tuple[Any, ...]
+    model: str  # what a reader knows the group by, such as width 64, depth 2
+    row: Mapping[str, Any]  # of `optima`
+
+    @property
+    def status(self) -> str:
+        """Of the optimum."""
+        return str(self.row["status"])
+
+
+def line_points(groups: Sequence[Group], along: str, along_with: Sequence[str] = ()) -> list[Point]:
+    """The groups as points along an axis; those that share the other columns are a line.
+
+    Where no two of them do, all are one line.
+    """
+    lines = [group.values(along_with) for group in groups]
+    if len(set(lines)) == len(groups):
+        lines = [()] * len(groups)
+    return [
+        Point(group.at[along], line, _model(group, [along, *along_with]), group.row)
+        for group, line in zip(groups, lines, strict=True)
+    ]
+
+
+def _model(group: Group, names: Sequence[str]) -> str:
+    fields = []
+    for name, value in zip(names, group.values(names), strict=True):
+        fields.append(f"{name} {value:g}" if isinstance(value, float | int) else f"{name} {value}")
+    return ", ".join(fields)
+
+
+def _read(runs: pd.DataFrame, keys: Sequence[str], over: str) -> pd.DataFrame:
+    """The prepared runs with the columns that are still read: every line is grouped and fitted on its own."""
+    names = [*needed(runs, keys, over).columns, "data_hash", *_OF_TOKENS]
+    return runs[[name for name in dict.fromkeys(names) if name in runs]]
+
+
+_OF_TOKENS = ("width", "depth", "density", "steps", "batch", "context")
+"""Fields from which the tokens per nonzero parameter follow."""
+
+
+def _steps_follow(members: pd.DataFrame) -> bool:
+    """Whether the tokens per nonzero hidden parameter are the same, up to whole steps or a tenth."""
+    if "steps" not in members or members["steps"].nunique() == 1:
+        return True
+    usual = {name: getattr(Trial, name) for name in ("depth", "batch", "context") if name not in members}
+    fields = members.assign(**usual).reindex(columns=_OF_TOKENS)
+    if fields.isna().to_numpy().any() or not all(is_numeric(fields[name]) for name in _OF_TOKENS):
+        return False
+    most, least = [], []  # rounding up to a step leaves this much open
+    for width, depth, density, steps, batch, context in set(fields.itertuples(index=False, name=None)):
+        nonzeros = hidden_nonzeros(width, int(depth), density)
+        most.append(steps * batch * context / nonzeros)
+        least.append((steps - 1) * batch * context / nonzeros)
+    return bool(max(least) < min(most) or max(most) < 1.1 * min(most))
+
+
+class Slope(NamedTuple):
+    """Octaves per halving or doubling; NaN where unknown, and low or high NaN where the interval is open."""
+
+    drift: float
+    low: float
+    high: float
+
+
+def verdict(slope: Slope, bound: float) -> str:
+    """Stable, moves or undetermined, by interval and bound; an open side is infinite."""
+    low = -math.inf if math.isnan(slope.low) else slope.low
+    high = math.inf if math.isnan(slope.high) else slope.high
+    if -bound <= low and high <= bound:
+        return "stable"
+    if low > bound or high < -bound:
+        return "moves"
+    return "undetermined"
+
+
+def _row(points: list[Point], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
+    known = [point for point in points if point.status == "ok"]
+    slope = slope_of(known, along, resamples, seed)
+    claim = verdict(slope, bound)
+    if claim == "stable" and len(known) < len(points):
+        claim = "undetermined"
+    bend = bend_of(known, along, resamples, seed)
+    if claim == "stable" and path(bend, bound) == "bent" and max(map(abs, bend.ends)) > bound:
+        claim = "undetermined"
+    forced = _forced(points, along, bound) if claim != "moves" else None
+    if forced is not None:
+        slope, claim = forced, "moves"
+    ends = sorted((point.value for point in known), key=axis_of(along).octaves)
+    return {
+        **slope._asdict(),
+        "unit": axis_of(along).unit,
+        "interval": _interval(known),
+        "verdict": claim,
+        "n": len(points),
+        "n_ok": len(known),
+        "n_edge": sum(point.status == "edge" for point in points),
+        "first": ends[0] if ends else math.nan,
+        "last": ends[-1] if ends else math.nan,
+        "curvature": bend.curvature,
+        "curvature_low": bend.low,
+        "curvature_high": bend.high,
+        "path": path(bend, bound),
+        "why": _why(points, along, slope, claim, bound, is_forced=forced is not None) + _why_bent(bend, bound, claim),
+    }
+
+
+class Bend(NamedTuple):
+    """Change of the drift per halving or doubling, octaves, its interval, and the drift at either end; else NaN."""
+
+    curvature: float
+    low: float
+    high: float
+    ends: tuple[float, float]
+
+
+def path(bend: Bend, bound: float) -> str | None:
+    """Straight, bent or undetermined, by the interval of the curvature; None where there is none."""
+    if math.isnan(bend.curvature):
+        return None
+    if bend.low > 0 or bend.high < 0:
+        return "bent"
+    return "straight" if -bound <= bend.low and bend.high <= bound else "undetermined"
+
+
+def _interval(points: list[Point]) -> str | None:
+    if _values_on_a_line(points) < 2:
+        return None
+    return "assumed" if any(point.row["interval"] == "assumed" for point in points) else "resampled"
+
+
+def _values_on_a_line(points: list[Point]) -> int:
+    """Distinct values of the field along which the drift is sought, on the line that has most of them."""
+    lines: dict[tuple[Any, ...], set[Any]] = {}
+    for point in points:
+        lines.setdefault(point.line, set()).add(point.value)
+    return max(map(len, lines.values()), default=0)
+
+
+def slope_of(points: list[Point], along: str, resamples: int, seed: int) -> Slope:
+    """The weighted line through the optima; all NaN with fewer than two values."""
+    if _values_on_a_line(points) < 2:
+        return Slope(math.nan, math.nan, math.nan)
+    return Slope(*_coefficient(points, along, 1, resamples, seed))
+
+
+def bend_of(points: list[Point], along: str, resamples: int, seed: int) -> Bend:
+    """Twice the square's coefficient in the weighted parabola through the optima; NaN with fewer than four values."""
+    if _values_on_a_line(points) < 4:
+        return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
+    square, low, high = _coefficient(points, along, 2, resamples, seed)
+    x, y, _, _ = _optima(points, along)
+    linear = float(_polynomial(points, along, 2).weights[-2] @ y)
+    first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
+    return Bend(2 * square, 2 * low, 2 * high, (first, last))
+
+
+def _optima(points: list[Point], along: str) -> tuple[Floats, Floats, Floats, Floats]:
+    """(place on the axis, log2 of the optimum, its interval's half width below, and above), octaves."""
+    x = np.array([axis_of(along).octaves(point.value) for point in points])
+    y, low, high = (np.array([point.row[f"log2_{name}"] for point in points]) for name in ("opt", "low", "high"))
+    return x, y, y - low, high - y
+
+
+def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -> Floats:
+    """(resamples, optima) draws of every optimum from its interval: a normal of its own width on either side.
+
+    Drawn independently: for groups that share seeds that is conservative.
+    """
+    z = np.random.default_rng(seed).standard_normal((resamples, len(y))) / 1.96
+    return np.asarray(y + z * np.where(z > 0, up, down))
+
+
+class _Line(NamedTuple):
+    """A weighted least-squares polynomial through optima, and how much these scatter about it.
+
+    weights: (coefficients, optima), of the heights of the lines about the mean place and then of the powers. scatter:
+    standard deviation of what an optimum lies off beyond its interval, octaves, by so many degrees of freedom.
+    """
+
+    weights: Floats
+    scatter: float
+    df: int
+
+
+def _polynomial(points: list[Point], along: str, degree: int) -> _Line:
+    """The scatter is DerSimonian and Laird's (1986), joined with SCATTER by their degrees of freedom."""
+    x, y, down, up = _optima(points, along)
+    variance = np.maximum((up + down) / 3.92, 1e-3) ** 2
+    lines = [point.line for point in points]
+    heights = np.array([[float(line == other) for other in dict.fromkeys(lines)] for line in lines])
+    powers = np.hstack([heights, np.vander(x - x.mean(), degree + 1, increasing=True)[:, 1:]])
+    df = len(y) - powers.shape[1]
+    operator = _operator(powers, 1 / variance)
+    residual = y - powers @ (operator @ y)
+    excess = float(np.sum(residual**2 / variance)) - df
+    found = max(excess, 0.0) / float(np.sum((1 - np.diag(powers @ operator)) / variance)) if df > 0 else 0.0
+    scatter = (SCATTER_DF * SCATTER**2 + df * found) / (SCATTER_DF + df)
+    return _Line(_operator(powers, 1 / (variance + scatter)), math.sqrt(scatter), SCATTER_DF + df)
+
+
+def _operator(powers: Floats, weight: Floats) -> Floats:
+    """(coefficients, optima) of weighted least squares."""
+    root = np.sqrt(weight)
+    return np.asarray(np.linalg.pinv(powers * root[:, None]) * root)
+
+
+def _coefficient(points: list[Point], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
+    """(value, low, high) of the highest coefficient of the polynomial through the optima."""
+    line = _polynomial(points, along, degree)
+    _, y, down, up = _optima(points, along)
+    weights = line.weights[-1]
+    value = float(weights @ y)
+    low, high = np.quantile(replicates(y, down, up, resamples, seed) @ weights, [0.025, 0.975])
+    scatter = t_975(line.df) * line.scatter * float(np.linalg.norm(weights))
+    return value, value - math.hypot(value - low, scatter), value + math.hypot(high - value, scatter)
+
+
+def _forced(points: list[Point], along: str, bound: float) -> Slope | None:
+    """The one-sided slope that a minimum at the end of a grid forces beyond the bound, from the most distant pair.
+
+    Only optima of one line are compared: of others the optimum may differ for another reason.
+    """
+    axis = axis_of(along)
+    usable = [point for point in points if point.status in ("ok", "edge")]
+    usable.sort(key=lambda point: axis.octaves(point.value))
+    forced: list[tuple[float, Slope]] = []
+    for first, last in itertools.combinations(usable, 2):
+        if "edge" not in (first.status, last.status):
+            continue
+        if first.line != last.line or first.value == last.value:
+            continue
+        distance = axis.octaves(last.value) - axis.octaves(first.value)
+        scatter = LIMIT * math.sqrt(2) * SCATTER
+        least = (last.row["log2_low"] - first.row["log2_high"] - scatter) / distance  # NaN where a side is open
+        most = (last.row["log2_high"] - first.row["log2_low"] + scatter) / distance
+        if least > bound:
+            forced.append((distance, Slope(least, least, math.nan)))
+        elif most < -bound:
+            forced.append((distance, Slope(most, math.nan, most)))
+    return max(forced, key=lambda pair: pair[0])[1] if forced else None
+
+
+def _why(points: list[Point], along: str, slope: Slope, claim: str, bound: float, *, is_forced: bool) -> str:
+    """One sentence with the numbers, then what was left out."""
+    known = [point for point in points if point.status == "ok"]
+    others = [f"{point.model} {point.status} ({point.row['why']})" for point in points if point.status != "ok"]
+    left_out = f"; not on the line: {'; '.join(others)}" if others else ""
+    n_ok = _values_on_a_line(known)
+    if is_forced:
+        way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
+        return f"minima at the ends of grids force a drift of {way} {axis_of(along).unit}{left_out}"
+    if n_ok < 2:
+        values = f"{n_ok} of {counted(_values_on_a_line(points), 'value')} of {along}"
+        return f"{values} {have(n_ok)} an optimum and a drift needs 2{left_out}"
+    interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
+    if _interval(known) == "assumed":
+        interval += " (noise assumed)"
+    if claim == "moves":
+        return f"{interval} beyond +-{bound:g}{left_out}"
+    if verdict(slope, bound) == "stable":
+        return f"{interval} within +-{bound:g}{left_out}"
+    return f"{interval} neither within +-{bound:g} nor beyond it: train more seeds or finer values{left_out}"
+
+
+def _why_bent(bend: Bend, bound: float, claim: str) -> str:
+    if path(bend, bound) != "bent":
+        return ""
+    first, last = bend.ends
+    text = f"; the path is bent, [{bend.low:.2f}, {bend.high:.2f}] per step: the drift goes from {first:+.2f} to "
+    remark = " to call it stable" if claim == "undetermined" else ""
+    return f"{text}{last:+.2f}, and a line is not enough{remark}"

@@ -1,1 +1,0 @@
-"""From base hyperparameters to per-tensor numbers; no training, no I/O."""

@@ -92,7 +92,8 @@ MULTIPLIERS, NUMBERS = model.forward_multipliers, model.tensor_numbers
         (model, "forward_multipliers", MULTIPLIERS, None),
         (model, "forward_multipliers", ones, ("readout", "grows", "width")),
         pytest.param(
-            model, "forward_multipliers", root_scale, ("block0.attention_logits", "grows", "width"), marks=pytest.mark.slow
+            *(model, "forward_multipliers", root_scale, ("block0.attention_logits", "grows", "width")),
+            marks=pytest.mark.slow,
         ),
         (model, "tensor_numbers", unscaled("block0.mlp.in", "init_std", lambda t: t.m_rho**0.5),
          ("block0.mlp.in", "shrinks", "density")),

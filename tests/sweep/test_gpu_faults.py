@@ -6,6 +6,8 @@ import functools
 import math
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -204,12 +206,19 @@ def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_t
 
     (tmp_path / "no_gpu.py").write_text(RAISES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # of the cluster's workers
-    sweep = fake.sweep(tmp_path, grid={"seed": [0, 1, 2, 3]})
-    with (
-        a_cluster() as (address, _),
-        pytest.raises(RuntimeError, match=r"a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable"),
-    ):
-        run(sweep, tmp_path / "results", address=address, device="cpu", train="no_gpu:train", reporter=Said())
+    program = (  # a process of its own: Ray reads its token once in a process
+        "import sys; from pathlib import Path; from hpsweep.sweep.run import run\n"
+        "from tests import fake_training as fake\n"
+        "from tests.sweep.test_gpu_faults import Said\n"
+        "folder = Path(sys.argv[1])\n"
+        "sweep = fake.sweep(folder, grid={'seed': [0, 1, 2, 3]})\n"
+        "said = {'device': 'cpu', 'train': 'no_gpu:train', 'reporter': Said()}\n"
+        "run(sweep, folder / 'results', address=sys.argv[2], **said)\n"
+    )
+    with a_cluster() as (address, _):
+        words = [sys.executable, "-c", program, str(tmp_path), address]
+        done = subprocess.run(words, env=fake.environment(), capture_output=True, text=True, check=False)
+    assert "RuntimeError: a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable" in done.stderr
     assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 

@@ -16,7 +16,7 @@ from hpsweep import store
 from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
-from hpsweep.spec import BEFORE, Refine, Sweep, Target, Trial, check_names
+from hpsweep.spec import BEFORE, Loop, Model, Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.own_runs import own_runs
 
 if TYPE_CHECKING:
@@ -81,7 +81,13 @@ def stored_sweep(folder: str) -> Sweep | None:
     try:
         target = Target(**meta["target"]) if meta["target"] else None
         refine = Refine(**meta["refine"]) if meta.get("refine") else None
-        return Sweep(**{**meta, "base": Trial(**{**BEFORE, **meta["base"]}), "refine": refine, "target": target})
+        code = {}
+        if meta.get("model"):
+            code["model"] = Model.from_dict(meta["model"])
+        if meta.get("train"):
+            code["train"] = Loop.from_dict(meta["train"])
+        base = Trial(**{**BEFORE, **meta["base"]})
+        return Sweep(**{**meta, "base": base, "refine": refine, "target": target, **code})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
 

@@ -6,6 +6,9 @@ from hpsweep.spec.fields import Field as Field
 from hpsweep.spec.fields import Interval as Interval
 from hpsweep.spec.fields import fields_of as fields_of
 from hpsweep.spec.fields import interval as interval
+from hpsweep.spec.own_code import Loop as Loop
+from hpsweep.spec.own_code import Model as Model
+from hpsweep.spec.source import Source as Source
 from hpsweep.spec.sweep import FINE_SEEDS as FINE_SEEDS
 from hpsweep.spec.sweep import QUARTER as QUARTER
 from hpsweep.spec.sweep import Refine as Refine
@@ -17,6 +20,7 @@ from hpsweep.spec.target import Target as Target
 from hpsweep.spec.trial import BEFORE as BEFORE
 from hpsweep.spec.trial import RESOLVED as RESOLVED
 from hpsweep.spec.trial import TUNED as TUNED
+from hpsweep.spec.trial import BUILT_IN as BUILT_IN
 from hpsweep.spec.trial import Precision as Precision
 from hpsweep.spec.trial import Trial as Trial
 from hpsweep.spec.trial import WeightDecayRule as WeightDecayRule

@@ -19,6 +19,7 @@ from hpsweep.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from hpsweep.store.folder import check_folder as check_folder
 from hpsweep.store.folder import check_versions as check_versions
 from hpsweep.store.folder import read_meta as read_meta
+from hpsweep.store.folder import recorded_code as recorded_code
 from hpsweep.store.folder import write_meta as write_meta
 from hpsweep.store.part import replacing as replacing
 from hpsweep.store.part import write_part as write_part

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from hpsweep import store
-from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving_engine
@@ -34,11 +33,8 @@ from hpsweep.sweep.packing import (
     packed_ensembles,
 )
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
+from hpsweep.sweep.workload import Workload, checked_workload
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined_parts
-
-if TYPE_CHECKING:
-    from hpsweep.proxy.data import Dataset
-
 ATTEMPTS = 3
 """A trial that was tried this often in vain, the last time alone, is stored as failed."""
 
@@ -52,6 +48,10 @@ _SHOW_SECONDS = 0.5  # between looks at how far running ensembles are
 
 class DataChanged(ValueError):
     """A worker trained on other data than the sweep began with."""
+
+
+class CodeFailed(ValueError):
+    """The first trial of the user's own code failed."""
 
 
 class _Known(NamedTuple):
@@ -94,7 +94,8 @@ def run(
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
-    datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size)
+    work = checked_work(sweep, folder, train, ensemble_size=ensemble_size)
+    train = work.train
     with worker_place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
         engine, why = serving_engine(train, here.device, sweep.trials)
         if why and engine == "torch":
@@ -102,6 +103,8 @@ def run(
         size = ensemble_size or default_size(engine, here.device)
         most_work = default_work(here.device)
         step_tokens = default_tokens(here.device)
+        if work.is_own:  # one at a time
+            size = ensemble_size = 1
         if ensemble_size:  # as it was asked for, whatever it costs
             most_work = math.inf
             step_tokens = 0
@@ -109,10 +112,11 @@ def run(
             if held.stale:
                 reporter.say(f"taking over from {held.stale}, which died.")
             rows = store.read_runs(folder).to_pylist()
-            check_hashes(folder, rows, datasets)
-            store.write_meta(folder, sweep.to_dict())
+            check_hashes(folder, rows, work)
+            store.write_meta(folder, sweep.to_dict(), code=work.code)
+            cost = Cost(work.data, engine, work.sizes)
             plan = _Plan(
-                sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter, most_work, step_tokens
+                sweep, held, rows, cost, here.workers, size, reporter, most_work, step_tokens, code_hash=work.code_hash
             )
             if plan.is_open():
                 if why and engine == "torch":
@@ -133,7 +137,7 @@ def _trained(here: Place, plan: _Plan, train: str) -> Summary:
         finally:
             plan.store_parts()
         return plan.summary()
-    except DataChanged:
+    except (DataChanged, CodeFailed):
         raise
     except store.FolderLost as lost:
         raise store.FolderLost(f"{lost} {plan.what_is_where()}") from None
@@ -141,32 +145,43 @@ def _trained(here: Place, plan: _Plan, train: str) -> Summary:
         raise RuntimeError(str(error)) from error
 
 
-def checked_datasets(
-    sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True
-) -> dict[str, Dataset]:
-    """The data of the sweep by source, after every check that needs neither workers nor the lock. Writes nothing.
+def checked_work(
+    sweep: Sweep, folder: Path, train: str = TRAIN, *, ensemble_size: int | None = None, writes: bool = True
+) -> Workload:
+    """What the sweep trains, after every check that needs neither workers nor the lock. Writes nothing.
 
-    Raises ValueError for an ensemble_size below 1, a folder that cannot be used, and data that is unfit.
+    Raises ValueError for an ensemble_size below 1, a folder that cannot be used, data that is unfit, and code of the
+    user's own that cannot train.
     """
     if ensemble_size is not None and ensemble_size < 1:
         raise ValueError(f"ensemble_size is {ensemble_size}; at least 1 trial is trained at a time.")
     store.check_folder(folder, sweep.name, writes=writes)
-    from hpsweep.proxy.data import check_dataset, load_dataset
-
-    needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}
-    for source, context, eval_sequences in sorted(needs):
-        check_dataset(load_dataset(source), context=context, eval_sequences=eval_sequences)
-    return {source: load_dataset(source) for source, _, _ in needs}
+    return checked_workload(sweep, train)
 
 
-def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], datasets: Mapping[str, Dataset]) -> None:
-    """Raise ValueError where stored rows were trained on other data than a source has now."""
+def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], work: Workload) -> None:
+    """Raise ValueError where stored rows were trained on other data than a source has now, or by other code."""
+    rows = list(rows)
     for source, stored in sorted({(row["data"], row["data_hash"]) for row in rows if row["data_hash"]}):
-        if source in datasets and datasets[source].data_hash != stored:
+        if source in work.data and work.data[source].data_hash != stored:
             raise ValueError(
                 f"{folder} holds trials on {source!r} with data_hash {stored}, but that data now has "
-                f"{datasets[source].data_hash}: their losses cannot be compared. Give another folder with --results."
+                f"{work.data[source].data_hash}: their losses cannot be compared. Give another folder with --results."
             )
+    others = {row["code_hash"] for row in rows if row["code_hash"]} - {work.code_hash}
+    if others and work.is_own:
+        raise ValueError(
+            f"{folder} holds trials of other code than {changed_code(folder, work)}: their losses cannot be compared. "
+            "Give another folder with --results, or bring the code back as it was."
+        )
+
+
+def changed_code(folder: Path, work: Workload) -> str:
+    """The files of the user's code that are not as the folder's record has them."""
+    before = store.recorded_code(folder)
+    changed = [file for file, digest in work.code.items() if before.get(file, digest) != digest]
+    changed += [f"{file} (no longer used)" for file in before if file not in work.code]
+    return " and ".join(changed) or f"there is now (code_hash {work.code_hash})"
 
 
 def provenance(*, optuna: bool) -> dict[str, Any]:
@@ -209,8 +224,10 @@ class _Plan:
         reporter: Reporter,
         most_work: float = math.inf,
         step_tokens: int = 0,
+        code_hash: str | None = None,
     ) -> None:
         self.sweep = sweep
+        self.code_hash = code_hash
         self.held = held
         self.cost = cost
         self.workers = workers
@@ -222,6 +239,8 @@ class _Plan:
         self.stored = Tally(groups, cost.stored)
         for row in filter(groups.has, rows):
             self.stored.add(row)
+        # Whether a trial of the user's own code has been trained: until then one goes alone, so that a slip costs one.
+        self.proven = code_hash is None or any(row["status"] in store.DONE for row in self.stored.rows.values())
         self.queue: deque[Ensemble] = deque()
         self.running: dict[Ensemble, float] = {}  # the part of its steps that is taken
         self.tried: Counter[str] = Counter()  # failed attempts by trial_id
@@ -244,6 +263,8 @@ class _Plan:
 
     def next(self) -> Ensemble | None:
         """An ensemble, None for nothing yet, () for finished: see worker.Plan."""
+        if self.running and not self.proven:
+            return None
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
             rows = list(self.stored.rows.values())
@@ -338,13 +359,14 @@ class _Plan:
             self._check_hashes(outcome.rows)
             self.parts = joined_parts(self.parts, Part(outcome.rows, outcome.curves))
             self.store_parts()
+            self.proven = True
         elif left:
             self._retry(left, outcome)
 
     def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
         for source, found in sorted({(row["data"], row["data_hash"]) for row in rows}):
-            ours = self.cost.datasets[source].data_hash
+            ours = self.cost.data[source].data_hash
             if found != ours:
                 raise DataChanged(
                     f"a worker read {source!r} as data_hash {found}, but the sweep began with {ours}, and losses on "
@@ -352,8 +374,17 @@ class _Plan:
                     "folder with --results."
                 )
 
+        for code_hash in {row.get("code_hash") for row in rows} - {self.code_hash}:
+            raise DataChanged(
+                f"a worker trained code with code_hash {code_hash}, but the sweep began with {self.code_hash}: a file "
+                "has changed since, or is another one on a worker's node. Its result is not stored: bring the file back "
+                "as it was, or give another folder with --results."
+            )
+
     def _retry(self, ensemble: Ensemble, failure: Failure) -> None:
         """A death is first taken for an accident; else the ensemble is halved, down to the trial that fails alone."""
+        if not self.proven and failure.fault is None:
+            raise CodeFailed(f"the first trial, {ensemble[0].trial_id}, failed: {failure.error}. No other was begun.")
         if failure.fault is not None:
             self._wait_out(ensemble, failure)
             return
@@ -388,15 +419,16 @@ class _Plan:
         self.queue.appendleft(ensemble)
 
     def _failed_row(self, trial: Trial, error: str) -> dict[str, Any]:
-        dataset = self.cost.datasets[trial.data]
+        dataset = self.cost.data[trial.data]
         return {
             "trial_id": trial.trial_id,
             **trial.resolved,
-            **count.size_columns(trial, dataset.vocabulary),
+            **self.cost.sizes(trial),
             "status": "failed",
             "error": error,
             "vocabulary": dataset.vocabulary,
             "data_hash": dataset.data_hash,
+            "code_hash": self.code_hash,
         }
 
     def _store(self, rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Any]]) -> None:

@@ -5,8 +5,10 @@ A worker is one function that returns a result or a failure as a value, so only 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import json
 import os
 import sys
 import time
@@ -200,9 +202,12 @@ def _without(
 
 
 def imported_function(name: str) -> Callable[..., Any]:
-    """What module:function names, imported now."""
+    """What module:function names, imported now; with the keyword arguments that follow as JSON."""
+    name, _, given = name.partition(" ")
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    if given:
+        return functools.partial(found, **json.loads(given))
     return found
 
 

@@ -1,0 +1,64 @@
+"""What a sweep trains, as the driver sees it: what workers call, the data, the sizes of its models, and its code.
+
+The built-in GPT needs none of the user's code; a model or loop of their own does, and is built here once before any
+work starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hpsweep.spec import Model, Sweep, Trial
+from hpsweep.sweep.worker import TRAIN
+
+if TYPE_CHECKING:
+    from hpsweep.proxy.outcome import Trained
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a sweep trains.
+
+    train: what workers call, as worker.imported_function reads it.
+    data: what trials are trained on, by their field `data`.
+    sizes: the columns of a trial's sizes; None: those of the built-in GPT.
+    code: hashes of the user's code by file; empty where there is none.
+    code_hash: one hash of it all; None where there is none.
+    """
+
+    train: str
+    data: Mapping[str, Trained]
+    sizes: Callable[[Trial], dict[str, Any]] | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
+    code_hash: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the user's code trains."""
+        return self.code_hash is not None
+
+
+def checked_workload(sweep: Sweep, train: str = TRAIN) -> Workload:
+    """What the sweep trains, after every check that needs no workers.
+
+    `train` is what was asked for. Raises ValueError for data that is unfit, for code of the user's own that cannot
+    train, and for an engine that is asked for where the user's code trains.
+    """
+    code = sweep.own_code
+    if code is not None and train != TRAIN:
+        raise ValueError(
+            f"an engine is asked for, and the sweep trains {code.source}, which no engine does; leave --engine out."
+        )
+    if isinstance(code, Model):
+        from hpsweep.own_training.checks import checked_model
+
+        return checked_model(sweep, code)
+    from hpsweep.proxy.data import check_dataset, load_dataset
+
+    needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}
+    for source, context, eval_sequences in sorted(needs):
+        check_dataset(load_dataset(source), context=context, eval_sequences=eval_sequences)
+    datasets = {source: load_dataset(source) for source, _, _ in needs}
+    return Workload(train, datasets)

@@ -36,7 +36,7 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
-from hpsweep.sweep.run import checked_datasets, run
+from hpsweep.sweep.run import checked_work, run
 from hpsweep.sweep.worker import ENGINES
 
 CLUSTER = """
@@ -77,7 +77,7 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Any = None)
     """Rows and curves as those of an engine, at once."""
     losses = np.linspace(5.5, 3.0, trials[0].total_steps)[:, None].repeat(len(trials), 1)
     validation = {i: np.full(trial.eval_sequences, 3.0) for i, trial in enumerate(trials)}
-    size = {"ensemble_size": len(trials), "seconds": 1e-3}
+    size: dict[str, Any] = {"ensemble_size": len(trials), "seconds": 1e-3}
     return ensemble_outcome(
         trials, load_dataset(trials[0].data), losses, validation, {}, device=device, engine="none", **size
     )
@@ -114,10 +114,10 @@ def show_planning(trials: int) -> None:
     sweep = Sweep(name="planned", base=Trial(steps=300), grid=grid)
     marks["expanded, with ids"] = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        datasets = checked_datasets(sweep, Path(folder) / "planned")
+        data = checked_work(sweep, Path(folder) / "planned").data
         missing = search.proposed_trials(sweep, store.read_runs(folder).to_pylist(), (), limit=len(sweep.trials))
         marks["checked, what is missing found"] = time.perf_counter()
-        ensembles = arranged_ensembles(missing, None, os.cpu_count() or 1, Cost(datasets, "native"))
+        ensembles = arranged_ensembles(missing, None, os.cpu_count() or 1, Cost(data, "native"))
         marks[f"packed, {len(ensembles)} ensembles"] = time.perf_counter()
         plan(sweep, folder, device="cpu", probe=False)
         marks["counted, as hpsweep plan does"] = time.perf_counter()

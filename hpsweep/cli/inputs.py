@@ -81,7 +81,7 @@ def stored_sweep(folder: str) -> Sweep | None:
     try:
         target = Target(**meta["target"]) if meta["target"] else None
         refine = Refine(**meta["refine"]) if meta.get("refine") else None
-        code = {}
+        code: dict[str, Any] = {}
         if meta.get("model"):
             code["model"] = Model.from_dict(meta["model"])
         if meta.get("train"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
@@ -23,8 +24,13 @@ Batch = tuple[Any, Any]
 class Batches(Protocol):
     """The batches of trials of one shape."""
 
-    vocabulary: int | None
-    data_hash: str
+    @property
+    def vocabulary(self) -> int | None:
+        """The tokens or classes of the data; None where that is not known."""
+
+    @property
+    def data_hash(self) -> str:
+        """A hash of what is trained on."""
 
     def train(self, trial: Trial) -> Iterator[Batch]:
         """The batches of the trial's steps, in their order, by its seed."""
@@ -63,8 +69,9 @@ class TextBatches:
         """The windows that are held out, in batches of the trial's size."""
         data = load_dataset(self.source)
         inputs, targets = validation_windows(data, trial.eval_sequences, trial.context)
-        pairs = zip(torch.from_numpy(inputs).split(trial.batch), torch.from_numpy(targets).split(trial.batch), strict=True)
-        yield from pairs
+        for start in range(0, len(inputs), trial.batch):
+            some = slice(start, start + trial.batch)
+            yield torch.from_numpy(inputs[some]), torch.from_numpy(targets[some])
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class OwnBatches:
     """The trial whose first and held-out batches are hashed."""
     vocabulary: int | None = None
 
-    @property
+    @functools.cached_property
     def data_hash(self) -> str:
         """A hash of the first batch of training and of all that is held out, at seed 0."""
         digest = hashlib.sha256()

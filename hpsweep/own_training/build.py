@@ -21,7 +21,6 @@ from hpsweep.own_training.code import loaded_function
 from hpsweep.spec import Model, Source, Trial
 from hpsweep.text import shown
 
-
 Inputs = Callable[[nn.Module], Any]
 """What a module is called with, as Plan.wire_ takes inputs."""
 

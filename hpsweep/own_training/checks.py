@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
+from hpsweep.own_model.plan import Plan
 from hpsweep.own_training.batches import Batches, batches_of
 from hpsweep.own_training.build import built, module_key, plan_of, size_columns
-from hpsweep.own_training.code import code_hash, code_hashes
+from hpsweep.own_training.code import code_hashes
 from hpsweep.own_training.loop import losses_of, wired
-from hpsweep.own_model.plan import Plan
-from hpsweep.spec import Model, Sweep, Trial
-from hpsweep.sweep.workload import Workload
+from hpsweep.spec import Model, Trial
 
 
-def checked_model(sweep: Sweep, model: Model) -> Workload:
-    """The workload of a sweep whose model is built by a function of the user's own.
+class Checked(NamedTuple):
+    """A model of the user's own that can train: its data by source, the sizes of its trials, and hashes of its code."""
 
-    Each of its shapes is built at base width, at twice that and at its own, parametrized, wired, and its loss taken
+    data: dict[str, Batches]
+    sizes: Callable[[Trial], dict[str, Any]]
+    code: dict[str, str]
+
+
+def checked_model(trials: Sequence[Trial], model: Model) -> Checked:
+    """What trials of a model of the user's own are, after every check that needs no workers.
+
+    Each shape of theirs is built at base width, at twice that and at its own, parametrized, wired, and its loss taken
     once. Raises ValueError with what is wrong and the remedy, and what the user's functions raise.
     """
     hashes = code_hashes(model.sources)
     data: dict[str, Batches] = {}
     plans: dict[tuple[Any, ...], Plan] = {}
-    for trial in sweep.trials:
+    for trial in trials:
         if trial.data not in data:
             data[trial.data] = _checked_batches(model, trial)
-    for trial in _one_of_each_shape(model, sweep.trials):
+    for trial in _one_of_each_shape(model, trials):
         plans[_key(model, trial)] = _tried(model, trial, data[trial.data])
 
     def sizes(trial: Trial) -> dict[str, Any]:
@@ -38,8 +44,7 @@ def checked_model(sweep: Sweep, model: Model) -> Workload:
             plans[key] = plan_of(model, built(model, trial, vocabulary).module, trial, vocabulary)
         return size_columns(plans[key], trial)
 
-    train = "hpsweep.own_training.loop:train_model"
-    return Workload(f"{train} {json.dumps({'model': model.to_dict()})}", data, sizes, hashes, code_hash(hashes))
+    return Checked(data, sizes, hashes)
 
 
 def _checked_batches(model: Model, trial: Trial) -> Batches:

@@ -7,7 +7,6 @@ import builtins
 import functools
 import hashlib
 import importlib
-import importlib.util
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -114,9 +113,9 @@ def _parsed(path: Path) -> ast.Module:
     """The syntax tree of a file, without docstrings."""
     tree = ast.parse(path.read_bytes(), str(path))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
+        has_body = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if has_body and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
     return tree
 
 

@@ -5,6 +5,7 @@ Optimizer, schedule, clipping, precision, divergence and evaluation are those of
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.metadata
 import inspect
 import math
@@ -98,8 +99,22 @@ def wired(made: Built, model: Model, trial: Trial, vocabulary: int | None, batch
         return called_with(model, module, few)
 
     made = with_base_heads(made, model, trial, vocabulary, inputs)
-    made.plan.wire_(made.module, inputs(made.module), queries=model.queries, leave=model.leave_factors)
+    queries = _queries_of(model, made.module)
+    made.plan.wire_(made.module, inputs(made.module), queries=queries, leave=model.leave_factors)
     return made
+
+
+def _queries_of(model: Model, module: nn.Module) -> Any:
+    """The layers that return queries, as Plan.wire_ takes them: parts of outputs as slices at the module's width."""
+    if not isinstance(model.queries, Mapping):
+        return model.queries
+    slices = {}
+    for pattern, (begin, end) in model.queries.items():
+        for name, layer in module.named_modules():
+            if fnmatch.fnmatchcase(name, pattern) and isinstance(getattr(layer, "weight", None), Tensor):
+                features = layer.weight.shape[0]
+                slices[name] = slice(round(begin * features), round(end * features))
+    return slices
 
 
 def adamw(made: Built, trial: Trial) -> torch.optim.AdamW:
@@ -230,4 +245,3 @@ def held_out_losses(
     if not found:
         raise ValueError(f"{model.source}: nothing is held out; batches must give some for part 'held_out'.")
     return torch.cat(found).double().cpu().numpy()
-

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
 
+@runtime_checkable
 class Trained(Protocol):
     """What is known of the data that trials were trained on; a Dataset has it."""
 

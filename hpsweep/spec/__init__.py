@@ -18,9 +18,9 @@ from hpsweep.spec.sweep import octaves_within as octaves_within
 from hpsweep.spec.sweep import on_quarter_octaves as on_quarter_octaves
 from hpsweep.spec.target import Target as Target
 from hpsweep.spec.trial import BEFORE as BEFORE
+from hpsweep.spec.trial import BUILT_IN as BUILT_IN
 from hpsweep.spec.trial import RESOLVED as RESOLVED
 from hpsweep.spec.trial import TUNED as TUNED
-from hpsweep.spec.trial import BUILT_IN as BUILT_IN
 from hpsweep.spec.trial import Precision as Precision
 from hpsweep.spec.trial import Trial as Trial
 from hpsweep.spec.trial import WeightDecayRule as WeightDecayRule

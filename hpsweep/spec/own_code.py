@@ -21,7 +21,8 @@ class Model:
         classes of the data), and axes of your own, which the sweep's grid then may have. Returns a torch.nn.Module.
         It is called at the trial's width, at base_width, and at twice that.
     kinds, fan_in_axis, include, exclude, partial: as `hpsweep.parametrize` takes them; by patterns of tensor names.
-    queries: as `Plan.wire_` takes them: layers that return an attention's queries.
+    queries: patterns of layers that return an attention's queries, where `Plan.wire_` asks for them; or pattern -> the
+        part of their output that the queries are, such as (0, 1 / 3) of a layer that returns queries, keys and values.
     leave: patterns of tensors whose initial values stay as `build` makes them, as `Plan.init_` takes them.
     leave_factors: patterns of forward factors that are left as they are, as `Plan.wire_` takes them for `leave`.
     loss: loss(model, inputs, targets) -> the loss of each example, shape (batch,), or their mean, in nats; None:
@@ -38,7 +39,7 @@ class Model:
     include: str | Sequence[str] = "*"
     exclude: str | Sequence[str] = ()
     partial: bool = False
-    queries: str | Sequence[str] = ()
+    queries: str | Sequence[str] | Mapping[str, tuple[float, float]] = ()
     leave: str | Sequence[str] = ()
     leave_factors: str | Sequence[str] = ()
     loss: Function | None = None
@@ -50,7 +51,10 @@ class Model:
             if given is not None and not isinstance(given, Source):
                 object.__setattr__(self, name, source_of(given, f"model {name}"))
         for name in ("include", "exclude", "queries", "leave", "leave_factors"):
-            object.__setattr__(self, name, _patterns(name, getattr(self, name)))
+            if not isinstance(getattr(self, name), Mapping):
+                object.__setattr__(self, name, _patterns(name, getattr(self, name)))
+        if isinstance(self.queries, Mapping):
+            _check_parts(self.queries)
         for name in ("kinds", "fan_in_axis"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"model {name} is {shown(getattr(self, name))}; give values by pattern of tensors.")
@@ -126,6 +130,17 @@ def _patterns(name: str, given: Any) -> tuple[str, ...]:
     if not isinstance(patterns, Iterable) or not all(isinstance(each, str) for each in patterns):
         raise ValueError(f"model {name} is {shown(given)}; give a pattern of tensor names, or a list of them.")
     return tuple(patterns)
+
+
+def _check_parts(queries: Mapping[str, Any]) -> None:
+    """Raise ValueError for a part of a layer's output that is none."""
+    for pattern, part in queries.items():
+        is_pair = isinstance(part, Sequence) and len(part) == 2 and all(isinstance(end, int | float) for end in part)
+        if not is_pair or not 0 <= part[0] < part[1] <= 1:
+            raise ValueError(
+                f"model queries of {pattern!r} are {shown(part)}; give where they begin and end in the layer's output, "
+                "as parts of it, such as (0, 1 / 3)."
+            )
 
 
 def _plain(record: Model | Loop) -> dict[str, Any]:

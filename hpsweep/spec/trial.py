@@ -54,7 +54,9 @@ class Trial:
 
     scheme: Scheme = field("supar", "the rules by which tensors scale")
     # the model
-    model: str = field("gpt", "what is trained: gpt, or the function of your own that builds or trains it", before="gpt")
+    model: str = field(
+        "gpt", "what is trained: gpt, or the function of your own that builds or trains it", before="gpt"
+    )
     settings: str = field("{}", "axes of your own model or loop, as JSON; may be given as a mapping", before="{}")
     width: int = field(128, "width of the model", "features", "[1, 1048576]")
     depth: int = field(2, "number of blocks", "blocks", "[1, 10000]")
@@ -141,7 +143,7 @@ class Trial:
         if self.width % self.head_size:
             raise ValueError(
                 f"width {self.width} is not divisible by head_size {self.head_size}; "
-                "choose a width that is a multiple of the head size. For a model of your own without heads give head_size=1."
+                "choose a width that is a multiple of the head size. A model of your own without heads has head_size=1."
             )
         weights = 12 * self.width**2 * self.depth
         if weights > _MOST_WEIGHTS:
@@ -279,12 +281,9 @@ def settings_text(settings: Any) -> str:
         value = value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
         is_number = isinstance(value, int | float) and math.isfinite(value)
         if not is_number and not isinstance(value, str):
-            raise ValueError(
-                f"setting {name} is {shown(value)}; allowed: text, finite numbers, True and False, which a row can hold."
-            )
+            raise ValueError(f"setting {name} is {shown(value)}; allowed: text, finite numbers, True and False.")
         plain[name] = value
     return as_json(plain)
-
 
 
 def hash_of(text: str) -> str:

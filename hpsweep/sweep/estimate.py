@@ -18,7 +18,7 @@ from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.probe import Rate, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import PART_SECONDS, check_hashes, checked_work
+from hpsweep.sweep.run import PART_SECONDS, check_code, check_hashes, checked_work
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
 
 
@@ -50,7 +50,8 @@ def plan(
     work = checked_work(sweep, folder, train, ensemble_size=ensemble_size, writes=False)
     train = work.train
     rows = store.read_runs(folder).to_pylist()
-    check_hashes(folder, rows, work)
+    check_hashes(folder, rows, work.data)
+    check_code(folder, rows, work)
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
     with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:

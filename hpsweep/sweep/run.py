@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpsweep import store
 from hpsweep.spec import Sweep, Trial
@@ -33,8 +33,12 @@ from hpsweep.sweep.packing import (
     packed_ensembles,
 )
 from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, interruptible
-from hpsweep.sweep.workload import Workload, checked_workload
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined_parts
+from hpsweep.sweep.workload import Workload, checked_workload
+
+if TYPE_CHECKING:
+    from hpsweep.proxy.outcome import Trained
+
 ATTEMPTS = 3
 """A trial that was tried this often in vain, the last time alone, is stored as failed."""
 
@@ -112,7 +116,8 @@ def run(
             if held.stale:
                 reporter.say(f"taking over from {held.stale}, which died.")
             rows = store.read_runs(folder).to_pylist()
-            check_hashes(folder, rows, work)
+            check_hashes(folder, rows, work.data)
+            check_code(folder, rows, work)
             store.write_meta(folder, sweep.to_dict(), code=work.code)
             cost = Cost(work.data, engine, work.sizes)
             plan = _Plan(
@@ -159,15 +164,18 @@ def checked_work(
     return checked_workload(sweep, train)
 
 
-def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], work: Workload) -> None:
-    """Raise ValueError where stored rows were trained on other data than a source has now, or by other code."""
-    rows = list(rows)
+def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], data: Mapping[str, Trained]) -> None:
+    """Raise ValueError where stored rows were trained on other data than a source has now."""
     for source, stored in sorted({(row["data"], row["data_hash"]) for row in rows if row["data_hash"]}):
-        if source in work.data and work.data[source].data_hash != stored:
+        if source in data and data[source].data_hash != stored:
             raise ValueError(
                 f"{folder} holds trials on {source!r} with data_hash {stored}, but that data now has "
-                f"{work.data[source].data_hash}: their losses cannot be compared. Give another folder with --results."
+                f"{data[source].data_hash}: their losses cannot be compared. Give another folder with --results."
             )
+
+
+def check_code(folder: Path, rows: Iterable[Mapping[str, Any]], work: Workload) -> None:
+    """Raise ValueError where stored rows were trained by other code of the user's own than there is now."""
     others = {row["code_hash"] for row in rows if row["code_hash"]} - {work.code_hash}
     if others and work.is_own:
         raise ValueError(
@@ -377,8 +385,8 @@ class _Plan:
         for code_hash in {row.get("code_hash") for row in rows} - {self.code_hash}:
             raise DataChanged(
                 f"a worker trained code with code_hash {code_hash}, but the sweep began with {self.code_hash}: a file "
-                "has changed since, or is another one on a worker's node. Its result is not stored: bring the file back "
-                "as it was, or give another folder with --results."
+                "has changed since, or is another one on a worker's node. Its result is not stored: bring the file "
+                "back as it was, or give another folder with --results."
             )
 
     def _retry(self, ensemble: Ensemble, failure: Failure) -> None:

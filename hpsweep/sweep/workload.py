@@ -6,6 +6,7 @@ work starts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,11 @@ def checked_workload(sweep: Sweep, train: str = TRAIN) -> Workload:
         )
     if isinstance(code, Model):
         from hpsweep.own_training.checks import checked_model
+        from hpsweep.own_training.code import code_hash
 
-        return checked_model(sweep, code)
+        checked = checked_model(sweep.trials, code)
+        called = f"hpsweep.own_training.loop:train_model {json.dumps({'model': code.to_dict()})}"
+        return Workload(called, checked.data, checked.sizes, checked.code, code_hash(checked.code))
     from hpsweep.proxy.data import check_dataset, load_dataset
 
     needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}

@@ -113,8 +113,9 @@ def _parsed(path: Path) -> ast.Module:
     """The syntax tree of a file, without docstrings."""
     tree = ast.parse(path.read_bytes(), str(path))
     for node in ast.walk(tree):
-        has_body = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if has_body and ast.get_docstring(node, clean=False) is not None:
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
     return tree
 

@@ -200,7 +200,7 @@ def _train_steps(
             with in_precision(trial, device):
                 loss = losses_of(model, module, batch).mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(parameters, trial.clip)
         losses[step] = torch.where(norm.isfinite(), loss.detach(), torch.nan)
         # What has diverged is not trained on; a step that is not a number must not reach the weights' checks.

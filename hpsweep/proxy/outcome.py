@@ -96,6 +96,7 @@ def ensemble_outcome(
         "python_version": platform.python_version(),
     }
     if sizes is None:
+        assert data.vocabulary is not None
         sizes = functools.partial(count.size_columns, vocabulary=data.vocabulary)
     rows = [
         {

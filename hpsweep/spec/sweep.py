@@ -283,6 +283,15 @@ class Sweep:
             groups.setdefault(group_of(trial.resolved), []).append(trial)
         return {group: tuple(trials) for group, trials in groups.items()}
 
+    def _stored_code(self) -> dict[str, Any]:
+        """Where the user's functions are defined, as plain data; a sweep of the built-in GPT has none."""
+        stored = {}
+        if isinstance(self.model, Model):
+            stored["model"] = self.model.to_dict()
+        if isinstance(self.train, Loop):
+            stored["train"] = self.train.to_dict()
+        return stored
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved sweep as plain data, stored beside its results."""
         of_trial = fields_of(Trial)
@@ -304,7 +313,7 @@ class Sweep:
             "points": self.points,
             "refine": dataclasses.asdict(self.limits) if self.search == "refine" else None,
             "target": dataclasses.asdict(self.target) if self.target else None,
-            **{word: code.to_dict() for word, code in (("model", self.model), ("train", self.train)) if code},
+            **self._stored_code(),
         }
 
 

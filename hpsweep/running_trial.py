@@ -129,7 +129,7 @@ class RunningTrial:
         """init_std, lr, weight_decay and forward of a tensor of that kind under the trial's scheme; None outside.
 
         Kinds are embedding, hidden, residual_out, norm, bias, keep and readout. A tensor whose fan-in is not the width
-        scales by its own ratio, which `hpsweep.parametrize` finds and this does not. Raises ValueError for another kind.
+        scales by its own ratio, which `hpsweep.parametrize` finds and this does not. Raises ValueError for other kinds.
         """
         if self._values is None:
             return None
@@ -138,9 +138,7 @@ class RunningTrial:
             raise ValueError(f"kind is {kind!r}; allowed: {', '.join(numbers)}.")
         return SimpleNamespace(**numbers[kind])
 
-    def report(
-        self, step: int | None = None, *, val_loss: Any = None, train_loss: Any = None, **sizes: Any
-    ) -> None:
+    def report(self, step: int | None = None, *, val_loss: Any = None, train_loss: Any = None, **sizes: Any) -> None:
         """Nothing: the losses after so many steps go to the sweep, and so do sizes of the model, once.
 
         `val_loss` is the held-out loss, whose last value at the trial's last step is the result. It may be a list with
@@ -152,7 +150,9 @@ class RunningTrial:
             return
         unknown = [name for name in sizes if name not in SIZES]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} cannot be reported. {_hint(unknown[0], ('val_loss', 'train_loss', *SIZES))}")
+            raise ValueError(
+                f"{unknown[0]!r} cannot be reported. {_hint(unknown[0], ('val_loss', 'train_loss', *SIZES))}"
+            )
         record: dict[str, Any] = {name: _plain(value) for name, value in sizes.items()}
         for name, value in (("train_loss", train_loss), ("val_loss", val_loss)):
             if value is not None:
@@ -306,7 +306,9 @@ def _collect(node: ast.expr, expression: str, names: list[str]) -> None:
         _collect(node.operand, expression, names)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
         if node.keywords or not node.args:
-            raise ValueError(f"{expression!r} calls {node.func.id} in a way that is not allowed; give it numbers alone.")
+            raise ValueError(
+                f"{expression!r} calls {node.func.id} in a way that is not allowed; give it numbers alone."
+            )
         for argument in node.args:
             _collect(argument, expression, names)
     elif not (isinstance(node, ast.Constant) and type(node.value) in (int, float)):

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -78,12 +79,11 @@ class Command:
         self._check_environment()
         used_names(self.last_step)
         source = self.source
-        names = used_names(source.path)
-        absolute = source.path.startswith(("/", "~"))
-        if absolute and not {"folder", "trial_id"} & set(names):
+        is_outside = source.path.startswith(("/", "~")) or ".." in Path(source.path).parts
+        if is_outside and not {"folder", "trial_id"} & set(used_names(source.path)):
             raise ValueError(
-                f"command losses {shown(self.losses)} is one file for all trials; have the script write into {{folder}}, "
-                "and give the path there, such as csv:log.csv."
+                f"command losses {shown(self.losses)} is one file for all trials; have the script write into "
+                "{folder}, and give the path there, such as csv:log.csv."
             )
 
     def _check_argv(self) -> None:
@@ -144,16 +144,16 @@ class Command:
 
 def loss_source(text: str) -> LossSource:
     """Where losses are read. Raises ValueError for another kind, for an unknown option and a pattern without groups."""
-    kind, has_more, rest = text.partition(":")
+    kind, _, rest = text.partition(":")
     if text == "report":
         return LossSource("report")
     if kind == "stdout" and rest.strip():
         return LossSource("stdout", pattern=_pattern(rest.strip()))
     if kind not in _DEFAULT_NAMES or not rest:
         raise ValueError(f"command losses is {shown(text)}; allowed: {_WAYS}.")
-    path, has_options, options = rest.partition("?")
+    path, _, options = rest.partition("?")
     names = dict(_DEFAULT_NAMES[kind])
-    if has_options:
+    if "?" in rest:
         names |= _options(text, kind, options)
     used_names(path)
     return LossSource(kind, path, names)
@@ -168,8 +168,9 @@ def _pattern(pattern: str) -> str:
         ) from None
     if not {"step", "val_loss"} <= set(groups) or not set(groups) <= set(LOSSES):
         raise ValueError(
-            f"command losses has the regular expression {shown(pattern)} with the groups {', '.join(groups) or 'none'}; "
-            "name (?P<step>...) and (?P<val_loss>...), and (?P<train_loss>...) where it is printed too."
+            f"command losses has the regular expression {shown(pattern)} with the groups "
+            f"{', '.join(groups) or 'none'}; name (?P<step>...) and (?P<val_loss>...), and "
+            "(?P<train_loss>...) where it is printed too."
         )
     return pattern
 

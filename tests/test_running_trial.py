@@ -112,7 +112,7 @@ def test_settings_that_the_sweep_added_are_asked_for_as_fields_are(
 
 
 def test_a_name_that_the_trial_lacks_is_an_error_with_the_nearest_one(trial: RunningTrial) -> None:
-    with pytest.raises(KeyError, match="the trial has no 'widht'. Did you mean 'width'"):
+    with pytest.raises(KeyError, match=r"the trial has no 'widht'. Did you mean 'width'"):
         _ = trial["widht"]
     with pytest.raises(AttributeError, match="the trial has no 'widht'"):
         _ = trial.widht

@@ -33,7 +33,7 @@ def test_a_template_is_filled_in_and_a_flag_is_there_or_left_out(template: str, 
     assert filled(template, VALUES) == expected
 
 
-@pytest.mark.parametrize("value", [1e-05, 1e-7, 1.5e-300, 1e22, 0.1, 1 / 3, 1.0, -2.0**-30, 123456789.0])
+@pytest.mark.parametrize("value", [1e-05, 1e-7, 1.5e-300, 1e22, 0.1, 1 / 3, 1.0, -(2.0**-30), 123456789.0])
 def test_a_float_has_a_point_and_is_read_back_exactly(value: float) -> None:
     text = value_text(value)
     assert "." in text

@@ -35,6 +35,12 @@ Your own model, which needs torch:
     sizes = hp.coords.check(build, widths=[64, 256], densities=[1, 1/16])      # does it scale? docs/coords.md
     print(hp.coords.text(hp.coords.slopes(sizes)))                        # the verdict, a line per module
 
+In your own training script, which needs nothing:
+
+    trial = hp.this_trial()                              # false outside of a sweep, and does nothing then
+    trial.into(args, learning_rate="lr", n_embd="width", min_lr="lr/10")
+    trial.report(step, val_loss=loss)                    # docs/own_script.md
+
 Names are loaded when they are first used.
 """
 
@@ -60,10 +66,12 @@ if TYPE_CHECKING:
     from hpsweep.analysis.transfer.transfer import transfer as transfer
     from hpsweep.own_model.parametrize import parametrize as parametrize
     from hpsweep.own_model.plan import Plan as Plan
+    from hpsweep.running_trial import this_trial as this_trial
     from hpsweep.spec import Refine as Refine
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
     from hpsweep.spec import Trial as Trial
+    from hpsweep.spec.command import Command as Command
     from hpsweep.store import load as load
     from hpsweep.store import load_curves as load_curves
     from hpsweep.sweep.entry import run as run
@@ -73,10 +81,12 @@ __version__ = "0.1.0"
 
 # Loaded when first used: a worker that trains imports no pandas, a notebook that plots imports no torch.
 _HOME = {
+    "Command": "hpsweep.spec.command",
     "Refine": "hpsweep.spec",
     "Sweep": "hpsweep.spec",
     "Target": "hpsweep.spec",
     "Trial": "hpsweep.spec",
+    "this_trial": "hpsweep.running_trial",
     "run": "hpsweep.sweep.entry",
     "load": "hpsweep.store",
     "load_curves": "hpsweep.store",

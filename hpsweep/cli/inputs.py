@@ -16,7 +16,7 @@ from hpsweep import store
 from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
-from hpsweep.spec import BEFORE, Loop, Model, Refine, Sweep, Target, Trial, check_names
+from hpsweep.spec import BEFORE, Command, Loop, Model, Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.own_runs import own_runs
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def stored_sweep(folder: str) -> Sweep | None:
             code["model"] = Model.from_dict(meta["model"])
         if meta.get("train"):
             code["train"] = Loop.from_dict(meta["train"])
+        if meta.get("command"):
+            code["command"] = Command(**meta["command"])
         base = Trial(**{**BEFORE, **meta["base"]})
         return Sweep(**{**meta, "base": base, "refine": refine, "target": target, **code})
     except (KeyError, TypeError, ValueError) as error:

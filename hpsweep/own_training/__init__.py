@@ -4,5 +4,7 @@
 - `build` makes the parametrized module of a trial.
 - `batches` gives what it trains on and is measured on.
 - `loop` is hpsweep's training loop for such a module.
-- `run` is what a training loop of the user's own is given.
+- `run` is what a training loop of the user's own is given, and trains by it.
+- `command` trains by a program, each trial in a process of its own; `losses` reads what it left.
+- `outcome` makes the row and the curve of losses that were reported.
 """

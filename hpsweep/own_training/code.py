@@ -7,13 +7,14 @@ import builtins
 import functools
 import hashlib
 import importlib
+import json
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hpsweep.spec import Source
+from hpsweep.spec import Command, Source
 
 RUN_NAME = "hpsweep.experiment"
 """The name of the module that an experiment file is run as."""
@@ -83,12 +84,18 @@ def code_hashes(sources: Iterable[Source]) -> dict[str, str]:
     return {_name_of(path): _digest("".join(sorted(set(texts)))) for path, texts in sorted(found.items())}
 
 
-def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """Hashes of whole files, and of the modules beside them that those in Python import: 16 hexadecimal digits each."""
+def command_hashes(command: Command, cwd: Path | None = None) -> dict[str, str]:
+    """Hashes of a command's arguments, of the files that it names, and of the modules beside them that they import.
+
+    16 hexadecimal digits each, by file. A script in another language is hashed as it is, and what it reads is not.
+    """
     found: dict[Path, list[str]] = {}
-    for path in paths:
-        _add_whole(path.resolve(), path.resolve().parent, found)
-    return {_name_of(path): _digest("".join(sorted(set(texts)))) for path, texts in sorted(found.items())}
+    for word in command.argv:
+        path = (cwd or Path.cwd()) / word
+        if path.is_file():
+            _add_whole(path.resolve(), path.resolve().parent, found)
+    hashes = {_name_of(path): _digest("".join(sorted(set(texts)))) for path, texts in sorted(found.items())}
+    return {**hashes, "the command": _digest(json.dumps(command.to_dict(), sort_keys=True))}
 
 
 def code_hash(hashes: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from hpsweep.spec.checks import check_names as check_names
 from hpsweep.spec.checks import typed as typed
+from hpsweep.spec.command import Command as Command
 from hpsweep.spec.fields import Field as Field
 from hpsweep.spec.fields import Interval as Interval
 from hpsweep.spec.fields import fields_of as fields_of

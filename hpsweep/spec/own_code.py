@@ -66,6 +66,11 @@ class Model:
         return self.build
 
     @property
+    def label(self) -> str:
+        """What a trial's field `model` says: file and name of `build`."""
+        return str(self.source)
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """Where each of its functions is defined."""
         given = (self.build, self.loss, self.batches)
@@ -108,6 +113,11 @@ class Loop:
         """Where `train` is defined."""
         assert isinstance(self.train, Source)
         return self.train
+
+    @property
+    def label(self) -> str:
+        """What a trial's field `model` says: file and name of `train`."""
+        return str(self.source)
 
     @property
     def sources(self) -> tuple[Source, ...]:

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from hpsweep.spec.checks import check_field, check_fields, check_names, typed
+from hpsweep.spec.command import Command
 from hpsweep.spec.fields import documented, field, fields_of, metadata_of_field
 from hpsweep.spec.own_code import Loop, Model
 from hpsweep.spec.source import Source, check_arguments
@@ -78,6 +79,7 @@ class Sweep:
     target: Target | None = field(None, "what a card is for; None: said when the card is made")
     model: Model | Callable[..., Any] | None = field(None, "builds the module that is trained; None: the built-in gpt")
     train: Loop | Callable[..., Any] | None = field(None, "trains in the place of hpsweep's loop")
+    command: Command | Sequence[str] | None = field(None, "a program that trains, as its arguments")
 
     def __post_init__(self) -> None:
         if not _names_a_folder(self.name):
@@ -116,21 +118,25 @@ class Sweep:
             object.__setattr__(self, "model", Model(self.model))
         if self.train is not None and not isinstance(self.train, Loop):
             object.__setattr__(self, "train", Loop(self.train))
+        if self.command is not None and not isinstance(self.command, Command):
+            object.__setattr__(self, "command", Command(argv=self.command))
+        if self.command is not None and (self.model or self.train):
+            raise ValueError("the sweep has command= and model= or train=; give what trains once.")
         code = self.own_code
         if code is None:
             if self.base.model != BUILT_IN or self.base.settings != "{}":
                 raise ValueError(
                     f"base has model {shown(self.base.model)} and settings {shown(self.base.settings)}, and the sweep "
-                    "has no model= or train=, to which these belong. Give one, or leave them out."
+                    "has no model=, train= or command=, to which these belong. Give one, or leave them out."
                 )
             return
-        object.__setattr__(self, "base", self.base.replace(model=str(code.source)))
+        object.__setattr__(self, "base", self.base.replace(model=code.label))
 
     @property
-    def own_code(self) -> Model | Loop | None:
-        """What trains in the place of the built-in GPT: the loop, where there is one, else the model."""
-        code = self.train or self.model
-        assert code is None or isinstance(code, Model | Loop)
+    def own_code(self) -> Model | Loop | Command | None:
+        """What trains in the place of the built-in GPT: the command or the loop, where there is one, else the model."""
+        code = self.command or self.train or self.model
+        assert code is None or isinstance(code, Model | Loop | Command)
         return code
 
     @property
@@ -143,6 +149,9 @@ class Sweep:
 
     def _check_settings(self) -> None:
         """Raise ValueError for an axis of the user's own that no function of theirs takes."""
+        if isinstance(self.command, Command):
+            self.command.check_names([*RESOLVED, *self.setting_names])
+            return
         takes: dict[Source, set[str]] = {}
         if isinstance(self.model, Model):
             takes[self.model.source] = {*RESOLVED, "vocabulary"}
@@ -290,6 +299,8 @@ class Sweep:
             stored["model"] = self.model.to_dict()
         if isinstance(self.train, Loop):
             stored["train"] = self.train.to_dict()
+        if isinstance(self.command, Command):
+            stored["command"] = self.command.to_dict()
         return stored
 
     def to_dict(self) -> dict[str, Any]:

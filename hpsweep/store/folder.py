@@ -27,6 +27,7 @@ _META_RECORD = records.table(
             "target": records.optional(records.mapping(records.plain)),
             "model": records.mapping(records.nested),
             "train": records.mapping(records.nested),
+            "command": records.mapping(records.nested),
         },
         name=records.text,
     ),

@@ -161,7 +161,7 @@ def checked_work(
     if ensemble_size is not None and ensemble_size < 1:
         raise ValueError(f"ensemble_size is {ensemble_size}; at least 1 trial is trained at a time.")
     store.check_folder(folder, sweep.name, writes=writes)
-    return checked_workload(sweep, train)
+    return checked_workload(sweep, folder, train)
 
 
 def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], data: Mapping[str, Trained]) -> None:
@@ -373,7 +373,9 @@ class _Plan:
 
     def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
-        for source, found in sorted({(row["data"], row["data_hash"]) for row in rows}):
+        for source, found in sorted({(row["data"], row["data_hash"]) for row in rows if row.get("data_hash")}):
+            if source not in self.cost.data:  # of code of the user's own, which has told it, or not
+                continue
             ours = self.cost.data[source].data_hash
             if found != ours:
                 raise DataChanged(
@@ -427,15 +429,15 @@ class _Plan:
         self.queue.appendleft(ensemble)
 
     def _failed_row(self, trial: Trial, error: str) -> dict[str, Any]:
-        dataset = self.cost.data[trial.data]
+        dataset = self.cost.data.get(trial.data)
         return {
             "trial_id": trial.trial_id,
             **trial.resolved,
             **self.cost.sizes(trial),
             "status": "failed",
             "error": error,
-            "vocabulary": dataset.vocabulary,
-            "data_hash": dataset.data_hash,
+            "vocabulary": dataset.vocabulary if dataset else None,
+            "data_hash": dataset.data_hash if dataset else None,
             "code_hash": self.code_hash,
         }
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsweep.spec import Model, Sweep, Trial
+from hpsweep.spec import Command, Loop, Model, Sweep, Trial
 from hpsweep.sweep.worker import TRAIN
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Workload:
         return self.code_hash is not None
 
 
-def checked_workload(sweep: Sweep, train: str = TRAIN) -> Workload:
-    """What the sweep trains, after every check that needs no workers.
+def checked_workload(sweep: Sweep, folder: Path, train: str = TRAIN) -> Workload:
+    """What the sweep trains into its folder, after every check that needs no workers.
 
     `train` is what was asked for. Raises ValueError for data that is unfit, for code of the user's own that cannot
     train, and for an engine that is asked for where the user's code trains.
@@ -50,7 +51,7 @@ def checked_workload(sweep: Sweep, train: str = TRAIN) -> Workload:
     code = sweep.own_code
     if code is not None and train != TRAIN:
         raise ValueError(
-            f"an engine is asked for, and the sweep trains {code.source}, which no engine does; leave --engine out."
+            f"an engine is asked for, and the sweep trains {code.label}, which no engine does; leave --engine out."
         )
     if isinstance(code, Model):
         from hpsweep.own_training.checks import checked_model
@@ -59,6 +60,8 @@ def checked_workload(sweep: Sweep, train: str = TRAIN) -> Workload:
         checked = checked_model(sweep.trials, code)
         called = f"hpsweep.own_training.loop:train_model {json.dumps({'model': code.to_dict()})}"
         return Workload(called, checked.data, checked.sizes, checked.code, code_hash(checked.code))
+    if code is not None:
+        return _reporting_workload(sweep, code, folder)
     from hpsweep.proxy.data import check_dataset, load_dataset
 
     needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}
@@ -66,3 +69,33 @@ def checked_workload(sweep: Sweep, train: str = TRAIN) -> Workload:
         check_dataset(load_dataset(source), context=context, eval_sequences=eval_sequences)
     datasets = {source: load_dataset(source) for source, _, _ in needs}
     return Workload(train, datasets)
+
+
+def _reporting_workload(sweep: Sweep, code: Loop | Command, folder: Path) -> Workload:
+    """The workload of a loop or a command, which tells losses and perhaps sizes, and has data of its own."""
+    from hpsweep.own_training.code import code_hash, code_hashes, command_hashes, loaded_function
+
+    arguments: dict[str, Any] = {"folder": str(folder.absolute())}
+    if isinstance(code, Command):
+        from hpsweep.own_training.command import check_command
+
+        check_command(code, sweep.trials)
+        hashes = command_hashes(code)
+        called = "hpsweep.own_training.command:train_command"
+        arguments |= {"command": code.to_dict(), "cwd": str(Path.cwd())}
+    else:
+        sources = list(code.sources)
+        if isinstance(sweep.model, Model):
+            sources += sweep.model.sources
+            arguments["model"] = sweep.model.to_dict()
+        for source in sources:
+            loaded_function(source)
+        hashes = code_hashes(sources)
+        called = "hpsweep.own_training.run:train_loop"
+        arguments["loop"] = code.to_dict()
+    return Workload(f"{called} {json.dumps(arguments)}", {}, _reported_sizes, hashes, code_hash(hashes))
+
+
+def _reported_sizes(trial: Trial) -> dict[str, Any]:
+    """The columns of a trial's sizes that are known where the user's code alone may tell the others."""
+    return {"tokens": trial.total_tokens, "flops_dense": None, "flops_sparse": None}

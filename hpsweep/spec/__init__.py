@@ -20,6 +20,7 @@ from hpsweep.spec.sweep import on_quarter_octaves as on_quarter_octaves
 from hpsweep.spec.target import Target as Target
 from hpsweep.spec.trial import BEFORE as BEFORE
 from hpsweep.spec.trial import BUILT_IN as BUILT_IN
+from hpsweep.spec.trial import OWN_DATA as OWN_DATA
 from hpsweep.spec.trial import RESOLVED as RESOLVED
 from hpsweep.spec.trial import TUNED as TUNED
 from hpsweep.spec.trial import Precision as Precision

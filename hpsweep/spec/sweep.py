@@ -18,7 +18,7 @@ from hpsweep.spec.fields import documented, field, fields_of, metadata_of_field
 from hpsweep.spec.own_code import Loop, Model
 from hpsweep.spec.source import Source, check_arguments
 from hpsweep.spec.target import Target
-from hpsweep.spec.trial import BUILT_IN, RESOLVED, TUNED, Trial
+from hpsweep.spec.trial import BUILT_IN, OWN_DATA, RESOLVED, TUNED, Trial
 from hpsweep.text import shown
 
 Search = Literal["grid", "random", "qmc", "tpe", "gp", "refine"]
@@ -130,7 +130,11 @@ class Sweep:
                     "has no model=, train= or command=, to which these belong. Give one, or leave them out."
                 )
             return
-        object.__setattr__(self, "base", self.base.replace(model=code.label))
+        data = self.base.data
+        reads_data = isinstance(code, Model) and code.batches is None
+        if not reads_data and data == fields_of(Trial)["data"].default:
+            data = OWN_DATA
+        object.__setattr__(self, "base", self.base.replace(model=code.label, data=data))
 
     @property
     def own_code(self) -> Model | Loop | Command | None:

@@ -23,6 +23,8 @@ from hpsweep.text import shown
 WeightDecayRule = Literal["coupled", "independent"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 
+OWN_DATA = "own"
+"""The field `data` of trials whose data is the user's own, which hpsweep does not read."""
 BUILT_IN = "gpt"
 """The model of a trial that hpsweep builds by itself."""
 

@@ -23,6 +23,7 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
+from hpsweep.sweep.ignored import Alike, SettingIgnored
 from hpsweep.sweep.packing import (
     CPU_ENSEMBLE,
     Cost,
@@ -142,7 +143,7 @@ def _trained(here: Place, plan: _Plan, train: str) -> Summary:
         finally:
             plan.store_parts()
         return plan.summary()
-    except (DataChanged, CodeFailed):
+    except (DataChanged, CodeFailed, SettingIgnored):
         raise
     except store.FolderLost as lost:
         raise store.FolderLost(f"{lost} {plan.what_is_where()}") from None
@@ -245,8 +246,10 @@ class _Plan:
         self.step_tokens = step_tokens
         groups = Groups(sweep)
         self.stored = Tally(groups, cost.stored)
+        self.alike = Alike()  # of trials of the user's own code
         for row in filter(groups.has, rows):
             self.stored.add(row)
+            self._see(row)
         # Whether a trial of the user's own code has been trained: until then one goes alone, so that a slip costs one.
         self.proven = code_hash is None or any(row["status"] in store.DONE for row in self.stored.rows.values())
         self.queue: deque[Ensemble] = deque()
@@ -441,12 +444,19 @@ class _Plan:
             "code_hash": self.code_hash,
         }
 
+    def _see(self, row: Mapping[str, Any]) -> None:
+        """Raise SettingIgnored where the trial shows that the user's code ignores a setting."""
+        if self.code_hash is not None:
+            self.alike.add(row)
+
     def _store(self, rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Any]]) -> None:
         made_by = {**self.made_by, "finished_at": datetime.now(UTC)}
         whole = [
             {**made_by, "attempts": self.tried[row["trial_id"]] + (row["status"] != "failed"), **row} for row in rows
         ]
         with self.held.writing() as folder:
+            for row in whole:
+                self._see(row)
             store.append(folder, whole, curves)
             for row in whole:
                 self.stored.add(row)

@@ -6,7 +6,6 @@ import argparse
 import math
 import os
 import re
-import runpy
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from hpsweep import store
 from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
+from hpsweep.own_training.code import run_file
 from hpsweep.spec import BEFORE, Command, Loop, Model, Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.own_runs import own_runs
 
@@ -41,7 +41,7 @@ def load_experiment(name: str) -> Sweep:
         state = "is no regular file" if os.path.lexists(path) else "does not exist"
         raise ValueError(f"no experiment {name!r}: {path} {state}. In {EXPERIMENTS}/: {known}.")
     try:
-        found = runpy.run_path(str(path), run_name="hpsweep.experiment")
+        found = run_file(path)
     except SyntaxError as error:  # of bytes that are no text it has neither file nor line
         where = f"{path}" if error.lineno is None else f"{error.filename}, line {error.lineno}"
         raise ValueError(f"{where}: {error.msg}.") from None

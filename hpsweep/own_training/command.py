@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpsweep.english import counted
+from hpsweep.faults import TrialFailed
 from hpsweep.own_training import guard
 from hpsweep.own_training.code import code_hash, command_hashes
-from hpsweep.own_training.logs import Failed, failure_text, keep_last_lines, trial_folder
+from hpsweep.own_training.logs import failure_text, keep_last_lines, trial_folder
 from hpsweep.own_training.losses import NoResult, read_losses
 from hpsweep.own_training.outcome import reported_outcome, result_columns
 from hpsweep.own_training.trial_file import attempt_of, run_values, write_trial
@@ -120,14 +121,14 @@ def train_command(
     `folder` is the sweep's folder; `cwd` where the script runs, by default where this process does. `progress` is
     called with (steps done, steps in all), of all trials, every half second also where nothing was reported; `finished`
     with what came of each trial but the last. Raises ValueError for a command that cannot be run, before any is; and,
-    after the others have been trained, Failed for the first one whose script gave no result.
+    after the others have been trained, TrialFailed for the first one whose script gave no result.
     """
     if not isinstance(command, Command):
         command = Command(**command)
     where = Path(cwd or Path.cwd())
     check_command(command, trials, cwd=where)
     outcomes = []
-    failed: Failed | None = None
+    failed: TrialFailed | None = None
     for i, trial in enumerate(trials):
 
         def advance(step: int, steps: int, before: int = i) -> None:
@@ -136,7 +137,7 @@ def train_command(
 
         try:
             outcome = _train(trial, device, advance, command, trial_folder(folder, trial), where)
-        except Failed as error:
+        except TrialFailed as error:
             failed = failed or error
             continue
         outcomes.append(outcome)
@@ -151,7 +152,7 @@ def train_command(
 
 
 def _train(trial: Trial, device: str, progress: Progress, command: Command, folder: Path, cwd: Path) -> Outcome:
-    """Train one trial. Raises Failed."""
+    """Train one trial. Raises TrialFailed."""
     folder.mkdir(parents=True, exist_ok=True)
     attempt = attempt_of(folder)
     values = write_trial(trial, folder, attempt)
@@ -174,7 +175,7 @@ def _train(trial: Trial, device: str, progress: Progress, command: Command, fold
         if bad_end and columns["status"] == "ok":
             raise NoResult(bad_end)
     except NoResult as error:
-        raise Failed(failure_text(trial, bad_end or str(error), log)) from None
+        raise TrialFailed(failure_text(trial, bad_end or str(error), log)) from None
     keep_last_lines(log)
     code = code_hash(command_hashes(command, cwd))
     return reported_outcome(

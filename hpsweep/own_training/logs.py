@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpsweep.faults import TrialFailed
 from hpsweep.spec import Trial
 from hpsweep.text import visible
 
@@ -17,10 +18,6 @@ KEPT_LINES = 200
 """Lines of the log that are kept of a trial that succeeded; of one that failed all are."""
 SHOWN_LINES = 20
 """Last lines of the log in an error."""
-
-
-class Failed(RuntimeError):
-    """A trial of the user's own code gave no result: why and its log in the first line, then the log's last lines."""
 
 
 def trial_folder(folder: str | Path, trial: Trial) -> Path:
@@ -32,7 +29,7 @@ def trial_folder(folder: str | Path, trial: Trial) -> Path:
 def logged(trial: Trial, folder: Path) -> Iterator[Path]:
     """While it lasts, what this process and its children print goes into log.txt in the trial's folder.
 
-    An error is written there with its traceback, and raised as Failed, with the log's last lines.
+    An error is written there with its traceback, and raised as TrialFailed, with the log's last lines.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
@@ -50,7 +47,7 @@ def logged(trial: Trial, folder: Path) -> Iterator[Path]:
         traceback.print_exc()
         sys.stderr.flush()
         why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise Failed(failure_text(trial, why, log)) from error
+        raise TrialFailed(failure_text(trial, why, log)) from error
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -63,11 +60,13 @@ def logged(trial: Trial, folder: Path) -> Iterator[Path]:
 def failure_text(trial: Trial, why: str, log: Path) -> str:
     """Why a trial failed: in one line what happened, the last line of the log and its path; then its last lines."""
     lines = [visible(line.rstrip("\r\n")) for line in _last_lines(log, SHOWN_LINES)]
-    printed = [line for line in lines if line.strip() and not line.startswith("$ ")]
-    last = "It printed nothing"
+    printed = [line.strip() for line in lines if line.strip() and not line.startswith(("$ ", "# "))]
+    last = "It printed nothing."
     if printed:
-        last = f"Its last line: {printed[-1].strip()[:120]}"
-    first = f"trial {trial.trial_id}: {why.rstrip('.')}. {last} ({log})"
+        last = f"Its last line: {printed[-1][:120]}"
+    if printed and why in printed[-1]:
+        last = ""
+    first = f"{why.rstrip('.')}. Its log is {log}. {last}".rstrip()
     return "\n".join([first, "The last lines of its log:", *lines])
 
 

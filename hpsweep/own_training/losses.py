@@ -64,11 +64,11 @@ def read_losses(source: LossSource, values: Mapping[str, Any], *, report: Path, 
         with log.open(encoding="utf-8", errors="replace", newline="") as lines:
             next(lines)  # the command
             points = [_point(found, "its output") for found in _matches(source.pattern, lines)]
-        return Losses(_merged(points), reported.sizes, "the output of the script, by the pattern of losses=")
+        return Losses(merged_points(points), reported.sizes, "the output of the script, by the pattern of losses=")
     path = _newest(filled(source.path, values) or "", Path(values["folder"]), since)
     records = _csv_records(path) if source.kind == "csv" else _json_records(path)
     points = [_point(_renamed(record, source.names), str(path)) for record in records]
-    return Losses(_merged(points), reported.sizes, str(path))
+    return Losses(merged_points(points), reported.sizes, str(path))
 
 
 def read_report(path: Path) -> Losses:
@@ -80,11 +80,11 @@ def read_report(path: Path) -> Losses:
     before: list[Point] = []
     for record in _report_records(path):
         if "attempt" in record:
-            before, points = _joined(before, _merged(points)), []
+            before, points = _joined(before, merged_points(points)), []
         losses.sizes.update({name: record[name] for name in SIZES if name in record})
         points.append(_point(record, str(path)))
     if any(points):  # else this attempt reported nothing, and what another one did is not its result
-        losses.points = _joined(before, _merged(points))
+        losses.points = _joined(before, merged_points(points))
     return losses
 
 
@@ -202,7 +202,7 @@ def _number(value: Any, where: str) -> float:
         raise NoResult(f"{where} has {shown(value)} where a number should be.") from None
 
 
-def _merged(points: Iterable[Point | None]) -> list[Point]:
+def merged_points(points: Iterable[Point | None]) -> list[Point]:
     """One point a step, in their order; what was told last counts."""
     merged: dict[int, Point] = {}
     for point in points:

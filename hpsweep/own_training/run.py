@@ -16,7 +16,7 @@ import numpy as np
 
 from hpsweep.own_training.code import code_hash, code_hashes, loaded_function
 from hpsweep.own_training.logs import logged, trial_folder
-from hpsweep.own_training.losses import Losses, Point
+from hpsweep.own_training.losses import Losses, Point, merged_points
 from hpsweep.own_training.outcome import reported_outcome, result_columns
 from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress
 from hpsweep.running_trial import COUNTS, SIZES
@@ -172,8 +172,8 @@ def train_loop(
 ) -> Outcome:
     """Train the trials by a loop of the user's own, one after another; `loop` and `model` are records as plain data.
 
-    `folder` is the sweep's, in which each trial has one of its own, with its log. Raises logs.Failed where the loop
-    raised an error or returned no loss.
+    `folder` is the sweep's, in which each trial has one of its own, with its log. Raises faults.TrialFailed where the
+    loop raised an error or returned no loss.
     """
     found = Loop.from_dict(loop)
     builder = Model.from_dict(model) if model else None
@@ -241,7 +241,7 @@ def _result(run: Run, returned: Any) -> dict[str, Any]:
         return {"status": "diverged", "diverged_step": run.diverged_step, "initial_loss": initial}
     steps = run.trial.total_steps
     if returned is None:
-        return result_columns(run.losses, steps)  # reported, or else NoResult
+        return _reported_result(run)
     losses = np.asarray([float(loss) for loss in returned] if np.ndim(returned) else [float(returned)])
     if not np.isfinite(losses).all():
         return {"status": "diverged", "diverged_step": steps, "initial_loss": None}
@@ -249,8 +249,13 @@ def _result(run: Run, returned: Any) -> dict[str, Any]:
     if len(losses) > 1:
         error = float(losses.std(ddof=1) / math.sqrt(len(losses)))
     run.losses.points.append(Point(steps, None, float(losses.mean()), error))
-    run.losses.points.sort(key=lambda point: point.step)
-    return result_columns(run.losses, steps)
+    return _reported_result(run)
+
+
+def _reported_result(run: Run) -> dict[str, Any]:
+    """Columns of the result by what was reported. Raises NoResult where that is no result."""
+    run.losses.points = merged_points(run.losses.points)
+    return result_columns(run.losses, run.trial.total_steps)
 
 
 def _sizes(run: Run) -> dict[str, Any]:

@@ -11,16 +11,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from hpsweep.spec import RESOLVED
+from hpsweep.spec import RESOLVED, TUNED
 from hpsweep.text import shown
 
 MATTERS = ("width", "depth", "density", "context", "data", "batch", "steps", "seed", "lr", "init_std")
 """Fields that no training is the same without; others may have no effect, such as `clip` where gradients are small."""
 _LOSSES = ("val_loss", "val_loss_se", "train_loss", "initial_loss")
-SURE_DIGITS = 8
-"""Digits of a loss from which on two equal ones are no chance."""
-FEW_DIGITS_PAIRS = 3
-"""Pairs of trials that have to be equal, and none unequal, where losses were printed with fewer digits."""
+PAIRS = ((8, 1), (5, 3), (1, 12))
+"""By the digits that a loss has at least, the pairs of trials that have to be equal to be no chance; where there are
+fewer than the first, none may be unequal."""
 
 
 class SettingIgnored(ValueError):
@@ -56,9 +55,12 @@ class Alike:
             self.unequal[name] += 1
             return
         self.equal[name] += 1
-        by_chance = _digits(row["val_loss"]) < SURE_DIGITS
-        if by_chance and (self.equal[name] < FEW_DIGITS_PAIRS or self.unequal[name]):
-            return
+        digits = _digits(row["val_loss"])
+        needed = next(pairs for at_least, pairs in PAIRS if digits >= at_least)
+        if self.equal[name] < needed or (needed > 1 and self.unequal[name]):
+            return  # perhaps by chance
+        if name in TUNED and self.unequal[name]:
+            return  # on both sides of an optimum
         raise SettingIgnored(
             f"trials {other['trial_id']} and {row['trial_id']} differ in {name} alone, {shown(other[name])} and "
             f"{shown(ours)}, and have the same losses (val_loss {row['val_loss']!r}): the code that trains ignores "
@@ -76,4 +78,4 @@ def _settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
 def _digits(loss: float) -> int:
     """The decimal digits of a loss in its shortest form."""
     mantissa = repr(float(loss)).partition("e")[0]
-    return len(mantissa.replace(".", "").replace("-", "").lstrip("0"))
+    return max(1, len(mantissa.replace(".", "").replace("-", "").lstrip("0")))

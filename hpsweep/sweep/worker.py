@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hpsweep.english import counted
-from hpsweep.faults import explained
+from hpsweep.faults import TrialFailed, explained
 from hpsweep.proxy import gpu
 from hpsweep.proxy.compile_choice import compile_choice
 from hpsweep.spec import Trial
@@ -214,6 +214,8 @@ def imported_function(name: str) -> Callable[..., Any]:
 def one_line(error: BaseException) -> str:
     """The error's type, first line, and where it was raised: what is left of it in the store."""
     lines = str(error).strip().splitlines()
+    if isinstance(error, TrialFailed):  # which says where by itself
+        return lines[0]
     frames = traceback.extract_tb(error.__traceback__)
     first = ""
     if lines:

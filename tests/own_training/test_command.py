@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from hpsweep import store
+from hpsweep.faults import TrialFailed
 from hpsweep.own_training import command as engine
-from hpsweep.own_training.command import Failed, arguments_of, check_command, train_command
+from hpsweep.own_training.command import arguments_of, check_command, train_command
 from hpsweep.proxy.outcome import Outcome
 from hpsweep.spec import Trial
 from hpsweep.spec.command import Command
@@ -48,7 +49,7 @@ def trained(folder: Path, command: Command, *trials: Trial, **options: Any) -> O
 
 
 def failure(folder: Path, command: Command, *trials: Trial) -> str:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(TrialFailed) as caught:
         trained(folder, command, *trials)
     return str(caught.value)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
+from hpsweep.spec import OWN_DATA
 from hpsweep.text import shown
 
 BYTES = ("stdlib", "text", "jsonl", "parquet")
@@ -66,6 +67,8 @@ def unit_of_sources(sources: Iterable[str]) -> Unit:
     Raises ValueError where they contradict each other.
     """
     stated = {source: bytes_per_token(source) for source in sources}
+    if OWN_DATA in stated:  # whatever the user's code counts by
+        return Unit("nats", None)
     known = sorted({value for value in stated.values() if value is not None})
     if len(known) > 1:
         listed = " and ".join(f"{value:g} ({source})" for source, value in stated.items() if value is not None)

@@ -33,7 +33,7 @@ LOOP = """
         name="mine",
         train=train,
         base=Trial(steps=10, width=64, base_width=64),
-        grid={"width": [64, 128], "lr": [2.0**-9, 2.0**-6, 2.0**-4], "seed": [0, 1]},
+        grid={"width": [64, 128], "lr": [2.0**-8, 2.0**-6, 2.0**-4], "seed": [0, 1]},
     )
 """
 SCRIPT = """
@@ -56,7 +56,7 @@ COMMAND = """
             losses=r"stdout:step (?P<step>\\d+): val (?P<val_loss>\\S+)",
         ),
         base=Trial(steps=10, width=64, base_width=64),
-        grid={"width": [64, 128], "lr": [2.0**-9, 2.0**-6, 2.0**-4], "seed": [0, 1]},
+        grid={"width": [64, 128], "lr": [2.0**-8, 2.0**-6, 2.0**-4], "seed": [0, 1]},
     )
 """
 
@@ -121,7 +121,7 @@ def test_a_run_goes_on_with_what_is_missing_and_comments_change_nothing(text: st
 
 
 def test_axes_of_ones_own_are_settings_that_the_function_takes() -> None:
-    lrs = ("[2.0**-9, 2.0**-6, 2.0**-4]", "[2.0**k for k in range(-10, -3)]")
+    lrs = ("[2.0**-8, 2.0**-6, 2.0**-4]", "[2.0**k for k in range(-10, -3)]")
     runs = run(written(LOOP, lrs, ('"width": [64, 128]', '"shift": [0.0, 1.0]')))
     assert sorted(runs["settings"].unique()) == ['{"shift": 0.0}', '{"shift": 1.0}']
     optima = hp.optima(runs).set_index("settings")["opt"]

@@ -54,7 +54,7 @@ def plan(
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
     with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving_engine(train, here.device, sweep.trials)
+        engine, why = serving_engine(train, here.device, sweep.trials, here.cards)
         cost = Cost(datasets, engine)
         size = ensemble_size or default_size(engine, here.device)
         most_work = default_work(here.device)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsweep.english import counted
-from hpsweep.proxy.gpu import SHARE
+from hpsweep.proxy.gpu import SHARE, Card
 from hpsweep.sweep.pace import Pace
 from hpsweep.sweep.worker import (
     ENGINES,
@@ -51,8 +51,9 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
     """Worker processes of this machine: one per core, or 1 / gpus_per_worker per GPU."""
     found: list[str] = []
     why = ""
+    cards: list[Card] = []
     if device != "cpu":
-        found, why = _usable_gpus(device)
+        found, why, cards = _usable_gpus(device)
     if device == "cuda" and not found:
         raise ValueError(f"device is cuda, but there is no GPU that torch can use: {why}. Use device cpu, or auto.")
     if why and not found:
@@ -82,7 +83,7 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
     of_shares = (
         f", or give --gpus-per-worker {math.floor(1000 * share) / 1000:g}: so much of a GPU's memory each has now"
     )
-    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room, of_shares)
+    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room, of_shares, cards)
 
 
 def available_cores() -> int:
@@ -96,19 +97,22 @@ def available_cores() -> int:
     return cores
 
 
-def _usable_gpus(device: str) -> tuple[list[str], str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why."""
+def _usable_gpus(device: str) -> tuple[list[str], str, list[Card]]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why.
+
+    And what torch says of those that answer it.
+    """
     found = visible_gpus()
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not found and allowed is not None:
         if device == "cuda":
-            return [], f"CUDA_VISIBLE_DEVICES is {allowed!r}, which hides them all"
-        return [], ""
+            return [], f"CUDA_VISIBLE_DEVICES is {allowed!r}, which hides them all", []
+        return [], "", []
     if not found and device != "cuda" and not any(Path(file).exists() for file in _GPU_FILES):
-        return [], ""
-    count, why = _torch_sees()
+        return [], "", []
+    count, why, cards = _torch_sees()
     if not count:
-        return [], why
+        return [], why, []
     if allowed is not None and count < len(found) and not found[0].startswith("MIG"):  # torch sees one MIG part of many
         warnings.warn(
             f"CUDA_VISIBLE_DEVICES is {allowed!r}, and torch can use {counted(count, 'GPU')} of it: "
@@ -116,7 +120,7 @@ def _usable_gpus(device: str) -> tuple[list[str], str]:
             stacklevel=2,
         )
         found = found[:count]
-    return found or [str(i) for i in range(count)], ""
+    return found or [str(i) for i in range(count)], "", cards
 
 
 def visible_gpus() -> list[str]:
@@ -140,20 +144,24 @@ _GPU_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # in CUDA_VISIBLE_DEVICES; schedul
 _GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # of the driver, on Linux and in WSL: there also without nvidia-smi
 
 
-def _torch_sees() -> tuple[int, str]:
-    """How many GPUs torch can use, and where it can use none what it says of that.
+def _torch_sees() -> tuple[int, str, list[Card]]:
+    """How many GPUs torch can use, where it can use none what it says of that, and those that answer it.
 
     Asked of another process: the driver never imports torch.
     """
     asked = _answer([sys.executable, "-c", _QUESTION], _TORCH_SECONDS)
     if asked is None:
-        return 0, f"torch does not answer within {_TORCH_SECONDS:.0f} s, which a GPU or its driver may be the cause of"
+        return (
+            0,
+            f"torch does not answer within {_TORCH_SECONDS:.0f} s, which a GPU or its driver may be the cause of",
+            [],
+        )
     try:
-        count, why = json.loads(asked.stdout.splitlines()[-1])
+        count, why, cards = json.loads(asked.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
-        return 0, f"torch cannot be asked ({last})"
-    return int(count), str(why)
+        return 0, f"torch cannot be asked ({last})", []
+    return count, why, [Card(name, capability and tuple(capability), bfloat16) for name, capability, bfloat16 in cards]
 
 
 def _answer(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
@@ -176,7 +184,7 @@ def _answer(command: Sequence[str], seconds: float) -> subprocess.CompletedProce
 
 
 _QUESTION = """
-import json, os, warnings
+import contextlib, json, os, warnings
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     import torch
@@ -186,7 +194,12 @@ why = [" ".join(words.split()).rstrip(".") for words in said if "CUDA" in words]
 if not (torch.version.cuda or torch.version.hip):
     why = [f"torch {torch.__version__} is built without CUDA"]
 none = f"torch {torch.__version__} finds none, CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}"
-print(json.dumps([count, why[-1] if why else none]))
+cards = []
+for i in range(count):
+    with contextlib.suppress(RuntimeError), torch.cuda.device(i):  # one that does not work: its workers say so
+        capability = None if torch.version.hip else torch.cuda.get_device_capability(i)
+        cards.append([torch.cuda.get_device_name(i), capability, torch.cuda.is_bf16_supported()])
+print(json.dumps([count, why[-1] if why else none, cards]))
 """
 
 

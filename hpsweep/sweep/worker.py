@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -89,6 +89,7 @@ class Place(NamedTuple):
     train: Callable[[Plan, str], None]
     room: int
     of_shares: str = ""  # what more there is to say of shares of GPUs
+    cards: Sequence[gpu.Card] = ()  # its GPUs, as far as is known
 
     def crowded(self) -> str:
         """What there is to say of more workers than there is room for, else an empty text."""
@@ -111,8 +112,10 @@ def attempt_ensemble(
     part: Callable[[Part], None] | None = None,
     *,
     every: float = 0.5,
-) -> Result | Failure:
+) -> Result | Failure | RuntimeError:
     """What training the ensemble gives, or the error as a value: the work of a worker.
+
+    A RuntimeError says that no other trial of its precision can be trained here either.
 
     `progress` and `part` are called at most once in `every` seconds; `part` with trials that are whole before the
     others are, which the result then lacks, and before a failure with what is whole by then. After a failure with
@@ -150,6 +153,8 @@ def attempt_ensemble(
             more["finished"] = finished
         outcome = trainer(ensemble, device=device, progress=now_and_then, **more)
         return Result(*_without(sent, *_plain(outcome)))
+    except gpu.Lacking as error:
+        return RuntimeError(f"a worker process cannot train: {error}")
     except Exception as error:
         send_what_waits()  # lest it be trained again
         if isinstance(error, OSError):

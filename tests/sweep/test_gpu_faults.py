@@ -20,6 +20,8 @@ from hpsweep.proxy import gpu
 from hpsweep.spec import Sweep
 from hpsweep.sweep import local, worker
 from hpsweep.sweep import run as runs
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.progress import Lines
 from hpsweep.sweep.run import run
@@ -166,7 +168,7 @@ def on_gpus_that_die(folder: Path, monkeypatch: pytest.MonkeyPatch, dead: str, h
     """The summary of a run on GPUs 0 and 1; on those in `dead` no process can start after the first has trained."""
     (folder / "gpu_dies.py").write_text(ONE_GPU_DIES.format(folder=str(folder), dead=dead, how=how, starts=starts))
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], ""))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], "", []))
     fake.order(folder, seconds=0)
     sweep = sixty_four(folder)
     return run(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
@@ -198,13 +200,28 @@ def test_where_no_gpu_is_left_the_run_ends_and_no_trial_counts_as_failed(
     assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
+LACKS_TF32 = r"precision is 'tf32', which Turing does not have .*8\.0.*7\.5\); use float32, or .*CUDA_VISIBLE_DEVICES"
+NO_TF32 = """
+from hpsweep.proxy.gpu import Card, check_card
+def train(trials, *, device="cpu", progress=None):
+    check_card("tf32", Card("Turing", (7, 5), True))
+"""
+
+
 @pytest.mark.ray
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        (RAISES, "a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable"),
+        (NO_TF32, f"a worker process cannot train: {LACKS_TF32}"),
+    ],
+)
 def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.sweep.test_execute import a_cluster
 
-    (tmp_path / "no_gpu.py").write_text(RAISES)
+    (tmp_path / "no_gpu.py").write_text(trainer)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # of the cluster's workers
     program = (  # a process of its own: Ray reads its token once in a process
         "import sys; from pathlib import Path; from hpsweep.sweep.run import run\n"
@@ -216,9 +233,9 @@ def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_t
         "run(sweep, folder / 'results', address=sys.argv[2], **said)\n"
     )
     with a_cluster() as (address, _):
-        words = [sys.executable, "-c", program, str(tmp_path), address]
-        done = subprocess.run(words, env=fake.environment(), capture_output=True, text=True, check=False)
-    assert "RuntimeError: a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable" in done.stderr
+        driver = [sys.executable, "-c", program, str(tmp_path), address]
+        done = subprocess.run(driver, env=fake.environment(), capture_output=True, text=True, check=False)
+    assert re.search(f"RuntimeError: {words}", done.stderr)
     assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
@@ -247,7 +264,7 @@ def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPSWEEP_COMPILE", "yes")
-    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], ""))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], "", []))
     words = r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"
     with pytest.raises(ValueError, match=words):
         run(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
@@ -266,7 +283,7 @@ def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_th
 def without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(local, "_torch_sees", lambda: (2, ""))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (2, "", []))
 
 
 @pytest.mark.usefixtures("without_nvidia_smi")
@@ -329,7 +346,7 @@ def test_gpus_are_those_of_cuda_visible_devices_that_cuda_itself_would_use(
     names: str, seen: int, used: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
-    monkeypatch.setattr(local, "_torch_sees", lambda: (seen, f"CUDA_VISIBLE_DEVICES is {names!r}"))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (seen, f"CUDA_VISIBLE_DEVICES is {names!r}", []))
     with worker_place() as here:
         environments = here.train.args[0]  # type: ignore[attr-defined]
         found = [each["CUDA_VISIBLE_DEVICES"] for each in environments if each["CUDA_VISIBLE_DEVICES"]]
@@ -339,7 +356,7 @@ def test_gpus_are_those_of_cuda_visible_devices_that_cuda_itself_would_use(
 
 def test_of_gpus_that_are_named_and_torch_cannot_use_a_warning_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
-    monkeypatch.setattr(local, "_torch_sees", lambda: (1, ""))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (1, "", []))
     with pytest.warns(UserWarning, match="'0,7', and torch can use 1 GPU of it: 0"), worker_place():
         pass
 
@@ -368,29 +385,44 @@ def _has_ended(pid: int) -> bool:
 
 OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020)"
 MADE_UP_TORCH = """
-import warnings
+import contextlib, warnings
 __version__ = "2.13.0"
 version = type("version", (), {{"cuda": {cuda!r}, "hip": None}})
 class cuda:
+    device = contextlib.nullcontext
     def is_available():
         warnings.warn({words!r})
         return {count} > 0
     def device_count():
         return {count}
+    def get_device_capability(i):
+        if i == 2:
+            raise RuntimeError("CUDA error: device not ready")
+        return ((7, 5), (9, 0))[i]
+    def get_device_name(i):
+        return ("Turing", "Hopper")[i]
+    def is_bf16_supported():
+        return True
 """
+TURING, HOPPER = gpu.Card("Turing", (7, 5), bfloat16=True), gpu.Card("Hopper", (9, 0), bfloat16=True)
 
 
 @pytest.mark.parametrize(
     ("cuda", "words", "count", "expected"),
     [
-        ("13.0", f"{OLD_DRIVER}. (Triggered internally at a.cpp:1.)", 0, (0, OLD_DRIVER)),
-        (None, "", 0, (0, "torch 2.13.0 is built without CUDA")),
-        ("13.0", "", 0, (0, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'")),
-        ("13.0", "", 3, (3, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'")),
+        ("13.0", f"{OLD_DRIVER}. (Triggered internally at a.cpp:1.)", 0, (0, OLD_DRIVER, [])),
+        (None, "", 0, (0, "torch 2.13.0 is built without CUDA", [])),
+        ("13.0", "", 0, (0, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'", [])),
+        ("13.0", "", 3, (3, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'", [TURING, HOPPER])),
     ],
 )
 def test_what_torch_itself_says_of_gpus_is_passed_on(
-    cuda: str | None, words: str, count: int, expected: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cuda: str | None,
+    words: str,
+    count: int,
+    expected: tuple[int, str, list[gpu.Card]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "torch.py").write_text(MADE_UP_TORCH.format(cuda=cuda, words=words, count=count))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -409,7 +441,37 @@ def test_a_torch_that_cannot_be_imported_is_said_in_its_own_words(
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert local._torch_sees() == (0, "torch cannot be asked (ImportError: libcudart.so.13: cannot open)")
+    assert local._torch_sees() == (0, "torch cannot be asked (ImportError: libcudart.so.13: cannot open)", [])
+
+
+# --- precisions that a GPU has not ---
+
+
+def in_tf32(folder: Path) -> Sweep:
+    return Sweep(name="fake", base=fake.sweep(folder).base.replace(precision="tf32"), grid={"seed": list(range(64))})
+
+
+@pytest.mark.parametrize("command", [run, plan])
+def test_a_precision_that_one_of_the_gpus_has_not_is_refused_before_any_work(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], "", [HOPPER, TURING]))
+    monkeypatch.setattr(local, "_start", lambda *_: pytest.fail("a worker was started"))
+    with pytest.raises(ValueError, match=LACKS_TF32):
+        command(in_tf32(tmp_path), tmp_path / "results", device="cuda")
+    assert not (tmp_path / "results").exists()
+    assert serving_engine(worker.TRAIN, "cuda", in_tf32(tmp_path).trials, [HOPPER]).engine == "torch"
+
+
+def test_a_worker_that_finds_its_gpu_without_the_precision_ends_the_run_and_no_trial_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_tf32.py").write_text(NO_TF32)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], "", []))  # it did not answer
+    with pytest.raises(RuntimeError, match=f"a worker process cannot train: {LACKS_TF32}"):
+        run(in_tf32(tmp_path), tmp_path / "results", device="cuda", train="no_tf32:train", reporter=Said())
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
 # --- workers on one GPU ---
@@ -428,7 +490,7 @@ def test_a_torch_that_cannot_be_imported_is_said_in_its_own_words(
 def test_workers_on_a_gpu_share_its_memory_and_more_than_it_has_room_for_are_said(
     workers: int | None, per_worker: float, shares: list[str], remedy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["GPU-a"], ""))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["GPU-a"], "", []))
     with worker_place(workers=workers, gpus_per_worker=per_worker) as here:
         environments = here.train.args[0]  # type: ignore[attr-defined]
         assert [each[gpu.SHARE] for each in environments] == shares

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,7 @@ from hpsweep.sweep.worker import (
 )
 
 _START_ATTEMPTS = 3  # of a worker process
+_GPU_FAILURES = 3  # ensembles that fail on a GPU, with none trained in between, are its fault and not theirs
 _TICK_SECONDS = 1.0  # between looks at workers that say nothing
 _KILL_SECONDS = 5.0  # that a killed process may take to end
 _LIST_SECONDS = 60.0  # that nvidia-smi may take: it wakes every GPU
@@ -276,39 +277,58 @@ class _Crew:
         self.pace = Pace(speaks=train in ENGINES.values())
         self.looked = time.monotonic()
         self.gpus = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]  # by slot; "" on a CPU
-        self.given_up: set[str] = set()  # GPUs on which no worker can start
+        self.given_up: set[str] = set()  # GPUs on which no worker can start, or nothing can be trained
         self.deaths_at_start: Counter[str] = Counter()  # in a row, by GPU
-        self.returned: list[Ensemble] = []  # from workers that could not start
+        self.returned: list[Ensemble] = []  # from workers that could not start, and GPUs that were given up
+        self.suspected: set[str] = set()  # GPUs that have trained nothing since something failed there
+        self.held: dict[str, list[tuple[Ensemble, Failure]]] = defaultdict(
+            list
+        )  # what failed there, till it is known why
 
     def hand_out(self) -> bool:
         """Give every idle worker an ensemble, as far as there are any; False if none is being trained."""
-        for slot, environment in enumerate(self.environments):
+        self._fill()
+        if not self._busy() and any(self.held.values()):  # nothing else is left that could tell whose fault it was
+            for gpu in list(self.held):
+                self._blame_trials(gpu)
+            self._fill()
+        return self._busy()
+
+    def _busy(self) -> bool:
+        return any(worker.ensemble for worker in self.workers.values())
+
+    def _fill(self) -> None:
+        """Give idle workers ensembles, those of GPUs that work first."""
+        for slot in sorted(range(len(self.gpus)), key=lambda slot: self.gpus[slot] in self.suspected):
             if self.gpus[slot] in self.given_up or (slot in self.workers and self.workers[slot].ensemble):
                 continue
             ensemble = self.returned.pop() if self.returned else self.plan.next()
             if not ensemble:
                 break
-            worker = self.workers.get(slot) or _start(environment, self.device, self.train)
+            worker = self.workers.get(slot) or _start(self.environments[slot], self.device, self.train)
             worker.ensemble = ensemble
             worker.silence = 0.0
             self.workers[slot] = worker
             with contextlib.suppress(OSError):  # it died: the pipe says so below
                 worker.pipe.send(ensemble)
-        return any(worker.ensemble for worker in self.workers.values())
 
     def listen(self) -> set[int]:
         """Take a message of every worker that has one, within a second or so; returns their slots."""
         busy = {worker.pipe: slot for slot, worker in self.workers.items() if worker.ensemble}
         heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
         for slot in heard:
-            lost = _hear(self.workers[slot], self.plan, self.pace)
-            if isinstance(lost, RuntimeError):
+            gpu = self.gpus[slot]
+            news = _hear(self.workers[slot], self.plan, self.pace)
+            if isinstance(news, RuntimeError):
                 self._take_back(slot)
-                self._give_up(self.gpus[slot], lost)
-            elif lost:
-                self._lose(slot, lost)
+                self._give_up(gpu, news)
+            elif isinstance(news, Failure):
+                self._lose(slot, news)
             elif self.workers[slot].started:
-                self.deaths_at_start.pop(self.gpus[slot], None)
+                self.deaths_at_start.pop(gpu, None)
+            if isinstance(news, Result | Part):
+                self.suspected.discard(gpu)
+                self._blame_trials(gpu)
         return heard
 
     def look_after_the_silent(self, heard: set[int]) -> None:
@@ -330,11 +350,14 @@ class _Crew:
     def _lose(self, slot: int, failure: Failure) -> None:
         """End a worker; what it was training is a failure, unless it had not even started."""
         worker = self.workers[slot]
+        gpu = self.gpus[slot]
         if worker.started:
             _end(self.workers.pop(slot))
-            self.plan.done(_trained_by(worker), failure)
+            if failure.of_gpu:
+                self._hold(gpu, _trained_by(worker), failure)
+            else:
+                self.plan.done(_trained_by(worker), failure)
             return
-        gpu = self.gpus[slot]
         self._take_back(slot)
         self.deaths_at_start[gpu] += 1
         if self.deaths_at_start[gpu] < _START_ATTEMPTS:
@@ -343,6 +366,28 @@ class _Crew:
         in_a_row = f"{_START_ATTEMPTS} worker processes in a row died while starting"
         self._give_up(gpu, RuntimeError(f"{in_a_row}, the last so: {failure.error}"))
 
+    def _hold(self, gpu: str, ensemble: Ensemble, failure: Failure) -> None:
+        """Keep what failed by an error of a GPU until it is known whether that trains others.
+
+        _GPU_FAILURES of them in a row, which have no trial in common, are the GPU's fault.
+        """
+        self.suspected.add(gpu)
+        self.held[gpu].append((ensemble, failure))
+        if gpu in self.given_up:
+            self._return_held(gpu)
+        elif len(self.held[gpu]) == _GPU_FAILURES:
+            in_a_row = f"{_GPU_FAILURES} ensembles in a row failed there by an error of the GPU"
+            self._give_up(gpu, RuntimeError(f"{in_a_row}, the last so: {failure.error}"))
+
+    def _blame_trials(self, gpu: str) -> None:
+        """What failed on a GPU counts as failed."""
+        for ensemble, failure in self.held.pop(gpu, ()):
+            self.plan.done(ensemble, failure)
+
+    def _return_held(self, gpu: str) -> None:
+        """Other GPUs train what failed on this one, which is to blame."""
+        self.returned.extend(ensemble for ensemble, _ in self.held.pop(gpu, ()))
+
     def _take_back(self, slot: int) -> None:
         """End a worker that cannot start; another one gets its ensemble, which is not to blame."""
         worker = self.workers.pop(slot)
@@ -350,10 +395,11 @@ class _Crew:
         self.returned.append(_trained_by(worker))
 
     def _give_up(self, gpu: str, error: RuntimeError) -> None:
-        """Start no worker on a GPU any more. Raises the error where none is left, as for a CPU."""
+        """Use a GPU no more. Raises the error where none is left, as for a CPU."""
         if gpu in self.given_up:
             return
         self.given_up.add(gpu)
+        self._return_held(gpu)
         left = len(set(self.gpus) - self.given_up)
         if not left:
             raise error
@@ -365,10 +411,10 @@ def _trained_by(worker: _Worker) -> Ensemble:
     return worker.ensemble
 
 
-def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | RuntimeError | None:
-    """Take one message of a worker; returns the failure if it died instead, or cannot go on.
+def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Result | Part | Failure | RuntimeError | None:
+    """Take one message of a worker; returns what it has trained, or the failure if it died instead, or cannot go on.
 
-    A RuntimeError comes back where it cannot start. Raises OSError where the machine is at fault.
+    A RuntimeError comes back where no worker can train there. Raises OSError where the machine is at fault.
     """
     ensemble = _trained_by(worker)
     try:
@@ -384,11 +430,16 @@ def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | RuntimeError | N
         raise message
     elif isinstance(message, RuntimeError) or (isinstance(message, Failure) and message.died):
         return message
-    elif isinstance(message, Result | Failure):
+    elif isinstance(message, Failure):
         worker.ensemble = None
         plan.done(ensemble, message)
+    elif isinstance(message, Result):
+        worker.ensemble = None
+        plan.done(ensemble, message)
+        return message
     elif isinstance(message, Part):
         plan.part(ensemble, message)
+        return message
     else:
         pace.speaks = True
         plan.progress(ensemble, *message)

@@ -49,6 +49,7 @@ class Part(NamedTuple):
 class Failure(NamedTuple):
     """Why an ensemble was not trained, in one line, and whether its worker died of it, or cannot go on.
 
+    `of_gpu`: by an error of its GPU, and not because memory ran out: all that is trained there may end so.
     `fault`: the errno, where it was the machine's fault and not that of any trial, with the error in words.
     `too_large`: the memory of a GPU ran out.
     """
@@ -57,6 +58,7 @@ class Failure(NamedTuple):
     died: bool = False
     fault: int | None = None
     too_large: bool = False
+    of_gpu: bool = False
 
 
 class Plan(Protocol):
@@ -161,7 +163,9 @@ def attempt_ensemble(
             known = explained(error)
             if known:
                 return Failure(str(known), fault=error.errno)
-        return Failure(one_line(error), died=_gpu_is_lost(error), too_large=gpu.ran_out(error))
+        lost = _gpu_is_lost(error)
+        too_large = gpu.ran_out(error)
+        return Failure(one_line(error), died=lost, too_large=too_large, of_gpu=lost and not too_large)
 
 
 def _gpu_is_lost(error: Exception) -> bool:

@@ -186,7 +186,71 @@ def test_a_gpu_on_which_no_worker_can_start_is_given_up_and_the_others_train_on(
         summary = on_gpus_that_die(tmp_path, monkeypatch, "1", how, starts)
     assert (summary.ok, summary.failed) == (64, 0)
     attempts = Counter(row["attempts"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist())
-    assert attempts == {1: 60, 2: 4}  # starting is no attempt
+    assert attempts == {1: 64}  # what the GPU is to blame for is no attempt
+
+
+ONE_GPU_TRAINS_NOTHING = """
+import os
+from pathlib import Path
+from tests import fake_training
+FOLDER, GPU = Path({folder!r}), os.environ["CUDA_VISIBLE_DEVICES"]
+def train(trials, *, device="cpu", progress=None):
+    if GPU in {bad!r}:
+        with (FOLDER / "failed").open("a") as failed:
+            failed.write("x")
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+    if {bad!r}:
+        failed = FOLDER / "failed"
+        fake_training.wait_for(lambda: failed.exists() and failed.stat().st_size >= {waits})
+    return fake_training.train(trials, device=device, progress=progress)
+"""
+IN_A_ROW = "3 ensembles in a row failed there by an error of the GPU, the last so: .*uncorrectable ECC error"
+
+
+def on_gpus_that_train_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, bad: str, *, gpus: str = "01", size: int = 4, waits: int = 3
+) -> Any:
+    """The summary of a run on GPUs of which `bad` fail in every training; others train once it failed `waits` times."""
+    (folder / "gpu_fails.py").write_text(ONE_GPU_TRAINS_NOTHING.format(folder=str(folder), bad=bad, waits=waits))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (list(gpus), "", []))
+    fake.order(folder, seconds=0)
+    sweep = sixty_four(folder)
+    return run(sweep, folder / "results", ensemble_size=size, device="cuda", train="gpu_fails:train", reporter=Said())
+
+
+@pytest.mark.parametrize("bad", ["0", "1"])
+def test_a_gpu_that_fails_in_every_training_is_given_up_and_the_others_train_on(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.warns(UserWarning, match=f"GPU {bad} is not used any more, 1 GPU left: {IN_A_ROW}"):
+        summary = on_gpus_that_train_nothing(tmp_path, monkeypatch, bad)
+    assert (summary.ok, summary.failed, summary.trained) == (64, 0, 64)
+    assert (tmp_path / "failed").stat().st_size == 3
+    rows = store.read_runs(tmp_path / "results" / "fake").to_pylist()
+    assert len({row["trial_id"] for row in rows}) == len(rows) == 64
+    assert {row["attempts"] for row in rows} == {1}
+
+
+def test_the_last_ensemble_of_a_sweep_waits_for_a_gpu_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ensembles on two GPUs: not enough to give a GPU up, and no reason to halve one."""
+    summary = on_gpus_that_train_nothing(tmp_path, monkeypatch, "0", size=32, waits=1)
+    assert (summary.ok, summary.failed) == (64, 0)
+    assert (tmp_path / "failed").stat().st_size == 1
+    assert {row["ensemble_size"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist()} == {32}
+
+
+@pytest.mark.parametrize("size", [4, 64])
+@pytest.mark.parametrize("gpus", ["0", "01"])
+@pytest.mark.filterwarnings("ignore:GPU . is not used any more")
+def test_where_every_gpu_fails_in_every_training_the_run_ends_and_no_trial_counts_as_failed(
+    gpus: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError, match=IN_A_ROW):
+        on_gpus_that_train_nothing(tmp_path, monkeypatch, gpus, gpus=gpus, size=size)
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
 def test_where_no_gpu_is_left_the_run_ends_and_no_trial_counts_as_failed(

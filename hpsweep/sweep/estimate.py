@@ -43,8 +43,8 @@ def plan(
     a worker, where they are given; or else stored trials, on a GPU only where like ensembles were stored for all that
     are left; or else a few seconds of training, timed now; or else an assumed rate. Workers for which this machine has
     no room gain nothing, but with `tflops`, which may be those of another machine. `kill_loses` is what a worker's work
-    is set back by at most when the run is killed, in seconds. Of a refinement it is that of what is planned so far, and `refinement` has the next step of every group, and why.
-    Raises ValueError as `run` does, and for tflops that are not above 0.
+    is set back by at most when the run is killed, in seconds. Of a refinement it is that of what is planned so far, and
+    `refinement` has the next step of every group, and why. Raises ValueError as `run` does, and for tflops that are not above 0.
     """
     if tflops is not None and not 0 < tflops < math.inf:
         raise ValueError(f"tflops is {tflops}; allowed: above 0, such as 0.1 for a core or 50 for a GPU.")
@@ -82,11 +82,11 @@ def plan(
             found = _stored_rate(rows, cost, engine)
         else:
             found = _stored_rate(rows, cost, None)
-        known = found.per_second is not None
+        is_known = found.per_second is not None
         if here.device == "cuda" and tflops is None:  # whose time does not go by FLOPs
             found = found._replace(before=_stored_ensembles(rows, found.device, packed))
-            known = found.before is not None
-        if not known and left and probe:
+            is_known = found.before is not None
+        if not is_known and left and probe:
             say("timing a few steps, for some seconds at most ...")
             found = probed_rate(_to_time(sweep, packed, cost, size, here.device), cost, here, train)
         source = found.source

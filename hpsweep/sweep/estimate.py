@@ -44,7 +44,8 @@ def plan(
     are left; or else a few seconds of training, timed now; or else an assumed rate. Workers for which this machine has
     no room gain nothing, but with `tflops`, which may be those of another machine. `kill_loses` is what a worker's work
     is set back by at most when the run is killed, in seconds. Of a refinement it is that of what is planned so far, and
-    `refinement` has the next step of every group, and why. Raises ValueError as `run` does, and for tflops that are not above 0.
+    `refinement` has the next step of every group, and why.
+    Raises ValueError as `run` does, and for tflops that are not above 0.
     """
     if tflops is not None and not 0 < tflops < math.inf:
         raise ValueError(f"tflops is {tflops}; allowed: above 0, such as 0.1 for a core or 50 for a GPU.")

@@ -29,6 +29,7 @@ from hpsweep.proxy.gpu import SHARE, Card
 from hpsweep.sweep.pace import Pace
 from hpsweep.sweep.worker import (
     ENGINES,
+    GPU_FAILURES,
     ONE_THREAD,
     Ensemble,
     Failure,
@@ -37,11 +38,11 @@ from hpsweep.sweep.worker import (
     Plan,
     Result,
     attempt_ensemble,
+    gpu_at_fault,
     why_unfit,
 )
 
 _START_ATTEMPTS = 3  # of a worker process
-_GPU_FAILURES = 3  # ensembles that fail on a GPU, with none trained in between, are its fault and not theirs
 _TICK_SECONDS = 1.0  # between looks at workers that say nothing
 _KILL_SECONDS = 5.0  # that a killed process may take to end
 _LIST_SECONDS = 60.0  # that nvidia-smi may take: it wakes every GPU
@@ -369,15 +370,14 @@ class _Crew:
     def _hold(self, gpu: str, ensemble: Ensemble, failure: Failure) -> None:
         """Keep what failed by an error of a GPU until it is known whether that trains others.
 
-        _GPU_FAILURES of them in a row, which have no trial in common, are the GPU's fault.
+        GPU_FAILURES of them in a row, which have no trial in common, are the GPU's fault.
         """
         self.suspected.add(gpu)
         self.held[gpu].append((ensemble, failure))
         if gpu in self.given_up:
             self._return_held(gpu)
-        elif len(self.held[gpu]) == _GPU_FAILURES:
-            in_a_row = f"{_GPU_FAILURES} ensembles in a row failed there by an error of the GPU"
-            self._give_up(gpu, RuntimeError(f"{in_a_row}, the last so: {failure.error}"))
+        elif len(self.held[gpu]) == GPU_FAILURES:
+            self._give_up(gpu, gpu_at_fault(failure))
 
     def _blame_trials(self, gpu: str) -> None:
         """What failed on a GPU counts as failed."""

@@ -29,6 +29,8 @@ ENGINES = {
 }
 """What trains an ensemble, as module:function, so that any worker can import it; auto is the engine that suits it."""
 TRAIN = ENGINES["auto"]
+GPU_FAILURES = 3
+"""So many ensembles that fail by an error of their GPU, with none trained in between, are its fault and not theirs."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -226,6 +228,13 @@ def one_line(error: BaseException) -> str:
     if frames:
         where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
     return f"{type(error).__name__}: {first}{where}"
+
+
+def gpu_at_fault(last: Failure) -> RuntimeError:
+    """What there is to say of a GPU after GPU_FAILURES in a row."""
+    return RuntimeError(
+        f"{GPU_FAILURES} ensembles in a row failed there by an error of the GPU, the last so: {last.error}"
+    )
 
 
 def why_unfit(train: str, device: str) -> RuntimeError | OSError | None:

@@ -272,12 +272,19 @@ def train(trials, *, device="cpu", progress=None):
 """
 
 
+TRAINS_NOTHING = """
+def train(trials, *, device="cpu", progress=None):
+    raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+"""
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("trainer", "words"),
     [
         (RAISES, "a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable"),
         (NO_TF32, f"a worker process cannot train: {LACKS_TF32}"),
+        (TRAINS_NOTHING, IN_A_ROW),
     ],
 )
 def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
@@ -293,7 +300,7 @@ def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_t
         "from tests.sweep.test_gpu_faults import Said\n"
         "folder = Path(sys.argv[1])\n"
         "sweep = fake.sweep(folder, grid={'seed': [0, 1, 2, 3]})\n"
-        "said = {'device': 'cpu', 'train': 'no_gpu:train', 'reporter': Said()}\n"
+        "said = {'device': 'cpu', 'workers': 1, 'ensemble_size': 1, 'train': 'no_gpu:train', 'reporter': Said()}\n"
         "run(sweep, folder / 'results', address=sys.argv[2], **said)\n"
     )
     with a_cluster() as (address, _):

@@ -351,7 +351,8 @@ def _suggestions(
             plan.progress(running[key], *message)
 
     def end(key: str, outcome: Result | Failure) -> None:
-        gpu = workers[key].node, workers[key].gpus
+        began = workers.get(key, _Began("", 0, ""))
+        gpu = began.node, began.gpus
         ensemble = running.pop(key)
         if isinstance(outcome, Failure) and outcome.of_gpu:
             held[gpu].append((ensemble, outcome))

@@ -24,7 +24,7 @@ from hpsweep.proxy.data import Dataset, load_dataset, validation_windows
 from hpsweep.proxy.device import (
     WARM_UP,
     Captured,
-    check_tf32,
+    check_gpu_has,
     device_name,
     evaluated_together,
     fitting_trials,
@@ -85,7 +85,7 @@ def train_ensemble(
     check_shapes(trials)
     where = torch.device(device)
     check_precision(trials[0].precision, where.type)
-    check_tf32(trials[0].precision, where)
+    check_gpu_has(trials[0].precision, where)
     if where.type == "cuda":
         compile_choice.compile_choice()
     data = load_dataset(trials[0].data)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpsweep.cli.output import print_json, say, write
+from hpsweep.export import TRAINERS
 
 
 def add(to: argparse.ArgumentParser) -> None:
@@ -14,9 +15,8 @@ def add(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--to",
         required=True,
-        choices=("torch", "hf", "nanogpt"),
-        help="torch: parameter groups of a module of yours; hf: a script for transformers.Trainer; nanogpt: a config "
-        "of nanoGPT-mup's supar branch",
+        choices=TRAINERS,
+        help="; ".join(f"{name}: {text}" for name, text in TRAINERS.items()),
     )
     to.add_argument("--out", metavar="FILE", help="where it goes; default: printed")
 

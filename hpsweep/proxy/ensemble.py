@@ -37,9 +37,9 @@ from hpsweep.proxy.device import (
     on_device,
     out_of_memory,
 )
+from hpsweep.proxy.divergence import loss_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
 from hpsweep.proxy.outcome import (
-    DIVERGED_FACTOR,
     Finished,
     Outcome,
     Progress,
@@ -413,4 +413,5 @@ class Ensemble:
 
 def beyond_limit(history: Float[Tensor, "step trial"], since: int, vocabulary: int) -> Bool[Tensor, "later trial"]:
     """Whether the loss of each step from `since` on says that the trial has diverged; not a number does too."""
-    return ~(history[since:] <= DIVERGED_FACTOR * history[0].clamp(min=math.log(vocabulary)))
+    limits: Float[Tensor, " trial"] = loss_limit(history[0], vocabulary)
+    return ~(history[since:] <= limits)

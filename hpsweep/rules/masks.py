@@ -22,7 +22,7 @@ def random_stream(purpose: str, seed: int, name: str = "") -> np.random.Philox:
 
 
 def mask(seed: int, name: str, shape: tuple[int, ...], density: float) -> npt.NDArray[np.bool_]:
-    """True where a weight of the tensor is kept; exactly `spec.kept(numel, density)` of them, uniformly at random."""
+    """True where a weight of the tensor is kept; exactly `kept(numel, density)` of them, uniformly at random."""
     numel = int(np.prod(shape))
     keep = kept(numel, density)
     if keep >= numel:

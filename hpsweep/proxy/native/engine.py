@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from hpsweep.architectures import SPARSE, tensors
 from hpsweep.proxy.data import Dataset, load_dataset, token_sequences, train_offsets, validation_windows
+from hpsweep.proxy.divergence import loss_limit
 from hpsweep.proxy.native.build import compiled_engine
 from hpsweep.proxy.outcome import (
-    DIVERGED_FACTOR,
     Finished,
     Outcome,
     Progress,
@@ -157,7 +157,7 @@ class NativeTrial:
             done += len(some)
             if not some[-1] <= limit:
                 return losses, done - 1
-            limit = DIVERGED_FACTOR * max(losses[0], math.log(self.data.vocabulary))
+            limit = loss_limit(losses[0], self.data.vocabulary)
             count = max(1, round(len(some) * _SLICE_SECONDS / (time.perf_counter() - started)))
             progress(done)
         return losses, None

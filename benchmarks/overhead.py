@@ -34,9 +34,10 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.outcome import Outcome, ensemble_outcome
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
+from hpsweep.sweep.datasets import checked_datasets
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
-from hpsweep.sweep.run import checked_datasets, run
+from hpsweep.sweep.run import run
 from hpsweep.sweep.worker import ENGINES
 
 CLUSTER = """

@@ -14,12 +14,13 @@ from hpsweep.proxy import native
 from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
+from hpsweep.sweep.datasets import check_hashes, checked_datasets
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
 from hpsweep.sweep.probe import Rate, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import PART_SECONDS, check_hashes, checked_datasets
+from hpsweep.sweep.queue import PART_SECONDS
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
 
 

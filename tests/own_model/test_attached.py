@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
-from hpsweep.own_model.forward.wiring import multiplied
+from hpsweep.own_model.forward.wired import multiplied
 from tests.own_model.test_plan import Toy
 from tests.own_model.test_plan_masks import assert_sparse, loss, sparse_toy
 

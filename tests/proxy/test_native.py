@@ -20,7 +20,7 @@ from hpsweep.architectures import tensors
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy import model, native
 from hpsweep.proxy.data import Dataset, load_dataset, token_windows, train_offsets
-from hpsweep.proxy.native import build, engine
+from hpsweep.proxy.native import build, choice, engine
 from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.proxy.optimizer import mask_gradients
 from hpsweep.proxy.outcome import Outcome
@@ -350,7 +350,7 @@ def test_training_stops_right_after_a_loss_above_the_limit() -> None:
 def test_each_precision_has_its_own_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_dataset(BASE.data)
     unit = NativeTrial(BASE.replace(precision="bfloat16"), data).engine.removeprefix("native ")
-    monkeypatch.setattr(engine, "SPARSE_BELOW", {"float32": 0.3, unit: 0.1})
+    monkeypatch.setattr(choice, "SPARSE_BELOW", {"float32": 0.3, unit: 0.1})
     sparse = {
         (precision, density): bool(NativeTrial(BASE.replace(precision=precision, density=density), data)._sparse)
         for precision in ("float32", "bfloat16")

@@ -14,7 +14,7 @@ from hpsweep.sweep import local, probe
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
 from hpsweep.sweep.progress import pace_in_words
-from hpsweep.sweep.run import PART_SECONDS
+from hpsweep.sweep.queue import PART_SECONDS
 from tests import fake_training as fake
 
 LARGE = Trial(width=2048, depth=24, head_size=64, context=1024, batch=256, steps=10_000)

@@ -18,8 +18,7 @@ import torch
 from hpsweep import store
 from hpsweep.proxy import gpu
 from hpsweep.spec import Sweep
-from hpsweep.sweep import local, worker
-from hpsweep.sweep import run as runs
+from hpsweep.sweep import local, queue, worker
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.progress import Lines
 from hpsweep.sweep.run import run
@@ -83,7 +82,7 @@ def test_trials_that_cost_the_gpu_every_time_end_as_failed_and_cost_no_other(tmp
     assert "illegal memory access" in row["error"]
     begun = Counter(trial_id for what, trial_id, _ in fake.log(tmp_path) if what == "started")
     halvings = int(math.log2(8))
-    assert begun[bad] <= runs.ATTEMPTS * (halvings + 1)
+    assert begun[bad] <= queue.ATTEMPTS * (halvings + 1)
 
 
 def test_an_ensemble_too_large_to_be_captured_is_halved_at_once_by_new_workers(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
 from hpsweep.sweep.progress import Groups, Status, duration, value
-from hpsweep.sweep.run import Summary, _Plan, provenance, run
+from hpsweep.sweep.provenance import provenance
+from hpsweep.sweep.queue import Summary, SweepQueue
+from hpsweep.sweep.run import run
 from hpsweep.sweep.worker import Failure
 from tests import fake_training as fake
 
@@ -202,7 +204,7 @@ def test_a_trial_that_kills_every_worker_becomes_a_failed_row(tmp_path: Path) ->
 def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path: Path) -> None:
     sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
     datasets = {sweep.base.data: load_dataset(sweep.base.data)}
-    asked = _Plan(sweep, free(tmp_path), [], Cost(datasets), 1, 2, Quiet())
+    asked = SweepQueue(sweep, free(tmp_path), [], Cost(datasets), 1, 2, Quiet())
     asked.done(asked.next() or (), Failure("among two"))
     for failure in (Failure("alone"), Failure("the worker died", died=True)):
         ensemble = asked.next()
@@ -215,13 +217,13 @@ def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path
 
 def test_the_time_to_go_counts_what_is_half_done(tmp_path: Path) -> None:
     sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
-    plan = _Plan(sweep, free(tmp_path), [], Cost({sweep.base.data: load_dataset(sweep.base.data)}), 1, 1, Quiet())
-    ensemble = plan.next()
+    queue = SweepQueue(sweep, free(tmp_path), [], Cost({sweep.base.data: load_dataset(sweep.base.data)}), 1, 1, Quiet())
+    ensemble = queue.next()
     assert ensemble
-    assert plan.status().eta is None
-    plan.progress(ensemble, 1, 2)
-    plan.clock = time.monotonic() - 100
-    assert plan.status().eta == pytest.approx(300, rel=0.1)  # a quarter of all is done
+    assert queue.status().eta is None
+    queue.progress(ensemble, 1, 2)
+    queue.clock = time.monotonic() - 100
+    assert queue.status().eta == pytest.approx(300, rel=0.1)  # a quarter of all is done
 
 
 def test_rows_for_other_trials_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ from hpsweep.proxy.device import evaluated_together
 from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
 from hpsweep.target import run
+from hpsweep.target.memory import check_memory, held_bytes
 from hpsweep.target.ranks import Ranks
-from hpsweep.target.run import Run, check_memory, held_bytes, train_target
+from hpsweep.target.run import Run, train_target
 from tests.target.target_process import SHORT
 
 LARGE = Trial(width=4096, depth=32, head_size=128, context=1024, batch=256, steps=1000, density=1 / 16)

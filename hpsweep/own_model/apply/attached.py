@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from hpsweep.own_model.apply.initial import masks_of
 from hpsweep.own_model.apply.optimizers import check_rule, check_settings, unwrapped_optimizers
 from hpsweep.own_model.data import PlanData, TensorPlan
-from hpsweep.own_model.forward.wiring import check_multiplied, check_wired, multiplied
+from hpsweep.own_model.forward.wired import check_multiplied, check_wired, multiplied
 from hpsweep.own_model.tensors.finite import check_finite
 from hpsweep.own_model.tensors.parameters import local, parameters
 from hpsweep.schemes import scales

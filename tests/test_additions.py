@@ -89,21 +89,21 @@ ONE_MATRIX = '''
 from hpsweep.architectures.inventory import FLOPS_OF_A_WEIGHT
 
 
-def hidden(width, depth):
+def hidden_shapes(width, depth):
     return {f"layer{i}": (width, width) for i in range(depth)}
 
 
 def tensors(model, vocabulary):
-    matrices = {name: (shape, "hidden") for name, shape in hidden(model.width, model.depth).items()}
+    matrices = {name: (shape, "hidden") for name, shape in hidden_shapes(model.width, model.depth).items()}
     ends = (vocabulary, model.width)
     return {"embedding": (ends, "embedding"), **matrices, "readout": (ends, "readout")}
 
 
-def readout(model):
+def readout_tensor(model):
     return "readout"
 
 
-def streams(depth):
+def residual_streams(depth):
     return {}
 
 

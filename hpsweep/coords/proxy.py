@@ -68,8 +68,8 @@ def trial_subject(trial: Trial, device: str) -> Subject:
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
-    readout = architecture().readout(trial)
-    streams = architecture().streams(trial.depth)
+    readout = architecture().readout_tensor(trial)
+    streams = architecture().residual_streams(trial.depth)
 
     @torch.no_grad()
     def activations() -> dict[str, Activation]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.export.statement import statement
+from hpsweep.export.statement import statement_lines
 from hpsweep.spec import Trial
 
 _WIDTH = 118
@@ -30,7 +30,7 @@ def script_text(title: str, card: Card, trial: Trial, *, notes: Sequence[str], b
 def head_lines(title: str, card: Card, trial: Trial, notes: Sequence[str]) -> list[str]:
     """What every file begins with, in lines of its width: the title, what is said of the card, and notes."""
     version = f"Written by hpsweep from a card of schema version {Card.schema_version}:"
-    return _wrapped_lines([title, "", version, "", *statement(card, trial), *notes])
+    return _wrapped_lines([title, "", version, "", *statement_lines(card, trial), *notes])
 
 
 def _literals(card: Card, trial: Trial) -> str:

@@ -9,7 +9,7 @@ from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_trial import card_trial, check_card, tokens_of
 from hpsweep.architectures import nonzeros, tensors
 from hpsweep.export import TRAINERS
-from hpsweep.export.statement import statement
+from hpsweep.export.statement import statement_lines
 from hpsweep.rules.multipliers import tensor_numbers
 from hpsweep.spec import Trial
 
@@ -23,13 +23,13 @@ def export(card: Card, to: str) -> str:
     return str(_code_of(to).file_text(card, checked_trial(card)))
 
 
-def exported(card: Card, to: str) -> dict[str, Any]:
+def export_data(card: Card, to: str) -> dict[str, Any]:
     """The same as plain data: the card's statement, its parameter groups, warnings, and the script or keys."""
     target = _code_of(to)
     trial = checked_trial(card)
     return {
         "to": to,
-        "statement": statement(card, trial),
+        "statement": statement_lines(card, trial),
         "parameter_groups": parameter_groups(card),
         **target.file_data(card, trial),
     }

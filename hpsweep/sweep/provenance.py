@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 
-def provenance(*, optuna: bool) -> dict[str, Any]:
+def provenance_columns(*, optuna: bool) -> dict[str, Any]:
     """Columns that say what made a row: versions, and the commit of the working folder."""
     return {
         "hpsweep_version": metadata.version("hpsweep"),

@@ -16,8 +16,8 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.datasets import DataChanged
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, packed_ensembles
-from hpsweep.sweep.progress import Groups, Reporter, Status, Tally
-from hpsweep.sweep.provenance import provenance
+from hpsweep.sweep.progress import Groups, Reporter, SweepStatus, Tally
+from hpsweep.sweep.provenance import provenance_columns
 from hpsweep.sweep.worker import Ensemble, Failure, Part, Result, joined_parts
 
 ATTEMPTS = 3
@@ -90,7 +90,7 @@ class SweepQueue:
         self.given_up: list[Trial] = []
         self.exhausted = False  # nothing to propose until another result is there
         self.known = self._known()
-        self.made_by = provenance(optuna=sweep.search not in ("grid", "refine"))
+        self.made_by = provenance_columns(optuna=sweep.search not in ("grid", "refine"))
         self.trained = 0  # trials
         self.worked = 0.0  # their cost
         self.started = time.monotonic()
@@ -129,7 +129,7 @@ class SweepQueue:
     def _known(self) -> _Known:
         """Asked once, but of a refinement whenever rows have changed: what is to do depends on them there."""
         if self.sweep.search != "refine":
-            total = search.total(self.sweep)
+            total = search.trial_total(self.sweep)
             trials = self.sweep.trials
             work = sum(map(self.cost, trials)) * total / len(trials)
             return _Known(total, work, 0)
@@ -269,7 +269,7 @@ class SweepQueue:
             self.known = self._known()
         self.reporter.show(self.status(), finished=True)
 
-    def status(self) -> Status:
+    def status(self) -> SweepStatus:
         """How far the sweep is; the time to go is by what trials cost, not by their number."""
         counts = self.stored.counts
         total = self.known.total
@@ -283,7 +283,7 @@ class SweepQueue:
         eta = None
         if worked and sum(counts.values()) < total:
             eta = max(0.0, left) * seconds / worked
-        return Status(
+        return SweepStatus(
             total=max(total, sum(counts.values())),  # a search may have been shortened since
             ok=counts["ok"],
             diverged=counts["diverged"],

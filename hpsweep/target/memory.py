@@ -48,7 +48,7 @@ def _held_in_words(trial: Trial, vocabulary: int) -> str:
     )
 
 
-def ran_out(trial: Trial, vocabulary: int, sequences: int) -> str:
+def out_of_memory_in_steps(trial: Trial, vocabulary: int, sequences: int) -> str:
     """What to say and to advise when memory ran out with so many sequences at a time in a process."""
     if sequences == 1:
         remedy = "one sequence is the least: take a device with more memory, or a trial of a shorter context"
@@ -58,13 +58,13 @@ def ran_out(trial: Trial, vocabulary: int, sequences: int) -> str:
     return f"memory ran out with {sequences} at a time of a batch's sequences: {held}; {remedy}."
 
 
-def before_a_step(trial: Trial, vocabulary: int) -> str:
+def out_of_memory_before_steps(trial: Trial, vocabulary: int) -> str:
     """What to say and to advise when memory ran out before anything was trained."""
     held = _held_in_words(trial, vocabulary)
     return f"memory ran out before the first step: {held}; take a device with more memory, or free it of others."
 
 
-OF_A_CHECKPOINT = (
+OUT_OF_MEMORY_IN_CHECKPOINT = (
     "the machine's memory (not the GPU's) ran out while a checkpoint was written, which is gathered there first; the "
     "one before is kept, and the same command goes on from it: take a machine with more memory, or free it of others."
 )

@@ -37,7 +37,7 @@ from hpsweep.proxy.outcome import Outcome, check_precision, ensemble_outcome
 from hpsweep.proxy.schedule import lr_factor
 from hpsweep.spec import Trial
 from hpsweep.sweep.datasets import check_hashes
-from hpsweep.sweep.provenance import provenance
+from hpsweep.sweep.provenance import provenance_columns
 from hpsweep.target.checkpoint import (
     Identity,
     Like,
@@ -49,7 +49,13 @@ from hpsweep.target.checkpoint import (
     restore_moments,
     save_checkpoint,
 )
-from hpsweep.target.memory import OF_A_CHECKPOINT, before_a_step, check_memory, memory_for, ran_out
+from hpsweep.target.memory import (
+    OUT_OF_MEMORY_IN_CHECKPOINT,
+    check_memory,
+    memory_for,
+    out_of_memory_before_steps,
+    out_of_memory_in_steps,
+)
 from hpsweep.target.module import ReferenceGPT
 from hpsweep.target.ranks import Ranks, connected_ranks, process_count
 
@@ -103,7 +109,7 @@ def train_target(
             say(f"{folder} has this run already ({row['status']}).")
             return dict(row)
         check_memory(trial, data.vocabulary, here.device)
-        with memory_for(before_a_step(trial, data.vocabulary)):
+        with memory_for(out_of_memory_before_steps(trial, data.vocabulary)):
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
             saved = load_checkpoint(path, run.identity, run.like())
@@ -112,13 +118,13 @@ def train_target(
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
         here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
         every = checkpoint_every or max(1, trial.total_steps // 20)
-        with memory_for(ran_out(trial, data.vocabulary, trial.batch // (here.size * accumulate))):
+        with memory_for(out_of_memory_in_steps(trial, data.vocabulary, trial.batch // (here.size * accumulate))):
             if held is None:
                 result = run.train(path, every, progress)
             else:
                 with held.writing() as kept:
                     result = run.train(checkpoint_path(kept, trial), every, _checking(held, progress))
-        row = {**provenance(optuna=False), "attempts": 1, **result.rows[0]}
+        row = {**provenance_columns(optuna=False), "attempts": 1, **result.rows[0]}
         if held is not None:
             with held.writing() as kept:
                 store.append(kept, [row], result.curves)
@@ -240,7 +246,7 @@ class Run:
             self.seconds = before + time.perf_counter() - started
             if keep and self.here.first:
                 self.check_zeros()
-                with memory_for(OF_A_CHECKPOINT):
+                with memory_for(OUT_OF_MEMORY_IN_CHECKPOINT):
                     save_checkpoint(path, self.identity, self.state())
             if progress is not None:
                 progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))

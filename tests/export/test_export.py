@@ -138,11 +138,11 @@ def test_the_schedule_of_the_scripts_is_the_proxys(to: str, tmp_path: Path) -> N
 # --- another trainer ---
 
 LINES = """
-from hpsweep.export.statement import statement
+from hpsweep.export.statement import statement_lines
 
 
 def file_text(card, trial):
-    return "".join(f"{line}\\n" for line in statement(card, trial))
+    return "".join(f"{line}\\n" for line in statement_lines(card, trial))
 
 
 def file_data(card, trial):

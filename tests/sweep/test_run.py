@@ -24,8 +24,8 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
-from hpsweep.sweep.progress import Groups, Status, duration, value
-from hpsweep.sweep.provenance import provenance
+from hpsweep.sweep.progress import Groups, SweepStatus, duration, value
+from hpsweep.sweep.provenance import provenance_columns
 from hpsweep.sweep.queue import Summary, SweepQueue
 from hpsweep.sweep.run import run
 from hpsweep.sweep.worker import Failure
@@ -37,12 +37,12 @@ class Quiet:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self.statuses: list[Status] = []
+        self.statuses: list[SweepStatus] = []
 
     def say(self, message: str) -> None:
         self.messages.append(message)
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         self.statuses.append(status)
 
 
@@ -79,7 +79,7 @@ def test_a_run_stores_every_trial_once_and_says_what_made_it(tmp_path: Path) -> 
     runs = store.load(tmp_path / "results" / "fake")
     assert sorted(runs["trial_id"]) == ids(sweep)
     assert trained(tmp_path) == Counter(ids(sweep))
-    assert set(runs["hpsweep_version"]) == {provenance(optuna=False)["hpsweep_version"]}
+    assert set(runs["hpsweep_version"]) == {provenance_columns(optuna=False)["hpsweep_version"]}
     assert runs["finished_at"].notna().all()
     assert runs["optuna_version"].isna().all()
     assert set(runs["attempts"]) == {1}
@@ -430,17 +430,17 @@ def test_the_commit_is_that_of_the_working_folder_and_null_outside_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert provenance(optuna=False)["commit"] is None
+    assert provenance_columns(optuna=False)["commit"] is None
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("1")
     for words in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *words], check=True)
-    clean = provenance(optuna=False)["commit"]
+    clean = provenance_columns(optuna=False)["commit"]
     assert re.fullmatch("[0-9a-f]{40}", clean)
     (tmp_path / "file").write_text("2")
-    assert provenance(optuna=False)["commit"] == clean + "+"
+    assert provenance_columns(optuna=False)["commit"] == clean + "+"
     monkeypatch.setenv("PATH", "")
-    assert provenance(optuna=False)["commit"] is None
+    assert provenance_columns(optuna=False)["commit"] is None
 
 
 def test_a_group_is_named_by_what_tells_it_from_others(tmp_path: Path) -> None:

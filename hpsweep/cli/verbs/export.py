@@ -25,10 +25,10 @@ def run(a: argparse.Namespace) -> None:
     """Print or write the file; as JSON its data, with the parameter groups of the reference GPT by tensor name."""
     from hpsweep.analysis.transfer.card import Card
     from hpsweep.export.write import export as text_of
-    from hpsweep.export.write import exported
+    from hpsweep.export.write import export_data
 
     card, out = Card.read(a.card), _out(a.out)
-    data = exported(card, a.to)
+    data = export_data(card, a.to)
     if out:
         write(out, text_of(card, a.to))
     for warning in data["warnings"]:

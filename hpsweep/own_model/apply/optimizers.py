@@ -97,7 +97,7 @@ def check_rule(plan_rule: OptimizerRule, optimizer: torch.optim.Optimizer, said:
         )
 
 
-def check_settings(optimizer: torch.optim.Optimizer) -> None:
+def check_optimizer_settings(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError for settings under which an optimizer no longer follows its rule."""
     name, known = type(optimizer).__name__, _known_name(optimizer)
     for group in optimizer.param_groups:

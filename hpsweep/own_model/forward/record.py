@@ -264,7 +264,7 @@ def same_chance(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def multiple(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:
+def column_factors(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:
     """The factors of the columns whose sum is x, by least squares; None where x is no such sum."""
     every = max(1, x.numel() // _ENTRIES)
     y = x.flatten()[::every].cpu().double()

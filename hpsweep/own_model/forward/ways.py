@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hpsweep.own_model.forward.probe import within
-from hpsweep.own_model.forward.reading import Reading
+from hpsweep.own_model.forward.probe import is_inside
+from hpsweep.own_model.forward.reading import FactorReading
 from hpsweep.own_model.forward.record import Queries, own_factor, times_first
 from hpsweep.own_model.tensors.layers import is_layer
 from hpsweep.own_model.tensors.uses import tensor_uses, unwrapped
@@ -28,7 +28,7 @@ CONFIGURATION = {
 Undo = Callable[[], None]
 
 
-def by_configuration(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
+def by_configuration(model: nn.Module, reading: FactorReading, queries: Queries) -> tuple[str, Undo] | None:
     """A setting of the model's configuration, which save_pretrained keeps; modules that copied it are told too."""
     config = getattr(unwrapped(model), "config", None)
     assert reading.factor is not None
@@ -50,13 +50,13 @@ def by_configuration(model: nn.Module, reading: Reading, queries: Queries) -> tu
         setattr(changed, key, new)
         places = [(module, "config", changed) for module in modules.values() if vars(module).get("config") is config]
         for name, module in modules.items():
-            if reading.kind != "attention" or within(reading.name, name):
+            if reading.kind != "attention" or is_inside(reading.name, name):
                 places += [(module, k, new) for k in keys if _is_number(vars(module).get(k), old)]
         return f"config.{key} = {new:.6g}", _set(places)
     return None
 
 
-def by_attribute(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
+def by_attribute(model: nn.Module, reading: FactorReading, queries: Queries) -> tuple[str, Undo] | None:
     """The one number that the attention, or a module around it, keeps and that is its scale, or divides by it."""
     if reading.kind != "attention" or reading.why:
         return None
@@ -90,11 +90,11 @@ def _set(places: Sequence[tuple[Any, str, Any]]) -> Undo:
     return undo
 
 
-def by_hook(model: nn.Module, reading: Reading, queries: Queries) -> tuple[str, Undo] | None:
+def by_hook(model: nn.Module, reading: FactorReading, queries: Queries) -> tuple[str, Undo] | None:
     """A hook on the layer: what an embedding looks up, what a linear layer is given, what a query layer returns."""
     hook_type: type[_MultipliedOutput | _MultipliedInput] = _MultipliedOutput
     if reading.kind == "attention":
-        inside = [name for name in queries if within(reading.name, name)]
+        inside = [name for name in queries if is_inside(reading.name, name)]
         if reading.why or len(inside) != 1:
             return None
         name = inside[0]

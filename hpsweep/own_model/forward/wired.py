@@ -20,12 +20,12 @@ State = dict[tuple[int, str], Any]
 _wired: weakref.WeakKeyDictionary[nn.Module, tuple[str, State]] = weakref.WeakKeyDictionary()
 
 
-def forget(model: nn.Module) -> None:
+def forget_wiring(model: nn.Module) -> None:
     """The module counts as not wired."""
     _wired.pop(unwrapped(model), None)
 
 
-def remember(plan: PlanData, model: nn.Module) -> None:
+def remember_wiring(plan: PlanData, model: nn.Module) -> None:
     """The module was verified under the plan, with the numbers that it has now."""
     _wired[unwrapped(model)] = (plan.hash, _state(model))
 
@@ -55,7 +55,7 @@ def check_wired(plan: PlanData, model: nn.Module) -> None:
         )
 
 
-def multiplied(model: nn.Module) -> dict[str, tuple[nn.Module, float]]:
+def multiplied_modules(model: nn.Module) -> dict[str, tuple[nn.Module, float]]:
     """The modules with hooks that multiply, by name, and their factors."""
     modules = {name: (module, own_factor(module)) for name, module in unwrapped(model).named_modules()}
     return {name: found for name, found in modules.items() if found[1] != 1.0}

@@ -20,12 +20,12 @@ from hpsweep.own_model.forward.complaint import wiring_text
 from hpsweep.own_model.forward.ends import layers_behind_readouts
 from hpsweep.own_model.forward.probe import BOUNDED, readings_of
 from hpsweep.own_model.forward.queries import query_layers_of
-from hpsweep.own_model.forward.reading import NO_SOFTMAX, UNUSED, Reading
+from hpsweep.own_model.forward.reading import NO_SOFTMAX, UNUSED, FactorReading
 from hpsweep.own_model.forward.record import Queries
 from hpsweep.own_model.forward.ways import Undo, by_attribute, by_configuration, by_hook
-from hpsweep.own_model.forward.wired import forget, remember
+from hpsweep.own_model.forward.wired import forget_wiring, remember_wiring
 from hpsweep.own_model.tensors.finite import check_finite
-from hpsweep.own_model.tensors.parameters import parameters
+from hpsweep.own_model.tensors.parameters import plan_parameters
 from hpsweep.own_model.tensors.uses import unwrapped
 
 
@@ -81,9 +81,9 @@ def wire_(
     3. Read all once more; where one is wrong still, undo what was done, and say what and why.
     4. Remember on what the factors may depend, for `check_wired`.
     """
-    parameters(plan, model)  # raises for another model
+    plan_parameters(plan, model)  # raises for another model
     check_finite(model)
-    forget(model)
+    forget_wiring(model)
     named = _queries(model, queries)
     # 1. Read
     first = readings_of(plan, model, inputs, named)
@@ -121,7 +121,7 @@ def wire_(
         query_layers = query_layers_of(plan, model, inputs, asked)
         raise ValueError(wiring_text(wrong, [*latest], model, named, behind, query_layers))
     # 4. Remember
-    remember(plan, model)
+    remember_wiring(plan, model)
     rows = []
     for r in first:
         how = done.get(r.name, "left as it is")
@@ -129,11 +129,11 @@ def wire_(
     return Wiring(tuple(rows))
 
 
-def _is_number_read(reading: Reading) -> bool:
+def _is_number_read(reading: FactorReading) -> bool:
     return reading.factor is not None and not math.isnan(reading.factor)
 
 
-def _is_wrong(reading: Reading, left: Collection[str]) -> bool:
+def _is_wrong(reading: FactorReading, left: Collection[str]) -> bool:
     return not (reading.right or reading.needless or reading.name in left)
 
 
@@ -161,7 +161,7 @@ def _queries(model: nn.Module, given: str | Iterable[str] | Mapping[str, slice])
     return result
 
 
-def _left(readings: Sequence[Reading], leave: str | Iterable[str]) -> set[str]:
+def _left(readings: Sequence[FactorReading], leave: str | Iterable[str]) -> set[str]:
     """The names that a pattern says to leave as they are."""
     left: set[str] = set()
     for pattern in _patterns(leave, "leave"):

@@ -181,7 +181,7 @@ def _named_router(use: Use) -> bool:
     return bool({"router", "gate"} & set(words))
 
 
-def words_of(name: str) -> set[str]:
+def name_words(name: str) -> set[str]:
     """The words of a name, with their numbers and without."""
     words = set(re.split(r"[._]", name.lower()))
     return words | {word.strip("0123456789") for word in words}

@@ -32,7 +32,7 @@ def parameter_of(use: Use) -> Tensor:
     return parameter
 
 
-def whole(tensor: Any) -> Tensor:
+def full_tensor(tensor: Any) -> Tensor:
     """All of a tensor that may be sharded, without autograd."""
     full: Tensor = tensor
     if hasattr(tensor, "full_tensor"):

@@ -37,7 +37,7 @@ from hpsweep.sweep import search
 from hpsweep.sweep.datasets import checked_datasets
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
-from hpsweep.sweep.run import run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import ENGINES
 
 CLUSTER = """
@@ -185,7 +185,7 @@ def seconds(where: str, workers: int, ensembles: int, steps: int, eval_sequences
     lrs, seeds = [2.0**k for k in range(-12, -4)], list(range(ensembles))
     sweep = Sweep(name="overhead", base=base, grid={"lr": lrs, "seed": seeds})
     with tempfile.TemporaryDirectory() as results:
-        return run(
+        return run_sweep(
             sweep, Path(results), address=where, workers=workers, ensemble_size=8, train=ENGINES["torch"]
         ).seconds
 

@@ -19,7 +19,7 @@ from hpsweep.sweep.queue import Summary, SweepQueue
 from hpsweep.sweep.worker import ENGINES, TRAIN, Place
 
 
-def run(
+def run_sweep(
     sweep: Sweep,
     results: str | Path,
     *,

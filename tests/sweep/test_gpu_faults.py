@@ -21,7 +21,7 @@ from hpsweep.spec import Sweep
 from hpsweep.sweep import local, queue, worker
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.progress import Lines
-from hpsweep.sweep.run import run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import Failure, attempt_ensemble
 from tests import fake_training as fake
 
@@ -46,7 +46,7 @@ def sixty_four(folder: Path) -> Sweep:
 def trained(sweep: Sweep, folder: Path, workers: int = 1) -> tuple[Any, list[str]]:
     """The summary of a run in ensembles of eight, and what it said."""
     reporter = Said()
-    summary = run(
+    summary = run_sweep(
         sweep, folder / "results", workers=workers, ensemble_size=8, device="cpu", train=fake.TRAIN, reporter=reporter
     )
     return summary, reporter.said
@@ -168,7 +168,7 @@ def on_gpus_that_die(folder: Path, monkeypatch: pytest.MonkeyPatch, dead: str, h
     monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], ""))
     fake.order(folder, seconds=0)
     sweep = sixty_four(folder)
-    return run(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
+    return run_sweep(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
 
 
 @pytest.mark.parametrize(
@@ -206,13 +206,13 @@ def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_t
     (tmp_path / "no_gpu.py").write_text(RAISES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # of the cluster's workers
     program = (  # a process of its own: Ray reads its token once in a process
-        "import sys; from pathlib import Path; from hpsweep.sweep.run import run\n"
+        "import sys; from pathlib import Path; from hpsweep.sweep.run import run_sweep\n"
         "from tests import fake_training as fake\n"
         "from tests.sweep.test_gpu_faults import Said\n"
         "folder = Path(sys.argv[1])\n"
         "sweep = fake.sweep(folder, grid={'seed': [0, 1, 2, 3]})\n"
         "said = {'device': 'cpu', 'train': 'no_gpu:train', 'reporter': Said()}\n"
-        "run(sweep, folder / 'results', address=sys.argv[2], **said)\n"
+        "run_sweep(sweep, folder / 'results', address=sys.argv[2], **said)\n"
     )
     with a_cluster() as (address, _):
         words = [sys.executable, "-c", program, str(tmp_path), address]
@@ -249,7 +249,7 @@ def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_th
     monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], ""))
     words = r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"
     with pytest.raises(ValueError, match=words):
-        run(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
+        run_sweep(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
     assert not (tmp_path / "results").exists()
     with pytest.raises(ValueError, match=words):
         worker.prepare_worker("hpsweep.proxy.ensemble:train_ensemble", "cuda")  # whose environment is another on Ray

@@ -27,7 +27,7 @@ from hpsweep.sweep.packing import Cost
 from hpsweep.sweep.progress import Groups, SweepStatus, duration, value
 from hpsweep.sweep.provenance import provenance_columns
 from hpsweep.sweep.queue import Summary, SweepQueue
-from hpsweep.sweep.run import run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import Failure
 from tests import fake_training as fake
 
@@ -49,7 +49,7 @@ class Quiet:
 def train_all(folder: Path, sweep: Sweep | None = None, **options: Any) -> tuple[Summary, Quiet]:
     reporter = Quiet()
     fixed = {"workers": 2, "ensemble_size": 8, "device": "cpu", "train": fake.TRAIN, "reporter": reporter}
-    return run(sweep or fake.sweep(folder), folder / "results", **{**fixed, **options}), reporter
+    return run_sweep(sweep or fake.sweep(folder), folder / "results", **{**fixed, **options}), reporter
 
 
 def free(folder: Path) -> Any:

@@ -91,7 +91,9 @@ def parametrize(
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
     # What speaks against the plan, though it can be made
     masked = _masked_twice(model, tensors)
-    departing = _departing(derived, own_masks(model)) if scales(unit.scheme) else ()
+    departing: Iterable[str] = ()
+    if scales(unit.scheme):
+        departing = _departing(derived, own_masks(model))
     warnings = (*_warnings(tensors), *_overwritten(derived), *masked, *departing)
     for warning in warnings:
         python_warnings.warn(warning, stacklevel=2)
@@ -125,20 +127,28 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
     if optimizer == "adam":
         eps = eps_multiplier(unit.scheme, tensor.kind, m_d=tensor.m_d, m_out=tensor.m_out)
     n = kind_numbers(unit, tensor.kind, m_d=tensor.m_d, m_rho=m_rho, m_out=tensor.m_out, optimizer=optimizer)
-    readout = kind_numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward if tensor.readouts else None
+    readout = None
+    if tensor.readouts:
+        readout = kind_numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward
+    nonzero_fan_in = None
+    if tensor.fan_in is not None:
+        nonzero_fan_in = tensor.fan_in * nonzeros / numel
+    init_std = n.init_std
+    if tensor.beginning.zero:
+        init_std = 0.0
     return TensorPlan(
         tied=tensor.names[1:],
         readouts=tensor.readouts,
         shape=tensor.shape,
         kind=tensor.kind,
         fan_in=tensor.fan_in,
-        nonzero_fan_in=None if tensor.fan_in is None else tensor.fan_in * nonzeros / numel,
+        nonzero_fan_in=nonzero_fan_in,
         nonzeros=nonzeros,
         density=nonzeros / numel,
         m_d=tensor.m_d,
         m_rho=m_rho,
         init_mean=tensor.beginning.mean,
-        init_std=0.0 if tensor.beginning.zero else n.init_std,
+        init_std=init_std,
         lr=n.lr,
         weight_decay=n.weight_decay,
         eps=eps,

@@ -234,7 +234,10 @@ class Sweep:
         base = {name: typed(of_trial[name], value) for name, value in dataclasses.asdict(self.base).items()}
         grids = []
         for grid in self.grids:
-            grids.append({name: [typed(of_trial[name], value) for value in values] for name, values in grid.items()})
+            plain = {}
+            for name, values in grid.items():
+                plain[name] = [typed(of_trial[name], value) for value in values]
+            grids.append(plain)
         return {
             "name": self.name,
             "base": base,

@@ -66,10 +66,12 @@ def attach(plan: PlanData, model: nn.Module, optimizer: object, rule: str | None
     check_wired(plan, model)
     check_finite(model)
     masks = masks_of(plan, model)
-    tensors = [
-        HeldTensor(name, parameter, plan.tensors[name], ~local_part(masks[name]) if name in masks else None)
-        for name, parameter in named.items()
-    ]
+    tensors = []
+    for name, parameter in named.items():
+        gone = None
+        if name in masks:
+            gone = ~local_part(masks[name])
+        tensors.append(HeldTensor(name, parameter, plan.tensors[name], gone))
     parts = _parts(optimizers, tensors)
     handles: list[RemovableHandle] = []
     for one, part in zip(optimizers, parts, strict=True):
@@ -95,7 +97,8 @@ def _parts(optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[HeldTe
                 f"the optimizer does not hold {tensor.name}; make it from plan.param_groups(model, ...) after the "
                 f"model is wrapped, sharded and moved{several * (len(optimizers) == 1)}."
             )
-        parts[holders[0] if holders else 0].append(tensor)
+        first = next(iter(holders), 0)
+        parts[first].append(tensor)
     return parts
 
 
@@ -192,8 +195,10 @@ def _check_ratios(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Tensor
         for group, value in zip(optimizer.param_groups, values, strict=True):
             assert value is not None
             for multiplier in {getattr(tensors[id(p)], field) for p in group["params"] if id(p) in tensors}:
-                if multiplier or value:
-                    found.append((value / multiplier if multiplier else math.inf, value, multiplier))
+                if multiplier:
+                    found.append((value / multiplier, value, multiplier))
+                elif value:
+                    found.append((math.inf, value, multiplier))
         if not found:
             continue
         low, high = min(found), max(found)

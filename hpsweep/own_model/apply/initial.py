@@ -26,7 +26,9 @@ def init_(plan: PlanData, model: nn.Module, *, init_std: float, seed: int, leave
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None
     }
-    left = values_by_pattern([leave] if isinstance(leave, str) else leave, tensor_uses(model), "leave")
+    if isinstance(leave, str):
+        leave = [leave]
+    left = values_by_pattern(leave, tensor_uses(model), "leave")
     stays = {name for name, tensor in plan.tensors.items() if tensor.kind == "keep" or name in left}
     _check_trainable(named, stays)
     for name, parameter in named.items():

@@ -70,11 +70,16 @@ def _agreed(found: Mapping[str, FactorReading | None]) -> FactorReading:
         if reading.factor is None or (reading.why and math.isnan(reading.factor)):
             return reading
     factors = {way: reading.factor or 0.0 for way, reading in seen.items()}
-    if len(seen) < len(found) or not all(
-        math.isclose(f, one.factor or 0.0, rel_tol=one.tolerance) for f in factors.values()
-    ):
-        told = ", ".join(f"{factors[way]:.6g} {way}" if way in factors else f"not there {way}" for way in found)
-        return one._replace(factor=math.nan, why=f"it is not one number: {told}")
+    first = one.factor or 0.0
+    is_equal = all(math.isclose(factor, first, rel_tol=one.tolerance) for factor in factors.values())
+    if len(seen) < len(found) or not is_equal:
+        told = []
+        for way in found:
+            number = "not there"
+            if way in factors:
+                number = f"{factors[way]:.6g}"
+            told.append(f"{number} {way}")
+        return one._replace(factor=math.nan, why=f"it is not one number: {', '.join(told)}")
     return next((reading for reading in seen.values() if reading.why), one)
 
 

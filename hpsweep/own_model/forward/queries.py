@@ -40,9 +40,14 @@ def query_layers_of(plan: PlanData, model: nn.Module, inputs: Any, attentions: I
 
 def _candidates(before: Record, name: str) -> tuple[str, ...]:
     """The modules in an attention that were called, the last first, those with matrices before all others."""
+
+    def has_matrix(called: str) -> bool:
+        return any(parameter.dim() > 1 for parameter in before.called[called].parameters())
+
     inside = [called for called in before.called if called != name and is_inside(name, called)]
-    inside.sort(key=lambda called: any(p.dim() > 1 for p in before.called[called].parameters()))
-    return tuple(called.removeprefix(f"{name}.") for called in reversed(inside))
+    inside.sort(key=has_matrix)
+    inside.reverse()
+    return tuple(called.removeprefix(f"{name}.") for called in inside)
 
 
 def _returns_queries(plan: PlanData, model: nn.Module, inputs: Any, before: Record, name: str, part: str) -> bool:

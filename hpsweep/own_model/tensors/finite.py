@@ -49,7 +49,9 @@ def _listed(names: list[str], among: dict[str, Tensor]) -> str:
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """The values, in a type of number that torch can test; of a sharded tensor this rank's."""
-    part = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    part = tensor
+    if hasattr(tensor, "to_local"):
+        part = tensor.to_local()
     if part.is_floating_point() and part.element_size() == 1:  # float8
         yield part.float()
     elif part.is_floating_point() or part.is_complex():

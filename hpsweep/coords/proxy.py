@@ -22,7 +22,7 @@ from hpsweep.observer import Call, observing
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import float32_products, in_precision
-from hpsweep.proxy.ensemble import Ensemble
+from hpsweep.proxy.ensemble_state import Ensemble
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 

@@ -31,7 +31,7 @@ from hpsweep.proxy.device import (
     keep_memory,
     let_go,
 )
-from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
+from hpsweep.proxy.ensemble_state import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
 from hpsweep.proxy.outcome import Outcome, check_precision, ensemble_outcome
 from hpsweep.proxy.schedule import lr_factor
@@ -286,7 +286,7 @@ class Run:
         gradients = {}
         for name, weight in zip(self.module.names, self.module.weights, strict=True):
             assert weight.grad is not None
-            gradients[name] = weight.grad.contiguous()  # see proxy.ensemble on why contiguous
+            gradients[name] = weight.grad.contiguous()  # see proxy.ensemble_state on why contiguous
             weight.grad = None
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)

@@ -222,7 +222,7 @@ def test_a_trial_that_fails_is_left_out_and_the_next_run_tries_it_again(tmp_path
     fake.order(tmp_path, seconds=0)
     again, _ = train_all(tmp_path, sweep)
     assert again.failed == 0
-    assert bad in store.finished(store.read_runs(tmp_path / "results" / "fake"))
+    assert bad in store.finished_trials(store.read_runs(tmp_path / "results" / "fake"))
 
 
 def test_killed_at_random_and_resumed_with_other_workers_it_trains_what_an_uninterrupted_run_does(

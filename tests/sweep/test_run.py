@@ -58,7 +58,7 @@ def free(folder: Path) -> Any:
 
 
 def stored(folder: Path) -> set[str]:
-    return store.finished(store.read_runs(folder / "results" / "fake"))
+    return store.finished_trials(store.read_runs(folder / "results" / "fake"))
 
 
 def ids(sweep: Sweep) -> list[str]:

@@ -16,7 +16,7 @@ from hpsweep.proxy import compile_choice
 from hpsweep.proxy.data import Dataset, load_dataset
 from hpsweep.proxy.device import (
     WARM_UP,
-    check_tf32,
+    check_gpu_has,
     device_name,
     fitting_trials,
     free_memory,
@@ -59,7 +59,7 @@ def train_ensemble(
     check_shapes(trials)
     where = torch.device(device)
     check_precision(trials[0].precision, where.type)
-    check_tf32(trials[0].precision, where)
+    check_gpu_has(trials[0].precision, where)
     if where.type == "cuda":
         compile_choice.compile_choice()
     data = load_dataset(trials[0].data)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hpsweep import store
@@ -40,10 +41,11 @@ def plan(
     """What `run` with the same arguments would train on this machine; plain data, nothing is written.
 
     `seconds` is the wall time that is left, or None, and `estimate` says where it comes from: `tflops`, the TFLOP/s of
-    a worker, where they are given; or else stored trials; or else a few seconds of training, timed now; or else an
-    assumed rate. Workers for which this machine has no room gain nothing, but with `tflops`, which may be those of
-    another machine. `kill_loses` is what a worker's work is set back by at most when the run is killed, in seconds.
-    Of a refinement it is that of what is planned so far, and `refinement` has the next step of every group, and why.
+    a worker, where they are given; or else stored trials, on a GPU only where like ensembles were stored for all that
+    are left; or else a few seconds of training, timed now; or else an assumed rate. Workers for which this machine has
+    no room gain nothing, but with `tflops`, which may be those of another machine. `kill_loses` is what a worker's work
+    is set back by at most when the run is killed, in seconds. Of a refinement it is that of what is planned so far, and
+    `refinement` has the next step of every group, and why.
     Raises ValueError as `run` does, and for tflops that are not above 0.
     """
     if tflops is not None and not 0 < tflops < math.inf:
@@ -55,7 +57,7 @@ def plan(
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
     with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving_engine(train, here.device, sweep.trials)
+        engine, why = serving_engine(train, here.device, sweep.trials, here.cards)
         cost = Cost(datasets, engine)
         size = ensemble_size or default_size(engine, here.device)
         most_work = default_work(here.device)
@@ -82,7 +84,11 @@ def plan(
             found = _stored_rate(rows, cost, engine)
         else:
             found = _stored_rate(rows, cost, None)
-        if found.per_second is None and left and probe:
+        is_known = found.per_second is not None
+        if here.device == "cuda" and tflops is None:  # whose time does not go by FLOPs
+            found = found._replace(before=_stored_ensembles(rows, found.device, packed))
+            is_known = found.before is not None
+        if not is_known and left and probe:
             say("timing a few steps, for some seconds at most ...")
             found = probed_rate(_to_time(sweep, packed, cost, size, here.device), cost, here, train)
         source = found.source
@@ -143,7 +149,7 @@ def _seconds(
         return 0.0
     if not rate.per_second:
         return None
-    if not rate.timed or not packed:
+    if not packed or not (rate.timed or rate.before):
         return left / rate.per_second / busy + rate.start
     free = [rate.start] * busy
     met: list[set[object]] = [set() for _ in free]
@@ -263,4 +269,20 @@ def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | No
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return WorkerSpeed(rate, f"from {counted(len(timed), 'stored trial')} on {device}")
+    return WorkerSpeed(rate, f"from {counted(len(timed), 'stored trial')} on {device}", device=device)
+
+
+def _stored_ensembles(
+    rows: Sequence[Mapping[str, Any]], device: str, ensembles: Sequence[Ensemble]
+) -> dict[tuple[object, int], float] | None:
+    """Seconds of ensembles by their shape and number of trials, as stored trials took on average on the device.
+
+    None where an ensemble is unlike all that were stored.
+    """
+    taken: dict[tuple[object, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "ok" and row["device"] == device and row["seconds"]:
+            taken[shape_of(row), row["ensemble_size"]].append(row["seconds"])
+    if any((ensemble[0].shape, len(ensemble)) not in taken for ensemble in ensembles):
+        return None
+    return {(shape, size): size * fmean(seconds) for (shape, size), seconds in taken.items()}

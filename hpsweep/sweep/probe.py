@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from hpsweep.english import counted
@@ -41,16 +41,20 @@ class WorkerSpeed(NamedTuple):
     """What a worker does in a second, in the unit of costs, None where it is not known; and where that comes from.
 
     On a GPU also the seconds that a worker takes to start, and what was timed there: the ensembles whose steps cost
-    least and most.
+    least and most. Or else what whole ensembles took there before, by their shape and number of trials.
     """
 
     per_second: float | None
     source: str
     start: float = 0.0
     timed: tuple[Timed, ...] = ()
+    before: Mapping[tuple[object, int], float] | None = None
+    device: str = ""  # of stored trials
 
     def of_ensemble(self, ensemble: Ensemble, cost: Callable[[Trial], float]) -> tuple[float, float]:
         """Seconds that a GPU takes for the ensemble, and that it takes longer for it as the first of its shape."""
+        if self.before:
+            return self.before[ensemble[0].shape, len(ensemble)], 0.0
         found = interpolated_time(self.timed, step_cost(ensemble, cost))
         steps = ensemble[0].total_steps
         whole = found.beside + found.step * (steps + _evaluation(ensemble[0]))

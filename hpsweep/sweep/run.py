@@ -42,7 +42,7 @@ def run_sweep(
     folder = Path(results) / sweep.name
     datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size)
     with worker_place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving_engine(train, here.device, sweep.trials)
+        engine, why = serving_engine(train, here.device, sweep.trials, here.cards)
         if why and engine == "torch":
             train = ENGINES["torch"]  # else every worker would find it out again
         size = ensemble_size or default_size(engine, here.device)

@@ -22,7 +22,7 @@ from hpsweep import store
 from hpsweep.proxy import model
 from hpsweep.proxy.data import Dataset, token_windows, train_offsets, validation_windows
 from hpsweep.proxy.device import (
-    check_tf32,
+    check_gpu_has,
     device_name,
     evaluated_together,
     float32_products,
@@ -98,7 +98,7 @@ def train_target(
     folder = Path(folder)
     with connected_ranks(device) as here, contextlib.ExitStack() as opened:
         check_precision(trial.precision, here.device.type)
-        check_tf32(trial.precision, here.device)
+        check_gpu_has(trial.precision, here.device)
         problem, row, held = None, None, None
         if here.first:
             problem, row, held = _begin(trial, data, folder, opened)

@@ -22,7 +22,7 @@ from hpsweep.observer import Call, observing
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import check_gpu_has, float32_products, in_precision
-from hpsweep.proxy.ensemble import Ensemble
+from hpsweep.proxy.ensemble_state import Ensemble
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 
@@ -69,8 +69,8 @@ def trial_subject(trial: Trial, device: str) -> Subject:
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
-    readout = architecture().readout(trial)
-    streams = architecture().streams(trial.depth)
+    readout = architecture().readout_tensor(trial)
+    streams = architecture().residual_streams(trial.depth)
 
     @torch.no_grad()
     def activations() -> dict[str, Activation]:

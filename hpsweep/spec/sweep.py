@@ -12,7 +12,7 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, Literal
 
-from hpsweep.spec.checks import check_field, check_fields, check_names, typed
+from hpsweep.spec.checks import check_field, check_field_names, check_fields, typed
 from hpsweep.spec.command import Command
 from hpsweep.spec.fields import documented, field, fields_of, metadata_of_field
 from hpsweep.spec.own_code import Loop, Model
@@ -171,7 +171,7 @@ class Sweep:
                     f"grid is {shown(grid)}; give field names with their values, such as {{'seed': [0, 1]}}."
                 )
             if self.own_code is None:
-                check_names(grid, Trial)
+                check_field_names(grid, Trial)
             for name, values in grid.items():
                 if isinstance(values, str) or not isinstance(values, Collection) or len(values) == 0:
                     raise ValueError(

@@ -14,7 +14,7 @@ import hpsweep as hp
 from hpsweep import store
 from hpsweep.cli.inputs import load_experiment, stored_sweep
 from hpsweep.sweep.ignored import SettingIgnored
-from hpsweep.sweep.run import CodeFailed
+from hpsweep.sweep.queue import CodeFailed
 
 LOOP = """
     import math, random

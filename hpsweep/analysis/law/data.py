@@ -15,7 +15,7 @@ import pandas as pd
 from hpsweep.analysis.law import record as law_record
 from hpsweep.analysis.law.record import LAW_VERSION
 from hpsweep.analysis.law.solver import Design
-from hpsweep.records import check_path, check_replaceable
+from hpsweep.records import check_file_path, check_replaceable
 from hpsweep.store import replacing
 
 
@@ -75,7 +75,7 @@ class LawData:
 
         Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
         """
-        check_path(path)
+        check_file_path(path)
         path = Path(path)
         check_overwritable(path)
         with replacing(path) as temporary:

@@ -19,7 +19,7 @@ from hpsweep.analysis.transfer.card_checks import CARD, OPTIMIZER, SCHEDULE, SET
 from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
 from hpsweep.axes import AXES
 from hpsweep.own_model.card_sizes import check_plan
-from hpsweep.records import check_path, check_replaceable, check_version, read_record
+from hpsweep.records import check_file_path, check_replaceable, check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
 from hpsweep.schemes import Scheme, scales_width
@@ -88,7 +88,7 @@ class Card:
 
         Raises ValueError where a newer hpsweep has written a card, and where the path is that of no file.
         """
-        check_path(path)
+        check_file_path(path)
         path = Path(path)
         check_overwritable(path)
         with replacing(path) as temporary:
@@ -285,7 +285,7 @@ def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
         if kind == "keep":  # of own models; the reference GPT has none
             continue
         m_rho = trial.m_rho if kind in SPARSE else 1.0
-        numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
+        numbers = dataclasses.asdict(rules.kind_numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
     if trial.tied:  # one tensor with the embedding; only its second use has a multiplier of its own
         kinds["readout"] = {**kinds["embedding"], "forward": kinds["readout"]["forward"]}

@@ -78,7 +78,7 @@ def _of_duration(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
 
 def _of_decay(base: Trial, trial: Trial) -> list[Finding]:
     """A decay that changes with the learning rate of the hidden matrices."""
-    here, there = (rules.numbers(t, "hidden", m_d=t.m_d, m_rho=t.m_rho).lr for t in (trial, base))
+    here, there = (rules.kind_numbers(t, "hidden", m_d=t.m_d, m_rho=t.m_rho).lr for t in (trial, base))
     coupled = trial.weight_decay > 0 and trial.weight_decay_rule == "coupled"
     if not coupled or math.isclose(here, there):
         return []

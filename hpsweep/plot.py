@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpsweep.analysis.coords import coordinate_slopes, coordinate_verdicts, in_words
+from hpsweep.analysis.coords import coordinate_slopes, coordinate_verdicts, verdict_sentence
 from hpsweep.analysis.law import budget
 from hpsweep.analysis.law.law import Law
 from hpsweep.analysis.optimum.joint import in_order
@@ -254,7 +254,7 @@ def coords(
     `sizes` is a table of `hp.coords.check`. Raises ValueError as `hp.coords.slopes` does.
     """
     verdicts = coordinate_verdicts(coordinate_slopes(sizes)) if verdicts is None else verdicts
-    return coords_plots.draw(sizes, verdicts, in_words(verdicts) if title is None else title, size)
+    return coords_plots.draw(sizes, verdicts, verdict_sentence(verdicts) if title is None else title, size)
 
 
 # --- Axes ---

@@ -106,9 +106,8 @@ def asked_axes(runs: pd.DataFrame, along: str | None, by: Sequence[str], ignore:
     if along is not None:
         return [along]
     runs = _comparable(runs, ignore)
-    return [name for name in drift_axes() if name in runs and name not in by and runs[name].nunique() > 1] or [
-        "density"
-    ]
+    names = [name for name in drift_axes() if name in runs and name not in by and runs[name].nunique() > 1]
+    return names or drift_axes()[:1]
 
 
 def _comparable(runs: pd.DataFrame, ignore: Sequence[str]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.findings import MOVES, UNDETERMINED
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report.figures import joint_panels, joint_text
@@ -186,10 +187,10 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     if len(rows) == 1:
         verdict, kind = "drift not measured", "none"
     elif moved:
-        verdict, kind = "moves", KINDS["moves"]
+        verdict, kind = MOVES, KINDS[MOVES]
         said.append(f"Intervals of the {' and of the '.join(in_words(name) for name in moved)} exclude each other.")
     else:
-        verdict, kind = "undetermined", KINDS["undetermined"]
+        verdict, kind = UNDETERMINED, KINDS[UNDETERMINED]
     if len(rows) > 1 and compared:
         names = " and of the ".join(in_words(name) for name in compared)
         said.append(f"Intervals of the {names} overlap, which does not show that the optimum stays put.")

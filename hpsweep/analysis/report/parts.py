@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED
 from hpsweep.english import MOST
 from hpsweep.text import DASH, MINUS, fixed
 from hpsweep.units import Unit
@@ -19,9 +20,9 @@ from hpsweep.units import Unit
 Kind = Literal["good", "caution", "bad", "none"]
 
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("ok", "stable", "done"), "good"),
-    **dict.fromkeys(("edge", "flat", "undetermined", "failed", "missing", "limit reached"), "caution"),
-    **dict.fromkeys(("none", "moves"), "bad"),
+    **dict.fromkeys(("ok", STABLE, "done"), "good"),
+    **dict.fromkeys(("edge", "flat", UNDETERMINED, "failed", "missing", "limit reached"), "caution"),
+    **dict.fromkeys(("none", MOVES), "bad"),
 }
 """How a status of a table is shown; each kind has a colour and a shape, and the word stands beside them."""
 

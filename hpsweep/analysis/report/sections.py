@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.findings import UNDETERMINED
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report.costs import carried
@@ -184,7 +185,7 @@ def drifts(tables: Tables) -> Section | None:
                 f"{row['n_ok']} of {row['n']}",
             )
         )
-        if row["verdict"] == "undetermined":
+        if row["verdict"] == UNDETERMINED:
             at = group_label({name: row[name] for name in names if pd.notna(row[name])})
             whys.append((f"{at}, along {along}", typeset(_short(row["why"]))))
     text = (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.findings import Finding
+from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED, Finding
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report import joint as report_joint
@@ -23,7 +23,7 @@ from hpsweep.axes import AXES
 from hpsweep.english import counted, in_words, listed, some
 from hpsweep.text import between, fixed, number, powers, setting, signed, within
 
-_VERDICTS = ("stable", "undetermined", "moves")
+_VERDICTS = (STABLE, UNDETERMINED, MOVES)
 _OF_USE = {"drift": "drift", "comparison": "comparison of tuned and transferred"}
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES
 from hpsweep.analysis.runs.places import place_axes, table_axes
-from hpsweep.axes import AXES
+from hpsweep.axes import AXES, base_fields
 from hpsweep.schema import RUNS
 from hpsweep.spec import BEFORE, RESOLVED, TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
@@ -290,11 +290,11 @@ def _check_losses(runs: pd.DataFrame) -> None:
 
 def check_base(runs: pd.DataFrame) -> None:
     """Raise ValueError unless the runs say where their proxy is: its width and density."""
-    for name in ("base_width", "base_density"):
+    for name in base_fields():
         if name not in runs.columns:
             raise ValueError(
                 f"the runs have no column {name!r}, which says where the proxy is; give it, such as "
-                f"runs.assign({name}={'128' if name == 'base_width' else '1.0'})."
+                f"runs.assign({name}={_VALUES[name]!r})."
             )
         if runs[name].isna().any():
             raise ValueError(f"{name} is missing in {runs[name].isna().sum()} of {len(runs)} runs; leave those out.")

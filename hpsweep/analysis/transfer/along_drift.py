@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.findings import Finding
+from hpsweep.analysis.findings import MOVES, UNDETERMINED, Finding
 from hpsweep.analysis.optimum.loss_at import Difference, difference, read, read_own
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
 from hpsweep.analysis.runs.checks import check_number, other_tuned
 from hpsweep.analysis.runs.rows import records
-from hpsweep.analysis.transfer.drift import BOUND, Slope, line_points, slope_of, verdict
+from hpsweep.analysis.transfer.drift import BENT, BOUND, Slope, line_points, slope_of, verdict
 from hpsweep.analysis.transfer.proxy import Swept, best_of, rows_at, swept
 from hpsweep.axes import AXES, axis_of, drift_axes
 from hpsweep.spec import Target, Trial
@@ -106,7 +106,7 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
         **dict(zip(("drift", "drift_low", "drift_high"), slope, strict=True)),
         "verdict": verdict(slope, bound),
         **dict.fromkeys(("constant_from", "along_from", "interval")),
-        "better": "undetermined",
+        "better": UNDETERMINED,
         "status": target.row["status"],
     }
     if first.row["status"] != "ok" or math.isnan(slope.drift):
@@ -135,7 +135,7 @@ def _better(gain: Difference) -> str:
     """By which of the two transfers the loss is lower, if its interval says so."""
     if gain.low > 0:
         return "drift"
-    return "constant" if gain.high < 0 else "undetermined"
+    return "constant" if gain.high < 0 else UNDETERMINED
 
 
 def along_value(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) -> dict[str, float]:
@@ -164,7 +164,7 @@ def drift_offer(
 
     `sweep` has the runs of the card's scheme with its other hyperparameters, optimum is the row of its proxy.
     """
-    if any(row["verdict"] == "moves" for row in drifts):
+    if any(row["verdict"] == MOVES for row in drifts):
         tests = held_out_of(sweep)
     else:
         tests = pd.DataFrame(columns=["scheme", "along", *sweep.axes, *HELD_OUT])
@@ -233,7 +233,7 @@ def offer(
             doubts.append(f"one {along} was trained, and the target has another")
             continue
         axes.append({"along": along, "octaves": distance, **{name: line[name] for name in ("drift", *_AXIS)}})
-        if line["verdict"] != "moves" or line["path"] == "bent" or None in (line["low"], line["high"]):
+        if line["verdict"] != MOVES or line["path"] == BENT or None in (line["low"], line["high"]):
             continue
         moves.append((Slope(line["drift"], line["low"], line["high"]), distance))
         doubts += _doubts(line, rows_at(tests, {"along": along, **fixed}), target)

@@ -26,7 +26,7 @@ from hpsweep.spec import RESOLVED, TUNED, Interval, Target, Trial, fields_of
 KINDS = tuple(kind for kind in get_args(Kind) if kind != "keep")
 """Of the reference GPT's tensors, all of which are drawn or filled."""
 
-SHAPE = ("width", "density", "depth", "head_size", "context", "tied")
+SHAPE = tuple(dict.fromkeys((*AXES, "depth", "head_size", "context", "tied")))
 OPTIMIZER = ("beta1", "beta2", "eps", "clip", "weight_decay_rule")
 SCHEDULE = ("warmup_fraction", "final_lr_fraction")
 _OWN = ("scheme", "seed", "steps", "eval_sequences", "precision")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.findings import Finding
+from hpsweep.analysis.findings import STABLE, Finding
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.transfer.proxy import FEWEST_NONZEROS, stand_ins
@@ -107,7 +107,7 @@ def of_drift(drifts: Sequence[Mapping[str, Any]], scheme: str, over: str) -> lis
     """Optima that move, or are not known to stay: of every axis and verdict the places where that is so."""
     places: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in drifts:
-        if row["verdict"] != "stable":
+        if row["verdict"] != STABLE:
             at = {name: row[name] for name in AXES if name in row}
             places.setdefault((row["verdict"], row["along"]), []).append(at)
     return [

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED
 from hpsweep.analysis.optimum.fitted import Fitted, fitted
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
@@ -39,12 +40,15 @@ from hpsweep.analysis.runs.checks import (
 )
 from hpsweep.analysis.runs.prepare import plain_types, prepared, without
 from hpsweep.architectures import hidden_nonzeros
-from hpsweep.axes import axis_of
+from hpsweep.axes import axis_of, drift_axes
 from hpsweep.english import counted, have
 from hpsweep.spec import Trial
 
 BOUND = 0.25
 """Octaves per halving or doubling within which an optimum is called stable."""
+
+STRAIGHT, BENT = "straight", "bent"
+"""Whether a drift is one slope all the way; UNDETERMINED where that is not known."""
 
 SCATTER, SCATTER_DF = 0.1, 3
 """How much optima scatter about a line beyond their intervals, octaves, where no more is known than by a few optima;
@@ -155,7 +159,9 @@ def _along(
         )
     runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
-        raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
+        raise ValueError(
+            f"along is {along!r}, which is not a column of positive numbers; take {' or '.join(drift_axes())}."
+        )
     optima = fitted(runs, [*by, *along_with, along], over=over, resamples=resamples, seed=seed)
     return drift_of(optima, optima.runs, along, by, along_with=along_with, bound=bound)
 
@@ -258,24 +264,24 @@ def verdict(slope: Slope, bound: float) -> str:
     low = -math.inf if math.isnan(slope.low) else slope.low
     high = math.inf if math.isnan(slope.high) else slope.high
     if -bound <= low and high <= bound:
-        return "stable"
+        return STABLE
     if low > bound or high < -bound:
-        return "moves"
-    return "undetermined"
+        return MOVES
+    return UNDETERMINED
 
 
 def _row(points: list[Point], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
     known = [point for point in points if point.status == "ok"]
     slope = slope_of(known, along, resamples, seed)
     claim = verdict(slope, bound)
-    if claim == "stable" and len(known) < len(points):
-        claim = "undetermined"
+    if claim == STABLE and len(known) < len(points):
+        claim = UNDETERMINED
     bend = bend_of(known, along, resamples, seed)
-    if claim == "stable" and path(bend, bound) == "bent" and max(map(abs, bend.ends)) > bound:
-        claim = "undetermined"
-    forced = _forced(points, along, bound) if claim != "moves" else None
+    if claim == STABLE and path(bend, bound) == BENT and max(map(abs, bend.ends)) > bound:
+        claim = UNDETERMINED
+    forced = _forced(points, along, bound) if claim != MOVES else None
     if forced is not None:
-        slope, claim = forced, "moves"
+        slope, claim = forced, MOVES
     ends = sorted((point.value for point in known), key=axis_of(along).octaves)
     return {
         **slope._asdict(),
@@ -309,8 +315,8 @@ def path(bend: Bend, bound: float) -> str | None:
     if math.isnan(bend.curvature):
         return None
     if bend.low > 0 or bend.high < 0:
-        return "bent"
-    return "straight" if -bound <= bend.low and bend.high <= bound else "undetermined"
+        return BENT
+    return STRAIGHT if -bound <= bend.low and bend.high <= bound else UNDETERMINED
 
 
 def _interval(points: list[Point]) -> str | None:
@@ -446,17 +452,17 @@ def _why(points: list[Point], along: str, slope: Slope, claim: str, bound: float
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
     if _interval(known) == "assumed":
         interval += " (noise assumed)"
-    if claim == "moves":
+    if claim == MOVES:
         return f"{interval} beyond +-{bound:g}{left_out}"
-    if verdict(slope, bound) == "stable":
+    if verdict(slope, bound) == STABLE:
         return f"{interval} within +-{bound:g}{left_out}"
     return f"{interval} neither within +-{bound:g} nor beyond it: train more seeds or finer values{left_out}"
 
 
 def _why_bent(bend: Bend, bound: float, claim: str) -> str:
-    if path(bend, bound) != "bent":
+    if path(bend, bound) != BENT:
         return ""
     first, last = bend.ends
     text = f"; the path is bent, [{bend.low:.2f}, {bend.high:.2f}] per step: the drift goes from {first:+.2f} to "
-    remark = " to call it stable" if claim == "undetermined" else ""
+    remark = " to call it stable" if claim == UNDETERMINED else ""
     return f"{text}{last:+.2f}, and a line is not enough{remark}"

@@ -24,15 +24,12 @@ from hpsweep.analysis.runs.checks import (
 )
 from hpsweep.analysis.runs.places import place_axes, place_text, table_axes
 from hpsweep.analysis.runs.prepare import prepared
-from hpsweep.axes import AXES
+from hpsweep.axes import AXES, base_fields
 from hpsweep.schemes import Scheme, alike_at_base_density
 from hpsweep.spec import RESOLVED, TUNED, Target, Trial, typed
 
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
-
-_BASE = ("base_width", "base_density", "base_head_size")
-"""Fields that runs have in common to be one parametrization: an optimum means another setting where they differ."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,10 @@ def select_proxy(runs: pd.DataFrame, proxy: Mapping[str, Any] | None) -> tuple[p
             known = ", ".join(map(str, runs[name].drop_duplicates().sort_values()[:8]))
             raise ValueError(f"no run has {name} {value!r}, as proxy asks; there are {known}.")
         runs = chosen
-    check_equal(runs[[name for name in _BASE if name in runs]], (), "the sweep")
-    base = {axis.base: typed(RESOLVED[axis.base], runs[axis.base].iloc[0]) for axis in AXES.values() if axis.base}
+    # an optimum means another setting where base models differ
+    common = [name for name in (*base_fields(), "base_head_size") if name in runs]
+    check_equal(runs[common], (), "the sweep")
+    base = {name: typed(RESOLVED[name], runs[name].iloc[0]) for name in base_fields()}
     return runs, {**{name: _base_of(runs, name) for name in place_axes(runs)}, **base, **proxy}
 
 
@@ -249,10 +248,6 @@ def target_trial(base: Trial, target: Target) -> Trial:
             f"neuron; at least 1 is needed, and {FEWEST_NONZEROS} for the rules to hold: "
             f"density {FEWEST_NONZEROS / target.width:.2g} or more."
         )
-    return base.replace(
-        width=target.width,
-        density=target.density,
-        depth=target.depth or base.depth,
-        head_size=head_size,
-        context=target.context or base.context,
-    )
+    # what the target does not say is as at the proxy
+    shape = {name: getattr(target, name) or getattr(base, name) for name in (*AXES, "depth", "context")}
+    return base.replace(**shape, head_size=head_size)

@@ -16,7 +16,7 @@ from hpsweep.analysis.optimum.searched import asked_over
 from hpsweep.analysis.runs.checks import check_number, other_tuned
 from hpsweep.analysis.transfer.comparison import used_at
 from hpsweep.analysis.transfer.proxy import Swept, rows_at, swept, tuned_of
-from hpsweep.axes import AXES, value_label
+from hpsweep.axes import AXES, value_label, widening_axis
 from hpsweep.english import interval_text
 
 MATRIX = (
@@ -225,7 +225,7 @@ class Rate(NamedTuple):
 def _rates(
     sweep: Swept, scheme: str, tuned: Mapping[tuple[Any, ...], tuple[Group, str]], given: float | None, flops: str
 ) -> dict[tuple[Any, ...], Rate]:
-    """The rate at every place: the one given, else that along the widths of its line."""
+    """The rate at every place: the one given, else that along the axis on which models widen, of its line."""
     if given is not None:
         return dict.fromkeys(tuned, Rate(given, 0.0, ""))
     if flops not in sweep.runs:
@@ -233,13 +233,12 @@ def _rates(
         return dict.fromkeys(tuned, Rate(math.nan, math.nan, why))
     own = rows_at(sweep.runs, {"scheme": scheme})
     compute: dict[Any, float] = own.groupby(list(sweep.axes))[flops].mean().to_dict()
-    width = sweep.axes.index("width")
+    others = [name for name in sweep.axes if name != widening_axis()]
     lines: dict[tuple[Any, ...], list[tuple[Group, float]]] = {}
     for place, (group, _) in tuned.items():
-        line = place[:width] + place[width + 1 :]
-        lines.setdefault(line, []).append((group, compute.get(place, math.nan)))
+        lines.setdefault(group.values(others), []).append((group, compute.get(place, math.nan)))
     rates = {line: _rate(members, flops) for line, members in lines.items()}
-    return {place: rates[place[:width] + place[width + 1 :]] for place in tuned}
+    return {place: rates[group.values(others)] for place, (group, _) in tuned.items()}
 
 
 def _rate(line: Sequence[tuple[Group, float]], flops: str) -> Rate:

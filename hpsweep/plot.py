@@ -34,8 +34,8 @@ from hpsweep.analysis.plots import transfer as transfer_plots
 from hpsweep.analysis.plots.figures import draw_all, loss_curves
 from hpsweep.analysis.plots.figures import optimum_stability as stability_figure
 from hpsweep.analysis.plots.tables import curve_table, path_table
-from hpsweep.analysis.runs.checks import check_frame, shown
-from hpsweep.analysis.runs.prepare import without
+from hpsweep.analysis.runs.arguments import check_frame, shown
+from hpsweep.analysis.runs.prepare import without_columns
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import drift as find_drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
@@ -82,7 +82,7 @@ def optimum_stability(
     """
     over = asked_over(runs, over, ignore)
     (lines,) = asked_axes(runs, lines, (), ignore)[:1]
-    runs = without(runs, ignore)
+    runs = without_columns(runs, ignore)
     if optima is None:
         optima = find_optima(runs, ["scheme", lines], over=over)
     if ax is not None:

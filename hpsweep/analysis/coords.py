@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.findings import UNDETERMINED
+from hpsweep.analysis.runs.arguments import check_number, check_table
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_number, check_table
 from hpsweep.analysis.runs.places import table_axes
 from hpsweep.axes import AXES, axis_of
 from hpsweep.english import counted

@@ -18,7 +18,7 @@ import numpy as np
 
 from hpsweep.analysis.runs.places import group_label
 from hpsweep.axes import value_label
-from hpsweep.english import in_words, listed, some
+from hpsweep.english import first_places, hyperparameter_name, listed
 from hpsweep.schemes import scheme_label
 
 STABLE, MOVES, UNDETERMINED = VERDICTS = ("stable", "moves", "undetermined")
@@ -179,11 +179,11 @@ def _range(ends: Sequence[float | None]) -> str:
 
 
 _SHOWN: dict[str, Callable[[Any], str]] = {
-    "name": in_words,
+    "name": hyperparameter_name,
     "scheme": scheme_label,
     "list": listed,
     "place": group_label,
-    "places": lambda places: some([group_label(at) for at in places]),
+    "places": lambda places: first_places([group_label(at) for at in places]),
     "range": _range,
 }
 

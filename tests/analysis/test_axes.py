@@ -17,7 +17,7 @@ from hpsweep.analysis.plots.regret import regret_of
 from hpsweep.analysis.report.page import report
 from hpsweep.analysis.transfer.along_drift import held_out
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.card_tables import way
+from hpsweep.analysis.transfer.card_tables import way_to_target
 from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.drift import drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
@@ -98,7 +98,7 @@ def test_a_card_carries_the_optimum_of_the_first_and_offers_the_drift_along_it(r
     assert math.log2(card.along_drift["value"]) == pytest.approx(-6.5 + PER_DOUBLING * 4, abs=0.4)
     assert [(axis["along"], axis["octaves"]) for axis in card.along_drift["axes"]] == [("depth", 4.0), ("density", 2.0)]
     assert {row["depth"] for row in card.comparison} == set(DEPTHS)
-    steps = way(card)
+    steps = way_to_target(card)
     assert steps.loc[steps["from"] == "depth 1", "verdict"].tolist()[:2] == ["moves", "moves"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpsweep.analysis.optimum import joint, noise, optima
+from hpsweep.analysis.optimum import group_fit, joint, noise
 from hpsweep.analysis.report.page import report
 from hpsweep.analysis.runs import cells, prepare
 from hpsweep.analysis.transfer.transfer import transfer
@@ -37,9 +37,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return call
 
     for name, function in {
-        "prepared": prepare.prepared,
-        "noise": noise.noises,
-        "fit": optima._fit,
+        "prepared": prepare.prepared_runs,
+        "noise": noise.noise_per_group,
+        "fit": group_fit._fit,
         "points": joint.points_of,
         "joint fit": joint._fit,
     }.items():

@@ -77,7 +77,7 @@ class LawData:
         """
         check_path(path)
         path = Path(path)
-        check_overwritable(path)
+        check_law_path(path)
         with replacing(path) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
         return path
@@ -91,7 +91,7 @@ class LawData:
         return cls(**law_record.law_fields(path))
 
 
-def check_overwritable(path: str | Path) -> None:
+def check_law_path(path: str | Path) -> None:
     """Raise ValueError where writing a law would destroy that of a newer hpsweep, or what is no file."""
     check_replaceable(path, name="schema_version", version=LAW_VERSION, what="law")
 

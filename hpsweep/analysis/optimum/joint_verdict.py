@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpsweep.analysis.optimum.group_fit import REFUSED_LIMIT
 from hpsweep.analysis.optimum.joint_ends import FEWEST_LINES, end_step, falling_lines, near_end
 from hpsweep.analysis.optimum.joint_fit import POWERS, WindowMinima, derivative_coefficients, design_matrix
 from hpsweep.analysis.optimum.joint_misfit import Refit
 from hpsweep.analysis.optimum.joint_points import Flags, Points
-from hpsweep.analysis.optimum.optima import REFUSED_LIMIT
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.text import as_power
 
-LIMIT = 0.025
+END_LIMIT = 0.025
 """A field is identified if at most this fraction of replicates is lowest at either end of what was tried."""
 
 CLEAR = 3.0
@@ -42,7 +42,7 @@ class WindowFit(NamedTuple):
     def at_end(self) -> Flags:
         """(field, end): whether the minimum cannot be told from one that lies there, or beyond."""
         at_window = np.array([[end == "window" for end in ends] for ends in self.ends])
-        limits = np.where(at_window, WINDOW_LIMIT, LIMIT)
+        limits = np.where(at_window, WINDOW_LIMIT, END_LIMIT)
         return np.asarray((self.shares > limits) | ~self.clear)
 
     @property

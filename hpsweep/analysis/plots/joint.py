@@ -28,9 +28,10 @@ from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.layout import beside, panel_width
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
-from hpsweep.analysis.runs.checks import RESAMPLES, TRIAL_FIELDS
+from hpsweep.analysis.runs.arguments import RESAMPLES
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.analysis.runs.places import line_axis
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import axis_of, value_label
 from hpsweep.units import Unit, unit_of
 
@@ -60,7 +61,7 @@ def heat_table(
     where a seed diverged. Raises ValueError as `surface` does.
     """
     over = in_order(over)
-    runs = prepared(runs, by, over, ignore=ignore)
+    runs = prepared_runs(runs, by, over, ignore=ignore)
     return heats_of(jointly_fitted(runs, by, over=over, resamples=1, seed=0))
 
 
@@ -276,7 +277,7 @@ def surface_heatmaps(
     first, four in a row at most. `size` in inches; by default as large as the panels and their texts ask for.
     """
     over = in_order(over)
-    joint = jointly_fitted(prepared(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
+    joint = jointly_fitted(prepared_runs(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
     optima = joint.table(by, joint.runs) if optima is None else optima
     table = heats_of(joint)
     shared = heat_scale(table, over)

@@ -10,8 +10,9 @@ import pandas as pd
 
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import SCHEMES, Look
-from hpsweep.analysis.runs.checks import check_columns, check_equal, check_over, check_table, needed
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.arguments import check_columns, check_over, check_table
+from hpsweep.analysis.runs.checks import check_equal, needed
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, axis_of
 from hpsweep.text import between, signed
 
@@ -31,7 +32,7 @@ def curve_table(
     check_columns(lines=lines)
     check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve
-        runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
+        runs = prepared_runs(runs, ["scheme", lines], over, ignore=ignore)
     return curves_of(runs, over, lines)
 
 

@@ -14,7 +14,7 @@ from hpsweep.analysis.report.tables import Tables, axes_of, in_order
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.regret_matrix import matrix_text
 from hpsweep.axes import AXES
-from hpsweep.english import in_words
+from hpsweep.english import hyperparameter_name
 from hpsweep.text import DASH, fixed, power_of, powers, within
 
 
@@ -177,8 +177,8 @@ def basins(tables: Tables) -> Section | None:
         )
     ends = found[["from_value", "to_value"]].iloc[0]
     text = (
-        f"The 1 % basin: octaves of the {in_words(tables.over)} in which the loss is at most 1 % above its minimum. "
-        f"The sensitivity: the mean excess loss over {powers(*ends)}, a diverged run counted as the loss at "
+        f"The 1 % basin: octaves of the {hyperparameter_name(tables.over)} in which the loss is at most 1 % above its "
+        f"minimum. The sensitivity: the mean excess loss over {powers(*ends)}, a diverged run counted as the loss at "
         "initialization."
     )
     table = Table(

@@ -32,7 +32,7 @@ from hpsweep.analysis.report.parts import (
 from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import Card, model_axes
-from hpsweep.english import counted, in_words, some
+from hpsweep.english import counted, first_places, hyperparameter_name
 from hpsweep.text import DASH, fixed, number, power_of, powers, setting, signed
 from hpsweep.units import Unit
 
@@ -141,7 +141,7 @@ def nothing(tables: Tables) -> str:
     known = tables.joint[[f"status_{name}" for name in tables.pair]].isin(["ok", "edge"])
     if known.any(axis=None):
         return ""
-    both = " or ".join(in_words(name) for name in tables.pair)
+    both = " or ".join(hyperparameter_name(name) for name in tables.pair)
     return f"none of {counted(len(tables.joint), 'group')} has an optimum of the {both}; their table says why."
 
 
@@ -151,7 +151,7 @@ def use(tables: Tables, card: Card, doubtful: bool) -> Line:
     said = []
     for name in tables.pair:
         value = setting(card.base[name])
-        said.append(f"{in_words(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
+        said.append(f"{hyperparameter_name(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
     at = group_label({name: card.target[name] for name in model_axes(card)})
     hidden = card.kinds["hidden"]
     text = (
@@ -179,7 +179,7 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     said = []
     for name in tables.pair:
         lines = [f"{joint_text(row, name)}{_at(tables, row)}" for row in records(rows)]
-        said.append(f"{_capital(in_words(name))}: {some(lines)}.")
+        said.append(f"{_capital(hyperparameter_name(name))}: {first_places(lines)}.")
     moved = [name for name in tables.pair if _disjoint(rows, name)]
     compared = [name for name in tables.pair if name not in moved and len(_known(rows, name)) > 1]
     single = [name for name in tables.pair if len(_known(rows, name)) < 2]
@@ -188,14 +188,16 @@ def _scheme(tables: Tables, scheme: str) -> Line:
         verdict, kind = "drift not measured", "none"
     elif moved:
         verdict, kind = MOVES, KINDS[MOVES]
-        said.append(f"Intervals of the {' and of the '.join(in_words(name) for name in moved)} exclude each other.")
+        said.append(
+            f"Intervals of the {' and of the '.join(hyperparameter_name(name) for name in moved)} exclude each other."
+        )
     else:
         verdict, kind = UNDETERMINED, KINDS[UNDETERMINED]
     if len(rows) > 1 and compared:
-        names = " and of the ".join(in_words(name) for name in compared)
+        names = " and of the ".join(hyperparameter_name(name) for name in compared)
         said.append(f"Intervals of the {names} overlap, which does not show that the optimum stays put.")
     if len(rows) > 1 and single:
-        names = " and the ".join(in_words(name) for name in single)
+        names = " and the ".join(hyperparameter_name(name) for name in single)
         known = {len(_known(rows, name)) for name in single}
         count = "one" if known == {1} else "none"
         if len(known) > 1:

@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {"ok": "good", "weak": "caution", "not_converged": "bad
 
 def verdict_line(found: Law) -> Line:
     """What the law knows, in the verdict of the report."""
-    said = [text for text in law_text.verdict(found) if not text.startswith(("L = ", "objective "))]
+    said = [text for text in law_text.law_verdict(found) if not text.startswith(("L = ", "objective "))]
     status, _, text = said[0].partition(": ")
     return Line(kind=KINDS[found.status], lead=f"Scaling law: {status}", text=typeset(" ".join([text, *said[1:]])))
 
@@ -42,7 +42,7 @@ def law(tables: Tables) -> Section | None:
     found = tables.law
     if found is None:
         return None
-    said = law_text.verdict(found)
+    said = law_text.law_verdict(found)
     weak = {row["coefficient"]: row["reason"] for row in found.weak}
     notes = [*(f"{name} is weak: {why}." for name, why in weak.items()), *found.warnings]
     return Section(

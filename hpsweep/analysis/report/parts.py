@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED
-from hpsweep.english import MOST
+from hpsweep.english import MOST_PLACES
 from hpsweep.text import DASH, MINUS, fixed
 from hpsweep.units import Unit
 
@@ -47,7 +47,7 @@ class Line:
     @property
     def whole(self) -> str:
         """The sentence with the places where it holds."""
-        if len(self.places) > MOST:
+        if len(self.places) > MOST_PLACES:
             return f"{self.text} ({len(self.places)} places: {'; '.join(self.places)})."
         return f"{'; '.join(self.places)}: {self.text}." if self.places else self.text
 

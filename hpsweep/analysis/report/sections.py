@@ -33,8 +33,8 @@ from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.report.verdict import drift_keys
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.drift import BOUND
-from hpsweep.english import in_words
+from hpsweep.analysis.transfer.drift import STABLE_BOUND
+from hpsweep.english import hyperparameter_name
 from hpsweep.spec import TUNED
 from hpsweep.text import DASH, between, fixed, fraction_label, number, number_label, powers, setting, signed
 
@@ -111,7 +111,7 @@ def losses(tables: Tables) -> Section | None:
     if undrawn > 0:
         text += f" {undrawn} more combinations are not drawn here: hpsweep plot draws them."
     shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
-    return Section(title=f"Loss against {in_words(tables.over)}", text=(text,), panels=shown, more=more)
+    return Section(title=f"Loss against {hyperparameter_name(tables.over)}", text=(text,), panels=shown, more=more)
 
 
 def _panels(draw: Callable[..., list[Panel]], tables: Tables) -> list[Panel]:
@@ -125,7 +125,7 @@ def optima(tables: Tables) -> Section | None:
     if found.empty:
         return None
     header = (
-        *(*words(by), "status", f"best {in_words(tables.over)}", "95 % interval", "noise"),
+        *(*words(by), "status", f"best {hyperparameter_name(tables.over)}", "95 % interval", "noise"),
         *(f"lowest mean loss ({tables.unit.name})", *in_bits(tables.unit), "runs", "seeds", "diverged"),
     )
     rows: list[tuple[Cell, ...]] = []
@@ -153,7 +153,7 @@ def optima(tables: Tables) -> Section | None:
         "the minimum lies at the end of the values tried, which is only a bound. flat: the losses do not say where it "
         "is. none: too few finite losses."
     )
-    caption = f"Best {in_words(tables.over)} of every group"
+    caption = f"Best {hyperparameter_name(tables.over)} of every group"
     note = rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(by), note=note)
     return Section(title="Optima", text=(text,), lines=explained("Why not ok", whys), tables=(table,))
@@ -189,10 +189,10 @@ def drifts(tables: Tables) -> Section | None:
             at = group_label({name: row[name] for name in names if pd.notna(row[name])})
             whys.append((f"{at}, along {along}", typeset(_short(row["why"]))))
     text = (
-        f"stable: every value along the axis has an optimum, and the whole interval lies within ±{BOUND:g} octave. "
-        "moves: the whole interval lies beyond that. undetermined: neither could be shown."
+        f"stable: every value along the axis has an optimum, and the whole interval lies within ±{STABLE_BOUND:g} "
+        "octave. moves: the whole interval lies beyond that. undetermined: neither could be shown."
     )
-    caption, note = f"Drift of the best {in_words(tables.over)}", rest_of(found, "hpsweep optimum")
+    caption, note = f"Drift of the best {hyperparameter_name(tables.over)}", rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(names), note=note)
     panels = _panels(path_panels, tables)
     count = min(UNFOLDED, max(1, int(found["drift"].notna().sum())))  # at most; those without a drift come last

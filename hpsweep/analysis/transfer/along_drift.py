@@ -14,18 +14,20 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.findings import MOVES, UNDETERMINED, Finding
-from hpsweep.analysis.optimum.loss_at import Difference, difference, read, read_own
+from hpsweep.analysis.optimum.loss_at import LossDifference, loss_at_optimum, loss_at_setting, loss_difference
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
-from hpsweep.analysis.runs.checks import check_number, other_tuned
-from hpsweep.analysis.runs.rows import records
-from hpsweep.analysis.transfer.drift import BENT, BOUND, Slope, line_points, slope_of, verdict
-from hpsweep.analysis.transfer.proxy import Swept, best_of, rows_at, swept
+from hpsweep.analysis.runs.arguments import check_number
+from hpsweep.analysis.runs.checks import other_tuned
+from hpsweep.analysis.runs.rows import plain_rows
+from hpsweep.analysis.transfer.drift import BENT, STABLE_BOUND, drift_verdict
+from hpsweep.analysis.transfer.proxy import TunedSweep, best_of, rows_at, tuned_sweep
+from hpsweep.analysis.transfer.slope import Slope, line_points, slope_of
 from hpsweep.axes import AXES, axis_of, drift_axes
 from hpsweep.spec import Target, Trial
 from hpsweep.units import unit_of_sources
 
-HELD_OUT = (
+HELD_OUT_COLUMNS = (
     *("hyperparameter", "n", "drift", "drift_low", "drift_high", "verdict"),
     *("constant_value", "constant_loss", "constant_from", "constant_regret", "constant_low", "constant_high"),
     *("along_value", "along_value_low", "along_value_high"),
@@ -40,7 +42,7 @@ def held_out(
     *,
     over: str | None = None,
     ignore: Sequence[str] = (),
-    bound: float = BOUND,
+    bound: float = STABLE_BOUND,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -58,10 +60,10 @@ def held_out(
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
     over = asked_over(runs, over, ignore)
-    return held_out_of(swept(runs, {}, over, ignore=ignore, resamples=resamples, seed=seed), bound=bound)
+    return held_out_of(tuned_sweep(runs, {}, over, ignore=ignore, resamples=resamples, seed=seed), bound=bound)
 
 
-def held_out_of(sweep: Swept, *, bound: float = BOUND) -> pd.DataFrame:
+def held_out_of(sweep: TunedSweep, *, bound: float = STABLE_BOUND) -> pd.DataFrame:
     """The table of `held_out`."""
     others = other_tuned(sweep.runs, sweep.over)
     groups = sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs)
@@ -75,7 +77,7 @@ def held_out_of(sweep: Swept, *, bound: float = BOUND) -> pd.DataFrame:
             end = {name: line[-1].at[name] for name in sweep.axes}
             row = _row(line, along, bound, sweep.optima.resamples, sweep.optima.seed)
             rows.append({"scheme": line[-1].at["scheme"], "along": along, **end, **row})
-    return pd.DataFrame(rows, columns=["scheme", "along", *sweep.axes, *HELD_OUT])
+    return pd.DataFrame(rows, columns=["scheme", "along", *sweep.axes, *HELD_OUT_COLUMNS])
 
 
 def _lines(groups: Sequence[Group], along: str, fixed: Sequence[str]) -> list[list[Group]]:
@@ -98,13 +100,13 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
     first, target = line[0], line[-1]
     fitted = [group for group in line[:-1] if group.row["status"] == "ok"]
     slope = slope_of(line_points(fitted, along), along, resamples, seed)
-    own = read_own(target)
+    own = loss_at_optimum(target)
     row: dict[str, Any] = {
-        **dict.fromkeys(HELD_OUT, math.nan),
+        **dict.fromkeys(HELD_OUT_COLUMNS, math.nan),
         "hyperparameter": target.row["hyperparameter"],
         "n": len(fitted),
         **dict(zip(("drift", "drift_low", "drift_high"), slope, strict=True)),
-        "verdict": verdict(slope, bound),
+        "verdict": drift_verdict(slope, bound),
         **dict.fromkeys(("constant_from", "along_from", "interval")),
         "better": UNDETERMINED,
         "status": target.row["status"],
@@ -115,30 +117,30 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
         )
         return {**row, "why": why}
     axis = axis_of(along)
-    moved = along_value(first.row, [(slope, axis.octaves(target.at[along]) - axis.octaves(first.at[along]))])
+    moved = value_along_drift(first.row, [(slope, axis.octaves(target.at[along]) - axis.octaves(first.at[along]))])
     settings = {"constant": first.row["log2_opt"], "along": moved["log2"]}
-    readings = {name: read(target.cells, x) for name, x in settings.items()}
+    readings = {name: loss_at_setting(target.cells, x) for name, x in settings.items()}
     row |= {"constant_value": first.row["opt"], "along_value": moved["value"]}
     row |= {"along_value_low": moved["low"], "along_value_high": moved["high"]}
     for name, reading in readings.items():
-        lost = difference(reading, target, own, target)
+        lost = loss_difference(reading, target, own, target)
         row |= {f"{name}_loss": reading.loss, f"{name}_from": reading.source, f"{name}_regret": lost.value}
         row |= {f"{name}_low": lost.low, f"{name}_high": lost.high}
-    gain = difference(readings["constant"], target, readings["along"], target)
+    gain = loss_difference(readings["constant"], target, readings["along"], target)
     row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "better": _better(gain)}
     transfers = {"constant": readings["constant"], "drift": readings["along"]}
     why = "; ".join(f"by {name}: {reading.why}" for name, reading in transfers.items() if reading.why)
     return {**row, "interval": gain.interval, "why": why}
 
 
-def _better(gain: Difference) -> str:
+def _better(gain: LossDifference) -> str:
     """By which of the two transfers the loss is lower, if its interval says so."""
     if gain.low > 0:
         return "drift"
     return "constant" if gain.high < 0 else UNDETERMINED
 
 
-def along_value(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) -> dict[str, float]:
+def value_along_drift(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) -> dict[str, float]:
     """log2, value, low, high: the proxy's optimum moved by each drift times its octaves.
 
     The 95 % interval adds those of the optimum and of every move in quadrature, side by side: an optimum that is high
@@ -158,32 +160,32 @@ def along_value(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) 
 
 
 def drift_offer(
-    sweep: Swept, optimum: Mapping[str, Any], drifts: Sequence[Mapping[str, Any]], target: Target
+    sweep: TunedSweep, optimum: Mapping[str, Any], drifts: Sequence[Mapping[str, Any]], target: Target
 ) -> dict[str, Any]:
-    """What a card says of the drift: `offer`, rows of `held_out` (if any drift moves), and "constant" as carried.
+    """What a card says of the drift: the setting offered, rows of `held_out` (if any drift moves), constant as carried.
 
     `sweep` has the runs of the card's scheme with its other hyperparameters, optimum is the row of its proxy.
     """
     if any(row["verdict"] == MOVES for row in drifts):
         tests = held_out_of(sweep)
     else:
-        tests = pd.DataFrame(columns=["scheme", "along", *sweep.axes, *HELD_OUT])
+        tests = pd.DataFrame(columns=["scheme", "along", *sweep.axes, *HELD_OUT_COLUMNS])
     there = {name: float(getattr(target, name) or sweep.proxy[name]) for name in sweep.axes}
     return {
-        **offer(optimum, drifts, tests, sweep.proxy, there),
+        **offered_setting(optimum, drifts, tests, sweep.proxy, there),
         "carried": "constant",
-        "held_out": records(tests),
+        "held_out": plain_rows(tests),
     }
 
 
-def carried_along(drift: Mapping[str, Any], base: Trial, over: str) -> tuple[dict[str, Any], Trial]:
+def carried_along_drift(drift: Mapping[str, Any], base: Trial, over: str) -> tuple[dict[str, Any], Trial]:
     """The offer and the proxy's trial with the setting along the drift. Raises ValueError where none is offered."""
     if drift["value"] is None:
         raise ValueError(f"{over} cannot be carried along a drift: {drift['why']}. Leave along_drift out.")
     return {**drift, "carried": "drift"}, base.replace(**{over: drift["value"]})
 
 
-def of_offer(drift: Mapping[str, Any], over: str, base: Trial) -> list[Finding]:
+def findings_of_offer(drift: Mapping[str, Any], over: str, base: Trial) -> list[Finding]:
     """What a user must know of what is carried, where a drift is offered beside the constant."""
     if drift["value"] is None:
         return []
@@ -207,7 +209,7 @@ def _through(row: Mapping[str, Any], base: Trial) -> bool:
     return all(row[name] == getattr(base, name) for name in AXES if name in row and name != row["along"])
 
 
-def offer(
+def offered_setting(
     optimum: Mapping[str, Any],
     drifts: Sequence[Mapping[str, Any]],
     tests: pd.DataFrame,
@@ -242,7 +244,7 @@ def offer(
         return {**offered, "why": "the proxy has a bound, not an optimum"}
     if not moves:
         return {**offered, "why": "no drift towards the target is known to move, on a straight path"}
-    moved = along_value(optimum, moves)
+    moved = value_along_drift(optimum, moves)
     offered |= {name: moved[name] for name in ("value", "low", "high")}
     if doubts:
         return {**offered, "why": "; ".join(doubts)}

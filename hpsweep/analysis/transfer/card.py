@@ -14,7 +14,7 @@ import pandas as pd
 
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.rows import record
+from hpsweep.analysis.runs.rows import plain_row
 from hpsweep.analysis.transfer.card_checks import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
 from hpsweep.axes import AXES
@@ -90,7 +90,7 @@ class Card:
         """
         check_path(path)
         path = Path(path)
-        check_overwritable(path)
+        check_card_path(path)
         with replacing(path) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
         return path
@@ -112,7 +112,7 @@ class Card:
             odd = ", ".join(shown(name).strip("'") for name in sorted(set(values) ^ names))
             raise ValueError(f"{path} is no card of version {CARD_VERSION}: missing or unknown {odd}. Make it anew.")
         card = cls(**_of_now(values))
-        check_whole(card, path)
+        check_card_values(card, path)
         return card
 
     def plan(self, model: nn.Module, *, base: object, check: bool = True, **options: Any) -> Plan:
@@ -175,7 +175,7 @@ def _with(before: Mapping[str, Any], part: Any) -> Any:
     return {**before, **part} if isinstance(part, Mapping) else part
 
 
-def check_whole(card: Card, path: str | Path = "") -> None:
+def check_card_values(card: Card, path: str | Path = "") -> None:
     """Raise ValueError for a card that lacks something, or has a value that is none."""
     try:
         CARD(vars(card), "")
@@ -213,7 +213,7 @@ def _check_octaves(found: Mapping[str, Any]) -> None:
             raise ValueError(f"optimum of {found['hyperparameter']} has no {', '.join(missing)}")
 
 
-def check_overwritable(path: str | Path) -> None:
+def check_card_path(path: str | Path) -> None:
     """Raise ValueError where writing a card would destroy that of a newer hpsweep, or what is no file."""
     check_replaceable(path, name="schema_version", version=CARD_VERSION, what="card")
 
@@ -234,7 +234,7 @@ def make_card(
     """The card's fields; `vocabulary` is the proxy's and the target's."""
     duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens}
     settings = {name: getattr(base, name) for name in SETTINGS}
-    row = record(tuned.row)
+    row = plain_row(tuned.row)
     ends = [row["low"], row["high"]] if along["carried"] == "constant" else [along["low"], along["high"]]
     carried = row["opt"] if along["carried"] == "constant" else along["value"]
     return Card(

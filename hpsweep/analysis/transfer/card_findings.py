@@ -20,7 +20,7 @@ from hpsweep.schemes import scales
 from hpsweep.spec import Target, Trial
 from hpsweep.units import unit_of_sources
 
-WIDE = 1.0
+WIDE_INTERVAL = 1.0
 """Octaves on one side of an optimum above which its interval is said to be wide."""
 
 
@@ -32,7 +32,7 @@ def of_optimum(tuned: Group, over: str) -> list[Finding]:
     found = []
     if row["interval"] == "assumed":
         found.append(Finding(code="assumed_noise"))
-    if max(row["log2_high"] - row["log2_opt"], row["log2_opt"] - row["log2_low"]) > WIDE:
+    if max(row["log2_high"] - row["log2_opt"], row["log2_opt"] - row["log2_low"]) > WIDE_INTERVAL:
         found.append(Finding(code="wide_interval", numbers={"field": over, "low": row["low"], "high": row["high"]}))
     return found
 

@@ -14,11 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, read, read_own
+from hpsweep.analysis.optimum.loss_at import (
+    MEASURED_WITHIN,
+    LossReading,
+    loss_at_optimum,
+    loss_at_setting,
+    loss_difference,
+)
 from hpsweep.analysis.optimum.optima import Group, fit_prepared
-from hpsweep.analysis.runs.checks import check_frame, check_numeric, check_plain, column_such, label, other_tuned, shown
+from hpsweep.analysis.runs.arguments import check_frame, shown
+from hpsweep.analysis.runs.checks import check_numeric, check_plain, column_such, group_text, other_tuned
 from hpsweep.analysis.runs.places import table_axes
-from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared, without
+from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared_runs, without_columns
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_checks import SETTINGS
 from hpsweep.analysis.transfer.proxy import rows_at, tuned_of
@@ -28,7 +35,7 @@ from hpsweep.english import interval_text
 from hpsweep.schemes import scales_width
 from hpsweep.spec import RESOLVED, TUNED
 
-CARD_REGRET = (
+CARD_REGRET_COLUMNS = (
     *("scheme", *table_axes(), "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),
     *("used_runs", "own_value", "own_low", "own_high", "own_loss", "own_from", "status", "octaves"),
     *("regret", "low", "high", "percent", "interval", "why"),
@@ -49,8 +56,8 @@ def card_regret(
 
     setting     what the card carries; setting_status as in `optima`: an edge is a bound and no optimum of the proxy
     used_loss   the loss at the setting. used_from is "measured": the mean of used_runs runs at it; or, without any,
-                "fitted" or "interpolated" from the target's own curve (see `loss_at.Reading`); null where it diverged
-                or lies outside what was tried, and `why` says which
+                "fitted" or "interpolated" from the target's own curve (see `loss_at.LossReading`); null where it
+                diverged or lies outside what was tried, and `why` says which
     own_loss    the loss at the target's own optimum own_value, with its 95 % interval, over all hyperparameters that
                 were tried there; at the lowest measured value where `status` is not ok: then own_value is a bound and
                 the regret at least what is given
@@ -73,11 +80,11 @@ def card_regret(
             f"the card carries {over.replace(',', ' and ')}, tuned together: the regret of a card is along one "
             f"hyperparameter. Make the card of one, such as transfer --over {over.split(',')[0]}."
         )
-    runs = target_runs(card, plain_types(without(runs, ignore)))
-    runs = prepared(runs, ["scheme", *table_axes()], over)
+    runs = target_runs(card, plain_types(without_columns(runs, ignore)))
+    runs = prepared_runs(runs, ["scheme", *table_axes()], over)
     same, group, status, others = _own_groups(card, runs, over, resamples, seed)
-    own, used = read_own(group), read(same.cells, math.log2(card.base[over]))
-    gap = difference(used, same, own, group)
+    own, used = loss_at_optimum(group), loss_at_setting(same.cells, math.log2(card.base[over]))
+    gap = loss_difference(used, same, own, group)
     bound = "" if status == "ok" else f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
     row = {
         "scheme": card.scheme,
@@ -102,7 +109,7 @@ def card_regret(
         "interval": gap.interval,
         "why": "; ".join(filter(None, [bound, used.why, _with_the_cards(same, group, used, others)])),
     }
-    return pd.DataFrame([row], columns=list(CARD_REGRET))
+    return pd.DataFrame([row], columns=list(CARD_REGRET_COLUMNS))
 
 
 def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
@@ -208,12 +215,12 @@ def _own_groups(
     return next(group for group in groups if group.at == at), *tuned_of(groups), others
 
 
-def _with_the_cards(same: Group, group: Group, used: Reading, others: Sequence[str]) -> str:
+def _with_the_cards(same: Group, group: Group, used: LossReading, others: Sequence[str]) -> str:
     """What the setting costs with the card's other hyperparameters, where the target's own optimum has other ones."""
     if same is group or used.source is None:
         return ""
-    own, cards = (label(others, one.values(others)) for one in (group, same))
-    gap = difference(used, same, read_own(same), same)
+    own, cards = (group_text(others, one.values(others)) for one in (group, same))
+    gap = loss_difference(used, same, loss_at_optimum(same), same)
     least = "" if same.row["status"] == "ok" else "at least "
     return (
         f"the own optimum is at {own}, and the card has {cards}: with that the regret is {least}{gap.value:.4f} "

@@ -12,17 +12,17 @@ from hpsweep.analysis.transfer.card import Card
 from hpsweep.axes import AXES
 from hpsweep.spec import TUNED
 
-HYPERPARAMETERS = ("hyperparameter", "value", "low", "high", "noise", "chosen")
-"""Columns of `hyperparameters`."""
+HYPERPARAMETER_COLUMNS = ("hyperparameter", "value", "low", "high", "noise", "chosen")
+"""Columns of `card_hyperparameters`."""
 
-WAY = ("from", "to", "at", "verdict", "drift", "low", "high", "noise")
-"""Columns of `way`."""
+WAY_COLUMNS = ("from", "to", "at", "verdict", "drift", "low", "high", "noise")
+"""Columns of `way_to_target`."""
 
 _NOISE = {"resampled": "measured", "assumed": "assumed"}
 _UNCORRECTED = ("depth", "context", "vocabulary")
 
 
-def hyperparameters(card: Card) -> pd.DataFrame:
+def card_hyperparameters(card: Card) -> pd.DataFrame:
     """One row per hyperparameter that was searched: the value carried, its 95 % interval, how it was chosen.
 
     noise: whether seeds measured it or it is assumed. low and high are null where a value was not fitted; of a bound
@@ -30,7 +30,7 @@ def hyperparameters(card: Card) -> pd.DataFrame:
     """
     never = card.evidence.get("never_tuned", {})
     rows = [_row(card, name) for name in TUNED if name not in never]
-    return pd.DataFrame(rows, columns=list(HYPERPARAMETERS)).astype({"low": float, "high": float})
+    return pd.DataFrame(rows, columns=list(HYPERPARAMETER_COLUMNS)).astype({"low": float, "high": float})
 
 
 def _row(card: Card, name: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _row(card: Card, name: str) -> dict[str, Any]:
     return {**row, "chosen": words.get(status, f"best of the values tried ({status})")}
 
 
-def way(card: Card) -> pd.DataFrame:
+def way_to_target(card: Card) -> pd.DataFrame:
     """One row per step from the proxy to the target and per line of runs that says how the optimum moves on it.
 
     from, to: the proxy's value and the target's; at: where the line was measured; drift, low, high: octaves per halving
@@ -74,7 +74,7 @@ def way(card: Card) -> pd.DataFrame:
         if card.target[name] != card.proxy[name]:
             ends = {"from": f"{name} {card.proxy[name]}", "to": f"{card.target[name]}"}
             rows.append({**ends, "verdict": "not corrected"})
-    return pd.DataFrame(rows, columns=list(WAY))
+    return pd.DataFrame(rows, columns=list(WAY_COLUMNS))
 
 
 def _line(row: dict[str, Any], along: str) -> dict[str, Any]:

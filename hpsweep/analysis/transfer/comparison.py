@@ -8,15 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, error_of, read, read_own
+from hpsweep.analysis.optimum.loss_at import (
+    LossReading,
+    loss_at_optimum,
+    loss_at_setting,
+    loss_difference,
+    loss_error,
+)
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
 from hpsweep.analysis.runs.checks import other_tuned
-from hpsweep.analysis.transfer.proxy import Swept, lowest_of, proxy_of, stand_ins, swept
+from hpsweep.analysis.transfer.proxy import TunedSweep, lowest_of, proxy_of, stand_ins, tuned_sweep
 
-__all__ = ["COMPARISON", "MEASURED_WITHIN", "comparison_of", "tuned_against_transferred"]
-
-COMPARISON = (
+COMPARISON_COLUMNS = (
     *("hyperparameter", "status", "tuned_value", "tuned_loss", "tuned_loss_se"),
     *("proxy_value", "proxy_status", "transferred_value", "transferred_loss", "transferred_from", "regret"),
     *("regret_low", "regret_high", "interval", "best_scheme", "best_loss", "why"),
@@ -51,10 +55,10 @@ def tuned_against_transferred(
     nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
     over = asked_over(runs, over, ignore)
-    return comparison_of(swept(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed))
+    return comparison_of(tuned_sweep(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed))
 
 
-def comparison_of(sweep: Swept) -> pd.DataFrame:
+def comparison_of(sweep: TunedSweep) -> pd.DataFrame:
     """The table of `tuned_against_transferred`."""
     others = other_tuned(sweep.runs, sweep.over)
     models: dict[tuple[Any, ...], list[Group]] = {}
@@ -67,12 +71,12 @@ def comparison_of(sweep: Swept) -> pd.DataFrame:
         same = [group for group in groups if source is not None and group.values(others) == source.values(others)]
         row = _compared(lowest_of(groups), source, same[0] if same else None)
         rows.append({"scheme": scheme, **dict(zip(sweep.axes, place, strict=True)), **row})
-    table = pd.DataFrame(rows, columns=["scheme", *sweep.axes, *COMPARISON])
+    table = pd.DataFrame(rows, columns=["scheme", *sweep.axes, *COMPARISON_COLUMNS])
     return _with_best(table, list(sweep.axes))
 
 
 def _source(
-    scheme: str, models: Mapping[tuple[Any, ...], Sequence[Group]], sweep: Swept, others: Sequence[str]
+    scheme: str, models: Mapping[tuple[Any, ...], Sequence[Group]], sweep: TunedSweep, others: Sequence[str]
 ) -> Group | None:
     """The group at the scheme's proxy whose optimum is transferred; `models` by scheme and place."""
     for name in (scheme, *stand_ins(scheme, sweep.proxy)):
@@ -93,14 +97,14 @@ def _with_best(table: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
 
 def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
     """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
-    own = read_own(tuned)
+    own = loss_at_optimum(tuned)
     row: dict[str, Any] = {
-        **dict.fromkeys(COMPARISON, math.nan),
+        **dict.fromkeys(COMPARISON_COLUMNS, math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
         "status": tuned.row["status"],
         "tuned_value": own.value,
         "tuned_loss": own.loss,
-        "tuned_loss_se": error_of(own, tuned),
+        "tuned_loss_se": loss_error(own, tuned),
         "proxy_status": None,
         "transferred_from": None,
         "interval": None,
@@ -112,7 +116,7 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
     if same is None:
         return {**row, "why": "; ".join(filter(None, [tuned.row["why"], "the proxy's setting was not tried here"]))}
     used = used_at(same, source, tuned, own)
-    gap = difference(used, same, own, tuned)
+    gap = loss_difference(used, same, own, tuned)
     return {
         **row,
         "transferred_value": used.value,
@@ -126,11 +130,11 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
     }
 
 
-def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
+def used_at(here: Group, source: Group, tuned: Group, own: LossReading) -> LossReading:
     """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one.
 
     There nothing is lost by definition, also where the optimum is a bound.
     """
     if here is tuned and here.at == source.at:
         return own
-    return read(here.cells, source.row["log2_opt"])
+    return loss_at_setting(here.cells, source.row["log2_opt"])

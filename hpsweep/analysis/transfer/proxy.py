@@ -10,20 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum.fitted import Fitted, fitted
-from hpsweep.analysis.optimum.loss_at import difference, read_cell
+from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
+from hpsweep.analysis.optimum.loss_at import loss_difference, loss_of_cell
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.checks import (
-    check_base,
-    check_equal,
-    check_frame,
-    check_names,
-    check_number,
-    check_unknown,
-    shown,
-)
+from hpsweep.analysis.runs.arguments import check_column_names, check_frame, check_number, shown
+from hpsweep.analysis.runs.checks import check_base, check_equal, check_unknown
 from hpsweep.analysis.runs.places import place_axes, place_text, table_axes
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, base_fields
 from hpsweep.schemes import Scheme, alike_at_base_density
 from hpsweep.spec import RESOLVED, TUNED, Target, Trial, typed
@@ -33,10 +26,10 @@ FEWEST_NONZEROS = 8
 
 
 @dataclass(frozen=True)
-class Swept:
+class TunedSweep:
     """Runs of one parametrization with their optima, and where their proxy is."""
 
-    optima: Fitted
+    optima: FittedRuns
     runs: pd.DataFrame  # those of the fitted ones that have the fields asked for
     proxy: dict[str, Any]  # its place, the base fields, and the other fields asked for
     axes: tuple[str, ...]  # columns that say where a model is
@@ -55,7 +48,7 @@ class Swept:
         return tuple(AXES[name].order(at[name]) for name in self.axes)
 
 
-def swept(
+def tuned_sweep(
     runs: pd.DataFrame,
     proxy: Mapping[str, Any] | None,
     over: str,
@@ -63,7 +56,7 @@ def swept(
     ignore: Sequence[str] = (),
     resamples: int,
     seed: int,
-) -> Swept:
+) -> TunedSweep:
     """The runs prepared, of the proxy's fields, with the optimum of every place and setting of other hyperparameters.
 
     Raises ValueError as `prepared` does, and for a proxy that is no mapping or that no run has.
@@ -71,15 +64,15 @@ def swept(
     runs, place = select_proxy(prepared_with(runs, proxy, over, ignore), proxy)
     axes = place_axes(runs)
     others = [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
-    optima = fitted(runs, ["scheme", *axes, *others], over=over, resamples=resamples, seed=seed)
-    return Swept(optima, optima.runs, place, tuple(axes))
+    optima = fitted_runs(runs, ["scheme", *axes, *others], over=over, resamples=resamples, seed=seed)
+    return TunedSweep(optima, optima.runs, place, tuple(axes))
 
 
-def swept_of(optima: Fitted) -> Swept:
+def tuned_sweep_of(optima: FittedRuns) -> TunedSweep:
     """The same of runs that were prepared and fitted by more fields, with the proxy at the base."""
     check_unknown(optima.runs, ["scheme", *table_axes()])
     runs, place = select_proxy(optima.runs, None)
-    return Swept(optima, runs, place, tuple(place_axes(runs)))
+    return TunedSweep(optima, runs, place, tuple(place_axes(runs)))
 
 
 def prepared_with(
@@ -88,12 +81,12 @@ def prepared_with(
     """The runs prepared, with the columns by which the proxy is known."""
     if not isinstance(proxy, Mapping | None):
         raise ValueError(f"proxy is {shown(proxy)}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
-    names = check_names("proxy", list(proxy or {}), "{'width': 128}")
+    names = check_column_names("proxy", list(proxy or {}), "{'width': 128}")
     check_frame(runs)
     axes = [name for name in place_axes(runs) if name in runs]
     by = dict.fromkeys([*["scheme", *table_axes()], *axes, *names])
     fields = [over] if isinstance(over, str) else over
-    return prepared(runs, [name for name in by if name not in fields], over, ignore=ignore)
+    return prepared_runs(runs, [name for name in by if name not in fields], over, ignore=ignore)
 
 
 def select_proxy(runs: pd.DataFrame, proxy: Mapping[str, Any] | None) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -194,8 +187,8 @@ def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) 
 
 def _as_good(group: Group, best: Group) -> bool:
     """Whether the lowest mean loss is within two standard errors of the best one's."""
-    lowest = [read_cell(g.cells, int(np.nanargmin(g.cells.adjusted))) for g in (group, best)]
-    return difference(lowest[0], group, lowest[1], best).low <= 0
+    lowest = [loss_of_cell(g.cells, int(np.nanargmin(g.cells.adjusted))) for g in (group, best)]
+    return loss_difference(lowest[0], group, lowest[1], best).low <= 0
 
 
 # --- the proxy, and the target ---
@@ -234,7 +227,7 @@ def stand_ins(scheme: str, proxy: Mapping[str, Any]) -> list[Scheme]:
     return alike_at_base_density(scheme)
 
 
-def target_trial(base: Trial, target: Target) -> Trial:
+def trial_at_target(base: Trial, target: Target) -> Trial:
     """The proxy's trial at the target's shape. Its steps mean nothing."""
     head_size = target.head_size or base.head_size
     if target.width % head_size:

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import Difference, Reading, difference, error_of, read_own
+from hpsweep.analysis.optimum.loss_at import LossDifference, LossReading, loss_at_optimum, loss_difference, loss_error
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
-from hpsweep.analysis.runs.checks import check_number, other_tuned
+from hpsweep.analysis.runs.arguments import check_number
+from hpsweep.analysis.runs.checks import other_tuned
 from hpsweep.analysis.transfer.comparison import used_at
-from hpsweep.analysis.transfer.proxy import Swept, rows_at, swept, tuned_of
+from hpsweep.analysis.transfer.proxy import TunedSweep, rows_at, tuned_of, tuned_sweep
 from hpsweep.axes import AXES, value_label, widening_axis
 from hpsweep.english import interval_text
 
-MATRIX = (
+MATRIX_COLUMNS = (
     *("hyperparameter", "setting", "setting_status", "used_value", "used_loss", "used_from"),
     *("own_value", "own_loss", "own_from", "status"),
     *("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why"),
@@ -45,7 +46,7 @@ def regret_matrix(
 
     setting: the optimum found where tuned (setting_status as in `optima`: an edge is a bound). used_loss: the loss of
     that setting where used; used_from is "measured" (a run within MEASURED_WITHIN octaves, at used_value), "fitted" or
-    "interpolated" (see `loss_at.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
+    "interpolated" (see `loss_at.LossReading`), or null with the reason in `why`: it diverged, or lies outside the grid.
     own_loss: the loss at the optimum found where used, read in the same way; at its lowest measured value if `status`
     is not ok, and the regret is then at least what is given, `high` null. Where other hyperparameters were searched
     too, the own optimum is that of the best setting of them that has one; `status` is that of one without, if its mean
@@ -69,12 +70,12 @@ def regret_matrix(
     if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
     over = asked_over(runs, over, ignore)
-    sweep = swept(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
+    sweep = tuned_sweep(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
     return matrix_of(sweep, per_doubling=per_doubling, flops=flops, whole_up_to=whole_up_to)
 
 
 def matrix_of(
-    sweep: Swept,
+    sweep: TunedSweep,
     *,
     per_doubling: float | None = None,
     flops: str = "flops_dense",
@@ -86,9 +87,9 @@ def matrix_of(
     groups = sweep.optima.grouped(["scheme", *axes, *others], runs)
     rows = []
     for scheme in dict.fromkeys(group.at["scheme"] for group in groups):
-        models = places([group for group in groups if group.at["scheme"] == scheme], sweep)
+        models = groups_by_place([group for group in groups if group.at["scheme"] == scheme], sweep)
         tuned = {place: tuned_of(members) for place, members in models.items()}
-        own = {place: read_own(group) for place, (group, _) in tuned.items()}
+        own = {place: loss_at_optimum(group) for place, (group, _) in tuned.items()}
         rates = _rates(sweep, scheme, tuned, per_doubling, flops)
         sources = {place: group for place, (group, _) in tuned.items()}
         if whole_up_to is not None and len(models) > whole_up_to:
@@ -97,7 +98,7 @@ def matrix_of(
         for (source, group), used in itertools.product(sources.items(), models):
             row = _entry(group, models[used], *tuned[used], own[used], rates[used], others)
             rows.append({"scheme": scheme, **_sides(axes, source, used), **row})
-    return pd.DataFrame(rows, columns=["scheme", *_sides(axes, axes, axes), *MATRIX])
+    return pd.DataFrame(rows, columns=["scheme", *_sides(axes, axes, axes), *MATRIX_COLUMNS])
 
 
 def _sides(axes: Sequence[str], tuned: Sequence[Any], used: Sequence[Any]) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _sides(axes: Sequence[str], tuned: Sequence[Any], used: Sequence[Any]) -> di
     return {f"{side}_{name}": value for side in sides for name, value in zip(axes, sides[side], strict=True)}
 
 
-def places(groups: Sequence[Group], sweep: Swept) -> dict[tuple[Any, ...], list[Group]]:
+def groups_by_place(groups: Sequence[Group], sweep: TunedSweep) -> dict[tuple[Any, ...], list[Group]]:
     """The groups of one scheme by place, narrow before wide and dense before sparse."""
     found: dict[tuple[Any, ...], list[Group]] = {}
     for group in sorted(groups, key=lambda group: sweep.order(group.at)):
@@ -170,8 +171,8 @@ def _entry(
     here: Sequence[Group],
     tuned: Group,
     status: str,
-    own: Reading,
-    rate: Rate,
+    own: LossReading,
+    rate: ComputeRate,
     others: Sequence[str],
 ) -> dict[str, Any]:
     """What follows the places in a row: the setting of `source` among the groups `here`.
@@ -179,7 +180,7 @@ def _entry(
     The best of these is `tuned`, `status` that of its optimum, and `own` its loss.
     """
     row: dict[str, Any] = {
-        **dict.fromkeys(MATRIX, math.nan),
+        **dict.fromkeys(MATRIX_COLUMNS, math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
         "setting": source.row["opt"],
         "setting_status": source.row["status"],
@@ -196,7 +197,7 @@ def _entry(
     if not same:
         return {**row, "why": "the other hyperparameters of that setting were not tried here"}
     used = used_at(same[0], source, tuned, own)
-    gap = difference(used, same[0], own, tuned)
+    gap = loss_difference(used, same[0], own, tuned)
     bound = f"own optimum: {tuned.row['why']}" if tuned.row["why"] else ""
     if status != tuned.row["status"]:
         bound = f"own optimum: a setting without one ({status}) has a lower loss"
@@ -214,7 +215,7 @@ def _entry(
 # --- equivalent compute ---
 
 
-class Rate(NamedTuple):
+class ComputeRate(NamedTuple):
     """Nats/token that a doubling of compute buys, its standard error, and why there is none."""
 
     value: float
@@ -223,14 +224,14 @@ class Rate(NamedTuple):
 
 
 def _rates(
-    sweep: Swept, scheme: str, tuned: Mapping[tuple[Any, ...], tuple[Group, str]], given: float | None, flops: str
-) -> dict[tuple[Any, ...], Rate]:
+    sweep: TunedSweep, scheme: str, tuned: Mapping[tuple[Any, ...], tuple[Group, str]], given: float | None, flops: str
+) -> dict[tuple[Any, ...], ComputeRate]:
     """The rate at every place: the one given, else that along the axis on which models widen, of its line."""
     if given is not None:
-        return dict.fromkeys(tuned, Rate(given, 0.0, ""))
+        return dict.fromkeys(tuned, ComputeRate(given, 0.0, ""))
     if flops not in sweep.runs:
         why = f"no equivalent compute: the runs have no column {flops}"
-        return dict.fromkeys(tuned, Rate(math.nan, math.nan, why))
+        return dict.fromkeys(tuned, ComputeRate(math.nan, math.nan, why))
     own = rows_at(sweep.runs, {"scheme": scheme})
     compute: dict[Any, float] = own.groupby(list(sweep.axes))[flops].mean().to_dict()
     others = [name for name in sweep.axes if name != widening_axis()]
@@ -241,7 +242,7 @@ def _rates(
     return {place: rates[group.values(others)] for place, (group, _) in tuned.items()}
 
 
-def _rate(line: Sequence[tuple[Group, float]], flops: str) -> Rate:
+def _rate(line: Sequence[tuple[Group, float]], flops: str) -> ComputeRate:
     """The slope of the own losses along a line of widths against log2(flops), by weighted least squares.
 
     Of every width its optimum and the mean `flops` of a run. Errors are those of the losses, seeds included, and are
@@ -249,14 +250,14 @@ def _rate(line: Sequence[tuple[Group, float]], flops: str) -> Rate:
     """
     x, y, variance = [], [], []
     for group, compute in line:
-        own = read_own(group)
+        own = loss_at_optimum(group)
         if group.row["status"] == "ok":
             x.append(math.log2(compute))
             y.append(own.loss)
-            variance.append(error_of(own, group) ** 2)
+            variance.append(loss_error(own, group) ** 2)
     if len(set(x)) < 2:
         why = "one width of this density has an optimum" if len(x) < 2 else f"all widths have the same {flops}"
-        return Rate(math.nan, math.nan, f"no equivalent compute: {why}")
+        return ComputeRate(math.nan, math.nan, f"no equivalent compute: {why}")
     weight = 1 / np.maximum(variance, 1e-12)
     centred = np.array(x) - np.average(x, weights=weight)
     slope = float(np.sum(weight * centred * y) / np.sum(weight * centred**2))
@@ -265,11 +266,11 @@ def _rate(line: Sequence[tuple[Group, float]], flops: str) -> Rate:
     se = math.sqrt(max(scatter, 1.0) / float(np.sum(weight * centred**2)))
     if -slope < 1.96 * se:
         why = f"no equivalent compute: {-slope:.2g} +- {se:.2g} nats per doubling of it cannot be told from 0"
-        return Rate(math.nan, math.nan, why)
-    return Rate(-slope, se, "")
+        return ComputeRate(math.nan, math.nan, why)
+    return ComputeRate(-slope, se, "")
 
 
-def _compute(gap: Difference, rate: Rate) -> tuple[dict[str, float], str]:
+def _compute(gap: LossDifference, rate: ComputeRate) -> tuple[dict[str, float], str]:
     """compute, compute_low, compute_high and why they are missing; errors of regret and rate in quadrature."""
     names = ("compute", "compute_low", "compute_high")
     if math.isnan(gap.value):

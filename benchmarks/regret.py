@@ -16,9 +16,10 @@ import math
 import numpy as np
 
 from benchmarks.simulator import CURVES, Floats, simulated
+from hpsweep.analysis.optimum.basin import BASIN
 from hpsweep.analysis.optimum.loss_at import loss_at_optimum, loss_at_setting, loss_difference
 from hpsweep.analysis.optimum.optima import fit_groups
-from hpsweep.analysis.optimum.sensitivity import BASIN, sensitivity
+from hpsweep.analysis.optimum.sensitivity import sensitivity
 
 GRIDS = ("octaves", "half octaves", "1-2-5-10", "1-5-10")
 SHAPES = ("steep right", "steep left", "symmetric", "asymmetric 2", "exponential")

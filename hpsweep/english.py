@@ -49,7 +49,7 @@ def first_places(places: list[str]) -> str:
 
 
 HYPERPARAMETER_NAMES = {"lr": "base learning rate", "init_std": "base init std"}
-"""Hyperparameters in sentences; any other by its name."""
+"""Hyperparameters in sentences and on the axes of figures; any other by its name."""
 
 
 def hyperparameter_name(over: str) -> str:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from hpsweep.analysis.coords import coordinate_slopes, coordinate_verdicts, verdict_sentence
 from hpsweep.analysis.law import budget
 from hpsweep.analysis.law.law import Law
-from hpsweep.analysis.optimum.joint import in_order
+from hpsweep.analysis.optimum.joint import fields_in_order
 from hpsweep.analysis.optimum.joint import surface as find_surface
 from hpsweep.analysis.optimum.optima import optima as find_optima
 from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, asked_pair
@@ -34,11 +34,12 @@ from hpsweep.analysis.plots import transfer as transfer_plots
 from hpsweep.analysis.plots.figures import draw_all, loss_curves
 from hpsweep.analysis.plots.figures import optimum_stability as stability_figure
 from hpsweep.analysis.plots.tables import curve_table, path_table
-from hpsweep.analysis.runs.arguments import check_frame, shown
+from hpsweep.analysis.runs.arguments import check_frame
 from hpsweep.analysis.runs.prepare import without_columns
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import drift as find_drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
+from hpsweep.text import shown
 from hpsweep.units import unit_of
 
 __all__ = [
@@ -146,7 +147,7 @@ def surface(
     optima = find_surface(runs, by, over=over) if optima is None else optima
     if len(optima) != 1:
         raise ValueError(f"these runs are {len(optima)} groups, and an Axes holds one; select one, or leave ax out.")
-    over = in_order(over)
+    over = fields_in_order(over)
     row = next(optima.itertuples(index=False))
     return _figure(joint_plots.heatmap(joint_plots.heat_table(runs, by, over=over), row, ax, over=over))
 

@@ -69,11 +69,12 @@ from hpsweep.analysis.optimum.joint_verdict import (
 )
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed_means
 from hpsweep.analysis.optimum.searched import asked_groups, asked_pair
-from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed, shown
+from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed
 from hpsweep.analysis.runs.cells import run_counts, two_way
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
+from hpsweep.text import shown
 
 WINDOWS = (
     *(Window(2, 2, 3), Window(2, 3, 3), Window(3, 3, 3), Window(3, math.inf, 3)),
@@ -139,7 +140,7 @@ def surface(
     diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
     does.
     """
-    over = in_order(asked_pair(runs, over, ignore))
+    over = fields_in_order(asked_pair(runs, over, ignore))
     by = asked_groups(runs, by, over, ignore)
     check_resamples(resamples)
     check_seed(seed)
@@ -189,7 +190,7 @@ def jointly_fitted(
     return JointlyFitted(runs.reset_index(drop=True), tuple(by), resamples, seed, over)
 
 
-def in_order(over: Sequence[str]) -> tuple[str, str]:
+def fields_in_order(over: Sequence[str]) -> tuple[str, str]:
     """The two fields in the order of TUNED. Raises ValueError unless they are two different hyperparameters."""
     if isinstance(over, str) or not isinstance(over, Sequence) or len(over) != 2 or over[0] == over[1]:
         raise ValueError(f"over is {shown(over)}; give two different fields, such as ('lr', 'init_std').")

@@ -22,7 +22,7 @@ FEWEST_LINES = 4
 four lines of three values do so in 2.5 %."""
 
 
-ROUNDING = 1e-9
+END_ROUNDING = 1e-9
 """nats/token by which a line must fall at least: less is rounding, and the field has no effect."""
 
 
@@ -49,7 +49,7 @@ def falling_lines(points: Points, used: Indices, field: int, side: int) -> int:
         if len(line) < FEWEST_IN_A_LINE:
             continue
         losses = points.adjusted[line]
-        if np.ptp(losses) < ROUNDING or losses.argmin() != (points.x[line, field] * side).argmax():
+        if np.ptp(losses) < END_ROUNDING or losses.argmin() != (points.x[line, field] * side).argmax():
             return 0
         lines += 1
     return lines

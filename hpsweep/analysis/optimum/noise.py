@@ -66,6 +66,10 @@ class Noise(NamedTuple):
         return "assumed" if self.assumed else "resampled"
 
 
+NOISE_WORDS = {"resampled": "measured", "assumed": "assumed"}
+"""What a table for readers calls the noise behind an interval: by the interval as `optima` has it."""
+
+
 class _Squares(NamedTuple):
     """A weighted sum of squared residuals, (nats/token)^2, and its degrees of freedom."""
 

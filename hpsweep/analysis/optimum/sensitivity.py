@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.optimum.basin import basin_of
+from hpsweep.analysis.optimum.basin import BASIN, basin_of
 from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
 from hpsweep.analysis.optimum.loss_at import LossReading, loss_at_optimum, loss_variance
 from hpsweep.analysis.optimum.noise import t_975
@@ -20,9 +20,6 @@ from hpsweep.analysis.optimum.window import CERTAIN
 from hpsweep.analysis.runs.arguments import check_number
 from hpsweep.analysis.runs.cells import Cells, Floats, curve_fingerprint
 from hpsweep.analysis.runs.prepare import prepared_runs
-
-BASIN = 0.01
-"""Part of the loss at the optimum by which a setting inside the basin may be worse."""
 
 SENSITIVITY_COLUMNS = (
     *("hyperparameter", "status", "from_value", "to_value", "sensitivity", "low", "high", "loss_opt", "initial_loss"),

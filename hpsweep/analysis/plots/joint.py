@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted
-from hpsweep.analysis.optimum.joint_shape import BASIN
+from hpsweep.analysis.optimum.basin import BASIN
+from hpsweep.analysis.optimum.joint import JointlyFitted, fields_in_order, jointly_fitted
 from hpsweep.analysis.optimum.searched import searched_together, steps_follow
 from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import marks as marks
@@ -60,7 +60,7 @@ def heat_table(
     Columns: by, over, loss, above, n_ok, n_diverged. loss is the mean as if every seed had been run everywhere, null
     where a seed diverged. Raises ValueError as `surface` does.
     """
-    over = in_order(over)
+    over = fields_in_order(over)
     runs = prepared_runs(runs, by, over, ignore=ignore)
     return heats_of(jointly_fitted(runs, by, over=over, resamples=1, seed=0))
 
@@ -276,7 +276,7 @@ def surface_heatmaps(
     """A heatmap per group on common scales: panels of one value of the first of `by` beside each other, dense or narrow
     first, four in a row at most. `size` in inches; by default as large as the panels and their texts ask for.
     """
-    over = in_order(over)
+    over = fields_in_order(over)
     joint = jointly_fitted(prepared_runs(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
     optima = joint.table(by, joint.runs) if optima is None else optima
     table = heats_of(joint)

@@ -14,7 +14,7 @@ from hpsweep.analysis.runs.arguments import check_columns, check_over, check_tab
 from hpsweep.analysis.runs.checks import check_equal, needed
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, axis_of
-from hpsweep.text import between, signed
+from hpsweep.text import octave_interval, signed
 
 Item = TypeVar("Item")
 
@@ -81,7 +81,7 @@ def drift_text(row: Any) -> tuple[str, str]:
     if not np.isfinite(row.drift):
         return ": ".join(filter(None, [row.verdict, row.why.split(";")[0]])), ""
     if np.isfinite(row.low) and np.isfinite(row.high):
-        text = f"{signed(row.drift)} {between(row.low, row.high)}"
+        text = f"{signed(row.drift)} {octave_interval(row.low, row.high)}"
     else:
         text = f"{signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
     return f"{row.verdict}: {text}", row.unit

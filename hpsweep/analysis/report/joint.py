@@ -33,7 +33,7 @@ from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import Card, model_axes
 from hpsweep.english import counted, first_places, hyperparameter_name
-from hpsweep.text import DASH, fixed, number, power_of, powers, setting, signed
+from hpsweep.text import DASH, fixed, number_text, power_of, powers, setting, signed
 from hpsweep.units import Unit
 
 DRAWN = 12
@@ -156,7 +156,7 @@ def use(tables: Tables, card: Card, doubtful: bool) -> Line:
     hidden = card.kinds["hidden"]
     text = (
         f"{', and '.join(said)} under {SCHEMES[card.scheme].label} for the target of {at}, tuned together. "
-        f"In its hidden matrices that is lr {number(hidden['lr'])} and init std {number(hidden['init_std'])}."
+        f"In its hidden matrices that is lr {number_text(hidden['lr'])} and init std {number_text(hidden['init_std'])}."
     )
     known = {card.optimum[f"status_{name}"] for name in tables.pair}
     if "edge" in known:

@@ -25,12 +25,12 @@ from hpsweep.analysis.report import sections as report_sections
 from hpsweep.analysis.report.parts import ReportData
 from hpsweep.analysis.report.tables import Tables, tables_of
 from hpsweep.analysis.report.verdict import verdict_of
-from hpsweep.analysis.runs.arguments import check_folder_path, check_frame, shown
+from hpsweep.analysis.runs.arguments import check_folder_path, check_frame
 from hpsweep.analysis.runs.prepare import without_columns
 from hpsweep.english import counted, listed
 from hpsweep.spec import Sweep
 from hpsweep.store import as_loaded, replacing
-from hpsweep.text import visible
+from hpsweep.text import shown, visible
 
 FIGURES = "report_figures"
 """The folder of report.md's drawings."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED
+from hpsweep.analysis.optimum.noise import NOISE_WORDS
 from hpsweep.english import MOST_PLACES
 from hpsweep.text import DASH, MINUS, fixed
 from hpsweep.units import Unit
@@ -204,7 +205,7 @@ def bits(loss: float, unit: Unit) -> tuple[str, ...]:
 
 def noise_of(row: Mapping[Any, Any]) -> str:
     """Whether seeds measured the noise behind a row's interval."""
-    return {"resampled": "measured", "assumed": "assumed"}.get(row["interval"], DASH)
+    return NOISE_WORDS.get(row["interval"], DASH)
 
 
 def rest_of(table: Sized, command: str) -> str:

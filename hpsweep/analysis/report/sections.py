@@ -36,7 +36,17 @@ from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import STABLE_BOUND
 from hpsweep.english import hyperparameter_name
 from hpsweep.spec import TUNED
-from hpsweep.text import DASH, between, fixed, fraction_label, number, number_label, powers, setting, signed
+from hpsweep.text import (
+    DASH,
+    fixed,
+    fraction_label,
+    number_label,
+    number_text,
+    octave_interval,
+    powers,
+    setting,
+    signed,
+)
 
 UNFOLDED = 6
 """Drawings of a section that are shown at once; the others fold out."""
@@ -59,7 +69,9 @@ def target(tables: Tables) -> Section | None:
         return None
     label = SCHEMES[card.scheme].label
     base = [(*words([name]), _base(name, card.base[name]), _chosen(tables, card, name)) for name in TUNED]
-    kinds = [(*words([kind]), *(number(row[name]) for name in _OF_A_KIND.values())) for kind, row in card.kinds.items()]
+    kinds = [
+        (*words([kind]), *(number_text(row[name]) for name in _OF_A_KIND.values())) for kind, row in card.kinds.items()
+    ]
     shape = [(*words([name]), _plain(card.proxy[name]), _plain(card.target[name])) for name in _SHAPE]
     captions = ("Base hyperparameters", f"At the target, under {label}", "From proxy to target")
     headers = (("hyperparameter", "value", "how it was chosen"), ("kind", *_OF_A_KIND), ("field", "proxy", "target"))
@@ -77,7 +89,7 @@ def target(tables: Tables) -> Section | None:
 
 
 def _base(name: str, value: float) -> str:
-    return setting(value) if name in ("lr", "init_std") else number(value)
+    return setting(value) if name in ("lr", "init_std") else number_text(value)
 
 
 def _plain(value: Any) -> str:
@@ -179,7 +191,7 @@ def drifts(tables: Tables) -> Section | None:
                 row["unit"].removeprefix("octaves per "),
                 status(row["verdict"]),
                 signed(row["drift"]),
-                between(row["low"], row["high"]),
+                octave_interval(row["low"], row["high"]),
                 noise_of(row),
                 *(value_of(along, row[end]) if pd.notna(row[end]) else DASH for end in ("first", "last")),
                 f"{row['n_ok']} of {row['n']}",

@@ -21,7 +21,7 @@ from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import model_axes
 from hpsweep.axes import AXES
 from hpsweep.english import counted, first_places, hyperparameter_name, listed
-from hpsweep.text import between, fixed, number, powers, setting, signed, within
+from hpsweep.text import fixed, loss_interval, number_text, octave_interval, powers, setting, signed
 
 _VERDICTS = (STABLE, UNDETERMINED, MOVES)
 _OF_USE = {"drift": "drift", "comparison": "comparison of tuned and transferred"}
@@ -90,7 +90,7 @@ def _use(tables: Tables) -> Line:
     interval = f"95 % interval {powers(low, high)}{', noise assumed' * assumed}"
     text = (
         f"{hyperparameter_name(tables.over)} {setting(best)} ({interval}) {there}. "
-        f"In its hidden matrices that is lr {number(hidden['lr'])} and init std {number(hidden['init_std'])}."
+        f"In its hidden matrices that is lr {number_text(hidden['lr'])} and init std {number_text(hidden['init_std'])}."
     )
     sure = not assumed and not doubtful
     return Line(kind="good" if sure else "caution", lead="Use" if sure else "Use with care", text=text)
@@ -158,9 +158,9 @@ def _single(row: Any, along: str, unit: str) -> str:
     ends = [value_of(along, end) for end in (row.first, row.last)]
     way = f", from {along} {ends[0]} to {ends[1]}" if row.n_ok > 1 else ""
     if not np.isfinite([row.low, row.high]).all():
-        return f"{between(row.low, row.high)} {unit} (forced by minima at the ends of grids){way}"
+        return f"{octave_interval(row.low, row.high)} {unit} (forced by minima at the ends of grids){way}"
     noise = ", noise assumed" * (row.interval == "assumed")
-    return f"{signed(row.drift)} {unit}, 95 % interval {between(row.low, row.high)}{noise}{way}"
+    return f"{signed(row.drift)} {unit}, 95 % interval {octave_interval(row.low, row.high)}{noise}{way}"
 
 
 def _without(rows: pd.DataFrame, of: int, names: list[str]) -> str:
@@ -177,9 +177,11 @@ def _without(rows: pd.DataFrame, of: int, names: list[str]) -> str:
 
 def _amount(row: Any) -> str:
     """A drift with its interval; of a forced one the side that is known."""
-    if np.isfinite(row.low) and np.isfinite(row.high):
-        return f"{signed(row.drift)} {between(row.low, row.high)}{' (noise assumed)' * (row.interval == 'assumed')}"
-    return f"{between(row.low, row.high)} (forced by minima at the ends of grids)"
+    interval = octave_interval(row.low, row.high)
+    if not (np.isfinite(row.low) and np.isfinite(row.high)):
+        return f"{interval} (forced by minima at the ends of grids)"
+    noise = " (noise assumed)" if row.interval == "assumed" else ""
+    return f"{signed(row.drift)} {interval}{noise}"
 
 
 def drift_keys(drift: pd.DataFrame) -> list[str]:
@@ -219,7 +221,7 @@ def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
         most = f", the largest estimate of {len(known)} places where it was tried" * (len(known) > 1)
         said.append(
             f"Re-using the proxy's setting costs {fixed(row['regret'], 3)} {tables.unit.name} "
-            f"{within(row['regret_low'], row['regret_high'], 3)}{noise} or {fixed(percent, 1)} % at {at}{most}."
+            f"{loss_interval(row['regret_low'], row['regret_high'], 3)}{noise} or {fixed(percent, 1)} % at {at}{most}."
         )
         said.append(_reach(known, axes))
     if len(lost):

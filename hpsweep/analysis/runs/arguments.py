@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.spec import TUNED
+from hpsweep.text import shown
 
 RESAMPLES = 2000
 """Replicates behind the intervals, unless others are asked for."""
@@ -38,12 +39,6 @@ def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> Non
     lacking = [column for column in columns if column not in table.columns]
     if lacking:
         raise ValueError(f"{name} has no column {lacking[0]!r}; give a table with it, such as {such}.")
-
-
-def shown(value: Any) -> str:
-    """What was given, on one line: plain values as they are, of others the type."""
-    is_plain = isinstance(value, str | int | float | list | tuple | dict | set | None)
-    return repr(value) if is_plain else f"a {type(value).__name__}"
 
 
 def check_column_names(name: str, given: Any, such: str) -> list[str]:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 Floats = npt.NDArray[np.float64]
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 CLOSEST = 0.3
 """Octaves between cells that are fitted, at least, where many are closer. Of quarter octaves two make one: as they
@@ -54,16 +54,16 @@ class Cells:
 
 
 def computed_once(
-    function: Callable[Concatenate[Cells, Arguments], Result],
-) -> Callable[Concatenate[Cells, Arguments], Result]:
+    function: Callable[Concatenate[Cells, _Arguments], _Result],
+) -> Callable[Concatenate[Cells, _Arguments], _Result]:
     """A function of cells, called once with the same arguments: half a dozen tables ask the same of every group."""
 
     @wraps(function)
-    def remembered(cells: Cells, /, *given: Arguments.args, **named: Arguments.kwargs) -> Result:
+    def remembered(cells: Cells, /, *given: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
         key = (function, *given, *named.items())
         if key not in cells.computed:
             cells.computed[key] = function(cells, *given, **named)
-        found: Result = cells.computed[key]
+        found: _Result = cells.computed[key]
         return found
 
     return remembered

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -70,7 +70,9 @@ def held_out_of(sweep: TunedSweep, *, bound: float = STABLE_BOUND) -> pd.DataFra
     rows = []
     for along in drift_axes():
         fixed = ["scheme", *(name for name in sweep.axes if name != along)]
-        for members in _lines(groups, along, fixed) if along in sweep.axes else []:
+        if along not in sweep.axes:
+            continue
+        for members in _lines(groups, along, fixed):
             line = _best_setting(members, along, others)
             if len(line) < 3:
                 continue
@@ -112,12 +114,11 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
         "status": target.row["status"],
     }
     if first.row["status"] != "ok" or math.isnan(slope.drift):
-        why = (
-            first.row["why"] or f"{len(fitted)} of the {len(line) - 1} before the last have an optimum, a drift needs 2"
-        )
-        return {**row, "why": why}
-    axis = axis_of(along)
-    moved = value_along_drift(first.row, [(slope, axis.octaves(target.at[along]) - axis.octaves(first.at[along]))])
+        too_few = f"{len(fitted)} of the {len(line) - 1} before the last have an optimum, a drift needs 2"
+        return {**row, "why": first.row["why"] or too_few}
+    # The settings that either transfer uses, and their losses at the target.
+    move = Move(slope, _octaves_between(along, first.at, target.at))
+    moved = value_along_drift(first.row, [move])
     settings = {"constant": first.row["log2_opt"], "along": moved["log2"]}
     readings = {name: loss_at_setting(target.cells, x) for name, x in settings.items()}
     row |= {"constant_value": first.row["opt"], "along_value": moved["value"]}
@@ -126,6 +127,7 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
         lost = loss_difference(reading, target, own, target)
         row |= {f"{name}_loss": reading.loss, f"{name}_from": reading.source, f"{name}_regret": lost.value}
         row |= {f"{name}_low": lost.low, f"{name}_high": lost.high}
+    # Which of the two is better.
     gain = loss_difference(readings["constant"], target, readings["along"], target)
     row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "better": _better(gain)}
     transfers = {"constant": readings["constant"], "drift": readings["along"]}
@@ -137,21 +139,40 @@ def _better(gain: LossDifference) -> str:
     """By which of the two transfers the loss is lower, if its interval says so."""
     if gain.low > 0:
         return "drift"
-    return "constant" if gain.high < 0 else UNDETERMINED
+    if gain.high < 0:
+        return "constant"
+    return UNDETERMINED
 
 
-def value_along_drift(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) -> dict[str, float]:
+class Move(NamedTuple):
+    """A drift, and how many octaves along its axis a setting is carried."""
+
+    slope: Slope
+    octaves: float
+
+
+def _octaves_between(along: str, start: Mapping[str, Any], end: Mapping[str, Any]) -> float:
+    """Halvings or doublings of an axis from one place to another."""
+    axis = axis_of(along)
+    return axis.octaves(end[along]) - axis.octaves(start[along])
+
+
+def value_along_drift(proxy: Mapping[str, Any], moves: Sequence[Move]) -> dict[str, float]:
     """log2, value, low, high: the proxy's optimum moved by each drift times its octaves.
 
     The 95 % interval adds those of the optimum and of every move in quadrature, side by side: an optimum that is high
     makes the drift from it low, so that is conservative.
     """
-    x = proxy["log2_opt"] + sum(slope.drift * distance for slope, distance in moves)
-    below, above = [proxy["log2_opt"] - proxy["log2_low"]], [proxy["log2_high"] - proxy["log2_opt"]]
-    for slope, distance in moves:
-        sides = (distance * (slope.drift - slope.low), distance * (slope.high - slope.drift))
-        below.append(abs(sides[distance < 0]))
-        above.append(abs(sides[distance >= 0]))
+    x = proxy["log2_opt"] + sum(move.slope.drift * move.octaves for move in moves)
+    below = [proxy["log2_opt"] - proxy["log2_low"]]
+    above = [proxy["log2_high"] - proxy["log2_opt"]]
+    for slope, octaves in moves:
+        low_side = abs(octaves) * (slope.drift - slope.low)
+        high_side = abs(octaves) * (slope.high - slope.drift)
+        if octaves < 0:  # a drift that is higher leads to a lower setting
+            low_side, high_side = high_side, low_side
+        below.append(low_side)
+        above.append(high_side)
     low, high = x - math.hypot(*below), x + math.hypot(*above)
     return {"log2": x, "value": 2.0**x, "low": 2.0**low, "high": 2.0**high}
 
@@ -192,7 +213,8 @@ def findings_of_offer(drift: Mapping[str, Any], over: str, base: Trial) -> list[
     numbers = {"field": over, **{name: drift[name] for name in ("value", "low", "high", "why")}}
     recommended = drift["recommended"] == "drift"
     if drift["carried"] == "drift":
-        return [Finding(code="drift_used" if recommended else "drift_used_against", numbers=numbers)]
+        code = "drift_used" if recommended else "drift_used_against"
+        return [Finding(code=code, numbers=numbers)]
     if not recommended:
         return [Finding(code="drift_possible", numbers=numbers)]
     # the line through the proxy on which the drift gained most
@@ -224,20 +246,25 @@ def offered_setting(
     is "drift" only where along every such axis the held-out scale lost less along the drift, and the target is not
     farther out than the axis says (axes.py); else "constant". `why` says what decided.
     """
-    moves, axes, doubts = [], [], []
-    for along in (name for name in drift_axes() if name in target):
-        fixed = {name: proxy[name] for name in target if name != along}
-        distance = axis_of(along).octaves(target[along]) - axis_of(along).octaves(proxy[along])
-        line = next((row for row in drifts if row["along"] == along and fixed.items() <= row.items()), None)
-        if distance == 0:
+    moves: list[Move] = []
+    axes: list[dict[str, Any]] = []
+    doubts: list[str] = []
+    for along in drift_axes():
+        if along not in target:
             continue
+        octaves = _octaves_between(along, proxy, target)
+        if octaves == 0:
+            continue
+        # the drift on the line through the proxy
+        fixed = {name: proxy[name] for name in target if name != along}
+        line = next((row for row in drifts if row["along"] == along and fixed.items() <= row.items()), None)
         if line is None:
             doubts.append(f"one {along} was trained, and the target has another")
             continue
-        axes.append({"along": along, "octaves": distance, **{name: line[name] for name in ("drift", *_AXIS)}})
+        axes.append({"along": along, "octaves": octaves, **{name: line[name] for name in _OF_AXIS}})
         if line["verdict"] != MOVES or line["path"] == BENT or None in (line["low"], line["high"]):
             continue
-        moves.append((Slope(line["drift"], line["low"], line["high"]), distance))
+        moves.append(Move(Slope(line["drift"], line["low"], line["high"]), octaves))
         doubts += _doubts(line, rows_at(tests, {"along": along, **fixed}), target)
     offered: dict[str, Any] = {"recommended": "constant", "value": None, "low": None, "high": None, "axes": axes}
     if optimum["status"] != "ok":
@@ -252,12 +279,14 @@ def offered_setting(
     return {**offered, "recommended": "drift", "why": why}
 
 
-_AXIS = ("low", "high", "verdict", "path", "n_ok")
+_OF_AXIS = ("drift", "low", "high", "verdict", "path", "n_ok")
 
 
 def _doubts(line: Mapping[str, Any], tests: pd.DataFrame, target: Mapping[str, float]) -> list[str]:
     """Why the drift of a line is no recommendation, though it moves."""
-    along, axis, doubts = line["along"], axis_of(line["along"]), []
+    along = line["along"]
+    axis = axis_of(along)
+    doubts = []
     if tests.empty:
         doubts.append(f"fewer than three scales along {along}: none can be held out")
     elif tests["better"].item() != "drift":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from hpsweep.analysis.transfer.card_checks import CARD, OPTIMIZER, SCHEDULE, SET
 from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
 from hpsweep.axes import AXES
 from hpsweep.own_model.card_sizes import check_plan
-from hpsweep.records import check_path, check_replaceable, check_version, read_record
+from hpsweep.records import check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
 from hpsweep.schemes import Scheme, scales_width
 from hpsweep.spec import BEFORE, TUNED, Target, Trial
-from hpsweep.store import one_data_hash, replacing
+from hpsweep.store import one_data_hash
+from hpsweep.store.record_file import check_record_path, record_json, write_record
 from hpsweep.text import shown
 
 if TYPE_CHECKING:
@@ -81,19 +81,14 @@ class Card:
 
     def to_json(self) -> str:
         """The card as JSON text; floats in their shortest exact form."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+        return record_json(self)
 
     def write(self, path: str | Path) -> Path:
         """Write the JSON to a file, whole or not at all; returns its path.
 
         Raises ValueError where a newer hpsweep has written a card, and where the path is that of no file.
         """
-        check_path(path)
-        path = Path(path)
-        check_card_path(path)
-        with replacing(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-        return path
+        return write_record(self, path, what="card")
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -215,7 +210,7 @@ def _check_octaves(found: Mapping[str, Any]) -> None:
 
 def check_card_path(path: str | Path) -> None:
     """Raise ValueError where writing a card would destroy that of a newer hpsweep, or what is no file."""
-    check_replaceable(path, name="schema_version", version=CARD_VERSION, what="card")
+    check_record_path(path, version=CARD_VERSION, what="card")
 
 
 def make_card(

@@ -78,7 +78,7 @@ def _of_duration(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
 
 def _of_decay(base: Trial, trial: Trial) -> list[Finding]:
     """A decay that changes with the learning rate of the hidden matrices."""
-    here, there = (rules.numbers(t, "hidden", m_d=t.m_d, m_rho=t.m_rho).lr for t in (trial, base))
+    here, there = (rules.numbers(at, "hidden", m_d=at.m_d, m_rho=at.m_rho).lr for at in (trial, base))
     coupled = trial.weight_decay > 0 and trial.weight_decay_rule == "coupled"
     if not coupled or math.isclose(here, there):
         return []
@@ -92,7 +92,8 @@ def of_reach(base: Trial, trial: Trial, comparison: pd.DataFrame, axes: Sequence
     for axis in (AXES[name] for name in drift_axes() if name in axes):
         value = getattr(trial, axis.name)
         last = max([getattr(base, axis.name), *tuned[axis.name]], key=axis.order)
-        if (factor := _factor(axis, last, value)) > axis.farthest:
+        factor = _factor(axis, last, value)
+        if factor > axis.farthest:
             numbers = {"last": last, "value": value, "factor": factor}
             found.append(Finding(code="beyond_tuned", axis=axis.name, numbers=numbers))
     return found
@@ -164,11 +165,13 @@ def of_scheme(base: Trial, comparison: pd.DataFrame, axes: Sequence[str]) -> lis
     rivals = comparison[(comparison["scheme"] != scheme) & comparison["tuned_loss"].notna()]
     gaps = []
     for rival in rivals.to_dict("records"):
-        here = own.get(tuple(rival[name] for name in axes), math.nan)
-        if rival["scheme"] in stand_ins(scheme, {"density": rival["density"], "base_density": base.base_density}):
+        place = {"density": rival["density"], "base_density": base.base_density}
+        if rival["scheme"] in stand_ins(scheme, place):
             continue  # there the two are one
-        if here - rival["tuned_loss"] > 2 * np.nan_to_num(rival["tuned_loss_se"], nan=ASSUMED_NOISE):
-            gaps.append((here - rival["tuned_loss"], rival))
+        here = own.get(tuple(rival[name] for name in axes), math.nan)
+        gap = here - rival["tuned_loss"]
+        if gap > 2 * np.nan_to_num(rival["tuned_loss_se"], nan=ASSUMED_NOISE):
+            gaps.append((gap, rival))
     if gaps:
         gap, rival = max(gaps, key=lambda pair: pair[0])
         numbers = {

@@ -22,7 +22,7 @@ from hpsweep.analysis.optimum.loss_at import (
     loss_difference,
 )
 from hpsweep.analysis.optimum.optima import Group, fit_prepared
-from hpsweep.analysis.runs.arguments import check_frame, shown
+from hpsweep.analysis.runs.arguments import check_frame
 from hpsweep.analysis.runs.checks import check_numeric, check_plain, column_such, group_text, other_tuned
 from hpsweep.analysis.runs.places import table_axes
 from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared_runs, without_columns
@@ -34,6 +34,7 @@ from hpsweep.axes import value_label
 from hpsweep.english import interval_text
 from hpsweep.schemes import scales_width
 from hpsweep.spec import RESOLVED, TUNED
+from hpsweep.text import shown
 
 CARD_REGRET_COLUMNS = (
     *("scheme", *table_axes(), "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),

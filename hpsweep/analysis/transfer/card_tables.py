@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.optimum.noise import NOISE_WORDS
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.axes import AXES
 from hpsweep.spec import TUNED
@@ -18,7 +19,6 @@ HYPERPARAMETER_COLUMNS = ("hyperparameter", "value", "low", "high", "noise", "ch
 WAY_COLUMNS = ("from", "to", "at", "verdict", "drift", "low", "high", "noise")
 """Columns of `way_to_target`."""
 
-_NOISE = {"resampled": "measured", "assumed": "assumed"}
 _UNCORRECTED = ("depth", "context", "vocabulary")
 
 
@@ -38,11 +38,12 @@ def _row(card: Card, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"hyperparameter": name, "value": card.base[name], "low": None, "high": None, "noise": ""}
     if name not in found["hyperparameter"].split(","):
         return {**row, "chosen": "best of the values tried"}
-    joint = f"status_{name}" in found
-    status = found[f"status_{name}"] if joint else found["status"]
-    prefix = f"{name}_" if joint else ""
+    # a joint optimum has a status and an interval for each of its fields
+    status, prefix = found["status"], ""
+    if f"status_{name}" in found:
+        status, prefix = found[f"status_{name}"], f"{name}_"
     row |= {"low": found[f"{prefix}low"], "high": found[f"{prefix}high"]}
-    row["noise"] = _NOISE.get(found["interval"] or "", "")
+    row["noise"] = NOISE_WORDS.get(found["interval"] or "", "")
     if card.along_drift["carried"] == "drift":
         along = {end: card.along_drift[end] for end in ("low", "high")}
         return {**row, **along, "chosen": "along the fitted drift"}
@@ -69,7 +70,9 @@ def way_to_target(card: Card) -> pd.DataFrame:
             continue
         ends = {"from": f"{along} {card.proxy[along]:g}", "to": f"{card.target[along]:g}"}
         lines = [row for row in card.drift if row["along"] == along]
-        rows += [{**ends, **_line(row, along)} for row in lines] or [{**ends, "verdict": unknown}]
+        rows += [{**ends, **_line(row, along)} for row in lines]
+        if not lines:
+            rows.append({**ends, "verdict": unknown})
     for name in _UNCORRECTED:
         if card.target[name] != card.proxy[name]:
             ends = {"from": f"{name} {card.proxy[name]}", "to": f"{card.target[name]}"}
@@ -79,7 +82,7 @@ def way_to_target(card: Card) -> pd.DataFrame:
 
 def _line(row: dict[str, Any], along: str) -> dict[str, Any]:
     at = ", ".join(f"{name} {row[name]:g}" for name in AXES if name in row and name != along)
-    noise = _NOISE.get(row["interval"] or "", "")
+    noise = NOISE_WORDS.get(row["interval"] or "", "")
     return {"at": at, "noise": noise, **{name: row[name] for name in ("verdict", "drift", "low", "high")}}
 
 

@@ -61,15 +61,22 @@ def tuned_against_transferred(
 def comparison_of(sweep: TunedSweep) -> pd.DataFrame:
     """The table of `tuned_against_transferred`."""
     others = other_tuned(sweep.runs, sweep.over)
+    # The groups of every model: those that differ in other hyperparameters alone.
+    groups = sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs)
+    groups.sort(key=lambda group: (group.at["scheme"], sweep.order(group.at)))
     models: dict[tuple[Any, ...], list[Group]] = {}
-    for group in sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs):
+    for group in groups:
         models.setdefault((group.at["scheme"], sweep.place(group.at)), []).append(group)
-    sources = {scheme: _source(scheme, models, sweep, others) for scheme in {scheme for scheme, _ in models}}
+    # Of every scheme the group whose optimum is transferred.
+    schemes = dict.fromkeys(scheme for scheme, _ in models)
+    sources = {scheme: _source(scheme, models, sweep, others) for scheme in schemes}
     rows = []
-    for (scheme, place), groups in sorted(models.items(), key=lambda model: (model[0][0], sweep.order(model[1][0].at))):
+    for (scheme, place), members in models.items():
         source = sources[scheme]
-        same = [group for group in groups if source is not None and group.values(others) == source.values(others)]
-        row = _compared(lowest_of(groups), source, same[0] if same else None)
+        same = None
+        if source is not None:
+            same = next((group for group in members if group.values(others) == source.values(others)), None)
+        row = _compared(lowest_of(members), source, same)
         rows.append({"scheme": scheme, **dict(zip(sweep.axes, place, strict=True)), **row})
     table = pd.DataFrame(rows, columns=["scheme", *sweep.axes, *COMPARISON_COLUMNS])
     return _with_best(table, list(sweep.axes))
@@ -109,12 +116,13 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
         "transferred_from": None,
         "interval": None,
     }
-    if source is None or source.row["status"] not in ("ok", "edge"):
-        why = "the scheme's proxy was not trained" if source is None else f"the scheme's proxy: {source.row['why']}"
-        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], why]))}
+    if source is None:
+        return {**row, "why": _joined(tuned.row["why"], "the scheme's proxy was not trained")}
+    if source.row["status"] not in ("ok", "edge"):
+        return {**row, "why": _joined(tuned.row["why"], f"the scheme's proxy: {source.row['why']}")}
     row.update(proxy_value=source.row["opt"], proxy_status=source.row["status"])
     if same is None:
-        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], "the proxy's setting was not tried here"]))}
+        return {**row, "why": _joined(tuned.row["why"], "the proxy's setting was not tried here")}
     used = used_at(same, source, tuned, own)
     gap = loss_difference(used, same, own, tuned)
     return {
@@ -126,8 +134,13 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
         "regret_low": gap.low,
         "regret_high": gap.high,
         "interval": gap.interval,
-        "why": "; ".join(filter(None, [tuned.row["why"], used.why.replace("the setting", "the proxy's setting")])),
+        "why": _joined(tuned.row["why"], used.why.replace("the setting", "the proxy's setting")),
     }
+
+
+def _joined(*reasons: str) -> str:
+    """The reasons that there are, one after the other."""
+    return "; ".join(filter(None, reasons))
 
 
 def used_at(here: Group, source: Group, tuned: Group, own: LossReading) -> LossReading:

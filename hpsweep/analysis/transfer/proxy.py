@@ -13,13 +13,14 @@ import pandas as pd
 from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
 from hpsweep.analysis.optimum.loss_at import loss_difference, loss_of_cell
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.arguments import check_column_names, check_frame, check_number, shown
+from hpsweep.analysis.runs.arguments import check_column_names, check_frame, check_number
 from hpsweep.analysis.runs.checks import check_base, check_equal, check_unknown
 from hpsweep.analysis.runs.places import place_axes, place_text, table_axes
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, base_fields
 from hpsweep.schemes import Scheme, alike_at_base_density
 from hpsweep.spec import RESOLVED, TUNED, Target, Trial, typed
+from hpsweep.text import shown
 
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
@@ -143,13 +144,12 @@ def best_of(groups: Sequence[Group]) -> Group | None:
     """
     if not groups:
         return None
-    return min(
-        groups, key=lambda g: (g.row["status"] not in ("ok", "edge"), np.nan_to_num(g.row["best_loss"], nan=np.inf))
-    )
+    known = [group for group in groups if group.row["status"] in ("ok", "edge")]
+    return lowest_of(known or groups)
 
 
 def lowest_of(groups: Sequence[Group]) -> Group:
-    """The group with the lowest measured loss, whatever its curve."""
+    """The group with the lowest measured loss, whatever its curve; the first where none has a loss."""
     return min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
 
 
@@ -162,8 +162,9 @@ def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
     best = best_of(groups)
     assert best is not None
     lowest = lowest_of(groups)
-    lower = lowest is not best and not _as_good(best, lowest)
-    return best, str(lowest.row["status"] if lower else best.row["status"])
+    if lowest is not best and not _as_good(best, lowest):
+        return best, str(lowest.row["status"])
+    return best, str(best.row["status"])
 
 
 def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) -> tuple[Group | None, list[Group]]:
@@ -187,8 +188,8 @@ def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) 
 
 def _as_good(group: Group, best: Group) -> bool:
     """Whether the lowest mean loss is within two standard errors of the best one's."""
-    lowest = [loss_of_cell(g.cells, int(np.nanargmin(g.cells.adjusted))) for g in (group, best)]
-    return loss_difference(lowest[0], group, lowest[1], best).low <= 0
+    here, there = (loss_of_cell(g.cells, int(np.nanargmin(g.cells.adjusted))) for g in (group, best))
+    return loss_difference(here, group, there, best).low <= 0
 
 
 # --- the proxy, and the target ---

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.optimum.curve import LIMIT
 from hpsweep.analysis.optimum.loss_at import LossDifference, LossReading, loss_at_optimum, loss_difference, loss_error
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
@@ -133,7 +134,9 @@ def matrix_text(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
 def _entry_text(row: Mapping[Any, Any], intervals: bool) -> str:
     text = regret_text(row)
     has_interval = not math.isnan(row["regret"]) and row["low"] != row["high"]
-    return f"{text} {interval_text(row['low'], row['high'])}" if intervals and has_interval else text
+    if intervals and has_interval:
+        return f"{text} {interval_text(row['low'], row['high'])}"
+    return text
 
 
 def regret_text(row: Mapping[Any, Any]) -> str:
@@ -255,16 +258,22 @@ def _rate(line: Sequence[tuple[Group, float]], flops: str) -> ComputeRate:
             x.append(math.log2(compute))
             y.append(own.loss)
             variance.append(loss_error(own, group) ** 2)
+    if len(x) < 2:
+        return ComputeRate(math.nan, math.nan, "no equivalent compute: one width of this density has an optimum")
     if len(set(x)) < 2:
-        why = "one width of this density has an optimum" if len(x) < 2 else f"all widths have the same {flops}"
-        return ComputeRate(math.nan, math.nan, f"no equivalent compute: {why}")
+        return ComputeRate(math.nan, math.nan, f"no equivalent compute: all widths have the same {flops}")
+    # The line, by weighted least squares about the mean compute.
     weight = 1 / np.maximum(variance, 1e-12)
     centred = np.array(x) - np.average(x, weights=weight)
-    slope = float(np.sum(weight * centred * y) / np.sum(weight * centred**2))
-    residual = np.array(y) - np.average(y, weights=weight) - slope * centred
-    scatter = float(np.sum(weight * residual**2)) / (len(x) - 2) if len(x) > 2 else 1.0
-    se = math.sqrt(max(scatter, 1.0) / float(np.sum(weight * centred**2)))
-    if -slope < 1.96 * se:
+    square = float(np.sum(weight * centred**2))
+    slope = float(np.sum(weight * centred * y)) / square
+    # Its error, widened where the losses scatter about it by more than their own errors.
+    scatter = 1.0
+    if len(x) > 2:
+        residual = np.array(y) - np.average(y, weights=weight) - slope * centred
+        scatter = max(1.0, float(np.sum(weight * residual**2)) / (len(x) - 2))
+    se = math.sqrt(scatter / square)
+    if -slope < LIMIT * se:
         why = f"no equivalent compute: {-slope:.2g} +- {se:.2g} nats per doubling of it cannot be told from 0"
         return ComputeRate(math.nan, math.nan, why)
     return ComputeRate(-slope, se, "")
@@ -279,12 +288,13 @@ def _compute(gap: LossDifference, rate: ComputeRate) -> tuple[dict[str, float], 
         return dict.fromkeys(names, 0.0), ""
     if rate.why:
         return dict.fromkeys(names, math.nan), rate.why
-    doublings, relative = gap.value / rate.value, 1.96 * rate.se / rate.value
+    doublings = gap.value / rate.value
+    relative = LIMIT * rate.se / rate.value
     low = doublings - math.hypot((gap.value - gap.low) / rate.value, doublings * relative)
     high = doublings + math.hypot((gap.high - gap.value) / rate.value, doublings * relative)
     farthest = math.log2(FARTHEST_COMPUTE)
-    values = (
-        2.0 ** min(value, farthest) - 1 if abs(value) <= farthest else math.nan for value in (doublings, low, high)
-    )
-    why = f"equivalent compute: more than {FARTHEST_COMPUTE} x, which is not given" if doublings > farthest else ""
+    values = [2.0**value - 1 if abs(value) <= farthest else math.nan for value in (doublings, low, high)]
+    why = ""
+    if doublings > farthest:
+        why = f"equivalent compute: more than {FARTHEST_COMPUTE} x, which is not given"
     return dict(zip(names, values, strict=True)), why

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hpsweep.analysis.optimum.curve import LIMIT
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.cells import Floats
@@ -83,28 +84,46 @@ def values_on_a_line(points: list[LinePoint]) -> int:
 
 
 def slope_of(points: list[LinePoint], along: str, resamples: int, seed: int) -> Slope:
-    """The weighted line through the optima; all NaN with fewer than two values."""
+    """The slope of the weighted line through the optima; all NaN with fewer than two values."""
     if values_on_a_line(points) < 2:
         return Slope(math.nan, math.nan, math.nan)
-    return Slope(*_coefficient(points, along, 1, resamples, seed))
+    optima = _optima(points, along)
+    line = _fitted_polynomial(optima, degree=1)
+    return Slope(*_highest_coefficient(line, optima, resamples, seed))
 
 
 def bend_of(points: list[LinePoint], along: str, resamples: int, seed: int) -> Bend:
     """Twice the square's coefficient in the weighted parabola through the optima; NaN with fewer than four values."""
     if values_on_a_line(points) < 4:
         return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
-    square, low, high = _coefficient(points, along, 2, resamples, seed)
-    x, y, _, _ = _optima(points, along)
-    linear = float(_polynomial(points, along, 2).weights[-2] @ y)
-    first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
+    optima = _optima(points, along)
+    parabola = _fitted_polynomial(optima, degree=2)
+    square, low, high = _highest_coefficient(parabola, optima, resamples, seed)
+    # The parabola's own slope at either end of the line.
+    x = optima.x
+    linear = float(parabola.weights[-2] @ optima.y)
+    first = linear + 2 * square * (x.min() - x.mean())
+    last = linear + 2 * square * (x.max() - x.mean())
     return Bend(2 * square, 2 * low, 2 * high, (first, last))
 
 
-def _optima(points: list[LinePoint], along: str) -> tuple[Floats, Floats, Floats, Floats]:
-    """(place on the axis, log2 of the optimum, its interval's half width below, and above), octaves."""
-    x = np.array([axis_of(along).octaves(point.value) for point in points])
-    y, low, high = (np.array([point.row[f"log2_{name}"] for point in points]) for name in ("opt", "low", "high"))
-    return x, y, y - low, high - y
+class _Optima(NamedTuple):
+    """Optima on lines: every array is (optima,), in octaves."""
+
+    x: Floats  # place on the axis
+    y: Floats  # log2 of the optimum
+    down: Floats  # half width of its interval below
+    up: Floats  # and above
+    lines: list[tuple[Any, ...]]  # on which line it lies
+
+
+def _optima(points: list[LinePoint], along: str) -> _Optima:
+    axis = axis_of(along)
+    x = np.array([axis.octaves(point.value) for point in points])
+    y = np.array([point.row["log2_opt"] for point in points])
+    low = np.array([point.row["log2_low"] for point in points])
+    high = np.array([point.row["log2_high"] for point in points])
+    return _Optima(x, y, y - low, high - y, [point.line for point in points])
 
 
 def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -> Floats:
@@ -112,11 +131,11 @@ def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -
 
     Drawn independently: for groups that share seeds that is conservative.
     """
-    z = np.random.default_rng(seed).standard_normal((resamples, len(y))) / 1.96
+    z = np.random.default_rng(seed).standard_normal((resamples, len(y))) / LIMIT
     return np.asarray(y + z * np.where(z > 0, up, down))
 
 
-class _Line(NamedTuple):
+class _Polynomial(NamedTuple):
     """A weighted least-squares polynomial through optima, and how much these scatter about it.
 
     weights: (coefficients, optima), of the heights of the lines about the mean place and then of the powers. scatter:
@@ -128,36 +147,41 @@ class _Line(NamedTuple):
     df: int
 
 
-def _polynomial(points: list[LinePoint], along: str, degree: int) -> _Line:
+def _fitted_polynomial(optima: _Optima, degree: int) -> _Polynomial:
     """The scatter is DerSimonian and Laird's (1986), joined with SCATTER by their degrees of freedom."""
-    x, y, down, up = _optima(points, along)
-    variance = np.maximum((up + down) / 3.92, 1e-3) ** 2
-    lines = [point.line for point in points]
-    heights = np.array([[float(line == other) for other in dict.fromkeys(lines)] for line in lines])
-    powers = np.hstack([heights, np.vander(x - x.mean(), degree + 1, increasing=True)[:, 1:]])
-    df = len(y) - powers.shape[1]
-    operator = _operator(powers, 1 / variance)
-    residual = y - powers @ (operator @ y)
-    excess = float(np.sum(residual**2 / variance)) - df
-    found = max(excess, 0.0) / float(np.sum((1 - np.diag(powers @ operator)) / variance)) if df > 0 else 0.0
+    variance = np.maximum((optima.up + optima.down) / (2 * LIMIT), 1e-3) ** 2
+    # Every line has its own height, and all share the other coefficients.
+    different = list(dict.fromkeys(optima.lines))
+    heights = np.array([[float(line == other) for other in different] for line in optima.lines])
+    rises = np.vander(optima.x - optima.x.mean(), degree + 1, increasing=True)[:, 1:]
+    powers = np.hstack([heights, rises])
+    df = len(optima.y) - powers.shape[1]
+    # What the optima scatter by beyond their intervals.
+    operator = _least_squares(powers, 1 / variance)
+    found = 0.0
+    if df > 0:
+        residual = optima.y - powers @ (operator @ optima.y)
+        excess = float(np.sum(residual**2 / variance)) - df
+        leverage = np.diag(powers @ operator)
+        found = max(excess, 0.0) / float(np.sum((1 - leverage) / variance))
+    # Joined with what is assumed, and the weights that follow.
     scatter = (SCATTER_DF * SCATTER**2 + df * found) / (SCATTER_DF + df)
-    return _Line(_operator(powers, 1 / (variance + scatter)), math.sqrt(scatter), SCATTER_DF + df)
+    weights = _least_squares(powers, 1 / (variance + scatter))
+    return _Polynomial(weights, math.sqrt(scatter), SCATTER_DF + df)
 
 
-def _operator(powers: Floats, weight: Floats) -> Floats:
-    """(coefficients, optima) of weighted least squares."""
+def _least_squares(powers: Floats, weight: Floats) -> Floats:
+    """(coefficients, optima): the weights of every optimum in every coefficient of weighted least squares."""
     root = np.sqrt(weight)
     return np.asarray(np.linalg.pinv(powers * root[:, None]) * root)
 
 
-def _coefficient(
-    points: list[LinePoint], along: str, degree: int, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    """(value, low, high) of the highest coefficient of the polynomial through the optima."""
-    line = _polynomial(points, along, degree)
-    _, y, down, up = _optima(points, along)
-    weights = line.weights[-1]
-    value = float(weights @ y)
-    low, high = np.quantile(replicates(y, down, up, resamples, seed) @ weights, [0.025, 0.975])
-    scatter = t_975(line.df) * line.scatter * float(np.linalg.norm(weights))
+def _highest_coefficient(fit: _Polynomial, optima: _Optima, resamples: int, seed: int) -> tuple[float, float, float]:
+    """(value, low, high) of the coefficient of the highest power."""
+    weights = fit.weights[-1]
+    value = float(weights @ optima.y)
+    drawn = replicates(optima.y, optima.down, optima.up, resamples, seed) @ weights
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    # In quadrature, what the optima scatter by.
+    scatter = t_975(fit.df) * fit.scatter * float(np.linalg.norm(weights))
     return value, value - math.hypot(value - low, scatter), value + math.hypot(high - value, scatter)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted
-from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed, shown
+from hpsweep.analysis.optimum.joint import JointlyFitted, fields_in_order, jointly_fitted
+from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS, column_such
 from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.transfer.card import Card
@@ -21,6 +21,7 @@ from hpsweep.analysis.transfer.proxy import TunedSweep, prepared_with, select_pr
 from hpsweep.analysis.transfer.single import card_of
 from hpsweep.schemes import SCHEMES, Scheme, preferred
 from hpsweep.spec import Target
+from hpsweep.text import shown
 
 
 def transfer(
@@ -64,7 +65,7 @@ def transfer(
         return transfer_of(sweep, target, scheme=scheme, along_drift=along_drift)
     if along_drift:
         raise ValueError("a joint optimum is carried as a constant only; leave along_drift out, or give one field.")
-    pair = in_order(over)
+    pair = fields_in_order(over)
     check_resamples(resamples)
     check_seed(seed)
     runs, place = select_proxy(prepared_with(runs, proxy, pair, ignore), proxy)

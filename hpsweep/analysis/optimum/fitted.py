@@ -66,12 +66,22 @@ class FittedRuns(GroupedRuns):
 
         Raises ValueError where runs of one of them differ in a field of the trial.
         """
-        members = list(self.numbered(needed(part, by, self.over), by, (self.over,)))
+        members = list(self.numbered(self.compared(part, by), by, (self.over,)))
         groups = [replace(self.groups[number], at=at) for at, number in members]
         is_whole = len({number for _, number in members}) == len(self.groups)
         if is_whole:
             return groups
         return self._pooled(groups)
+
+    def compared(self, part: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+        """A part of the runs with the columns by which its groups are told apart, fitted and checked."""
+        names = dict.fromkeys([*by, *self._read_columns])
+        return needed(part[list(names)], by, self.over)
+
+    @cached_property
+    def _read_columns(self) -> list[str]:
+        """What a fit reads, and the fields in which any of the runs differ: in the others no part of them does."""
+        return list(needed(self.runs, self.by, self.over))
 
     def _pooled(self, groups: list[Group]) -> list[Group]:
         """The groups with the noise of those that cannot measure their own pooled over these."""

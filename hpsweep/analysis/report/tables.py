@@ -176,7 +176,7 @@ def _tables_of_one(optima: FittedRuns, target: Target | None, attempt: _Attempts
         found["matrix"] = attempt("matrix", lambda: matrix_of(sweep, whole_up_to=PLACES))
         found["held_out"] = attempt("held_out", lambda: held_out_of(sweep))
     if sweep is not None and target is not None:
-        found["card"] = attempt("card", lambda: transfer_of(sweep, target))
+        found["card"] = attempt("card", lambda: transfer_of(sweep, target, comparison=found.get("comparison")))
     return found
 
 

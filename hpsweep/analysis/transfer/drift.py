@@ -27,7 +27,7 @@ from hpsweep.analysis.optimum.curve import LIMIT
 from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
 from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, drift_groups
 from hpsweep.analysis.runs.arguments import check_column_names, check_number
-from hpsweep.analysis.runs.checks import check_equal, check_unknown, is_numeric, needed
+from hpsweep.analysis.runs.checks import check_equal, check_unknown, is_numeric
 from hpsweep.analysis.runs.prepare import plain_types, prepared_runs, without_columns
 from hpsweep.analysis.transfer.slope import (
     SCATTER,
@@ -174,7 +174,7 @@ def drift_of(
     """The table of `drift` for a part of the runs that were fitted."""
     over, place = optima.over, [*along_with, along]
     check_unknown(runs, by, free=[*by, *place])
-    runs = _read(runs, [*by, *place], over)
+    runs = _compared(optima, runs, [*by, *place])
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
@@ -186,9 +186,9 @@ def drift_of(
     return pd.DataFrame(rows, columns=[*by, *DRIFT_COLUMNS])
 
 
-def _read(runs: pd.DataFrame, keys: Sequence[str], over: str) -> pd.DataFrame:
-    """The prepared runs with the columns that are still read: every line is grouped and fitted on its own."""
-    names = [*needed(runs, keys, over).columns, "data_hash", *_OF_TOKENS]
+def _compared(optima: FittedRuns, runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The columns of the runs that are still read: every line is grouped and fitted on its own."""
+    names = [*optima.compared(runs, keys), "data_hash", *_OF_TOKENS]
     return runs[[name for name in dict.fromkeys(names) if name in runs]]
 
 

@@ -14,7 +14,6 @@ from hpsweep.analysis.runs.rows import plain_rows
 from hpsweep.analysis.transfer import card_findings as findings
 from hpsweep.analysis.transfer.along_drift import carried_along_drift, drift_offer, findings_of_offer
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
-from hpsweep.analysis.transfer.comparison import comparison_of
 from hpsweep.analysis.transfer.drift import drift_of
 from hpsweep.analysis.transfer.proxy import TunedSweep, proxy_of, proxy_runs, rows_at, trial_at_target
 from hpsweep.axes import drift_axes
@@ -22,8 +21,13 @@ from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, trial_from_row
 
 
-def card_of(sweep: TunedSweep, target: Target, *, scheme: Scheme, along_drift: bool = False) -> Card:
-    """The card that carries the optimum of the scheme's proxy to the target; `transfer` says what is what."""
+def card_of(
+    sweep: TunedSweep, target: Target, comparison: pd.DataFrame, *, scheme: Scheme, along_drift: bool = False
+) -> Card:
+    """The card that carries the optimum of the scheme's proxy to the target; `transfer` says what is what.
+
+    `comparison` has the sweep's rows of `tuned_against_transferred`.
+    """
     over, axes = sweep.over, sweep.axes
     # the proxy's runs and its optimum
     source = proxy_runs(sweep.runs, scheme, sweep.proxy)
@@ -47,7 +51,6 @@ def card_of(sweep: TunedSweep, target: Target, *, scheme: Scheme, along_drift: b
     if along_drift:
         offer, base = carried_along_drift(offer, base, over)
     trial = trial_at_target(base, target)
-    comparison = comparison_of(sweep)
     known = {name: tried.runs[name].nunique() for name in axes}
     tested = [row["along"] for row in drifts]
     return make_card(

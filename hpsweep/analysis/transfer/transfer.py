@@ -16,6 +16,7 @@ from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_s
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS, column_such
 from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.comparison import comparison_of
 from hpsweep.analysis.transfer.joint import joint_card
 from hpsweep.analysis.transfer.proxy import TunedSweep, prepared_with, select_proxy, tuned_sweep
 from hpsweep.analysis.transfer.single import card_of
@@ -73,10 +74,20 @@ def transfer(
     return joint_transfer_of(joint, target, place, scheme=scheme)
 
 
-def transfer_of(sweep: TunedSweep, target: Target, *, scheme: Scheme | None = None, along_drift: bool = False) -> Card:
-    """The card of `transfer` from runs that were prepared and fitted."""
+def transfer_of(
+    sweep: TunedSweep,
+    target: Target,
+    *,
+    scheme: Scheme | None = None,
+    along_drift: bool = False,
+    comparison: pd.DataFrame | None = None,
+) -> Card:
+    """The card of `transfer` from runs that were prepared and fitted, and their comparison where that is known."""
     _check_complete(sweep.runs)
-    return card_of(sweep, target, scheme=scheme or _last_scheme(sweep.runs), along_drift=along_drift)
+    if comparison is None:
+        comparison = comparison_of(sweep)
+    scheme = scheme or _last_scheme(sweep.runs)
+    return card_of(sweep, target, comparison, scheme=scheme, along_drift=along_drift)
 
 
 def joint_transfer_of(

@@ -110,7 +110,8 @@ def _shape_error(fit: Minimum, cells: Cells, own: LossReading, part: float, cent
         # How far a curve beside it may end, less where cells are close.
         right = np.searchsorted(cells.x, end).clip(1, len(cells.x) - 1)
         gap = np.minimum(cells.x[right] - cells.x[right - 1], 1.0)
-        variance += (gap * misfit_sd(end - likely.place) / 2 * (end - likely.place)) ** 2
+        distance = end - likely.place
+        variance += (gap * misfit_sd(distance) / 2 * distance) ** 2
     return math.sqrt(float(likely.weight @ (off**2 + variance)))
 
 

@@ -76,7 +76,7 @@ class FittedRuns(GroupedRuns):
     def compared(self, part: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         """A part of the runs with the columns by which its groups are told apart, fitted and checked."""
         names = dict.fromkeys([*by, *self._read_columns])
-        return needed(part[list(names)], by, self.over)
+        return needed(part[[name for name in names if name in part]], by, self.over)
 
     @cached_property
     def _read_columns(self) -> list[str]:

@@ -119,13 +119,16 @@ def _refused(cells: Cells, drawn: npt.NDArray[np.intp], found: Minimum) -> tuple
 
     None is a cell at an end, or beyond those that enclose the interval.
     """
-    sides = np.array([_end(cells, cell) for cell in range(len(cells.x))])[drawn]
+    ends = np.array([_end(cells, cell) for cell in range(len(cells.x))])
+    sides = ends[drawn]
     # The cells that enclose the interval.
     first = np.searchsorted(cells.x, found.low, side="right") - 1
     last = np.searchsorted(cells.x, found.high, side="left")
-    refused = float(((sides != 0) | (drawn < first) | (drawn > last)).mean())
-    if refused > REFUSED_LIMIT and abs(sides.mean()) > refused / 2:
-        return refused, int(np.sign(sides.mean()))
+    is_outside = (drawn < first) | (drawn > last)
+    refused = float(((sides != 0) | is_outside).mean())
+    leaning = sides.mean()
+    if refused > REFUSED_LIMIT and abs(leaning) > refused / 2:
+        return refused, int(np.sign(leaning))
     return refused, 0
 
 
@@ -152,15 +155,19 @@ def _with_lowest(cells: Cells, found: Minimum, noise: Noise) -> tuple[float, flo
     """(low, high), extended to the lowest cell where its noise does not explain that it is lowest."""
     index = found.window.fitted
     best = int(index[np.argmin(cells.adjusted[index])])
-    if found.low <= cells.x[best] <= found.high:
+    place = float(cells.x[best])
+    if found.low <= place <= found.high:
         return found.low, found.high
     # Its neighbour towards the interval: is it higher by more than noise?
-    beside = best + 1 if cells.x[best] < found.low else best - 1
+    beside = best - 1
+    if place < found.low:
+        beside = best + 1
     variance = noise.variance(cells.n)
     error = math.sqrt(variance[beside] + variance[best])
-    if cells.adjusted[beside] - cells.adjusted[best] <= LIMIT * error:
+    gap = cells.adjusted[beside] - cells.adjusted[best]
+    if gap <= LIMIT * error:
         return found.low, found.high
-    return min(found.low, float(cells.x[best])), max(found.high, float(cells.x[best]))
+    return min(found.low, place), max(found.high, place)
 
 
 def _in_octaves(log2_opt: float, log2_low: float, log2_high: float) -> dict[str, float]:

@@ -183,4 +183,6 @@ def _stretch(points: Points, found: WindowMinima, whole: Floats) -> float:
     df = max(len(left) - len(found.coefficients), 1)
     covariance = whole[np.ix_(found.used, found.used)]
     square = float(left @ np.linalg.solve(covariance, left)) / df  # chi square per degree of freedom
-    return math.sqrt(square) if square > 1 + 2 * math.sqrt(2 / df) else 1.0
+    if square <= 1 + 2 * math.sqrt(2 / df):  # two standard deviations of chi square
+        return 1.0
+    return math.sqrt(square)

@@ -80,13 +80,17 @@ def _rise(points: Points, found: WindowMinima, field: int, side: int, noise: Flo
     degree = found.window.degree
     offset = points.x[found.used] - found.centre
     # The lowest of places along that end.
-    low, high = offset.min(axis=0), offset.max(axis=0)
+    low = offset.min(axis=0)
+    high = offset.max(axis=0)
     along = np.linspace(low, high, 101)
     along[:, field] = high[field] if side > 0 else low[field]
-    at = along[[int(np.argmin(design_matrix(along, degree) @ found.coefficients))]]
+    losses = design_matrix(along, degree) @ found.coefficients
+    at = along[[int(np.argmin(losses))]]
     # The slope there as weights of the coefficients, and of the losses.
-    slope = derivative_coefficients(np.eye(len(POWERS[degree])), degree, field) @ design_matrix(at, degree - 1)[0]
-    error = float(np.linalg.norm((slope @ found.solve) * noise[found.used] / np.sqrt(points.n[found.used])))
+    each = np.eye(len(POWERS[degree]))
+    slope = derivative_coefficients(each, degree, field) @ design_matrix(at, degree - 1)[0]
+    by_losses = slope @ found.solve
+    error = float(np.linalg.norm(by_losses * noise[found.used] / np.sqrt(points.n[found.used])))
     return side * float(slope @ found.coefficients) / max(error, 1e-300)
 
 
@@ -96,7 +100,9 @@ def _end(points: Points, found: WindowMinima, field: int, side: int) -> str:
     beyond = offset > offset[found.used].max() + 1e-9
     if not beyond.any():
         return "tried"
-    return "window" if (offset[beyond] > found.window[field] + 1e-9).all() else "cliff"
+    if (offset[beyond] > found.window[field] + 1e-9).all():
+        return "window"
+    return "cliff"
 
 
 class Verdict(NamedTuple):

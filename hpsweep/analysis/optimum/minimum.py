@@ -89,7 +89,7 @@ def fitted_minimum(cells: Cells, centre: int, reach: float, variance: Floats, sl
     found = _minimum(cells, centre, variance, slope, certain)
     if (possible.below, possible.above) == (certain.below, certain.above):
         return found
-    # Without the cells that are possibly beyond a cliff: is the best place still well inside the interval?
+    # Step 6 without the cells that are possibly beyond a cliff: is the best place still well inside the interval?
     before = _minimum(cells, centre, variance, slope, possible)
     low, high = (found.place + _WELL_INSIDE * (end - found.place) for end in (found.low, found.high))
     if len(before.window.fitted) > 2 and low <= before.place <= high:
@@ -99,7 +99,7 @@ def fitted_minimum(cells: Cells, centre: int, reach: float, variance: Floats, sl
 
 def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_at: CellWindow) -> Minimum:
     _, index, below, above = looked_at
-    # Curves for every place, up to the cell beyond a cliff, and every skew.
+    # Step 5: curves for every place, up to the cell beyond a cliff, and every skew.
     points = curve_points(cells, index, centre, variance, slope, CENTRE)
     start = index[0] if below is None else below
     end = index[-1] if above is None else above
@@ -107,9 +107,10 @@ def _minimum(cells: Cells, centre: int, variance: Floats, slope: float, looked_a
     found = fitted_curves(points, place, _SKEWS)
     likely = _likely(found, place, cells, centre)
     best, skew = _best(points, place, found.misfit)
-    # Which places agree with the losses, where the noise grows from each.
+    # Step 6: which places agree with the losses, where the noise grows from each.
     place = np.unique(np.append(place, best))
-    misfit = fitted_curves(curve_points(cells, index, centre, variance, slope, place), place, _SKEWS).misfit.min(axis=1)
+    from_each = curve_points(cells, index, centre, variance, slope, place)
+    misfit = fitted_curves(from_each, place, _SKEWS).misfit.min(axis=1)
     off = np.sqrt(misfit - min(found.misfit.min(), misfit.min()))  # in standard errors
     if off[place == best] > LIMIT:  # it is lowest only if the noise does not grow from there
         off = np.zeros_like(off)

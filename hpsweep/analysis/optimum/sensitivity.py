@@ -253,8 +253,11 @@ def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tupl
 
 def _trapezoids(x: Floats, first: float, last: float) -> Floats:
     """Weights of values at x whose sum is the mean of the broken line through them from first to last."""
-    knots = np.unique(np.concatenate([[first, last], x[(x > first) & (x < last)]]))
+    # The corners of the line, each weighted by half of the steps on either side.
+    between = x[(x > first) & (x < last)]
+    knots = np.unique(np.concatenate([[first, last], between]))
     step = np.diff(knots)
     each = (np.append(step, 0.0) + np.insert(step, 0, 0.0)) / 2
+    # What every value adds to the line at a corner.
     lines = np.array([np.interp(knots, x, row) for row in np.eye(len(x))])  # (values, knots)
     return np.asarray(lines @ each / (last - first))

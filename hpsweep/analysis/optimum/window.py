@@ -39,14 +39,19 @@ def lowest_cells(losses: Floats, finite: npt.NDArray[np.bool_]) -> npt.NDArray[n
     A cell without a finite loss counts as infinite, as does what lies outside the grid: on a curve with one minimum
     this is that minimum, also at the end of the grid or beside a cliff.
     """
-    padded = np.pad(np.where(finite, losses, np.inf), ((0, 0), (1, 1)), constant_values=np.inf)
-    before, here, after = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
+    here = np.where(finite, losses, np.inf)
+    padded = np.pad(here, ((0, 0), (1, 1)), constant_values=np.inf)
+    before = padded[:, :-2]
+    after = padded[:, 2:]
     # The median of three, without a sort.
-    lower, higher = np.minimum(before, here), np.maximum(before, here)
+    lower = np.minimum(before, here)
+    higher = np.maximum(before, here)
     median = np.maximum(lower, np.minimum(higher, after))
     smooth = np.where(finite, median, np.inf)
-    lowest = np.where(smooth == smooth.min(axis=1, keepdims=True), here, np.inf)
-    return np.asarray(lowest.argmin(axis=1))
+    # Of the cells with the least median the one with the lowest loss.
+    least = smooth.min(axis=1, keepdims=True)
+    candidates = np.where(smooth == least, here, np.inf)
+    return np.asarray(candidates.argmin(axis=1))
 
 
 def centre_of(cells: Cells) -> int:
@@ -90,10 +95,13 @@ class CellWindow(NamedTuple):
 
 def cell_window(cells: Cells, centre: int, reach: float, variance: Floats, limits: CliffLimits = CERTAIN) -> CellWindow:
     """The cells within reach of the centre, the neighbours at least, up to a divergence or a cliff."""
+    # Step 2: the cells within reach, up to a divergence.
     first, last = finite_segment(cells.finite, centre)
     every = np.arange(first, last + 1)
-    near = np.abs(cells.x[every] - cells.x[centre]) <= reach
-    index = every[near | (np.abs(every - centre) <= 1)]
+    is_near = np.abs(cells.x[every] - cells.x[centre]) <= reach
+    is_neighbour = np.abs(every - centre) <= 1
+    index = every[is_near | is_neighbour]
+    # Step 3: on either side those before the first that is beyond a cliff.
     below = _first_beyond_cliff(cells, index, centre, -1, variance, limits)
     above = _first_beyond_cliff(cells, index, centre, 1, variance, limits)
     if below is not None:
@@ -116,6 +124,7 @@ def _first_beyond_cliff(
     for cell in map(int, beyond):
         before = index[(index - cell) * side < 0]
         is_next = side > 0 and cell == centre + 1 and centre - 1 in before
+        # two cells show a slope, three or more a curve
         if is_next and close[before].sum() < 3:
             is_beyond = _jumps(cells, centre - 1, centre, cell, variance, limits.jump)
         elif len(before) >= 3:
@@ -131,15 +140,19 @@ def _ceiling(
     cells: Cells, before: npt.NDArray[np.intp], centre: int, cell: int, variance: Floats, limits: CliffLimits
 ) -> float:
     """The highest loss at a cell by any curve that agrees with the cells before it."""
+    # The curves through the cells before it.
     rounding = 3 * ROUNDING * np.ptp(cells.adjusted[before])  # fewer places are tried here
     points = curve_points(cells, before, centre, variance + rounding**2, 0.0, CENTRE)
     place = place_grid(points.x[0], points.x[-1], 2 * PLACE_STEP)
-    found = fitted_curves(points, place, limits.skews)
+    curves = fitted_curves(points, place, limits.skews)
+    agrees = curves.misfit <= curves.misfit.min() + LIMIT**2
+    # What each has at the cell, and how far a loss may lie above that.
     beyond = cells.x[cell] - cells.x[centre] - place[:, None]
-    risen = found.steepness * curve_rise(beyond, limits.skews)
-    error = LIMIT * np.sqrt(variance[cell] + (limits.misfit * misfit_sd(beyond) * risen) ** 2)
-    agrees = found.misfit <= found.misfit.min() + LIMIT**2
-    return float(cells.adjusted[centre] + (found.lowest + risen + error)[agrees].max())
+    risen = curves.steepness * curve_rise(beyond, limits.skews)
+    shape = limits.misfit * misfit_sd(beyond) * risen
+    error = LIMIT * np.sqrt(variance[cell] + shape**2)
+    highest = (curves.lowest + risen + error)[agrees].max()
+    return float(cells.adjusted[centre] + highest)
 
 
 def _jumps(cells: Cells, before: int, centre: int, cell: int, variance: Floats, times: float) -> bool:

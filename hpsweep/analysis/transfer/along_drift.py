@@ -84,8 +84,9 @@ def held_out_of(sweep: TunedSweep, *, bound: float = STABLE_BOUND) -> pd.DataFra
 
 def _lines(groups: Sequence[Group], along: str, fixed: Sequence[str]) -> list[list[Group]]:
     """The groups that share the fixed fields, in order of these, each line in order along the axis."""
+    axis = axis_of(along)
     lines: dict[tuple[Any, ...], list[Group]] = {}
-    for group in sorted(groups, key=lambda group: axis_of(along).octaves(group.at[along])):
+    for group in sorted(groups, key=lambda group: axis.octaves(group.at[along])):
         lines.setdefault(group.values(fixed), []).append(group)
     return [lines[key] for key in sorted(lines)]
 

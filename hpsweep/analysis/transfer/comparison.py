@@ -96,8 +96,9 @@ def _source(
 
 def _with_best(table: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     """The table with the scheme of the lowest tuned loss at each place."""
-    known = table[table["tuned_loss"].notna()].sort_values("tuned_loss").drop_duplicates(axes)
-    best = known[[*axes, "scheme", "tuned_loss"]].set_axis([*axes, "best_scheme", "best_loss"], axis=1)
+    known = table[table["tuned_loss"].notna()]
+    lowest = known.sort_values("tuned_loss").drop_duplicates(axes)
+    best = lowest[[*axes, "scheme", "tuned_loss"]].set_axis([*axes, "best_scheme", "best_loss"], axis=1)
     merged = table.drop(columns=["best_scheme", "best_loss"]).merge(best, on=axes, how="left")
     return merged.astype({"best_loss": float})[table.columns]
 

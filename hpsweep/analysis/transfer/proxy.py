@@ -177,12 +177,14 @@ def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) 
     best = best_of(groups)
     if best is None or best.row["status"] not in ("ok", "edge"):
         return best, []
-    as_good = [group for group in groups if group.row["status"] == best.row["status"] and _as_good(group, best)]
+    of_its_status = [group for group in groups if group.row["status"] == best.row["status"]]
+    as_good = [group for group in of_its_status if _as_good(group, best)]
 
-    def tried(group: Group) -> int:
-        return len(rows_at(runs, {name: group.at[name] for name in names}))
+    def rank(group: Group) -> tuple[int, float]:
+        tried = rows_at(runs, {name: group.at[name] for name in names})
+        return len(tried), -group.row["best_loss"]
 
-    chosen = max(as_good, key=lambda group: (tried(group), -group.row["best_loss"]))
+    chosen = max(as_good, key=rank)
     return chosen, [group for group in as_good if group is not chosen]
 
 

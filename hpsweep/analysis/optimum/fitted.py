@@ -81,7 +81,7 @@ class FittedRuns(GroupedRuns):
     @cached_property
     def _read_columns(self) -> list[str]:
         """What a fit reads, and the fields in which any of the runs differ: in the others no part of them does."""
-        return list(needed(self.runs, self.by, self.over))
+        return [str(name) for name in needed(self.runs, self.by, self.over)]
 
     def _pooled(self, groups: list[Group]) -> list[Group]:
         """The groups with the noise of those that cannot measure their own pooled over these."""

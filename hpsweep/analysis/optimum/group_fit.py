@@ -225,4 +225,6 @@ def _why_flat(cells: Cells, found: Minimum, refused: float) -> str:
 def _where(found: Minimum, first: str, last: str) -> str:
     if found.open_below and found.open_above:
         return "anywhere between them, or beyond"
-    return f"at {first} or below" if found.open_below else f"at {last} or above"
+    if found.open_below:
+        return f"at {first} or below"
+    return f"at {last} or above"

@@ -100,7 +100,9 @@ def loss_at_optimum(group: Group) -> LossReading:
     if group.weights is not None:
         return _with_error(LossReading(row["opt"], row["loss_opt"], "fitted", "", group.weights), group)
     own = loss_at_setting(cells, row["log2_opt"])
-    return _with_error(own if own.loss <= lowest.loss else lowest, group)
+    if not own.loss <= lowest.loss:
+        own = lowest
+    return _with_error(own, group)
 
 
 def _with_error(own: LossReading, group: Group) -> LossReading:

@@ -96,7 +96,10 @@ def asked_pair(runs: pd.DataFrame, over: Sequence[str] | None, ignore: Sequence[
     if over is not None:
         return over
     runs = _comparable(runs, ignore)
-    return (searched_together(runs) if {"scheme", *AXES} <= set(runs) else None) or ("lr", "init_std")
+    together = None
+    if {"scheme", *AXES} <= set(runs):
+        together = searched_together(runs)
+    return together or ("lr", "init_std")
 
 
 def asked_axes(runs: pd.DataFrame, along: str | None, by: Sequence[str], ignore: Sequence[str] = ()) -> list[str]:
@@ -145,8 +148,11 @@ def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
         return None
     lines = runs.groupby([*keys, names[1]])[names[0]].nunique() >= 3
     crossed = bool((lines.groupby(keys).sum() >= 3).any())
-    scattered = not lines.any() and not (runs.groupby([*keys, names[0]])[names[1]].nunique() >= 3).any()
-    return (names[0], names[1]) if scattered or (crossed and names == ["lr", "init_std"]) else None
+    other_lines = runs.groupby([*keys, names[0]])[names[1]].nunique() >= 3
+    scattered = not lines.any() and not other_lines.any()
+    if scattered or (crossed and names == ["lr", "init_std"]):
+        return names[0], names[1]
+    return None
 
 
 def pair_of(runs: pd.DataFrame, asked: str | None) -> tuple[str, str] | None:

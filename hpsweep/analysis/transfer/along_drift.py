@@ -164,7 +164,7 @@ def value_along_drift(proxy: Mapping[str, Any], moves: Sequence[Move]) -> dict[s
     The 95 % interval adds those of the optimum and of every move in quadrature, side by side: an optimum that is high
     makes the drift from it low, so that is conservative.
     """
-    x = proxy["log2_opt"] + sum(move.slope.drift * move.octaves for move in moves)
+    x = proxy["log2_opt"] + sum(slope.drift * octaves for slope, octaves in moves)
     below = [proxy["log2_opt"] - proxy["log2_low"]]
     above = [proxy["log2_high"] - proxy["log2_opt"]]
     for slope, octaves in moves:

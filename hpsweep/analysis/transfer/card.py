@@ -167,7 +167,9 @@ def _of_now(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with(before: Mapping[str, Any], part: Any) -> Any:
     """A part of a card, with the fields that it may lack; if it is no mapping, it is left to the check of the whole."""
-    return {**before, **part} if isinstance(part, Mapping) else part
+    if not isinstance(part, Mapping):
+        return part
+    return {**before, **part}
 
 
 def check_card_values(card: Card, path: str | Path = "") -> None:
@@ -230,15 +232,19 @@ def make_card(
     duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens}
     settings = {name: getattr(base, name) for name in SETTINGS}
     row = plain_row(tuned.row)
-    ends = [row["low"], row["high"]] if along["carried"] == "constant" else [along["low"], along["high"]]
-    carried = row["opt"] if along["carried"] == "constant" else along["value"]
+    carried, low, high = row["opt"], row["low"], row["high"]
+    if along["carried"] == "drift":
+        carried, low, high = along["value"], along["low"], along["high"]
+    uncertainty = None
+    if low is not None and high is not None:
+        uncertainty = max(abs(math.log2(end / carried)) for end in (low, high))
     return Card(
         scheme=trial.scheme,
         target={n: getattr(trial, n) for n in SHAPE} | {"vocabulary": vocabulary[1], "tokens": target.tokens},
         proxy={n: getattr(base, n) for n in SHAPE} | {"vocabulary": vocabulary[0]} | duration | settings,
         base={name: getattr(base, name) for name in TUNED},
         optimum=row,
-        uncertainty=None if None in ends else max(abs(math.log2(end / carried)) for end in ends),
+        uncertainty=uncertainty,
         **target_numbers(trial, vocabulary[1]),
         embedding_lr_mult=trial.embedding_lr_mult,
         optimizer={

@@ -86,7 +86,9 @@ def card_regret(
     same, group, status, others = _own_groups(card, runs, over, resamples, seed)
     own, used = loss_at_optimum(group), loss_at_setting(same.cells, math.log2(card.base[over]))
     gap = loss_difference(used, same, own, group)
-    bound = "" if status == "ok" else f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
+    bound = ""
+    if status != "ok":
+        bound = f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
     row = {
         "scheme": card.scheme,
         **{name: card.target[name] for name in table_axes()},
@@ -150,8 +152,10 @@ def _check(own: pd.DataFrame, name: str, wanted: Any, where: str) -> None:
     same = _equal(own[name], wanted)
     if same.all():
         return
-    others = f"{int((~same).sum())} of them do not have that" if same.any() else "none of them has that"
-    remedy = f"Leave those out with --where {name}={wanted}" if same.any() else "Train it as the card says"
+    others, remedy = "none of them has that", "Train it as the card says"
+    if same.any():
+        others = f"{int((~same).sum())} of them do not have that"
+        remedy = f"Leave those out with --where {name}={wanted}"
     raise ValueError(
         f"the card's target has {name} {wanted}, and of the {len(own)} runs of {where} {others}, but "
         f"{own.loc[~same, name].iloc[0]}: losses that differ in it say nothing of the transfer. {remedy}."
@@ -182,8 +186,10 @@ def curve_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     over = card.optimum["hyperparameter"]
     chosen = target_runs(card, runs)
     for name, wanted in card.base.items():
+        if name == over:
+            continue
         found = np.unique(chosen[name])
-        chosen = chosen if name == over else chosen[_equal(chosen[name], wanted)]
+        chosen = chosen[_equal(chosen[name], wanted)]
         if chosen.empty:
             raise ValueError(
                 f"the card has {name} {wanted:g}, and the runs of its target have "
@@ -244,32 +250,43 @@ def card_regret_text(table: pd.DataFrame) -> pd.DataFrame:
     for row in table.to_dict("records"):
         bound = " (bound)" * (row["setting_status"] == "edge")
         regret = regret_text(row)
+        if not math.isnan(row["low"]):
+            regret = f"{regret} {interval_text(row['low'], row['high'])}"
         rows.append(
             {
                 **{name: row[name] for name in ("scheme", "width")},
                 "density": value_label("density", row["density"]),
                 f"card's {row['hyperparameter']}": _power(row["setting"]) + bound,
                 "own optimum": _optimum_text(row),
-                "octaves": "-" if math.isnan(row["octaves"]) else f"{row['octaves']:+.2f}",
+                "octaves": _number_or_dash(row["octaves"], "+.2f"),
                 "loss tuned": f"{row['own_loss']:.4f}",
-                "transferred": "-" if math.isnan(row["used_loss"]) else f"{row['used_loss']:.4f}",
+                "transferred": _number_or_dash(row["used_loss"], ".4f"),
                 "runs": row["used_runs"],
-                "regret": regret if math.isnan(row["low"]) else f"{regret} {interval_text(row['low'], row['high'])}",
-                "percent": "-" if math.isnan(row["percent"]) else f"{row['percent']:.2f}",
+                "regret": regret,
+                "percent": _number_or_dash(row["percent"], ".2f"),
                 "why": row["why"],
             }
         )
     return pd.DataFrame(rows)
 
 
+def _number_or_dash(value: float, form: str) -> str:
+    """A number in Python's format; a dash where there is none."""
+    if math.isnan(value):
+        return "-"
+    return format(value, form)
+
+
 def _optimum_text(row: Mapping[Any, Any]) -> str:
     """2^-5.02 [-5.30, -4.81]; of a bound the side on which it lies; of what has no optimum a dash."""
-    low, high = (None if math.isnan(row[name]) else math.log2(row[name]) for name in ("own_low", "own_high"))
-    if low is not None and high is not None:
-        return f"{_power(row['own_value'])} [{low:.2f}, {high:.2f}]"
-    if low is not None:
-        return f"above 2^{low:.2f}"
-    return "-" if high is None else f"below 2^{high:.2f}"
+    low, high = row["own_low"], row["own_high"]
+    if math.isnan(low) and math.isnan(high):
+        return "-"
+    if math.isnan(high):
+        return f"above {_power(low)}"
+    if math.isnan(low):
+        return f"below {_power(high)}"
+    return f"{_power(row['own_value'])} [{math.log2(low):.2f}, {math.log2(high):.2f}]"
 
 
 def _power(value: float) -> str:

@@ -121,7 +121,8 @@ def drift(
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
     if along is not None and not isinstance(along, str):
         raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
-    by = None if by is None else check_column_names("by", by, "['scheme']")
+    if by is not None:
+        by = check_column_names("by", by, "['scheme']")
     along_with = check_column_names("along_with", along_with, "['depth']")
     over = asked_over(runs, over, ignore)
     tables = []
@@ -232,10 +233,15 @@ def _row(points: list[LinePoint], along: str, bound: float, resamples: int, seed
     bend = bend_of(known, along, resamples, seed)
     if claim == STABLE and path_verdict(bend, bound) == BENT and max(map(abs, bend.ends)) > bound:
         claim = UNDETERMINED
-    forced = _forced(points, along, bound) if claim != MOVES else None
+    forced = None
+    if claim != MOVES:
+        forced = _forced(points, along, bound)
     if forced is not None:
         slope, claim = forced, MOVES
-    ends = sorted((point.value for point in known), key=axis_of(along).octaves)
+    values = sorted((point.value for point in known), key=axis_of(along).octaves)
+    ends = (math.nan, math.nan)
+    if values:
+        ends = values[0], values[-1]
     return {
         **slope._asdict(),
         "unit": axis_of(along).unit,
@@ -244,8 +250,8 @@ def _row(points: list[LinePoint], along: str, bound: float, resamples: int, seed
         "n": len(points),
         "n_ok": len(known),
         "n_edge": sum(point.status == "edge" for point in points),
-        "first": ends[0] if ends else math.nan,
-        "last": ends[-1] if ends else math.nan,
+        "first": ends[0],
+        "last": ends[1],
         "curvature": bend.curvature,
         "curvature_low": bend.low,
         "curvature_high": bend.high,
@@ -260,13 +266,17 @@ def path_verdict(bend: Bend, bound: float) -> str | None:
         return None
     if bend.low > 0 or bend.high < 0:
         return BENT
-    return STRAIGHT if -bound <= bend.low and bend.high <= bound else UNDETERMINED
+    if -bound <= bend.low and bend.high <= bound:
+        return STRAIGHT
+    return UNDETERMINED
 
 
 def _interval(points: list[LinePoint]) -> str | None:
     if values_on_a_line(points) < 2:
         return None
-    return "assumed" if any(point.row["interval"] == "assumed" for point in points) else "resampled"
+    if any(point.row["interval"] == "assumed" for point in points):
+        return "assumed"
+    return "resampled"
 
 
 def _forced(points: list[LinePoint], along: str, bound: float) -> Slope | None:
@@ -291,14 +301,19 @@ def _forced(points: list[LinePoint], along: str, bound: float) -> Slope | None:
             forced.append((distance, Slope(least, least, math.nan)))
         elif most < -bound:
             forced.append((distance, Slope(most, math.nan, most)))
-    return max(forced, key=lambda pair: pair[0])[1] if forced else None
+    if not forced:
+        return None
+    _, slope = max(forced, key=lambda pair: pair[0])
+    return slope
 
 
 def _why(points: list[LinePoint], along: str, slope: Slope, claim: str, bound: float, *, is_forced: bool) -> str:
     """One sentence with the numbers, then what was left out."""
     known = [point for point in points if point.status == "ok"]
     others = [f"{point.model} {point.status} ({point.row['why']})" for point in points if point.status != "ok"]
-    left_out = f"; not on the line: {'; '.join(others)}" if others else ""
+    left_out = ""
+    if others:
+        left_out = f"; not on the line: {'; '.join(others)}"
     n_ok = values_on_a_line(known)
     if is_forced:
         way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"

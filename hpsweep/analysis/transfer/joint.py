@@ -41,7 +41,7 @@ def joint_card(
             f"the {scheme} proxy at {place_text(proxy, place_axes(runs), last=' and ')} has no optimum of "
             f"{first} and {second}: {row['why']}."
         )
-    carried = {name: row[f"{name}_opt"] if name in known else row[f"best_{name}"] for name in names}
+    carried = {name: row[f"best_{name}"] for name in names} | {name: row[f"{name}_opt"] for name in known}
     used = source[source["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in used.items()}).replace(**carried)
     trial = trial_at_target(base, target)

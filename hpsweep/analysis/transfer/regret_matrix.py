@@ -126,8 +126,10 @@ def matrix_text(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
     rows: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
         tuned, used = name(row, "tuned"), name(row, "used")
-        zero = tuned == used and row["regret"] == 0
-        rows.setdefault(tuned, {})[used] = "0" if zero else _entry_text(row, intervals)
+        text = _entry_text(row, intervals)
+        if tuned == used and row["regret"] == 0:
+            text = "0"
+        rows.setdefault(tuned, {})[used] = text
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -201,8 +203,10 @@ def _entry(
         return {**row, "why": "the other hyperparameters of that setting were not tried here"}
     used = used_at(same[0], source, tuned, own)
     gap = loss_difference(used, same[0], own, tuned)
-    bound = f"own optimum: {tuned.row['why']}" if tuned.row["why"] else ""
-    if status != tuned.row["status"]:
+    bound = ""
+    if tuned.row["why"]:
+        bound = f"own optimum: {tuned.row['why']}"
+    if status != tuned.row["status"]:  # a setting of other hyperparameters has a lower loss
         bound = f"own optimum: a setting without one ({status}) has a lower loss"
     found = {
         "used_value": used.value,

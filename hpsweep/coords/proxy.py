@@ -21,8 +21,8 @@ from hpsweep.coords.subject import Activation, Subject
 from hpsweep.observer import Call, observing
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.device import float32_products, in_precision
-from hpsweep.proxy.ensemble import Ensemble
+from hpsweep.proxy.device import check_gpu_has, float32_products, in_precision
+from hpsweep.proxy.ensemble_state import Ensemble
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 
@@ -61,6 +61,7 @@ def trials_of_models(
 def trial_subject(trial: Trial, device: str) -> Subject:
     """The trial's model and its training, on its first batch again and again."""
     check_precision(trial.precision, torch.device(device).type)
+    check_gpu_has(trial.precision, torch.device(device))
     data = load_dataset(trial.data)
     ensemble = Ensemble([trial], data, torch.device(device))
     ensemble.batches.hold(0)
@@ -68,8 +69,8 @@ def trial_subject(trial: Trial, device: str) -> Subject:
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
-    readout = architecture().readout(trial)
-    streams = architecture().streams(trial.depth)
+    readout = architecture().readout_tensor(trial)
+    streams = architecture().residual_streams(trial.depth)
 
     @torch.no_grad()
     def activations() -> dict[str, Activation]:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from hpsweep.records import check_path, check_replaceable
+from hpsweep.records import check_file_path, check_replaceable
 from hpsweep.store.part import replacing
 
 VERSION_FIELD = "schema_version"
@@ -34,7 +34,7 @@ def write_record(record: RecordData, path: str | Path, *, what: str) -> Path:
 
     Raises ValueError where a newer hpsweep has written such a record, and where the path is that of no file.
     """
-    check_path(path)
+    check_file_path(path)
     check_record_path(path, version=record.schema_version, what=what)
     with replacing(Path(path)) as temporary:
         temporary.write_text(record_json(record), encoding="utf-8")

@@ -20,7 +20,7 @@ from hpsweep.units import unit_of_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class SweepStatus:
     """How far a sweep is. `best` has one line per group: its label -> what was best so far.
 
     While groups are refining, total and eta are of what is planned so far, and more may come.
@@ -165,7 +165,7 @@ class Reporter(Protocol):
     def say(self, message: str) -> None:
         """Take a message."""
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         """Take the status, after an ensemble has `finished` or in between."""
 
 
@@ -176,7 +176,7 @@ class Lines:
         """Write the message."""
         print(f"hpsweep: {visible(message)}", file=sys.stderr, flush=True)
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         """Write the status if an ensemble has finished."""
         if finished:
             print(status.line(), file=sys.stderr, flush=True)
@@ -205,7 +205,7 @@ class _Display:
     def say(self, message: str) -> None:
         self.live.console.print(f"hpsweep: {visible(message)}", markup=False)
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         from rich.console import Group
         from rich.padding import Padding
         from rich.progress_bar import ProgressBar

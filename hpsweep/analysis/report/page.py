@@ -83,8 +83,8 @@ def report(
     What cannot be computed is said, with why, and never raised.
 
     The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
-    `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
-    per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
+    `left_out` counts stored trials that are not of the sweep. `stages` are those of sweep.refine.refinement_records,
+    one per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
     computed next.
 
     Raises ValueError for what is no table of runs, sweep or path, and for schemes that hpsweep does not know.

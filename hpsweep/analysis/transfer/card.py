@@ -286,7 +286,7 @@ def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
         if kind == "keep":  # of own models; the reference GPT has none
             continue
         m_rho = trial.m_rho if kind in SPARSE else 1.0
-        numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
+        numbers = dataclasses.asdict(rules.kind_numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
     if trial.tied:  # one tensor with the embedding; only its second use has a multiplier of its own
         kinds["readout"] = {**kinds["embedding"], "forward": kinds["readout"]["forward"]}

@@ -78,7 +78,7 @@ def _of_duration(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
 
 def _of_decay(base: Trial, trial: Trial) -> list[Finding]:
     """A decay that changes with the learning rate of the hidden matrices."""
-    here, there = (rules.numbers(at, "hidden", m_d=at.m_d, m_rho=at.m_rho).lr for at in (trial, base))
+    here, there = (rules.kind_numbers(at, "hidden", m_d=at.m_d, m_rho=at.m_rho).lr for at in (trial, base))
     coupled = trial.weight_decay > 0 and trial.weight_decay_rule == "coupled"
     if not coupled or math.isclose(here, there):
         return []

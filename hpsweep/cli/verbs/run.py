@@ -27,7 +27,7 @@ def add(to: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Train and store; the exit status is 1 if nothing could be trained."""
-    from hpsweep.sweep.run import run as run_sweep
+    from hpsweep.sweep.run import run_sweep
 
     sweep = load_experiment(a.experiment)
     folder = Path(a.results) / sweep.name

@@ -507,12 +507,14 @@ def refined(count: int) -> tuple[Sweep, pd.DataFrame, list[dict[str, Any]]]:
     while len(trials) < count and (new := search.proposed_trials(sweep, runs.to_dict("records"), [], limit=count)):
         trials += new[: count - len(trials)]
         runs = runs_of(sweep, trials)
-    return sweep, runs, refine.describe(sweep, runs.to_dict("records"))
+    return sweep, runs, refine.refinement_records(sweep, runs.to_dict("records"))
 
 
 def test_the_ledger_of_a_refinement_says_at_least_how_many_are_planned_and_where_each_group_is() -> None:
     sweep, runs, stages = refined(12)
-    assert ledger_of(runs, sweep, stages)["missing"].sum() == search.total(sweep, runs.to_dict("records")) - 12 == 4
+    assert (
+        ledger_of(runs, sweep, stages)["missing"].sum() == search.trial_total(sweep, runs.to_dict("records")) - 12 == 4
+    )
     part = ledger(tables_of(runs, sweep, stages), left_out=0)
     assert "at least 16 planned, 12 done, 0 diverged, at least 4 missing" in part.text[0]
     assert [row[1:4] for row in rows_of(part.tables[1])] == [["coarse", "6", "at least 8"]] * 2
@@ -531,7 +533,7 @@ def test_a_refinement_at_its_end_lacks_nothing() -> None:
 def test_a_failed_trial_of_a_refinement_is_not_missing_as_well() -> None:
     sweep, runs, _ = refined(12)
     runs.loc[runs.index[0], "status"] = "failed"
-    found = ledger_of(runs, sweep, refine.describe(sweep, runs.to_dict("records")))
+    found = ledger_of(runs, sweep, refine.refinement_records(sweep, runs.to_dict("records")))
     assert found[["planned", "ok", "failed", "missing"]].sum().tolist() == [16, 11, 1, 4]
 
 

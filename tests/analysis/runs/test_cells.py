@@ -173,7 +173,7 @@ def test_no_function_is_called_row_by_row(tmp_path: Path) -> None:
         write(made(trials, widths=1), folder, each=10_000)
         store.compact(folder)  # parts without checksums, as of earlier versions, have every id compared with its row
         numbers.append(calls(lambda folder=folder: optima(store.load(folder), BY, resamples=20)))
-        numbers.append(calls(lambda folder=folder: store.finished(store.read_runs(folder))))
+        numbers.append(calls(lambda folder=folder: store.finished_trials(store.read_runs(folder))))
         numbers.append(calls(lambda folder=folder: store.status_counts(folder)))
     for few, many in zip(numbers[:3], numbers[3:], strict=True):
         assert many < few + 5_000, (few, many)

@@ -18,10 +18,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpsweep.analysis.coords import coordinate_slopes, coordinate_verdicts, in_words
+from hpsweep.analysis.coords import coordinate_slopes, coordinate_verdicts, verdict_sentence
 from hpsweep.analysis.law import budget
 from hpsweep.analysis.law.law import Law
-from hpsweep.analysis.optimum.joint import in_order
+from hpsweep.analysis.optimum.joint import fields_in_order
 from hpsweep.analysis.optimum.joint import surface as find_surface
 from hpsweep.analysis.optimum.optima import optima as find_optima
 from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, asked_pair
@@ -34,11 +34,12 @@ from hpsweep.analysis.plots import transfer as transfer_plots
 from hpsweep.analysis.plots.figures import draw_all, loss_curves
 from hpsweep.analysis.plots.figures import optimum_stability as stability_figure
 from hpsweep.analysis.plots.tables import curve_table, path_table
-from hpsweep.analysis.runs.checks import check_frame, shown
-from hpsweep.analysis.runs.prepare import without
+from hpsweep.analysis.runs.arguments import check_frame
+from hpsweep.analysis.runs.prepare import without_columns
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.drift import drift as find_drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
+from hpsweep.text import shown
 from hpsweep.units import unit_of
 
 __all__ = [
@@ -82,7 +83,7 @@ def optimum_stability(
     """
     over = asked_over(runs, over, ignore)
     (lines,) = asked_axes(runs, lines, (), ignore)[:1]
-    runs = without(runs, ignore)
+    runs = without_columns(runs, ignore)
     if optima is None:
         optima = find_optima(runs, ["scheme", lines], over=over)
     if ax is not None:
@@ -146,7 +147,7 @@ def surface(
     optima = find_surface(runs, by, over=over) if optima is None else optima
     if len(optima) != 1:
         raise ValueError(f"these runs are {len(optima)} groups, and an Axes holds one; select one, or leave ax out.")
-    over = in_order(over)
+    over = fields_in_order(over)
     row = next(optima.itertuples(index=False))
     return _figure(joint_plots.heatmap(joint_plots.heat_table(runs, by, over=over), row, ax, over=over))
 
@@ -254,7 +255,7 @@ def coords(
     `sizes` is a table of `hp.coords.check`. Raises ValueError as `hp.coords.slopes` does.
     """
     verdicts = coordinate_verdicts(coordinate_slopes(sizes)) if verdicts is None else verdicts
-    return coords_plots.draw(sizes, verdicts, in_words(verdicts) if title is None else title, size)
+    return coords_plots.draw(sizes, verdicts, verdict_sentence(verdicts) if title is None else title, size)
 
 
 # --- Axes ---

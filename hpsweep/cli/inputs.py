@@ -152,12 +152,14 @@ def stored_runs(
 
     Of `where`, field and value, only the runs that have all these values; without the columns of `ignore`.
     """
-    from hpsweep.analysis.runs.prepare import without
+    from hpsweep.analysis.runs.prepare import without_columns
 
     store.check_readable(folder)
     runs = store.load(folder)
     sweep = stored_sweep(str(folder))
-    return without(selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ())
+    return without_columns(
+        selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ()
+    )
 
 
 _OUTCOMES = (

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from hpsweep.english import counted
 from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
-from hpsweep.text import visible
+from hpsweep.text import duration, visible
 from hpsweep.units import unit_of_sources
 
 
@@ -57,16 +57,6 @@ class SweepStatus:
         if self.eta is not None:
             parts.append(f"{least}{duration(self.eta)} to go")
         return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them, such as 45 s, 12 min 30 s, 3 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def pace_in_words(per_minute: float) -> str:

@@ -47,9 +47,10 @@ from hpsweep.analysis.plots.tables import (
     scale,
     spread,
 )
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers, check_path, check_table
+from hpsweep.analysis.runs.arguments import check_folder_path, check_table
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers
 from hpsweep.analysis.runs.places import varying_axes
-from hpsweep.analysis.runs.prepare import plain_types, without
+from hpsweep.analysis.runs.prepare import plain_types, without_columns
 from hpsweep.analysis.transfer.drift import drift as find_drift
 from hpsweep.axes import axis_of, value_label
 from hpsweep.spec import TUNED
@@ -205,7 +206,7 @@ def optimum_stability(
     On the right the losses in bits/byte, where the data says how many bytes a token has. `size` in inches; by default
     as high as the texts and legends ask for.
     """
-    runs = without(runs, ignore)
+    runs = without_columns(runs, ignore)
     check_table(optima, "optima", ("hyperparameter", "opt", "low", "high", "status"), "hp.optima(...)")
     table = curve_table(runs, over, lines)
     vertices = matching(optima, runs, over)
@@ -254,8 +255,10 @@ def draw_all(
     No figure, and an empty list, where nothing was searched. Raises ValueError as `optima` does, and for what is no
     path.
     """
-    check_path("folder", folder)
-    return save_all(figures(without(runs, ignore), optima, output.size, whole=whole), Path(folder) / "figures", output)
+    check_folder_path("folder", folder)
+    return save_all(
+        figures(without_columns(runs, ignore), optima, output.size, whole=whole), Path(folder) / "figures", output
+    )
 
 
 def figures(

@@ -21,9 +21,9 @@ from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL
 from hpsweep.analysis.plots.tables import spread
-from hpsweep.analysis.runs.checks import check_table
+from hpsweep.analysis.runs.arguments import check_table
 from hpsweep.analysis.runs.places import place_axes, places_of
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, place_names, regret_mark, regret_matrix
+from hpsweep.analysis.transfer.regret_matrix import MATRIX_COLUMNS, matrix_axes, place_names, regret_mark, regret_matrix
 from hpsweep.axes import AXES, value_label
 from hpsweep.english import with_article
 from hpsweep.units import unit_of
@@ -46,7 +46,7 @@ LEAST_TOP = 0.005
 @style.ours()
 def regret_figure(matrix: pd.DataFrame, unit: str = "nats/token", *, size: tuple[float, float] | None = None) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
-    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix(...)")
+    check_table(matrix, "matrix", MATRIX_COLUMNS, "hp.regret_matrix(...)")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
     if not schemes:
         raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")

@@ -25,6 +25,7 @@ from PIL import Image
 from hpsweep import schemes, text
 from hpsweep.analysis.plots.output import USUAL
 from hpsweep.axes import axis_of, value_label
+from hpsweep.english import HYPERPARAMETER_NAMES
 from hpsweep.store import replacing
 from hpsweep.units import Unit
 
@@ -45,9 +46,6 @@ SCHEMES: dict[str, Look] = {
 }
 """In the order in which panels and legends show them."""
 
-NAMES = {"lr": "base learning rate", "init_std": "base init std"}
-"""Labels of hyperparameters; an axis of size has its own, any other column is shown by its name."""
-
 _MARKERS = "os^Dv<>ph*d8"
 
 
@@ -58,7 +56,7 @@ def sentence_name(column: str) -> str:
 
 def axis_name(column: str) -> str:
     """A column as the label of an axis."""
-    return NAMES.get(column) or axis_of(column).label or column.replace("_", " ")
+    return HYPERPARAMETER_NAMES.get(column) or axis_of(column).label or column.replace("_", " ")
 
 
 def ordered(column: str, values: Iterable[float]) -> dict[float, Look]:

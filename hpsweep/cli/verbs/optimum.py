@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, varying
+from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, varying_fields
 from hpsweep.cli.arguments import add_destination, add_folder, add_over, add_selection, columns
 from hpsweep.cli.inputs import check_whole, destination, stored_runs
 from hpsweep.cli.output import (
@@ -48,7 +48,7 @@ def run(a: argparse.Namespace) -> None:
         _joint(a, runs, pair, into)
         return
     over = over_of(runs, a.over)
-    by = a.by or varying(runs, without=(over,))
+    by = a.by or varying_fields(runs, without=(over,))
     table = optima(runs, by, over=over)
     along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
     drifts = concat([drift(runs, name, drift_groups(runs, by, name), over=over) for name in along])
@@ -95,7 +95,7 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
     """The same of two hyperparameters together."""
     from hpsweep.analysis.optimum.joint import surface
 
-    by = a.by or varying(runs, without=over)
+    by = a.by or varying_fields(runs, without=over)
     table = surface(runs, by, over=over)
     written = write_tables(into, {"surface": table})
     if a.json:

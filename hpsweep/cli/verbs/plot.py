@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsweep.analysis.optimum.searched import over_of, searched
+from hpsweep.analysis.optimum.searched import over_of, searched_fields
 from hpsweep.cli.arguments import add_destination, add_figures, add_folder, add_selection
 from hpsweep.cli.inputs import LARGE, check_whole, destination, stored_runs
 from hpsweep.cli.output import output_of, print_json, say
@@ -43,7 +43,7 @@ def run(a: argparse.Namespace) -> None:
         *(_figures(runs, output.size, whole=a.all), into / "figures" if a.save else into, output),
         say=lambda name: None if quiet else say(f"{name} ..."),
     )
-    if not paths and searched(runs):
+    if not paths and searched_fields(runs):
         over_of(runs, None)  # says why, where hyperparameters were searched together
     if a.json:
         print_json({"figures": [str(path) for path in paths]})

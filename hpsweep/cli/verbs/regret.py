@@ -62,7 +62,7 @@ def run(a: argparse.Namespace) -> None:
 
 def _of_cards(a: argparse.Namespace) -> None:
     """What the transfer of each card cost at its target."""
-    from hpsweep.analysis.runs.prepare import without
+    from hpsweep.analysis.runs.prepare import without_columns
     from hpsweep.analysis.transfer.card import Card
     from hpsweep.analysis.transfer.card_regret import card_regret, card_regret_text
 
@@ -78,7 +78,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     beside = dict.fromkeys(Path(path).parent / "target" for path in a.card)  # where train puts its rows by default
     store.check_readable(*folders)
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
-    runs = without(runs, a.ignore or ())
+    runs = without_columns(runs, a.ignore or ())
     into = destination(a, a.folders[0])
     table = concat([card_regret(card, runs) for card in cards])
     written = write_tables(into, {"card_regret": table})

@@ -22,7 +22,7 @@ def add(to: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> None:
     """Print the verdict; write the page where that is asked for."""
     from hpsweep.analysis.report.page import report
-    from hpsweep.analysis.runs.prepare import without
+    from hpsweep.analysis.runs.prepare import without_columns
 
     sweep = stored_sweep(a.folder)
     store.check_readable(a.folder)
@@ -30,7 +30,7 @@ def run(a: argparse.Namespace) -> None:
     stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()
     runs = stored if sweep is None else own_runs(stored, sweep)
     stages = [] if sweep is None else refinement(sweep, Path(a.folder))
-    left_out, runs = len(stored) - len(runs), without(runs, a.ignore or ())
+    left_out, runs = len(stored) - len(runs), without_columns(runs, a.ignore or ())
     quiet = len(runs) < LARGE
     made = report(
         *(runs, sweep),

@@ -14,8 +14,9 @@ from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.spec import TUNED, Sweep
 from hpsweep.sweep.own_runs import of_before
-from hpsweep.sweep.progress import duration, reporting
+from hpsweep.sweep.progress import reporting
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.text import duration
 
 
 def add(to: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from hpsweep.cli.arguments import add_field
 from hpsweep.cli.output import print_json, say
 from hpsweep.spec import Trial, fields_of
-from hpsweep.sweep.progress import duration, value
+from hpsweep.sweep.progress import value
+from hpsweep.text import duration
 from hpsweep.units import unit_of_sources
 
 _LINE_SECONDS = 30.0  # between lines of progress; on a terminal one line is kept up to date

@@ -29,7 +29,7 @@ from hpsweep.analysis.plots.output import Output
 from hpsweep.analysis.plots.regret import regret_figure, regret_heatmap, regret_of
 from hpsweep.analysis.plots.transfer import curves, transfer_figure
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, regret_matrix
+from hpsweep.analysis.transfer.regret_matrix import MATRIX_COLUMNS, regret_matrix
 from hpsweep.spec import Trial
 from tests.analysis.law import law_cells
 from tests.analysis.optimum.test_optima import bowl, made_runs
@@ -336,7 +336,7 @@ def test_a_regret_of_an_init_std_has_its_article_and_its_diagonal_its_entry() ->
 
 def test_a_matrix_of_very_many_places_has_colours_and_no_numbers() -> None:
     places = [64 * k for k in range(1, 26)]
-    others = dict.fromkeys(MATRIX)
+    others = dict.fromkeys(MATRIX_COLUMNS)
     rows = [
         {**others, "scheme": "sp", "hyperparameter": "lr", "tuned_width": a, "tuned_density": 1.0, "used_width": b,
          "used_density": 1.0, "regret": abs(a - b) / 1e4, "low": 0.0, "high": 1.0, "status": "ok", "why": "",

@@ -15,8 +15,9 @@ from hpsweep import store
 from hpsweep.analysis.optimum.joint import surface
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.optimum.sensitivity import sensitivity
+from hpsweep.analysis.runs.arguments import check_resamples
 from hpsweep.analysis.runs.cells import Cells, cells_of, two_way
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, check_resamples, check_runs, needed
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, check_runs, needed
 from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.drift import drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix

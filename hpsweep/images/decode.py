@@ -7,6 +7,7 @@ import io
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def decoded_images(
 
     made_by = f"Pillow {__version__}, {', '.join(str(features.version(name)) for name in ('jpg', 'zlib'))}"
     key = hashlib.sha256(f"{contents.shape}/{shape}/{size}/{channels}/{made_by}/".encode())
-    key.update(labels.tobytes() + b"".join(digests))
+    key.update(Path(__file__).read_bytes() + labels.tobytes() + b"".join(digests))
     records = cached_records(f"images-{key.hexdigest()[:16]}", shape, len(digests), make)
     return records, names, [*contents.notes, *_copies(digests, labels)]
 
@@ -145,9 +146,12 @@ def _on_white(image: Image) -> Image:
 
 def _squared(image: Image, size: int) -> Image:
     """The middle square, scaled."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    side = min(image.size)
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _differ(one: Content, its: tuple[int, ...], other: Content, others: tuple[int, ...]) -> ValueError:

@@ -81,9 +81,10 @@ def folder_contents(folder: Path) -> Contents:
 def npz_arrays(path: Path, images: str, labels: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Two arrays of a .npz file, by name."""
     check_file(path)
-    with _loaded(path) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError(f"{path} is one array, as in a .npy; write npy:{path}?labels=PATH, with its labels.")
+    archive = _loaded(path)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} is one array, as in a .npy; write npy:{path}?labels=PATH, with its labels.")
+    with archive:
         for option, name in (("images", images), ("labels", labels)):
             if name not in archive:
                 raise ValueError(f"{path}: no array {name!r}; there is {quoted_names(archive)}. Give ?{option}=NAME.")
@@ -102,6 +103,7 @@ def two_arrays(images: Path, labels: str | None) -> tuple[npt.NDArray[Any], npt.
         check_file(path)
         array = _loaded(path)
         if not isinstance(array, np.ndarray):
+            array.close()
             raise ValueError(f"{path} is an archive of arrays, as .npz are; write npz:{path}?images=NAME&labels=NAME.")
         found.append(array)
     return found[0], found[1]

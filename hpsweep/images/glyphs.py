@@ -43,7 +43,6 @@ Whole fonts are not: two or three of 21 would be a test of those, and a model th
 them, so that the best learning rate would be about something else than how well the model learns.
 """
 
-_VERSION = 1  # of what is drawn: raise it with any change
 _DRAWN_AT = 2  # times the size, before it is made smaller
 _DEGREES = 20.0  # of rotation, either way
 _SHIFT = 3 / 28  # of the size, either way
@@ -63,10 +62,10 @@ def glyph_records(size: int, classes: int, count: int) -> Records:
     import PIL
     from PIL import features
 
-    digest = hashlib.sha256(f"{_VERSION}/{size}/{classes}/{count}/".encode())
-    digest.update(f"Pillow {PIL.__version__}, FreeType {features.version('freetype2')}".encode())
-    for name in FONTS:
-        digest.update(_font_path(name).read_bytes())
+    digest = hashlib.sha256(f"{size}/{classes}/{count}/".encode())
+    digest.update(f"Pillow {PIL.__version__}, FreeType {features.version('freetype2')}/".encode())
+    for path in (Path(__file__), *map(_font_path, FONTS)):  # a change of this file draws anew
+        digest.update(path.read_bytes())
     places = _in_order(count)
 
     def make() -> Iterator[Made]:
@@ -111,10 +110,11 @@ def drawn_glyphs(size: int, classes: int) -> list[list[Image]]:
     for character in CHARACTERS[:classes]:
         images = []
         for font in loaded:
-            left, top, right, bottom = font.getbbox(character)
+            page = Image.new("L", (2 * em, 2 * em))
+            ImageDraw.Draw(page).text((em // 2, em // 4), character, fill=255, font=font)
+            ink = page.crop(page.getbbox())
             image = Image.new("L", (2 * em, 2 * em))
-            corner = (em - (left + right) / 2, em - (top + bottom) / 2)
-            ImageDraw.Draw(image).text(corner, character, fill=255, font=font)
+            image.paste(ink, (em - ink.width // 2, em - ink.height // 2))
             images.append(image)
         drawn.append(images)
     return drawn

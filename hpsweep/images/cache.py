@@ -7,6 +7,7 @@ made from, and a hash of the images: a damaged file is made anew, and any of the
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ def _stored(folder: Path, key: str) -> Records | None:
     for path in sorted(folder.glob(f"{key}-*.npy")):
         try:
             records: Records = np.load(path, mmap_mode="r")
-        except (OSError, ValueError):  # cut short
+        except (EOFError, OSError, ValueError):  # cut short
             continue
         if path.name == _name(key, records):
             return records
@@ -71,6 +72,12 @@ def _written(folder: Path, key: str, shape: tuple[int, ...], number: int, made: 
                 file.write(record.data)
         path = folder / _name(key, np.load(temporary, mmap_mode="r"))
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.strerror = (
+                f"{number * record.itemsize} bytes find no room in {folder}: free some, or set XDG_CACHE_HOME"
+            )
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     for other in folder.glob(f"{key}-*.npy"):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _COPIED = 0.05  # part of the images that may be copies
 _GRAY = ("1", "L", "LA", "La")  # Pillow's modes without colour
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows others, for some of which it runs programs
 _DEEP = ("I", "F")  # how its modes of more than 8 bits begin
 _MORE_LABELS = "number the classes from 0 on"
 
@@ -119,7 +120,7 @@ def _opened(content: Content) -> Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content.data)) as file:
+        with Image.open(io.BytesIO(content.data), formats=_FORMATS) as file:
             image = ImageOps.exif_transpose(file)
             image.load()
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:

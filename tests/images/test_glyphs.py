@@ -166,7 +166,9 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.np.lib.format, "write_array_header_2_0", full)
-    assert "No space left" in message(SMALL)
+    found = message(SMALL)
+    assert f"{160 * (1 + 8 + 12 * 12)} bytes find no room" in found
+    assert "set XDG_CACHE_HOME" in found
 
 
 # --- bad input ---

@@ -273,7 +273,7 @@ def test_images_are_decoded_once_and_again_where_a_file_or_an_option_has_changed
         opened = []
         original = Image.open
         with monkeypatch.context() as patched:
-            patched.setattr(Image, "open", lambda file: opened.append(1) or original(file))
+            patched.setattr(Image, "open", lambda file, **rest: opened.append(1) or original(file, **rest))
             return load_images(source), len(opened)
 
     again, opened = reloaded(source)
@@ -287,7 +287,7 @@ def test_images_are_decoded_once_and_again_where_a_file_or_an_option_has_changed
     assert changed.data_hash != first.data_hash
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: flip(path)])
+@pytest.mark.parametrize("damage", [lambda path: cut(path, -9), lambda path: cut(path, 0), lambda path: flip(path)])
 def test_a_damaged_file_in_the_cache_is_made_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     write_folder(tmp_path / "data", made(100))
     first = load_images(f"images:{tmp_path / 'data'}")
@@ -300,6 +300,10 @@ def test_a_damaged_file_in_the_cache_is_made_anew(tmp_path: Path, damage: Callab
     again = load_images(f"images:{tmp_path / 'data'}")
     assert np.array_equal(again.train_images, expected)
     assert [each.read_bytes() for each in (tmp_path / "cache").rglob("*.npy")] == [content]
+
+
+def cut(path: Path, end: int) -> None:
+    path.write_bytes(path.read_bytes()[:end])
 
 
 def flip(path: Path) -> None:
@@ -352,6 +356,13 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     whole = png(made(1, (40, 40))[0])
     broken.write_bytes(whole[: len(whole) // 2])
     assert f"{broken} is no image that can be read" in message(f"images:{tmp_path / 'data'}")
+
+
+def test_what_pillow_would_run_a_program_for_is_no_image(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", made(50))
+    file = tmp_path / "data" / "class 0" / "a.png"
+    Image.fromarray(made(1)[0]).save(file, "EPS")
+    assert f"{file} is no image that can be read (it begins with b'%!PS-Ado')" in message(f"images:{tmp_path / 'data'}")
 
 
 def test_an_image_of_16_bits_is_refused_and_not_cut(tmp_path: Path) -> None:

@@ -16,19 +16,8 @@ from benchmarks.throughput import PARTS
 
 FILES = (
     *("throughput", "agreement", "architectures", "coords", "coverage", "crossover", "drift", "glyphs", "law"),
-    *(
-        "matrices",
-        "noise",
-        "overhead",
-        "peak",
-        "profile",
-        "reference",
-        "refine",
-        "regret",
-        "roofline",
-        "scale",
-        "surface",
-    ),
+    *("matrices", "noise", "overhead", "peak", "profile", "reference", "refine", "regret", "roofline", "scale"),
+    "surface",
 )
 
 

@@ -1,4 +1,7 @@
-"""Images with labels: what a model of your own is trained on where text does not fit. It needs neither torch nor ray.
+"""Images with labels: what a model of your own is trained on where text does not fit.
+
+`load_images` has the dataset of a source, `image_batch` and `image_eval` what a trial takes of it, without torch; the
+same as tensors are `hpsweep.images.batches`.
 
 A source is a string, and the `data` field of a trial:
 

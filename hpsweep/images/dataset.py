@@ -62,7 +62,7 @@ def check_images(dataset: ImageDataset, *, eval_sequences: int) -> None:
 
     Raises ValueError with how many are and the remedy otherwise, and warns of what is odd: call it before any work.
     """
-    _validation_places(dataset, eval_sequences)
+    held_out_places(dataset, eval_sequences)
     for note in dataset.notes:
         warnings.warn(f"data source {dataset.source!r}: {note}", stacklevel=2)
 
@@ -88,7 +88,7 @@ def image_eval(dataset: ImageDataset, count: int) -> tuple[Floats, Integers]:
 
     Raises ValueError with the number that is held out when there are fewer.
     """
-    places = _validation_places(dataset, count)
+    places = held_out_places(dataset, count)
     return scaled_images(dataset, dataset.validation_images[places]), dataset.validation_labels[places]
 
 
@@ -100,7 +100,8 @@ def scaled_images(dataset: ImageDataset, images: Pixels) -> Floats:
     return np.ascontiguousarray(np.moveaxis(images * factor - offset, -1, -3))
 
 
-def _validation_places(dataset: ImageDataset, count: int) -> Integers:
+def held_out_places(dataset: ImageDataset, count: int) -> Integers:
+    """Which of the held-out images `image_eval` takes. Raises ValueError as it does."""
     number = len(dataset.validation_images)
     if not 1 <= count <= number:
         raise ValueError(

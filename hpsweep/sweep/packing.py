@@ -16,7 +16,6 @@ from hpsweep.spec import Trial
 from hpsweep.sweep.worker import Ensemble
 
 if TYPE_CHECKING:
-    from hpsweep.images import ImageDataset
     from hpsweep.proxy.data import Dataset
 
 CPU_ENSEMBLE = 4
@@ -58,7 +57,7 @@ class Cost:
     without either, those from 0.2 to 0.32 by their nonzeros, and bfloat16 is no faster than float32.
     """
 
-    def __init__(self, datasets: Mapping[str, Dataset | ImageDataset], engine: str = "torch") -> None:
+    def __init__(self, datasets: Mapping[str, Dataset], engine: str = "torch") -> None:
         self.datasets = datasets
         self.engine = engine
         self.known: dict[tuple[Any, ...], float] = {}

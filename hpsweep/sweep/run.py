@@ -37,7 +37,6 @@ from hpsweep.sweep.progress import Groups, Lines, Reporter, Status, Tally, inter
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble, Failure, Part, Place, Result, joined_parts
 
 if TYPE_CHECKING:
-    from hpsweep.images import ImageDataset
     from hpsweep.proxy.data import Dataset
 
 ATTEMPTS = 3
@@ -144,7 +143,7 @@ def _trained(here: Place, plan: _Plan, train: str) -> Summary:
 
 def checked_datasets(
     sweep: Sweep, folder: Path, *, ensemble_size: int | None = None, writes: bool = True
-) -> dict[str, Dataset | ImageDataset]:
+) -> dict[str, Dataset]:
     """The data of the sweep by source, after every check that needs neither workers nor the lock. Writes nothing.
 
     Raises ValueError for an ensemble_size below 1, a folder that cannot be used, and data that is unfit.
@@ -152,27 +151,15 @@ def checked_datasets(
     if ensemble_size is not None and ensemble_size < 1:
         raise ValueError(f"ensemble_size is {ensemble_size}; at least 1 trial is trained at a time.")
     store.check_folder(folder, sweep.name, writes=writes)
-    from hpsweep.images import check_images, is_images, load_images
     from hpsweep.proxy.data import check_dataset, load_dataset
 
-    own_model = getattr(sweep, "own_code", None) is not None
-    datasets: dict[str, Dataset | ImageDataset] = {}
     needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}
     for source, context, eval_sequences in sorted(needs):
-        if own_model and is_images(source):
-            images = load_images(source)
-            check_images(images, eval_sequences=eval_sequences)
-            datasets[source] = images
-        else:
-            tokens = load_dataset(source)  # which refuses images
-            check_dataset(tokens, context=context, eval_sequences=eval_sequences)
-            datasets[source] = tokens
-    return datasets
+        check_dataset(load_dataset(source), context=context, eval_sequences=eval_sequences)
+    return {source: load_dataset(source) for source, _, _ in needs}
 
 
-def check_hashes(
-    folder: Path, rows: Iterable[Mapping[str, Any]], datasets: Mapping[str, Dataset | ImageDataset]
-) -> None:
+def check_hashes(folder: Path, rows: Iterable[Mapping[str, Any]], datasets: Mapping[str, Dataset]) -> None:
     """Raise ValueError where stored rows were trained on other data than a source has now."""
     for source, stored in sorted({(row["data"], row["data_hash"]) for row in rows if row["data_hash"]}):
         if source in datasets and datasets[source].data_hash != stored:

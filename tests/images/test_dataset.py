@@ -104,6 +104,15 @@ def test_statistics_of_many_images_are_those_of_all(monkeypatch: pytest.MonkeyPa
     assert parts.data_hash == whole.data_hash
 
 
+def test_the_hash_tells_apart_numbers_of_classes_and_not_their_names() -> None:
+    records = np.zeros(40, record_type((2, 2, 1)))
+    records["held_out"][30:] = True
+    records["label"] = np.arange(40) % 2
+    records["image"] = np.arange(160).reshape(40, 2, 2, 1)
+    hashes = [dataset_of("made", records, names, []).data_hash for names in (("a", "b"), ("c", "d"), ("a", "b", "c"))]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_images_are_imported_without_what_they_do_not_need() -> None:
     others = ("torch", "ray", "optuna", "matplotlib", "PIL", "pandas", "pyarrow")
     code = f"import sys, hpsweep.images; print([name for name in {others} if name in sys.modules])"

@@ -39,9 +39,11 @@ def cached_records(key: str, shape: tuple[int, ...], number: int, make: Callable
     found = _stored(folder, key)
     if found is not None:
         return found
-    with _locked(folder / f"{key}.lock"):
+    with _locked(folder / f"{key}.lock") as alone:
         found = _stored(folder, key)  # another process may have made it meanwhile
         if found is None:
+            if alone:
+                _remove_unfinished(folder, key)
             found = _written(folder, key, shape, number, make())
     return found
 
@@ -80,11 +82,14 @@ def _written(folder: Path, key: str, shape: tuple[int, ...], number: int, made: 
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    for other in folder.glob(f"{key}-*.npy"):
-        if other != path:  # damaged
-            other.unlink()
     records: Records = np.load(path, mmap_mode="r")
     return records
+
+
+def _remove_unfinished(folder: Path, key: str) -> None:
+    """Remove what processes that were killed have left of this key."""
+    for left in folder.glob(f".{key}.*.tmp"):
+        left.unlink()
 
 
 def _name(key: str, records: Records) -> str:
@@ -92,9 +97,11 @@ def _name(key: str, records: Records) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; where the file system has no locks several make the same file."""
+def _locked(path: Path) -> Iterator[bool]:
+    """True, for one process at a time; False where the file system has no locks, and several make the same file."""
     with path.open("w", encoding="utf-8") as file:
+        alone = False
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            alone = True
+        yield alone

@@ -161,6 +161,25 @@ def test_drawing_that_was_cut_short_leaves_nothing_that_is_taken_for_images(
     assert len(load_images(SMALL).train_images) == 150
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    load_images(SMALL)
+    (path,) = (tmp_path / "cache").rglob("*.npy")
+    left = path.with_name(f".{path.name.rpartition('-')[0]}.999999.tmp")
+    path.rename(left)
+    assert reloaded(SMALL).classes == 5
+    assert path.exists()
+    assert not left.exists()
+
+
+def test_without_locks_images_are_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(cache.fcntl, "flock", flock)
+    assert load_images(SMALL).classes == 5
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hpsweep.images import ImageDataset, check_images, is_images, load_images
+from hpsweep.images import ImageDataset, check_images, decode, is_images, load_images
 from hpsweep.images.decode import numbered_labels
 
 Pixels = npt.NDArray[np.uint8]
@@ -380,6 +380,25 @@ def test_images_that_differ_are_refused_with_the_options_that_make_them_alike(tm
     assert "is 5 x 6 and gray" in text
     assert "?size=28&channels=1" in text
     assert load_images(f"images:{tmp_path / 'data'}?size=4&channels=3").shape == (3, 4, 4)
+
+
+def test_images_that_differ_are_refused_also_where_they_were_made_alike_before(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", made(50, (6, 6)))
+    (tmp_path / "data" / "class 2" / "other.png").write_bytes(png(made(1, (9, 5))[0]))
+    assert load_images(f"images:{tmp_path / 'data'}?size=6").shape == (1, 6, 6)
+    assert "images differ" in message(f"images:{tmp_path / 'data'}")
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "data", made(50))
+    original = decode.pixels_of
+
+    def changing(*given: object) -> Pixels:  # is called after all files were hashed
+        (tmp_path / "data" / "class 2" / "0047.png").write_bytes(png(made(1, seed=9)[0]))
+        return original(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decode, "pixels_of", changing)
+    assert "the data was changed while it was read; try again" in message(f"images:{tmp_path / 'data'}")
 
 
 def test_folders_that_are_splits_and_not_classes_are_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Glyphs: what is drawn, that it is drawn once, and that an image is a function of its number."""
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,6 +123,21 @@ def test_another_version_of_what_draws_draws_again(tmp_path: Path, monkeypatch: 
     again = reloaded(SMALL)
     assert len(list((tmp_path / "cache").rglob("glyphs-*.npy"))) == 2
     assert again.data_hash == first.data_hash  # for the images are the same, so that their losses can be compared
+
+
+def test_another_way_to_draw_draws_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_images(SMALL)
+    changed = tmp_path / "glyphs.py"
+    changed.write_text("# another way")
+    monkeypatch.setattr(glyphs, "__file__", str(changed))
+    reloaded(SMALL)
+    assert len(list((tmp_path / "cache").rglob("glyphs-*.npy"))) == 2
+
+
+def test_images_are_kept_also_where_no_library_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    assert load_images(SMALL).classes == 5
+    assert len(list((tmp_path / "cache").rglob("glyphs-*.npy"))) == 1
 
 
 def test_processes_that_ask_together_draw_once(tmp_path: Path) -> None:

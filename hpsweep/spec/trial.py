@@ -67,7 +67,11 @@ class Trial:
     tied: bool = field(True, "readout and token embedding are one tensor")
     density: float = field(1.0, "kept fraction of every hidden matrix", "fraction", "(0, 1]")
     # the data, and how long
-    data: str = field("stdlib", "what is trained on: stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH")
+    data: str = field(
+        "stdlib",
+        "what is trained on: stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH; a model of your own also takes "
+        "images: glyphs, images:FOLDER, npz:PATH, npy:PATH or parquet:PATH?image=NAME",
+    )
     batch: int = field(16, "sequences per step", "sequences", "[1, 1e8]")
     steps: int | None = field(None, "optimizer steps", "steps", f"[1, {_MOST_STEPS:g}]")
     tokens: int | None = field(None, "training tokens, in place of steps", "tokens", "[1, 1e16]")

@@ -140,7 +140,7 @@ def test_a_field_that_the_store_could_not_keep_is_refused_where_it_is_declared(
     package.mkdir()
     shutil.copytree(ROOT / "hpsweep" / "spec", package / "spec", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "hpsweep" / "architectures", package / "architectures")
-    for name in ("schemes.py", "text.py"):
+    for name in ("schemes.py", "text.py", "running_trial.py"):
         shutil.copy(ROOT / "hpsweep" / name, package)
     (package / "__init__.py").touch()
     record = package / "spec" / "trial.py"

@@ -27,7 +27,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 def test_a_sweep_of_the_built_in_gpt_on_images_is_refused_before_any_work(tmp_path: Path) -> None:
     sweep = Sweep(name="images", base=TRIAL)
-    for work in (driver.run, plan):
+    for work in (driver.run_sweep, plan):
         with pytest.raises(ValueError, match="images, which need a model of your own; the built-in GPT is trained on"):
             work(sweep, tmp_path / "results")
     assert not (tmp_path / "results").exists()

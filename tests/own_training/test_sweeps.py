@@ -217,7 +217,7 @@ def test_an_engine_is_refused_where_ones_own_code_trains() -> None:
     ("given", "told"),
     [
         (lambda run: 1.0, "train is <lambda> .* define it at the top of a file"),
-        (print, "train is <built-in function print>; give a function that is defined in a file"),
+        (print, "train is a builtin_function_or_method; give a function that is defined in a file"),
         (7, "train is 7; give a function"),
     ],
 )

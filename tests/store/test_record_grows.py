@@ -32,7 +32,7 @@ from pathlib import Path
 import hpsweep as hp
 from hpsweep import store
 from hpsweep.analysis.transfer.card_trial import card_trial, check_card
-from hpsweep.analysis.optimum.searched import varying
+from hpsweep.analysis.optimum.searched import varying_fields
 from hpsweep.cli.inputs import stored_sweep
 from hpsweep.schema import RUNS
 from hpsweep.spec import TUNED, Trial, trial_from_row
@@ -46,7 +46,7 @@ fields = [name for name in names if name in RUNS.names]
 for folder in map(Path, sys.argv[2:]):
     table, runs, sweep = store.read_runs(folder), hp.load(folder), stored_sweep(folder)
     over = next(name for name in TUNED if runs[name].nunique() > 2)
-    by = varying(runs, without=(over,))
+    by = varying_fields(runs, without=(over,))
     stored = table["trial_id"].to_pylist()
     said["folders"][folder.name] = {
         "search": sweep.search,

@@ -22,7 +22,7 @@ from hpsweep.records import check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
 from hpsweep.schemes import Scheme, scales_width
-from hpsweep.spec import BEFORE, TUNED, Target, Trial
+from hpsweep.spec import BEFORE, BUILT_IN, TUNED, Target, Trial
 from hpsweep.store import one_data_hash
 from hpsweep.store.record_file import check_record_path, record_json, write_record
 from hpsweep.text import shown
@@ -265,17 +265,21 @@ def make_card(
 def target_numbers(trial: Trial, vocabulary: int) -> dict[str, Any]:
     """The fields of a card that the rules derive from the target's trial."""
     alphas = scales_width(trial.scheme)
+    listed: list[dict[str, Any]] = []
+    counted: dict[str, int] = {}
+    if trial.model == BUILT_IN:  # what tensors a model of the user's own has is known where it is built
+        counted = sizes(trial, vocabulary)._asdict()
+        for name, (shape, kind) in tensors(trial, vocabulary).items():
+            kept = nonzeros(shape, kind, trial.density)
+            listed.append({"name": name, "shape": list(shape), "kind": kind, "nonzeros": kept})
     return {
         "kinds": _kinds(trial),
         "attention_scale": rules.attention_scale(trial),
         "readout_multiplier": rules.readout_multiplier(trial),
         "alpha_input": trial.alpha_input if alphas else 1.0,
         "alpha_output": trial.alpha_output if alphas else 1.0,
-        "tensors": [
-            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": nonzeros(shape, kind, trial.density)}
-            for name, (shape, kind) in tensors(trial, vocabulary).items()
-        ],
-        "sizes": sizes(trial, vocabulary)._asdict(),
+        "tensors": listed,
+        "sizes": counted,
     }
 
 

@@ -12,7 +12,7 @@ from hpsweep.analysis.optimum.searched import over_of, pair_of
 from hpsweep.cli.arguments import add_destination, add_field, add_folder, add_over, add_selection
 from hpsweep.cli.inputs import stored_runs, writable
 from hpsweep.cli.output import frame_of, print_json, print_table, say, write
-from hpsweep.spec import Target, Trial, fields_of
+from hpsweep.spec import BUILT_IN, Target, Trial, fields_of
 from hpsweep.sweep.progress import value
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ def _print_card(card: Card, over: str | tuple[str, str]) -> None:
     from hpsweep.analysis.transfer.card_tables import card_hyperparameters, never_tuned, way_to_target
 
     where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
+    if card.proxy["model"] != BUILT_IN:
+        settings = "" if card.proxy["settings"] == "{}" else f" with {card.proxy['settings']}"
+        print(f"tuned on {card.proxy['model']}{settings}")
     print(f"{card.scheme} for {where}\n\nbase hyperparameters, with 95 % intervals:\n")
     print_table(card_hyperparameters(card))
     if never := never_tuned(card):

@@ -136,8 +136,6 @@ REMEDIES: dict[str, str] = {
     "end_of_values": "Extend the grid there.",
     "few_nonzeros": "Use a wider or denser target.",
     "not_corrected": "Use {axis} {last:value} in the proxy, or check with a small sweep of the target.",
-    "unseen_rules": "What {model} makes of learning rate and init std at another size was not seen: that it follows "
-    "{scheme:scheme} is the script's own word.",
     "unseen_rules": "Check a module of the same model by hpsweep coords.",
     "duration_unknown": "Give the target's tokens to compare.",
     "duration": "Train the proxy for as many tokens per nonzero parameter (tokens_per_parameter).",

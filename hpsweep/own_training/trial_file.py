@@ -65,5 +65,5 @@ def attempt_of(folder: Path) -> int:
     """How often the trial has been begun in its folder, this time included."""
     try:
         return int(json.loads((folder / "trial.json").read_text(encoding="utf-8"))["attempt"]) + 1
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: power was lost while it was written
         return 1

@@ -236,7 +236,9 @@ def test_settings_belong_to_code_of_ones_own() -> None:
 def test_a_card_of_ones_own_script_names_it_and_says_what_was_not_seen() -> None:
     written(SCRIPT, name="script.py")
     runs = run(written(COMMAND, ("[2.0**-8, 2.0**-6, 2.0**-4]", "[2.0**k for k in range(-9, -3)]")))
-    card = hp.transfer(runs, hp.Target(width=512, density=1, vocabulary=50257))
+    with pytest.raises(ValueError, match=r"vocabulary is missing in 24 of 24 runs"):
+        hp.transfer(runs, hp.Target(width=512, density=1))
+    card = hp.transfer(runs.fillna({"vocabulary": 256}), hp.Target(width=512, density=1, vocabulary=50257))
     assert card.proxy["model"] == "command:script.py"
     assert (card.tensors, card.sizes) == ([], {})
     assert "unseen_rules" in [finding["code"] for finding in card.findings]

@@ -17,7 +17,8 @@ import pandas as pd
 
 from hpsweep.analysis.optimum.noise import noises
 from hpsweep.analysis.optimum.optima import Group, fit_prepared, with_noise
-from hpsweep.analysis.runs.checks import check_equal, label, needed
+from hpsweep.analysis.runs.checks import RESAMPLES, check_equal, label, needed
+from hpsweep.analysis.runs.prepare import prepared
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,8 @@ class Fitted(Grouped):
 def fitted(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples: int, seed: int) -> Fitted:
     """Prepared runs with the optimum of every group over one hyperparameter; a group is fitted when first needed."""
     return Fitted(runs.reset_index(drop=True), tuple(by), resamples, seed, over)
+
+
+def prepared_and_fitted(runs: pd.DataFrame, by: Sequence[str], over: str) -> Fitted:
+    """The same of runs as they are loaded, with the usual resamples. Raises ValueError as `prepared` does."""
+    return fitted(prepared(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL
 from hpsweep.analysis.plots.tables import spread
-from hpsweep.analysis.runs.checks import check_table
+from hpsweep.analysis.runs.checks import RESAMPLES, check_table
 from hpsweep.analysis.runs.places import place_axes, places_of
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, place_names, regret_mark, regret_matrix
+from hpsweep.analysis.transfer.proxy import Swept, swept
+from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, matrix_of, place_names, regret_mark
 from hpsweep.axes import AXES, value_label
 from hpsweep.english import with_article
 from hpsweep.units import unit_of
@@ -165,21 +167,29 @@ def regret_of(
 
     Of more than NUMBERED places, widths and densities evenly from the first to the last, and a warning; all if `whole`.
     """
-    places = len(places_of(runs))
+    if len(places_of(runs)) > 1:
+        yield from regret_of_swept(swept(runs, None, over, resamples=RESAMPLES, seed=0), size, whole=whole)
+
+
+def regret_of_swept(
+    sweep: Swept, size: tuple[float, float] | None = None, *, whole: bool = False
+) -> Iterator[tuple[str, Figure]]:
+    """The same of runs that were prepared and fitted."""
+    places = len(places_of(sweep.runs))
     if places < 2:
         return
     if places > NUMBERED and not whole:
-        runs = _legible(runs)
+        sweep = dataclasses.replace(sweep, runs=_legible(sweep.runs))
         axes = [
-            f"{name} {', '.join(value_label(name, value) for value in sorted(runs[name].unique()))}"
-            for name in place_axes(runs)
+            f"{name} {', '.join(value_label(name, value) for value in sorted(sweep.runs[name].unique()))}"
+            for name in sweep.axes
         ]
         warnings.warn(
-            f"regrets are drawn for {len(places_of(runs))} of {places} places, {' and '.join(axes)}; "
+            f"regrets are drawn for {len(places_of(sweep.runs))} of {places} places, {' and '.join(axes)}; "
             "hpsweep plot --all draws all.",
             stacklevel=2,
         )
-    yield f"regret_{over}", regret_figure(regret_matrix(runs, over=over), unit_of(runs).name, size=size)
+    yield f"regret_{sweep.over}", regret_figure(matrix_of(sweep), unit_of(sweep.runs).name, size=size)
 
 
 def _legible(runs: pd.DataFrame) -> pd.DataFrame:

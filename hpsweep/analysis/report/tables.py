@@ -9,22 +9,22 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from hpsweep.analysis.law.law import Law, fit_sweep
-from hpsweep.analysis.optimum.fitted import Fitted, fitted
+from hpsweep.analysis.optimum.fitted import Fitted, prepared_and_fitted
 from hpsweep.analysis.optimum.joint import JointlyFitted, jointly_fitted
 from hpsweep.analysis.optimum.optima import COLUMNS as OPTIMA
 from hpsweep.analysis.optimum.optima import optima_table
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, searched, varying
+from hpsweep.analysis.optimum.searched import over_of, pair_of, searched, varying
 from hpsweep.analysis.optimum.sensitivity import COLUMNS as SENSITIVITY
 from hpsweep.analysis.optimum.sensitivity import sensitivity_of
 from hpsweep.analysis.plots.joint import heats_of
 from hpsweep.analysis.runs.checks import RESAMPLES, TRIAL_FIELDS, check_unknown
-from hpsweep.analysis.runs.places import places_of, table_axes, varying_axes
+from hpsweep.analysis.runs.places import places_of, table_axes
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.analysis.transfer.along_drift import HELD_OUT, held_out_of
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.comparison import COMPARISON, comparison_of
 from hpsweep.analysis.transfer.drift import COLUMNS as DRIFT
-from hpsweep.analysis.transfer.drift import drift_of
+from hpsweep.analysis.transfer.drift import drift_table
 from hpsweep.analysis.transfer.proxy import select_proxy, swept_of
 from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_of
 from hpsweep.analysis.transfer.transfer import joint_transfer_of, transfer_of
@@ -142,7 +142,7 @@ class _Attempts:
 
 def _fitted(runs: pd.DataFrame, by: list[str], over: str) -> Fitted:
     """The runs prepared, with the optimum of every group: once, for all tables."""
-    optima = fitted(prepared(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
+    optima = prepared_and_fitted(runs, by, over)
     optima.groups  # noqa: B018  fitted here, where it is said why it cannot be
     return optima
 
@@ -164,7 +164,7 @@ def _tables_of_one(optima: Fitted, target: Target | None, attempt: _Attempts) ->
     found: dict[str, Any] = {
         "drawn": optima.runs,
         "optima": optima_table(optima.groups, optima.by),
-        "drift": attempt("drift", lambda: _drifts(optima)),
+        "drift": attempt("drift", lambda: drift_table(optima)),
     }
     sweep = attempt("comparison", lambda: swept_of(optima))
     if sweep is not None:
@@ -177,13 +177,6 @@ def _tables_of_one(optima: Fitted, target: Target | None, attempt: _Attempts) ->
     if sweep is not None and target is not None:
         found["card"] = attempt("card", lambda: transfer_of(sweep, target))
     return found
-
-
-def _drifts(optima: Fitted) -> pd.DataFrame:
-    """Drift along every axis that varies."""
-    runs, by = optima.runs, list(optima.by)
-    found = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in varying_axes(runs) if name in by]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["scheme", *DRIFT])
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:

@@ -37,6 +37,7 @@ from hpsweep.analysis.runs.checks import (
     is_numeric,
     needed,
 )
+from hpsweep.analysis.runs.places import varying_axes
 from hpsweep.analysis.runs.prepare import plain_types, prepared, without
 from hpsweep.architectures import hidden_nonzeros
 from hpsweep.axes import axis_of
@@ -182,6 +183,14 @@ def drift_of(
         keys = dict(zip(by, key, strict=True))
         rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, optima.resamples, optima.seed)})
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+
+
+def drift_table(optima: Fitted) -> pd.DataFrame:
+    """The rows of `drift` along every axis that varies, from runs that were prepared and fitted."""
+    runs, by = optima.runs, list(optima.by)
+    along = [name for name in varying_axes(runs) if name in by]
+    tables = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in along]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["scheme", *COLUMNS])
 
 
 class Point(NamedTuple):

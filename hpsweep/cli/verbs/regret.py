@@ -103,8 +103,10 @@ def _figures(a: argparse.Namespace, cards: list[Card], runs: pd.DataFrame) -> li
 
 def _matrix(a: argparse.Namespace) -> None:
     """Print, and write where that is asked for, the regrets of a sweep's own settings."""
-    from hpsweep.analysis.transfer.along_drift import held_out
-    from hpsweep.analysis.transfer.regret_matrix import matrix_text, regret_matrix
+    from hpsweep.analysis.runs.checks import RESAMPLES
+    from hpsweep.analysis.transfer.along_drift import held_out_of
+    from hpsweep.analysis.transfer.proxy import swept
+    from hpsweep.analysis.transfer.regret_matrix import check_rate, matrix_of, matrix_text
 
     if len(a.folders) > 1:
         raise ValueError("several folders are for --card CARD, the regret of a transfer; else give one folder.")
@@ -115,8 +117,11 @@ def _matrix(a: argparse.Namespace) -> None:
     runs = stored_runs(folder, a.where, a.ignore)
     into = destination(a, folder)
     over = over_of(runs, a.over)
-    matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops or "flops_dense")
-    tests = held_out(runs, over=over)
+    flops = a.flops or "flops_dense"
+    check_rate(a.per_doubling, flops)
+    sweep = swept(runs, None, over, resamples=RESAMPLES, seed=0)
+    matrix = matrix_of(sweep, per_doubling=a.per_doubling, flops=flops)
+    tests = held_out_of(sweep)
     written = write_tables(into, {"regret": matrix, "held_out": tests})
     if a.json:
         print_json({"regret": records(matrix), "held_out": records(tests)})

@@ -1,4 +1,4 @@
-"""Every verb that reads, a card and a report prepare the runs once, and measure the noise of every group and fit it once."""
+"""Every verb that reads, a card and a report prepare the runs once, and fit every group once."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from hpsweep import store
 from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
-from hpsweep.spec import BEFORE, Refine, Sweep, Target, Trial, check_names
+from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
 from hpsweep.sweep.own_runs import own_runs
+from hpsweep.sweep.recorded import recorded_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,15 +76,7 @@ def _explained(error: BaseException) -> str:
 
 def stored_sweep(folder: str) -> Sweep | None:
     """The sweep recorded in meta.json; None where there is none."""
-    meta = store.read_meta(folder)
-    if not meta:
-        return None
-    try:
-        target = Target(**meta["target"]) if meta["target"] else None
-        refine = Refine(**meta["refine"]) if meta.get("refine") else None
-        return Sweep(**{**meta, "base": Trial(**{**BEFORE, **meta["base"]}), "refine": refine, "target": target})
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
+    return recorded_sweep(store.read_meta(folder), folder)
 
 
 def writable(folder: str | Path) -> Path:

@@ -45,7 +45,9 @@ def ledger(tables: Tables, left_out: int) -> Section:
     text = [f"Of all trials: {', '.join(said)}. A diverged trial is kept and not tried again; a failed one is."]
     if planned and found["open"].any():
         text.append("A refinement plans from what is stored: a group that is not at its end may ask for more trials.")
-    if not planned and tables.sweep is not None:
+    if not planned and not tables.whole:
+        text.append("These are some of the stored trials, so that nothing says what is missing.")
+    elif not planned and tables.sweep is not None:
         text.append("What a refinement still lacks follows from its stored rows: hpsweep plan says it.")
     elif not planned:
         text.append("No sweep is recorded in this folder, so that nothing says what is missing.")

@@ -66,6 +66,7 @@ class Tables:
     heats: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of `heat_table`
     proxy: Mapping[str, Any] = field(default_factory=dict)  # where the proxy is, as far as runs say so
     stages: tuple[Mapping[str, Any], ...] = ()  # where each group of a refinement is
+    whole: bool = True  # whether the runs are all that are stored of the sweep
     card: Card | None = None
     law: Law | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -86,8 +87,12 @@ def tables_of(
     sweep: Sweep | None,
     stages: Sequence[Mapping[str, Any]] = (),
     say: Callable[[str], None] = lambda message: None,
+    *,
+    whole: bool = True,
 ) -> Tables:
     """All tables of a report on these runs; the recorded sweep says what was planned, and the target.
+
+    Runs that are not the `whole` of what is stored are not compared with the plan.
 
     `say` is called with the name of each before it is computed.
     """
@@ -115,8 +120,10 @@ def tables_of(
     if len(runs) and runs["tokens"].nunique() > 1 and runs["hidden_nonzeros"].nunique() > 1:
         found["law"] = attempt("law", lambda: fit_sweep(runs))
     found = {name: table for name, table in found.items() if table is not None}
-    ledger = ledger_of(runs, sweep, stages)
-    return Tables(runs=runs, sweep=sweep, ledger=ledger, stages=tuple(stages), refused=attempt.refused, **found)
+    ledger = ledger_of(runs, sweep if whole else None, stages)
+    return Tables(
+        runs=runs, sweep=sweep, ledger=ledger, stages=tuple(stages), whole=whole, refused=attempt.refused, **found
+    )
 
 
 class _Attempts:

@@ -9,8 +9,10 @@ import functools
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import cbook
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -80,6 +82,16 @@ def page_size(page: Page) -> tuple[float, float]:
     """Width and height of a figure, or of a part of one."""
     dpi = page.figure.dpi
     return page.bbox.width / dpi, page.bbox.height / dpi
+
+
+def outer_labels(axes: npt.NDArray[Any]) -> None:
+    """Labels of x below the last panel of each column, of y left of the first of each row."""
+    for (i, j), ax in np.ndenumerate(axes):
+        last = all(not below.axison for below in axes[i + 1 :, j])
+        first = all(not left.axison for left in axes[i, :j])
+        ax.tick_params(labelbottom=last, labelleft=first)
+        ax.set_xlabel(ax.get_xlabel() if last else "")
+        ax.set_ylabel(ax.get_ylabel() if first else "")
 
 
 # --- texts ---

@@ -23,6 +23,7 @@ from hpsweep.analysis.plots.layout import (
     heading_height,
     legend,
     legend_height,
+    outer_labels,
     page_of,
     page_size,
     panel_width,
@@ -121,7 +122,9 @@ def paths_figure(
     for ax, path, text in zip(axes.flat, paths, texts, strict=False):
         draw_path(path.optima, ax, along=along, over=over, shared=shared)
         marks.heading(ax, group_label(path.at), text, height)
-    _outer_labels(axes, len(paths))
+    for ax in axes.flat[len(paths) :]:
+        ax.set_axis_off()
+    outer_labels(axes)
     drifts = [path.drift for path in paths if path.drift is not None]
     title = path_title(pd.concat(drifts, ignore_index=True) if drifts else None, along, over)
     legend(page, _paths_key(paths, along, over), loc="outside upper left", ncols=4, **title)
@@ -141,21 +144,6 @@ def _drifts_text(path: Path, along: str, over: str, room: float) -> str:
         for verdict in verdicts:
             said.append(fill("; ".join(filter(None, [f"{SCHEMES[scheme].label} {verdict}", noise])), room))
     return "\n".join(said)
-
-
-def _outer_labels(axes: Any, panels: int) -> None:
-    """Labels of y left of each row, and of x below the last panel of each column; no frame where there is no panel."""
-    across = axes.shape[1]
-    for number, ax in enumerate(axes.flat):
-        if number >= panels:
-            ax.set_axis_off()
-            continue
-        if number % across:
-            ax.set_ylabel("")
-            ax.tick_params(labelleft=False)
-        if number + across < panels:
-            ax.set_xlabel("")
-            ax.tick_params(labelbottom=False)
 
 
 def _paths_key(paths: Sequence[Path], along: str, over: str) -> list[marks.Handle]:

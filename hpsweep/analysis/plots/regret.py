@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch, Rectangle
 
 from hpsweep.analysis.plots import layout as layout
@@ -46,7 +46,13 @@ LEAST_TOP = 0.005
 
 
 @style.ours()
-def regret_figure(matrix: pd.DataFrame, unit: str = "nats/token", *, size: tuple[float, float] | None = None) -> Figure:
+def regret_figure(
+    matrix: pd.DataFrame,
+    unit: str = "nats/token",
+    *,
+    into: SubFigure | None = None,
+    size: tuple[float, float] | None = None,
+) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
     check_table(matrix, "matrix", MATRIX, "hp.regret_matrix(...)")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
@@ -54,24 +60,24 @@ def regret_figure(matrix: pd.DataFrame, unit: str = "nats/token", *, size: tuple
         raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")
     most = max(len(rows) ** 0.5 for _, rows in matrix.groupby("scheme"))
     side = max((CELL if most <= NUMBERED else SMALL_CELL) * most, 1.8)
-    figure = Figure(figsize=size or (len(schemes) * (side + 0.9), side + 0.9), layout="constrained")
-    axes = figure.subplots(1, len(schemes), squeeze=False)[0]
+    page = layout.page_of(into, size, (len(schemes) * (side + 0.9), side + 0.9))
+    axes = page.subplots(1, len(schemes), squeeze=False)[0]
     top = max(float(np.nanmax([*matrix["regret"], LEAST_TOP])), LEAST_TOP)
     for ax, scheme in zip(axes, schemes, strict=True):
         regret_heatmap(matrix[matrix["scheme"] == scheme], ax, top=top, legend=False)
         ax.set_title(SCHEMES[scheme].label, loc="left", fontsize=style.TITLE, fontweight="bold", color=INK)
     if most > NUMBERED:
-        bar = figure.colorbar(ScalarMappable(PowerNorm(0.5, 0.0, top), COLORS), ax=axes, shrink=0.6, pad=0.015)
+        bar = page.colorbar(ScalarMappable(PowerNorm(0.5, 0.0, top), COLORS), ax=axes, shrink=0.6, pad=0.015)
         bar.ax.tick_params(labelsize=SMALL, labelcolor=INK)
         bar.set_label(unit, fontsize=SMALL, color=INK)
     setting = with_article(style.sentence_name(str(matrix["hyperparameter"].iloc[0])))
     title = f"Regret of {setting} tuned at the row and used at the column, 10$^{{-3}}$ {unit}"
-    title = layout.fill(title, figure.get_figwidth() - 2 * layout.MARGIN, LABEL)
-    figure.suptitle(title, fontsize=LABEL, color=INK, x=0.01, ha="left")
-    layout.legend(figure, matrix_key(matrix), loc="outside lower left", ncols=4)
+    title = layout.fill(title, layout.page_size(page)[0] - 2 * layout.MARGIN, LABEL)
+    page.suptitle(title, fontsize=LABEL, color=INK, x=0.01, ha="left")
+    layout.legend(page, matrix_key(matrix), loc="outside lower left", ncols=4)
     if size is None:
-        layout.grow(figure, height=layout.heading_height(title.count("\n") + 2) + layout.legend_height(figure))
-    return figure
+        layout.grow(page, height=layout.heading_height(title.count("\n") + 2) + layout.legend_height(page))
+    return layout.figure_of(page)
 
 
 def regret_heatmap(matrix: pd.DataFrame, ax: Axes, *, top: float, legend: bool = True) -> Axes:

@@ -25,6 +25,7 @@ from hpsweep.analysis.plots.layout import (
     heading_height,
     legend,
     legend_height,
+    outer_labels,
     page_of,
     page_size,
     panel_width,
@@ -225,9 +226,9 @@ def stability_figure(
                 continue
             vertices = row.vertices[row.vertices["scheme"] == scheme]
             draw_curves(curves, vertices, ax, over=over, lines=lines, shared=shared, unit=unit)
-            ax.label_outer()
             marks.heading(ax, group_label({"scheme": scheme, **row.at}), text, height)
-        style.bits_axis(row_axes[-1], unit, *shared.y)
+        style.bits_axis([ax for ax in row_axes if ax.axison][-1], unit, *shared.y)
+    outer_labels(axes)
     legend(page, marks.line_handles(scales[0].looks, lines), loc="outside upper left", ncols=10)
     legend(page, _key(rows, scales, lines), loc="outside lower center", ncols=4)
     if size is None:

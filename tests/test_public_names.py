@@ -124,7 +124,7 @@ def test_figures_take_runs_or_tables_and_draw_where_they_are_told() -> None:
     assert isinstance(hp.plot.optimum_stability(dense, hp.optima(dense, resamples=50)), Figure)
     ax = axes()
     assert hp.plot.regret(hp.regret_matrix(one, resamples=50), ax=ax) is ax.figure
-    with pytest.raises(ValueError, match="sp, supar"):
+    with pytest.raises(ValueError, match=r"2 schemes \(sp; supar\), and an Axes holds one"):
         hp.plot.regret(runs, ax=axes())
     law = sparse_law()
     for draw in (hp.plot.predicted_against_measured, hp.plot.residuals_by_sparsity, hp.plot.dense_equivalents):

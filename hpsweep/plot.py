@@ -287,10 +287,12 @@ def transfer(
     `runs` are those of the target, `proxies` those that the card rests on. `ax`: a SubFigure; or an Axes for one card.
     Raises ValueError as `regret` with a card, and for an Axes where there are several cards.
     """
-    cards = [card] if isinstance(card, Card) else list(card)
+    cards = [card] if isinstance(card, Card) else card
+    if not isinstance(cards, Sequence) or not cards or not all(isinstance(each, Card) for each in cards):
+        raise ValueError(f"card is {shown(card)}; give a Card, as hp.Card.read or hp.transfer returns, or several.")
     panels = transfer_plots.curves(cards, runs, proxies)
     if isinstance(ax, Axes):
-        _check_one(len(panels), "cards", [card.scheme for card in cards])
+        _check_one(len(panels), "cards", [each.scheme for each in cards])
         transfer_plots.transfer_on(panels[0], ax)
         return _figure(ax)
     return transfer_plots.transfer_figure(panels, size, into=_part(ax))

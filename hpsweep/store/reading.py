@@ -130,7 +130,10 @@ def _check_filled(given: pa.Table, runs: pa.Table) -> None:
 def _check_path(folder: Any) -> None:
     """Raise ValueError unless it is a path of what exists."""
     if not isinstance(folder, str | os.PathLike):
-        raise ValueError(f"a folder is {type(folder).__name__}; give a path, such as load('results/lr_by_density').")
+        given = " ".join(shown(folder).split())
+        raise ValueError(
+            f"the folder is {given}; give a path, such as load('results/lr_by_density'), several as load(a, b)."
+        )
     try:
         exists = Path(folder).exists()
     except OSError as error:  # such as a name of thousands of characters

@@ -12,6 +12,7 @@ from hpsweep.analysis.report.parts import KINDS, LONGEST, Cell, Section, Status,
 from hpsweep.analysis.report.tables import Tables
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.analysis.runs.places import value_of
+from hpsweep.axes import axis_of
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE
@@ -140,7 +141,7 @@ def _fields(runs: pd.DataFrame) -> list[Table]:
 
 
 def _values(name: str, column: pd.Series[Any]) -> str:
-    values = sorted(column.dropna().unique(), reverse=name == "density")
+    values = sorted(column.dropna().unique(), key=axis_of(name).order)
     if name in TUNED and len(values) > 1 and values[0] > 0:
         if len(values) > 6:
             return f"{len(values)} values from {power(values[0])} to {power(values[-1])}"

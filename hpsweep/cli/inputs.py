@@ -139,8 +139,8 @@ def stored_runs(
     from hpsweep.analysis.runs.prepare import without
 
     store.check_readable(folder)
-    runs = store.load(folder)
     sweep = stored_sweep(str(folder))
+    runs = store.load(folder)
     return without(selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ())
 
 

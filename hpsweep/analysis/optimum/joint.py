@@ -139,10 +139,10 @@ def surface(
     diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
     does.
     """
-    over = in_order(asked_pair(runs, over, ignore))
-    by = asked_groups(runs, by, over, ignore)
     check_resamples(resamples)
     check_seed(seed)
+    over = in_order(asked_pair(runs, over, ignore))
+    by = asked_groups(runs, by, over, ignore)
     joint = jointly_fitted(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
     return joint.table(by, joint.runs)
 

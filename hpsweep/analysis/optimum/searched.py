@@ -111,6 +111,7 @@ def asked_pair(runs: pd.DataFrame, over: Sequence[str] | None, ignore: Sequence[
     if not _PLACED.issubset(runs):
         return "lr", "init_std"  # what is missing is said where the runs are prepared
     names = searched(runs)
+    _check_fit(runs, names[0] if names else "lr")
     if len(names) > 2:
         raise ValueError(
             f"{', '.join(names)} were searched, and a surface is of two of them: give over, such as "
@@ -121,6 +122,13 @@ def asked_pair(runs: pd.DataFrame, over: Sequence[str] | None, ignore: Sequence[
         "surface needs three values or more of both. hp.optima finds the optimum of one; for two, sweep them together, "
         "such as grid={'lr': [...], 'init_std': [...]}, or name two with over."
     )
+
+
+def _check_fit(runs: pd.DataFrame, over: str) -> None:
+    """Raise ValueError for what is wrong with the runs themselves, whatever was searched."""
+    from hpsweep.analysis.runs.prepare import prepared
+
+    prepared(runs, varying(runs, without=(over,)), over)
 
 
 _PLACED = {"scheme", *AXES}

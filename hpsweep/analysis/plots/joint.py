@@ -225,10 +225,9 @@ def _band(ax: Axes, optimum: Any, name: str, *, upright: bool) -> None:
 def _ellipse(place: Any, major: float, minor: float, angle: float) -> Any:
     """(2, points) outline in values of the two fields."""
     turn = np.linspace(0, 2 * np.pi, 121)
-    along, across = major * np.cos(turn), minor * np.sin(turn)
-    x = place[0] + along * math.cos(angle) - across * math.sin(angle)
-    y = place[1] + along * math.sin(angle) + across * math.cos(angle)
-    return 2.0 ** np.stack([x, y])
+    axes = np.stack([major * np.cos(turn), minor * np.sin(turn)])
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return 2.0 ** (np.asarray(place)[:, None] + rotation @ axes)
 
 
 def _basin(optimum: Any, place: Any, over: Sequence[str]) -> Any:
@@ -392,11 +391,17 @@ def _panels(
 def _places(table: pd.DataFrame, by: Sequence[str]) -> list[list[tuple[Any, ...] | None]]:
     """The groups in rows of panels, all equally long: schemes in their order, dense or narrow first, then nothing."""
     keys = {tuple(key) for key in table[list(by)].drop_duplicates().itertuples(index=False)}
-    names, orders = list(SCHEMES), [axis_of(name).order for name in by[1:]]
-    firsts = sorted({key[0] for key in keys}, key=lambda key: (names.index(key) if key in names else 0, str(key)))
-    rests = sorted({key[1:] for key in keys}, key=lambda key: [order(v) for order, v in zip(orders, key, strict=True)])
+    schemes, orders = list(SCHEMES), [axis_of(name).order for name in by[1:]]
+
+    def place_of_first(value: Any) -> tuple[int, str]:
+        return (schemes.index(value) if value in schemes else 0, str(value))
+
+    def place_of_rest(values: tuple[Any, ...]) -> list[float]:
+        return [order(value) for order, value in zip(orders, values, strict=True)]
+
+    rests = sorted({key[1:] for key in keys}, key=place_of_rest)
     rows = []
-    for first in firsts:
+    for first in sorted({key[0] for key in keys}, key=place_of_first):
         row = [(first, *rest) if (first, *rest) in keys else None for rest in rests]
         rows += [row[i : i + _ACROSS] for i in range(0, len(row), _ACROSS)]
     across = max(map(len, rows))

@@ -208,8 +208,11 @@ def _legible(runs: pd.DataFrame) -> pd.DataFrame:
         longer = max(kept, key=lambda name: len(kept[name]))
         base = [value for value in _base_values(runs, longer) if value in kept[longer]]
         others = [value for value in kept[longer] if value not in base]
-        kept[longer] = sorted([*base, *spread(others, len(kept[longer]) - len(base) - 1)])
-    return runs[np.logical_and.reduce([runs[name].isin(values) for name, values in kept.items()])]
+        fewer = spread(others, len(others) - 1)
+        kept[longer] = sorted([*base, *fewer])
+    for name, values in kept.items():
+        runs = runs[runs[name].isin(values)]
+    return runs
 
 
 def _base_values(runs: pd.DataFrame, name: str) -> list[Any]:

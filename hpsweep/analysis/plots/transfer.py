@@ -126,12 +126,13 @@ def _ranges(panels: Curves) -> tuple[tuple[float, float], tuple[float, float]]:
     """x over all values; y from the lowest loss to a little above the highest that a panel has to show."""
     tables = [table for _, *both in panels for table in both if len(table)]
     over = panels[0][0]["hyperparameter"]
-    values = np.concatenate([table[over].to_numpy(float) for table in tables])
-    losses = [row[name] for row, *_ in panels for name in ("used_loss", "own_loss")]
-    lowest = [table["loss"].min() for table in tables]
-    low, high = float(np.nanmin([*losses, *lowest])), float(np.nanmax([*losses, *lowest]))
+    tried = np.concatenate([table[over].to_numpy(float) for table in tables])
+    x = (float(tried.min()) * 2**-0.3, float(tried.max()) * 2**0.3)
+    shown = [row[name] for row, *_ in panels for name in ("used_loss", "own_loss")]
+    shown += [table["loss"].min() for table in tables]
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     room = max(high - low, 0.05)
-    return (float(values.min()) * 2**-0.3, float(values.max()) * 2**0.3), (low - 0.1 * room, high + 0.25 * room)
+    return x, (low - 0.1 * room, high + 0.25 * room)
 
 
 def _panel(ax: Axes, row: dict[str, Any], own: pd.DataFrame, proxy: pd.DataFrame) -> None:

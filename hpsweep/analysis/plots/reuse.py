@@ -16,12 +16,13 @@ from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, Look
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.runs.places import group_label, line_axis, varying_axes
-from hpsweep.axes import axis_of
+from hpsweep.axes import AXES, axis_of
 
 
 def is_regret(table: pd.DataFrame) -> bool:
     """Whether a table is one of `regret`, with a card or without."""
-    return "regret" in table and ("transferred_loss" in table or "setting" in table) and "tuned_width" not in table
+    is_matrix = any(f"tuned_{name}" in table for name in AXES)
+    return "regret" in table and ("transferred_loss" in table or "setting" in table) and not is_matrix
 
 
 def reuse_panels(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:

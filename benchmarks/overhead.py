@@ -34,9 +34,10 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.outcome import Outcome, ensemble_outcome
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
+from hpsweep.sweep.datasets import checked_datasets
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
-from hpsweep.sweep.run import checked_datasets, run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import ENGINES
 
 CLUSTER = """
@@ -184,7 +185,7 @@ def seconds(where: str, workers: int, ensembles: int, steps: int, eval_sequences
     lrs, seeds = [2.0**k for k in range(-12, -4)], list(range(ensembles))
     sweep = Sweep(name="overhead", base=base, grid={"lr": lrs, "seed": seeds})
     with tempfile.TemporaryDirectory() as results:
-        return run(
+        return run_sweep(
             sweep, Path(results), address=where, workers=workers, ensemble_size=8, train=ENGINES["torch"]
         ).seconds
 

@@ -20,11 +20,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from hpsweep.analysis.coords import coordinate_slopes, coordinate_verdicts, in_words
+from hpsweep.analysis.coords import coordinate_slopes, coordinate_verdicts, verdict_sentence
 from hpsweep.analysis.law import budget
 from hpsweep.analysis.law.law import Law
-from hpsweep.analysis.optimum.fitted import Fitted, prepared_and_fitted
-from hpsweep.analysis.optimum.joint import in_order
+from hpsweep.analysis.optimum.fitted import FittedRuns, prepared_and_fitted
+from hpsweep.analysis.optimum.joint import fields_in_order
 from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, asked_pair
 from hpsweep.analysis.plots import coords as coords_plots
 from hpsweep.analysis.plots import joint as joint_plots
@@ -38,12 +38,13 @@ from hpsweep.analysis.plots.figures import curves_of_part, draw_all, parts_of
 from hpsweep.analysis.plots.layout import figure_of, page_of
 from hpsweep.analysis.plots.stability import Curves
 from hpsweep.analysis.plots.tables import curve_table, path_table, spread
-from hpsweep.analysis.runs.checks import check_frame, check_over, shown
+from hpsweep.analysis.runs.arguments import check_frame, check_over
 from hpsweep.analysis.runs.places import group_label
-from hpsweep.analysis.runs.prepare import without
+from hpsweep.analysis.runs.prepare import without_columns
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
 from hpsweep.spec import TUNED
+from hpsweep.text import shown
 from hpsweep.units import unit_of
 
 __all__ = [
@@ -99,7 +100,7 @@ def optimum_stability(
     ValueError as `optima` does, and for an Axes where there are several panels.
     """
     over, (lines, *_) = asked_over(runs, over, ignore), asked_axes(runs, lines, (), ignore)
-    runs = without(runs, ignore)
+    runs = without_columns(runs, ignore)
     rows = _rows(runs, optima, drift, over, lines)
     if isinstance(ax, Axes):
         _check_one(len(rows), "rows", [group_label(row.at) for row in rows])
@@ -160,7 +161,7 @@ def _rows(
     return [curves_of_part(fit, at, part, lines, optima, drift) for at, part in drawn]
 
 
-def _fitted(runs: pd.DataFrame, over: str, lines: str) -> Fitted:
+def _fitted(runs: pd.DataFrame, over: str, lines: str) -> FittedRuns:
     """The runs, prepared once, by all that varies among them."""
     by = dict.fromkeys([*asked_groups(runs, None, over), lines])
     return prepared_and_fitted(runs, [name for name in by if name != over], over)
@@ -210,7 +211,7 @@ def surface(
     check_frame(table, "table")
     if "val_loss" not in table and any(str(name).startswith("status_") for name in table):
         return _surface_optima(table, ax, size)
-    pair = in_order(asked_pair(table, over))
+    pair = fields_in_order(asked_pair(table, over))
     by = asked_groups(table, by, pair)
     if not isinstance(ax, Axes):
         return joint_plots.surface_heatmaps(table, optima, by, over=pair, into=_part(ax), size=size)
@@ -222,7 +223,7 @@ def surface(
 
 def _surface_optima(optima: pd.DataFrame, ax: Place | None, size: tuple[float, float] | None) -> Figure:
     """The figure of a table of `surface`."""
-    pair = in_order([name for name in TUNED if f"status_{name}" in optima])
+    pair = fields_in_order([name for name in TUNED if f"status_{name}" in optima])
     by = list(optima.columns[: list(optima.columns).index(f"{pair[0]}_opt")])
     if not isinstance(ax, Axes):
         return joint_plots.optima_figure(optima, by, over=pair, into=_part(ax), size=size)
@@ -389,7 +390,7 @@ def coords(
     `hp.coords.slopes` does.
     """
     verdicts = coordinate_verdicts(coordinate_slopes(sizes)) if verdicts is None else verdicts
-    said = in_words(verdicts) if title is None else title
+    said = verdict_sentence(verdicts) if title is None else title
     return coords_plots.draw(sizes, verdicts, said, size, into=_several(ax, "a panel per quantity"))
 
 

@@ -16,13 +16,13 @@ from urllib.parse import parse_qs
 
 from hpsweep.text import shown
 
-BYTES = ("stdlib", "text", "jsonl", "parquet")
+BYTE_SOURCES = ("stdlib", "text", "jsonl", "parquet")
 """Kinds of source whose tokens are bytes."""
 
-OPTION = "bytes_per_token"
+BYTES_OPTION = "bytes_per_token"
 """The option of a bin: source that says how many bytes of text a token stands for."""
 
-MOST = 1000.0
+MOST_BYTES = 1000.0
 """Bytes per token above which a number is taken for a slip."""
 
 
@@ -43,19 +43,19 @@ def bytes_per_token(source: str) -> float | None:
     Raises ValueError for a number that cannot be.
     """
     kind, _, rest = source.partition(":")
-    if kind in BYTES:
+    if kind in BYTE_SOURCES:
         return 1.0
-    stated = parse_qs(rest.partition("?")[2], keep_blank_values=True).get(OPTION, [])
+    stated = parse_qs(rest.partition("?")[2], keep_blank_values=True).get(BYTES_OPTION, [])
     if kind != "bin" or not stated:
         return None
     try:
         value = float(stated[-1])
     except ValueError:
         value = math.nan
-    if not 0 < value <= MOST:
+    if not 0 < value <= MOST_BYTES:
         raise ValueError(
-            f"{OPTION} is {stated[-1]}; give a number in (0, {MOST:g}], the bytes of the held-out text divided by its "
-            f"tokens, such as &{OPTION}=4.3, or leave it out."
+            f"{BYTES_OPTION} is {stated[-1]}; give a number in (0, {MOST_BYTES:g}], the bytes of the held-out text "
+            f"divided by its tokens, such as &{BYTES_OPTION}=4.3, or leave it out."
         )
     return value
 

@@ -18,7 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import hpsweep as hp
-from hpsweep.analysis.transfer.card_tables import hyperparameters
+from hpsweep.analysis.transfer.card_tables import card_hyperparameters
 from hpsweep.export.write import export
 from hpsweep.spec import fields_of
 from tests.analysis.transfer.test_transfer import TARGET, sweep
@@ -112,7 +112,7 @@ def test_a_card_does_itself_what_functions_do_with_it() -> None:
         assert card.export(trainer) == export(card, trainer)
     with pytest.raises(ValueError, match="allowed: torch, hf, nanogpt"):
         card.export("jax")
-    pd.testing.assert_frame_equal(card.hyperparameters(), hyperparameters(card))
+    pd.testing.assert_frame_equal(card.hyperparameters(), card_hyperparameters(card))
     target = sweep(scheme=["supar"], width=[TARGET.width], density=[TARGET.density])
     made = hp.transfer(sweep(scheme=["supar"]), TARGET)
     pd.testing.assert_frame_equal(made.regret(target), hp.regret(target, card=made))

@@ -18,8 +18,11 @@ import numpy as np
 
 from hpsweep.analysis.runs.places import group_label
 from hpsweep.axes import value_label
-from hpsweep.english import in_words, listed, some
+from hpsweep.english import first_places, hyperparameter_name, listed
 from hpsweep.schemes import scheme_label
+
+STABLE, MOVES, UNDETERMINED = VERDICTS = ("stable", "moves", "undetermined")
+"""Whether an optimum stays put along an axis: what a drift is called. The last two are codes of findings, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ WORDS: dict[str, str] = {
     "here corrects for it, or for a batch other than {per_step} tokens.",
     "coupled_decay": "Weight decay is coupled: at the target the hidden lr is {factor:.4g} x the proxy's, and so is "
     "lr x weight_decay.",
-    "unscaled": "Scheme {scheme:scheme} does not correct for width or density. Its optimum moves.",
+    "unscaled": "Scheme {scheme:scheme} does not correct for width or density. Its optimum may move.",
     # where the target is
     "untested": "Transfer from {axis} {first:value} to {last:value} is untested: this sweep has one {axis}.",
     "drift_unknown": "Transfer from {axis} {first:value} to {last:value} is untested: no two models differ in {axis} "
@@ -88,8 +91,8 @@ WORDS: dict[str, str] = {
     "beyond_tuned": "The tuned models end at {axis} {last:value}. The target's {value:value} is {factor:.3g} times "
     "further.",
     # optima that move
-    "moves": "The best {field:name} moves along {axis} under {scheme:scheme} at {places:places}.",
-    "undetermined": "It is undetermined whether the best {field:name} moves along {axis} under {scheme:scheme} at "
+    MOVES: "The best {field:name} moves along {axis} under {scheme:scheme} at {places:places}.",
+    UNDETERMINED: "It is undetermined whether the best {field:name} moves along {axis} under {scheme:scheme} at "
     "{places:places}.",
     "drift_better": "The {field:name} along the fitted drift, {value:.4g} [{low:.4g}, {high:.4g}], is recommended: "
     "{why}. At {at:place} it lost {drift_regret:.3f} {unit}, and the constant {constant_regret:.3f}. This card has the "
@@ -137,8 +140,8 @@ REMEDIES: dict[str, str] = {
     "unscaled": "Re-tune at the target.",
     "untested": "Add {axis}={add:grid} to the grid.",
     "drift_unknown": "Train several {axis} values of the same model.",
-    "moves": "Re-tune at the target.",
-    "undetermined": "Add seeds or finer values around the optima.",
+    MOVES: "Re-tune at the target.",
+    UNDETERMINED: "Add seeds or finer values around the optima.",
     "drift_better": "along_drift=True, or --along-drift, uses it.",
     "rival": "Compare best_scheme in hpsweep optimum.",
 }
@@ -176,11 +179,11 @@ def _range(ends: Sequence[float | None]) -> str:
 
 
 _SHOWN: dict[str, Callable[[Any], str]] = {
-    "name": in_words,
+    "name": hyperparameter_name,
     "scheme": scheme_label,
     "list": listed,
     "place": group_label,
-    "places": lambda places: some([group_label(at) for at in places]),
+    "places": lambda places: first_places([group_label(at) for at in places]),
     "range": _range,
 }
 

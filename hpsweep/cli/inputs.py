@@ -16,7 +16,7 @@ from hpsweep import store
 from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
-from hpsweep.spec import Refine, Sweep, Target, Trial, check_names
+from hpsweep.spec import Refine, Sweep, Target, Trial, check_field_names
 from hpsweep.sweep.own_runs import own_runs
 from hpsweep.sweep.recorded import recorded_sweep
 
@@ -68,7 +68,8 @@ def _explained(error: BaseException) -> str:
     )
     if unknown:
         try:
-            check_names([unknown[2]], {"Trial": Trial, "Target": Target, "Sweep": Sweep, "Refine": Refine}[unknown[1]])
+            records = {record.__name__: record for record in (Trial, Target, Sweep, Refine)}
+            check_field_names([unknown[2]], records[unknown[1]])
         except ValueError as explained:
             return str(explained)
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -116,9 +117,9 @@ def refinement(sweep: Sweep, folder: Path) -> list[dict[str, Any]]:
     """Where each group of a refinement is; of other sweeps nothing."""
     if sweep.search != "refine":
         return []
-    from hpsweep.sweep.refine import describe
+    from hpsweep.sweep.refine import refinement_records
 
-    return describe(sweep, store.read_runs(folder).to_pylist())
+    return refinement_records(sweep, store.read_runs(folder).to_pylist())
 
 
 def trials_in_all(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
@@ -126,7 +127,7 @@ def trials_in_all(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
     from hpsweep.sweep import search
 
     rows = store.read_runs(folder).to_pylist() if sweep.search == "refine" else []
-    return search.total(sweep, rows), "at least " * bool(search.refining(sweep, rows))
+    return search.trial_total(sweep, rows), "at least " * bool(search.refining_groups(sweep, rows))
 
 
 def stored_runs(
@@ -136,12 +137,14 @@ def stored_runs(
 
     Of `where`, field and value, only the runs that have all these values; without the columns of `ignore`.
     """
-    from hpsweep.analysis.runs.prepare import without
+    from hpsweep.analysis.runs.prepare import without_columns
 
     store.check_readable(folder)
     sweep = stored_sweep(str(folder))
     runs = store.load(folder)
-    return without(selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ())
+    if sweep is not None:
+        runs = _recorded(runs, sweep, folder)
+    return without_columns(selected(runs, where or ()), ignore or ())
 
 
 _OUTCOMES = (
@@ -156,7 +159,7 @@ def selected(runs: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFra
     """The runs that have these values. Raises ValueError for an unknown field, and for a value that no run has."""
     for name, text in where:
         if name not in runs:
-            check_names([name], Trial)
+            check_field_names([name], Trial)
             raise ValueError(f"nothing can be selected by {name!r}: the runs are stored without it.")
         if name in _OUTCOMES:
             raise ValueError(f"nothing can be selected by {name!r}, which came out: --where takes what was trained.")

@@ -189,15 +189,16 @@ def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]
     return contextlib.nullcontext()
 
 
-def check_tf32(precision: Precision, device: torch.device) -> None:
-    """Nothing, but where TF32 is asked for on a GPU that has none: ValueError."""
-    if precision != "tf32" or device.type != "cuda":
+def check_gpu_has(precision: Precision, device: torch.device) -> None:
+    """Nothing, but where a GPU is asked for a precision that it has not: gpu.Lacking, a ValueError."""
+    if precision == "float32" or device.type != "cuda":
         return
-    if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
-        raise ValueError(
-            f"precision is 'tf32', which {torch.cuda.get_device_name(device)} does not have (NVIDIA's GPUs do from "
-            "Ampere, capability 8.0, on); use float32 or bfloat16."
-        )
+    capability = None
+    if torch.version.hip is None:
+        capability = torch.cuda.get_device_capability(device)
+    with on_device(device):
+        bfloat16 = torch.cuda.is_bf16_supported()
+    gpu.check_card(precision, gpu.Card(torch.cuda.get_device_name(device), capability, bfloat16))
 
 
 def take_gpu() -> None:

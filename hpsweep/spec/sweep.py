@@ -12,7 +12,7 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, Literal
 
-from hpsweep.spec.checks import check_field, check_fields, check_names, typed
+from hpsweep.spec.checks import check_field, check_field_names, check_fields, typed
 from hpsweep.spec.fields import documented, field, fields_of, metadata_of_field
 from hpsweep.spec.target import Target
 from hpsweep.spec.trial import RESOLVED, TUNED, Trial
@@ -112,7 +112,7 @@ class Sweep:
                 raise ValueError(
                     f"grid is {shown(grid)}; give field names with their values, such as {{'seed': [0, 1]}}."
                 )
-            check_names(grid, Trial)
+            check_field_names(grid, Trial)
             for name, values in grid.items():
                 if isinstance(values, str) or not isinstance(values, Collection) or len(values) == 0:
                     raise ValueError(
@@ -234,7 +234,10 @@ class Sweep:
         base = {name: typed(of_trial[name], value) for name, value in dataclasses.asdict(self.base).items()}
         grids = []
         for grid in self.grids:
-            grids.append({name: [typed(of_trial[name], value) for value in values] for name, values in grid.items()})
+            plain = {}
+            for name, values in grid.items():
+                plain[name] = [typed(of_trial[name], value) for value in values]
+            grids.append(plain)
         return {
             "name": self.name,
             "base": base,

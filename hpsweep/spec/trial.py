@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from hpsweep.architectures import hidden_nonzeros
 from hpsweep.schemes import Scheme
-from hpsweep.spec.checks import check_fields, check_names, typed
+from hpsweep.spec.checks import check_field_names, check_fields, typed
 from hpsweep.spec.fields import Field, documented, field, fields_of
 from hpsweep.text import shown
 
@@ -192,7 +192,7 @@ class Trial:
     def replace(self, **changes: Any) -> Trial:
         """A trial with some fields changed; a new duration takes the place of the old one."""
         if not changes.keys() <= _FIELDS.keys():
-            check_names(changes, Trial)
+            check_field_names(changes, Trial)
         if any(name in changes for name in _DURATION):
             changes = {**dict.fromkeys(_DURATION), **changes}
         own = vars(self)

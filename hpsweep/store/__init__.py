@@ -35,6 +35,6 @@ from hpsweep.store.reading import one_data_hash as one_data_hash
 from hpsweep.store.reading import read_runs as read_runs
 from hpsweep.store.reading import status_counts as status_counts
 from hpsweep.store.reading import with_record as with_record
-from hpsweep.store.trials import finished as finished
+from hpsweep.store.trials import finished_trials as finished_trials
 from hpsweep.store.writing import append as append
 from hpsweep.store.writing import compact as compact

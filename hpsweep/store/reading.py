@@ -18,7 +18,7 @@ from hpsweep.spec import BEFORE, RESOLVED
 from hpsweep.store.columns import aligned_table
 from hpsweep.store.folder import read_meta
 from hpsweep.store.part import MANY, part_paths, read_part
-from hpsweep.store.trials import distinct_trials, finished
+from hpsweep.store.trials import distinct_trials, finished_trials
 from hpsweep.text import shown
 from hpsweep.trial_ids import trial_ids
 
@@ -189,7 +189,7 @@ def status_counts(folder: str | Path) -> dict[str, int]:
 
 def finished_ids(folder: str | Path) -> set[str]:
     """Ids of the trials of a folder that need not be trained again, read from the disk now."""
-    return finished(_identities(folder))
+    return finished_trials(_identities(folder))
 
 
 def is_empty(folder: str | Path) -> bool:

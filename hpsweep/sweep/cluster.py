@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from hpsweep.proxy.gpu import SHARE
 from hpsweep.sweep.pace import Pace, Silences
 from hpsweep.sweep.worker import (
     ENGINES,
+    GPU_FAILURES,
     Ensemble,
     Failure,
     Part,
@@ -31,6 +33,7 @@ from hpsweep.sweep.worker import (
     Plan,
     Result,
     attempt_ensemble,
+    gpu_at_fault,
     one_line,
     why_unfit,
 )
@@ -175,10 +178,11 @@ def ray_place(ray: Any, workers: int | None, device: str, gpus_per_worker: float
 
 
 class _Began(NamedTuple):
-    """A worker has taken its ensemble: the id of its node, and its process there."""
+    """A worker has taken its ensemble: the id of its node, its process there, and the GPUs that it sees."""
 
     node: str
     pid: int
+    gpus: str
 
 
 class _Mailbox:
@@ -304,6 +308,7 @@ def _suggestions(
 
     running: dict[str, Ensemble] = {}
     workers: dict[str, _Began] = {}
+    held: dict[tuple[str, str], list[tuple[Ensemble, Failure]]] = defaultdict(list)  # by GPU: whose fault is not known
     hung: dict[str, str] = {}
     ended: list[str] = []
     looked = 0.0
@@ -336,7 +341,7 @@ def _suggestions(
             silences.began(key, running[key])
         elif isinstance(message, Result | Failure):
             silences.ended(key)
-            plan.done(running.pop(key), message)
+            end(key, message)
         elif isinstance(message, Part):
             plan.part(running[key], message)
         elif isinstance(message, Exception):
@@ -345,10 +350,31 @@ def _suggestions(
             silences.pace.speaks = True
             plan.progress(running[key], *message)
 
+    def end(key: str, outcome: Result | Failure) -> None:
+        began = workers.get(key, _Began("", 0, ""))
+        gpu = began.node, began.gpus
+        ensemble = running.pop(key)
+        if isinstance(outcome, Failure) and outcome.of_gpu:
+            held[gpu].append((ensemble, outcome))
+            if len(held[gpu]) == GPU_FAILURES:
+                raise gpu_at_fault(outcome)
+            return
+        plan.done(ensemble, outcome)
+        if isinstance(outcome, Result):
+            blame_trials(gpu)
+
+    def blame_trials(gpu: tuple[str, str]) -> None:
+        for ensemble, failure in held.pop(gpu, ()):
+            plan.done(ensemble, failure)
+
     class Suggestions(Searcher):
         def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Searcher does not declare
             deliver()
             ensemble = plan.next()
+            if ensemble is None and not running:  # nothing else is left that could tell whose fault it was
+                for gpu in list(held):
+                    blame_trials(gpu)
+                ensemble = plan.next()
             if ensemble is None:
                 return None
             if not ensemble:
@@ -391,7 +417,8 @@ def _trainable(ray: Any, mailbox: Any, device: str, train: str, folder: str, sha
                 ray.get(mailbox.put.remote(key, self.unfit))
                 return {"done": True}
             ensemble = ray.get(mailbox.ensemble.remote(key))
-            mailbox.put.remote(key, _Began(ray.get_runtime_context().get_node_id(), os.getpid()))
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            mailbox.put.remote(key, _Began(ray.get_runtime_context().get_node_id(), os.getpid(), gpus))
             outcome = attempt_ensemble(
                 *(train, ensemble, device),
                 lambda *steps: mailbox.put.remote(key, steps),

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from hpsweep.proxy import native
+from hpsweep.proxy import gpu, native
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 from hpsweep.sweep.worker import ENGINES
@@ -19,16 +19,19 @@ class Serving(NamedTuple):
     why: str = ""
 
 
-def serving_engine(train: str, device: str, trials: Iterable[Trial]) -> Serving:
+def serving_engine(train: str, device: str, trials: Iterable[Trial], cards: Iterable[gpu.Card] = ()) -> Serving:
     """What trains these on a cpu or cuda device where `train` was asked for, one of ENGINES.
 
     Where the native engine hands over some trials only, it is said to train, and why tells of the others. Another
     trainer is taken to multiply zeros, as torch does. Raises ValueError where the native engine was asked for and
-    cannot serve, where torch has to and is not installed, and where the device has not the trials' precision.
+    cannot serve, where torch has to and is not installed, and where the device, or one of its GPUs as far as they are
+    known, has not the trials' precision.
     """
     trials = list(trials)
     for precision in {trial.precision for trial in trials}:
         check_precision(precision, device)
+        for card in cards:
+            gpu.check_card(precision, card)
     asked = {path: name for name, path in ENGINES.items()}.get(train)
     if asked is None:
         return Serving("torch")

@@ -58,7 +58,7 @@ def run(
     if note:
         warnings.warn(note, stacklevel=2)
     with reporting() as reporter:
-        summary = loop.run(
+        summary = loop.run_sweep(
             sweep, results, workers=workers, ensemble_size=ensemble_size, device=device, train=ENGINES[engine],
             reporter=reporter,
         )  # fmt: skip

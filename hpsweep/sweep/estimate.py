@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hpsweep import store
@@ -14,12 +15,13 @@ from hpsweep.proxy import native
 from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
+from hpsweep.sweep.datasets import check_hashes, checked_datasets
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
-from hpsweep.sweep.probe import Rate, probed_rate, step_cost
+from hpsweep.sweep.probe import WorkerSpeed, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import PART_SECONDS, check_hashes, checked_datasets
+from hpsweep.sweep.queue import PART_SECONDS
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
 
 
@@ -39,10 +41,11 @@ def plan(
     """What `run` with the same arguments would train on this machine; plain data, nothing is written.
 
     `seconds` is the wall time that is left, or None, and `estimate` says where it comes from: `tflops`, the TFLOP/s of
-    a worker, where they are given; or else stored trials; or else a few seconds of training, timed now; or else an
-    assumed rate. Workers for which this machine has no room gain nothing, but with `tflops`, which may be those of
-    another machine. `kill_loses` is what a worker's work is set back by at most when the run is killed, in seconds.
-    Of a refinement it is that of what is planned so far, and `refinement` has the next step of every group, and why.
+    a worker, where they are given; or else stored trials, on a GPU only where like ensembles were stored for all that
+    are left; or else a few seconds of training, timed now; or else an assumed rate. Workers for which this machine has
+    no room gain nothing, but with `tflops`, which may be those of another machine. `kill_loses` is what a worker's work
+    is set back by at most when the run is killed, in seconds. Of a refinement it is that of what is planned so far, and
+    `refinement` has the next step of every group, and why.
     Raises ValueError as `run` does, and for tflops that are not above 0.
     """
     if tflops is not None and not 0 < tflops < math.inf:
@@ -54,7 +57,7 @@ def plan(
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
     with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
-        engine, why = serving_engine(train, here.device, sweep.trials)
+        engine, why = serving_engine(train, here.device, sweep.trials, here.cards)
         cost = Cost(datasets, engine)
         size = ensemble_size or default_size(engine, here.device)
         most_work = default_work(here.device)
@@ -62,7 +65,7 @@ def plan(
         if ensemble_size:  # as it was asked for, whatever it costs
             most_work = math.inf
             step_tokens = 0
-        total = search.total(sweep, rows)
+        total = search.trial_total(sweep, rows)
         refinement: dict[str, Any] = {}
         known = list(sweep.trials)
         points = total // len(known)  # of each trial that is known, in an Optuna search
@@ -81,7 +84,11 @@ def plan(
             found = _stored_rate(rows, cost, engine)
         else:
             found = _stored_rate(rows, cost, None)
-        if found.per_second is None and left and probe:
+        is_known = found.per_second is not None
+        if here.device == "cuda" and tflops is None:  # whose time does not go by FLOPs
+            found = found._replace(before=_stored_ensembles(rows, found.device, packed))
+            is_known = found.before is not None
+        if not is_known and left and probe:
             say("timing a few steps, for some seconds at most ...")
             found = probed_rate(_to_time(sweep, packed, cost, size, here.device), cost, here, train)
         source = found.source
@@ -131,7 +138,7 @@ def _to_time(sweep: Sweep, packed: Sequence[Ensemble], cost: Cost, size: int | N
 
 
 def _seconds(
-    left: float, rate: Rate, packed: Sequence[Ensemble], cost: Callable[[Trial], float], busy: int
+    left: float, rate: WorkerSpeed, packed: Sequence[Ensemble], cost: Callable[[Trial], float], busy: int
 ) -> float | None:
     """The wall time of what is left, for so many workers; None where no rate is known.
 
@@ -142,7 +149,7 @@ def _seconds(
         return 0.0
     if not rate.per_second:
         return None
-    if not rate.timed or not packed:
+    if not packed or not (rate.timed or rate.before):
         return left / rate.per_second / busy + rate.start
     free = [rate.start] * busy
     met: list[set[object]] = [set() for _ in free]
@@ -177,14 +184,14 @@ def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, i
     return max(map(lost, packed))
 
 
-def _given_rate(tflops: float) -> Rate:
+def _given_rate(tflops: float) -> WorkerSpeed:
     """Cost per second of a worker, as given."""
-    return Rate(1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given")
+    return WorkerSpeed(1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given")
 
 
 def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
     """The trials of a refinement that are stored or planned so far."""
-    missing = search.proposed_trials(sweep, rows, (), limit=search.total(sweep, rows))
+    missing = search.proposed_trials(sweep, rows, (), limit=search.trial_total(sweep, rows))
     trials = {trial.trial_id: trial for trial in (*map(trial_from_row, rows), *missing)}
     return list(trials.values())
 
@@ -192,7 +199,7 @@ def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
 def _refinement(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     from hpsweep.sweep import refine
 
-    return refine.describe(sweep, rows)
+    return refine.refinement_records(sweep, rows)
 
 
 def _shapes(
@@ -251,15 +258,31 @@ def _shapes(
     return records
 
 
-def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> Rate:
+def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> WorkerSpeed:
     """Cost per second of a worker, from the stored trials of the engine on the device where it was used last."""
     trained = [row for row in rows if row["status"] == "ok"]
     timed = [row for row in trained if row["seconds"] and row["finished_at"] and cost.stored(row)]
     if engine is not None:
         timed = [row for row in timed if str(row["engine"]).startswith(engine)]
     if not timed:
-        return Rate(None, "unknown until the first ensemble")
+        return WorkerSpeed(None, "unknown until the first ensemble")
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return Rate(rate, f"from {counted(len(timed), 'stored trial')} on {device}")
+    return WorkerSpeed(rate, f"from {counted(len(timed), 'stored trial')} on {device}", device=device)
+
+
+def _stored_ensembles(
+    rows: Sequence[Mapping[str, Any]], device: str, ensembles: Sequence[Ensemble]
+) -> dict[tuple[object, int], float] | None:
+    """Seconds of ensembles by their shape and number of trials, as stored trials took on average on the device.
+
+    None where an ensemble is unlike all that were stored.
+    """
+    taken: dict[tuple[object, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "ok" and row["device"] == device and row["seconds"]:
+            taken[shape_of(row), row["ensemble_size"]].append(row["seconds"])
+    if any((ensemble[0].shape, len(ensemble)) not in taken for ensemble in ensembles):
+        return None
+    return {(shape, size): size * fmean(seconds) for (shape, size), seconds in taken.items()}

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from hpsweep.english import counted
-from hpsweep.proxy.gpu import SHARE
+from hpsweep.proxy.gpu import SHARE, Card
 from hpsweep.sweep.pace import Pace
 from hpsweep.sweep.worker import (
     ENGINES,
+    GPU_FAILURES,
     ONE_THREAD,
     Ensemble,
     Failure,
@@ -37,6 +38,7 @@ from hpsweep.sweep.worker import (
     Plan,
     Result,
     attempt_ensemble,
+    gpu_at_fault,
     why_unfit,
 )
 
@@ -51,8 +53,9 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
     """Worker processes of this machine: one per core, or 1 / gpus_per_worker per GPU."""
     found: list[str] = []
     why = ""
+    cards: list[Card] = []
     if device != "cpu":
-        found, why = _usable_gpus(device)
+        found, why, cards = _usable_gpus(device)
     if device == "cuda" and not found:
         raise ValueError(f"device is cuda, but there is no GPU that torch can use: {why}. Use device cpu, or auto.")
     if why and not found:
@@ -82,7 +85,7 @@ def local_place(workers: int | None, device: str, gpus_per_worker: float) -> Pla
     of_shares = (
         f", or give --gpus-per-worker {math.floor(1000 * share) / 1000:g}: so much of a GPU's memory each has now"
     )
-    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room, of_shares)
+    return Place(count, "cuda", partial(_train_here, environments, "cuda"), room, of_shares, cards)
 
 
 def available_cores() -> int:
@@ -96,19 +99,22 @@ def available_cores() -> int:
     return cores
 
 
-def _usable_gpus(device: str) -> tuple[list[str], str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why."""
+def _usable_gpus(device: str) -> tuple[list[str], str, list[Card]]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them; or none and, where there seem to be some or are asked for, why.
+
+    And what torch says of those that answer it.
+    """
     found = visible_gpus()
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not found and allowed is not None:
         if device == "cuda":
-            return [], f"CUDA_VISIBLE_DEVICES is {allowed!r}, which hides them all"
-        return [], ""
+            return [], f"CUDA_VISIBLE_DEVICES is {allowed!r}, which hides them all", []
+        return [], "", []
     if not found and device != "cuda" and not any(Path(file).exists() for file in _GPU_FILES):
-        return [], ""
-    count, why = _torch_sees()
+        return [], "", []
+    count, why, cards = _torch_sees()
     if not count:
-        return [], why
+        return [], why, []
     if allowed is not None and count < len(found) and not found[0].startswith("MIG"):  # torch sees one MIG part of many
         warnings.warn(
             f"CUDA_VISIBLE_DEVICES is {allowed!r}, and torch can use {counted(count, 'GPU')} of it: "
@@ -116,7 +122,7 @@ def _usable_gpus(device: str) -> tuple[list[str], str]:
             stacklevel=2,
         )
         found = found[:count]
-    return found or [str(i) for i in range(count)], ""
+    return found or [str(i) for i in range(count)], "", cards
 
 
 def visible_gpus() -> list[str]:
@@ -140,20 +146,24 @@ _GPU_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")  # in CUDA_VISIBLE_DEVICES; schedul
 _GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # of the driver, on Linux and in WSL: there also without nvidia-smi
 
 
-def _torch_sees() -> tuple[int, str]:
-    """How many GPUs torch can use, and where it can use none what it says of that.
+def _torch_sees() -> tuple[int, str, list[Card]]:
+    """How many GPUs torch can use, where it can use none what it says of that, and those that answer it.
 
     Asked of another process: the driver never imports torch.
     """
     asked = _answer([sys.executable, "-c", _QUESTION], _TORCH_SECONDS)
     if asked is None:
-        return 0, f"torch does not answer within {_TORCH_SECONDS:.0f} s, which a GPU or its driver may be the cause of"
+        return (
+            0,
+            f"torch does not answer within {_TORCH_SECONDS:.0f} s, which a GPU or its driver may be the cause of",
+            [],
+        )
     try:
-        count, why = json.loads(asked.stdout.splitlines()[-1])
+        count, why, cards = json.loads(asked.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
-        return 0, f"torch cannot be asked ({last})"
-    return int(count), str(why)
+        return 0, f"torch cannot be asked ({last})", []
+    return count, why, [Card(name, capability and tuple(capability), bfloat16) for name, capability, bfloat16 in cards]
 
 
 def _answer(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
@@ -176,7 +186,7 @@ def _answer(command: Sequence[str], seconds: float) -> subprocess.CompletedProce
 
 
 _QUESTION = """
-import json, os, warnings
+import contextlib, json, os, warnings
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     import torch
@@ -186,7 +196,12 @@ why = [" ".join(words.split()).rstrip(".") for words in said if "CUDA" in words]
 if not (torch.version.cuda or torch.version.hip):
     why = [f"torch {torch.__version__} is built without CUDA"]
 none = f"torch {torch.__version__} finds none, CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}"
-print(json.dumps([count, why[-1] if why else none]))
+cards = []
+for i in range(count):
+    with contextlib.suppress(RuntimeError), torch.cuda.device(i):  # one that does not work: its workers say so
+        capability = None if torch.version.hip else torch.cuda.get_device_capability(i)
+        cards.append([torch.cuda.get_device_name(i), capability, torch.cuda.is_bf16_supported()])
+print(json.dumps([count, why[-1] if why else none, cards]))
 """
 
 
@@ -263,39 +278,58 @@ class _Crew:
         self.pace = Pace(speaks=train in ENGINES.values())
         self.looked = time.monotonic()
         self.gpus = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]  # by slot; "" on a CPU
-        self.given_up: set[str] = set()  # GPUs on which no worker can start
+        self.given_up: set[str] = set()  # GPUs on which no worker can start, or nothing can be trained
         self.deaths_at_start: Counter[str] = Counter()  # in a row, by GPU
-        self.returned: list[Ensemble] = []  # from workers that could not start
+        self.returned: list[Ensemble] = []  # from workers that could not start, and GPUs that were given up
+        self.suspected: set[str] = set()  # GPUs that have trained nothing since something failed there
+        self.held: dict[str, list[tuple[Ensemble, Failure]]] = defaultdict(
+            list
+        )  # what failed there, till it is known why
 
     def hand_out(self) -> bool:
         """Give every idle worker an ensemble, as far as there are any; False if none is being trained."""
-        for slot, environment in enumerate(self.environments):
+        self._fill()
+        if not self._busy() and any(self.held.values()):  # nothing else is left that could tell whose fault it was
+            for gpu in list(self.held):
+                self._blame_trials(gpu)
+            self._fill()
+        return self._busy()
+
+    def _busy(self) -> bool:
+        return any(worker.ensemble for worker in self.workers.values())
+
+    def _fill(self) -> None:
+        """Give idle workers ensembles, those of GPUs that work first."""
+        for slot in sorted(range(len(self.gpus)), key=lambda slot: self.gpus[slot] in self.suspected):
             if self.gpus[slot] in self.given_up or (slot in self.workers and self.workers[slot].ensemble):
                 continue
             ensemble = self.returned.pop() if self.returned else self.plan.next()
             if not ensemble:
                 break
-            worker = self.workers.get(slot) or _start(environment, self.device, self.train)
+            worker = self.workers.get(slot) or _start(self.environments[slot], self.device, self.train)
             worker.ensemble = ensemble
             worker.silence = 0.0
             self.workers[slot] = worker
             with contextlib.suppress(OSError):  # it died: the pipe says so below
                 worker.pipe.send(ensemble)
-        return any(worker.ensemble for worker in self.workers.values())
 
     def listen(self) -> set[int]:
         """Take a message of every worker that has one, within a second or so; returns their slots."""
         busy = {worker.pipe: slot for slot, worker in self.workers.items() if worker.ensemble}
         heard = {busy[pipe] for pipe in wait(list(busy), timeout=_TICK_SECONDS)}  # type: ignore[index]
         for slot in heard:
-            lost = _hear(self.workers[slot], self.plan, self.pace)
-            if isinstance(lost, RuntimeError):
+            gpu = self.gpus[slot]
+            news = _hear(self.workers[slot], self.plan, self.pace)
+            if isinstance(news, RuntimeError):
                 self._take_back(slot)
-                self._give_up(self.gpus[slot], lost)
-            elif lost:
-                self._lose(slot, lost)
+                self._give_up(gpu, news)
+            elif isinstance(news, Failure):
+                self._lose(slot, news)
             elif self.workers[slot].started:
-                self.deaths_at_start.pop(self.gpus[slot], None)
+                self.deaths_at_start.pop(gpu, None)
+            if isinstance(news, Result | Part):
+                self.suspected.discard(gpu)
+                self._blame_trials(gpu)
         return heard
 
     def look_after_the_silent(self, heard: set[int]) -> None:
@@ -317,11 +351,14 @@ class _Crew:
     def _lose(self, slot: int, failure: Failure) -> None:
         """End a worker; what it was training is a failure, unless it had not even started."""
         worker = self.workers[slot]
+        gpu = self.gpus[slot]
         if worker.started:
             _end(self.workers.pop(slot))
-            self.plan.done(_trained_by(worker), failure)
+            if failure.of_gpu:
+                self._hold(gpu, _trained_by(worker), failure)
+            else:
+                self.plan.done(_trained_by(worker), failure)
             return
-        gpu = self.gpus[slot]
         self._take_back(slot)
         self.deaths_at_start[gpu] += 1
         if self.deaths_at_start[gpu] < _START_ATTEMPTS:
@@ -330,6 +367,27 @@ class _Crew:
         in_a_row = f"{_START_ATTEMPTS} worker processes in a row died while starting"
         self._give_up(gpu, RuntimeError(f"{in_a_row}, the last so: {failure.error}"))
 
+    def _hold(self, gpu: str, ensemble: Ensemble, failure: Failure) -> None:
+        """Keep what failed by an error of a GPU until it is known whether that trains others.
+
+        GPU_FAILURES of them in a row, which have no trial in common, are the GPU's fault.
+        """
+        self.suspected.add(gpu)
+        self.held[gpu].append((ensemble, failure))
+        if gpu in self.given_up:
+            self._return_held(gpu)
+        elif len(self.held[gpu]) == GPU_FAILURES:
+            self._give_up(gpu, gpu_at_fault(failure))
+
+    def _blame_trials(self, gpu: str) -> None:
+        """What failed on a GPU counts as failed."""
+        for ensemble, failure in self.held.pop(gpu, ()):
+            self.plan.done(ensemble, failure)
+
+    def _return_held(self, gpu: str) -> None:
+        """Other GPUs train what failed on this one, which is to blame."""
+        self.returned.extend(ensemble for ensemble, _ in self.held.pop(gpu, ()))
+
     def _take_back(self, slot: int) -> None:
         """End a worker that cannot start; another one gets its ensemble, which is not to blame."""
         worker = self.workers.pop(slot)
@@ -337,10 +395,11 @@ class _Crew:
         self.returned.append(_trained_by(worker))
 
     def _give_up(self, gpu: str, error: RuntimeError) -> None:
-        """Start no worker on a GPU any more. Raises the error where none is left, as for a CPU."""
+        """Use a GPU no more. Raises the error where none is left, as for a CPU."""
         if gpu in self.given_up:
             return
         self.given_up.add(gpu)
+        self._return_held(gpu)
         left = len(set(self.gpus) - self.given_up)
         if not left:
             raise error
@@ -352,10 +411,10 @@ def _trained_by(worker: _Worker) -> Ensemble:
     return worker.ensemble
 
 
-def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | RuntimeError | None:
-    """Take one message of a worker; returns the failure if it died instead, or cannot go on.
+def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Result | Part | Failure | RuntimeError | None:
+    """Take one message of a worker; returns what it has trained, or the failure if it died instead, or cannot go on.
 
-    A RuntimeError comes back where it cannot start. Raises OSError where the machine is at fault.
+    A RuntimeError comes back where no worker can train there. Raises OSError where the machine is at fault.
     """
     ensemble = _trained_by(worker)
     try:
@@ -371,11 +430,16 @@ def _hear(worker: _Worker, plan: Plan, pace: Pace) -> Failure | RuntimeError | N
         raise message
     elif isinstance(message, RuntimeError) or (isinstance(message, Failure) and message.died):
         return message
-    elif isinstance(message, Result | Failure):
+    elif isinstance(message, Failure):
         worker.ensemble = None
         plan.done(ensemble, message)
+    elif isinstance(message, Result):
+        worker.ensemble = None
+        plan.done(ensemble, message)
+        return message
     elif isinstance(message, Part):
         plan.part(ensemble, message)
+        return message
     else:
         pace.speaks = True
         plan.progress(ensemble, *message)

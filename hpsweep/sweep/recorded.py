@@ -51,7 +51,7 @@ def report(
     runs, sweep or path, and for schemes that hpsweep does not know.
     """
     from hpsweep.analysis.report.page import report as page_of
-    from hpsweep.analysis.runs.checks import check_frame
+    from hpsweep.analysis.runs.arguments import check_frame
 
     check_frame(runs)
     folder = runs.attrs.get(FOLDER, "results/NAME") if folder is None else folder
@@ -76,6 +76,6 @@ def _stages(runs: pd.DataFrame, sweep: Sweep) -> list[dict[str, Any]]:
     """Where each group of a refinement is; of other sweeps nothing."""
     if sweep.search != "refine":
         return []
-    from hpsweep.sweep.refine import describe
+    from hpsweep.sweep.refine import refinement_records
 
-    return describe(sweep, pa.Table.from_pandas(runs, preserve_index=False).to_pylist())
+    return refinement_records(sweep, pa.Table.from_pandas(runs, preserve_index=False).to_pylist())

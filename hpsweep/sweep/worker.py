@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,8 @@ ENGINES = {
 }
 """What trains an ensemble, as module:function, so that any worker can import it; auto is the engine that suits it."""
 TRAIN = ENGINES["auto"]
+GPU_FAILURES = 3
+"""So many ensembles that fail by an error of their GPU, with none trained in between, are its fault and not theirs."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -49,6 +51,7 @@ class Part(NamedTuple):
 class Failure(NamedTuple):
     """Why an ensemble was not trained, in one line, and whether its worker died of it, or cannot go on.
 
+    `of_gpu`: by an error of its GPU, and not because memory ran out: all that is trained there may end so.
     `fault`: the errno, where it was the machine's fault and not that of any trial, with the error in words.
     `too_large`: the memory of a GPU ran out.
     """
@@ -57,6 +60,7 @@ class Failure(NamedTuple):
     died: bool = False
     fault: int | None = None
     too_large: bool = False
+    of_gpu: bool = False
 
 
 class Plan(Protocol):
@@ -89,6 +93,7 @@ class Place(NamedTuple):
     train: Callable[[Plan, str], None]
     room: int
     of_shares: str = ""  # what more there is to say of shares of GPUs
+    cards: Sequence[gpu.Card] = ()  # its GPUs, as far as is known
 
     def crowded(self) -> str:
         """What there is to say of more workers than there is room for, else an empty text."""
@@ -111,8 +116,10 @@ def attempt_ensemble(
     part: Callable[[Part], None] | None = None,
     *,
     every: float = 0.5,
-) -> Result | Failure:
+) -> Result | Failure | RuntimeError:
     """What training the ensemble gives, or the error as a value: the work of a worker.
+
+    A RuntimeError says that no other trial of its precision can be trained here either.
 
     `progress` and `part` are called at most once in `every` seconds; `part` with trials that are whole before the
     others are, which the result then lacks, and before a failure with what is whole by then. After a failure with
@@ -150,13 +157,17 @@ def attempt_ensemble(
             more["finished"] = finished
         outcome = trainer(ensemble, device=device, progress=now_and_then, **more)
         return Result(*_without(sent, *_plain(outcome)))
+    except gpu.Lacking as error:
+        return RuntimeError(f"a worker process cannot train: {error}")
     except Exception as error:
         send_what_waits()  # lest it be trained again
         if isinstance(error, OSError):
             known = explained(error)
             if known:
                 return Failure(str(known), fault=error.errno)
-        return Failure(one_line(error), died=_gpu_is_lost(error), too_large=gpu.ran_out(error))
+        lost = _gpu_is_lost(error)
+        too_large = gpu.ran_out(error)
+        return Failure(one_line(error), died=lost, too_large=too_large, of_gpu=lost and not too_large)
 
 
 def _gpu_is_lost(error: Exception) -> bool:
@@ -217,6 +228,13 @@ def one_line(error: BaseException) -> str:
     if frames:
         where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
     return f"{type(error).__name__}: {first}{where}"
+
+
+def gpu_at_fault(last: Failure) -> RuntimeError:
+    """What there is to say of a GPU after GPU_FAILURES in a row."""
+    return RuntimeError(
+        f"{GPU_FAILURES} ensembles in a row failed there by an error of the GPU, the last so: {last.error}"
+    )
 
 
 def why_unfit(train: str, device: str) -> RuntimeError | OSError | None:

@@ -10,7 +10,7 @@ from hpsweep.proxy.data import Dataset, check_dataset, load_dataset
 from hpsweep.spec import Trial
 
 
-def target_trial(
+def trial_to_train(
     card: Card,
     *,
     data: str | None = None,

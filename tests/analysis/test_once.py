@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpsweep.analysis.optimum import joint, noise, optima
+from hpsweep.analysis.optimum import group_fit, joint, noise
 from hpsweep.analysis.report.page import report
 from hpsweep.analysis.runs import cells, prepare
+from hpsweep.analysis.transfer import comparison
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.cli import main
 from hpsweep.spec import Sweep
@@ -39,11 +40,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return call
 
     for name, function in {
-        "prepared": prepare.prepared,
-        "noise": noise.noises,
-        "fit": optima._fit,
+        "prepared": prepare.prepared_runs,
+        "noise": noise.noise_per_group,
+        "fit": group_fit._fit,
         "points": joint.points_of,
         "joint fit": joint._fit,
+        "comparison": comparison.comparison_of,
     }.items():
         wrapped = counted(name, function)
         for module in [module for key, module in sys.modules.items() if key.startswith("hpsweep")]:
@@ -76,7 +78,7 @@ def test_a_report_is_made_of_runs_that_are_prepared_and_groups_that_are_fitted_o
 ) -> None:
     page = report(runs, RECORDED)
     assert page.panels
-    assert calls["prepared"] == calls["noise"] == 1
+    assert calls["prepared"] == calls["noise"] == calls["comparison"] == 1
     assert calls["fit"] == len(runs[[*GRID]].drop_duplicates())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def torch_sees_a_gpu(local: ModuleType) -> None:
-    local._torch_sees = lambda: (1, "")
+    local._torch_sees = lambda: (1, "", [])
 
 
 def workers_train_on_the_cpu(worker: ModuleType) -> None:

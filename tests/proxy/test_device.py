@@ -18,6 +18,7 @@ from hpsweep.proxy.device import (
     onednn_is_better,
     out_of_memory,
 )
+from hpsweep.proxy.gpu import Lacking
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Precision
 
@@ -201,14 +202,30 @@ def test_tf32_is_refused_on_a_gpu_that_has_none(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "made up")
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     monkeypatch.setattr(torch.version, "hip", rocm)
     gpu = torch.device("cuda")
-    device.check_tf32("float32", gpu)
+    device.check_gpu_has("float32", gpu)
     if has_it:
-        device.check_tf32("tf32", gpu)
+        device.check_gpu_has("tf32", gpu)
     else:
-        with pytest.raises(ValueError, match=r"'tf32', which made up does not have.*use float32 or bfloat16"):
-            device.check_tf32("tf32", gpu)
+        with pytest.raises(Lacking, match=r"'tf32', which made up does not have.*capability 8\.0.*use float32, or"):
+            device.check_gpu_has("tf32", gpu)
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_is_refused_on_a_gpu_of_which_torch_says_that_it_has_none(
+    has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (5, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "made up")
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_it)
+    if has_it:
+        device.check_gpu_has("bfloat16", torch.device("cuda"))
+    else:
+        with pytest.raises(Lacking, match=r"'bfloat16', which made up does not have; use float32, or"):
+            device.check_gpu_has("bfloat16", torch.device("cuda"))
 
 
 def test_on_a_gpu_attention_is_not_cudnns() -> None:

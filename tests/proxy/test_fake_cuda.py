@@ -42,7 +42,6 @@ def test_an_evaluation_needs_less_memory_than_a_step(vocabulary: int) -> None:
     assert 0 < evaluation.peak < fake_cuda.recorded(f"vocabulary {vocabulary}").peak
 
 
-@slow
 def test_the_compiled_step_of_64_trials_moves_40_gb() -> None:
     found = fake_inductor.compiled("64 in bfloat16")
     assert sum(kernel.moved for kernel in found) <= 40e9

@@ -271,7 +271,7 @@ def test_a_port_where_something_else_listens_is_no_ray_cluster(tmp_path: Path) -
 
 @pytest.mark.usefixtures("two_gpus")
 def test_gpus_that_torch_cannot_use_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_torch_sees", lambda: (0, "torch 2.9 is built without CUDA"))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (0, "torch 2.9 is built without CUDA", []))
     said = "a GPU is here, and this torch cannot use it: torch 2.9 is built without CUDA. Training on CPU"
     with pytest.warns(UserWarning, match=said), worker_place() as here:
         assert here.device == "cpu"
@@ -285,7 +285,7 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(local, "_torch_sees", lambda: (2, ""))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (2, "", []))
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -364,7 +364,7 @@ def a_cluster() -> Iterator[tuple[str, int]]:
 
 
 def stored(folder: Path) -> set[str]:
-    return store.finished(store.read_runs(folder / "results" / "fake"))
+    return store.finished_trials(store.read_runs(folder / "results" / "fake"))
 
 
 def test_on_ray_the_plan_hears_of_parts_before_the_result_and_of_the_time(

@@ -18,11 +18,12 @@ import torch
 from hpsweep import store
 from hpsweep.proxy import gpu
 from hpsweep.spec import Sweep
-from hpsweep.sweep import local, worker
-from hpsweep.sweep import run as runs
+from hpsweep.sweep import local, queue, worker
+from hpsweep.sweep.engine import serving_engine
+from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.progress import Lines
-from hpsweep.sweep.run import run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import Failure, attempt_ensemble
 from tests import fake_training as fake
 
@@ -47,7 +48,7 @@ def sixty_four(folder: Path) -> Sweep:
 def trained(sweep: Sweep, folder: Path, workers: int = 1) -> tuple[Any, list[str]]:
     """The summary of a run in ensembles of eight, and what it said."""
     reporter = Said()
-    summary = run(
+    summary = run_sweep(
         sweep, folder / "results", workers=workers, ensemble_size=8, device="cpu", train=fake.TRAIN, reporter=reporter
     )
     return summary, reporter.said
@@ -83,7 +84,7 @@ def test_trials_that_cost_the_gpu_every_time_end_as_failed_and_cost_no_other(tmp
     assert "illegal memory access" in row["error"]
     begun = Counter(trial_id for what, trial_id, _ in fake.log(tmp_path) if what == "started")
     halvings = int(math.log2(8))
-    assert begun[bad] <= runs.ATTEMPTS * (halvings + 1)
+    assert begun[bad] <= queue.ATTEMPTS * (halvings + 1)
 
 
 def test_an_ensemble_too_large_to_be_captured_is_halved_at_once_by_new_workers(tmp_path: Path) -> None:
@@ -166,10 +167,10 @@ def on_gpus_that_die(folder: Path, monkeypatch: pytest.MonkeyPatch, dead: str, h
     """The summary of a run on GPUs 0 and 1; on those in `dead` no process can start after the first has trained."""
     (folder / "gpu_dies.py").write_text(ONE_GPU_DIES.format(folder=str(folder), dead=dead, how=how, starts=starts))
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], ""))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], "", []))
     fake.order(folder, seconds=0)
     sweep = sixty_four(folder)
-    return run(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
+    return run_sweep(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,73 @@ def test_a_gpu_on_which_no_worker_can_start_is_given_up_and_the_others_train_on(
         summary = on_gpus_that_die(tmp_path, monkeypatch, "1", how, starts)
     assert (summary.ok, summary.failed) == (64, 0)
     attempts = Counter(row["attempts"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist())
-    assert attempts == {1: 60, 2: 4}  # starting is no attempt
+    assert attempts == {1: 64}  # what the GPU is to blame for is no attempt
+
+
+ONE_GPU_TRAINS_NOTHING = """
+import os
+from pathlib import Path
+from tests import fake_training
+FOLDER, GPU = Path({folder!r}), os.environ["CUDA_VISIBLE_DEVICES"]
+def train(trials, *, device="cpu", progress=None):
+    if GPU in {bad!r}:
+        with (FOLDER / "failed").open("a") as failed:
+            failed.write("x")
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+    if {bad!r}:
+        failed = FOLDER / "failed"
+        fake_training.wait_for(lambda: failed.exists() and failed.stat().st_size >= {waits})
+    return fake_training.train(trials, device=device, progress=progress)
+"""
+IN_A_ROW = "3 ensembles in a row failed there by an error of the GPU, the last so: .*uncorrectable ECC error"
+
+
+def on_gpus_that_train_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, bad: str, *, gpus: str = "01", size: int = 4, waits: int = 3
+) -> Any:
+    """The summary of a run on GPUs of which `bad` fail in every training; others train once it failed `waits` times."""
+    (folder / "gpu_fails.py").write_text(ONE_GPU_TRAINS_NOTHING.format(folder=str(folder), bad=bad, waits=waits))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (list(gpus), "", []))
+    fake.order(folder, seconds=0)
+    sweep = sixty_four(folder)
+    return run_sweep(
+        sweep, folder / "results", ensemble_size=size, device="cuda", train="gpu_fails:train", reporter=Said()
+    )
+
+
+@pytest.mark.parametrize("bad", ["0", "1"])
+def test_a_gpu_that_fails_in_every_training_is_given_up_and_the_others_train_on(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.warns(UserWarning, match=f"GPU {bad} is not used any more, 1 GPU left: {IN_A_ROW}"):
+        summary = on_gpus_that_train_nothing(tmp_path, monkeypatch, bad)
+    assert (summary.ok, summary.failed, summary.trained) == (64, 0, 64)
+    assert (tmp_path / "failed").stat().st_size == 3
+    rows = store.read_runs(tmp_path / "results" / "fake").to_pylist()
+    assert len({row["trial_id"] for row in rows}) == len(rows) == 64
+    assert {row["attempts"] for row in rows} == {1}
+
+
+def test_the_last_ensemble_of_a_sweep_waits_for_a_gpu_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ensembles on two GPUs: not enough to give a GPU up, and no reason to halve one."""
+    summary = on_gpus_that_train_nothing(tmp_path, monkeypatch, "0", size=32, waits=1)
+    assert (summary.ok, summary.failed) == (64, 0)
+    assert (tmp_path / "failed").stat().st_size == 1
+    assert {row["ensemble_size"] for row in store.read_runs(tmp_path / "results" / "fake").to_pylist()} == {32}
+
+
+@pytest.mark.parametrize("size", [4, 64])
+@pytest.mark.parametrize("gpus", ["0", "01"])
+@pytest.mark.filterwarnings("ignore:GPU . is not used any more")
+def test_where_every_gpu_fails_in_every_training_the_run_ends_and_no_trial_counts_as_failed(
+    gpus: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError, match=IN_A_ROW):
+        on_gpus_that_train_nothing(tmp_path, monkeypatch, gpus, gpus=gpus, size=size)
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
 def test_where_no_gpu_is_left_the_run_ends_and_no_trial_counts_as_failed(
@@ -198,27 +265,49 @@ def test_where_no_gpu_is_left_the_run_ends_and_no_trial_counts_as_failed(
     assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
+LACKS_TF32 = r"precision is 'tf32', which Turing does not have .*8\.0.*7\.5\); use float32, or .*CUDA_VISIBLE_DEVICES"
+NO_TF32 = """
+from hpsweep.proxy.gpu import Card, check_card
+def train(trials, *, device="cpu", progress=None):
+    check_card("tf32", Card("Turing", (7, 5), True))
+"""
+
+
+TRAINS_NOTHING = """
+def train(trials, *, device="cpu", progress=None):
+    raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+"""
+
+
 @pytest.mark.ray
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        (RAISES, "a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable"),
+        (NO_TF32, f"a worker process cannot train: {LACKS_TF32}"),
+        (TRAINS_NOTHING, IN_A_ROW),
+    ],
+)
 def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.sweep.test_execute import a_cluster
 
-    (tmp_path / "no_gpu.py").write_text(RAISES)
+    (tmp_path / "no_gpu.py").write_text(trainer)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # of the cluster's workers
     program = (  # a process of its own: Ray reads its token once in a process
-        "import sys; from pathlib import Path; from hpsweep.sweep.run import run\n"
+        "import sys; from pathlib import Path; from hpsweep.sweep.run import run_sweep\n"
         "from tests import fake_training as fake\n"
         "from tests.sweep.test_gpu_faults import Said\n"
         "folder = Path(sys.argv[1])\n"
         "sweep = fake.sweep(folder, grid={'seed': [0, 1, 2, 3]})\n"
-        "said = {'device': 'cpu', 'train': 'no_gpu:train', 'reporter': Said()}\n"
-        "run(sweep, folder / 'results', address=sys.argv[2], **said)\n"
+        "said = {'device': 'cpu', 'workers': 1, 'ensemble_size': 1, 'train': 'no_gpu:train', 'reporter': Said()}\n"
+        "run_sweep(sweep, folder / 'results', address=sys.argv[2], **said)\n"
     )
     with a_cluster() as (address, _):
-        words = [sys.executable, "-c", program, str(tmp_path), address]
-        done = subprocess.run(words, env=fake.environment(), capture_output=True, text=True, check=False)
-    assert "RuntimeError: a worker process cannot start: RuntimeError: CUDA error: no CUDA-capable" in done.stderr
+        driver = [sys.executable, "-c", program, str(tmp_path), address]
+        done = subprocess.run(driver, env=fake.environment(), capture_output=True, text=True, check=False)
+    assert re.search(f"RuntimeError: {words}", done.stderr)
     assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
@@ -247,10 +336,10 @@ def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPSWEEP_COMPILE", "yes")
-    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], ""))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], "", []))
     words = r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"
     with pytest.raises(ValueError, match=words):
-        run(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
+        run_sweep(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
     assert not (tmp_path / "results").exists()
     with pytest.raises(ValueError, match=words):
         worker.prepare_worker("hpsweep.proxy.ensemble:train_ensemble", "cuda")  # whose environment is another on Ray
@@ -266,7 +355,7 @@ def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_th
 def without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(local, "_torch_sees", lambda: (2, ""))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (2, "", []))
 
 
 @pytest.mark.usefixtures("without_nvidia_smi")
@@ -329,7 +418,7 @@ def test_gpus_are_those_of_cuda_visible_devices_that_cuda_itself_would_use(
     names: str, seen: int, used: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
-    monkeypatch.setattr(local, "_torch_sees", lambda: (seen, f"CUDA_VISIBLE_DEVICES is {names!r}"))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (seen, f"CUDA_VISIBLE_DEVICES is {names!r}", []))
     with worker_place() as here:
         environments = here.train.args[0]  # type: ignore[attr-defined]
         found = [each["CUDA_VISIBLE_DEVICES"] for each in environments if each["CUDA_VISIBLE_DEVICES"]]
@@ -339,7 +428,7 @@ def test_gpus_are_those_of_cuda_visible_devices_that_cuda_itself_would_use(
 
 def test_of_gpus_that_are_named_and_torch_cannot_use_a_warning_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
-    monkeypatch.setattr(local, "_torch_sees", lambda: (1, ""))
+    monkeypatch.setattr(local, "_torch_sees", lambda: (1, "", []))
     with pytest.warns(UserWarning, match="'0,7', and torch can use 1 GPU of it: 0"), worker_place():
         pass
 
@@ -368,29 +457,44 @@ def _has_ended(pid: int) -> bool:
 
 OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020)"
 MADE_UP_TORCH = """
-import warnings
+import contextlib, warnings
 __version__ = "2.13.0"
 version = type("version", (), {{"cuda": {cuda!r}, "hip": None}})
 class cuda:
+    device = contextlib.nullcontext
     def is_available():
         warnings.warn({words!r})
         return {count} > 0
     def device_count():
         return {count}
+    def get_device_capability(i):
+        if i == 2:
+            raise RuntimeError("CUDA error: device not ready")
+        return ((7, 5), (9, 0))[i]
+    def get_device_name(i):
+        return ("Turing", "Hopper")[i]
+    def is_bf16_supported():
+        return True
 """
+TURING, HOPPER = gpu.Card("Turing", (7, 5), bfloat16=True), gpu.Card("Hopper", (9, 0), bfloat16=True)
 
 
 @pytest.mark.parametrize(
     ("cuda", "words", "count", "expected"),
     [
-        ("13.0", f"{OLD_DRIVER}. (Triggered internally at a.cpp:1.)", 0, (0, OLD_DRIVER)),
-        (None, "", 0, (0, "torch 2.13.0 is built without CUDA")),
-        ("13.0", "", 0, (0, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'")),
-        ("13.0", "", 3, (3, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'")),
+        ("13.0", f"{OLD_DRIVER}. (Triggered internally at a.cpp:1.)", 0, (0, OLD_DRIVER, [])),
+        (None, "", 0, (0, "torch 2.13.0 is built without CUDA", [])),
+        ("13.0", "", 0, (0, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'", [])),
+        ("13.0", "", 3, (3, "torch 2.13.0 finds none, CUDA_VISIBLE_DEVICES is '7'", [TURING, HOPPER])),
     ],
 )
 def test_what_torch_itself_says_of_gpus_is_passed_on(
-    cuda: str | None, words: str, count: int, expected: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cuda: str | None,
+    words: str,
+    count: int,
+    expected: tuple[int, str, list[gpu.Card]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "torch.py").write_text(MADE_UP_TORCH.format(cuda=cuda, words=words, count=count))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -409,7 +513,37 @@ def test_a_torch_that_cannot_be_imported_is_said_in_its_own_words(
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert local._torch_sees() == (0, "torch cannot be asked (ImportError: libcudart.so.13: cannot open)")
+    assert local._torch_sees() == (0, "torch cannot be asked (ImportError: libcudart.so.13: cannot open)", [])
+
+
+# --- precisions that a GPU has not ---
+
+
+def in_tf32(folder: Path) -> Sweep:
+    return Sweep(name="fake", base=fake.sweep(folder).base.replace(precision="tf32"), grid={"seed": list(range(64))})
+
+
+@pytest.mark.parametrize("command", [run_sweep, plan])
+def test_a_precision_that_one_of_the_gpus_has_not_is_refused_before_any_work(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], "", [HOPPER, TURING]))
+    monkeypatch.setattr(local, "_start", lambda *_: pytest.fail("a worker was started"))
+    with pytest.raises(ValueError, match=LACKS_TF32):
+        command(in_tf32(tmp_path), tmp_path / "results", device="cuda")
+    assert not (tmp_path / "results").exists()
+    assert serving_engine(worker.TRAIN, "cuda", in_tf32(tmp_path).trials, [HOPPER]).engine == "torch"
+
+
+def test_a_worker_that_finds_its_gpu_without_the_precision_ends_the_run_and_no_trial_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_tf32.py").write_text(NO_TF32)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], "", []))  # it did not answer
+    with pytest.raises(RuntimeError, match=f"a worker process cannot train: {LACKS_TF32}"):
+        run_sweep(in_tf32(tmp_path), tmp_path / "results", device="cuda", train="no_tf32:train", reporter=Said())
+    assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 
 # --- workers on one GPU ---
@@ -428,7 +562,7 @@ def test_a_torch_that_cannot_be_imported_is_said_in_its_own_words(
 def test_workers_on_a_gpu_share_its_memory_and_more_than_it_has_room_for_are_said(
     workers: int | None, per_worker: float, shares: list[str], remedy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["GPU-a"], ""))
+    monkeypatch.setattr(local, "_usable_gpus", lambda device: (["GPU-a"], "", []))
     with worker_place(workers=workers, gpus_per_worker=per_worker) as here:
         environments = here.train.args[0]  # type: ignore[attr-defined]
         assert [each[gpu.SHARE] for each in environments] == shares

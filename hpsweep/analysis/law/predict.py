@@ -14,9 +14,11 @@ from hpsweep.analysis.law import resample as uncertainty
 from hpsweep.analysis.law.data import LawData, design_of
 from hpsweep.analysis.law.resample import RAW, Fit, coefficient_names
 from hpsweep.analysis.law.solver import THETA, Design, Misfit, centred_theta, huber_loss, predicted_losses
+from hpsweep.analysis.runs.arguments import check_table
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_numeric, check_table, shown
+from hpsweep.analysis.runs.checks import check_numeric
 from hpsweep.english import are
+from hpsweep.text import shown
 
 TEN_FOLD = 10.0
 """How far beyond the fitted N and D the law may be asked without saying extrapolate=True."""

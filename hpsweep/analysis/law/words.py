@@ -35,7 +35,7 @@ def _formula(form: str, coefficients: Mapping[str, float | None]) -> str:
     return f"L = {size} N^-{k['b_N']} + ({k['a_D']} / D)^{k['b_D']} + {k['c']}"
 
 
-def verdict(law: Law) -> list[str]:
+def law_verdict(law: Law) -> list[str]:
     """What the law supports and what it does not, in sentences; the first is the status.
 
     Raises ValueError for what is no law.

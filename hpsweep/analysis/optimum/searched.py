@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def varying(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
+def varying_fields(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
     """The scheme, and the fields of a trial that differ among the runs, but for the seed and `without`.
 
     Nor the name of the data where it is the same data by its hash.
@@ -22,7 +22,7 @@ def varying(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[str]:
     return [name for name in names if name == "scheme" or (name in runs and runs[name].nunique(dropna=False) > 1)]
 
 
-def searched(runs: pd.DataFrame) -> list[str]:
+def searched_fields(runs: pd.DataFrame) -> list[str]:
     """Tuned hyperparameters that have several values in the runs."""
     return [name for name in TUNED if name in runs and runs[name].nunique() > 1]
 
@@ -47,7 +47,7 @@ def over_of(runs: pd.DataFrame, asked: str | None) -> str:
     """
     from hpsweep.analysis.runs.checks import other_tuned
 
-    names = searched(runs)
+    names = searched_fields(runs)
     if not names or (asked and asked not in names):
         raise ValueError(
             f"{asked or 'every hyperparameter'} has one value in these runs: there is no optimum to find. "
@@ -63,13 +63,14 @@ def asked_over(runs: pd.DataFrame, over: str | None, ignore: Sequence[str] = ())
 
     Raises ValueError for what is no table, and as `over_of` does for points that share no value.
     """
-    from hpsweep.analysis.runs.checks import check_over, is_numeric
+    from hpsweep.analysis.runs.arguments import check_over
+    from hpsweep.analysis.runs.checks import is_numeric
 
     if over is not None:
         check_over(over)
         return over
     runs = _comparable(runs, ignore)
-    if not searched(runs):
+    if not searched_fields(runs):
         return "lr"
     whole = {"scheme", *AXES, "status", "val_loss"} <= set(runs) and is_numeric(runs["val_loss"])
     return over_of(runs, None) if whole else _most_values(runs)
@@ -84,7 +85,7 @@ def asked_groups(
     """
     if by is not None:
         return by
-    return varying(_comparable(runs, ignore), without=[over] if isinstance(over, str) else over)
+    return varying_fields(_comparable(runs, ignore), without=[over] if isinstance(over, str) else over)
 
 
 def asked_optimum(runs: pd.DataFrame, over: str | Sequence[str] | None, ignore: Sequence[str] = ()) -> Any:
@@ -110,7 +111,7 @@ def asked_pair(runs: pd.DataFrame, over: Sequence[str] | None, ignore: Sequence[
         return pair
     if not _PLACED.issubset(runs):
         return "lr", "init_std"  # what is missing is said where the runs are prepared
-    names = searched(runs)
+    names = searched_fields(runs)
     _check_fit(runs, names[0] if names else "lr")
     if len(names) > 2:
         raise ValueError(
@@ -126,9 +127,9 @@ def asked_pair(runs: pd.DataFrame, over: Sequence[str] | None, ignore: Sequence[
 
 def _check_fit(runs: pd.DataFrame, over: str) -> None:
     """Raise ValueError for what is wrong with the runs themselves, whatever was searched."""
-    from hpsweep.analysis.runs.prepare import prepared
+    from hpsweep.analysis.runs.prepare import prepared_runs
 
-    prepared(runs, varying(runs, without=(over,)), over)
+    prepared_runs(runs, varying_fields(runs, without=(over,)), over)
 
 
 _PLACED = {"scheme", *AXES}
@@ -148,17 +149,16 @@ def asked_axes(runs: pd.DataFrame, along: str | None, by: Sequence[str], ignore:
     if along is not None:
         return [along]
     runs = _comparable(runs, ignore)
-    return [name for name in drift_axes() if name in runs and name not in by and runs[name].nunique() > 1] or [
-        "density"
-    ]
+    names = [name for name in drift_axes() if name in runs and name not in by and runs[name].nunique() > 1]
+    return names or drift_axes()[:1]
 
 
 def _comparable(runs: pd.DataFrame, ignore: Sequence[str]) -> pd.DataFrame:
     """The runs with plain types, each known field in one. Raises ValueError where they are no table, or mixed."""
     from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numeric, check_plain, is_mixed
-    from hpsweep.analysis.runs.prepare import plain_types, without
+    from hpsweep.analysis.runs.prepare import plain_types, without_columns
 
-    runs = plain_types(without(runs, ignore))
+    runs = plain_types(without_columns(runs, ignore))
     for name in TRIAL_FIELDS:
         if name not in runs:
             continue
@@ -169,7 +169,7 @@ def _comparable(runs: pd.DataFrame, ignore: Sequence[str]) -> pd.DataFrame:
 
 
 def _most_values(runs: pd.DataFrame) -> str:
-    return max(searched(runs), key=lambda name: len(set(runs[name])))
+    return max(searched_fields(runs), key=lambda name: len(set(runs[name])))
 
 
 def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
@@ -177,7 +177,7 @@ def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
 
     At points that share no value, as Optuna's are; or lr and init std on a grid with three values or more of both.
     """
-    names = searched(runs)
+    names = searched_fields(runs)
     if len(names) != 2:
         return None
     from hpsweep.analysis.runs.places import place_axes
@@ -187,8 +187,11 @@ def searched_together(runs: pd.DataFrame) -> tuple[str, str] | None:
         return None
     lines = runs.groupby([*keys, names[1]])[names[0]].nunique() >= 3
     crossed = bool((lines.groupby(keys).sum() >= 3).any())
-    scattered = not lines.any() and not (runs.groupby([*keys, names[0]])[names[1]].nunique() >= 3).any()
-    return (names[0], names[1]) if scattered or (crossed and names == ["lr", "init_std"]) else None
+    other_lines = runs.groupby([*keys, names[0]])[names[1]].nunique() >= 3
+    scattered = not lines.any() and not other_lines.any()
+    if scattered or (crossed and names == ["lr", "init_std"]):
+        return names[0], names[1]
+    return None
 
 
 def pair_of(runs: pd.DataFrame, asked: str | None) -> tuple[str, str] | None:
@@ -205,6 +208,6 @@ def pair_of(runs: pd.DataFrame, asked: str | None) -> tuple[str, str] | None:
         if runs[name].nunique() < 2:
             raise ValueError(
                 f"{name} has one value in these runs: there is no joint optimum to find. "
-                f"Searched: {', '.join(searched(runs)) or 'none'}."
+                f"Searched: {', '.join(searched_fields(runs)) or 'none'}."
             )
     return first, second

@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hpsweep.analysis.optimum.fitted import Fitted, prepared_and_fitted
+from hpsweep.analysis.optimum.fitted import FittedRuns, prepared_and_fitted
 from hpsweep.analysis.optimum.optima import optima_table
-from hpsweep.analysis.optimum.searched import steps_follow, varying
+from hpsweep.analysis.optimum.searched import steps_follow, varying_fields
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.joint import surfaces
 from hpsweep.analysis.plots.layout import check_room
@@ -33,9 +33,10 @@ from hpsweep.analysis.plots.tables import (
     path_table,
     spread,
 )
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers, check_path, check_table
+from hpsweep.analysis.runs.arguments import check_folder_path, check_table
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers
 from hpsweep.analysis.runs.places import line_axis, varying_axes
-from hpsweep.analysis.runs.prepare import plain_types, without
+from hpsweep.analysis.runs.prepare import plain_types, without_columns
 from hpsweep.analysis.transfer.drift import drift_of
 from hpsweep.axes import value_label
 from hpsweep.spec import TUNED
@@ -73,14 +74,14 @@ def optimum_stability(
 
     With the verdict of `drift` in each panel, if it is given. Raises ValueError as `optima` does.
     """
-    runs = without(runs, ignore)
+    runs = without_columns(runs, ignore)
     fit = prepared_and_fitted(runs, ["scheme", lines], over)
     row = curves_of_part(fit, {}, fit.runs, lines, optima, drift)
     return stability_figure([row], unit_of(runs), over=over, lines=lines, size=size)
 
 
 def curves_of_part(
-    fit: Fitted,
+    fit: FittedRuns,
     at: Mapping[str, Any],
     part: pd.DataFrame,
     lines: str,
@@ -117,8 +118,10 @@ def draw_all(
     No figure, and an empty list, where nothing was searched. Raises ValueError as `optima` does, and for what is no
     path.
     """
-    check_path("folder", folder)
-    return save_all(figures(without(runs, ignore), optima, output.size, whole=whole), Path(folder) / "figures", output)
+    check_folder_path("folder", folder)
+    return save_all(
+        figures(without_columns(runs, ignore), optima, output.size, whole=whole), Path(folder) / "figures", output
+    )
 
 
 def figures(
@@ -126,7 +129,7 @@ def figures(
     optima: pd.DataFrame | None = None,
     size: tuple[float, float] | None = None,
     *,
-    fits: Mapping[str, Fitted] | None = None,
+    fits: Mapping[str, FittedRuns] | None = None,
     whole: bool = False,
 ) -> Iterator[tuple[str, Figure]]:
     """Names and figures of what varies in the runs; `size` in inches, by default as each figure asks for.
@@ -153,14 +156,14 @@ def figures(
     yield from surfaces(runs, size)
 
 
-def fits_of(runs: pd.DataFrame) -> dict[str, Fitted]:
+def fits_of(runs: pd.DataFrame) -> dict[str, FittedRuns]:
     """The runs prepared and fitted over each of DRAWN_OVER that the loss can be drawn against, by its name."""
     check_table(runs, "runs", (*TRIAL_FIELDS, "status", "val_loss", "data_hash"), "hp.load('results/NAME')")
     runs = plain_types(runs)
     if len(runs):
         check_numbers(runs)
     drawn = [over for over in DRAWN_OVER if any(parts_of(runs, over, lines) for lines in _axes(runs))]
-    return {over: prepared_and_fitted(runs, varying(runs, without=(over,)), over) for over in drawn}
+    return {over: prepared_and_fitted(runs, varying_fields(runs, without=(over,)), over) for over in drawn}
 
 
 def _axes(runs: pd.DataFrame) -> list[str]:
@@ -190,7 +193,7 @@ def save_all(
 
 
 def _of_part(
-    fit: Fitted,
+    fit: FittedRuns,
     at: Mapping[str, Any],
     part: pd.DataFrame,
     lines: str,

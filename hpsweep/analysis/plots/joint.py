@@ -21,17 +21,18 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted
-from hpsweep.analysis.optimum.joint_shape import BASIN
+from hpsweep.analysis.optimum.basin import BASIN
+from hpsweep.analysis.optimum.joint import JointlyFitted, fields_in_order, jointly_fitted
 from hpsweep.analysis.optimum.searched import searched_together, steps_follow
 from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.layout import beside, panel_width
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
-from hpsweep.analysis.runs.checks import RESAMPLES, TRIAL_FIELDS
+from hpsweep.analysis.runs.arguments import RESAMPLES
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.analysis.runs.places import line_axis
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import axis_of, value_label
 from hpsweep.units import Unit, unit_of
 
@@ -60,8 +61,8 @@ def heat_table(
     Columns: by, over, loss, above, n_ok, n_diverged. loss is the mean as if every seed had been run everywhere, null
     where a seed diverged. Raises ValueError as `surface` does.
     """
-    over = in_order(over)
-    runs = prepared(runs, by, over, ignore=ignore)
+    over = fields_in_order(over)
+    runs = prepared_runs(runs, by, over, ignore=ignore)
     return heats_of(jointly_fitted(runs, by, over=over, resamples=1, seed=0))
 
 
@@ -276,7 +277,7 @@ def surface_heatmaps(
     """A heatmap per group on common scales: panels of one value of the first of `by` beside each other, dense or narrow
     first, four in a row at most. `size` in inches; by default as large as the panels and their texts ask for.
     """
-    over = in_order(over)
+    over = fields_in_order(over)
     heats, optima = heats_and_optima(runs, optima, by, over=over)
     return heat_figure(heats, optima, by, over=over, unit=unit_of(runs), into=into, size=size)
 
@@ -285,7 +286,7 @@ def heats_and_optima(
     runs: pd.DataFrame, optima: pd.DataFrame | None, by: Sequence[str], *, over: tuple[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `heat_table` and of `surface` from runs that are prepared once; optima that are given are taken."""
-    joint = jointly_fitted(prepared(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
+    joint = jointly_fitted(prepared_runs(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
     return heats_of(joint), joint.table(by, joint.runs) if optima is None else optima
 
 

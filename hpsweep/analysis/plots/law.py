@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from hpsweep.analysis.law.budget import (
     COSTS,
-    Cost,
+    CostMeasure,
     dense_equivalent,
     loss_contours,
     optimal_sparsity,
@@ -434,7 +434,7 @@ def sparsity_figure(law: Law, size: tuple[float, float] | None = None, *, into: 
     )
     page = page_of(into, size, (7.2, 3.1))
     axes = page.subplots(1, 2, sharey=True)
-    costs: tuple[Cost, ...] = ("dense", "gradual")
+    costs: tuple[CostMeasure, ...] = ("dense", "gradual")
     for ax, cost in zip(axes, costs, strict=True):
         table = optimal_sparsity(law, budgets, cost=cost)
         best_sparsity(table, ax, sparsest=law.ranges["sparsity"][1], title=COSTS[cost])

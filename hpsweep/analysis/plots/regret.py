@@ -22,10 +22,16 @@ from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL
 from hpsweep.analysis.plots.tables import spread
-from hpsweep.analysis.runs.checks import RESAMPLES, check_table
+from hpsweep.analysis.runs.arguments import RESAMPLES, check_table
 from hpsweep.analysis.runs.places import place_axes, places_of
-from hpsweep.analysis.transfer.proxy import Swept, swept
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, matrix_of, place_names, regret_mark
+from hpsweep.analysis.transfer.proxy import TunedSweep, tuned_sweep
+from hpsweep.analysis.transfer.regret_matrix import (
+    MATRIX_COLUMNS,
+    matrix_axes,
+    matrix_of,
+    place_names,
+    regret_mark,
+)
 from hpsweep.axes import AXES, value_label
 from hpsweep.english import with_article
 from hpsweep.units import unit_of
@@ -54,7 +60,7 @@ def regret_figure(
     size: tuple[float, float] | None = None,
 ) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
-    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix(...)")
+    check_table(matrix, "matrix", MATRIX_COLUMNS, "hp.regret_matrix(...)")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
     if not schemes:
         raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")
@@ -174,11 +180,11 @@ def regret_of(
     Of more than NUMBERED places, widths and densities evenly from the first to the last, and a warning; all if `whole`.
     """
     if len(places_of(runs)) > 1:
-        yield from regret_of_swept(swept(runs, None, over, resamples=RESAMPLES, seed=0), size, whole=whole)
+        yield from regret_of_swept(tuned_sweep(runs, None, over, resamples=RESAMPLES, seed=0), size, whole=whole)
 
 
 def regret_of_swept(
-    sweep: Swept, size: tuple[float, float] | None = None, *, whole: bool = False
+    sweep: TunedSweep, size: tuple[float, float] | None = None, *, whole: bool = False
 ) -> Iterator[tuple[str, Figure]]:
     """The same of runs that were prepared and fitted."""
     places = len(places_of(sweep.runs))

@@ -10,10 +10,11 @@ import pandas as pd
 
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import SCHEMES, Look
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_columns, check_equal, check_over, check_table, needed
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.arguments import check_columns, check_over, check_table
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, needed
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, axis_of
-from hpsweep.text import between, signed
+from hpsweep.text import octave_interval, signed
 
 Item = TypeVar("Item")
 
@@ -31,7 +32,7 @@ def curve_table(
     check_columns(lines=lines)
     check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve
-        runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
+        runs = prepared_runs(runs, ["scheme", lines], over, ignore=ignore)
     return curves_of(runs, over, lines)
 
 
@@ -80,7 +81,7 @@ def drift_text(row: Any) -> tuple[str, str]:
     if not np.isfinite(row.drift):
         return ": ".join(filter(None, [row.verdict, row.why.split(";")[0]])), ""
     if np.isfinite(row.low) and np.isfinite(row.high):
-        text = f"{signed(row.drift)} {between(row.low, row.high)}"
+        text = f"{signed(row.drift)} {octave_interval(row.low, row.high)}"
     else:
         text = f"{signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
     return f"{row.verdict}: {text}", row.unit

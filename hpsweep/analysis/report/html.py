@@ -8,7 +8,7 @@ from html import escape
 
 from hpsweep.analysis.report.parts import LINK, Cell, Line, Panel, ReportData, Section, Status, Table, anchor
 from hpsweep.analysis.report.style import STYLE
-from hpsweep.english import MOST, counted
+from hpsweep.english import MOST_PLACES, counted
 from hpsweep.text import MINUS
 
 SHAPES = {"good": "●", "caution": "▲", "bad": "■", "none": "○"}
@@ -68,7 +68,7 @@ def _lines(lines: tuple[Line, ...]) -> str:
 
 def _said(line: Line) -> str:
     """A marked sentence; many places where it holds are folded."""
-    if len(line.places) <= MOST:
+    if len(line.places) <= MOST_PLACES:
         return _text(line.whole)
     items = "\n".join(f"<li>{_text(where)}</li>" for where in line.places)
     where = f"<details>\n<summary>{len(line.places)} places</summary>\n<ul>\n{items}\n</ul>\n</details>"

@@ -16,7 +16,7 @@ from hpsweep.axes import axis_of
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE
-from hpsweep.text import DASH, duration, fixed, number, power, power_of, scientific
+from hpsweep.text import DASH, duration, fixed, number_text, power, power_of, scientific
 
 
 def ledger(tables: Tables, left_out: int) -> Section:
@@ -122,7 +122,7 @@ def _spent(runs: pd.DataFrame) -> list[tuple[str, str]]:
     sums = {name: float(runs[name].sum()) for name in ("seconds", "tokens", "flops_dense", "flops_sparse")}
     whole = abs(ensembles - round(ensembles)) < 1e-6 if math.isfinite(ensembles) else False
     return [
-        ("ensembles", f"{round(ensembles):,}" if whole else f"about {number(ensembles)}"),
+        ("ensembles", f"{round(ensembles):,}" if whole else f"about {number_text(ensembles)}"),
         ("wall time of all ensembles", duration(sums["seconds"])),
         ("tokens trained on", f"{sums['tokens']:,.0f}"),
         ("FLOPs, zeros multiplied", scientific(sums["flops_dense"])),

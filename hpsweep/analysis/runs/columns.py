@@ -61,14 +61,14 @@ BOOKKEEPING = frozenset(
 )
 """Names of columns, in lower case, that hold who ran it, where and when."""
 
-HYPERPARAMETERS = frozenset(
+HYPERPARAMETER_WORDS = frozenset(
     {"lr", "lrs", "eta", "learning", "learningrate", "wd", "decay", "bs", "bsz", "batch", "batchsize", "optimizer",
      "optim", "schedule", "scheduler", "warmup", "momentum", "dropout", "clip", "beta", "beta1", "beta2", "betas",
      "eps", "epsilon", "init", "alpha"}
 )  # fmt: skip
 """Words in the name of a column that is a hyperparameter: where it varies within a cell, the best is taken."""
 
-SEEDS = frozenset({"seed", "seeds", "rng", "replicate", "replica", "repeat", "rep"})
+SEED_WORDS = frozenset({"seed", "seeds", "rng", "replicate", "replica", "repeat", "rep"})
 """Words in the name of a column that tells repeated runs apart."""
 
 OUTCOME_WORDS = frozenset(
@@ -85,7 +85,7 @@ LABEL_WORDS = frozenset(
 """Words in the name of a column that says which run it was, and where and when."""
 
 
-def words_of(name: object) -> set[str]:
+def words_of_name(name: object) -> set[str]:
     """The words of a column's name: max_LR, learningRate and config.lr are max lr, learning rate and config lr."""
     split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", str(name))
     return set(re.findall(r"[a-z]+\d?", split.lower()))
@@ -93,9 +93,9 @@ def words_of(name: object) -> set[str]:
 
 def is_outcome(name: object) -> bool:
     """Whether a name, or a word in it, is that of what came out of a run."""
-    return str(name).lower() in OUTCOMES or bool(words_of(name) & OUTCOME_WORDS)
+    return str(name).lower() in OUTCOMES or bool(words_of_name(name) & OUTCOME_WORDS)
 
 
 def is_label(name: object) -> bool:
     """Whether a name, or a word in it, says which run it was, and where and when."""
-    return str(name).lower() in BOOKKEEPING or bool(words_of(name) & LABEL_WORDS)
+    return str(name).lower() in BOOKKEEPING or bool(words_of_name(name) & LABEL_WORDS)

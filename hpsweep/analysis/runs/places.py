@@ -34,7 +34,7 @@ def places_of(runs: pd.DataFrame) -> pd.DataFrame:
 
 def line_axis(names: list[str]) -> str:
     """By which of these fields the lines of a figure differ: the first of the axes among them, density if none is."""
-    return next((name for name in drift_axes() if name in names), "density")
+    return next((name for name in drift_axes() if name in names), drift_axes()[0])
 
 
 def place_text(at: Mapping[Any, Any] | pd.Series[Any], names: Iterable[str], *, last: str = ", ") -> str:

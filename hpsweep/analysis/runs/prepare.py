@@ -11,19 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from hpsweep.analysis.runs.arguments import check_column_names, check_frame, check_over, spelling_hint
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import (
     TRIAL_FIELDS,
-    check_frame,
-    check_names,
-    check_over,
     check_runs,
     check_unknown,
+    group_text,
     has_several_values,
     is_mixed,
     is_numeric,
-    label,
-    spelling_hint,
     unknown_columns,
 )
 from hpsweep.analysis.runs.copied_seeds import each_seed_once
@@ -45,7 +42,7 @@ _MADE_ONE = "hyperparameters whose close values are one"
 _NEEDED = ("seed", "status", "val_loss", "data_hash")
 
 
-def prepared(
+def prepared_runs(
     runs: pd.DataFrame,
     by: Sequence[str],
     over: str | Sequence[str],
@@ -59,7 +56,7 @@ def prepared(
     out, with a warning that names one. Raises ValueError as `check_runs` does; for rows of one setting and seed with
     different outcomes; and where runs of one group of `keys` (default: `by`) differ in columns that are not known.
     """
-    runs = without(runs, ignore)
+    runs = without_columns(runs, ignore)
     fields = [over] if isinstance(over, str) else list(over)
     for name in fields:
         check_over(name)
@@ -80,7 +77,7 @@ def prepared(
     return ready
 
 
-def without(
+def without_columns(
     runs: pd.DataFrame, ignore: Sequence[str], *, needed: Sequence[str] = (*TRIAL_FIELDS, *_NEEDED)
 ) -> pd.DataFrame:
     """The runs without these columns, and with the named levels of their index as columns.
@@ -89,7 +86,7 @@ def without(
     """
     check_frame(runs)
     runs = with_index(runs)
-    for name in check_names("ignore", ignore, "['host', 'epochs']"):
+    for name in check_column_names("ignore", ignore, "['host', 'epochs']"):
         if name not in runs.columns:
             raise ValueError(
                 f"ignore has {name!r}, and the runs have no such column{spelling_hint(name, map(str, runs.columns))}"
@@ -301,4 +298,4 @@ def _two_outcomes(again: pd.DataFrame, key: Sequence[str], odd: int) -> str:
 
 
 def _named(key: Sequence[str], row: pd.Series[Any]) -> str:
-    return label(key, tuple(row[name] for name in key))
+    return group_text(key, tuple(row[name] for name in key))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsweep.analysis.optimum.searched import over_of, pair_of, varying
+from hpsweep.analysis.optimum.searched import over_of, pair_of, varying_fields
 from hpsweep.cli.arguments import add_destination, add_folder, add_over, add_selection, columns
 from hpsweep.cli.inputs import check_whole, destination, stored_runs
 from hpsweep.cli.output import (
@@ -24,7 +24,7 @@ from hpsweep.units import unit_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hpsweep.analysis.optimum.fitted import Fitted
+    from hpsweep.analysis.optimum.fitted import FittedRuns
 
 
 def add(to: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def _single(a: argparse.Namespace, runs: pd.DataFrame, over: str, into: Path | N
     from hpsweep.analysis.optimum.sensitivity import sensitivity_of
     from hpsweep.analysis.transfer.drift import drift_table
 
-    by = a.by or varying(runs, without=(over,))
+    by = a.by or varying_fields(runs, without=(over,))
     optima = prepared_and_fitted(runs, by, over)
     table = optima_table(optima.groups, by)
     drifts = drift_table(optima)
@@ -102,7 +102,7 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
     """The same of two hyperparameters together."""
     from hpsweep.analysis.optimum.joint import surface
 
-    by = a.by or varying(runs, without=over)
+    by = a.by or varying_fields(runs, without=over)
     table = surface(runs, by, over=over)
     written = write_tables(into, {"surface": table})
     if a.json:
@@ -118,16 +118,16 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
         say(f"--over {over[0]} gives the optimum of {over[0]} alone at every {over[1]}, where {over[1]} was on a grid.")
 
 
-def _tuned_against_transferred(runs: pd.DataFrame, optima: Fitted) -> tuple[pd.DataFrame, str]:
+def _tuned_against_transferred(runs: pd.DataFrame, optima: FittedRuns) -> tuple[pd.DataFrame, str]:
     """The comparison, or an empty table and why there is none: not every sweep has a proxy in it."""
     from hpsweep.analysis.transfer.comparison import comparison_of, tuned_against_transferred
-    from hpsweep.analysis.transfer.proxy import swept_of
+    from hpsweep.analysis.transfer.proxy import tuned_sweep_of
 
     # Groups that --by makes smaller, as with seed among them, are no models: these are fitted anew.
-    smaller = set(optima.by) - set(varying(runs, without=(optima.over,)))
+    smaller = set(optima.by) - set(varying_fields(runs, without=(optima.over,)))
     try:
         if smaller:
             return tuned_against_transferred(runs, over=optima.over), ""
-        return comparison_of(swept_of(optima)), ""
+        return comparison_of(tuned_sweep_of(optima)), ""
     except ValueError as error:
         return frame_of([]), str(error)

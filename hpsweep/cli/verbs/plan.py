@@ -13,8 +13,8 @@ from hpsweep.cli.inputs import load_experiment
 from hpsweep.cli.output import frame_of, print_json, print_refinement, print_table, say
 from hpsweep.english import counted
 from hpsweep.sweep.own_runs import of_before
-from hpsweep.sweep.progress import duration
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.text import duration
 
 
 def add(to: argparse.ArgumentParser) -> None:

@@ -64,7 +64,7 @@ def run(a: argparse.Namespace) -> None:
 
 def _of_cards(a: argparse.Namespace) -> None:
     """What the transfer of each card cost at its target."""
-    from hpsweep.analysis.runs.prepare import without
+    from hpsweep.analysis.runs.prepare import without_columns
     from hpsweep.analysis.transfer.card import Card
     from hpsweep.analysis.transfer.card_regret import card_regret, card_regret_text
 
@@ -80,7 +80,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     beside = dict.fromkeys(Path(path).parent / "target" for path in a.card)  # where train puts its rows by default
     store.check_readable(*folders)
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
-    runs = without(runs, a.ignore or ())
+    runs = without_columns(runs, a.ignore or ())
     into = destination(a, a.folders[0])
     table = concat([card_regret(card, runs) for card in cards])
     written = write_tables(into, {"card_regret": table})
@@ -105,9 +105,9 @@ def _figures(a: argparse.Namespace, cards: list[Card], runs: pd.DataFrame) -> li
 
 def _matrix(a: argparse.Namespace) -> None:
     """Print, and write where that is asked for, the regrets of a sweep's own settings."""
-    from hpsweep.analysis.runs.checks import RESAMPLES
+    from hpsweep.analysis.runs.arguments import RESAMPLES
     from hpsweep.analysis.transfer.along_drift import held_out_of
-    from hpsweep.analysis.transfer.proxy import swept
+    from hpsweep.analysis.transfer.proxy import tuned_sweep
     from hpsweep.analysis.transfer.regret_matrix import check_rate, matrix_axes, matrix_of, matrix_text
 
     if len(a.folders) > 1:
@@ -121,7 +121,7 @@ def _matrix(a: argparse.Namespace) -> None:
     over = over_of(runs, a.over)
     flops = a.flops or "flops_dense"
     check_rate(a.per_doubling, flops)
-    sweep = swept(runs, None, over, resamples=RESAMPLES, seed=0)
+    sweep = tuned_sweep(runs, None, over, resamples=RESAMPLES, seed=0)
     matrix = matrix_of(sweep, per_doubling=a.per_doubling, flops=flops)
     tests = held_out_of(sweep)
     written = write_tables(into, {"regret": matrix, "held_out": tests})

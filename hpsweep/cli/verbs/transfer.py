@@ -68,21 +68,21 @@ def run(a: argparse.Namespace) -> None:
 
 def _check_writable(out: Path) -> None:
     """Raise ValueError where the card cannot be written, or would be written over what is none."""
-    from hpsweep.analysis.transfer.card import check_overwritable
+    from hpsweep.analysis.transfer.card import check_card_path
 
     writable(out.parent)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the name of a file with --out.")
-    check_overwritable(out)
+    check_card_path(out)
 
 
 def _print_card(card: Card, over: str | tuple[str, str]) -> None:
     """The card in short: what was tuned, how far it is known, how the optimum moves on the way, and the numbers."""
-    from hpsweep.analysis.transfer.card_tables import hyperparameters, never_tuned, way
+    from hpsweep.analysis.transfer.card_tables import card_hyperparameters, never_tuned, way_to_target
 
     where = ", ".join(f"{name} {number}" for name, number in card.target.items() if number is not None)
     print(f"{card.scheme} for {where}\n\nbase hyperparameters, with 95 % intervals:\n")
-    print_table(hyperparameters(card))
+    print_table(card_hyperparameters(card))
     if never := never_tuned(card):
         print(f"\nnever tuned in this sweep, held at: {never}")
     along = card.along_drift
@@ -93,7 +93,7 @@ def _print_card(card: Card, over: str | tuple[str, str]) -> None:
             f"{along['value']:.4g} [{along['low']:.4g}, {along['high']:.4g}]; carried: {along['carried']}, "
             f"recommended: {along['recommended']} ({along['why']})"
         )
-    steps = way(card)
+    steps = way_to_target(card)
     if len(steps):
         moved = [name for name in AXES if any(row["along"] == name for row in card.drift)]
         unit = f"; drift in octaves per {' or '.join(AXES[name].step for name in moved)}" if moved else ""

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.surface import simulated
+from hpsweep.analysis.optimum.curve import LIMIT
 from hpsweep.analysis.optimum.joint import surface, surface_columns
 from hpsweep.analysis.optimum.joint_fit import Hull, convex_hull, lowest_places
 from hpsweep.analysis.optimum.optima import optima
-from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.analysis.optimum.searched import searched_together
 from hpsweep.spec import Trial
 from tests.analysis.optimum.test_optima import made_runs

@@ -17,7 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from hpsweep import store
-from hpsweep.analysis.optimum.optima import COLUMNS, optima
+from hpsweep.analysis.optimum.group_fit import OPTIMA_COLUMNS
+from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.plots import figures as plots
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.tables import scale
@@ -73,7 +74,7 @@ def found(runs: pd.DataFrame) -> pd.DataFrame:
 
 def optimum(status: str, **values: Any) -> pd.DataFrame:
     """An optima table of one row, as far as the figures read it."""
-    empty = dict.fromkeys(COLUMNS, np.nan)
+    empty = dict.fromkeys(OPTIMA_COLUMNS, np.nan)
     group = {"scheme": "sp", "density": 1.0, **empty, "hyperparameter": "lr", "interval": None, "status": status}
     return pd.DataFrame([{**group, **values}])
 

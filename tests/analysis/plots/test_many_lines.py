@@ -17,7 +17,7 @@ from hpsweep.analysis.plots.output import USUAL
 from hpsweep.analysis.plots.tables import spread
 from hpsweep.analysis.report import figures as report_figures
 from hpsweep.analysis.runs.places import group_label
-from hpsweep.analysis.transfer.proxy import Swept
+from hpsweep.analysis.transfer.proxy import TunedSweep
 from hpsweep.store import as_loaded
 from tests import fake_training as fake
 
@@ -71,7 +71,7 @@ def test_regrets_are_drawn_where_their_numbers_have_room_with_the_proxy_among_th
 ) -> None:
     drawn: list[pd.DataFrame] = []
 
-    def matrix(sweep: Swept, **_: Any) -> pd.DataFrame:
+    def matrix(sweep: TunedSweep, **_: Any) -> pd.DataFrame:
         drawn.append(sweep.runs)
         return sweep.runs
 

@@ -15,7 +15,7 @@ import pytest
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.transfer.card import CARD_VERSION, Card
-from hpsweep.analysis.transfer.comparison import COMPARISON, tuned_against_transferred
+from hpsweep.analysis.transfer.comparison import COMPARISON_COLUMNS, tuned_against_transferred
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, Trial
@@ -571,7 +571,7 @@ def test_a_scheme_without_runs_is_refused() -> None:
 
 def test_regret_is_what_reusing_the_proxys_optimum_costs() -> None:
     table = tuned_against_transferred(sweep()).set_index(["scheme", "density"])
-    assert list(tuned_against_transferred(sweep()).columns) == ["scheme", "width", "density", *COMPARISON]
+    assert list(tuned_against_transferred(sweep()).columns) == ["scheme", "width", "density", *COMPARISON_COLUMNS]
     # by hand: sp at 1/4 has its optimum 2 octaves above the proxy's: .05 x 2^2
     assert table.loc[("sp", 0.25), "regret"] == pytest.approx(0.2)
     assert table.loc[("sp", 0.25), "tuned_loss"] == pytest.approx(2.07)

@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from hpsweep.analysis.optimum.optima import optima as optima
     from hpsweep.analysis.optimum.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.report.page import Report as Report
-    from hpsweep.analysis.report.page import report as report
     from hpsweep.analysis.transfer.along_drift import held_out as held_out
     from hpsweep.analysis.transfer.card import Card as Card
     from hpsweep.analysis.transfer.drift import drift as drift
@@ -75,6 +74,7 @@ if TYPE_CHECKING:
     from hpsweep.store import load as load
     from hpsweep.store import load_curves as load_curves
     from hpsweep.sweep.entry import run as run
+    from hpsweep.sweep.recorded import report as report
     from hpsweep.units import unit_of as unit_of
 
 __version__ = "0.1.0"
@@ -101,7 +101,7 @@ _HOME = {
     "Card": "hpsweep.analysis.transfer.card",
     "transfer": "hpsweep.analysis.transfer.transfer",
     "Report": "hpsweep.analysis.report.page",
-    "report": "hpsweep.analysis.report.page",
+    "report": "hpsweep.sweep.recorded",
     "Plan": "hpsweep.own_model.plan",
     "parametrize": "hpsweep.own_model.parametrize",
 }

@@ -16,8 +16,9 @@ from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
 from hpsweep.own_training.code import run_file
-from hpsweep.spec import BEFORE, Command, Loop, Model, Refine, Sweep, Target, Trial, check_field_names
+from hpsweep.spec import Refine, Sweep, Target, Trial, check_field_names
 from hpsweep.sweep.own_runs import own_runs
+from hpsweep.sweep.recorded import recorded_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,23 +77,7 @@ def _explained(error: BaseException) -> str:
 
 def stored_sweep(folder: str) -> Sweep | None:
     """The sweep recorded in meta.json; None where there is none."""
-    meta = store.read_meta(folder)
-    if not meta:
-        return None
-    try:
-        target = Target(**meta["target"]) if meta["target"] else None
-        refine = Refine(**meta["refine"]) if meta.get("refine") else None
-        code: dict[str, Any] = {}
-        if meta.get("model"):
-            code["model"] = Model.from_dict(meta["model"])
-        if meta.get("train"):
-            code["train"] = Loop.from_dict(meta["train"])
-        if meta.get("command"):
-            code["command"] = Command(**meta["command"])
-        base = Trial(**{**BEFORE, **meta["base"]})
-        return Sweep(**{**meta, "base": base, "refine": refine, "target": target, **code})
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
+    return recorded_sweep(store.read_meta(folder), folder)
 
 
 def writable(folder: str | Path) -> Path:
@@ -155,11 +140,11 @@ def stored_runs(
     from hpsweep.analysis.runs.prepare import without_columns
 
     store.check_readable(folder)
-    runs = store.load(folder)
     sweep = stored_sweep(str(folder))
-    return without_columns(
-        selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ()
-    )
+    runs = store.load(folder)
+    if sweep is not None:
+        runs = _recorded(runs, sweep, folder)
+    return without_columns(selected(runs, where or ()), ignore or ())
 
 
 _OUTCOMES = (

@@ -234,7 +234,7 @@ def test_among_settings_as_good_within_noise_the_one_with_most_evidence_is_taken
 def test_a_search_over_two_hyperparameters_together_has_no_curve_and_says_what_to_do() -> None:
     runs = made_runs(loss, {"lr": OCTAVES, "seed": [0, 1]}, base=BASE)
     runs = runs.assign(init_std=runs["lr"] * 10)
-    for use in (lambda: transfer(runs, TARGET), lambda: tuned_against_transferred(runs)):
+    for use in (lambda: transfer(runs, TARGET, over="lr"), lambda: tuned_against_transferred(runs)):
         with pytest.raises(
             ValueError, match=r"lr and init_std were searched together.*sweep a grid of lr around the best"
         ):

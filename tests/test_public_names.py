@@ -94,6 +94,8 @@ def test_every_public_function_names_a_wrong_argument_in_one_error(
             if not inspect.isfunction(function):
                 continue
             needed = [each for each in inspect.signature(function).parameters.values() if each.default is each.empty]
+            if not needed:  # this_trial, which takes nothing
+                continue
             named = {each.name: given for each in needed if each.kind is each.KEYWORD_ONLY}
             with pytest.raises(ValueError):  # noqa: PT011  each has words of its own
                 function(*[given] * (len(needed) - len(named)), **named)

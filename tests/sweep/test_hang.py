@@ -164,7 +164,7 @@ def test_on_ray_a_silence_beyond_the_pace_kills_the_worker_and_is_the_reason(mon
 
     for _ in range(1000):
         look(2)  # it waits for a place, and nothing hangs
-    worker = cluster._Began("node", 7)
+    worker = cluster._Began("node", 7, gpus="")
     messages += [("a", worker)]
     look(2)
     messages += [("a", (1, 100))]

@@ -441,7 +441,7 @@ def test_other_hyperparameters_at_the_end_of_what_was_tried_are_named() -> None:
         return loss(trial) - 0.1 * math.log2(trial.init_std)
 
     grid = {"init_std": [0.02, 0.04, 0.08], "lr": OCTAVES, "seed": [0, 1]}
-    [bound] = found(transfer(made_runs(falling, grid, base=BASE), TARGET), "end_of_values")
+    [bound] = found(transfer(made_runs(falling, grid, base=BASE), TARGET, over="lr"), "end_of_values")
     assert bound["numbers"] == {"field": "init_std", "value": 0.08, "end": "highest"}
 
 

@@ -34,11 +34,11 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.outcome import Outcome, ensemble_outcome
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
-from hpsweep.sweep.datasets import checked_datasets
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
 from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.sweep.workload import checked_workload
 
 CLUSTER = """
 import ray, sys, tempfile
@@ -78,7 +78,7 @@ def train(trials: Sequence[Trial], *, device: str = "cpu", progress: Any = None)
     """Rows and curves as those of an engine, at once."""
     losses = np.linspace(5.5, 3.0, trials[0].total_steps)[:, None].repeat(len(trials), 1)
     validation = {i: np.full(trial.eval_sequences, 3.0) for i, trial in enumerate(trials)}
-    size = {"ensemble_size": len(trials), "seconds": 1e-3}
+    size: dict[str, Any] = {"ensemble_size": len(trials), "seconds": 1e-3}
     return ensemble_outcome(
         trials, load_dataset(trials[0].data), losses, validation, {}, device=device, engine="none", **size
     )
@@ -115,10 +115,10 @@ def show_planning(trials: int) -> None:
     sweep = Sweep(name="planned", base=Trial(steps=300), grid=grid)
     marks["expanded, with ids"] = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        datasets = checked_datasets(sweep, Path(folder) / "planned")
+        data = checked_workload(sweep, Path(folder) / "planned").data
         missing = search.proposed_trials(sweep, store.read_runs(folder).to_pylist(), (), limit=len(sweep.trials))
         marks["checked, what is missing found"] = time.perf_counter()
-        ensembles = arranged_ensembles(missing, None, os.cpu_count() or 1, Cost(datasets, "native"))
+        ensembles = arranged_ensembles(missing, None, os.cpu_count() or 1, Cost(data, "native"))
         marks[f"packed, {len(ensembles)} ensembles"] = time.perf_counter()
         plan(sweep, folder, device="cpu", probe=False)
         marks["counted, as hpsweep plan does"] = time.perf_counter()

@@ -11,21 +11,23 @@ from pathlib import Path
 
 from hpsweep.schema import CURVE_COLUMNS, RUN_COLUMNS
 from hpsweep.spec import Field, Refine, Sweep, Target, Trial, fields_of
+from hpsweep.spec.command import Command
 
 PAGE = Path(__file__).with_suffix(".md")
 
 _BEGINNING = """\
 # Fields and columns
 
-What an experiment says (`hp.Trial`, `hp.Sweep`, `hp.Refine`, `hp.Target`), and what is stored of it. An end of a range
-is allowed where `[` or `]` stands, and not where `(` or `)` does. `python docs/fields.py` writes this page from the
-declarations in `hpsweep/spec/` and `hpsweep/schema.py`.
+What an experiment says (`hp.Trial`, `hp.Sweep`, `hp.Refine`, `hp.Command`, `hp.Target`), and what is stored of it. An
+end of a range is allowed where `[` or `]` stands, and not where `(` or `)` does. `python docs/fields.py` writes this
+page from the declarations in `hpsweep/spec/` and `hpsweep/schema.py`.
 """
 
 _RECORDS = {
     Trial: "One training run. Exactly one of `steps`, `tokens` and `tokens_per_parameter` is given.",
     Sweep: "All trials of one experiment.",
     Refine: "When a refinement ends: `Sweep(search='refine', refine=Refine(...))`.",
+    Command: "A script that trains a trial, in place of the GPT: [your own script](own_script.md).",
     Target: "The large sparse model that a card is for. A field left None is that of the proxy.",
 }
 

@@ -67,3 +67,7 @@ def is_ours(error: BaseException) -> bool:
     """Whether a check of hpsweep's raised the error; one raised in a library is a bug, and must show as one."""
     raised = traceback.extract_tb(error.__traceback__)[-1].filename
     return Path(raised).is_relative_to(Path(__file__).parent)
+
+
+class TrialFailed(RuntimeError):
+    """A trial of the user's own code gave no result: why and its log in the first line, then the log's last lines."""

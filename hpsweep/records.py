@@ -212,6 +212,16 @@ def plain(value: Any, place: str) -> None:
         text(value, place)
 
 
+def nested(value: Any, place: str) -> None:
+    """Plain values, and lists and objects of them, however deep."""
+    if isinstance(value, Mapping):
+        mapping(nested)(value, place)
+    elif isinstance(value, list | tuple):
+        rows(nested)(value, place)
+    else:
+        plain(value, place)
+
+
 def rows(check_row: Check, *, least: int = 0, most: int | None = None) -> Check:
     """A list whose entries the check allows, with at least and at most so many."""
 

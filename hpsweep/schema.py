@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from hpsweep.spec import RESOLVED, Field, Target, fields_of, interval
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a column changes its meaning or is added; older files stay readable."""
 
 DONE = ("ok", "diverged")
@@ -55,6 +55,7 @@ RUN_COLUMNS: tuple[Field, ...] = (
     # what made it
     fields_of(Target)["vocabulary"],
     Field("data_hash", "str", "hash of the training and validation tokens"),
+    Field("code_hash", "str", "hash of the code of your own that was trained; null of the built-in gpt"),
     Field("device", "str", "name of the device"),
     Field("engine", "str", "what trained it"),
     Field("ensemble_size", "int", "trials trained together", "trials", _NOT_NEGATIVE),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from torch import nn
 import hpsweep
 from hpsweep.analysis.coords import culprit
 from hpsweep.cli import parser
+from hpsweep.cli.inputs import load_experiment
+from hpsweep.own_training.command import train_command
+from hpsweep.spec import RESOLVED
 from tests.pages import NOT_RUN, PAGES, execute, fenced, indented, name, prose, python, runnable, spans
 from tests.paths import ROOT
 
@@ -56,7 +62,7 @@ def test_the_readme_is_read_in_ten_minutes() -> None:
 # --- Python ---
 
 
-OWN_TEST = ("README.md", "docs/own_model.md", "docs/coords.md")
+OWN_TEST = ("README.md", "docs/own_model.md", "docs/own_model_sweep.md", "docs/own_script.md", "docs/coords.md")
 """Pages whose Python is run by a test of their own, which looks at what it makes."""
 
 
@@ -118,6 +124,42 @@ def test_the_page_on_own_models_does_what_it_says() -> None:
     exec(second, scope)
     assert scope["plan"] is not plan
     assert scope["plan"] == plan
+
+
+def test_the_page_on_own_models_in_a_sweep_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    text = "\n\n".join(block.text for block in python(ROOT / "docs" / "own_model_sweep.md"))
+    for old, new in (("steps=200", "steps=4"), ("steps=100", "steps=4"), ("range(-10, -4)", "(-8, -6)")):
+        assert old in text
+        text = text.replace(old, new)
+    for title, what in (("my_gpt", "SWEEP"), ("my_loop", "LOOP"), ("my_batches", "BATCHES")):
+        more = 'BATCHES = hp.Sweep(name="my_batches", model=model, base=SWEEP.base, grid={"lr": [2.0**-8, 2.0**-6]})'
+        Path(f"{title}.py").write_text(f"{text}\n{more}\nSWEEP = {what}\n")
+        sweep = load_experiment(f"{title}.py")
+        runs = hpsweep.run(sweep, "results", workers=1)
+        assert len(runs) == len(sweep.trials)
+        assert set(runs["status"]) == {"ok"}
+        assert runs["val_loss_se"].gt(0).all()
+
+
+def test_the_page_on_own_scripts_does_what_it_says(tmp_path: Path) -> None:
+    script, *_ = (block.text for block in python(ROOT / "docs" / "own_script.md"))
+    (tmp_path / "train.py").write_text(script)
+    words = [sys.executable, "train.py", "--max_iters", "400", "--learning_rate", "4.0", "--min_lr", "0.4"]
+    alone = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    trial = hpsweep.Trial(width=64, base_width=64, steps=400, lr=4.0)
+    command = hpsweep.Command(argv=words[:2], environment={"PYTHONPATH": str(ROOT)})
+    outcome = train_command([trial], command=command, folder=tmp_path / "mine", cwd=tmp_path)
+    (row,) = outcome.rows
+    assert f"val loss {row['val_loss']}" == alone.stdout.decode().strip()
+    assert 0 < row["val_loss_se"] < row["val_loss"] < row["initial_loss"]
+    scope: dict[str, Any] = {}
+    for block in runnable(ROOT / "docs" / "own_script.md")[1:]:
+        exec(block, scope)
+    for made in ("nanogpt", "lightning", "trainer"):
+        assert "lr" in scope[made].used_names
+        scope[made].check_names(RESOLVED)
 
 
 def test_the_page_on_the_coordinate_check_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,8 @@ WORDS: dict[str, str] = {
     "few_nonzeros": "The target keeps {nonzeros:.1f} weights per neuron (width x density). Below {fewest} the rules "
     "may not hold.",
     "not_corrected": "{axis} changes from {first:value} to {last:value}. No scheme here corrects for it.",
+    "unseen_rules": "What {model} makes of learning rate and init std at another size was not seen: that it follows "
+    "{scheme:scheme} is the script's own word.",
     "duration_unknown": "The duration of the target is not given. The proxy saw {proxy:.3g} tokens per nonzero hidden "
     "parameter, {per_step} a step. No scheme here corrects for another duration or batch.",
     "duration": "The target sees {target:.3g} tokens per nonzero hidden parameter, the proxy {proxy:.3g}. No scheme "
@@ -134,6 +136,7 @@ REMEDIES: dict[str, str] = {
     "end_of_values": "Extend the grid there.",
     "few_nonzeros": "Use a wider or denser target.",
     "not_corrected": "Use {axis} {last:value} in the proxy, or check with a small sweep of the target.",
+    "unseen_rules": "Check a module of the same model by hpsweep coords.",
     "duration_unknown": "Give the target's tokens to compare.",
     "duration": "Train the proxy for as many tokens per nonzero parameter (tokens_per_parameter).",
     "coupled_decay": "weight_decay_rule='independent' keeps lr x weight_decay.",

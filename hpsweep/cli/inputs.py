@@ -6,7 +6,6 @@ import argparse
 import math
 import os
 import re
-import runpy
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,10 @@ from hpsweep import store
 from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
-from hpsweep.spec import BEFORE, Refine, Sweep, Target, Trial, check_field_names
+from hpsweep.own_training.code import run_file
+from hpsweep.spec import Refine, Sweep, Target, Trial, check_field_names
 from hpsweep.sweep.own_runs import own_runs
+from hpsweep.sweep.recorded import recorded_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ def load_experiment(name: str) -> Sweep:
         state = "is no regular file" if os.path.lexists(path) else "does not exist"
         raise ValueError(f"no experiment {name!r}: {path} {state}. In {EXPERIMENTS}/: {known}.")
     try:
-        found = runpy.run_path(str(path), run_name="hpsweep.experiment")
+        found = run_file(path)
     except SyntaxError as error:  # of bytes that are no text it has neither file nor line
         where = f"{path}" if error.lineno is None else f"{error.filename}, line {error.lineno}"
         raise ValueError(f"{where}: {error.msg}.") from None
@@ -76,15 +77,7 @@ def _explained(error: BaseException) -> str:
 
 def stored_sweep(folder: str) -> Sweep | None:
     """The sweep recorded in meta.json; None where there is none."""
-    meta = store.read_meta(folder)
-    if not meta:
-        return None
-    try:
-        target = Target(**meta["target"]) if meta["target"] else None
-        refine = Refine(**meta["refine"]) if meta.get("refine") else None
-        return Sweep(**{**meta, "base": Trial(**{**BEFORE, **meta["base"]}), "refine": refine, "target": target})
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
+    return recorded_sweep(store.read_meta(folder), folder)
 
 
 def writable(folder: str | Path) -> Path:
@@ -147,11 +140,11 @@ def stored_runs(
     from hpsweep.analysis.runs.prepare import without_columns
 
     store.check_readable(folder)
-    runs = store.load(folder)
     sweep = stored_sweep(str(folder))
-    return without_columns(
-        selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ()
-    )
+    runs = store.load(folder)
+    if sweep is not None:
+        runs = _recorded(runs, sweep, folder)
+    return without_columns(selected(runs, where or ()), ignore or ())
 
 
 _OUTCOMES = (

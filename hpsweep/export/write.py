@@ -11,7 +11,7 @@ from hpsweep.architectures import nonzeros, tensors
 from hpsweep.export import TRAINERS
 from hpsweep.export.statement import statement_lines
 from hpsweep.rules.multipliers import tensor_numbers
-from hpsweep.spec import Trial
+from hpsweep.spec import BUILT_IN, Trial
 
 
 def export(card: Card, to: str) -> str:
@@ -59,6 +59,8 @@ def parameter_groups(card: Card) -> list[dict[str, Any]]:
     the card's `readout_multiplier`.
     """
     trial = checked_trial(card)
+    if trial.model != BUILT_IN:
+        return _groups_by_kind(card, trial)
     groups: dict[str, dict[str, Any]] = {}
     numbers = tensor_numbers(trial, card.target["vocabulary"])
     for name, (shape, kind) in tensors(trial, card.target["vocabulary"]).items():
@@ -72,3 +74,13 @@ def parameter_groups(card: Card) -> list[dict[str, Any]]:
         )  # fmt: skip
         group["tensors"][name] = {"shape": list(shape), "nonzeros": nonzeros(shape, kind, trial.density)}
     return list(groups.values())
+
+
+def _groups_by_kind(card: Card, trial: Trial) -> list[dict[str, Any]]:
+    """The same of a model of the user's own, whose tensors are known where it is built: numbers of each kind."""
+    groups = []
+    for kind, numbers in card.kinds.items():
+        group = {"kind": kind, "lr": numbers["lr"], "weight_decay": numbers["weight_decay"], "eps": trial.eps}
+        others = {name: numbers[name] for name in ("init_std", "forward", "m_d", "m_rho")}
+        groups.append({**group, **others, "tensors": {}})
+    return groups

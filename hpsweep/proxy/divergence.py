@@ -16,10 +16,13 @@ DIVERGED_FACTOR = 2.0
 """How many times the larger of its first loss and that of uniform guessing a training loss may be."""
 
 
-def loss_limit(first: Any, vocabulary: int) -> Any:
+def loss_limit(first: Any, vocabulary: int | None) -> Any:
     """The highest training loss of a trial that has not diverged, nats/token, for its loss at the first step.
 
-    `first` is a number of numpy, an array or a tensor, and so is the limit. NaN where the first loss is NaN.
+    `first` is a number of numpy, an array or a tensor, and so is the limit. NaN where the first loss is NaN. Without a
+    vocabulary, as of data of the user's own, the first loss alone counts.
     """
+    if vocabulary is None:
+        return DIVERGED_FACTOR * first
     uniform = math.log(vocabulary)
     return DIVERGED_FACTOR * first.clip(min=uniform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -11,12 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.proxy.data import Dataset
 from hpsweep.rules import count
 from hpsweep.spec import Precision, Trial
 
@@ -26,6 +26,16 @@ CURVE_POINTS = 200
 Floats = npt.NDArray[np.floating[Any]]  # jaxtyping takes longer to import than all of this, in every worker
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What is known of the data that trials were trained on; a Dataset has it."""
+
+    @property
+    def vocabulary(self) -> int | None: ...  # noqa: D102
+    @property
+    def data_hash(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -62,14 +72,16 @@ def check_precision(precision: Precision, device: str) -> None:
 
 def ensemble_outcome(
     trials: Sequence[Trial],
-    data: Dataset,
+    data: Trained,
     train_losses: Floats,
     validation: Mapping[int, Floats],
     diverged: Mapping[int, int],
+    sizes: Callable[[Trial], dict[str, Any]] | None = None,
     **made_by: Any,
 ) -> Outcome:
     """Rows and curves of trained trials: losses by step and trial, and by place among the trials the loss of every
-    held-out sequence or the step of divergence. `made_by`: columns that say what trained them.
+    held-out sequence or the step of divergence. `sizes`: the columns of a trial's sizes, where it is not of the
+    built-in GPT. `made_by`: columns that say what trained them.
     """
     common = {
         "vocabulary": data.vocabulary,
@@ -78,19 +90,20 @@ def ensemble_outcome(
         "finished_at": datetime.now(UTC),
         "python_version": platform.python_version(),
     }
+    if sizes is None:
+        assert data.vocabulary is not None
+        sizes = functools.partial(count.size_columns, vocabulary=data.vocabulary)
     rows = [
         {
-            **_described(t, data.vocabulary),
+            "trial_id": t.trial_id,
+            **t.resolved,
+            **sizes(t),
             **_result(train_losses[:, i], validation.get(i), diverged.get(i)),
             **common,
         }
         for i, t in enumerate(trials)
     ]
     return Outcome(rows=rows, curves=_curves(trials, train_losses, rows))
-
-
-def _described(trial: Trial, vocabulary: int) -> dict[str, Any]:
-    return {"trial_id": trial.trial_id, **trial.resolved, **count.size_columns(trial, vocabulary)}
 
 
 def _result(train_losses: Floats, validation: Floats | None, diverged: int | None) -> dict[str, Any]:

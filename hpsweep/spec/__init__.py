@@ -2,10 +2,14 @@
 
 from hpsweep.spec.checks import check_field_names as check_field_names
 from hpsweep.spec.checks import typed as typed
+from hpsweep.spec.command import Command as Command
 from hpsweep.spec.fields import Field as Field
 from hpsweep.spec.fields import Interval as Interval
 from hpsweep.spec.fields import fields_of as fields_of
 from hpsweep.spec.fields import interval as interval
+from hpsweep.spec.own_code import Loop as Loop
+from hpsweep.spec.own_code import Model as Model
+from hpsweep.spec.source import Source as Source
 from hpsweep.spec.sweep import FINE_SEEDS as FINE_SEEDS
 from hpsweep.spec.sweep import QUARTER as QUARTER
 from hpsweep.spec.sweep import Refine as Refine
@@ -15,6 +19,8 @@ from hpsweep.spec.sweep import octaves_within as octaves_within
 from hpsweep.spec.sweep import on_quarter_octaves as on_quarter_octaves
 from hpsweep.spec.target import Target as Target
 from hpsweep.spec.trial import BEFORE as BEFORE
+from hpsweep.spec.trial import BUILT_IN as BUILT_IN
+from hpsweep.spec.trial import OWN_DATA as OWN_DATA
 from hpsweep.spec.trial import RESOLVED as RESOLVED
 from hpsweep.spec.trial import TUNED as TUNED
 from hpsweep.spec.trial import Precision as Precision

@@ -6,16 +6,19 @@ import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Literal
 
 from hpsweep.spec.checks import check_field, check_field_names, check_fields, typed
+from hpsweep.spec.command import Command
 from hpsweep.spec.fields import documented, field, fields_of, metadata_of_field
+from hpsweep.spec.own_code import Loop, Model
+from hpsweep.spec.source import Source, check_arguments
 from hpsweep.spec.target import Target
-from hpsweep.spec.trial import RESOLVED, TUNED, Trial
+from hpsweep.spec.trial import BUILT_IN, OWN_DATA, RESOLVED, TUNED, Trial
 from hpsweep.text import shown
 
 Search = Literal["grid", "random", "qmc", "tpe", "gp", "refine"]
@@ -74,6 +77,9 @@ class Sweep:
     points: int = field(0, "settings of a search, per group; 0 of a grid and of a refinement", "", "[0, 1000000]")
     refine: Refine | None = field(None, "limits of a refinement; None: the usual ones")
     target: Target | None = field(None, "what a card is for; None: said when the card is made")
+    model: Model | Callable[..., Any] | None = field(None, "builds the module that is trained; None: the built-in gpt")
+    train: Loop | Callable[..., Any] | None = field(None, "trains in the place of hpsweep's loop")
+    command: Command | Sequence[str] | None = field(None, "a program that trains, as its arguments")
 
     def __post_init__(self) -> None:
         if not _names_a_folder(self.name):
@@ -92,6 +98,7 @@ class Sweep:
             )
         if not isinstance(self.space, Mapping):
             raise ValueError(f"space is {shown(self.space)}; give fields with (low, high), or leave it out.")
+        self._take_own_code()
         if not self.grids:
             raise ValueError("the list of grids is empty; give at least one grid, or {} for the base trial alone.")
         self._check_grids()
@@ -105,6 +112,57 @@ class Sweep:
         if self.search == "refine":
             self._check_limits()
 
+    def _take_own_code(self) -> None:
+        """Make records of functions of the user's own, and name in the base trial what is trained."""
+        if self.model is not None and not isinstance(self.model, Model):
+            object.__setattr__(self, "model", Model(self.model))
+        if self.train is not None and not isinstance(self.train, Loop):
+            object.__setattr__(self, "train", Loop(self.train))
+        if self.command is not None and not isinstance(self.command, Command):
+            object.__setattr__(self, "command", Command(argv=self.command))
+        if self.command is not None and (self.model or self.train):
+            raise ValueError("the sweep has command= and model= or train=; give what trains once.")
+        code = self.own_code
+        if code is None:
+            if self.base.model != BUILT_IN or self.base.settings != "{}":
+                raise ValueError(
+                    f"base has model {shown(self.base.model)} and settings {shown(self.base.settings)}, and the sweep "
+                    "has no model=, train= or command=, to which these belong. Give one, or leave them out."
+                )
+            return
+        data = self.base.data
+        reads_data = isinstance(code, Model) and code.batches is None
+        if not reads_data and data == fields_of(Trial)["data"].default:
+            data = OWN_DATA
+        object.__setattr__(self, "base", self.base.replace(model=code.label, data=data))
+
+    @property
+    def own_code(self) -> Model | Loop | Command | None:
+        """What trains in the place of the built-in GPT: the command or the loop, where there is one, else the model."""
+        code = self.command or self.train or self.model
+        assert code is None or isinstance(code, Model | Loop | Command)
+        return code
+
+    @property
+    def setting_names(self) -> set[str]:
+        """The names of axes of the user's own, in the base trial and in the grids."""
+        if self.own_code is None:
+            return set()
+        in_grids = {name for grid in self.grids for name in grid if name not in fields_of(Trial)}
+        return in_grids | set(self.base.own_settings)
+
+    def _check_settings(self) -> None:
+        """Raise ValueError for an axis of the user's own that no function of theirs takes."""
+        if isinstance(self.command, Command):
+            self.command.check_names([*RESOLVED, *self.setting_names])
+            return
+        takes: dict[Source, set[str]] = {}
+        if isinstance(self.model, Model):
+            takes[self.model.source] = {*RESOLVED, "vocabulary"}
+        if isinstance(self.train, Loop):
+            takes[self.train.source] = {*RESOLVED, self.train.source.arguments[0]}
+        check_arguments(takes, self.setting_names)
+
     def _check_grids(self) -> None:
         trials = 0
         for grid in self.grids:
@@ -112,13 +170,15 @@ class Sweep:
                 raise ValueError(
                     f"grid is {shown(grid)}; give field names with their values, such as {{'seed': [0, 1]}}."
                 )
-            check_field_names(grid, Trial)
+            if self.own_code is None:
+                check_field_names(grid, Trial)
             for name, values in grid.items():
                 if isinstance(values, str) or not isinstance(values, Collection) or len(values) == 0:
                     raise ValueError(
                         f"grid axis {name!r} is {shown(values)}: give a list with at least one value, or leave it out."
                     )
             trials += math.prod(len(values) for values in grid.values())
+        self._check_settings()
         if trials > _MOST_TRIALS:
             raise ValueError(
                 f"the grid has {trials:.3g} trials; allowed: at most {_MOST_TRIALS:g}. Take fewer values, or seeds."
@@ -207,13 +267,21 @@ class Sweep:
             axes = [_coarse_first(name, list(values)) for name, values in grid.items()]
             for position, point in enumerate(itertools.product(*axes)):
                 changes = {name: value for name, (_, value) in zip(grid, point, strict=True)}
-                trial = self.base.replace(**changes)
+                trial = self._changed_base(changes)
                 level = max((level for level, _ in point), default=0)  # a point is as fine as its finest value
                 rank = (level, position)
                 if trial.trial_id not in ranked or rank < ranked[trial.trial_id][0]:
                     ranked[trial.trial_id] = (rank, trial)
         in_order = sorted(ranked.values(), key=itemgetter(0))
         return tuple(trial for _, trial in in_order)
+
+    def _changed_base(self, changes: Mapping[str, Any]) -> Trial:
+        """The base trial with other fields and other settings."""
+        own = {name: changes[name] for name in changes if name in self.setting_names}
+        if not own:
+            return self.base.replace(**changes)
+        fields = {name: changes[name] for name in changes if name not in own}
+        return self.base.replace(**fields, settings={**self.base.own_settings, **own})
 
     @cached_property
     def groups(self) -> dict[tuple[Any, ...], tuple[Trial, ...]]:
@@ -228,6 +296,17 @@ class Sweep:
             groups.setdefault(group_of(trial.resolved), []).append(trial)
         return {group: tuple(trials) for group, trials in groups.items()}
 
+    def _stored_code(self) -> dict[str, Any]:
+        """Where the user's functions are defined, as plain data; a sweep of the built-in GPT has none."""
+        stored = {}
+        if isinstance(self.model, Model):
+            stored["model"] = self.model.to_dict()
+        if isinstance(self.train, Loop):
+            stored["train"] = self.train.to_dict()
+        if isinstance(self.command, Command):
+            stored["command"] = self.command.to_dict()
+        return stored
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved sweep as plain data, stored beside its results."""
         of_trial = fields_of(Trial)
@@ -236,7 +315,9 @@ class Sweep:
         for grid in self.grids:
             plain = {}
             for name, values in grid.items():
-                plain[name] = [typed(of_trial[name], value) for value in values]
+                plain[name] = list(values)
+                if name in of_trial:
+                    plain[name] = [typed(of_trial[name], value) for value in values]
             grids.append(plain)
         return {
             "name": self.name,
@@ -247,6 +328,7 @@ class Sweep:
             "points": self.points,
             "refine": dataclasses.asdict(self.limits) if self.search == "refine" else None,
             "target": dataclasses.asdict(self.target) if self.target else None,
+            **self._stored_code(),
         }
 
 

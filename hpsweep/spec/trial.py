@@ -23,6 +23,11 @@ from hpsweep.text import shown
 WeightDecayRule = Literal["coupled", "independent"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 
+OWN_DATA = "own"
+"""The field `data` of trials whose data is the user's own, which hpsweep does not read."""
+BUILT_IN = "gpt"
+"""The model of a trial that hpsweep builds by itself."""
+
 TUNED = ("lr", "init_std", "alpha_input", "alpha_attention", "alpha_output", "embedding_lr_mult", "weight_decay")
 """The hyperparameters that are searched; every other field says what model is trained, on what, for how long."""
 
@@ -37,7 +42,7 @@ _MOST_WEIGHTS = 10**13
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training run of a proxy GPT, fully determined by these fields.
+    """One training run of a small model, fully determined by these fields.
 
     Exactly one of `steps`, `tokens` and `tokens_per_parameter` (tokens per nonzero hidden parameter) says how
     long it trains. lr and init_std are the base values, at m_d = m_rho = 1; the scheme turns them into
@@ -51,6 +56,10 @@ class Trial:
 
     scheme: Scheme = field("supar", "the rules by which tensors scale")
     # the model
+    model: str = field(
+        "gpt", "what is trained: gpt, or the function of your own that builds or trains it", before="gpt"
+    )
+    settings: str = field("{}", "axes of your own model or loop, as JSON; may be given as a mapping", before="{}")
     width: int = field(128, "width of the model", "features", "[1, 1048576]")
     depth: int = field(2, "number of blocks", "blocks", "[1, 10000]")
     head_size: int = field(32, "width of an attention head", "features", "[1, 1048576]")
@@ -58,7 +67,11 @@ class Trial:
     tied: bool = field(True, "readout and token embedding are one tensor")
     density: float = field(1.0, "kept fraction of every hidden matrix", "fraction", "(0, 1]")
     # the data, and how long
-    data: str = field("stdlib", "what is trained on: stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH")
+    data: str = field(
+        "stdlib",
+        "what is trained on: stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH; a model of your own also takes "
+        "images: glyphs, images:FOLDER, npz:PATH, npy:PATH or parquet:PATH?image=NAME",
+    )
     batch: int = field(16, "sequences per step", "sequences", "[1, 1e8]")
     steps: int | None = field(None, "optimizer steps", "steps", f"[1, {_MOST_STEPS:g}]")
     tokens: int | None = field(None, "training tokens, in place of steps", "tokens", "[1, 1e16]")
@@ -104,6 +117,8 @@ class Trial:
     def _fill(self) -> None:
         if vars(self)["base_head_size"] is None:
             object.__setattr__(self, "base_head_size", self.head_size)
+        if self.settings != "{}":
+            object.__setattr__(self, "settings", settings_text(self.settings))
 
     def _check_together(self) -> None:
         given = [name for name in _DURATION if getattr(self, name) is not None]
@@ -112,16 +127,12 @@ class Trial:
                 f"a trial trains for exactly one of {', '.join(_DURATION)}; got {' and '.join(given) or 'none'}. "
                 "Set one and leave the others None."
             )
-        if self.width % self.head_size:
+        if self.model == BUILT_IN:
+            self._check_built_in()
+        elif self.tokens_per_parameter is not None:
             raise ValueError(
-                f"width {self.width} is not divisible by head_size {self.head_size}; "
-                "choose a width that is a multiple of the head size."
-            )
-        weights = 12 * self.width**2 * self.depth
-        if weights > _MOST_WEIGHTS:
-            raise ValueError(
-                f"width {self.width} and depth {self.depth} make {weights:.3g} hidden weights; "
-                f"allowed: at most {_MOST_WEIGHTS:g}. Take a smaller model."
+                f"tokens_per_parameter is {shown(self.tokens_per_parameter)}, and how many parameters {self.model} has "
+                "is not known before it is built; give steps or tokens."
             )
         if self.total_steps > _MOST_STEPS:
             raise ValueError(
@@ -134,6 +145,19 @@ class Trial:
                 "take a smaller fraction, or more steps."
             )
 
+    def _check_built_in(self) -> None:
+        if self.width % self.head_size:
+            raise ValueError(
+                f"width {self.width} is not divisible by head_size {self.head_size}; "
+                "choose a width that is a multiple of the head size. A model of your own without heads has head_size=1."
+            )
+        weights = 12 * self.width**2 * self.depth
+        if weights > _MOST_WEIGHTS:
+            raise ValueError(
+                f"width {self.width} and depth {self.depth} make {weights:.3g} hidden weights; "
+                f"allowed: at most {_MOST_WEIGHTS:g}. Take a smaller model."
+            )
+
     @property
     def m_d(self) -> float:
         """Width multiplier: width / base_width."""
@@ -143,6 +167,11 @@ class Trial:
     def m_rho(self) -> float:
         """Density multiplier of the hidden matrices: density / base_density."""
         return self.density / self.base_density
+
+    @cached_property
+    def own_settings(self) -> dict[str, Any]:
+        """The axes of your own model or loop, by name."""
+        return dict(json.loads(self.settings))
 
     @cached_property
     def total_steps(self) -> int:
@@ -235,6 +264,32 @@ def trial_from_row(row: Mapping[str, Any]) -> Trial:
 
 
 as_json = json.JSONEncoder(sort_keys=True).encode
+
+
+def settings_text(settings: Any) -> str:
+    """Settings, a mapping or its JSON, as JSON with sorted names: equal settings are equal texts.
+
+    Raises ValueError for a name that no function could have as an argument, and for a value that is not text, a finite
+    number, True or False.
+    """
+    given = settings
+    if isinstance(settings, str):
+        try:
+            given = json.loads(settings)
+        except ValueError:
+            given = None
+    if not isinstance(given, Mapping):
+        raise ValueError(f"settings are {shown(settings)}; give them by name, such as {{'kv_group': 2}}.")
+    plain = {}
+    for name, value in given.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in _FIELDS:
+            raise ValueError(f"settings have the name {shown(name)}; give names of your own, as Python allows them.")
+        value = value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if not is_number and not isinstance(value, str):
+            raise ValueError(f"setting {name} is {shown(value)}; allowed: text, finite numbers, True and False.")
+        plain[name] = value
+    return as_json(plain)
 
 
 def hash_of(text: str) -> str:

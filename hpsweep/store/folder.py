@@ -14,6 +14,7 @@ from hpsweep.schema import SCHEMA_VERSION
 from hpsweep.store.part import MANY, check_part_version, replacing
 
 _META_RECORD = records.table(
+    {"code": records.mapping(records.text)},
     hpsweep_schema_version=records.whole(1),
     sweep=records.table(
         {
@@ -24,6 +25,9 @@ _META_RECORD = records.table(
             "points": records.whole(0),
             "refine": records.optional(records.mapping(records.plain)),
             "target": records.optional(records.mapping(records.plain)),
+            "model": records.mapping(records.nested),
+            "train": records.mapping(records.nested),
+            "command": records.mapping(records.nested),
         },
         name=records.text,
     ),
@@ -31,15 +35,27 @@ _META_RECORD = records.table(
 """What meta.json may hold, whatever an older version left out; which values a sweep may have is for Sweep to say."""
 
 
-def write_meta(folder: str | Path, sweep: Mapping[str, Any]) -> None:
+def write_meta(folder: str | Path, sweep: Mapping[str, Any], code: Mapping[str, str] | None = None) -> None:
     """Record the sweep (as plain data) in meta.json; a changed sweep of the same name replaces the recorded one.
+
+    `code` are hashes of the user's own code by file, where it has some.
 
     Stored rows stay. The caller holds the lock, and has called `check_folder`.
     """
     path = Path(folder) / "meta.json"
     with replacing(path) as temporary:
-        record = {"hpsweep_schema_version": SCHEMA_VERSION, "sweep": sweep}
+        record: dict[str, Any] = {"hpsweep_schema_version": SCHEMA_VERSION, "sweep": sweep}
+        if code:
+            record["code"] = code
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def recorded_code(folder: str | Path) -> dict[str, str]:
+    """Hashes of the user's own code by file, as meta.json has them; {} where there are none."""
+    path = Path(folder) / "meta.json"
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")).get("code") or {})
 
 
 def read_meta(folder: str | Path) -> dict[str, Any]:

@@ -65,7 +65,9 @@ def run(
     if summary.failed:
         failed = counted(summary.failed, "trial")
         warnings.warn(f"{failed} failed: the column error says why; the same call tries again.", stacklevel=2)
-    return own_runs(store.load(folder), sweep)
+    runs = own_runs(store.load(folder), sweep)
+    runs.attrs[store.STORED] = len(runs)  # all of this sweep, whatever else the folder has
+    return runs
 
 
 def _check_whole(name: str, value: Any, purpose: str) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 from hpsweep import store
 from hpsweep.english import counted
 from hpsweep.proxy import native
-from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
-from hpsweep.sweep.datasets import check_hashes, checked_datasets
+from hpsweep.sweep.datasets import check_hashes
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
@@ -23,6 +22,7 @@ from hpsweep.sweep.probe import WorkerSpeed, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
 from hpsweep.sweep.queue import PART_SECONDS
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
+from hpsweep.sweep.workload import check_code, checked_workload
 
 
 def plan(
@@ -51,17 +51,21 @@ def plan(
     if tflops is not None and not 0 < tflops < math.inf:
         raise ValueError(f"tflops is {tflops}; allowed: above 0, such as 0.1 for a core or 50 for a GPU.")
     folder = Path(results) / sweep.name
-    datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size, writes=False)
+    work = checked_workload(sweep, folder, train, ensemble_size=ensemble_size, writes=False)
+    train = work.train
     rows = store.read_runs(folder).to_pylist()
-    check_hashes(folder, rows, datasets)
+    check_hashes(folder, rows, work.data)
+    check_code(folder, rows, work)
     rows = list(filter(Groups(sweep).has, rows))
     counts = Counter(row["status"] for row in rows)
     with worker_place(workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
         engine, why = serving_engine(train, here.device, sweep.trials, here.cards)
-        cost = Cost(datasets, engine)
+        cost = Cost(work.data, engine, work.sizes)
         size = ensemble_size or default_size(engine, here.device)
         most_work = default_work(here.device)
         step_tokens = default_tokens(here.device)
+        if work.is_own:  # one at a time
+            size = ensemble_size = 1
         if ensemble_size:  # as it was asked for, whatever it costs
             most_work = math.inf
             step_tokens = 0
@@ -225,7 +229,7 @@ def _shapes(
     for shape, trials in by_shape.items():
         number = Counter(trial.density for trial in trials)
         each = {trial.density: trial for trial in trials}  # sizes differ by density alone
-        sizes = {d: count.size_columns(trial, cost.datasets[trial.data].vocabulary) for d, trial in each.items()}
+        sizes = {d: cost.sizes(trial) for d, trial in each.items()}
         nonzeros = [s["parameters"] - s["hidden_parameters"] + s["hidden_nonzeros"] for s in sizes.values()]
         lacking = max(0, len(trials) * factor - per_shape[shape])
         costs = [cost(trial) for trial in trials if trial.trial_id not in done]

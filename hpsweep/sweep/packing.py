@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from hpsweep.architectures import FLOPS_OF_A_WEIGHT
 from hpsweep.proxy import native
 from hpsweep.rules import count
-from hpsweep.spec import Trial
+from hpsweep.spec import BUILT_IN, Trial
 from hpsweep.sweep.worker import Ensemble
 
 if TYPE_CHECKING:
-    from hpsweep.proxy.data import Dataset
+    from hpsweep.proxy.outcome import Trained
 
 CPU_ENSEMBLE = 4
 """Trials that the torch engine trains together on a core, unless said otherwise."""
@@ -47,6 +47,10 @@ results/reference/lr_by_density, and the table of crossovers in docs/engine.md. 
 _UNIT = "avx512_bf16"  # what is taken to multiply in bfloat16
 
 
+Sizes = Callable[[Trial], dict[str, Any]]
+"""The columns of a trial's sizes."""
+
+
 class Cost:
     """What a trial costs in its engine, in FLOPs, which the time goes by.
 
@@ -57,22 +61,29 @@ class Cost:
     without either, those from 0.2 to 0.32 by their nonzeros, and bfloat16 is no faster than float32.
     """
 
-    def __init__(self, datasets: Mapping[str, Dataset], engine: str = "torch") -> None:
-        self.datasets = datasets
+    def __init__(self, data: Mapping[str, Trained], engine: str = "torch", sizes: Sizes | None = None) -> None:
+        self.data = data
         self.engine = engine
+        self.sizes = sizes or self._of_built_in
         self.known: dict[tuple[Any, ...], float] = {}
 
     def __call__(self, trial: Trial) -> float:
         """The cost in FLOPs; trials of one shape and density have the same."""
         key = (trial.shape, trial.density)
         if key not in self.known:
-            sizes = count.size_columns(trial, self.datasets[trial.data].vocabulary)
-            self.known[key] = self.stored({**trial.resolved, **sizes})
+            self.known[key] = self.stored({**trial.resolved, **self.sizes(trial)})
         return self.known[key]
+
+    def _of_built_in(self, trial: Trial) -> dict[str, Any]:
+        vocabulary = self.data[trial.data].vocabulary
+        assert vocabulary is not None
+        return count.size_columns(trial, vocabulary)
 
     def stored(self, row: Mapping[str, Any]) -> float:
         """The cost of a stored trial in FLOPs, 0 where its FLOPs are not known."""
         if self.engine != "native" or native.too_long(row["context"], row["depth"], row["width"] // row["head_size"]):
+            if row["flops_dense"] is None and row["model"] != BUILT_IN:  # told by nobody: as of a GPT of its width
+                return float(6 * 12 * row["width"] ** 2 * row["depth"] * row["tokens"])
             return row["flops_dense"] or 0.0
         if not row["flops_sparse"]:
             return 0.0

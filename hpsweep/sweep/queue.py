@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from hpsweep import store
-from hpsweep.rules import count
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
-from hpsweep.sweep.datasets import DataChanged
+from hpsweep.sweep.datasets import DataChanged, SweepStopped
+from hpsweep.sweep.ignored import Alike
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, packed_ensembles
 from hpsweep.sweep.progress import Groups, Reporter, SweepStatus, Tally
 from hpsweep.sweep.provenance import provenance_columns
@@ -29,6 +29,10 @@ PART_SECONDS = 5.0
 
 _CHECK_SECONDS = 2.0  # between looks at whether the folder is still there
 _SHOW_SECONDS = 0.5  # between looks at how far running ensembles are
+
+
+class CodeFailed(SweepStopped):
+    """The first trial of the user's own code failed."""
 
 
 class _Known(NamedTuple):
@@ -64,8 +68,11 @@ class SweepQueue:
         reporter: Reporter,
         most_work: float = math.inf,
         step_tokens: int = 0,
+        code_hash: str | None = None,
     ) -> None:
         self.sweep = sweep
+        self.code_hash = code_hash  # of the user's own code, where that trains
+        self.alike = Alike()
         self.held = held
         self.cost = cost
         self.workers = workers
@@ -77,6 +84,9 @@ class SweepQueue:
         self.stored = Tally(groups, cost.stored)
         for row in filter(groups.has, rows):
             self.stored.add(row)
+            self._see(row)
+        # Whether a trial of the user's own code has been trained: until then one goes alone, so that a slip costs one.
+        self.proven = code_hash is None or any(row["status"] in store.DONE for row in self.stored.rows.values())
         self.queue: deque[Ensemble] = deque()
         self.running: dict[Ensemble, float] = {}  # the part of its steps that is taken
         self.tried: Counter[str] = Counter()  # failed attempts by trial_id
@@ -99,6 +109,8 @@ class SweepQueue:
 
     def next(self) -> Ensemble | None:
         """An ensemble, None for nothing yet, () for finished: see worker.Plan."""
+        if self.running and not self.proven:
+            return None
         if not self.queue and not self.exhausted:
             busy = [trial for ensemble in self.running for trial in ensemble]
             rows = list(self.stored.rows.values())
@@ -193,13 +205,16 @@ class SweepQueue:
             self._check_hashes(outcome.rows)
             self.parts = joined_parts(self.parts, Part(outcome.rows, outcome.curves))
             self.store_parts()
+            self.proven = True
         elif left:
             self._retry(left, outcome)
 
     def _check_hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise DataChanged for rows of other data: a file has changed since, or is another one on a worker's node."""
-        for source, found in sorted({(row["data"], row["data_hash"]) for row in rows}):
-            ours = self.cost.datasets[source].data_hash
+        for source, found in sorted({(row["data"], row["data_hash"]) for row in rows if row.get("data_hash")}):
+            if source not in self.cost.data:  # of code of the user's own, which has told it, or not
+                continue
+            ours = self.cost.data[source].data_hash
             if found != ours:
                 raise DataChanged(
                     f"a worker read {source!r} as data_hash {found}, but the sweep began with {ours}, and losses on "
@@ -207,8 +222,17 @@ class SweepQueue:
                     "folder with --results."
                 )
 
+        for code_hash in {row.get("code_hash") for row in rows} - {self.code_hash}:
+            raise DataChanged(
+                f"a worker trained code with code_hash {code_hash}, but the sweep began with {self.code_hash}: a file "
+                "has changed since, or is another one on a worker's node. Its result is not stored: bring the file "
+                "back as it was, or give another folder with --results."
+            )
+
     def _retry(self, ensemble: Ensemble, failure: Failure) -> None:
         """A death is first taken for an accident; else the ensemble is halved, down to the trial that fails alone."""
+        if not self.proven and failure.fault is None:
+            raise CodeFailed(f"the first trial, {ensemble[0].trial_id}, failed: {failure.error} No other was begun.")
         if failure.fault is not None:
             self._wait_out(ensemble, failure)
             return
@@ -243,16 +267,22 @@ class SweepQueue:
         self.queue.appendleft(ensemble)
 
     def _failed_row(self, trial: Trial, error: str) -> dict[str, Any]:
-        dataset = self.cost.datasets[trial.data]
+        dataset = self.cost.data.get(trial.data)
         return {
             "trial_id": trial.trial_id,
             **trial.resolved,
-            **count.size_columns(trial, dataset.vocabulary),
+            **self.cost.sizes(trial),
             "status": "failed",
             "error": error,
-            "vocabulary": dataset.vocabulary,
-            "data_hash": dataset.data_hash,
+            "vocabulary": dataset.vocabulary if dataset else None,
+            "data_hash": dataset.data_hash if dataset else None,
+            "code_hash": self.code_hash,
         }
+
+    def _see(self, row: Mapping[str, Any]) -> None:
+        """Raise SettingIgnored where the trial shows that the user's code ignores a setting."""
+        if self.code_hash is not None:
+            self.alike.add(row)
 
     def _store(self, rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Any]]) -> None:
         made_by = {**self.made_by, "finished_at": datetime.now(UTC)}
@@ -260,6 +290,8 @@ class SweepQueue:
             {**made_by, "attempts": self.tried[row["trial_id"]] + (row["status"] != "failed"), **row} for row in rows
         ]
         with self.held.writing() as folder:
+            for row in whole:
+                self._see(row)
             store.append(folder, whole, curves)
             for row in whole:
                 self.stored.add(row)

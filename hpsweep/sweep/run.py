@@ -10,13 +10,14 @@ from pathlib import Path
 
 from hpsweep import store
 from hpsweep.spec import Sweep
-from hpsweep.sweep.datasets import DataChanged, check_hashes, checked_datasets
+from hpsweep.sweep.datasets import SweepStopped, check_hashes
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import Cost, default_size, default_tokens, default_work
 from hpsweep.sweep.progress import Lines, Reporter, interruptible
 from hpsweep.sweep.queue import Summary, SweepQueue
 from hpsweep.sweep.worker import ENGINES, TRAIN, Place
+from hpsweep.sweep.workload import check_code, checked_workload
 
 
 def run_sweep(
@@ -40,7 +41,8 @@ def run_sweep(
     """
     reporter = reporter or Lines()
     folder = Path(results) / sweep.name
-    datasets = checked_datasets(sweep, folder, ensemble_size=ensemble_size)
+    work = checked_workload(sweep, folder, train, ensemble_size=ensemble_size)
+    train = work.train
     with worker_place(address, workers=workers, device=device, gpus_per_worker=gpus_per_worker) as here:
         engine, why = serving_engine(train, here.device, sweep.trials, here.cards)
         if why and engine == "torch":
@@ -48,6 +50,8 @@ def run_sweep(
         size = ensemble_size or default_size(engine, here.device)
         most_work = default_work(here.device)
         step_tokens = default_tokens(here.device)
+        if work.is_own:  # one at a time
+            size = ensemble_size = 1
         if ensemble_size:  # as it was asked for, whatever it costs
             most_work = math.inf
             step_tokens = 0
@@ -55,10 +59,12 @@ def run_sweep(
             if held.stale:
                 reporter.say(f"taking over from {held.stale}, which died.")
             rows = store.read_runs(folder).to_pylist()
-            check_hashes(folder, rows, datasets)
-            store.write_meta(folder, sweep.to_dict())
+            check_hashes(folder, rows, work.data)
+            check_code(folder, rows, work)
+            store.write_meta(folder, sweep.to_dict(), code=work.code)
+            cost = Cost(work.data, engine, work.sizes)
             queue = SweepQueue(
-                sweep, held, rows, Cost(datasets, engine), here.workers, size, reporter, most_work, step_tokens
+                sweep, held, rows, cost, here.workers, size, reporter, most_work, step_tokens, work.code_hash
             )
             if queue.is_open():
                 if why and engine == "torch":
@@ -79,7 +85,7 @@ def _trained(here: Place, queue: SweepQueue, train: str) -> Summary:
         finally:
             queue.store_parts()
         return queue.summary()
-    except DataChanged:
+    except SweepStopped:
         raise
     except store.FolderLost as lost:
         raise store.FolderLost(f"{lost} {queue.what_is_where()}") from None

@@ -5,8 +5,10 @@ A worker is one function that returns a result or a failure as a value, so only 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import json
 import os
 import sys
 import time
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hpsweep.english import counted
-from hpsweep.faults import explained
+from hpsweep.faults import TrialFailed, explained
 from hpsweep.proxy import gpu
 from hpsweep.proxy.compile_choice import compile_choice
 from hpsweep.spec import Trial
@@ -211,15 +213,20 @@ def _without(
 
 
 def imported_function(name: str) -> Callable[..., Any]:
-    """What module:function names, imported now."""
+    """What module:function names, imported now; with the keyword arguments that follow as JSON."""
+    name, _, given = name.partition(" ")
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    if given:
+        return functools.partial(found, **json.loads(given))
     return found
 
 
 def one_line(error: BaseException) -> str:
     """The error's type, first line, and where it was raised: what is left of it in the store."""
     lines = str(error).strip().splitlines()
+    if isinstance(error, TrialFailed):  # which says where by itself
+        return lines[0]
     frames = traceback.extract_tb(error.__traceback__)
     first = ""
     if lines:

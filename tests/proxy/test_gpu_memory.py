@@ -128,8 +128,12 @@ class Peak(TorchDispatchMode):
 
 
 def peak(trial: Trial, count: int, vocabulary: int, sequences: int, *, trains: bool) -> int:
-    """Bytes at the peak of the losses of so many trials and sequences of each, with their gradients if it trains."""
-    with FakeTensorMode(), Peak() as measured:
+    """Bytes at the peak of the losses of so many trials and sequences of each, with their gradients if it trains.
+
+    oneDNN is left out: whether it is better is measured by numbers, which these tensors have not.
+    """
+    without_onednn = mock.patch.object(device, "onednn_is_better", return_value=False)
+    with without_onednn, FakeTensorMode(), Peak() as measured:
         shapes = {name: shape for name, (shape, _) in tensors(trial, vocabulary).items()}
         parameters = {name: torch.zeros(count, *shape, requires_grad=trains) for name, shape in shapes.items()}
         multiply = model.Multipliers(*(torch.zeros(count) for _ in range(3)))

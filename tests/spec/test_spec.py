@@ -35,7 +35,7 @@ def test_every_field_is_part_of_the_id(name: str) -> None:
     other: dict[str, Any] = {
         "scheme": "sp", "precision": "bfloat16", "weight_decay_rule": "independent", "data": "text:a", "tied": False,
         "width": 256, "density": 0.5, "beta1": 0.8, "beta2": 0.9, "warmup_fraction": 0.2, "final_lr_fraction": 0.5,
-        "base_density": 0.5,
+        "base_density": 0.5, "model": "llama:build", "settings": '{"kv_group": 2}',
     }  # fmt: skip
     value = getattr(BASE, name)
     changed = BASE.replace(**{name: other.get(name, value * 2 if value else 1)})

@@ -68,7 +68,7 @@ def test_what_is_stored_is_loaded_as_one_row_per_trial_with_nulls_kept(tmp_path:
 def test_every_column_has_a_unit_entry_and_the_file_names_its_schema_version(tmp_path: Path) -> None:
     path = store.append(tmp_path, [row(0)])
     schema = pq.read_schema(path)
-    assert schema.metadata[b"hpsweep_schema_version"] == b"2"
+    assert schema.metadata[b"hpsweep_schema_version"] == b"3"
     assert schema.field("val_loss").metadata[b"unit"] == b"nats/token"
     assert all(b"unit" in field.metadata for field in schema)
 
@@ -251,9 +251,9 @@ def test_a_file_of_an_older_schema_stays_readable_with_nulls(tmp_path: Path) -> 
 
 def test_a_file_of_a_newer_schema_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = store.append(tmp_path, [row(0)])
-    newer = pq.read_table(path).replace_schema_metadata({"hpsweep_schema_version": "3"})
+    newer = pq.read_table(path).replace_schema_metadata({"hpsweep_schema_version": "4"})
     pq.write_table(newer, path)
-    with pytest.raises(ValueError, match=r"schema version 3; .* Upgrade hpsweep"):
+    with pytest.raises(ValueError, match=r"schema version 4; .* Upgrade hpsweep"):
         store.load(tmp_path)
 
 

@@ -134,7 +134,9 @@ def test_rows_without_a_field_that_was_added_since_have_its_value_of_before(tmp_
     as_of_before(tmp_path)
     runs = store.load(tmp_path)
     assert runs[[*BEFORE]].to_dict("records") == [BEFORE] * 3
-    assert runs[[*BEFORE]].dtypes.astype(str).to_dict() == {"alpha_attention": "float64", "base_head_size": "int64"}
+    assert runs[[*BEFORE]].dtypes.astype(str).to_dict() == {
+        "model": "str", "settings": "str", "alpha_attention": "float64", "base_head_size": "int64",
+    }  # fmt: skip
     assert [trial_from_row(one).trial_id for one in runs.to_dict("records")] == runs["trial_id"].tolist()
     store.append(tmp_path, [row(7)])
     before, after = store.compact(tmp_path)
@@ -161,7 +163,7 @@ def test_a_field_that_was_added_since_and_got_lost_is_told_where_it_was_not_that
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / "part-now.parquet"
-    rows = [row(0, trial=Trial(steps=10, alpha_attention=2.0))]
+    rows = [row(0, trial=Trial(steps=10, alpha_attention=2.0, model="llama:build", settings='{"kv_group": 2}'))]
     pq.write_table(pa.Table.from_pylist(rows, schema=store.RUNS).drop_columns([name]), path)
     assert "it was changed since" in read_part(path, store.RUNS, others=True)
 

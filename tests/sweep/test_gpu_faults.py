@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 import re
@@ -52,6 +53,13 @@ def trained(sweep: Sweep, folder: Path, workers: int = 1) -> tuple[Any, list[str
         sweep, folder / "results", workers=workers, ensemble_size=8, device="cpu", train=fake.TRAIN, reporter=reporter
     )
     return summary, reporter.said
+
+
+@pytest.fixture
+def nothing_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make test-as-on-gpu` replaces is what it is elsewhere, for tests of just that."""
+    for module, name in ((local, "_torch_sees"), (worker, "prepare_worker")):
+        monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))
 
 
 # --- a GPU that fails ---
@@ -132,6 +140,7 @@ def test_after_any_other_failure_the_gpu_itself_is_asked(
     assert "made to fail" in failure.error
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +341,7 @@ def test_on_ray_too_a_fault_of_the_gpu_costs_no_trial(tmp_path: Path) -> None:
 # --- what the environment says of GPUs ---
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_there_is_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,6 +443,7 @@ def test_of_gpus_that_are_named_and_torch_cannot_use_a_warning_is_given(monkeypa
         pass
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_an_nvidia_smi_or_a_torch_that_hangs_is_killed_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,6 +490,7 @@ class cuda:
 TURING, HOPPER = gpu.Card("Turing", (7, 5), bfloat16=True), gpu.Card("Hopper", (9, 0), bfloat16=True)
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 @pytest.mark.parametrize(
     ("cuda", "words", "count", "expected"),
     [
@@ -508,6 +520,7 @@ def test_what_torch_itself_says_of_gpus_is_passed_on(
             assert here.device == "cpu"
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_a_torch_that_cannot_be_imported_is_said_in_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

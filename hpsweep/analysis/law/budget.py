@@ -31,8 +31,8 @@ from hpsweep.analysis.law.predict import (
     check_points,
     design_at,
     point_reach,
-    predict,
     range_text,
+    reach_of,
     replicates_of,
     theta_of,
 )
@@ -107,7 +107,7 @@ def optimal_sparsity(
     check_table(budgets, "budgets", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     _sparse(law)
     points = budgets[["params", "tokens"]].astype(float).reset_index(drop=True)
-    predict(law, points.assign(sparsity=law.ranges["sparsity"][0]), extrapolate=extrapolate)  # refuses what is far
+    reach_of(law, points.assign(sparsity=law.ranges["sparsity"][0]), extrapolate=extrapolate)  # refuses what is far
     # The best sparsity under the law and each of its resamples, within the fitted sparsities unless extrapolated.
     lowest, highest = law.ranges["sparsity"]
     bottom, top = lowest, highest
@@ -202,8 +202,9 @@ def loss_contours(
     reaches the loss at that N, and infinite where some do not), reach. The N reach over the fitted sizes, over ten-fold
     of them with `extrapolate`. Without levels there are five, between the losses measured. A level that cannot be
     reached at an N, whatever the data, has no row there; tokens beyond ten-fold have none unless `extrapolate`.
-    Raises ValueError for a sparsity that was not fitted.
+    Raises ValueError for what is no law, and for a sparsity that was not fitted.
     """
+    check_law(law)
     n_low, n_high = law.ranges["params"]
     widen = 10.0 if extrapolate else 1.0
     params = np.geomspace(n_low / widen, n_high * widen, points)

@@ -17,7 +17,9 @@ import pandas as pd
 
 from hpsweep.analysis.optimum.noise import noise_per_group
 from hpsweep.analysis.optimum.optima import Group, fit_prepared, with_noise
+from hpsweep.analysis.runs.arguments import RESAMPLES
 from hpsweep.analysis.runs.checks import check_equal, group_text, needed
+from hpsweep.analysis.runs.prepare import prepared_runs
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,8 @@ class FittedRuns(GroupedRuns):
 def fitted_runs(runs: pd.DataFrame, by: Sequence[str], *, over: str, resamples: int, seed: int) -> FittedRuns:
     """Prepared runs with the optimum of every group over one hyperparameter; a group is fitted when first needed."""
     return FittedRuns(runs.reset_index(drop=True), tuple(by), resamples, seed, over)
+
+
+def prepared_and_fitted(runs: pd.DataFrame, by: Sequence[str], over: str) -> FittedRuns:
+    """The same of runs as they are loaded, with the usual resamples. Raises ValueError as `prepared_runs` does."""
+    return fitted_runs(prepared_runs(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)

@@ -140,10 +140,10 @@ def surface(
     diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
     does.
     """
-    over = fields_in_order(asked_pair(runs, over, ignore))
-    by = asked_groups(runs, by, over, ignore)
     check_resamples(resamples)
     check_seed(seed)
+    over = fields_in_order(asked_pair(runs, over, ignore))
+    by = asked_groups(runs, by, over, ignore)
     joint = jointly_fitted(prepared_runs(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
     return joint.table(by, joint.runs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpsweep.axes import AXES, drift_axes
 from hpsweep.spec import TUNED, Trial
@@ -88,18 +88,57 @@ def asked_groups(
     return varying_fields(_comparable(runs, ignore), without=[over] if isinstance(over, str) else over)
 
 
-def asked_pair(runs: pd.DataFrame, over: Sequence[str] | None, ignore: Sequence[str] = ()) -> Sequence[str]:
-    """The two hyperparameters that were asked for; without a word those searched together, or lr and init std.
+def asked_optimum(runs: pd.DataFrame, over: str | Sequence[str] | None, ignore: Sequence[str] = ()) -> Any:
+    """What was asked for, one hyperparameter or two; without a word what was searched, as `pair_of` and `over_of` say.
 
-    Raises ValueError for what is no table.
+    Raises ValueError as `asked_over` does.
+    """
+    if over is not None:
+        return over
+    return _pair_of_table(_comparable(runs, ignore)) or asked_over(runs, None, ignore)
+
+
+def asked_pair(runs: pd.DataFrame, over: Sequence[str] | None, ignore: Sequence[str] = ()) -> Sequence[str]:
+    """The two hyperparameters that were asked for; without a word those searched together.
+
+    Raises ValueError for what is no table, and where no two were searched together.
     """
     if over is not None:
         return over
     runs = _comparable(runs, ignore)
-    together = None
-    if {"scheme", *AXES} <= set(runs):
-        together = searched_together(runs)
-    return together or ("lr", "init_std")
+    pair = _pair_of_table(runs)
+    if pair is not None:
+        return pair
+    if not _PLACED.issubset(runs):
+        return "lr", "init_std"  # what is missing is said where the runs are prepared
+    names = searched_fields(runs)
+    _check_fit(runs, names[0] if names else "lr")
+    if len(names) > 2:
+        raise ValueError(
+            f"{', '.join(names)} were searched, and a surface is of two of them: give over, such as "
+            f"over=({names[0]!r}, {names[1]!r})."
+        )
+    raise ValueError(
+        f"no two hyperparameters were searched together in these runs (searched: {', '.join(names) or 'none'}), and a "
+        "surface needs three values or more of both. hp.optima finds the optimum of one; for two, sweep them together, "
+        "such as grid={'lr': [...], 'init_std': [...]}, or name two with over."
+    )
+
+
+def _check_fit(runs: pd.DataFrame, over: str) -> None:
+    """Raise ValueError for what is wrong with the runs themselves, whatever was searched."""
+    from hpsweep.analysis.runs.prepare import prepared_runs
+
+    prepared_runs(runs, varying_fields(runs, without=(over,)), over)
+
+
+_PLACED = {"scheme", *AXES}
+"""Columns by which runs of one model are known."""
+
+
+def _pair_of_table(runs: pd.DataFrame) -> tuple[str, str] | None:
+    """The two that were searched together, as far as the table says which runs are of one model."""
+    return searched_together(runs) if _PLACED.issubset(runs) else None
 
 
 def asked_axes(runs: pd.DataFrame, along: str | None, by: Sequence[str], ignore: Sequence[str] = ()) -> list[str]:

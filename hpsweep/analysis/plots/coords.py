@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from hpsweep.analysis.coords import FLAT_BOUND, OK, QUANTITIES, WRONG_VERDICTS, coordinate_paths
@@ -42,7 +42,14 @@ def plot_paths(paths: pd.DataFrame, looks: dict[str, Look], ax: Axes) -> Axes:
 
 
 @style.ours()
-def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str, size: tuple[float, float] | None = None) -> Figure:
+def draw(
+    sizes: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    title: str,
+    size: tuple[float, float] | None = None,
+    *,
+    into: SubFigure | None = None,
+) -> Figure:
     """A row of panels per field that varies, a column per quantity, modules in the order of the forward pass.
 
     Raises ValueError for a size (inches) in which something has no room; without one it is as large as it needs.
@@ -51,8 +58,8 @@ def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str, size: tuple[fl
     fields = [field for field in AXES if field in set(paths["along"])]
     modules = [str(module) for module in verdicts["module"]]
     looks = dict(zip(modules, style.ordered("place", range(len(modules))).values(), strict=True))
-    figure = Figure(figsize=size or (6.4, 1.85 * len(fields)), layout="constrained")
-    axes = figure.subplots(len(fields), len(QUANTITIES), squeeze=False, sharey="row")
+    page = layout.page_of(into, size, (6.4, 1.85 * len(fields)))
+    axes = page.subplots(len(fields), len(QUANTITIES), squeeze=False, sharey="row")
     for ax, text in zip(axes[0], QUANTITIES.values(), strict=True):
         ax.set_title(text, fontsize=LABEL + 0.5, color=INK)
     for row, field in zip(axes, fields, strict=True):
@@ -64,14 +71,15 @@ def draw(sizes: pd.DataFrame, verdicts: pd.DataFrame, title: str, size: tuple[fl
         start = value_label(field, line["value"].iloc[0])
         row[0].set_ylabel(f"relative to {field} {start}", fontsize=LABEL, color=INK)
     handles = [*_named(verdicts, looks), *_marks(any(AXES[field].widens for field in fields))]
-    key = layout.legend(figure, handles, loc="outside right center", handlelength=1.6, labelspacing=0.45)
+    key = layout.legend(page, handles, loc="outside right center", handlelength=1.6, labelspacing=0.45)
     width, height = layout.extent(key)
     if size is None:
-        layout.grow(figure, width=width, height=max(height - figure.get_figheight(), 0.0))
-    said = layout.fill(title, figure.get_figwidth() - 2 * layout.MARGIN, TITLE)
-    figure.suptitle(said, fontsize=TITLE, color=INK, x=0.01, ha="left")
+        layout.grow(page, width=width, height=max(height - layout.page_size(page)[1], 0.0))
+    said = layout.fill(title, layout.page_size(page)[0] - 2 * layout.MARGIN, TITLE)
+    page.suptitle(said, fontsize=TITLE, color=INK, x=0.01, ha="left")
+    figure = layout.figure_of(page)
     if size is None:
-        layout.grow(figure, height=1.3 * TITLE / 72 * (said.count("\n") + 1) + 0.1)
+        layout.grow(page, height=1.3 * TITLE / 72 * (said.count("\n") + 1) + 0.1)
     else:
         layout.check_room(figure, "coords")
     return figure

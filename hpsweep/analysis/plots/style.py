@@ -81,12 +81,16 @@ def frame(ax: Axes) -> None:
 
 def log2_axis(ax: Axes, which: str, low: float, high: float, *, most: int = 8) -> None:
     """A log2 axis from low to high with at most about `most` ticks, at whole powers of two."""
-    first, last = math.ceil(math.log2(low) - 1e-9), math.floor(math.log2(high) + 1e-9)
-    every = max(1, math.ceil((last - first + 1) / most))
-    ticks = [2.0**k for k in range(first, last + 1) if k % every == 0] or [2.0**first]
-    _ticks(ax, which, ticks, [text.power_label(tick) for tick in ticks], low, high)
-    minor = FixedLocator([2.0**k for k in range(first, last + 1) if every > 1])
-    (ax.xaxis if which == "x" else ax.yaxis).set_minor_locator(minor)
+    first = math.ceil(math.log2(low) - 1e-9)
+    last = math.floor(math.log2(high) + 1e-9)
+    powers = range(first, last + 1)
+    every = max(1, math.ceil(len(powers) / most))
+    ticks = [2.0**power for power in powers if power % every == 0] or [2.0**first]
+    labels = [text.power_label(tick) for tick in ticks]
+    _ticks(ax, which, ticks, labels, low, high)
+    minor = [2.0**power for power in powers] if every > 1 else []
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_minor_locator(FixedLocator(minor))
 
 
 def value_axis(ax: Axes, column: str, values: Sequence[float], *, most: int = 9) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import SCHEMES, Look
 from hpsweep.analysis.runs.arguments import check_columns, check_over, check_table
-from hpsweep.analysis.runs.checks import check_equal, needed
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, needed
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, axis_of
 from hpsweep.text import octave_interval, signed
@@ -125,6 +125,23 @@ def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFram
     # Groups are not named by an axis that has one value.
     one = {name: runs[name].iloc[0] for name in AXES if name not in chosen and runs[name].nunique() == 1}
     return chosen.assign(**one)
+
+
+def optima_in(optima: pd.DataFrame, part: pd.DataFrame, over: str, lines: str) -> pd.DataFrame:
+    """The optima of a part of the runs, with the column of its lines also where it has one value."""
+    own = matching(optima, part, over)
+    if lines not in own:
+        own.insert(0, lines, part[lines].iloc[0])
+    return own
+
+
+def drifts_in(drift: pd.DataFrame, part: pd.DataFrame, along: str) -> pd.DataFrame:
+    """The drifts along a field that belong to a part of the runs."""
+    rows = drift[drift["along"] == along]
+    keys = [name for name in rows.columns if name in TRIAL_FIELDS and name != along and rows[name].notna().any()]
+    for name in keys:
+        rows = rows[rows[name].isin(part[name].unique())]
+    return rows
 
 
 def spread(found: Sequence[Item], most: int) -> list[Item]:

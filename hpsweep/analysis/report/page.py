@@ -75,19 +75,19 @@ def report(
     folder: str = "results/NAME",
     left_out: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
+    whole: bool = True,
     ignore: Sequence[str] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> Report:
-    """What the runs say, verdict first: `save` writes it, and a notebook shows it.
-
-    What cannot be computed is said, with why, and never raised.
+    """The report of runs, and of the sweep that they are of; sweep/recorded.py has what users call.
 
     The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
     `left_out` counts stored trials that are not of the sweep. `stages` are those of sweep.refine.refinement_records,
-    one per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
-    computed next.
+    one per group of a refinement: without them nothing is said of what it still lacks, nor where the runs are not the
+    `whole` of what is stored. `say` is called with what is computed next.
 
-    Raises ValueError for what is no table of runs, sweep or path, and for schemes that hpsweep does not know.
+    What cannot be computed is said, with why, and never raised. Raises ValueError for what is no table of runs, sweep
+    or path, and for schemes that hpsweep does not know.
     """
     check_frame(runs)
     check_folder_path("folder", folder)
@@ -97,7 +97,7 @@ def report(
     if odd := sorted({*map(str, runs["scheme"].dropna().unique())} - {*SCHEMES}):
         raise ValueError(f"runs have scheme {', '.join(odd)}; allowed: {', '.join(SCHEMES)}.")
     folder = str(folder)
-    tables = tables_of(runs, sweep, stages, say)
+    tables = tables_of(runs, sweep, stages, say, whole=whole)
     say("figures")
     sections = (
         report_sections.losses(tables),

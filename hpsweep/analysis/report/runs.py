@@ -12,6 +12,7 @@ from hpsweep.analysis.report.parts import KINDS, LONGEST, Cell, Section, Status,
 from hpsweep.analysis.report.tables import Tables
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.analysis.runs.places import value_of
+from hpsweep.axes import axis_of
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE
@@ -45,7 +46,9 @@ def ledger(tables: Tables, left_out: int) -> Section:
     text = [f"Of all trials: {', '.join(said)}. A diverged trial is kept and not tried again; a failed one is."]
     if planned and found["open"].any():
         text.append("A refinement plans from what is stored: a group that is not at its end may ask for more trials.")
-    if not planned and tables.sweep is not None:
+    if not planned and not tables.whole:
+        text.append("These are some of the stored trials, so that nothing says what is missing.")
+    elif not planned and tables.sweep is not None:
         text.append("What a refinement still lacks follows from its stored rows: hpsweep plan says it.")
     elif not planned:
         text.append("No sweep is recorded in this folder, so that nothing says what is missing.")
@@ -138,7 +141,7 @@ def _fields(runs: pd.DataFrame) -> list[Table]:
 
 
 def _values(name: str, column: pd.Series[Any]) -> str:
-    values = sorted(column.dropna().unique(), reverse=name == "density")
+    values = sorted(column.dropna().unique(), key=axis_of(name).order)
     if name in TUNED and len(values) > 1 and values[0] > 0:
         if len(values) > 6:
             return f"{len(values)} values from {power(values[0])} to {power(values[-1])}"

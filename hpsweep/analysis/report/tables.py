@@ -9,23 +9,23 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from hpsweep.analysis.law.law import Law, fit_sweep
-from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
+from hpsweep.analysis.optimum.fitted import FittedRuns, prepared_and_fitted
 from hpsweep.analysis.optimum.group_fit import OPTIMA_COLUMNS as OPTIMA
 from hpsweep.analysis.optimum.joint import JointlyFitted, jointly_fitted
 from hpsweep.analysis.optimum.optima import optima_table
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, searched_fields, varying_fields
+from hpsweep.analysis.optimum.searched import over_of, pair_of, searched_fields, varying_fields
 from hpsweep.analysis.optimum.sensitivity import SENSITIVITY_COLUMNS as SENSITIVITY
 from hpsweep.analysis.optimum.sensitivity import sensitivity_of
 from hpsweep.analysis.plots.joint import heats_of
 from hpsweep.analysis.runs.arguments import RESAMPLES
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_unknown
-from hpsweep.analysis.runs.places import places_of, table_axes, varying_axes
+from hpsweep.analysis.runs.places import places_of, table_axes
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.analysis.transfer.along_drift import HELD_OUT_COLUMNS, held_out_of
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.comparison import COMPARISON_COLUMNS, comparison_of
 from hpsweep.analysis.transfer.drift import DRIFT_COLUMNS as DRIFT
-from hpsweep.analysis.transfer.drift import drift_of
+from hpsweep.analysis.transfer.drift import drift_table
 from hpsweep.analysis.transfer.proxy import select_proxy, tuned_sweep_of
 from hpsweep.analysis.transfer.regret_matrix import MATRIX_COLUMNS, matrix_of
 from hpsweep.analysis.transfer.transfer import joint_transfer_of, transfer_of
@@ -67,6 +67,7 @@ class Tables:
     heats: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of `heat_table`
     proxy: Mapping[str, Any] = field(default_factory=dict)  # where the proxy is, as far as runs say so
     stages: tuple[Mapping[str, Any], ...] = ()  # where each group of a refinement is
+    whole: bool = True  # whether the runs are all that are stored of the sweep
     card: Card | None = None
     law: Law | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -87,8 +88,12 @@ def tables_of(
     sweep: Sweep | None,
     stages: Sequence[Mapping[str, Any]] = (),
     say: Callable[[str], None] = lambda message: None,
+    *,
+    whole: bool = True,
 ) -> Tables:
     """All tables of a report on these runs; the recorded sweep says what was planned, and the target.
+
+    Runs that are not the `whole` of what is stored are not compared with the plan.
 
     `say` is called with the name of each before it is computed.
     """
@@ -116,8 +121,10 @@ def tables_of(
     if len(runs) and runs["tokens"].nunique() > 1 and runs["hidden_nonzeros"].nunique() > 1:
         found["law"] = attempt("law", lambda: fit_sweep(runs))
     found = {name: table for name, table in found.items() if table is not None}
-    ledger = ledger_of(runs, sweep, stages)
-    return Tables(runs=runs, sweep=sweep, ledger=ledger, stages=tuple(stages), refused=attempt.refused, **found)
+    ledger = ledger_of(runs, sweep if whole else None, stages)
+    return Tables(
+        runs=runs, sweep=sweep, ledger=ledger, stages=tuple(stages), whole=whole, refused=attempt.refused, **found
+    )
 
 
 class _Attempts:
@@ -143,7 +150,7 @@ class _Attempts:
 
 def _fitted(runs: pd.DataFrame, by: list[str], over: str) -> FittedRuns:
     """The runs prepared, with the optimum of every group: once, for all tables."""
-    optima = fitted_runs(prepared_runs(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
+    optima = prepared_and_fitted(runs, by, over)
     optima.groups  # noqa: B018  fitted here, where it is said why it cannot be
     return optima
 
@@ -165,7 +172,7 @@ def _tables_of_one(optima: FittedRuns, target: Target | None, attempt: _Attempts
     found: dict[str, Any] = {
         "drawn": optima.runs,
         "optima": optima_table(optima.groups, optima.by),
-        "drift": attempt("drift", lambda: _drifts(optima)),
+        "drift": attempt("drift", lambda: drift_table(optima)),
     }
     sweep = attempt("comparison", lambda: tuned_sweep_of(optima))
     if sweep is not None:
@@ -178,13 +185,6 @@ def _tables_of_one(optima: FittedRuns, target: Target | None, attempt: _Attempts
     if sweep is not None and target is not None:
         found["card"] = attempt("card", lambda: transfer_of(sweep, target, comparison=found.get("comparison")))
     return found
-
-
-def _drifts(optima: FittedRuns) -> pd.DataFrame:
-    """Drift along every axis that varies."""
-    runs, by = optima.runs, list(optima.by)
-    found = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in varying_axes(runs) if name in by]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["scheme", *DRIFT])
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:

@@ -217,8 +217,8 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
         first = plain_value(rows[name].iloc[0])
         raise ValueError(
             f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
-            f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
-            f"{name}={first} on the command line."
+            f"Select one value, such as runs[runs.{name} == {first!r}], which is --where {name}={first} on the command "
+            f"line; optima, surface, sensitivity and drift tell groups apart by it with {name!r} in by."
         )
 
 
@@ -257,8 +257,9 @@ def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -
     each = "; ".join(f"{name} ({_first_values(values)})" for name, values in odd.items())
     names, first = list(odd), next(iter(odd))
     raise ValueError(
-        f"runs of one group differ in {each}, and would be averaged over. If it says what was trained, put "
-        f"it in by (by=[..., {first!r}], --by ...,{first}) or select one value; if it is an outcome or bookkeeping, "
+        f"runs of one group differ in {each}, and would be averaged over. If it says what was trained, select "
+        f"one value of {first} (--where), or put it in by where there is one (by=[..., {first!r}] of optima, surface, "
+        f"sensitivity and drift, --by ...,{first} of hpsweep optimum); if it is an outcome or bookkeeping, "
         f"leave it out: ignore={names!r}, or --ignore {','.join(names)}."
     )
 

@@ -73,7 +73,7 @@ def prepared_runs(
     # Seeds that are copies of another count once.
     group = [name for name in _key(once, by, fields) if name not in (*fields, "seed")]
     ready = each_seed_once(once, group, fields).copy(deep=False)
-    ready.attrs[_MADE_ONE] = fields
+    ready.attrs = {_MADE_ONE: fields}  # without the record of the sweep, which pandas would copy at every step
     return ready
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +23,7 @@ from hpsweep.records import check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
 from hpsweep.schemes import Scheme, scales_width
-from hpsweep.spec import BEFORE, TUNED, Target, Trial
+from hpsweep.spec import BEFORE, BUILT_IN, TUNED, Target, Trial
 from hpsweep.store import one_data_hash
 from hpsweep.store.record_file import check_record_path, record_json, write_record
 from hpsweep.text import shown
@@ -110,6 +111,31 @@ class Card:
         check_card_values(card, path)
         return card
 
+    def export(self, trainer: str) -> str:
+        """The text of a file for another trainer, as `hpsweep export` prints it: 'torch', 'hf' or 'nanogpt'.
+
+        torch: parameter groups for a module of yours; hf: a script for transformers.Trainer; nanogpt: a config of
+        nanoGPT-mup's supar branch. docs/exports.md says what each needs.
+
+        Raises ValueError for another trainer, for a card whose numbers are not those of the rules, and for what the
+        trainer cannot express, with the reason.
+        """
+        text: str = _built_on_cards("hpsweep.export.write", "export")(self, trainer)
+        return text
+
+    def hyperparameters(self) -> pd.DataFrame:
+        """One row per hyperparameter that was searched: the value carried, its 95 % interval, how it was chosen."""
+        table: pd.DataFrame = _built_on_cards("hpsweep.analysis.transfer.card_tables", "card_hyperparameters")(self)
+        return table
+
+    def regret(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """One row: what the card's setting costs at its target, which `runs` have tuned; see `hp.regret`.
+
+        Raises ValueError as `hp.regret` with a card.
+        """
+        table: pd.DataFrame = _built_on_cards("hpsweep.analysis.transfer.card_regret", "card_regret")(self, runs)
+        return table
+
     def plan(self, model: nn.Module, *, base: object, check: bool = True, **options: Any) -> Plan:
         """The plan of a torch module under the card's scheme, density, multipliers, decay rule and mask seed.
 
@@ -145,6 +171,12 @@ class Card:
             m_d, readout = self.kinds["hidden"]["m_d"], self.readout_multiplier
             check_plan(plan, self.target, m_d=m_d, readout=readout, base_head_size=base_head_size)
         return plan
+
+
+def _built_on_cards(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module that knows cards, looked up when it is called: an import would go in a circle."""
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def model_axes(card: Card) -> list[str]:
@@ -265,17 +297,21 @@ def make_card(
 def target_numbers(trial: Trial, vocabulary: int) -> dict[str, Any]:
     """The fields of a card that the rules derive from the target's trial."""
     alphas = scales_width(trial.scheme)
+    listed: list[dict[str, Any]] = []
+    counted: dict[str, int] = {}
+    if trial.model == BUILT_IN:  # what tensors a model of the user's own has is known where it is built
+        counted = sizes(trial, vocabulary)._asdict()
+        for name, (shape, kind) in tensors(trial, vocabulary).items():
+            kept = nonzeros(shape, kind, trial.density)
+            listed.append({"name": name, "shape": list(shape), "kind": kind, "nonzeros": kept})
     return {
         "kinds": _kinds(trial),
         "attention_scale": rules.attention_scale(trial),
         "readout_multiplier": rules.readout_multiplier(trial),
         "alpha_input": trial.alpha_input if alphas else 1.0,
         "alpha_output": trial.alpha_output if alphas else 1.0,
-        "tensors": [
-            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": nonzeros(shape, kind, trial.density)}
-            for name, (shape, kind) in tensors(trial, vocabulary).items()
-        ],
-        "sizes": sizes(trial, vocabulary)._asdict(),
+        "tensors": listed,
+        "sizes": counted,
     }
 
 

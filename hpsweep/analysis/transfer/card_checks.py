@@ -191,10 +191,8 @@ CARD = table(
     ),
     schedule=table(**_fields(*SCHEDULE)),
     mask=table(seed=_field("seed"), density=_field("density"), kinds=rows(choice(*CARD_KINDS), least=1)),
-    tensors=rows(_TENSOR, least=1),
-    sizes=table(
-        parameters=_COUNT, embedding_parameters=_COUNT, hidden_parameters=_COUNT, hidden_nonzeros=_COUNT
-    ),
+    tensors=rows(_TENSOR),  # none, and no sizes, of a model of the user's own
+    sizes=mapping(_COUNT),
     evidence=table(
         {"never_tuned": mapping(number(0))},  # cards of before have none
         trial_ids=rows(text),

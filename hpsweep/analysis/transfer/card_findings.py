@@ -17,7 +17,7 @@ from hpsweep.axes import AXES, Axis, drift_axes
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
 from hpsweep.schemes import scales
-from hpsweep.spec import Target, Trial
+from hpsweep.spec import BUILT_IN, Target, Trial
 from hpsweep.units import unit_of_sources
 
 WIDE_INTERVAL = 1.0
@@ -61,11 +61,15 @@ def of_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> lis
     for name, (first, last) in ends.items():
         if first != last:
             found.append(Finding(code="not_corrected", axis=name, numbers={"first": first, "last": last}))
+    if base.model.startswith("command:"):
+        found.append(Finding(code="unseen_rules", scheme=base.scheme, numbers={"model": base.model}))
     return [*found, *_of_duration(base, trial, target, vocabulary), *_of_decay(base, trial)]
 
 
 def _of_duration(base: Trial, trial: Trial, target: Target, vocabulary: int) -> list[Finding]:
     """Another number of tokens per nonzero hidden parameter, or an unknown one."""
+    if base.model != BUILT_IN:  # how many parameters the target has is known where it is built
+        return []
     there = base.total_tokens / sizes(base, vocabulary).hidden_nonzeros
     numbers = {"proxy": there, "per_step": base.batch * base.context}
     if target.tokens is None:

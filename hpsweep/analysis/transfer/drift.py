@@ -28,6 +28,7 @@ from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
 from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, drift_groups
 from hpsweep.analysis.runs.arguments import check_column_names, check_number
 from hpsweep.analysis.runs.checks import check_equal, check_unknown, is_numeric
+from hpsweep.analysis.runs.places import varying_axes
 from hpsweep.analysis.runs.prepare import plain_types, prepared_runs, without_columns
 from hpsweep.analysis.transfer.slope import (
     SCATTER,
@@ -185,6 +186,14 @@ def drift_of(
         keys = dict(zip(by, key, strict=True))
         rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, optima.resamples, optima.seed)})
     return pd.DataFrame(rows, columns=[*by, *DRIFT_COLUMNS])
+
+
+def drift_table(optima: FittedRuns) -> pd.DataFrame:
+    """The rows of `drift` along every axis that varies, from runs that were prepared and fitted."""
+    runs, by = optima.runs, list(optima.by)
+    along = [name for name in varying_axes(runs) if name in by]
+    tables = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in along]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["scheme", *DRIFT_COLUMNS])
 
 
 def _compared(optima: FittedRuns, runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -66,13 +66,18 @@ def regret_matrix(
     whole_up_to: of a scheme with more widths and densities than that, only what was tuned at the proxy has rows.
     `interval` is "assumed" where the noise was. Raises ValueError as `optima` does, and for a per_doubling not above 0.
     """
+    check_rate(per_doubling, flops)
+    over = asked_over(runs, over, ignore)
+    sweep = tuned_sweep(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
+    return matrix_of(sweep, per_doubling=per_doubling, flops=flops, whole_up_to=whole_up_to)
+
+
+def check_rate(per_doubling: float | None, flops: str) -> None:
+    """Raise ValueError for a rate not above 0, and for FLOPs that are neither of the two columns."""
     if per_doubling is not None:
         check_number("per_doubling", per_doubling, "the nats/token that a doubling of compute buys, > 0")
     if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
-    over = asked_over(runs, over, ignore)
-    sweep = tuned_sweep(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
-    return matrix_of(sweep, per_doubling=per_doubling, flops=flops, whole_up_to=whole_up_to)
 
 
 def matrix_of(

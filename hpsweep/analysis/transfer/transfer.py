@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.optimum.joint import JointlyFitted, fields_in_order, jointly_fitted
+from hpsweep.analysis.optimum.searched import asked_optimum
 from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS, column_such
 from hpsweep.analysis.runs.places import place_axes
@@ -30,7 +31,7 @@ def transfer(
     target: Target,
     *,
     scheme: Scheme | None = None,
-    over: str | Sequence[str] = "lr",
+    over: str | Sequence[str] | None = None,
     proxy: Mapping[str, Any] | None = None,
     along_drift: bool = False,
     ignore: Sequence[str] = (),
@@ -41,8 +42,9 @@ def transfer(
 
     Without a word on the scheme it is supar; where there are no such runs, mup; else sp.
     The proxy is the scheme's runs at width = base_width and density = base_density; `proxy` overrides these and
-    selects other fields, such as {"density": 1/4} or {"steps": 600}. `over` is interpolated; where other searched
-    hyperparameters vary in the proxy's runs, the tried values with the lowest loss are taken; among equals within noise
+    selects other fields, such as {"density": 1/4} or {"steps": 600}. `over` is interpolated; without a word it is the
+    two hyperparameters that were searched together, else the one with most values. Where other searched hyperparameters
+    vary in the proxy's runs, the tried values with the lowest loss are taken; among equals within noise
     those tried most often, and a warning names the rest. A minimum at the end of the grid is carried as it is, with a
     warning: it is a bound.
 
@@ -60,6 +62,7 @@ def transfer(
         raise ValueError(f"target is {shown(target)}; give a Target(width=..., density=...).")
     if scheme is not None and (not isinstance(scheme, str) or scheme not in SCHEMES):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(SCHEMES)}.")
+    over = asked_optimum(runs, over, ignore)
     if isinstance(over, str) or not isinstance(over, Sequence):
         check_over(over)
         sweep = tuned_sweep(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed)

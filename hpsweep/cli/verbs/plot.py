@@ -53,14 +53,21 @@ def run(a: argparse.Namespace) -> None:
 
 def _figures(runs: pd.DataFrame, size: tuple[float, float] | None, *, whole: bool) -> Iterator[tuple[str, Figure]]:
     """Names and figures of a sweep, and last its regrets, or why there are none: not all settings can be compared."""
-    from hpsweep.analysis.plots.figures import figures
-    from hpsweep.analysis.plots.regret import regret_of
+    from hpsweep.analysis.plots.figures import figures, fits_of
+    from hpsweep.analysis.plots.regret import regret_of, regret_of_swept
+    from hpsweep.analysis.transfer.proxy import tuned_sweep_of
 
-    drawn = False
-    for pair in figures(runs, size=size, whole=whole):
-        yield pair
+    fits, drawn = fits_of(runs), False
+    for named in figures(runs, size=size, fits=fits, whole=whole):
+        yield named
         drawn = True
+    if not drawn:
+        return
     try:
-        yield from regret_of(runs, over_of(runs, None), size, whole=whole) if drawn else ()
+        over = over_of(runs, None)
+        if over in fits:
+            yield from regret_of_swept(tuned_sweep_of(fits[over]), size, whole=whole)
+        else:
+            yield from regret_of(runs, over, size, whole=whole)
     except ValueError as error:
         say(f"no figure of regrets: {error}")

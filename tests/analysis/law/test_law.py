@@ -546,7 +546,8 @@ def test_conventions_are_the_users() -> None:
 
 def test_a_prediction_is_the_formula_with_a_band_and_a_mark_beyond_the_fit(noisy: Law) -> None:
     points = pd.DataFrame({"sparsity": [0.5, 0.5], "params": [1e7, 2e9], "tokens": [1e10, 1e10]})
-    table = predict(noisy, points)
+    with pytest.warns(UserWarning, match=r"1 of 2 points is outside of what the law was fitted to"):
+        table = predict(noisy, points)
     expected = evaluate(noisy.coefficients, points["sparsity"], points["params"], points["tokens"])  # type: ignore[arg-type]
     assert table["predicted"].to_numpy() == pytest.approx(expected, rel=1e-9)
     assert list(table["reach"]) == ["inside", "beyond"]
@@ -563,7 +564,8 @@ def test_points_more_than_ten_fold_away_are_refused_unless_asked(noisy: Law, poi
     points = pd.DataFrame([{"sparsity": 0.5, "params": 1e7, "tokens": 1e10, **point}])
     with pytest.raises(ValueError, match=r"far from what was fitted.*extrapolate=True"):
         predict(noisy, points)
-    assert list(predict(noisy, points, extrapolate=True)["reach"]) == ["far"]
+    with pytest.warns(UserWarning, match="1 of 1 points is outside"):
+        assert list(predict(noisy, points, extrapolate=True)["reach"]) == ["far"]
 
 
 def test_points_that_cannot_be_are_refused(noisy: Law) -> None:

@@ -523,7 +523,10 @@ def test_grids_coarser_than_the_window_use_the_neighbours() -> None:
 
 def test_a_field_that_differs_within_a_group_is_an_error() -> None:
     runs = made_runs(bowl(-7), {"init_std": [0.04, 0.08], "lr": OCTAVES})
-    with pytest.raises(ValueError, match=r"differ in init_std \(0.04, 0.08\).*Put 'init_std' in by, or select"):
+    with pytest.raises(
+        ValueError,
+        match=r"differ in init_std \(0.04, 0.08\).*Select one value.*sensitivity and drift .* 'init_std' in by",
+    ):
         optima(runs, by=["scheme"])
     assert len(optima(runs, by=["init_std"])) == 2
 

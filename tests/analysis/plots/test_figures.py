@@ -110,7 +110,7 @@ def test_a_curve_is_the_mean_and_range_of_the_seeds_that_finished_and_counts_the
 
 def test_runs_that_differ_in_more_than_the_lines_are_refused(runs: pd.DataFrame) -> None:
     wider = runs.assign(width=256, trial_id=runs["trial_id"].str[::-1])
-    with pytest.raises(ValueError, match=r"differ in width \(128, 256\).*select one"):
+    with pytest.raises(ValueError, match=r"differ in width \(128, 256\).*Select one"):
         plots.curve_table(pd.concat([runs, wider]))
 
 

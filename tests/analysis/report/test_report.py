@@ -380,7 +380,7 @@ def test_a_bug_in_a_library_is_not_reported_as_a_finding(monkeypatch: pytest.Mon
     def broken(*_: Any, **__: Any) -> None:
         np.zeros((2, 3)) @ np.zeros((2, 3))
 
-    monkeypatch.setattr("hpsweep.analysis.report.tables.fitted_runs", broken)
+    monkeypatch.setattr("hpsweep.analysis.report.tables.prepared_and_fitted", broken)
     with pytest.raises(ValueError, match="matmul"):
         report(runs_of(sweep_of()), sweep_of())
 

@@ -234,7 +234,7 @@ def test_among_settings_as_good_within_noise_the_one_with_most_evidence_is_taken
 def test_a_search_over_two_hyperparameters_together_has_no_curve_and_says_what_to_do() -> None:
     runs = made_runs(loss, {"lr": OCTAVES, "seed": [0, 1]}, base=BASE)
     runs = runs.assign(init_std=runs["lr"] * 10)
-    for use in (lambda: transfer(runs, TARGET), lambda: tuned_against_transferred(runs)):
+    for use in (lambda: transfer(runs, TARGET, over="lr"), lambda: tuned_against_transferred(runs)):
         with pytest.raises(
             ValueError, match=r"lr and init_std were searched together.*sweep a grid of lr around the best"
         ):
@@ -441,7 +441,7 @@ def test_other_hyperparameters_at_the_end_of_what_was_tried_are_named() -> None:
         return loss(trial) - 0.1 * math.log2(trial.init_std)
 
     grid = {"init_std": [0.02, 0.04, 0.08], "lr": OCTAVES, "seed": [0, 1]}
-    [bound] = found(transfer(made_runs(falling, grid, base=BASE), TARGET), "end_of_values")
+    [bound] = found(transfer(made_runs(falling, grid, base=BASE), TARGET, over="lr"), "end_of_values")
     assert bound["numbers"] == {"field": "init_std", "value": 0.08, "end": "highest"}
 
 

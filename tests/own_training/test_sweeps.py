@@ -130,6 +130,17 @@ def test_axes_of_ones_own_are_settings_that_the_function_takes() -> None:
         load_experiment(str(written(LOOP, ('"width": [64, 128]', '"shifd": [0.0, 1.0]'))))
 
 
+def test_an_axis_may_not_be_called_as_what_every_trial_is_told() -> None:
+    with pytest.raises(ValueError, match=r"'folder' is what hpsweep tells of every trial"):
+        load_experiment(
+            str(
+                written(
+                    LOOP, ("shift=0.0", "folder=0.0"), ('"width": [64, 128]', '"folder": [0.0, 1.0]'), ("+ shift", "")
+                )
+            )
+        )
+
+
 def test_code_that_has_changed_is_named_and_not_mixed() -> None:
     run(written(LOOP))
     path = written(LOOP, ("gauss(0, 0.01)", "gauss(0, 0.02)"), ("[0, 1]", "[0, 1, 2]"))

@@ -89,7 +89,7 @@ def train_by_hand(steps: int) -> None:
     masks = {p: torch.rand_like(p) < DENSITY for block in net.blocks for p in block.parameters() if p.dim() == 2}
     with torch.no_grad():
         for parameter, mask in masks.items():
-            parameter *= mask
+            parameter.mul_(mask)
     optimizer = torch.optim.AdamW(net.parameters(), lr=trial.lr, betas=(trial.beta1, trial.beta2), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     batches = TextBatches(trial.data)
@@ -106,7 +106,7 @@ def train_by_hand(steps: int) -> None:
         schedule.step()
         with torch.no_grad():
             for parameter, mask in masks.items():
-                parameter *= mask
+                parameter.mul_(mask)
     with torch.no_grad():
         for inputs, targets in batches.held_out(trial):
             nn.functional.cross_entropy(net(inputs).flatten(0, 1), targets.flatten())

@@ -17,6 +17,7 @@ from hpsweep.schema import CURVES, DONE, RUNS
 from hpsweep.spec import BEFORE, RESOLVED
 from hpsweep.store.columns import aligned_table
 from hpsweep.store.part import MANY, part_paths, read_part
+from hpsweep.store.settings import with_settings
 from hpsweep.store.trials import distinct_trials, finished
 from hpsweep.text import shown
 from hpsweep.trial_ids import trial_ids
@@ -36,7 +37,7 @@ _IDENTITIES = pa.schema(  # what says which row of a trial counts
 def load(*folders: str | Path) -> pd.DataFrame:
     """Stored runs of one or several results folders: one row per trial, columns as in `RUNS`.
 
-    Columns that `RUNS` does not have, of files that others wrote or rewrote, come after these. Files that cannot be
+    Columns that `RUNS` does not have, of settings of your own and of files that others wrote, come after these. Files that cannot be
     read are skipped and named in a warning. A trial stored more than once counts once, and a finished one before a
     failed one. Thousands of small files load slowly; `compact` joins them. Raises ValueError where a folder holds no
     runs, or was written by a newer hpsweep.
@@ -54,8 +55,7 @@ def load(*folders: str | Path) -> pd.DataFrame:
     runs = distinct_trials(joined_tables(tables))
     if runs.num_rows == 0:
         raise ValueError(_none_stored(folders, unread))
-    frame: pd.DataFrame = runs.to_pandas()
-    return frame
+    return with_settings(runs.to_pandas())
 
 
 def load_curves(folder: str | Path) -> pd.DataFrame:

@@ -60,6 +60,7 @@ from hpsweep.analysis.optimum.parabola import (
     lowest_cells,
 )
 from hpsweep.analysis.optimum.searched import asked_groups, asked_over
+from hpsweep.analysis.optimum.unchecked import unchecked_text
 from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, curve_fingerprint, merged_cells, run_counts
 from hpsweep.analysis.runs.checks import check_equal, check_over, check_resamples, check_seed, label, needed
 from hpsweep.analysis.runs.prepare import prepared
@@ -113,11 +114,15 @@ def optima(
     groups only where its noise is assumed. Values within 1 % are one, and a run given twice counts once (`prepared`).
     Raises ValueError for columns that are not there, no rows, data of different hashes, two outcomes of one run, and
     where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
-    not in `ignore`: nothing is averaged silently.
+    not in `ignore`: nothing is averaged silently. Of runs that `hp.runs` read, attrs["unchecked"] says what could not be
+    checked.
     """
     over = asked_over(runs, over, ignore)
     by = asked_groups(runs, by, over, ignore)
-    return optima_table(fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed), by)
+    table = optima_table(fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed), by)
+    if said := unchecked_text(runs, over):
+        table.attrs["unchecked"] = said
+    return table
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def fit_groups(
     seed: int = 0,
 ) -> list[Group]:
     """The optima of all groups, in sorted order."""
-    check_over(over)
+    check_over(over, runs)
     return fit_prepared(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
 
 

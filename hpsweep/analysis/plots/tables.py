@@ -27,7 +27,7 @@ def curve_table(
     seeds that finished, low and high the lowest and highest of them; NaN where none did. n_missing counts failed
     runs and those without a number. Raises ValueError as `optima` does.
     """
-    check_over(over)
+    check_over(over, runs)
     check_columns(lines=lines)
     check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve

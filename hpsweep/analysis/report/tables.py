@@ -13,7 +13,7 @@ from hpsweep.analysis.optimum.fitted import Fitted, fitted
 from hpsweep.analysis.optimum.joint import JointlyFitted, jointly_fitted
 from hpsweep.analysis.optimum.optima import COLUMNS as OPTIMA
 from hpsweep.analysis.optimum.optima import optima_table
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, searched, varying
+from hpsweep.analysis.optimum.searched import drift_groups, over_of, own_axes, pair_of, searched, varying
 from hpsweep.analysis.optimum.sensitivity import COLUMNS as SENSITIVITY
 from hpsweep.analysis.optimum.sensitivity import sensitivity_of
 from hpsweep.analysis.plots.joint import heats_of
@@ -32,6 +32,7 @@ from hpsweep.axes import AXES, axis_of
 from hpsweep.faults import is_ours
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.store import DONE
+from hpsweep.store.settings import setting_names
 from hpsweep.units import Unit, unit_of
 
 Found = TypeVar("Found")
@@ -182,7 +183,8 @@ def _tables_of_one(optima: Fitted, target: Target | None, attempt: _Attempts) ->
 def _drifts(optima: Fitted) -> pd.DataFrame:
     """Drift along every axis that varies."""
     runs, by = optima.runs, list(optima.by)
-    found = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in varying_axes(runs) if name in by]
+    axes = [name for name in (*varying_axes(runs), *own_axes(runs)) if name in by]
+    found = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in axes]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["scheme", *DRIFT])
 
 
@@ -205,7 +207,7 @@ def ledger_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[
         times = sweep.points if sweep and sweep.search != "grid" else 1
         known = [{"planned": times * len(trials), "open": False} for trials in groups]
     planned = pd.DataFrame([{**own[0].resolved, **said} for own, said in zip(groups, known, strict=True)])
-    fields = runs[[*TRIAL_FIELDS]]
+    fields = runs[[*TRIAL_FIELDS, *setting_names(runs)]]
     by = varying(pd.concat([fields, planned[[*TRIAL_FIELDS]]]) if len(planned) else fields, without=TUNED)
     counted = runs[by].assign(**{status: runs["status"] == status for status in (*DONE, "failed")})
     table = counted.groupby(by, as_index=False)[[*DONE, "failed"]].sum()

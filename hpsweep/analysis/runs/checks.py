@@ -26,6 +26,7 @@ from hpsweep.axes import AXES
 from hpsweep.schema import RUNS
 from hpsweep.spec import BEFORE, RESOLVED, TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
+from hpsweep.store.settings import setting_names
 
 TRIAL_FIELDS = tuple(RESOLVED)
 """Columns that say what was trained; the duration is stored as steps."""
@@ -117,11 +118,21 @@ def check_columns(**columns: Any) -> None:
             raise ValueError(f"{name} is {shown(given)}; give the name of one column of the table.")
 
 
-def check_over(over: Any) -> None:
-    """Raise ValueError unless it is a hyperparameter."""
-    if not isinstance(over, str) or over not in TUNED:
-        close = spelling_hint(over, TUNED) if isinstance(over, str) else "."
-        raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}.")
+def check_over(over: Any, runs: pd.DataFrame) -> None:
+    """Raise ValueError unless it is a hyperparameter, or another column of the runs that says what was trained."""
+    check_frame(runs)
+    names = [*TUNED, *(name for name in map(str, runs.columns) if _is_setting(name))]
+    if not isinstance(over, str) or over not in names:
+        close = spelling_hint(over, names) if isinstance(over, str) else "."
+        others = ", or another column of numbers that were set, such as batch or beta2"
+        raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}{others}.")
+
+
+def _is_setting(name: str) -> bool:
+    """Whether a column may be what was searched: no axis, seed, outcome or bookkeeping."""
+    if name in (*AXES, "seed") or name.lower() in (*OUTCOMES, *BOOKKEEPING):
+        return False
+    return name in TRIAL_FIELDS or name in SIZES or name not in RUNS.names
 
 
 def check_number(name: str, value: Any, what: str) -> None:
@@ -159,7 +170,7 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     """Raise ValueError unless the runs can be grouped by `by` and fitted over `over`."""
     check_frame(runs)
     by = check_by(by)
-    check_over(over)
+    check_over(over, runs)
     for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
         if name not in runs.columns:
             remedy = ""
@@ -312,6 +323,8 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
     for name in TRIAL_FIELDS:
         if name not in rows.columns or name in ("data", *free) or not has_several_values(rows[name]):
             continue
+        if name == "settings" and setting_names(rows):  # whose columns are compared
+            continue
         lacking = int(rows[name].isna().sum())
         if lacking:
             raise ValueError(
@@ -375,7 +388,8 @@ def _first_values(values: Any) -> str:
 
 def unknown_columns(runs: pd.DataFrame) -> list[str]:
     """Columns that may say what was trained, though hpsweep does not know them."""
-    return [name for name in map(str, runs.columns) if name in runs and _is_unknown(runs, name)]
+    own = setting_names(runs)
+    return [name for name in map(str, runs.columns) if name in runs and (name in own or _is_unknown(runs, name))]
 
 
 def _is_unknown(runs: pd.DataFrame, name: str) -> bool:
@@ -409,6 +423,8 @@ def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
         for name in TRIAL_FIELDS
         if name in runs and name not in ("data", *names) and has_several_values(runs[name])
     ]
+    if "settings" in varying and setting_names(runs):
+        varying.remove("settings")
     return runs[[*names, *varying]]
 
 

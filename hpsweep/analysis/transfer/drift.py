@@ -38,6 +38,7 @@ from hpsweep.analysis.runs.checks import (
     needed,
 )
 from hpsweep.analysis.runs.prepare import plain_types, prepared, without
+from hpsweep.analysis.transfer.given_optima import given_optima, is_of_optima
 from hpsweep.architectures import hidden_nonzeros
 from hpsweep.axes import axis_of
 from hpsweep.english import counted, have
@@ -115,6 +116,9 @@ def drift(
 
     `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
 
+    `runs` may be a table of optima in place of runs: columns `along`, opt, low, high, and status if any, such as
+    `optima` returns or a paper prints. Its `interval` is "as given", and `by` names what tells its lines apart.
+
     Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
     anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
     """
@@ -123,6 +127,8 @@ def drift(
         raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
     by = None if by is None else check_names("by", by, "['scheme']")
     along_with = check_names("along_with", along_with, "['depth']")
+    if is_of_optima(runs):
+        return _of_optima(runs, along, by or (), along_with, over, bound, resamples, seed)
     over = asked_over(runs, over, ignore)
     tables = []
     for axis in asked_axes(runs, along, by or (), ignore):
@@ -135,6 +141,34 @@ def drift(
         return tables[0]
     keys = dict.fromkeys(name for table in tables for name in table if name not in COLUMNS)
     return pd.concat(tables, ignore_index=True)[[*keys, *COLUMNS]]
+
+
+def _of_optima(
+    table: pd.DataFrame,
+    along: str | None,
+    by: Sequence[str],
+    along_with: Sequence[str],
+    over: str | None,
+    bound: float,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The table of `drift` along one axis, of optima that were found before."""
+    if along is None:
+        raise ValueError("the runs are a table of optima; say along which of its columns, such as along='width'.")
+    over = over or str(table["hyperparameter"].iloc[0] if "hyperparameter" in table and len(table) else "lr")
+    rows = []
+    for keys, optima in given_optima(table, along, by, along_with):
+        lines = optima[[*along_with]].drop_duplicates()
+        one = len(lines) == len(optima)
+        line = []
+        for row in optima.to_dict("records"):
+            of = () if one else tuple(row[name] for name in along_with)
+            line.append(
+                Point(row[along], of, f"{along} {row[along]:g}", {str(name): value for name, value in row.items()})
+            )
+        rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, resamples, seed)})
+    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
 
 
 def _along(
@@ -316,7 +350,10 @@ def path(bend: Bend, bound: float) -> str | None:
 def _interval(points: list[Point]) -> str | None:
     if _values_on_a_line(points) < 2:
         return None
-    return "assumed" if any(point.row["interval"] == "assumed" for point in points) else "resampled"
+    for other in ("assumed", "as given"):
+        if any(point.row["interval"] == other for point in points):
+            return other
+    return "resampled"
 
 
 def _values_on_a_line(points: list[Point]) -> int:

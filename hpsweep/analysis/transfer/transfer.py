@@ -12,14 +12,23 @@ from typing import Any
 import pandas as pd
 
 from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_over, check_resamples, check_seed, column_such, shown
+from hpsweep.analysis.runs.checks import (
+    TRIAL_FIELDS,
+    check_frame,
+    check_over,
+    check_resamples,
+    check_seed,
+    column_such,
+    shown,
+)
 from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.joint import joint_card
 from hpsweep.analysis.transfer.proxy import Swept, prepared_with, select_proxy, swept
 from hpsweep.analysis.transfer.single import card_of
 from hpsweep.schemes import SCHEMES, Scheme, preferred
-from hpsweep.spec import Target
+from hpsweep.spec import TUNED, Target
+from hpsweep.store.settings import is_imported
 
 
 def transfer(
@@ -57,8 +66,16 @@ def transfer(
         raise ValueError(f"target is {shown(target)}; give a Target(width=..., density=...).")
     if scheme is not None and (not isinstance(scheme, str) or scheme not in SCHEMES):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(SCHEMES)}.")
+    check_frame(runs)
+    if is_imported(runs):
+        raise ValueError(
+            "a card says how every tensor of a model is set, and a table of others' runs does not say what was trained: "
+            "carry the optimum along the drift of hp.drift by hand, or sweep with hpsweep."
+        )
     if isinstance(over, str) or not isinstance(over, Sequence):
-        check_over(over)
+        check_over(over, runs)
+        if over not in TUNED:
+            raise ValueError(f"over is {over!r}; a card carries one of {', '.join(TUNED)}.")
         sweep = swept(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed)
         return transfer_of(sweep, target, scheme=scheme, along_drift=along_drift)
     if along_drift:

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, varying
+from hpsweep.analysis.optimum.searched import drift_groups, over_of, own_axes, pair_of, varying
+from hpsweep.analysis.optimum.unchecked import unchecked_text
+from hpsweep.axes import drift_axes
 from hpsweep.cli.arguments import add_destination, add_folder, add_over, add_selection, columns
 from hpsweep.cli.inputs import check_whole, destination, stored_runs
 from hpsweep.cli.output import (
@@ -50,7 +52,7 @@ def run(a: argparse.Namespace) -> None:
     over = over_of(runs, a.over)
     by = a.by or varying(runs, without=(over,))
     table = optima(runs, by, over=over)
-    along = [name for name in ("density", "width") if name in by and runs[name].nunique() > 1]
+    along = [name for name in (*drift_axes(), *own_axes(runs)) if name in by and runs[name].nunique() > 1]
     drifts = concat([drift(runs, name, drift_groups(runs, by, name), over=over) for name in along])
     wrong = sensitivity(runs, by, over=over)
     regret, why = _tuned_against_transferred(runs, over)
@@ -77,6 +79,8 @@ def run(a: argparse.Namespace) -> None:
             key = [name for name in (*by, "along") if name in frame]
             print_table(frame[[*key, *(name for name in frame if name not in key)]], key)
     print_paths(written)
+    if said := unchecked_text(runs, over):
+        say(said)
     if why:
         say(f"no comparison of tuned and transferred: {why}")
 
@@ -107,6 +111,8 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
     shown = table[[*by, *each, "ridge_slope", "best_loss", "n_runs", "interval", "status", "why"]]
     print_table(in_bits(shown, unit), by)
     print_paths(written)
+    if said := unchecked_text(runs, over[0]):
+        say(said)
     if not a.over:
         say(f"--over {over[0]} gives the optimum of {over[0]} alone at every {over[1]}, where {over[1]} was on a grid.")
 

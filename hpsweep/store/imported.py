@@ -42,6 +42,6 @@ def _check_empty(folder: Path, ours: Path) -> None:
     others = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in (ours, folder / ".lock")]
     if others:
         raise ValueError(
-            f"{folder} is not empty (it has {others[0].relative_to(folder)}), and nothing is written over: give a folder "
-            "that does not exist yet with --out."
+            f"{folder} is not empty (it has {others[0].relative_to(folder)}), and nothing is written over: give a "
+            "folder that does not exist yet with --out."
         )

@@ -37,10 +37,10 @@ _IDENTITIES = pa.schema(  # what says which row of a trial counts
 def load(*folders: str | Path) -> pd.DataFrame:
     """Stored runs of one or several results folders: one row per trial, columns as in `RUNS`.
 
-    Columns that `RUNS` does not have, of settings of your own and of files that others wrote, come after these. Files that cannot be
-    read are skipped and named in a warning. A trial stored more than once counts once, and a finished one before a
-    failed one. Thousands of small files load slowly; `compact` joins them. Raises ValueError where a folder holds no
-    runs, or was written by a newer hpsweep.
+    Columns that `RUNS` does not have, of settings of your own and of files that others wrote, come after these. Files
+    that cannot be read are skipped and named in a warning. A trial stored more than once counts once, and a finished
+    one before a failed one. Thousands of small files load slowly; `compact` joins them. Raises ValueError where a
+    folder holds no runs, or was written by a newer hpsweep.
     """
     if not folders:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")

@@ -20,7 +20,10 @@ def with_settings(runs: pd.DataFrame) -> pd.DataFrame:
     absent = [name for name in names if name not in runs]
     if not absent:
         return runs
-    return runs.assign(**{name: [row.get(name) for row in values] for name in absent})
+    wider = runs.copy(deep=False)
+    for name in absent:
+        wider[name] = [row.get(name) for row in values]
+    return wider
 
 
 def setting_names(runs: pd.DataFrame) -> list[str]:

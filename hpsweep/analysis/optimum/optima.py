@@ -114,8 +114,8 @@ def optima(
     groups only where its noise is assumed. Values within 1 % are one, and a run given twice counts once (`prepared`).
     Raises ValueError for columns that are not there, no rows, data of different hashes, two outcomes of one run, and
     where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
-    not in `ignore`: nothing is averaged silently. Of runs that `hp.runs` read, attrs["unchecked"] says what could not be
-    checked.
+    not in `ignore`: nothing is averaged silently. Of runs that `hp.runs` read, attrs["unchecked"] says what could not
+    be checked.
     """
     over = asked_over(runs, over, ignore)
     by = asked_groups(runs, by, over, ignore)

@@ -110,16 +110,11 @@ def asked_axes(runs: pd.DataFrame, along: str | None, by: Sequence[str], ignore:
     """
     if along is not None:
         return [along]
+    from hpsweep.analysis.runs.places import own_axes
+
     runs = _comparable(runs, ignore)
     names = [*drift_axes(), *own_axes(runs)]
     return [name for name in names if name in runs and name not in by and runs[name].nunique() > 1] or ["density"]
-
-
-def own_axes(runs: pd.DataFrame) -> list[str]:
-    """The axes of one's own along which a drift can be: those of positive numbers."""
-    from hpsweep.analysis.runs.checks import is_numeric
-
-    return [name for name in setting_names(runs) if is_numeric(runs[name]) and (runs[name] > 0).all()]
 
 
 def _comparable(runs: pd.DataFrame, ignore: Sequence[str]) -> pd.DataFrame:

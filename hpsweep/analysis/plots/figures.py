@@ -47,8 +47,8 @@ from hpsweep.analysis.plots.tables import (
     scale,
     spread,
 )
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers, check_path, check_table
-from hpsweep.analysis.runs.places import varying_axes
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers, check_path, check_table, compared_fields
+from hpsweep.analysis.runs.places import line_axes
 from hpsweep.analysis.runs.prepare import plain_types, without
 from hpsweep.analysis.transfer.drift import drift as find_drift
 from hpsweep.axes import axis_of, value_label
@@ -278,7 +278,7 @@ def figures(
     if len(runs):
         check_numbers(runs)
     for over in ("lr", "init_std"):
-        axes = varying_axes(runs) or ["density"]
+        axes = line_axes(runs)
         found = [(lines, *part) for lines in axes for part in parts_of(runs, over, lines)]
         chosen = found if whole else spread(found, MOST)
         if len(chosen) < len(found):
@@ -342,7 +342,7 @@ def parts_of(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[dict[str, 
     """
     groups = runs.groupby(["scheme", lines])
     free = ("scheme", lines, over, "seed", "data")  # different data, by its hash, are refused
-    differ = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
+    differ = [name for name in compared_fields(runs) if name not in free and runs[name].nunique() > 1]
     vary = [name for name in differ if (groups[name].nunique() > 1).any()]
     rest = [name for name in vary if name != "steps"]
     if steps_follow(runs, ["scheme", lines, *rest]):

@@ -29,12 +29,13 @@ from hpsweep.analysis.plots.regret import LEAST_TOP, matrix_key, regret_heatmap
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import curves_of, drift_text, matching, path_table, records, scale, spread
 from hpsweep.analysis.report.parts import Panel
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS
-from hpsweep.analysis.runs.places import group_label, value_of, varying_axes
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, compared_fields
+from hpsweep.analysis.runs.places import group_label, line_axes, value_of
 from hpsweep.analysis.transfer.regret_matrix import place_names
 from hpsweep.axes import axis_of
 from hpsweep.english import with_article
 from hpsweep.schema import RUNS
+from hpsweep.store.settings import setting_names
 from hpsweep.text import powers, setting
 from hpsweep.units import Unit, unit_of
 
@@ -96,8 +97,9 @@ def drawn(found: Sequence[Combination], each: int) -> list[Combination]:
 
 def combinations(runs: pd.DataFrame, over: str) -> list[Combination]:
     """All that could be drawn."""
-    runs = runs[[name for name in runs if name not in RUNS.names or name in (*TRIAL_FIELDS, *_READ)]]
-    lines = varying_axes(runs) or ["density"]
+    kept = (*TRIAL_FIELDS, *_READ, *setting_names(runs))
+    runs = runs[[name for name in runs if name not in RUNS.names or name in kept]]
+    lines = line_axes(runs)
     return [(name, at, part) for name in lines for at, part in parts_of(runs, over, name)]
 
 
@@ -112,7 +114,8 @@ def _optima(optima: pd.DataFrame, part: pd.DataFrame, over: str, lines: str) -> 
 def _drifts(drift: pd.DataFrame, part: pd.DataFrame, along: str) -> pd.DataFrame:
     """The drifts along a field that belong to a part of the runs."""
     rows = drift[drift["along"] == along]
-    keys = [name for name in rows.columns if name in TRIAL_FIELDS and name != along and rows[name].notna().any()]
+    fields = compared_fields(part)
+    keys = [name for name in rows.columns if name in fields and name != along and rows[name].notna().any()]
     for name in keys:
         rows = rows[rows[name].isin(part[name].unique())]
     return rows

@@ -13,12 +13,12 @@ from hpsweep.analysis.optimum.fitted import Fitted, fitted
 from hpsweep.analysis.optimum.joint import JointlyFitted, jointly_fitted
 from hpsweep.analysis.optimum.optima import COLUMNS as OPTIMA
 from hpsweep.analysis.optimum.optima import optima_table
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, own_axes, pair_of, searched, varying
+from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, searched, varying
 from hpsweep.analysis.optimum.sensitivity import COLUMNS as SENSITIVITY
 from hpsweep.analysis.optimum.sensitivity import sensitivity_of
 from hpsweep.analysis.plots.joint import heats_of
 from hpsweep.analysis.runs.checks import RESAMPLES, TRIAL_FIELDS, check_unknown
-from hpsweep.analysis.runs.places import places_of, table_axes, varying_axes
+from hpsweep.analysis.runs.places import own_axes, places_of, table_axes, varying_axes
 from hpsweep.analysis.runs.prepare import prepared
 from hpsweep.analysis.transfer.along_drift import HELD_OUT, held_out_of
 from hpsweep.analysis.transfer.card import Card

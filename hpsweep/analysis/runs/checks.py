@@ -415,6 +415,13 @@ def has_several_values(column: pd.Series[Any]) -> bool:
     return len(column) > 0 and not (column == column.iloc[0]).all() and bool(column.nunique(dropna=False) > 1)
 
 
+def compared_fields(runs: pd.DataFrame) -> list[str]:
+    """The fields of the trial, and one's own settings in the place of `settings` where each has a column."""
+    own = setting_names(runs)
+    fields = [name for name in TRIAL_FIELDS if name != "settings" or not own]
+    return [*fields, *own]
+
+
 def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
     """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
     names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])

@@ -2,7 +2,7 @@
 
 W&B writes two forms. The CSV of its web page has the columns Name, State, Created and so on, and then settings and
 results under their own names. The CSV of its API, by the snippet of its documentation, has the columns name, config and
-summary, the latter two with a dictionary in every cell; these become columns here, nested ones with points: model.width.
+summary, the latter two with a dictionary in every cell; these become columns here, nested ones as model.width.
 Optuna's `study.trials_dataframe()` has number, value, state, and params_NAME for every parameter.
 """
 
@@ -160,7 +160,7 @@ class _Words(ast.NodeTransformer):
     def __init__(self, words: Mapping[str, Any]) -> None:
         self._words = words
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802  the name is given by ast
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         """The constant for a known word; any other name stays, and is refused."""
         if node.id in self._words:
             return ast.copy_location(ast.Constant(self._words[node.id]), node)

@@ -146,9 +146,9 @@ class _Reading:
         made = pd.DataFrame({**own, "status": ended, "val_loss": losses}, index=self.table.index)
         lost = (made["status"] == "ok") & ~np.isfinite(made["val_loss"])
         if lost.any():
+            number = int(lost.sum())
             warnings.warn(
-                f"{counted(int(lost.sum()), 'run')} ended well and {have(int(lost.sum()))} no finite loss ({_rows(lost)}): "
-                "they count as diverged.",
+                f"{counted(number, 'run')} ended well and {have(number)} no finite loss ({_rows(lost)}): diverged.",
                 stacklevel=3,
             )
         made.loc[lost, "status"] = "diverged"
@@ -177,7 +177,7 @@ class _Reading:
             self.problems.append(f"no column is clearly {what}: give it with {argument}=; the table has {known}")
         return found
 
-    def _check_columns(self, names: Sequence[str], argument: str) -> None:
+    def _check_columns(self, names: Sequence[Any], argument: str) -> None:
         for name in names:
             if not isinstance(name, str):
                 self.problems.append(f"{argument} is {shown(name)}; give the name of a column")
@@ -198,7 +198,7 @@ class _Reading:
         """The columns that these patterns name."""
         found: list[str] = []
         for pattern in check_names("ignore", patterns, "['host', 'train/*']"):
-            fitting = [name for name in self.table if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+            fitting = [name for name in map(str, self.table) if name == pattern or fnmatch.fnmatchcase(name, pattern)]
             if not fitting:
                 self._check_columns([pattern], "ignore")
             found += fitting
@@ -264,8 +264,8 @@ class _Reading:
         negative = (ended == "ok") & (found < 0) & np.isfinite(found)
         if negative.any():
             self.problems.append(
-                f"{column!r} is below 0 ({_rows(negative)}): of a score that is maximized take 1 - score; to a loss that "
-                "may be negative add a constant, which moves no optimum"
+                f"{column!r} is below 0 ({_rows(negative)}): of a score that is maximized take 1 - score; to a loss "
+                "that may be negative add a constant, which moves no optimum"
             )
         return found
 
@@ -340,13 +340,13 @@ class _Reading:
             return
         keys = [name for name in own if name not in ("lr", "seed")]
         good = made[made["status"] == "ok"]
-        upward = []
+        upward: list[bool] = []
         for _, rows in good.groupby(keys, dropna=False) if keys else [((), good)]:
             curve = rows.groupby("lr")["val_loss"].mean().sort_index().to_numpy()
             if len(curve) >= 5:
-                inside = 0 < curve.argmax() < len(curve) - 1
-                upward.append(inside and curve.argmin() in (0, len(curve) - 1))
-        if upward and np.mean(upward) > 0.5:
+                is_inside = 0 < int(curve.argmax()) < len(curve) - 1
+                upward.append(is_inside and int(curve.argmin()) in (0, len(curve) - 1))
+        if sum(upward) > len(upward) / 2:
             self.problems.append(
                 f"{loss!r} has a maximum over lr in {sum(upward)} of {len(upward)} groups, as a score has that is "
                 "maximized: name a column of losses, or of 1 - score; if it is a loss, call its column so"
@@ -361,16 +361,18 @@ class _Reading:
         gap = (again["val_loss"] - first["val_loss"]).abs() / first["val_loss"].abs()
         differs = (again["status"] != first["status"]) | (gap > ONE_LOSS)
         if differs.any():
-            group = again[again[own].eq(again[own].loc[differs.idxmax()]).all(axis=1)]
+            first_odd = again[own].iloc[int(differs.to_numpy().argmax())]
+            group = again[again[own].eq(first_odd).all(axis=1)]
             setting = ", ".join(f"{name} {plain_value(group[name].iloc[0])}" for name in own)
             losses = ", ".join(f"{value:.6g}" for value in group["val_loss"][:_SHOWN])
+            rows = _rows(made.index.isin(group.index), made.index)
             settings = int(again[differs].drop_duplicates(own).shape[0])
             remedy = "give every one a seed of its own, or name what else was set in axes"
             if seed is None:
                 remedy = "name the column that tells them apart, seed=..., or what else was set, axes=..."
             self.problems.append(
                 f"{counted(settings, 'setting')}{' and seed' if seed else ''} {are(settings)} there several times with "
-                f"different outcomes, such as {setting} ({losses}; {_rows(made.index.isin(group.index), made.index)}): {remedy}"
+                f"different outcomes, such as {setting} ({losses}; {rows}): {remedy}"
             )
             return made
         once = made.drop_duplicates(own)

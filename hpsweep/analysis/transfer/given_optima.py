@@ -91,6 +91,6 @@ def _as_rows(table: pd.DataFrame, place: Sequence[str]) -> pd.DataFrame:
     if (bad := (rows["status"] == "ok") & rows[["log2_opt", "log2_low", "log2_high"]].isna().any(axis=1)).any():
         at = rows.loc[bad, place[0]].iloc[0]
         raise ValueError(f"the optimum at {place[0]} {at:g} has status ok and lacks opt, low or high; give all three.")
-    rows["interval"] = table["interval"] if "interval" in table else "as given"
-    rows["why"] = table["why"] if "why" in table else ""
+    rows["interval"] = table.get("interval", "as given")
+    rows["why"] = table.get("why", "")
     return rows

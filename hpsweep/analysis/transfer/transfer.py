@@ -69,8 +69,8 @@ def transfer(
     check_frame(runs)
     if is_imported(runs):
         raise ValueError(
-            "a card says how every tensor of a model is set, and a table of others' runs does not say what was trained: "
-            "carry the optimum along the drift of hp.drift by hand, or sweep with hpsweep."
+            "a card says how every tensor of a model is set, and a table of others' runs does not say what was "
+            "trained: carry the optimum along the drift of hp.drift by hand, or sweep with hpsweep."
         )
     if isinstance(over, str) or not isinstance(over, Sequence):
         check_over(over, runs)

@@ -67,7 +67,7 @@ def prepared(
     runs = _without_zeros(plain_types(runs), fields)
     for name in fields:
         check_runs(runs, by, name)
-    check_unknown(runs, by if keys is None else keys, free=by)
+    check_unknown(runs, by if keys is None else keys, free=[*by, *fields])
     # Every run once; then again, where values within ONE_CELL were made one.
     exact = runs.attrs.get(_MADE_ONE) != fields
     once = _each_once(runs, by, fields, exact=exact)

@@ -205,7 +205,7 @@ def drift_of(
 ) -> pd.DataFrame:
     """The table of `drift` for a part of the runs that were fitted."""
     over, place = optima.over, [*along_with, along]
-    check_unknown(runs, by, free=[*by, *place])
+    check_unknown(runs, by, free=[*by, *place, over])
     runs = _read(runs, [*by, *place], over)
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:

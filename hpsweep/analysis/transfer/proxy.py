@@ -80,7 +80,7 @@ def swept(
 
 def swept_of(optima: Fitted) -> Swept:
     """The same of runs that were prepared and fitted by more fields, with the proxy at the base."""
-    check_unknown(optima.runs, ["scheme", *table_axes()])
+    check_unknown(optima.runs, ["scheme", *table_axes()], free=[optima.over])
     runs, place = select_proxy(optima.runs, None)
     return Swept(optima, runs, place, tuple(place_axes(runs)))
 

@@ -114,9 +114,7 @@ def test_an_optuna_storage_is_read_as_its_export(there: Path, capsys: pytest.Cap
                 "width": optuna.distributions.IntDistribution(1, 4096),
             }
             params = {"lr": row["params_lr"], "width": row["params_width"]}
-            study.add_trial(
-                optuna.trial.create_trial(value=row["value"], params=params, distributions=distributions)
-            )
+            study.add_trial(optuna.trial.create_trial(value=row["value"], params=params, distributions=distributions))
     words = ["--axis", "width=params_width", "--out", "r"]
     said = refused(capsys, "import", url, *words)
     assert "has 2 studies" in said

@@ -59,24 +59,26 @@ def export_of(table: Any) -> Export:
     """
     frame = table if isinstance(table, pd.DataFrame) else read_table(table)
     frame = frame.rename(columns=str)
+    names = [str(name) for name in frame]
     others: set[str] = set()
     if {"config", "summary"} <= set(frame.columns):
         frame, others = _expanded(frame)
         kind = WANDB
     elif {"State", "Created"} <= set(frame.columns) or {"Name", "State"} <= set(frame.columns):
         kind = WANDB
-    elif {"number", "state"} <= set(frame.columns) and any(name.startswith("params_") for name in frame):
+    elif {"number", "state"} <= set(frame.columns) and any(name.startswith("params_") for name in names):
         kind = OPTUNA
     else:
         kind = ""
-    others |= {name for name in frame if _is_bookkeeping(name, kind)}
+    names = [str(name) for name in frame]
+    others |= {name for name in names if _is_bookkeeping(name, kind)}
     several: dict[str, list[str]] = {}
     found: dict[str, str | None] = {}
     wanted = {"lr": _LR, "loss": _LOSS, "seed": _SEED, "status": _STATUS}
     if kind == OPTUNA:
         wanted["loss"] = frozenset({"value"})
     for name, words in wanted.items():
-        fitting = [column for column in frame if _plain_name(column) in words]
+        fitting = [column for column in names if _plain_name(column) in words]
         found[name] = fitting[0] if len(fitting) == 1 else None
         if len(fitting) > 1:
             several[name] = fitting
@@ -133,7 +135,7 @@ def _expanded(frame: pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
     for name, column in of_results.items():
         columns[column] = [row.get(name) for row in results]
     rest = frame.drop(columns=["config", "summary"])
-    rest = rest[[name for name in rest if name not in columns and not name.startswith("Unnamed")]]
+    rest = rest[[name for name in map(str, rest) if name not in columns and not name.startswith("Unnamed")]]
     made = pd.DataFrame(columns, index=frame.index)
     return pd.concat([rest, made], axis=1), set(of_results.values())
 
@@ -142,7 +144,7 @@ def _dictionary(cell: Any) -> Mapping[str, Any]:
     """The dictionary in a cell, as it is, or as text of Python or JSON. Raises ValueError for anything else."""
     if isinstance(cell, Mapping):
         return cell
-    words = {"nan": math.nan, "NaN": math.nan, "inf": math.inf, "Infinity": math.inf}
+    words: dict[str, Any] = {"nan": math.nan, "NaN": math.nan, "inf": math.inf, "Infinity": math.inf}
     words |= {"true": True, "false": False, "null": None}
     try:
         tree = _Words(words).visit(ast.parse(str(cell), mode="eval"))

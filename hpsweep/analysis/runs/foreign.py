@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from hpsweep.analysis.runs.checks import check_names, is_numeric, plain_value, shown, spelling_hint
-from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES, is_label, is_outcome, words_of
+from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES, ends_in_outcome, is_label, words_of
 from hpsweep.analysis.runs.exports import Export, export_of, listed_columns
 from hpsweep.analysis.runs.prepare import ONE_LOSS, with_index
 from hpsweep.axes import AXES
@@ -129,7 +129,7 @@ class _Reading:
         status_column = self._column("status_column", status_column, needed=False)
         ignored = self._ignored(ignore)
         self._check_columns([*axes.values()], "axes")
-        named = [name for name in (lr, loss, seed, status_column, *axes.values()) if name in self.table]
+        named = [str(name) for name in (lr, loss, seed, status_column, *axes.values()) if name in self.table]
         for name in dict.fromkeys(name for name in named if named.count(name) > 1):
             self.problems.append(f"column {name!r} is named {named.count(name)} times; name it for one thing")
         # What can be read of them, whatever else is wrong.
@@ -226,7 +226,7 @@ class _Reading:
 
     # --- what is in them ---
 
-    def _statuses(self, column: str | None, given: Mapping[str, str] | None) -> pd.Series[Any]:
+    def _statuses(self, column: str | None, given: Any) -> pd.Series[Any]:
         """ok, diverged, failed or left out, a run each."""
         if given is not None and not isinstance(given, Mapping):
             self.problems.append(f"status is {shown(given)}; give words by meaning, such as {{'crashed': 'failed'}}")
@@ -424,7 +424,7 @@ def _is_result(name: str, column: pd.Series[Any]) -> bool:
     different = column.map(_hashable).nunique()
     if is_label(name) and not numeric:
         return different == len(column)
-    return is_outcome(name) and numeric and different > len(column) / 2
+    return ends_in_outcome(name) and numeric and different > len(column) / 2
 
 
 def _hashable(value: Any) -> Any:

@@ -33,14 +33,16 @@ def theirs(noise: float = 0.002, **more: Any) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows)
     octaves = np.log2(table["learning_rate"]) - (-7.5 + PER_DOUBLING * np.log2(table["d_model"] / 128))
-    return table.assign(**{"eval/loss": 2.5 + 0.04 * octaves**2 + noise * generator.standard_normal(len(table)), **more})
+    return table.assign(
+        **{"eval/loss": 2.5 + 0.04 * octaves**2 + noise * generator.standard_normal(len(table)), **more}
+    )
 
 
 AXES = {"width": "d_model", "warmup": "warm"}
 
 
 def refused(table: Any, *arguments: Any, **options: Any) -> str:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"\w") as caught:
         hp.runs(table, *arguments, **options)
     return str(caught.value)
 
@@ -92,7 +94,7 @@ def test_any_column_of_numbers_may_be_the_one_that_is_searched() -> None:
 
 def test_a_field_of_own_runs_other_than_the_tuned_ones_may_be_searched_too() -> None:
     runs = hp.runs(theirs(), axes={"width": "d_model", "batch": "warm"}).query("lr == 0.0078125")
-    with pytest.raises(ValueError, match="over is 'seed'.* must be one of"):
+    with pytest.raises(ValueError, match=r"over is 'seed'.* must be one of"):
         hp.optima(runs, over="seed")
     assert set(hp.optima(runs, over="batch", **FEW)["status"]) == {"none"}  # two values
 
@@ -151,7 +153,7 @@ def test_runs_without_a_finite_loss_have_diverged_and_usual_words_of_loggers_are
     table.loc[1, "eval/loss"] = np.inf
     table.loc[2, "state"] = "crashed"
     table.loc[3, "state"] = "running"
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match=r"\w") as caught:
         runs = hp.runs(table, axes=AXES)
     assert [str(warning.message) for warning in caught] == [
         "1 run had not ended and were left out.",
@@ -170,7 +172,9 @@ def test_words_for_the_status_are_taken_and_unknown_ones_named_together() -> Non
     words = {"good": "ok", "bad": "failed", "ugly": "diverged"}
     runs = hp.runs(table, axes=AXES, status_column="outcome", status=words)
     assert runs["status"].value_counts().to_dict() == {"ok": 126, "diverged": 1, "failed": 1}
-    assert "allowed: ok, diverged, failed" in refused(table, axes=AXES, status_column="outcome", status={"good": "fine"})
+    assert "allowed: ok, diverged, failed" in refused(
+        table, axes=AXES, status_column="outcome", status={"good": "fine"}
+    )
 
 
 def test_a_failed_run_that_was_run_again_counts_once() -> None:
@@ -220,7 +224,9 @@ def test_a_setting_that_is_not_named_is_never_averaged_over() -> None:
     assert "warm varies among runs that are equal in all named axes" in said
     assert "warm (100, 400)" in said
     assert "ignore=['warm']" in said
-    weights = theirs(loss_weight=lambda rows: rows["seed"] + 1.0)  # a loss by name, a setting by its two values
+    two = theirs(smooth_loss=lambda rows: rows["seed"] + 1.0)  # a loss by its name, and not by its two values
+    assert "smooth_loss varies" in refused(two, axes=AXES)
+    weights = theirs(loss_weight=np.random.default_rng(0).random(128))  # as a random search draws them
     assert "loss_weight varies" in refused(weights, axes=AXES)
     assert len(hp.runs(weights, axes=AXES, ignore=["loss_*"])) == 128
 

@@ -75,6 +75,9 @@ def asked_over(runs: pd.DataFrame, over: str | None, ignore: Sequence[str] = ())
         return over
     runs = _comparable(runs, ignore)
     if not searched(runs):
+        own = [name for name in setting_names(runs) if runs[name].nunique() > 1]
+        if own and runs["lr"].isna().all():
+            raise ValueError(f"no learning rate is in these runs; say what was searched, such as over={own[0]!r}.")
         return "lr"
     whole = {"scheme", *AXES, "status", "val_loss"} <= set(runs) and is_numeric(runs["val_loss"])
     return over_of(runs, None) if whole else _most_values(runs)

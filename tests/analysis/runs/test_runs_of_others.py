@@ -88,6 +88,9 @@ def test_any_column_of_numbers_may_be_the_one_that_is_searched() -> None:
     assert table["log2_opt"].to_numpy() == pytest.approx(same["log2_opt"].to_numpy(), abs=0.02)
     assert len(hp.sensitivity(runs, over="beta", **FEW)) == len(table)
     assert set(hp.drift(runs, "width", over="beta", **FEW)["verdict"]) == {"moves"}
+    without = hp.runs(theirs().rename(columns={"learning_rate": "beta"}), axes={**AXES, "beta": "beta"})
+    with pytest.raises(ValueError, match="say what was searched, such as over="):
+        hp.optima(without)
     with pytest.raises(ValueError, match="'beeta': did you mean 'beta'"):
         hp.optima(runs, over="beeta")
 

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from benchmarks.throughput import PARTS
 
 FILES = (
-    *("throughput", "agreement", "architectures", "coords", "coverage", "crossover", "drift", "law", "matrices"),
-    *("noise", "overhead", "peak", "profile", "reference", "refine", "regret", "roofline", "scale", "surface"),
+    *("throughput", "agreement", "architectures", "coords", "coverage", "crossover", "drift", "glyphs", "law"),
+    *("matrices", "noise", "overhead", "peak", "profile", "reference", "refine", "regret", "roofline", "scale"),
+    "surface",
 )
 
 

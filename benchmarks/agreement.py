@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.matrices import native_or_exit
 from benchmarks.record import table
-from hpsweep.proxy import device, ensemble
+from hpsweep.proxy import device, ensemble_state
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.native import NativeTrial
 from hpsweep.schemes import Scheme
@@ -31,7 +31,7 @@ STEPS = 40
 def by_torch(trial: Trial, *, onednn: bool) -> npt.NDArray[np.float64]:
     """Losses of every step, with float32 products by oneDNN or by MKL."""
     with mock.patch.object(device, "onednn_is_better", return_value=onednn):
-        member = ensemble.Ensemble([trial], load_dataset(trial.data), torch.device("cpu"))
+        member = ensemble_state.Ensemble([trial], load_dataset(trial.data), torch.device("cpu"))
         history = torch.full((STEPS, 1), torch.nan)
         for step in range(STEPS):
             member.step(step, history)

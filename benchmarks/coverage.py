@@ -32,8 +32,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.simulator import POINTS, RATIOS, simulated
+from hpsweep.analysis.optimum.minimum import fitted_minimum
 from hpsweep.analysis.optimum.optima import optima
-from hpsweep.analysis.optimum.parabola import REACHES, fitted_minimum, lowest_cells
+from hpsweep.analysis.optimum.window import REACHES, lowest_cells
 from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, noise_growth
 
 COLUMNS = ("points", "noise", "seeds", "curve", "ok", "edge", "flat", "bias", "sd", "coverage", "width")

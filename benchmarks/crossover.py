@@ -1,7 +1,7 @@
 """Below which density the native engine's sparse products win over its dense ones: python -m benchmarks.crossover
 
 Trains the same trial both ways, in turn, on one thread; the figures are dense over sparse time of a whole step, in the
-process's own time, the median of the rounds. Where a row passes 1 is the crossover that proxy/native/engine.py has as
+process's own time, the median of the rounds. Where a row passes 1 is the crossover that proxy/native/choice.py has as
 SPARSE_BELOW for this processor's unit.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from benchmarks.matrices import native_or_exit, turns
 from benchmarks.record import ratios
 from hpsweep.proxy.data import load_dataset
-from hpsweep.proxy.native import NativeTrial, engine
+from hpsweep.proxy.native import NativeTrial, choice
 from hpsweep.spec import Precision, Trial
 
 DENSITIES = (0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.125, 0.0625, 0.03125)
@@ -24,13 +24,13 @@ DENSITIES = (0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.125, 0.0625, 0.03125)
 def dense_over_sparse(trial: Trial, rounds: int, seconds: float) -> float:
     """Time of a step with dense products over that with sparse ones."""
     data = load_dataset(trial.data)
-    kept, both = dict(engine.SPARSE_BELOW), []
+    kept, both = dict(choice.SPARSE_BELOW), []
     try:
         for threshold in (0.0, 1.0):
-            engine.SPARSE_BELOW.update(dict.fromkeys(kept, threshold))
+            choice.SPARSE_BELOW.update(dict.fromkeys(kept, threshold))
             both.append(NativeTrial(trial, data))
     finally:
-        engine.SPARSE_BELOW.update(kept)
+        choice.SPARSE_BELOW.update(kept)
     dense, sparse = turns([_stepper(training) for training in both], rounds, seconds)
     return statistics.median(ratios(dense, sparse))
 

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from hpsweep import store
-from hpsweep.analysis.optimum.parabola import lowest_cells
-from hpsweep.analysis.optimum.searched import varying
+from hpsweep.analysis.optimum.searched import varying_fields
+from hpsweep.analysis.optimum.window import lowest_cells
 from hpsweep.analysis.runs.cells import cells_of
 
 
 def spreads(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per cell of two seeds or more: octaves from the lowest cell of its group, variance and its df."""
     rows = []
-    for _, group in runs.groupby(varying(runs, without=["lr"])):
+    for _, group in runs.groupby(varying_fields(runs, without=["lr"])):
         cells = cells_of(group, "lr")
         if cells.finite.sum() < 3:
             continue

@@ -36,8 +36,9 @@ from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles
-from hpsweep.sweep.run import checked_work, run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.sweep.workload import checked_workload
 
 CLUSTER = """
 import ray, sys, tempfile
@@ -114,7 +115,7 @@ def show_planning(trials: int) -> None:
     sweep = Sweep(name="planned", base=Trial(steps=300), grid=grid)
     marks["expanded, with ids"] = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        data = checked_work(sweep, Path(folder) / "planned").data
+        data = checked_workload(sweep, Path(folder) / "planned").data
         missing = search.proposed_trials(sweep, store.read_runs(folder).to_pylist(), (), limit=len(sweep.trials))
         marks["checked, what is missing found"] = time.perf_counter()
         ensembles = arranged_ensembles(missing, None, os.cpu_count() or 1, Cost(data, "native"))
@@ -184,7 +185,7 @@ def seconds(where: str, workers: int, ensembles: int, steps: int, eval_sequences
     lrs, seeds = [2.0**k for k in range(-12, -4)], list(range(ensembles))
     sweep = Sweep(name="overhead", base=base, grid={"lr": lrs, "seed": seeds})
     with tempfile.TemporaryDirectory() as results:
-        return run(
+        return run_sweep(
             sweep, Path(results), address=where, workers=workers, ensemble_size=8, train=ENGINES["torch"]
         ).seconds
 

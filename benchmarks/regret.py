@@ -16,9 +16,10 @@ import math
 import numpy as np
 
 from benchmarks.simulator import CURVES, Floats, simulated
-from hpsweep.analysis.optimum.loss_at import difference, read, read_own
+from hpsweep.analysis.optimum.basin import BASIN
+from hpsweep.analysis.optimum.loss_at import loss_at_optimum, loss_at_setting, loss_difference
 from hpsweep.analysis.optimum.optima import fit_groups
-from hpsweep.analysis.optimum.sensitivity import BASIN, sensitivity
+from hpsweep.analysis.optimum.sensitivity import sensitivity
 
 GRIDS = ("octaves", "half octaves", "1-2-5-10", "1-5-10")
 SHAPES = ("steep right", "steep left", "symmetric", "asymmetric 2", "exponential")
@@ -53,10 +54,10 @@ def print_regrets(groups: int, resamples: int) -> None:
         for x in (-2.0, -1.0, -0.5, 0.25, 0.5, 1.0):
             rows = []
             for group in found:
-                used = read(group.cells, x)
+                used = loss_at_setting(group.cells, x)
                 if used.source is None:
                     continue
-                gap = difference(used, group, read_own(group), group)
+                gap = loss_difference(used, group, loss_at_optimum(group), group)
                 truth = float(true_loss(math.log2(used.value), cliff, curve))
                 naive = used.loss - np.nanmin(group.cells.adjusted) - truth
                 covered = gap.low <= truth <= gap.high

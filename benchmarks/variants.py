@@ -94,7 +94,7 @@ def _ensemble_steps(trials: Sequence[Trial], device: str, *, compiled: bool) -> 
     import torch
 
     from hpsweep.proxy.data import load_dataset
-    from hpsweep.proxy.ensemble import CHECK_EVERY, Ensemble
+    from hpsweep.proxy.ensemble_state import CHECK_EVERY, Ensemble
 
     where = torch.device(device)
     ensemble = Ensemble(trials, load_dataset(trials[0].data), where)

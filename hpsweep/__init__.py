@@ -36,6 +36,11 @@ Your own model, which needs torch:
     sizes = hp.coords.check(build, widths=[64, 256], densities=[1, 1/16])      # does it scale? docs/coords.md
     print(hp.coords.text(hp.coords.slopes(sizes)))                        # the verdict, a line per module
 
+Your own model, loop or script as what a sweep trains, in an experiment file:
+
+    SWEEP = hp.Sweep(name="mine", model=build, base=hp.Trial(...), grid=...)   # docs/own_model_sweep.md
+    SWEEP = hp.Sweep(name="mine", command=["python", "train.py", "--lr={lr}"], ...)          # docs/own_script.md
+
 In your own training script, which needs nothing:
 
     trial = hp.this_trial()                              # false outside of a sweep, and does nothing then
@@ -58,7 +63,6 @@ if TYPE_CHECKING:
     from hpsweep.analysis.optimum.optima import optima as optima
     from hpsweep.analysis.optimum.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.report.page import Report as Report
-    from hpsweep.analysis.report.page import report as report
     from hpsweep.analysis.runs.foreign import runs as runs
     from hpsweep.analysis.transfer.along_drift import held_out as held_out
     from hpsweep.analysis.transfer.card import Card as Card
@@ -68,7 +72,10 @@ if TYPE_CHECKING:
     from hpsweep.analysis.transfer.transfer import transfer as transfer
     from hpsweep.own_model.parametrize import parametrize as parametrize
     from hpsweep.own_model.plan import Plan as Plan
+    from hpsweep.own_training.run import Run as Run
     from hpsweep.running_trial import this_trial as this_trial
+    from hpsweep.spec import Loop as Loop
+    from hpsweep.spec import Model as Model
     from hpsweep.spec import Refine as Refine
     from hpsweep.spec import Sweep as Sweep
     from hpsweep.spec import Target as Target
@@ -77,6 +84,7 @@ if TYPE_CHECKING:
     from hpsweep.store import load as load
     from hpsweep.store import load_curves as load_curves
     from hpsweep.sweep.entry import run as run
+    from hpsweep.sweep.recorded import report as report
     from hpsweep.units import unit_of as unit_of
 
 __version__ = "0.1.0"
@@ -84,7 +92,10 @@ __version__ = "0.1.0"
 # Loaded when first used: a worker that trains imports no pandas, a notebook that plots imports no torch.
 _HOME = {
     "Command": "hpsweep.spec.command",
+    "Loop": "hpsweep.spec",
+    "Model": "hpsweep.spec",
     "Refine": "hpsweep.spec",
+    "Run": "hpsweep.own_training.run",
     "Sweep": "hpsweep.spec",
     "Target": "hpsweep.spec",
     "Trial": "hpsweep.spec",
@@ -104,7 +115,7 @@ _HOME = {
     "Card": "hpsweep.analysis.transfer.card",
     "transfer": "hpsweep.analysis.transfer.transfer",
     "Report": "hpsweep.analysis.report.page",
-    "report": "hpsweep.analysis.report.page",
+    "report": "hpsweep.sweep.recorded",
     "Plan": "hpsweep.own_model.plan",
     "parametrize": "hpsweep.own_model.parametrize",
 }

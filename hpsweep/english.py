@@ -37,21 +37,21 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-MOST = 4
+MOST_PLACES = 4
 """Places that a sentence names one by one."""
 
 
-def some(places: list[str]) -> str:
+def first_places(places: list[str]) -> str:
     """The first places by name, and how many more there are."""
-    rest = len(places) - MOST
-    shown = places if rest <= 0 else [*places[:MOST], f"{rest} more"]
+    rest = len(places) - MOST_PLACES
+    shown = places if rest <= 0 else [*places[:MOST_PLACES], f"{rest} more"]
     return "; ".join(shown) if any("," in place for place in shown) else listed(shown)
 
 
-HYPERPARAMETERS = {"lr": "base learning rate", "init_std": "base init std"}
-"""Hyperparameters in sentences; any other by its name."""
+HYPERPARAMETER_NAMES = {"lr": "base learning rate", "init_std": "base init std"}
+"""Hyperparameters in sentences and on the axes of figures; any other by its name."""
 
 
-def in_words(over: str) -> str:
+def hyperparameter_name(over: str) -> str:
     """A hyperparameter in a sentence."""
-    return HYPERPARAMETERS.get(over, over)
+    return HYPERPARAMETER_NAMES.get(over, over)

@@ -12,7 +12,8 @@ from __future__ import annotations
 from hpsweep.analysis.law.budget import dense_equivalent, loss_contours, optimal_sparsity, sparsity_contours
 from hpsweep.analysis.law.law import PUBLISHED, Law, fit_law, fit_sweep
 from hpsweep.analysis.law.predict import evaluate, predict, score
-from hpsweep.analysis.law.words import scope, verdict
+from hpsweep.analysis.law.words import law_verdict as verdict
+from hpsweep.analysis.law.words import scope
 
 __all__ = [
     "PUBLISHED",

@@ -39,7 +39,7 @@ def open_regular(path: str | Path) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def check_path(path: Any) -> None:
+def check_file_path(path: Any) -> None:
     """Raise ValueError for what is no path, such as None."""
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"the path is {shown(path)}; give the name of a file, such as 'card.json'.")
@@ -51,7 +51,7 @@ def read_record(path: str | Path, *, refusal: str, remedy: str) -> dict[str, Any
     Refused are, beside what is no JSON: other encodings than UTF-8, names that occur twice, numbers that are not
     finite, nesting that Python cannot follow, and files that no record is as large as. `refusal`: such as "is no card".
     """
-    check_path(path)
+    check_file_path(path)
     try:
         with open_regular(path) as file:
             content = file.read(_LARGEST_FILE + 1)

@@ -20,6 +20,7 @@ import json
 import math
 import operator
 import os
+import sys
 from collections.abc import Mapping, MutableMapping
 from types import SimpleNamespace
 from typing import Any
@@ -144,9 +145,10 @@ class RunningTrial:
         `val_loss` is the held-out loss, whose last value at the trial's last step is the result. It may be a list with
         a loss per example (or a tensor, or an array), which gives a standard error too. Losses that are not finite
         are told as they are. `sizes`: parameters, hidden_nonzeros, flops_dense and the like. Of several processes only
-        the one whose RANK is 0 reports. Raises ValueError for a loss without a step, and for sizes that are not known.
+        the first reports, by RANK or by torch.distributed. Raises ValueError for a loss without a
+        step, and for sizes that are not known.
         """
-        if self._values is None or os.environ.get("RANK", "0") != "0":
+        if self._values is None or _rank() != 0:
             return
         unknown = [name for name in sizes if name not in SIZES]
         if unknown:
@@ -168,6 +170,16 @@ class RunningTrial:
             os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
+
+
+def _rank() -> int:
+    """Which of several processes this is: by torchrun, or by torch.distributed where the script began it itself."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    return 0
 
 
 def _names(values: Mapping[str, Any]) -> list[str]:

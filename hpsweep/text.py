@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import unicodedata
+from pathlib import PurePath
 from typing import Any
 
 _LONGEST = 80  # characters of a value in a message
+_PLAIN = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset, type(None), PurePath)
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's control, format, surrogate and separator characters
 
 
@@ -28,9 +30,11 @@ def steers(text: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: Python's text of it, cut where it is long."""
+    """A value as a message shows it: Python's text of plain data, cut where it is long; of anything else the type."""
     if isinstance(value, int) and value.bit_length() > 8 * _LONGEST:  # Python refuses to write thousands of digits
         return f"an integer of {value.bit_length()} bits"
+    if not isinstance(value, _PLAIN):
+        return f"a {type(value).__name__}"
     text = visible(repr(value))
     if len(text) <= _LONGEST:
         return text
@@ -80,7 +84,7 @@ def minus(text: str) -> str:
     return text.replace("-", MINUS)
 
 
-def number(value: float, digits: int = 3) -> str:
+def number_text(value: float, digits: int = 3) -> str:
     """A number with so many significant digits, and a true minus."""
     return minus(f"{value:.{digits}g}") if math.isfinite(value) else DASH
 
@@ -95,7 +99,7 @@ def signed(octaves: float) -> str:
     return minus(f"{round(octaves, 2) + 0.0:+.2f}") if math.isfinite(octaves) else DASH
 
 
-def between(low: float, high: float) -> str:
+def octave_interval(low: float, high: float) -> str:
     """[−0.16, +0.21], in octaves; an open side as such."""
     if math.isfinite(low) and math.isfinite(high):
         return f"[{signed(low)}, {signed(high)}]"
@@ -104,7 +108,7 @@ def between(low: float, high: float) -> str:
     return f"{signed(high)} or less" if math.isfinite(high) else DASH
 
 
-def within(low: float, high: float, places: int) -> str:
+def loss_interval(low: float, high: float, places: int) -> str:
     """[0.016, 0.066], of losses and the like, [0.016, infinity] of a bound; empty without an interval."""
     if math.isfinite(low) and not math.isfinite(high):
         return f"[{fixed(low, places)}, \N{INFINITY}]"
@@ -120,7 +124,7 @@ def power(value: float) -> str:
 
 def setting(value: float) -> str:
     """0.00535 = 2^−7.55."""
-    return f"{number(value)} = {power(value)}" if math.isfinite(value) and value > 0 else number(value)
+    return f"{number_text(value)} = {power(value)}" if math.isfinite(value) and value > 0 else number_text(value)
 
 
 def powers(low: float, high: float) -> str:
@@ -137,19 +141,25 @@ def scientific(value: float) -> str:
     if 1000 <= abs(value) < 1e6:
         return minus(f"{float(f'{value:.3g}'):,.0f}")
     if not math.isfinite(value) or 0.001 <= abs(value) < 1e6 or value == 0:
-        return number(value)
+        return number_text(value)
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{minus(mantissa)} × 10^{minus(str(int(exponent)))}"
 
 
 def duration(seconds: float) -> str:
-    """45 s, 12 min, 3.2 h, 2.5 days."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size or (unit != "days" and seconds >= size):
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    """45 s, 12 min 30 s, 3 h 20 min, 2 days 4 h."""
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days {whole % 86400 // 3600} h"
 
 
 def power_of(value: float) -> str:
     """The cell of a tried value."""
-    return power(value) if value == value and value > 0 else number(value)
+    return power(value) if value == value and value > 0 else number_text(value)

@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from hpsweep.proxy import ensemble, gpu_step, model
+from hpsweep.proxy import ensemble_state, gpu_step, model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Trial
 
@@ -40,8 +40,10 @@ TRIALS = [
 def losses(way: str, steps: int = 40, **changes: Any) -> list[list[float]]:
     """Losses by step and trial. `way`: one by one, stacked, or what compiles the stacked step."""
     model.by_onednn = lambda: False  # a question that a compiler cannot follow, and no GPU is asked
-    ensemble.STACKED["cpu"] = way != "one by one"
-    trained = ensemble.Ensemble([t.replace(**changes) for t in TRIALS], load_dataset("stdlib"), torch.device("cpu"))
+    ensemble_state.STACKED["cpu"] = way != "one by one"
+    trained = ensemble_state.Ensemble(
+        [t.replace(**changes) for t in TRIALS], load_dataset("stdlib"), torch.device("cpu")
+    )
     if way not in ("one by one", "stacked"):
         with mock.patch.object(torch, "compile", functools.partial(torch.compile, backend=way)):
             arguments = trained._of_step(*trained.batches.current())
@@ -50,7 +52,7 @@ def losses(way: str, steps: int = 40, **changes: Any) -> list[list[float]]:
     history = torch.full((TRIALS[0].total_steps, len(TRIALS)), torch.nan)
     for step in range(steps):
         trained.step(step, history)
-    ensemble.STACKED["cpu"] = False
+    ensemble_state.STACKED["cpu"] = False
     return history[:steps].tolist()
 
 

@@ -30,7 +30,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpsweep.proxy import ensemble
+from hpsweep.proxy import ensemble_state
 from hpsweep.proxy.data import Dataset
 from hpsweep.rules import masks as mask_rules
 from hpsweep.spec import Trial
@@ -170,12 +170,12 @@ def _bytes(tensor: Any) -> int:
 
 
 @contextmanager
-def built(trials: Sequence[Trial], vocabulary: int) -> Iterator[ensemble.Ensemble]:
+def built(trials: Sequence[Trial], vocabulary: int) -> Iterator[ensemble_state.Ensemble]:
     """The real ensemble of these trials on a fake GPU."""
     tokens = np.zeros(1_000_000, np.uint16)
     data = Dataset(source="fake", train=tokens, validation=tokens, vocabulary=vocabulary, data_hash="0" * 16)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.set_multithreading_enabled(False):
-        made = ensemble.Ensemble(trials, data, torch.device("cuda"))
+        made = ensemble_state.Ensemble(trials, data, torch.device("cuda"))
         made.history = torch.empty(trials[0].total_steps, len(trials), device="cuda")
         yield made
 

@@ -156,7 +156,7 @@ ARGUMENTS: list[tuple[str, str, list[Any], str]] = [
     ("sensitivity", "basin", [None, "x", 0, -1], "basin is"),
     ("transfer", "target", ["x", 3, {"width": 1}], "target is"),
     ("transfer", "scheme", [3, "x", ["sp"]], "scheme is"),
-    ("transfer", "over", [None, 3, "x", ["lr"], ["lr", "x"], ("lr", 3)], "over is"),
+    ("transfer", "over", [3, "x", ["lr"], ["lr", "x"], ("lr", 3)], "over is"),
     ("fit_sweep", "scheme", [3, "x", ["sp"]], "scheme is"),
     ("fit_sweep", "nonzeros", [None, 3, "x"], "nonzeros is"),
     ("regret of a card", "of", ["card.json", {"a": 1}], "card is"),
@@ -166,7 +166,7 @@ ARGUMENTS: list[tuple[str, str, list[Any], str]] = [
     ("curve_table", "over", [None, 3, "x"], "over is"),
     ("curve_table", "lines", [3, "absent", ["density"]], ""),
     ("draw_all", "folder", [3, None], "folder is"),
-    ("optimum_stability", "optima", [None, "x"], "optima is"),
+    ("optimum_stability", "optima", ["x", 3], "optima is"),
 ]
 
 

@@ -12,8 +12,8 @@ import pytest
 from torch import nn
 
 import hpsweep as hp
-from hpsweep.analysis.transfer.card import check_whole
-from hpsweep.analysis.transfer.card_tables import hyperparameters
+from hpsweep.analysis.transfer.card import check_card_values
+from hpsweep.analysis.transfer.card_tables import card_hyperparameters
 from hpsweep.proxy.data import load_dataset
 from tests.analysis.runs.test_prepare import law_table
 from tests.paths import ROOT
@@ -95,12 +95,12 @@ def test_a_table_that_is_no_law_s_is_refused(change: Any, named: dict[str, Any],
 
 def test_a_card_whose_interval_is_out_of_order_is_refused() -> None:
     optimum = CARD.optimum | {"low": CARD.optimum["high"], "high": CARD.optimum["low"]}
-    assert "out of order" in said(check_whole, dataclasses.replace(CARD, optimum=optimum))
+    assert "out of order" in said(check_card_values, dataclasses.replace(CARD, optimum=optimum))
 
 
 def test_open_bounds_are_no_text() -> None:
     optimum = CARD.optimum | {"low": None, "high": None}
-    table = hyperparameters(dataclasses.replace(CARD, optimum=optimum))
+    table = card_hyperparameters(dataclasses.replace(CARD, optimum=optimum))
     assert table["low"].dtype == table["high"].dtype == float
     assert isinstance(table, pd.DataFrame)
     assert table["low"].isna().all()

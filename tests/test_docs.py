@@ -17,6 +17,7 @@ from torch import nn
 import hpsweep
 from hpsweep.analysis.coords import culprit
 from hpsweep.cli import parser
+from hpsweep.cli.inputs import load_experiment
 from hpsweep.own_training.command import train_command
 from hpsweep.spec import RESOLVED
 from tests.pages import NOT_RUN, PAGES, execute, fenced, indented, name, prose, python, runnable, spans
@@ -61,7 +62,7 @@ def test_the_readme_is_read_in_ten_minutes() -> None:
 # --- Python ---
 
 
-OWN_TEST = ("README.md", "docs/own_model.md", "docs/own_script.md", "docs/coords.md")
+OWN_TEST = ("README.md", "docs/own_model.md", "docs/own_model_sweep.md", "docs/own_script.md", "docs/coords.md")
 """Pages whose Python is run by a test of their own, which looks at what it makes."""
 
 
@@ -123,6 +124,23 @@ def test_the_page_on_own_models_does_what_it_says() -> None:
     exec(second, scope)
     assert scope["plan"] is not plan
     assert scope["plan"] == plan
+
+
+def test_the_page_on_own_models_in_a_sweep_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    text = "\n\n".join(block.text for block in python(ROOT / "docs" / "own_model_sweep.md"))
+    for old, new in (("steps=200", "steps=4"), ("steps=100", "steps=4"), ("range(-10, -4)", "(-8, -6)")):
+        assert old in text
+        text = text.replace(old, new)
+    for title, what in (("my_gpt", "SWEEP"), ("my_loop", "LOOP"), ("my_batches", "BATCHES")):
+        more = 'BATCHES = hp.Sweep(name="my_batches", model=model, base=SWEEP.base, grid={"lr": [2.0**-8, 2.0**-6]})'
+        Path(f"{title}.py").write_text(f"{text}\n{more}\nSWEEP = {what}\n")
+        sweep = load_experiment(f"{title}.py")
+        runs = hpsweep.run(sweep, "results", workers=1)
+        assert len(runs) == len(sweep.trials)
+        assert set(runs["status"]) == {"ok"}
+        assert runs["val_loss_se"].gt(0).all()
 
 
 def test_the_page_on_own_scripts_does_what_it_says(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import pytest
 
 from hpsweep import store
@@ -14,6 +15,11 @@ PUBLISHED = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if (ROOT / "results" / "reference" / path.stem / "runs").is_dir()
 )
+
+
+def test_every_published_figure_is_a_picture() -> None:
+    for path in (ROOT / "results" / "reference").rglob("*.png"):
+        assert plt.imread(path).size > 0, path
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

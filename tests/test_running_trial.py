@@ -223,6 +223,17 @@ def test_only_the_first_of_several_processes_reports(
     assert reported(tmp_path) == [{"step": 1, "val_loss": 1.0}]
 
 
+def test_the_first_of_processes_that_the_script_started_itself_is_asked_of_torch(
+    trial: RunningTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for rank in (1, 0, 2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        trial.report(rank + 1, val_loss=1.0)
+    assert reported(tmp_path) == [{"step": 1, "val_loss": 1.0}]
+
+
 def test_what_cannot_be_reported_is_an_error(trial: RunningTrial, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'valloss' cannot be reported. Did you mean 'val_loss'"):
         trial.report(1, valloss=3.0)

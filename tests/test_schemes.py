@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from hpsweep.schemes import SCHEMES, Scheme, alike_at_base_density, preferred
-from tests.paths import ROOT
+from tests.copies import copied_package, edit, told_by
 
 WITH_A_FOURTH = """
 import pandas as pd
@@ -45,23 +42,16 @@ print(card.scheme, card.kinds["hidden"]["m_rho"])
 @pytest.fixture
 def with_a_fourth(tmp_path: Path) -> Path:
     """A copy of the package in which the table has another row; no other file is changed."""
-    shutil.copytree(ROOT / "hpsweep", tmp_path / "hpsweep", ignore=shutil.ignore_patterns("__pycache__"))
-    table = tmp_path / "hpsweep" / "schemes.py"
-    text = table.read_text("utf-8")
-    text = text.replace('Scheme = Literal["sp"', 'Scheme = Literal["rho", "sp"')
+    package = copied_package(tmp_path)
+    table = package / "schemes.py"
+    edit(table, 'Scheme = Literal["sp"', 'Scheme = Literal["rho", "sp"')
     row = '    "rho": Definition(frozenset({"m_rho"}), "Density alone", "#cc79a7", "^"),\n'
-    table.write_text(text.replace('    "sp": Definition(', f'{row}    "sp": Definition('), "utf-8")
-    return tmp_path
+    edit(table, '    "sp": Definition(', f'{row}    "sp": Definition(')
+    return package
 
 
 def test_a_fourth_scheme_is_a_row_of_the_table_and_no_other_file_is_touched(with_a_fourth: Path) -> None:
-    told = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WITH_A_FOURTH], cwd=with_a_fourth,
-        env={"PYTHONPATH": str(with_a_fourth)},
-        capture_output=True, text=True, encoding="utf-8", check=False,
-    )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines() == [
+    assert told_by(with_a_fourth, WITH_A_FOURTH) == [
         "0.04 0.16 1",  # lr / m_rho, init std / sqrt(m_rho), and no forward multiplier
         "0.125",  # 1 / sqrt(64)
         "rho 0.25 ok -6",

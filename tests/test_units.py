@@ -82,3 +82,19 @@ def test_a_table_without_data_is_in_nats_per_token() -> None:
     runs = made_runs(bowl(-7.0), {"lr": OCTAVES, "seed": [0]}, base=Trial(steps=300))
     assert unit_of(runs.drop(columns="data")) == Unit("nats/token", None)
     assert unit_of(runs.assign(data=None)) == Unit("nats/token", None)
+
+
+# --- images ---
+
+
+@pytest.mark.parametrize(
+    "source", ["glyphs", "glyphs?size=28", "images:a", "npz:a", "npy:a?labels=b", "parquet:a?image=image&label=label"]
+)
+def test_losses_of_images_are_in_nats_per_image(source: str) -> None:
+    assert bytes_per_token(source) is None
+    assert unit_of_sources([source]) == Unit("nats/image", None)
+
+
+def test_losses_of_images_and_of_text_are_refused_together() -> None:
+    with pytest.raises(ValueError, match=r"some runs are on images \(glyphs\) and others on text \(stdlib\).*--where"):
+        unit_of_sources(["stdlib", "glyphs"])

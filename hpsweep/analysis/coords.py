@@ -1,8 +1,9 @@
-"""Slopes and verdicts of the coordinate check: does any size depend on width or density?
+"""Slopes and verdicts of the coordinate check: does any size of activations depend on that of the model?
 
 The rules scale by powers that are multiples of a half, so that a wrong one shows as a slope of half an octave per
-doubling or halving, or more. A slope is called flat within BOUND, and a wrong power beyond WRONG; what lies between is
-undetermined: few nonzeros per neuron, and steps too large for them, make slopes of that size (docs/coords.md).
+doubling or halving, or more. A slope is called flat within FLAT_BOUND, and a wrong power beyond WRONG_BOUND; what lies
+between is undetermined: few nonzeros per neuron, and steps too large for them, make slopes of that size
+(docs/coords.md).
 
 Logits, and attention logits where heads grow, are sums over a width of what has learnt to agree, and of what has not.
 Under mup and supar the first part stays and the second shrinks by half a power of the width; which is the larger
@@ -13,22 +14,29 @@ Before training queries and keys have learnt nothing: there attention logits mus
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hpsweep.analysis.findings import UNDETERMINED
+from hpsweep.analysis.runs.arguments import check_number, check_table
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_number, check_table
-from hpsweep.axes import axis_of
+from hpsweep.analysis.runs.places import table_axes
+from hpsweep.axes import AXES, axis_of
 from hpsweep.english import counted
 
-BOUND = 0.1
+FLAT_BOUND = 0.1
 """Octaves per halving or doubling within which a size is called flat."""
 
-WRONG = 0.25
+WRONG_BOUND = 0.25
 """Octaves per halving or doubling beyond which a size grows or shrinks: half of the smallest wrong power."""
+
+OK, GROWS, SHRINKS, ZERO = "ok", "grows", "shrinks", "zero"
+"""Verdicts on a slope; any other slope is UNDETERMINED. `coordinate_slopes` says what they mean."""
+
+WRONG_VERDICTS = (GROWS, SHRINKS)
 
 QUANTITIES = {
     "size": "size before training",
@@ -37,25 +45,23 @@ QUANTITIES = {
 }
 """In the order in which they tell where a fault is: see `culprit`."""
 
-WRONG_VERDICTS = ("grows", "shrinks")
-
-AXES = {"width": "doubling of width", "density": "halving of density"}
-
-COLUMNS = ("module", "quantity", "along", "slope", "low", "high", "least", "most", "verdict", "n", "seeds", "why")
+SLOPE_COLUMNS = ("module", "quantity", "along", "slope", "low", "high", "least", "most", "verdict", "n", "seeds", "why")
 """Columns of `coordinate_slopes`."""
 
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)  # Student's 97.5 %, 1 to 10 degrees
 
 
-def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float = WRONG) -> pd.DataFrame:
-    """One row per module, quantity and field: the slope of log2(quantity) along width or density, with a verdict.
+def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = FLAT_BOUND, wrong: float = WRONG_BOUND) -> pd.DataFrame:
+    """One row per module, quantity and axis: the slope of log2(quantity) along width or density, with a verdict.
 
     `sizes` is the table of `coordinate_check`. quantity is the "size" before training, and after the last step the
     "change" and the part of it that the module's "own" weights make. slope, low, high: octaves per doubling of width,
-    at the highest density, or per halving of density, at the largest width; positive where the quantity grows. The
-    slope is the mean over seeds of least-squares slopes over the n values, the interval Student's 95 % over seeds, null
-    with one seed. `least` and `most` are the slopes that are right: 0, and along width -1/2 to 0 for what has as many
-    features at every width, such as logits, and for attention logits where heads grow, whose size is to have -1/2.
+    at the highest density, or per halving of density, at the largest width; positive where the quantity grows. So along
+    any axis of axes.py that has a column, at the largest value of the others.
+
+    The slope is the mean over seeds of least-squares slopes over the n values, the interval Student's 95 % over seeds,
+    null with one seed. `least` and `most` are the slopes that are right: 0, and along width -1/2 to 0 for what has as
+    many features at every width, such as logits, and for attention logits where heads grow, whose size is to have -1/2.
 
     verdict  ok            the whole interval lies within [least - bound, most + bound]
              grows         the whole interval lies above most + `wrong`
@@ -65,7 +71,8 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
 
     Raises ValueError for bounds that are not in order, and for a table without two widths or densities.
     """
-    check_table(sizes, "sizes", (*AXES, "step", "module", "seed", "size", "own", "change"), "hp.coords.check(...)")
+    columns = (*table_axes(), "step", "module", "seed", "size", "own", "change")
+    check_table(sizes, "sizes", columns, "hp.coords.check(...)")
     check_number("bound", bound, "a positive number, such as 0.1")
     check_number("wrong", wrong, "a positive number, such as 0.25")
     if not 0 < bound <= wrong:
@@ -76,19 +83,28 @@ def coordinate_slopes(sizes: pd.DataFrame, *, bound: float = BOUND, wrong: float
         rows.append({**known, **_slope_row(values, known["along"], right, bound, wrong)})
     if not rows:
         raise ValueError(
-            "the sizes are of one width and one density, and have no slope; measure several of one of them."
+            f"the sizes are of {' and '.join(f'one {name}' for name in _measured_axes(sizes))}, and have no slope; "
+            "measure several of one of them."
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(SLOPE_COLUMNS))
+
+
+def _measured_axes(sizes: pd.DataFrame) -> list[str]:
+    """The axes that have a column."""
+    return [name for name in AXES if name in sizes]
 
 
 def coordinate_lines(sizes: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame, set[int]]]:
-    """(module, quantity and field; values by seed along the field; numbers of features), in forward order."""
+    """(module, quantity and axis; values by seed along the axis; numbers of features), in forward order."""
     last_step = sizes["step"].max()
-    for along in AXES:
+    for along in _measured_axes(sizes):
         if sizes[along].nunique() < 2:
             continue
-        other = "density" if along == "width" else "width"
-        line = sizes[sizes[other] == sizes[other].max()]
+        # the others at their largest value
+        line = sizes
+        for other in _measured_axes(sizes):
+            if other != along:
+                line = line[line[other] == sizes[other].max()]
         for module, members in line.sort_values("place", kind="stable").groupby("module", sort=False):
             for quantity in QUANTITIES:
                 step = 0 if quantity == "size" else last_step
@@ -97,14 +113,20 @@ def coordinate_lines(sizes: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.D
                     continue
                 values = at.pivot(index="seed", columns=along, values=quantity)
                 # towards the target: wider, sparser
-                values = values.sort_index(axis=1, ascending=along == "width")
+                values = values[_outwards(along, values.columns)]
                 known = {"module": str(module), "quantity": quantity, "along": along}
                 yield known, values, set(members["features"])
 
 
+def _outwards(along: str, values: Iterable[Any]) -> list[Any]:
+    """The values of an axis in the order in which models grow."""
+    order = AXES[along].order
+    return sorted(values, key=lambda value: order(float(value)))
+
+
 def _right_slopes(features: set[int], module: str, quantity: str, along: str) -> tuple[float, float]:
-    """The least and the most slope that is right; `features` are all that the module has along the field."""
-    if along == "density":
+    """The least and the most slope that is right; `features` are all that the module has along the axis."""
+    if not AXES[along].widens:
         return 0.0, 0.0
     if module.endswith("attention_logits") and features != {0}:  # of known head size
         if len(features) == 1:
@@ -121,17 +143,17 @@ def _right_slopes(features: set[int], module: str, quantity: str, along: str) ->
 def _slope_row(
     values: pd.DataFrame, along: str, right: tuple[float, float], bound: float, wrong: float
 ) -> dict[str, Any]:
-    """The columns of one line of `coordinate_slopes` from its values, (seed, width or density)."""
+    """The columns of one line of `coordinate_slopes` from its values, (seed, place on the axis)."""
     common = {"least": right[0], "most": right[1], "n": values.shape[1], "seeds": len(values)}
     unknown = {"slope": math.nan, "low": math.nan, "high": math.nan}
     y = values.to_numpy(float)
     if (y == 0).all():
-        return common | unknown | {"verdict": "zero", "why": "it is 0 everywhere"}
+        return common | unknown | {"verdict": ZERO, "why": "it is 0 everywhere"}
     has_logarithm = np.isfinite(y) & (y > 0)
     if not has_logarithm.all():
         odd = values.columns[~has_logarithm.all(0)][0]
         why = f"it is 0 or not finite at {along} {odd:g}: take a smaller learning rate, or look there"
-        return common | unknown | {"verdict": "undetermined", "why": why}
+        return common | unknown | {"verdict": UNDETERMINED, "why": why}
     x = np.array([axis_of(along).octaves(float(value)) for value in values.columns])
     slope, low, high = _mean_slope(x, np.log2(y))
     verdict = _verdict(low, high, right, bound, wrong)
@@ -166,12 +188,12 @@ def student_t_quantile(degrees: int) -> float:
 def _verdict(low: float, high: float, right: tuple[float, float], bound: float, wrong: float) -> str:
     least, most = right
     if least - bound <= low and high <= most + bound:
-        return "ok"
+        return OK
     if low > most + wrong:
-        return "grows"
+        return GROWS
     if high < least - wrong:
-        return "shrinks"
-    return "undetermined"
+        return SHRINKS
+    return UNDETERMINED
 
 
 def _why(low: float, high: float, right: tuple[float, float], verdict: str, bound: float, wrong: float) -> str:
@@ -179,11 +201,11 @@ def _why(low: float, high: float, right: tuple[float, float], verdict: str, boun
         return "one seed has no interval: take two or more"
     least, most = right
     interval = f"interval [{low:+.2f}, {high:+.2f}]"
-    if verdict == "ok":
+    if verdict == OK:
         return f"{interval} within [{least - bound:g}, {most + bound:g}]"
-    if verdict == "grows":
+    if verdict == GROWS:
         return f"{interval} beyond {most + wrong:g}"
-    if verdict == "shrinks":
+    if verdict == SHRINKS:
         return f"{interval} beyond {least - wrong:g}"
     if high - low > wrong:
         return f"{interval} is wide: take more seeds, or values further apart"
@@ -211,9 +233,9 @@ def coordinate_verdicts(slopes: pd.DataFrame) -> pd.DataFrame:
         wrong = members[members["verdict"].isin(WRONG_VERDICTS)]
         first_wrong = min(wrong["quantity"], key=_order, default=None)
         wrong = wrong[wrong["quantity"] == first_wrong]
-        undetermined = members[members["verdict"] == "undetermined"]
-        learns_nothing = members[(members["verdict"] == "zero") & (members["quantity"] == "own")]
-        right = members[members["verdict"] == "ok"]
+        undetermined = members[members["verdict"] == UNDETERMINED]
+        learns_nothing = members[(members["verdict"] == ZERO) & (members["quantity"] == "own")]
+        right = members[members["verdict"] == OK]
         # the first verdict of these that a slope has is the module's
         decisive = next(part for part in (wrong, undetermined, learns_nothing, right, members) if len(part))
         above = decisive["slope"] - decisive["most"]
@@ -238,24 +260,25 @@ def culprit(verdicts: pd.DataFrame) -> dict[str, Any] | None:
     return {str(name): value for name, value in first.items()}
 
 
-def in_words(verdicts: pd.DataFrame) -> str:
+def verdict_sentence(verdicts: pd.DataFrame) -> str:
     """The verdict on the whole model, in one sentence or two."""
     first = culprit(verdicts)
     if first is not None:
         others = int(verdicts["verdict"].isin(WRONG_VERDICTS).sum()) - 1
-        return _wrong_in_words(first, others)
-    unsettled = verdicts[verdicts["verdict"] != "ok"]
+        return _wrong_sentence(first, others)
+    unsettled = verdicts[verdicts["verdict"] != OK]
     if len(unsettled):
         counts = ", ".join(f"{verdict} {n}" for verdict, n in verdicts["verdict"].value_counts().items())
         return f"no module is known to grow or shrink ({counts}); not settled: {', '.join(unsettled['module'])}."
-    axes = " or ".join(sorted(set(verdicts["along"]), reverse=True))
-    return f"ok: none of {counted(len(verdicts), 'module')} grows or shrinks along {axes}, before or by training."
+    axes = [name for name in AXES if name in set(verdicts["along"])]
+    modules = counted(len(verdicts), "module")
+    return f"ok: none of {modules} grows or shrinks along {' or '.join(axes)}, before or by training."
 
 
-def _wrong_in_words(row: dict[str, Any], others: int) -> str:
+def _wrong_sentence(row: dict[str, Any], others: int) -> str:
     """The verdict on a module that grows or shrinks; `others` is the number of further such modules."""
     along = row["along"]
-    slope = f"{row['slope']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] octaves per {AXES[along]}"
+    slope = f"{row['slope']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] {AXES[along].unit}"
     right = f"{row['least']:g} to {row['most']:g}"
     if row["least"] == row["most"]:
         right = f"{row['most']:g}"
@@ -274,11 +297,12 @@ def coordinate_text(slopes: pd.DataFrame) -> str:
     `slopes` is the table of `coordinate_slopes`. Raises ValueError for another.
     """
     verdicts = coordinate_verdicts(slopes)
-    unsettled = verdicts[verdicts["verdict"].isin(["undetermined", "zero"])].to_dict("records")
+    unsettled = verdicts[verdicts["verdict"].isin([UNDETERMINED, ZERO])].to_dict("records")
+    steps = " or ".join(axis.step for name, axis in AXES.items() if name in set(slopes["along"]))
     return "\n".join(
         [
-            f"{in_words(verdicts)}\n",
-            "slopes, octaves per doubling of width or halving of density: of the size before training, of the change",
+            f"{verdict_sentence(verdicts)}\n",
+            f"slopes, octaves per {steps}: of the size before training, of the change",
             "by its own weights, and of the change by training, with 95 % intervals over seeds:\n",
             coordinate_table(slopes, verdicts).to_string(index=False),
             *(f"- {row['module']}, {row['quantity']} along {row['along']}: {row['why']}" for row in unsettled),
@@ -312,7 +336,7 @@ def _order(quantity: str) -> int:
 
 
 def coordinate_paths(sizes: pd.DataFrame) -> pd.DataFrame:
-    """One row per module, quantity, field and value: the factor to the narrowest width, or to the highest density.
+    """One row per module, quantity, axis and value: the factor to the first value, the narrowest or the densest.
 
     The geometric mean over seeds; null where the quantity is 0.
     """

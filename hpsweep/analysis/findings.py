@@ -18,8 +18,11 @@ import numpy as np
 
 from hpsweep.analysis.runs.places import group_label
 from hpsweep.axes import value_label
-from hpsweep.english import in_words, listed, some
+from hpsweep.english import first_places, hyperparameter_name, listed
 from hpsweep.schemes import scheme_label
+
+STABLE, MOVES, UNDETERMINED = VERDICTS = ("stable", "moves", "undetermined")
+"""Whether an optimum stays put along an axis: what a drift is called. The last two are codes of findings, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +81,15 @@ WORDS: dict[str, str] = {
     "few_nonzeros": "The target keeps {nonzeros:.1f} weights per neuron (width x density). Below {fewest} the rules "
     "may not hold.",
     "not_corrected": "{axis} changes from {first:value} to {last:value}. No scheme here corrects for it.",
+    "unseen_rules": "What {model} makes of learning rate and init std at another size was not seen: that it follows "
+    "{scheme:scheme} is the script's own word.",
     "duration_unknown": "The duration of the target is not given. The proxy saw {proxy:.3g} tokens per nonzero hidden "
     "parameter, {per_step} a step. No scheme here corrects for another duration or batch.",
     "duration": "The target sees {target:.3g} tokens per nonzero hidden parameter, the proxy {proxy:.3g}. No scheme "
     "here corrects for it, or for a batch other than {per_step} tokens.",
     "coupled_decay": "Weight decay is coupled: at the target the hidden lr is {factor:.4g} x the proxy's, and so is "
     "lr x weight_decay.",
-    "unscaled": "Scheme {scheme:scheme} does not correct for width or density. Its optimum moves.",
+    "unscaled": "Scheme {scheme:scheme} does not correct for width or density. Its optimum may move.",
     # where the target is
     "untested": "Transfer from {axis} {first:value} to {last:value} is untested: this sweep has one {axis}.",
     "drift_unknown": "Transfer from {axis} {first:value} to {last:value} is untested: no two models differ in {axis} "
@@ -93,8 +98,8 @@ WORDS: dict[str, str] = {
     "beyond_tuned": "The tuned models end at {axis} {last:value}. The target's {value:value} is {factor:.3g} times "
     "further.",
     # optima that move
-    "moves": "The best {field:name} moves along {axis} under {scheme:scheme} at {places:places}.",
-    "undetermined": "It is undetermined whether the best {field:name} moves along {axis} under {scheme:scheme} at "
+    MOVES: "The best {field:name} moves along {axis} under {scheme:scheme} at {places:places}.",
+    UNDETERMINED: "It is undetermined whether the best {field:name} moves along {axis} under {scheme:scheme} at "
     "{places:places}.",
     "drift_better": "The {field:name} along the fitted drift, {value:.4g} [{low:.4g}, {high:.4g}], is recommended: "
     "{why}. At {at:place} it lost {drift_regret:.3f} {unit}, and the constant {constant_regret:.3f}. This card has the "
@@ -136,14 +141,15 @@ REMEDIES: dict[str, str] = {
     "end_of_values": "Extend the grid there.",
     "few_nonzeros": "Use a wider or denser target.",
     "not_corrected": "Use {axis} {last:value} in the proxy, or check with a small sweep of the target.",
+    "unseen_rules": "Check a module of the same model by hpsweep coords.",
     "duration_unknown": "Give the target's tokens to compare.",
     "duration": "Train the proxy for as many tokens per nonzero parameter (tokens_per_parameter).",
     "coupled_decay": "weight_decay_rule='independent' keeps lr x weight_decay.",
     "unscaled": "Re-tune at the target.",
     "untested": "Add {axis}={add:grid} to the grid.",
     "drift_unknown": "Train several {axis} values of the same model.",
-    "moves": "Re-tune at the target.",
-    "undetermined": "Add seeds or finer values around the optima.",
+    MOVES: "Re-tune at the target.",
+    UNDETERMINED: "Add seeds or finer values around the optima.",
     "drift_better": "along_drift=True, or --along-drift, uses it.",
     "rival": "Compare best_scheme in hpsweep optimum.",
 }
@@ -181,11 +187,11 @@ def _range(ends: Sequence[float | None]) -> str:
 
 
 _SHOWN: dict[str, Callable[[Any], str]] = {
-    "name": in_words,
+    "name": hyperparameter_name,
     "scheme": scheme_label,
     "list": listed,
     "place": group_label,
-    "places": lambda places: some([group_label(at) for at in places]),
+    "places": lambda places: first_places([group_label(at) for at in places]),
     "range": _range,
 }
 

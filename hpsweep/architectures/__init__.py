@@ -13,16 +13,16 @@ from hpsweep.architectures.inventory import (
     VECTORS,
     Architecture,
     Kind,
+    ModelSizes,
     Shape,
-    Sizes,
     Tensors,
-    kept,
+    kept_count,
     nonzeros,
 )
 
 __all__ = [
-    "ARCHITECTURES", "FLOPS_OF_A_WEIGHT", "SPARSE", "VECTORS", "Kind", "Shape", "Sizes", "Tensors", "architecture",
-    "hidden_nonzeros", "kept", "nonzeros", "tensors",
+    "ARCHITECTURES", "FLOPS_OF_A_WEIGHT", "SPARSE", "VECTORS", "Kind", "ModelSizes", "Shape", "Tensors", "architecture",
+    "hidden_nonzeros", "kept_count", "nonzeros", "tensors",
 ]  # fmt: skip
 
 ARCHITECTURES: dict[str, Architecture] = {"gpt": gpt}
@@ -36,11 +36,13 @@ def architecture(name: str = "gpt") -> Architecture:
     return ARCHITECTURES[name]
 
 
-def tensors(model: Sizes, vocabulary: int) -> Tensors:
+def tensors(model: ModelSizes, vocabulary: int) -> Tensors:
     """Shape and kind of every tensor of a trial's model, by name, in a fixed order."""
     return architecture().tensors(model, vocabulary)
 
 
 def hidden_nonzeros(width: int, depth: int, density: float) -> int:
     """Number of weights that the hidden matrices of a model keep."""
-    return sum(kept(fan_out * fan_in, density) for fan_out, fan_in in architecture().hidden(width, depth).values())
+    return sum(
+        kept_count(fan_out * fan_in, density) for fan_out, fan_in in architecture().hidden_shapes(width, depth).values()
+    )

@@ -5,10 +5,10 @@ Names are those of the model's parameters (`proxy.model`). The readout is the to
 
 from __future__ import annotations
 
-from hpsweep.architectures.inventory import FLOPS_OF_A_WEIGHT, Kind, Sizes, Tensors
+from hpsweep.architectures.inventory import FLOPS_OF_A_WEIGHT, Kind, ModelSizes, Tensors
 
 
-def hidden(width: int, depth: int) -> dict[str, tuple[int, int]]:
+def hidden_shapes(width: int, depth: int) -> dict[str, tuple[int, int]]:
     """(fan_out, fan_in) of every hidden matrix, by tensor name: four in each block."""
     block = {
         "attention.qkv": (3 * width, width),
@@ -19,7 +19,7 @@ def hidden(width: int, depth: int) -> dict[str, tuple[int, int]]:
     return {f"block{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
 
 
-def tensors(model: Sizes, vocabulary: int) -> Tensors:
+def tensors(model: ModelSizes, vocabulary: int) -> Tensors:
     """Token embedding (vocabulary, width), position embedding (context, width); the gains of two norms and the four
     hidden matrices of each block; the final norm; the readout (vocabulary, width) unless it is tied.
     """
@@ -27,7 +27,7 @@ def tensors(model: Sizes, vocabulary: int) -> Tensors:
         "embedding.token": ((vocabulary, model.width), "embedding"),
         "embedding.position": ((model.context, model.width), "embedding"),
     }
-    matrices = hidden(model.width, model.depth)
+    matrices = hidden_shapes(model.width, model.depth)
     for i in range(model.depth):
         table[f"block{i}.norm1"] = table[f"block{i}.norm2"] = ((model.width,), "norm")
         for name in (name for name in matrices if name.startswith(f"block{i}.")):
@@ -39,12 +39,12 @@ def tensors(model: Sizes, vocabulary: int) -> Tensors:
     return table
 
 
-def readout(model: Sizes) -> str:
+def readout_tensor(model: ModelSizes) -> str:
     """The token embedding of a tied model, else a tensor of its own."""
     return "embedding.token" if model.tied else "readout"
 
 
-def streams(depth: int) -> dict[str, str]:
+def residual_streams(depth: int) -> dict[str, str]:
     """Before its attention a block is given what the block before returned; its second norm stands within."""
     norms: dict[str, str] = {}
     for i in range(depth):
@@ -53,7 +53,7 @@ def streams(depth: int) -> dict[str, str]:
     return {**norms, "norm": f"block{depth - 1}"}
 
 
-def flops_per_token(model: Sizes, vocabulary: int, hidden_weights: int) -> int:
+def flops_per_token(model: ModelSizes, vocabulary: int, hidden_weights: int) -> int:
     """6 for every hidden weight that is multiplied and every readout weight, and 12 x depth x width x context for
     attention (logits and mixing, over all positions).
     """

@@ -23,7 +23,7 @@ FLOPS_OF_A_WEIGHT = 6
 """FLOPs per token of every weight of a matrix that is multiplied: two forward, four backward."""
 
 
-class Sizes(Protocol):
+class ModelSizes(Protocol):
     """What an inventory needs to know of a model; a Trial has it."""
 
     @property
@@ -39,23 +39,23 @@ class Sizes(Protocol):
 class Architecture(Protocol):
     """What a module of this package has."""
 
-    def tensors(self, model: Sizes, vocabulary: int) -> Tensors:
+    def tensors(self, model: ModelSizes, vocabulary: int) -> Tensors:
         """Shape and kind of every tensor."""
 
-    def hidden(self, width: int, depth: int) -> dict[str, tuple[int, int]]:
+    def hidden_shapes(self, width: int, depth: int) -> dict[str, tuple[int, int]]:
         """The shape of every hidden matrix, by name: the ones that are made sparse."""
 
-    def flops_per_token(self, model: Sizes, vocabulary: int, hidden_weights: int) -> int:
+    def flops_per_token(self, model: ModelSizes, vocabulary: int, hidden_weights: int) -> int:
         """Training FLOPs of one token, where so many hidden weights are multiplied."""
 
-    def readout(self, model: Sizes) -> str:
+    def readout_tensor(self, model: ModelSizes) -> str:
         """The name of the tensor that logits are made with."""
 
-    def streams(self, depth: int) -> dict[str, str]:
+    def residual_streams(self, depth: int) -> dict[str, str]:
         """Norms, in the order of the forward pass -> what the residual stream before each is called, "" in a block."""
 
 
-def kept(numel: int, density: float) -> int:
+def kept_count(numel: int, density: float) -> int:
     """Number of weights kept of `numel` at `density`: the nearest count, at least 1."""
     return max(1, round(numel * density))
 
@@ -63,4 +63,4 @@ def kept(numel: int, density: float) -> int:
 def nonzeros(shape: Shape, kind: Kind, density: float) -> int:
     """Number of weights of a tensor of a model of this density; kinds that are not made sparse keep all."""
     numel = math.prod(shape)
-    return kept(numel, density) if kind in SPARSE else numel
+    return kept_count(numel, density) if kind in SPARSE else numel

@@ -16,8 +16,9 @@ from hpsweep.cli.arguments import number
 from hpsweep.cli.output import say
 from hpsweep.english import are, counted
 from hpsweep.own_training.code import run_file
-from hpsweep.spec import BEFORE, Command, Loop, Model, Refine, Sweep, Target, Trial, check_names
+from hpsweep.spec import Refine, Sweep, Target, Trial, check_field_names
 from hpsweep.sweep.own_runs import own_runs
+from hpsweep.sweep.recorded import recorded_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,8 @@ def _explained(error: BaseException) -> str:
     )
     if unknown:
         try:
-            check_names([unknown[2]], {"Trial": Trial, "Target": Target, "Sweep": Sweep, "Refine": Refine}[unknown[1]])
+            records = {record.__name__: record for record in (Trial, Target, Sweep, Refine)}
+            check_field_names([unknown[2]], records[unknown[1]])
         except ValueError as explained:
             return str(explained)
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -75,23 +77,7 @@ def _explained(error: BaseException) -> str:
 
 def stored_sweep(folder: str) -> Sweep | None:
     """The sweep recorded in meta.json; None where there is none."""
-    meta = store.read_meta(folder)
-    if not meta:
-        return None
-    try:
-        target = Target(**meta["target"]) if meta["target"] else None
-        refine = Refine(**meta["refine"]) if meta.get("refine") else None
-        code: dict[str, Any] = {}
-        if meta.get("model"):
-            code["model"] = Model.from_dict(meta["model"])
-        if meta.get("train"):
-            code["train"] = Loop.from_dict(meta["train"])
-        if meta.get("command"):
-            code["command"] = Command(**meta["command"])
-        base = Trial(**{**BEFORE, **meta["base"]})
-        return Sweep(**{**meta, "base": base, "refine": refine, "target": target, **code})
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}/meta.json is not what hpsweep wrote ({error}); restore or remove it.") from None
+    return recorded_sweep(store.read_meta(folder), folder)
 
 
 def writable(folder: str | Path) -> Path:
@@ -131,9 +117,9 @@ def refinement(sweep: Sweep, folder: Path) -> list[dict[str, Any]]:
     """Where each group of a refinement is; of other sweeps nothing."""
     if sweep.search != "refine":
         return []
-    from hpsweep.sweep.refine import describe
+    from hpsweep.sweep.refine import refinement_records
 
-    return describe(sweep, store.read_runs(folder).to_pylist())
+    return refinement_records(sweep, store.read_runs(folder).to_pylist())
 
 
 def trials_in_all(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
@@ -141,7 +127,7 @@ def trials_in_all(sweep: Sweep, folder: str | Path) -> tuple[int, str]:
     from hpsweep.sweep import search
 
     rows = store.read_runs(folder).to_pylist() if sweep.search == "refine" else []
-    return search.total(sweep, rows), "at least " * bool(search.refining(sweep, rows))
+    return search.trial_total(sweep, rows), "at least " * bool(search.refining_groups(sweep, rows))
 
 
 def stored_runs(
@@ -151,12 +137,14 @@ def stored_runs(
 
     Of `where`, field and value, only the runs that have all these values; without the columns of `ignore`.
     """
-    from hpsweep.analysis.runs.prepare import without
+    from hpsweep.analysis.runs.prepare import without_columns
 
     store.check_readable(folder)
-    runs = store.load(folder)
     sweep = stored_sweep(str(folder))
-    return without(selected(runs if sweep is None else _recorded(runs, sweep, folder), where or ()), ignore or ())
+    runs = store.load(folder)
+    if sweep is not None:
+        runs = _recorded(runs, sweep, folder)
+    return without_columns(selected(runs, where or ()), ignore or ())
 
 
 _OUTCOMES = (
@@ -171,7 +159,7 @@ def selected(runs: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFra
     """The runs that have these values. Raises ValueError for an unknown field, and for a value that no run has."""
     for name, text in where:
         if name not in runs:
-            check_names([name], Trial)
+            check_field_names([name], Trial)
             raise ValueError(f"nothing can be selected by {name!r}: the runs are stored without it.")
         if name in _OUTCOMES:
             raise ValueError(f"nothing can be selected by {name!r}, which came out: --where takes what was trained.")

@@ -219,6 +219,6 @@ def print_json(what: Any) -> None:
 def print_refinement(groups: Sequence[Mapping[str, Any]]) -> None:
     """Where each group of a refinement is, after an empty line."""
     if groups:
-        from hpsweep.sweep.refine import in_words
+        from hpsweep.sweep.refine import refinement_in_words
 
-        print("", *map(in_words, groups), sep="\n")
+        print("", *map(refinement_in_words, groups), sep="\n")

@@ -22,7 +22,7 @@ from hpsweep.observer import Call, observing
 from hpsweep.proxy import model
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import check_gpu_has, float32_products, in_precision
-from hpsweep.proxy.ensemble import Ensemble
+from hpsweep.proxy.ensemble_state import Ensemble
 from hpsweep.proxy.outcome import check_precision
 from hpsweep.spec import Trial
 
@@ -30,20 +30,20 @@ FEW_INPUTS = 8
 """Nonzeros per neuron at the largest width below which the check of a proxy warns."""
 
 
-def trials_of_cells(
-    trial: Trial, cells: Sequence[tuple[int, float, int]], *, steps: int, heads: int | None
+def trials_of_models(
+    trial: Trial, models: Sequence[tuple[int, float, int]], *, steps: int, heads: int | None
 ) -> list[Trial]:
     """The trial at every (width, density, seed), without warm-up and decay; with as many `heads`, if given."""
     if heads is not None and not isinstance(heads, int):
         raise ValueError(f"heads is {heads!r}; give a whole number of at least 1.")
-    for width, _, _ in cells:
+    for width, _, _ in models:
         if heads is not None and (heads < 1 or width % heads):
             raise ValueError(
                 f"heads is {heads}, which does not divide the width {width}; give a divisor of every width."
             )
     constant = trial.replace(steps=steps, warmup_fraction=0.0, final_lr_fraction=1.0)
     trials = []
-    for width, density, seed in cells:
+    for width, density, seed in models:
         head_size = width // heads if heads else trial.head_size
         trials.append(constant.replace(width=width, head_size=head_size, density=density, seed=seed))
     sparsest = min(trials, key=lambda t: t.density)
@@ -69,8 +69,8 @@ def trial_subject(trial: Trial, device: str) -> Subject:
     history = torch.full((1, 1), math.nan, device=device)  # the only step is the first one
     initial = {name: tensor.clone() for name, tensor in ensemble.parameters.items()}
     inputs: dict[str, Tensor] = {}
-    readout = architecture().readout(trial)
-    streams = architecture().streams(trial.depth)
+    readout = architecture().readout_tensor(trial)
+    streams = architecture().residual_streams(trial.depth)
 
     @torch.no_grad()
     def activations() -> dict[str, Activation]:

@@ -12,7 +12,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -25,11 +25,17 @@ from hpsweep.spec import Trial
 Build = Callable[[int, float, int], tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]]
 """(width, density, seed) -> a new model, its optimizer, and its mean loss on one batch, always the same."""
 
-COLUMNS = ("module", "place", "features", "width", "density", "seed", "step", "size", "change", "own")
-"""Columns of `coordinate_check`."""
 
-Cell = tuple[int, float, int]
-"""Width, density and seed of one model."""
+class Model(NamedTuple):
+    """What is built and measured: a build function takes these three."""
+
+    width: int
+    density: float
+    seed: int
+
+
+SIZE_COLUMNS = ("module", "place", "features", *Model._fields, "step", "size", "change", "own")
+"""Columns of `coordinate_check`."""
 
 
 def coordinate_check(
@@ -73,32 +79,32 @@ def coordinate_check(
     if progress is not None and not callable(progress):
         raise ValueError(f"progress is {progress!r}; give a function of (models done, models in all), or nothing.")
     _check_values(widths, densities, steps, seeds)
-    cells = _cells(widths, densities, seeds)
-    subject_of = _subjects(what, cells, steps, heads, exclude, device)
+    models = _models(widths, densities, seeds)
+    subject_of = _subjects(what, models, steps, heads, exclude, device)
     rows: list[dict[str, Any]] = []
-    for done, cell in enumerate(cells):
+    for done, model in enumerate(models):
         if progress is not None:
-            progress(done, len(cells))
-        measured = _measured_rows(subject_of(cell), cell, steps)
+            progress(done, len(models))
+        measured = _measured_rows(subject_of(model), model, steps)
         _check_same_modules(rows or measured, measured)
         rows += measured
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(SIZE_COLUMNS))
 
 
 def _subjects(
-    what: Build | Trial, cells: Sequence[Cell], steps: int, heads: int | None, exclude: Sequence[str], device: str
-) -> Callable[[Cell], Subject]:
-    """What makes the model of a cell. Raises ValueError for what does not go together."""
+    what: Build | Trial, models: Sequence[Model], steps: int, heads: int | None, exclude: Sequence[str], device: str
+) -> Callable[[Model], Subject]:
+    """What builds one of the models. Raises ValueError for what does not go together."""
     if isinstance(what, Trial):
         if exclude:
             raise ValueError(f"exclude is {exclude}, which belongs to models of your own; a Trial is recorded whole.")
         check_device(device)
-        trials = dict(zip(cells, proxy.trials_of_cells(what, cells, steps=steps, heads=heads), strict=True))
-        return lambda cell: proxy.trial_subject(trials[cell], device)
+        trials = dict(zip(models, proxy.trials_of_models(what, models, steps=steps, heads=heads), strict=True))
+        return lambda model: proxy.trial_subject(trials[model], device)
     if not callable(what) or isinstance(what, nn.Module):
         raise ValueError(f"cannot check a {type(what).__name__}; give a Trial, or a function that builds a model.")
     try:
-        inspect.signature(what).bind(*cells[0])
+        inspect.signature(what).bind(*models[0])
     except TypeError as error:
         raise ValueError(
             f"the build function cannot be called with (width, density, seed) ({error}); give one that takes these "
@@ -106,7 +112,7 @@ def _subjects(
         ) from None
     if heads is not None or device != "cpu":
         raise ValueError("heads and device belong to a Trial; the function that builds a model sees to them itself.")
-    return lambda cell: module.module_subject(what(*cell), exclude)
+    return lambda model: module.module_subject(what(*model), exclude)
 
 
 def check_device(device: object) -> None:
@@ -148,16 +154,15 @@ def _check_values(widths: Sequence[int], densities: Sequence[float], steps: int,
         )
 
 
-def _cells(widths: Sequence[int], densities: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
+def _models(widths: Sequence[int], densities: Sequence[float], seeds: Sequence[int]) -> list[Model]:
     """The densest of every width, then the widest of every density."""
     places = [(width, max(densities)) for width in sorted(widths)]
     places += [(max(widths), density) for density in sorted(densities, reverse=True)[1:]]
-    return [(int(width), float(density), int(seed)) for width, density in places for seed in seeds]
+    return [Model(int(width), float(density), int(seed)) for width, density in places for seed in seeds]
 
 
-def _measured_rows(subject: Subject, cell: Cell, steps: int) -> list[dict[str, Any]]:
+def _measured_rows(subject: Subject, model: Model, steps: int) -> list[dict[str, Any]]:
     """The rows of one model."""
-    width, density, seed = cell
     rows: list[dict[str, Any]] = []
     first: dict[str, Activation] = {}
     for step in range(steps + 1):
@@ -175,9 +180,7 @@ def _measured_rows(subject: Subject, cell: Cell, steps: int) -> list[dict[str, A
                     "place": place,
                     "features": features,
                     "step": step,
-                    "width": width,
-                    "density": density,
-                    "seed": seed,
+                    **model._asdict(),
                     "size": _size(x),
                     "change": change,
                     "own": own,

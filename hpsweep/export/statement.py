@@ -14,7 +14,7 @@ _DECAY = {
 }
 
 
-def statement(card: Card, trial: Trial) -> list[str]:
+def statement_lines(card: Card, trial: Trial) -> list[str]:
     """Scheme, base, target, multipliers, numbers per kind, decay rule, optimizer, schedule, interval and warnings."""
     optimizer = card.optimizer
     schedule = card.schedule
@@ -32,7 +32,7 @@ def statement(card: Card, trial: Trial) -> list[str]:
         f"target: {_listed(card.target)}",
         f"multipliers: m_d {trial.m_d!r}, m_rho {trial.m_rho!r} (of the sparse matrices; 1 for all other tensors)",
         f"base values: {_listed(card.base)}",
-        *intervals(card),
+        *interval_lines(card),
         *(f"{kind}: {_listed(numbers)}" for kind, numbers in card.kinds.items()),
         f"forward multipliers: embedding {card.kinds['embedding']['forward']!r}, readout {card.readout_multiplier!r}, "
         f"attention logits {card.attention_scale!r}",
@@ -50,7 +50,7 @@ def statement(card: Card, trial: Trial) -> list[str]:
     ]
 
 
-def intervals(card: Card) -> list[str]:
+def interval_lines(card: Card) -> list[str]:
     """A line for every tuned hyperparameter: what is carried, its 95 % interval, and how far to trust it."""
     row = card.optimum
     drift = card.along_drift

@@ -90,7 +90,7 @@ def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tenso
             yield from tensors_in(value, {})
 
 
-def argument(call: Call, place: int, name: str) -> Any:
+def call_argument(call: Call, place: int, name: str) -> Any:
     """An argument by its place or its name; raises KeyError where it was not given."""
     if len(call.args) > place:
         return call.args[place]

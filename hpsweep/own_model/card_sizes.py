@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpsweep.architectures import SPARSE, kept
+from hpsweep.architectures import SPARSE, kept_count
 from hpsweep.own_model.data import EVERY, PlanData
 from hpsweep.schemes import scales_width
 from hpsweep.spec import BEFORE
@@ -39,7 +39,7 @@ def check_plan(
                 f"{name} has m_d {tensor.m_d:g} (fan-in {tensor.fan_in}), and the card's hidden matrices {m_d:g}; "
                 f"{sizes}"
             )
-        if tensor.kind in SPARSE and tensor.nonzeros != kept(math.prod(tensor.shape), density):
+        if tensor.kind in SPARSE and tensor.nonzeros != kept_count(math.prod(tensor.shape), density):
             raise ValueError(
                 f"{name} has density {tensor.density:g}, and the card's hidden matrices {density:g}; leave density, "
                 f"include and exclude to the card. {otherwise}"

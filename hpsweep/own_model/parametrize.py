@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from hpsweep.architectures import SPARSE, Kind, kept
+from hpsweep.architectures import SPARSE, Kind, kept_count
 from hpsweep.own_model.data import EVERY, TensorPlan
 from hpsweep.own_model.plan import Plan
 from hpsweep.own_model.tensors.base import built_base
 from hpsweep.own_model.tensors.head_sizes import base_head_sizes
 from hpsweep.own_model.tensors.kinds import Derived, derived_tensors
-from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.patterns import name_patterns
 from hpsweep.own_model.tensors.remedies import PASTE, Besides
 from hpsweep.own_model.tensors.reparametrized import own_masks
 from hpsweep.own_model.tensors.uses import plain_uses, unwrapped, values_by_pattern
-from hpsweep.rules.multipliers import OptimizerRule, eps_multiplier, numbers
+from hpsweep.rules.multipliers import OptimizerRule, eps_multiplier, kind_numbers
 from hpsweep.schemes import Scheme, scales, scales_width
 from hpsweep.spec import Trial, WeightDecayRule
 
@@ -91,7 +91,9 @@ def parametrize(
     tensors = {name: _tensor_plan(unit, tensor, densities.get(name), optimizer) for name, tensor in derived.items()}
     # What speaks against the plan, though it can be made
     masked = _masked_twice(model, tensors)
-    departing = _departing(derived, own_masks(model)) if scales(unit.scheme) else ()
+    departing: Iterable[str] = ()
+    if scales(unit.scheme):
+        departing = _departing(derived, own_masks(model))
     warnings = (*_warnings(tensors), *_overwritten(derived), *masked, *departing)
     for warning in warnings:
         python_warnings.warn(warning, stacklevel=2)
@@ -119,26 +121,34 @@ def _tensor_plan(unit: Trial, tensor: Derived, density: float | None, optimizer:
     nonzeros = numel
     m_rho = 1.0
     if density is not None:
-        nonzeros = kept(numel, density)
+        nonzeros = kept_count(numel, density)
         m_rho = nonzeros / numel / unit.base_density
     eps = 1.0
     if optimizer == "adam":
         eps = eps_multiplier(unit.scheme, tensor.kind, m_d=tensor.m_d, m_out=tensor.m_out)
-    n = numbers(unit, tensor.kind, m_d=tensor.m_d, m_rho=m_rho, m_out=tensor.m_out, optimizer=optimizer)
-    readout = numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward if tensor.readouts else None
+    n = kind_numbers(unit, tensor.kind, m_d=tensor.m_d, m_rho=m_rho, m_out=tensor.m_out, optimizer=optimizer)
+    readout = None
+    if tensor.readouts:
+        readout = kind_numbers(unit, "readout", m_d=tensor.m_d, m_rho=1.0).forward
+    nonzero_fan_in = None
+    if tensor.fan_in is not None:
+        nonzero_fan_in = tensor.fan_in * nonzeros / numel
+    init_std = n.init_std
+    if tensor.beginning.zero:
+        init_std = 0.0
     return TensorPlan(
         tied=tensor.names[1:],
         readouts=tensor.readouts,
         shape=tensor.shape,
         kind=tensor.kind,
         fan_in=tensor.fan_in,
-        nonzero_fan_in=None if tensor.fan_in is None else tensor.fan_in * nonzeros / numel,
+        nonzero_fan_in=nonzero_fan_in,
         nonzeros=nonzeros,
         density=nonzeros / numel,
         m_d=tensor.m_d,
         m_rho=m_rho,
         init_mean=tensor.beginning.mean,
-        init_std=0.0 if tensor.beginning.zero else n.init_std,
+        init_std=init_std,
         lr=n.lr,
         weight_decay=n.weight_decay,
         eps=eps,
@@ -259,7 +269,7 @@ def _lacking(densities: Mapping[str, float], derived: Mapping[str, Derived], exc
     name = min(lacking, key=lambda each: lacking[each])
     more = f" (and of {len(lacking) - 1} more)" if len(lacking) > 1 else ""
     every = [each for tensor in derived.values() for each in tensor.names]
-    left_out = f"exclude={[*exclude, *patterns(lacking, every)]!r}"
+    left_out = f"exclude={[*exclude, *name_patterns(lacking, every)]!r}"
     return Besides(
         f"density {densities[name]:g} leaves neurons of {name}{more} without inputs: its fan-in is {lacking[name]}. "
         f"Give it at least {1 / lacking[name]:g}, by density={{pattern: ...}}, or leave it out by {left_out}.",
@@ -310,7 +320,7 @@ def _departing(derived: Mapping[str, Derived], masked: Iterable[str]) -> tuple[s
     told = []
     for departs, names in groups.items():
         more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-        kept_as_built = dict.fromkeys(patterns(names, derived), "keep")
+        kept_as_built = dict.fromkeys(name_patterns(names, derived), "keep")
         told.append(
             f"the layer of {names[0]}{more} {departs}: init_std and lr of the plan are right for y = W x + b, times a "
             "factor that is the same at every width. Let its forward compute that; or leave its values as they are "
@@ -325,5 +335,5 @@ def _overwritten(derived: Mapping[str, Derived]) -> tuple[str, ...]:
     if not found:
         return ()
     more = f", and so for {len(found) - 1} more tensors" if len(found) > 1 else ""
-    left = list(patterns(found, derived))
+    left = list(name_patterns(found, derived))
     return (f"{next(iter(found.values()))}{more}; leave their values by init_(..., leave={left!r}).",)

@@ -16,6 +16,7 @@ from hpsweep.own_training.build import seed_all
 from hpsweep.own_training.code import loaded_function
 from hpsweep.proxy.data import load_dataset, token_windows, train_offsets, validation_windows
 from hpsweep.spec import Model, Source, Trial
+from hpsweep.units import is_images
 
 Batch = tuple[Any, Any]
 """Inputs and targets: tensors, or tuples and mappings of them."""
@@ -130,6 +131,10 @@ def batches_of(model: Model, trial: Trial) -> Batches:
     """The batches of a trial: those of the user's own function, or windows of its data."""
     if isinstance(model.batches, Source):
         return OwnBatches(model.batches, trial)
+    if is_images(trial.data):
+        from hpsweep.images.batches import ImageBatches
+
+        return ImageBatches(trial.data)
     return TextBatches(trial.data)
 
 

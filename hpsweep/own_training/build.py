@@ -57,9 +57,13 @@ def arguments_of(source: Source, trial: Trial, **more: Any) -> dict[str, Any]:
     """
     values: dict[str, Any] = {**trial.resolved, **trial.own_settings, **more}
     asked = {name: values[name] for name in source.arguments if name in values}
-    for name, value in asked.items():
-        if value is None and name in more:
-            raise ValueError(f"{source} asks for {name!r}, which batches of your own do not tell; leave it out.")
+    for name in more:
+        if name in asked and asked[name] is None:
+            if name in source.required:
+                raise ValueError(
+                    f"{source} asks for {name!r}, which batches of your own do not tell; give it a default."
+                )
+            del asked[name]
     return asked
 
 

@@ -12,6 +12,7 @@ from hpsweep.own_training.build import built, module_key, plan_of, size_columns
 from hpsweep.own_training.code import code_hashes
 from hpsweep.own_training.loop import losses_of, wired
 from hpsweep.spec import Model, Trial
+from hpsweep.units import is_images
 
 
 class Checked(NamedTuple):
@@ -49,7 +50,11 @@ def checked_model(trials: Sequence[Trial], model: Model) -> Checked:
 
 def _checked_batches(model: Model, trial: Trial) -> Batches:
     """The batches of a trial. Raises ValueError for data that is unfit."""
-    if model.batches is None:
+    if model.batches is None and is_images(trial.data):
+        from hpsweep.images import check_images, load_images
+
+        check_images(load_images(trial.data), eval_sequences=trial.eval_sequences)
+    elif model.batches is None:
         from hpsweep.proxy.data import check_dataset, load_dataset
 
         check_dataset(load_dataset(trial.data), context=trial.context, eval_sequences=trial.eval_sequences)

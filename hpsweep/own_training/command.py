@@ -28,7 +28,7 @@ from hpsweep.faults import TrialFailed
 from hpsweep.own_training import guard
 from hpsweep.own_training.code import code_hash, command_hashes
 from hpsweep.own_training.logs import failure_text, keep_last_lines, trial_folder
-from hpsweep.own_training.losses import NoResult, read_losses
+from hpsweep.own_training.losses import NoResult, begin_report, read_losses
 from hpsweep.own_training.outcome import reported_outcome, result_columns
 from hpsweep.own_training.trial_file import attempt_of, run_values, write_trial
 from hpsweep.proxy.outcome import Finished, Outcome, Progress
@@ -160,8 +160,7 @@ def _train(trial: Trial, device: str, progress: Progress, command: Command, fold
     log, report = folder / "log.txt", folder / "report.jsonl"
     if log.exists():
         log.rename(folder / f"log-{attempt - 1}.txt")
-    with report.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"attempt": attempt}) + "\n")
+    begin_report(report, attempt)
     log.write_text(f"$ {shlex.join(argv)}\n", encoding="utf-8")
     since = time.time()
     steps = last_step(command, values)
@@ -303,7 +302,14 @@ def _bad_end(end: _End, command: Command) -> str:
     if end.out_of_time:
         return f"it took longer than the timeout of {command.timeout:g} s, and was ended"
     if end.returncode < 0:
-        return f"it was killed by {signal.Signals(-end.returncode).name}"
+        return f"it was killed by {_signal_name(-end.returncode)}"
     if end.returncode:
         return f"it ended with exit status {end.returncode}"
     return ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import importlib.metadata
 import inspect
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,7 +20,8 @@ from hpsweep.own_training.batches import Batch, Batches, batches_of, moved
 from hpsweep.own_training.build import Built, built, seed_all, size_columns, with_base_heads
 from hpsweep.own_training.code import code_hash, code_hashes, loaded_function
 from hpsweep.proxy.device import device_name, float32_products, in_precision, keep_memory
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress, ensemble_outcome
+from hpsweep.proxy.divergence import loss_limit
+from hpsweep.proxy.outcome import Finished, Outcome, Progress, ensemble_outcome
 from hpsweep.proxy.schedule import lr_factor
 from hpsweep.schemes import scales
 from hpsweep.spec import Model, Source, Trial
@@ -217,10 +217,7 @@ def _train_steps(
 
 def diverged_step(losses: Tensor, since: int, vocabulary: int | None) -> int | None:
     """The first step from `since` on whose loss says that the trial has diverged, as of the built-in GPT."""
-    limit = float(losses[0])
-    if vocabulary is not None:
-        limit = max(limit, math.log(vocabulary))
-    bad = ~(losses[since:] <= DIVERGED_FACTOR * limit)
+    bad = ~(losses[since:] <= loss_limit(losses[0], vocabulary))
     if not bool(bad.any()):
         return None
     return since + int(bad.int().argmax())

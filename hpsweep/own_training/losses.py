@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import glob
 import json
 import math
 import re
@@ -17,8 +19,6 @@ from hpsweep.running_trial import SIZES
 from hpsweep.spec.command import LossSource
 from hpsweep.spec.templates import filled
 from hpsweep.text import shown
-
-_LINE_ENDS = re.compile(r"[\r\n]+")  # progress bars return to the beginning of their line
 
 
 class NoResult(ValueError):
@@ -61,11 +61,14 @@ def read_losses(source: LossSource, values: Mapping[str, Any], *, report: Path, 
     if reported.points or source.kind == "report":
         return reported
     if source.kind == "stdout":
-        with log.open(encoding="utf-8", errors="replace", newline="") as lines:
+        with log.open(encoding="utf-8", errors="replace") as lines:  # a return of a progress bar ends a line too
             next(lines)  # the command
             points = [_point(found, "its output") for found in _matches(source.pattern, lines)]
         return Losses(merged_points(points), reported.sizes, "the output of the script, by the pattern of losses=")
-    path = _newest(filled(source.path, values) or "", Path(values["folder"]), since)
+    folder = str(values["folder"])
+    if "*" in source.path:
+        folder = glob.escape(folder)
+    path = _newest(filled(source.path, {**values, "folder": folder}) or "", Path(folder), since)
     records = _csv_records(path) if source.kind == "csv" else _json_records(path)
     points = [_point(_renamed(record, source.names), str(path)) for record in records]
     return Losses(merged_points(points), reported.sizes, str(path))
@@ -76,16 +79,27 @@ def read_report(path: Path) -> Losses:
     before that count points only where the attempt did not come again, as when it went on from a checkpoint.
     """
     losses = Losses(where=f"its reports ({path})")
-    points: list[Point | None] = []
+    *earlier, last = _attempts(path)
     before: list[Point] = []
-    for record in _report_records(path):
-        if "attempt" in record:
-            before, points = _joined(before, merged_points(points)), []
+    for lines in earlier:
+        with contextlib.suppress(NoResult):  # what failed for what it reported then is not to fail for it again
+            before = _joined(before, merged_points(_point(record, str(path)) for record in _objects(lines, path)))
+    records = _objects(last, path)
+    points = merged_points(_point(record, str(path)) for record in records)
+    if points:  # else this attempt reported nothing, and what another one did is not its result
+        losses.points = _joined(before, points)
+    for record in records:
         losses.sizes.update({name: record[name] for name in SIZES if name in record})
-        points.append(_point(record, str(path)))
-    if any(points):  # else this attempt reported nothing, and what another one did is not its result
-        losses.points = _joined(before, merged_points(points))
     return losses
+
+
+def begin_report(path: Path, attempt: int) -> None:
+    """Begin the reports of an attempt, after those of the ones before; a line that a kill cut off is taken away."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        written = file.read()
+        file.truncate(written.rfind(b"\n") + 1)
+        file.write(json.dumps({"attempt": attempt}).encode() + b"\n")
 
 
 def _joined(before: list[Point], points: list[Point]) -> list[Point]:
@@ -95,29 +109,39 @@ def _joined(before: list[Point], points: list[Point]) -> list[Point]:
     return [point for point in before if point.step < points[0].step and point.is_finite] + points
 
 
-def _report_records(path: Path) -> Iterator[dict[str, Any]]:
+def _attempts(path: Path) -> list[list[tuple[int, str]]]:
+    """The numbered lines of each attempt; without a last one that a kill cut off."""
+    attempts: list[list[tuple[int, str]]] = [[]]
     if not path.exists():
-        return
+        return attempts
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
-                return  # the script was killed while it wrote
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise NoResult(f"line {number} of {path} is {shown(line.strip())}, which is no JSON object.")
-            yield record
+            if line.startswith('{"attempt": '):
+                attempts.append([])
+            elif line.endswith("\n"):
+                attempts[-1].append((number, line))
+    return attempts
+
+
+def _objects(lines: Iterable[tuple[int, str]], path: Path) -> list[dict[str, Any]]:
+    found = []
+    for number, line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise NoResult(f"line {number} of {path} is {shown(line.strip())}, which is no JSON object.")
+        found.append(record)
+    return found
 
 
 def _matches(pattern: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     compiled = re.compile(pattern)
     for line in lines:
-        for part in _LINE_ENDS.split(line):
-            found = compiled.search(part)
-            if found:
-                yield found.groupdict()
+        found = compiled.search(line)
+        if found:
+            yield found.groupdict()
 
 
 def _newest(path: str, folder: Path, since: float) -> Path:
@@ -125,7 +149,8 @@ def _newest(path: str, folder: Path, since: float) -> Path:
     whole = folder / Path(path).expanduser()
     found = [whole]
     if "*" in path:
-        found = list(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))))
+        # Path.glob would take the signs of the folder's own name for a pattern.
+        found = [Path(name) for name in glob.glob(str(whole), recursive=True)]  # noqa: PTH207
     written = {file: file.stat().st_mtime for file in found if file.is_file()}
     if not written:
         raise NoResult(f"it wrote no {whole}, where losses= looks for its losses.")
@@ -140,7 +165,7 @@ _CLOCK_SECONDS = 2.0  # by which times of files may be off
 
 def _csv_records(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
 def _json_records(path: Path) -> list[dict[str, Any]]:

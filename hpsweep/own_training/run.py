@@ -18,7 +18,8 @@ from hpsweep.own_training.code import code_hash, code_hashes, loaded_function
 from hpsweep.own_training.logs import logged, trial_folder
 from hpsweep.own_training.losses import Losses, Point, merged_points
 from hpsweep.own_training.outcome import reported_outcome, result_columns
-from hpsweep.proxy.outcome import DIVERGED_FACTOR, Finished, Outcome, Progress
+from hpsweep.proxy.divergence import loss_limit
+from hpsweep.proxy.outcome import Finished, Outcome, Progress
 from hpsweep.running_trial import COUNTS, SIZES
 from hpsweep.spec import Loop, Model, Trial
 from hpsweep.text import shown
@@ -157,7 +158,7 @@ class Run:
         known = [loss for loss in (train, val) if loss is not None]
         if not all(map(math.isfinite, known)):
             return False
-        return train is None or not train > DIVERGED_FACTOR * self._first
+        return train is None or not train > loss_limit(self._first, None)
 
 
 def train_loop(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hpsweep.architectures import SPARSE, Kind
-from hpsweep.rules.multipliers import attention_scale, numbers
+from hpsweep.rules.multipliers import attention_scale
+from hpsweep.rules.multipliers import kind_numbers as numbers_of_kind
 from hpsweep.spec import Trial
 
 _NUMBERS = ("init_std", "lr", "weight_decay", "forward")
@@ -45,7 +46,7 @@ def kind_numbers(trial: Trial) -> dict[str, dict[str, float]]:
     found = {}
     for kind in get_args(Kind):
         m_rho = trial.m_rho if kind in SPARSE else 1.0
-        of_kind = dataclasses.asdict(numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
+        of_kind = dataclasses.asdict(numbers_of_kind(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         found[kind] = {name: of_kind[name] for name in _NUMBERS}
     return found
 
@@ -64,5 +65,5 @@ def attempt_of(folder: Path) -> int:
     """How often the trial has been begun in its folder, this time included."""
     try:
         return int(json.loads((folder / "trial.json").read_text(encoding="utf-8"))["attempt"]) + 1
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: power was lost while it was written
         return 1

@@ -52,7 +52,7 @@ from hpsweep.proxy.held_out import Split, last_tenth, split_documents
 from hpsweep.proxy.token_file import DTYPES, Tokens, read_ids, token_chunks
 from hpsweep.proxy.token_notes import check_apart, copied_windows, notes_of
 from hpsweep.rules.masks import random_stream
-from hpsweep.units import bytes_per_token
+from hpsweep.units import bytes_per_token, is_images
 
 Integers = npt.NDArray[np.int64]
 
@@ -198,7 +198,12 @@ def _count_starts(dataset_or_length: Dataset | int, context: int) -> int:
 def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
     if not isinstance(source, str):
         raise ValueError("a source is text; write stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH.")
-    head, has_options, query = source.partition("?")
+    if is_images(source):
+        raise ValueError(
+            "it holds images, which need a model of your own; the built-in GPT is trained on text: write stdlib, "
+            "text:PATH, jsonl:PATH, parquet:PATH or bin:PATH."
+        )
+    head, _, _ = source.partition("?")
     kind, has_path, path = head.partition(":")
     if kind not in _OPTIONS:
         raise ValueError(f"unknown kind {kind!r}; use stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH.")
@@ -206,9 +211,15 @@ def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
         raise ValueError("stdlib takes no path; write stdlib, or text:PATH for files of your own.")
     if kind != "stdlib" and not path:
         raise ValueError(f"no path; write {kind}:PATH.")
+    return kind, Path(path).expanduser(), source_options(source, kind, _OPTIONS[kind])
+
+
+def source_options(source: str, kind: str, names: tuple[str, ...]) -> dict[str, str]:
+    """The options of a source, which are among `names`. Raises ValueError with those that the kind takes."""
+    _, has_options, query = source.partition("?")
     allowed = f"{kind} takes no options"
-    if _OPTIONS[kind]:
-        allowed = f"{kind} takes the options {', '.join(_OPTIONS[kind])}"
+    if names:
+        allowed = f"{kind} takes the options {', '.join(names)}"
     options: dict[str, str] = {}
     if has_options:
         try:  # a plus is a plus in a path, not a space
@@ -216,14 +227,14 @@ def _parse(source: Any) -> tuple[str, Path, dict[str, str]]:
         except ValueError:
             pairs = []
         for name, value in pairs or [(query, "")]:
-            if name not in _OPTIONS[kind]:
+            if name not in names:
                 raise ValueError(f"unknown option {name!r}; {allowed}, as NAME=VALUE joined by '&' after one '?'.")
             if not value:
                 raise ValueError(f"option {name!r} is empty; {allowed}, each once.")
             if name in options:
                 raise ValueError(f"option {name!r} is given twice; {allowed}, each once.")
             options[name] = value
-    return kind, Path(path).expanduser(), options
+    return options
 
 
 def _is_stdlib(name: str) -> bool:

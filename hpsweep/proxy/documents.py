@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hpsweep.proxy.other_formats import MAGIC, is_text, magic_of, no_text
+from hpsweep.proxy.other_formats import MAGIC, is_printable, magic_of, no_text
 
 _OPENERS: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"\x1f\x8b\x08": ("gzip", gzip.open),
@@ -100,7 +100,7 @@ def open_text(path: Path) -> Any:
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             raise ValueError(f"{path} is text in {encoding}; write it as UTF-8: iconv -f {encoding} -t UTF-8.")
-    if path.suffix in _KINDS and not is_text(head):
+    if path.suffix in _KINDS and not is_printable(head):
         raise ValueError(f"{path}: damaged {_KINDS[path.suffix]} (it does not begin as one); fetch or write it again.")
     return path.open("rb")
 

@@ -124,7 +124,10 @@ class Optimizer:
         self.decay = {
             name: torch.tensor([n[name].weight_decay for n in numbers], device=self.device) for name in parameters
         }
-        self._work_on([group for i, trial in enumerate(trials) for group in _groups(trial, i, vocabulary)], parameters)
+        groups = []
+        for i, trial in enumerate(trials):
+            groups += _groups(trial, i, vocabulary)
+        self._work_on(groups, parameters)
 
     def _work_on(self, groups: Sequence[_Group], parameters: Parameters) -> None:
         self.groups = groups

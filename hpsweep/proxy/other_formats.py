@@ -76,7 +76,7 @@ def no_text(head: bytes) -> tuple[str, str] | None:
     return None
 
 
-def is_text(head: bytes) -> bool:
+def is_printable(head: bytes) -> bool:
     """Whether bytes are all printable ASCII, tabs or line ends."""
     return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
 

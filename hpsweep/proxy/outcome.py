@@ -23,11 +23,6 @@ from hpsweep.spec import Precision, Trial
 CURVE_POINTS = 200
 """A training curve has at most this many points."""
 
-DIVERGED_FACTOR = 2.0
-"""A trial is given up when its training loss is not finite, or above this many times the larger of its first
-loss and the loss of uniform guessing."""
-
-
 Floats = npt.NDArray[np.floating[Any]]  # jaxtyping takes longer to import than all of this, in every worker
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
@@ -113,7 +108,7 @@ def ensemble_outcome(
 
 def _result(train_losses: Floats, validation: Floats | None, diverged: int | None) -> dict[str, Any]:
     initial = _finite(train_losses[0])
-    if validation is not None and not np.isfinite(validation).all():
+    if validation is not None and not np.isfinite(validation).all():  # see divergence.py
         validation = None
         diverged = len(train_losses)
     if validation is None:

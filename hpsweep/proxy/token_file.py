@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.proxy.other_formats import is_text, other_format
+from hpsweep.proxy.other_formats import is_printable, other_format
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -101,7 +101,7 @@ def _check_head(path: Path, head: bytes, dtype: str) -> None:
     if found:
         what, remedy = found
         raise ValueError(f"{path} is {what}, not bare token ids: {remedy}.")
-    if dtype != "uint8" and len(head) >= 64 and is_text(head):
+    if dtype != "uint8" and len(head) >= 64 and is_printable(head):
         raise ValueError(f"{path} is text ({head[:20]!r}...), not token ids: write text:PATH, or give the file of ids.")
 
 

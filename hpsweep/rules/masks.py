@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.architectures import kept
+from hpsweep.architectures import kept_count
 
 
 def random_stream(purpose: str, seed: int, name: str = "") -> np.random.Philox:
@@ -22,9 +22,9 @@ def random_stream(purpose: str, seed: int, name: str = "") -> np.random.Philox:
 
 
 def mask(seed: int, name: str, shape: tuple[int, ...], density: float) -> npt.NDArray[np.bool_]:
-    """True where a weight of the tensor is kept; exactly `spec.kept(numel, density)` of them, uniformly at random."""
+    """True where a weight of the tensor is kept; exactly `kept(numel, density)` of them, uniformly at random."""
     numel = int(np.prod(shape))
-    keep = kept(numel, density)
+    keep = kept_count(numel, density)
     if keep >= numel:
         return np.ones(shape, dtype=bool)
     draws = random_stream("mask", seed, name).random_raw(numel)

@@ -98,7 +98,7 @@ class Numbers:
     forward: float
 
 
-def numbers(
+def kind_numbers(
     trial: Trial, kind: Kind, *, m_d: float, m_rho: float, m_out: float = 1.0, optimizer: OptimizerRule = "adam"
 ) -> Numbers:
     """The numbers of one tensor of `kind` for the trial's base hyperparameters.
@@ -187,7 +187,7 @@ def logit_scale(scheme: Scheme, head_size: int, *, base: int, alpha: float) -> f
 
 def readout_multiplier(trial: Trial) -> float:
     """The factor of the readout's output: alpha_output / m_d, or 1 under sp; tied or not."""
-    return numbers(trial, "readout", m_d=trial.m_d, m_rho=1.0).forward
+    return kind_numbers(trial, "readout", m_d=trial.m_d, m_rho=1.0).forward
 
 
 def tensor_numbers(trial: Trial, vocabulary: int) -> dict[str, Numbers]:
@@ -195,5 +195,5 @@ def tensor_numbers(trial: Trial, vocabulary: int) -> dict[str, Numbers]:
     by_name = {}
     for name, (_, kind) in tensors(trial, vocabulary).items():
         m_rho = trial.m_rho if kind in SPARSE else 1.0
-        by_name[name] = numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho)
+        by_name[name] = kind_numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho)
     return by_name

@@ -1,6 +1,6 @@
 """What is trained: the frozen, self-checking records Trial, Sweep and Target, and how their fields are declared."""
 
-from hpsweep.spec.checks import check_names as check_names
+from hpsweep.spec.checks import check_field_names as check_field_names
 from hpsweep.spec.checks import typed as typed
 from hpsweep.spec.command import Command as Command
 from hpsweep.spec.fields import Field as Field

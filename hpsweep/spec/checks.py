@@ -15,7 +15,7 @@ _LONGEST = 1000
 """Characters of a text."""
 
 
-def check_names(names: Iterable[str], record: type) -> None:
+def check_field_names(names: Iterable[str], record: type) -> None:
     """Raise ValueError for a name that is no field of the record, with the nearest one."""
     allowed = [field.name for field in dataclasses.fields(record)]
     for name in names:

@@ -23,6 +23,8 @@ DERIVED_NAMES = ("tokens", "warmup_steps", "m_d", "m_rho", "attention_scale")
 """What a template may use that follows from the fields of the trial."""
 RUN_NAMES = ("trial_id", "folder", "config", "attempt")
 """What a template may use that is of the run: the trial's own folder, and a JSON file with all of it."""
+TAKEN_NAMES = (*DERIVED_NAMES, *RUN_NAMES, "numbers", "vocabulary", "run")
+"""Names that no axis of the user's own may have."""
 
 _HUGGING_FACE = {"step": "step", "train_loss": "loss", "val_loss": "eval_loss"}
 _CSV = {name: name for name in LOSSES}

@@ -12,8 +12,8 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, Literal
 
-from hpsweep.spec.checks import check_field, check_fields, check_names, typed
-from hpsweep.spec.command import Command
+from hpsweep.spec.checks import check_field, check_field_names, check_fields, typed
+from hpsweep.spec.command import TAKEN_NAMES, Command
 from hpsweep.spec.fields import documented, field, fields_of, metadata_of_field
 from hpsweep.spec.own_code import Loop, Model
 from hpsweep.spec.source import Source, check_arguments
@@ -152,7 +152,9 @@ class Sweep:
         return in_grids | set(self.base.own_settings)
 
     def _check_settings(self) -> None:
-        """Raise ValueError for an axis of the user's own that no function of theirs takes."""
+        """Raise ValueError for an axis of the user's own that no function of theirs takes, or whose name is taken."""
+        for name in sorted(self.setting_names & set(TAKEN_NAMES)):
+            raise ValueError(f"{name!r} is what hpsweep tells of every trial, and no name for an axis; choose another.")
         if isinstance(self.command, Command):
             self.command.check_names([*RESOLVED, *self.setting_names])
             return
@@ -171,7 +173,7 @@ class Sweep:
                     f"grid is {shown(grid)}; give field names with their values, such as {{'seed': [0, 1]}}."
                 )
             if self.own_code is None:
-                check_names(grid, Trial)
+                check_field_names(grid, Trial)
             for name, values in grid.items():
                 if isinstance(values, str) or not isinstance(values, Collection) or len(values) == 0:
                     raise ValueError(

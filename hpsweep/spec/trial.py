@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from hpsweep.architectures import hidden_nonzeros
 from hpsweep.schemes import Scheme
-from hpsweep.spec.checks import check_fields, check_names, typed
+from hpsweep.spec.checks import check_field_names, check_fields, typed
 from hpsweep.spec.fields import Field, documented, field, fields_of
 from hpsweep.text import shown
 
@@ -67,7 +67,11 @@ class Trial:
     tied: bool = field(True, "readout and token embedding are one tensor")
     density: float = field(1.0, "kept fraction of every hidden matrix", "fraction", "(0, 1]")
     # the data, and how long
-    data: str = field("stdlib", "what is trained on: stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH")
+    data: str = field(
+        "stdlib",
+        "what is trained on: stdlib, text:PATH, jsonl:PATH, parquet:PATH or bin:PATH; a model of your own also takes "
+        "images: glyphs, images:FOLDER, npz:PATH, npy:PATH or parquet:PATH?image=NAME",
+    )
     batch: int = field(16, "sequences per step", "sequences", "[1, 1e8]")
     steps: int | None = field(None, "optimizer steps", "steps", f"[1, {_MOST_STEPS:g}]")
     tokens: int | None = field(None, "training tokens, in place of steps", "tokens", "[1, 1e16]")
@@ -217,7 +221,7 @@ class Trial:
     def replace(self, **changes: Any) -> Trial:
         """A trial with some fields changed; a new duration takes the place of the old one."""
         if not changes.keys() <= _FIELDS.keys():
-            check_names(changes, Trial)
+            check_field_names(changes, Trial)
         if any(name in changes for name in _DURATION):
             changes = {**dict.fromkeys(_DURATION), **changes}
         own = vars(self)

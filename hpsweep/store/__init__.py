@@ -23,6 +23,9 @@ from hpsweep.store.folder import recorded_code as recorded_code
 from hpsweep.store.folder import write_meta as write_meta
 from hpsweep.store.part import replacing as replacing
 from hpsweep.store.part import write_part as write_part
+from hpsweep.store.reading import FOLDER as FOLDER
+from hpsweep.store.reading import RECORDED as RECORDED
+from hpsweep.store.reading import STORED as STORED
 from hpsweep.store.reading import as_loaded as as_loaded
 from hpsweep.store.reading import check_readable as check_readable
 from hpsweep.store.reading import finished_ids as finished_ids
@@ -32,6 +35,7 @@ from hpsweep.store.reading import load_curves as load_curves
 from hpsweep.store.reading import one_data_hash as one_data_hash
 from hpsweep.store.reading import read_runs as read_runs
 from hpsweep.store.reading import status_counts as status_counts
-from hpsweep.store.trials import finished as finished
+from hpsweep.store.reading import with_record as with_record
+from hpsweep.store.trials import finished_trials as finished_trials
 from hpsweep.store.writing import append as append
 from hpsweep.store.writing import compact as compact

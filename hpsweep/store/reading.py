@@ -16,9 +16,10 @@ from hpsweep.english import counted
 from hpsweep.schema import CURVES, DONE, RUNS
 from hpsweep.spec import BEFORE, RESOLVED
 from hpsweep.store.columns import aligned_table
+from hpsweep.store.folder import read_meta
 from hpsweep.store.part import MANY, part_paths, read_part
 from hpsweep.store.settings import with_settings
-from hpsweep.store.trials import distinct_trials, finished
+from hpsweep.store.trials import distinct_trials, finished_trials
 from hpsweep.text import shown
 from hpsweep.trial_ids import trial_ids
 
@@ -31,6 +32,10 @@ _IDENTITIES = pa.schema(  # what says which row of a trial counts
 )
 
 
+FOLDER, RECORDED, STORED = "folder", "sweep", "rows"
+"""In the attrs of loaded runs: their folder, the sweep that its meta.json records, as plain data, and their number."""
+
+
 # --- for users: data frames ---
 
 
@@ -39,8 +44,13 @@ def load(*folders: str | Path) -> pd.DataFrame:
 
     Columns that `RUNS` does not have, of settings of your own and of files that others wrote, come after these. Files
     that cannot be read are skipped and named in a warning. A trial stored more than once counts once, and a finished
-    one before a failed one. Thousands of small files load slowly; `compact` joins them. Raises ValueError where a
-    folder holds no runs, or was written by a newer hpsweep.
+    one before a failed one. Thousands of small files load slowly; `compact` joins them.
+
+    Of one folder, `attrs` of the table has "folder", its path; "sweep", what its meta.json records of the sweep, as
+    plain data ({} where nothing is recorded); and "rows", how many runs were loaded. pandas hands them on where rows or
+    columns are selected, and `hp.report` reads them. Of several folders there are none.
+
+    Raises ValueError for what is no path, and where a folder holds no runs, or was written by a newer hpsweep.
     """
     if not folders:
         raise ValueError("load needs at least one results folder, such as load('results/lr_by_density').")
@@ -55,7 +65,21 @@ def load(*folders: str | Path) -> pd.DataFrame:
     runs = distinct_trials(joined_tables(tables))
     if runs.num_rows == 0:
         raise ValueError(_none_stored(folders, unread))
-    return with_settings(runs.to_pandas())
+    frame = with_settings(runs.to_pandas())
+    if len(folders) > 1:
+        return frame
+    return with_record(frame, folders[0])
+
+
+def with_record(runs: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """All runs of a folder, with the folder, its recorded sweep and their number in `attrs`; see `load`."""
+    try:
+        recorded = read_meta(folder)
+    except ValueError as error:
+        warnings.warn(f"the sweep of these runs is not known: {error}", stacklevel=3)
+        recorded = {}
+    runs.attrs = {FOLDER: str(folder), RECORDED: recorded, STORED: len(runs)}
+    return runs
 
 
 def load_curves(folder: str | Path) -> pd.DataFrame:
@@ -107,7 +131,10 @@ def _check_filled(given: pa.Table, runs: pa.Table) -> None:
 def _check_path(folder: Any) -> None:
     """Raise ValueError unless it is a path of what exists."""
     if not isinstance(folder, str | os.PathLike):
-        raise ValueError(f"a folder is {type(folder).__name__}; give a path, such as load('results/lr_by_density').")
+        given = " ".join(shown(folder).split())
+        raise ValueError(
+            f"the folder is {given}; give a path, such as load('results/lr_by_density'), several as load(a, b)."
+        )
     try:
         exists = Path(folder).exists()
     except OSError as error:  # such as a name of thousands of characters
@@ -163,7 +190,7 @@ def status_counts(folder: str | Path) -> dict[str, int]:
 
 def finished_ids(folder: str | Path) -> set[str]:
     """Ids of the trials of a folder that need not be trained again, read from the disk now."""
-    return finished(_identities(folder))
+    return finished_trials(_identities(folder))
 
 
 def is_empty(folder: str | Path) -> bool:

@@ -52,6 +52,6 @@ def is_done(table: pa.Table) -> pa.ChunkedArray:
     return pc.is_in(table["status"], pa.array(DONE))
 
 
-def finished(runs: pa.Table) -> set[str]:
+def finished_trials(runs: pa.Table) -> set[str]:
     """Ids of the trials that need not be trained again."""
     return set(runs["trial_id"].filter(is_done(runs)).to_pylist())

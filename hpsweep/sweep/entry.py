@@ -58,14 +58,16 @@ def run(
     if note:
         warnings.warn(note, stacklevel=2)
     with reporting() as reporter:
-        summary = loop.run(
+        summary = loop.run_sweep(
             sweep, results, workers=workers, ensemble_size=ensemble_size, device=device, train=ENGINES[engine],
             reporter=reporter,
         )  # fmt: skip
     if summary.failed:
         failed = counted(summary.failed, "trial")
         warnings.warn(f"{failed} failed: the column error says why; the same call tries again.", stacklevel=2)
-    return own_runs(store.load(folder), sweep)
+    runs = own_runs(store.load(folder), sweep)
+    runs.attrs[store.STORED] = len(runs)  # all of this sweep, whatever else the folder has
+    return runs
 
 
 def _check_whole(name: str, value: Any, purpose: str) -> None:

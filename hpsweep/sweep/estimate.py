@@ -14,13 +14,15 @@ from hpsweep.english import counted
 from hpsweep.proxy import native
 from hpsweep.spec import Sweep, Trial, shape_of, trial_from_row
 from hpsweep.sweep import search
+from hpsweep.sweep.datasets import check_hashes
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.packing import CPU_ENSEMBLE, Cost, arranged_ensembles, default_size, default_tokens, default_work
-from hpsweep.sweep.probe import Rate, probed_rate, step_cost
+from hpsweep.sweep.probe import WorkerSpeed, probed_rate, step_cost
 from hpsweep.sweep.progress import Groups
-from hpsweep.sweep.run import PART_SECONDS, check_code, check_hashes, checked_work
+from hpsweep.sweep.queue import PART_SECONDS
 from hpsweep.sweep.worker import ENGINES, TRAIN, Ensemble
+from hpsweep.sweep.workload import check_code, checked_workload
 
 
 def plan(
@@ -49,7 +51,7 @@ def plan(
     if tflops is not None and not 0 < tflops < math.inf:
         raise ValueError(f"tflops is {tflops}; allowed: above 0, such as 0.1 for a core or 50 for a GPU.")
     folder = Path(results) / sweep.name
-    work = checked_work(sweep, folder, train, ensemble_size=ensemble_size, writes=False)
+    work = checked_workload(sweep, folder, train, ensemble_size=ensemble_size, writes=False)
     train = work.train
     rows = store.read_runs(folder).to_pylist()
     check_hashes(folder, rows, work.data)
@@ -67,7 +69,7 @@ def plan(
         if ensemble_size:  # as it was asked for, whatever it costs
             most_work = math.inf
             step_tokens = 0
-        total = search.total(sweep, rows)
+        total = search.trial_total(sweep, rows)
         refinement: dict[str, Any] = {}
         known = list(sweep.trials)
         points = total // len(known)  # of each trial that is known, in an Optuna search
@@ -140,7 +142,7 @@ def _to_time(sweep: Sweep, packed: Sequence[Ensemble], cost: Cost, size: int | N
 
 
 def _seconds(
-    left: float, rate: Rate, packed: Sequence[Ensemble], cost: Callable[[Trial], float], busy: int
+    left: float, rate: WorkerSpeed, packed: Sequence[Ensemble], cost: Callable[[Trial], float], busy: int
 ) -> float | None:
     """The wall time of what is left, for so many workers; None where no rate is known.
 
@@ -186,14 +188,14 @@ def _kill_loses(packed: Sequence[Ensemble], cost: Cost, rate: float | None, *, i
     return max(map(lost, packed))
 
 
-def _given_rate(tflops: float) -> Rate:
+def _given_rate(tflops: float) -> WorkerSpeed:
     """Cost per second of a worker, as given."""
-    return Rate(1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given")
+    return WorkerSpeed(1e12 * tflops, f"at {tflops:g} TFLOP/s a worker, as given")
 
 
 def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
     """The trials of a refinement that are stored or planned so far."""
-    missing = search.proposed_trials(sweep, rows, (), limit=search.total(sweep, rows))
+    missing = search.proposed_trials(sweep, rows, (), limit=search.trial_total(sweep, rows))
     trials = {trial.trial_id: trial for trial in (*map(trial_from_row, rows), *missing)}
     return list(trials.values())
 
@@ -201,7 +203,7 @@ def _known(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
 def _refinement(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     from hpsweep.sweep import refine
 
-    return refine.describe(sweep, rows)
+    return refine.refinement_records(sweep, rows)
 
 
 def _shapes(
@@ -260,18 +262,18 @@ def _shapes(
     return records
 
 
-def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> Rate:
+def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> WorkerSpeed:
     """Cost per second of a worker, from the stored trials of the engine on the device where it was used last."""
     trained = [row for row in rows if row["status"] == "ok"]
     timed = [row for row in trained if row["seconds"] and row["finished_at"] and cost.stored(row)]
     if engine is not None:
         timed = [row for row in timed if str(row["engine"]).startswith(engine)]
     if not timed:
-        return Rate(None, "unknown until the first ensemble")
+        return WorkerSpeed(None, "unknown until the first ensemble")
     device = max(timed, key=lambda row: row["finished_at"])["device"]
     timed = [row for row in timed if row["device"] == device]
     rate = sum(map(cost.stored, timed)) / sum(row["seconds"] for row in timed)
-    return Rate(rate, f"from {counted(len(timed), 'stored trial')} on {device}", device=device)
+    return WorkerSpeed(rate, f"from {counted(len(timed), 'stored trial')} on {device}", device=device)
 
 
 def _stored_ensembles(

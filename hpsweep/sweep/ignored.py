@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpsweep.spec import RESOLVED, TUNED
+from hpsweep.sweep.datasets import SweepStopped
 from hpsweep.text import shown
 
 MATTERS = ("width", "depth", "density", "context", "data", "batch", "steps", "seed", "lr", "init_std")
@@ -22,7 +23,7 @@ PAIRS = ((8, 1), (5, 3), (1, 12))
 fewer than the first, none may be unequal."""
 
 
-class SettingIgnored(ValueError):
+class SettingIgnored(SweepStopped):
     """Trials that differ in one setting have the same losses."""
 
 

@@ -21,7 +21,9 @@ def own_runs(runs: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     if groups.ids is not None:
         return runs[runs["trial_id"].isin(groups.ids)]
     fields = [*dict.fromkeys([*groups.fixed, *groups.space, "seed"])]  # of half a hundred columns
-    own = [groups.has({str(name): value for name, value in row.items()}) for row in runs[fields].to_dict("records")]
+    own = []
+    for row in runs[fields].to_dict("records"):
+        own.append(groups.has({str(name): value for name, value in row.items()}))
     return runs.loc[own]  # of no rows too: runs[[]] would be no columns
 
 

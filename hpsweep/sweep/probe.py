@@ -37,7 +37,7 @@ class Timed(NamedTuple):
     once: float
 
 
-class Rate(NamedTuple):
+class WorkerSpeed(NamedTuple):
     """What a worker does in a second, in the unit of costs, None where it is not known; and where that comes from.
 
     On a GPU also the seconds that a worker takes to start, and what was timed there: the ensembles whose steps cost
@@ -55,7 +55,7 @@ class Rate(NamedTuple):
         """Seconds that a GPU takes for the ensemble, and that it takes longer for it as the first of its shape."""
         if self.before:
             return self.before[ensemble[0].shape, len(ensemble)], 0.0
-        found = between(self.timed, step_cost(ensemble, cost))
+        found = interpolated_time(self.timed, step_cost(ensemble, cost))
         steps = ensemble[0].total_steps
         whole = found.beside + found.step * (steps + _evaluation(ensemble[0]))
         if compile_choice.compile_choice() == "auto" and compile_choice.compiling_pays(found.step * steps):
@@ -68,7 +68,7 @@ def step_cost(ensemble: Sequence[Trial], cost: Callable[[Trial], float]) -> floa
     return sum(cost(trial) / trial.total_steps for trial in ensemble)
 
 
-def between(timed: Sequence[Timed], cost: float) -> Timed:
+def interpolated_time(timed: Sequence[Timed], cost: float) -> Timed:
     """What ensembles take whose step costs so much: on the line between the two timed, in proportion beyond them.
 
     A step of small trials takes what its launches take, whatever it costs, and costly ones grow with their cost.
@@ -132,7 +132,7 @@ class _Probe:
             self.seconds = []
 
 
-def probed_rate(ensembles: Sequence[Ensemble], cost: Callable[[Trial], float], here: Place, train: str) -> Rate:
+def probed_rate(ensembles: Sequence[Ensemble], cost: Callable[[Trial], float], here: Place, train: str) -> WorkerSpeed:
     """What a worker does in a second.
 
     Timed on the ensembles, the costliest first, of which a CPU needs no other; on smaller ones where that would take
@@ -151,13 +151,13 @@ def probed_rate(ensembles: Sequence[Ensemble], cost: Callable[[Trial], float], h
         here.train(probe, train)
     except _TooLong:
         rate = ASSUMED[here.device]
-        return Rate(
+        return WorkerSpeed(
             rate,
             f"at an assumed {rate / 1e12:g} TFLOP/s a worker, for timing took longer than some seconds; --tflops gives "
             "another",
         )
     if len(probe.seconds) < 1 + len(trained):
-        return Rate(None, "unknown until the first ensemble (a timed probe failed)")
+        return WorkerSpeed(None, "unknown until the first ensemble (a timed probe failed)")
     trials = counted(len(timed[0]), "trial")
     if timed[0][0].shape != own[0].shape:
         small = ", ".join(f"{name} {getattr(timed[0][0], name)}" for name in ("width", "depth", "context", "batch"))
@@ -169,7 +169,7 @@ def probed_rate(ensembles: Sequence[Ensemble], cost: Callable[[Trial], float], h
         per_step = max(0.0, after - before) / (many - few)
         not_evaluated = _evaluation(own[0]) - _evaluation(timed[0][0])
         whole = before + per_step * (timed[0][0].total_steps - few + not_evaluated)
-        return Rate(sum(map(cost, timed[0])) / whole, source)
+        return WorkerSpeed(sum(map(cost, timed[0])) / whole, source)
     found = []
     for trials_of, first, before, after in zip(timed, seconds[::3], seconds[1::3], seconds[2::3], strict=True):
         step = max(0.0, after - before) / (many - few)
@@ -177,7 +177,7 @@ def probed_rate(ensembles: Sequence[Ensemble], cost: Callable[[Trial], float], h
         found.append(Timed(step_cost(trials_of, cost), step, beside, max(0.0, first - before)))
     if compile_choice.compile_choice() == "always":  # the start had a step compiled too
         start = max(0.0, start - found[0].once)
-    rates = Rate(None, source, start, tuple(found))
+    rates = WorkerSpeed(None, source, start, tuple(found))
     whole, _ = rates.of_ensemble(own, cost)
     return rates._replace(per_second=sum(map(cost, own)) / whole)
 

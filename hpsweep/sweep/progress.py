@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 from hpsweep.english import counted
 from hpsweep.spec import TUNED, Sweep, on_quarter_octaves
-from hpsweep.text import visible
+from hpsweep.text import duration, visible
 from hpsweep.units import unit_of_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class SweepStatus:
     """How far a sweep is. `best` has one line per group: its label -> what was best so far.
 
     While groups are refining, total and eta are of what is planned so far, and more may come.
@@ -57,16 +57,6 @@ class Status:
         if self.eta is not None:
             parts.append(f"{least}{duration(self.eta)} to go")
         return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them, such as 45 s, 12 min 30 s, 3 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def pace_in_words(per_minute: float) -> str:
@@ -175,7 +165,7 @@ class Reporter(Protocol):
     def say(self, message: str) -> None:
         """Take a message."""
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         """Take the status, after an ensemble has `finished` or in between."""
 
 
@@ -186,7 +176,7 @@ class Lines:
         """Write the message."""
         print(f"hpsweep: {visible(message)}", file=sys.stderr, flush=True)
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         """Write the status if an ensemble has finished."""
         if finished:
             print(status.line(), file=sys.stderr, flush=True)
@@ -215,7 +205,7 @@ class _Display:
     def say(self, message: str) -> None:
         self.live.console.print(f"hpsweep: {visible(message)}", markup=False)
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         from rich.console import Group
         from rich.padding import Padding
         from rich.progress_bar import ProgressBar

@@ -91,7 +91,7 @@ def _total(sweep: Sweep, rows: Iterable[Mapping[str, Any]], steps: Mapping[Key, 
     return sum(len({*stored[key], *group.planned}) for key, group in steps.items())
 
 
-def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def refinement_records(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One record per group: its name, stage and why, how many trials are planned, stored of these, allowed, and next.
 
     `next` has the values and seeds that are missing now, a record per set of seeds.
@@ -111,7 +111,7 @@ def describe(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, 
     ]
 
 
-def in_words(group: Mapping[str, Any]) -> str:
+def refinement_in_words(group: Mapping[str, Any]) -> str:
     """A record of `describe` as lines."""
     lines = [
         f"{group['group']}: {group['stage']} ({group['stored']} stored, at most {group['limit']})",

@@ -96,7 +96,7 @@ def proposed_trials(
 def is_complete(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether every trial of the sweep is stored as ok or diverged: `proposed_trials` would have nothing to add."""
     if sweep.search == "refine":
-        return not refining(sweep, rows)
+        return not refining_groups(sweep, rows)
     if sweep.search == "grid":
         return not missing_grid_trials(sweep, _done(rows))
     return all(
@@ -105,7 +105,7 @@ def is_complete(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
-def total(sweep: Sweep, rows: Sequence[Mapping[str, Any]] = (), given_up: Collection[Trial] = ()) -> int:
+def trial_total(sweep: Sweep, rows: Sequence[Mapping[str, Any]] = (), given_up: Collection[Trial] = ()) -> int:
     """Number of trials of the whole sweep; with an Optuna search groups x points x seeds.
 
     With a refinement those stored and those planned so far, which are all of them when none is `refining`.
@@ -119,7 +119,7 @@ def total(sweep: Sweep, rows: Sequence[Mapping[str, Any]] = (), given_up: Collec
     return len(sweep.trials) * sweep.points
 
 
-def refining(sweep: Sweep, rows: Sequence[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
+def refining_groups(sweep: Sweep, rows: Sequence[Mapping[str, Any]], given_up: Collection[Trial] = ()) -> int:
     """Number of groups of a refinement that are not at their end, so that the total may grow; else 0."""
     if sweep.search != "refine":
         return 0

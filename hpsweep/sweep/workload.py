@@ -7,12 +7,14 @@ work starts.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpsweep import store
 from hpsweep.spec import Command, Loop, Model, Sweep, Trial
+from hpsweep.sweep.datasets import checked_datasets
 from hpsweep.sweep.worker import TRAIN
 
 if TYPE_CHECKING:
@@ -42,12 +44,17 @@ class Workload:
         return self.code_hash is not None
 
 
-def checked_workload(sweep: Sweep, folder: Path, train: str = TRAIN) -> Workload:
-    """What the sweep trains into its folder, after every check that needs no workers.
+def checked_workload(
+    sweep: Sweep, folder: Path, train: str = TRAIN, *, ensemble_size: int | None = None, writes: bool = True
+) -> Workload:
+    """What the sweep trains into its folder, after every check that needs neither workers nor the lock. Writes nothing.
 
-    `train` is what was asked for. Raises ValueError for data that is unfit, for code of the user's own that cannot
-    train, and for an engine that is asked for where the user's code trains.
+    `train` is what was asked for. Raises ValueError for an ensemble_size below 1, a folder that cannot be used, data
+    that is unfit, code of the user's own that cannot train, and an engine that is asked for where that code trains.
     """
+    if ensemble_size is not None and ensemble_size < 1:
+        raise ValueError(f"ensemble_size is {ensemble_size}; at least 1 trial is trained at a time.")
+    store.check_folder(folder, sweep.name, writes=writes)
     code = sweep.own_code
     if code is not None and train != TRAIN:
         raise ValueError(
@@ -62,13 +69,25 @@ def checked_workload(sweep: Sweep, folder: Path, train: str = TRAIN) -> Workload
         return Workload(called, checked.data, checked.sizes, checked.code, code_hash(checked.code))
     if code is not None:
         return _reporting_workload(sweep, code, folder)
-    from hpsweep.proxy.data import check_dataset, load_dataset
+    return Workload(train, checked_datasets(sweep))
 
-    needs = {(trial.data, trial.context, trial.eval_sequences) for trial in sweep.trials}
-    for source, context, eval_sequences in sorted(needs):
-        check_dataset(load_dataset(source), context=context, eval_sequences=eval_sequences)
-    datasets = {source: load_dataset(source) for source, _, _ in needs}
-    return Workload(train, datasets)
+
+def check_code(folder: Path, rows: Iterable[Mapping[str, Any]], work: Workload) -> None:
+    """Raise ValueError where stored rows were trained by other code of the user's own than there is now."""
+    others = {row["code_hash"] for row in rows if row["code_hash"]} - {work.code_hash}
+    if others and work.is_own:
+        raise ValueError(
+            f"{folder} holds trials of other code than {_changed_files(folder, work)}: their losses cannot be "
+            "compared. Give another folder with --results, or bring the code back as it was."
+        )
+
+
+def _changed_files(folder: Path, work: Workload) -> str:
+    """The files of the user's code that are not as the folder's record has them."""
+    before = store.recorded_code(folder)
+    changed = [file for file, digest in work.code.items() if before.get(file, digest) != digest]
+    changed += [f"{file} (no longer used)" for file in before if file not in work.code]
+    return " and ".join(changed) or f"there is now (code_hash {work.code_hash})"
 
 
 def _reporting_workload(sweep: Sweep, code: Loop | Command, folder: Path) -> Workload:

@@ -247,7 +247,10 @@ def _check_tensor(place: str, found: Any, expected: Tensor) -> None:
 
 def optimizer_moments(optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
     """AdamW's moments and step of every tensor, by name; views of the optimizer's own."""
-    return {name: {key: value[0] for key, value in vars(of).items()} for name, of in optimizer.moments.items()}
+    found = {}
+    for name, moments in optimizer.moments.items():
+        found[name] = {key: value[0] for key, value in vars(moments).items()}
+    return found
 
 
 def restore_moments(optimizer: Optimizer, saved: Mapping[str, Mapping[str, Tensor]]) -> None:

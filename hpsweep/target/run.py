@@ -1,8 +1,6 @@
 """The target run: one trial on one device or several, with checkpoints, into a results folder.
 
-The model is the proxies' own, an ensemble of one inside a torch.nn.Module: then a target differs from a proxy in size
-only. A module is what torch.compile and DistributedDataParallel take; optimizer, schedule, clipping, batches, masks and
-evaluation are the proxies' functions, called from here.
+Model, optimizer, schedule, clipping, batches, masks and evaluation are the proxies', called from here.
 """
 
 from __future__ import annotations
@@ -10,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,20 +26,18 @@ from hpsweep.proxy.device import (
     device_name,
     evaluated_together,
     float32_products,
-    free_memory,
     in_halves,
     in_precision,
     keep_memory,
     let_go,
-    out_of_memory,
 )
-from hpsweep.proxy.ensemble import CHECK_EVERY, beyond_limit
+from hpsweep.proxy.ensemble_state import CHECK_EVERY, beyond_limit
 from hpsweep.proxy.optimizer import Optimizer, clip_gradients, mask_gradients
 from hpsweep.proxy.outcome import Outcome, check_precision, ensemble_outcome
 from hpsweep.proxy.schedule import lr_factor
-from hpsweep.rules import count
 from hpsweep.spec import Trial
-from hpsweep.sweep.run import check_hashes, provenance
+from hpsweep.sweep.datasets import check_hashes
+from hpsweep.sweep.provenance import provenance_columns
 from hpsweep.target.checkpoint import (
     Identity,
     Like,
@@ -53,34 +49,18 @@ from hpsweep.target.checkpoint import (
     restore_moments,
     save_checkpoint,
 )
+from hpsweep.target.memory import (
+    OUT_OF_MEMORY_IN_CHECKPOINT,
+    check_memory,
+    memory_for,
+    out_of_memory_before_steps,
+    out_of_memory_in_steps,
+)
+from hpsweep.target.module import ReferenceGPT
 from hpsweep.target.ranks import Ranks, connected_ranks, process_count
 
 Progress = Callable[[int, int, float], None]
 """Told steps taken, steps in all, and the last training loss (nats/token)."""
-
-
-class ReferenceGPT(nn.Module):
-    """The proxies' GPT of one trial: parameters with a trial axis of 1, named as in `architectures.tensors`."""
-
-    def __init__(self, trial: Trial, vocabulary: int, device: torch.device, masks: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        initial = model.initial_parameters([trial], vocabulary, device, kept=masks)
-        self.names = tuple(initial)  # a module's own parameter names cannot have dots
-        self.weights = nn.ParameterList(initial.values())
-        self.head_size = trial.head_size
-        # no buffers, which DistributedDataParallel would send around in every step
-        self.multipliers = model.Multipliers(*(m.to(device) for m in model.forward_multipliers([trial], vocabulary)))
-
-    def parameters_by_name(self) -> model.Parameters:
-        """The tensors without autograd, by name: the same memory."""
-        return {name: weight.detach() for name, weight in zip(self.names, self.weights, strict=True)}
-
-    def forward(
-        self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]
-    ) -> Float[Tensor, "1 batch"]:
-        """Mean cross-entropy of every sequence, nats/token."""
-        weights = dict(zip(self.names, self.weights, strict=True))
-        return model.sequence_losses(weights, self.multipliers, inputs[None], targets[None], head_size=self.head_size)
 
 
 def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> None:
@@ -93,75 +73,6 @@ def check_split(trial: Trial, accumulate: int, checkpoint_every: int | None) -> 
             f"batch {trial.batch} cannot be split over {process_count()} processes x {accumulate} parts "
             "(--accumulate); their product has to divide it."
         )
-
-
-def check_memory(trial: Trial, vocabulary: int, device: torch.device) -> None:
-    """Raise ValueError where a GPU has no memory for what every process holds of this trial."""
-    if device.type != "cuda":
-        return
-    free = free_memory(device)
-    if held_bytes(trial, vocabulary) > free:
-        raise ValueError(
-            f"{_held_in_words(trial, vocabulary)}, before any activation, and the GPU has {free / 1e9:.3g} GB free. "
-            "Neither --accumulate nor more processes changes that: take a GPU with more memory, or give the card's "
-            "settings (`hpsweep export`) to a trainer that divides weights and moments among GPUs."
-        )
-
-
-def held_bytes(trial: Trial, vocabulary: int) -> int:
-    """Bytes that every process holds whatever the batch: in float32 weights, gradients and AdamW's two moments; masks.
-
-    In bfloat16 too, where products alone are in it.
-    """
-    sizes = count.sizes(trial, vocabulary)
-    size = 16 * sizes.parameters
-    if trial.density < 1:  # its mask
-        size += sizes.hidden_parameters
-    return size
-
-
-def _held_in_words(trial: Trial, vocabulary: int) -> str:
-    sizes = count.sizes(trial, vocabulary)
-    masks = ""
-    if trial.density < 1:
-        masks = f" + {sizes.hidden_parameters:.3g} x 1 byte (masks)"
-    return (
-        f"this target takes {held_bytes(trial, vocabulary) / 1e9:.3g} GB in every process: {sizes.parameters:.3g} "
-        f"weights x 16 bytes (4 for the weight, 4 for its gradient, 8 for AdamW's moments){masks}"
-    )
-
-
-def _ran_out(trial: Trial, vocabulary: int, sequences: int) -> str:
-    """What to say and to advise when memory ran out with so many sequences at a time in a process."""
-    if sequences == 1:
-        remedy = "one sequence is the least: take a device with more memory, or a trial of a shorter context"
-    else:
-        remedy = "raise --accumulate, or use more processes: both lower the rest, the activations"
-    held = _held_in_words(trial, vocabulary)
-    return f"memory ran out with {sequences} at a time of a batch's sequences: {held}; {remedy}."
-
-
-def _before_a_step(trial: Trial, vocabulary: int) -> str:
-    """What to say and to advise when memory ran out before anything was trained."""
-    held = _held_in_words(trial, vocabulary)
-    return f"memory ran out before the first step: {held}; take a device with more memory, or free it of others."
-
-
-_OF_A_CHECKPOINT = (
-    "the machine's memory (not the GPU's) ran out while a checkpoint was written, which is gathered there first; the "
-    "one before is kept, and the same command goes on from it: take a machine with more memory, or free it of others."
-)
-
-
-@contextlib.contextmanager
-def _memory_for(words: str) -> Iterator[None]:
-    """Say these words, as a ValueError, where memory runs out."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise ValueError(words) from error
 
 
 def train_target(
@@ -198,7 +109,7 @@ def train_target(
             say(f"{folder} has this run already ({row['status']}).")
             return dict(row)
         check_memory(trial, data.vocabulary, here.device)
-        with _memory_for(_before_a_step(trial, data.vocabulary)):
+        with memory_for(out_of_memory_before_steps(trial, data.vocabulary)):
             run = Run(trial, data, here, compiled=compiled, accumulate=accumulate)
             path = checkpoint_path(folder, trial)
             saved = load_checkpoint(path, run.identity, run.like())
@@ -207,13 +118,13 @@ def train_target(
                 say(f"goes on from step {run.steps_taken} of {trial.total_steps} ({path}).")
         here.agree(masks=run.identity.mask_hash, data=data.data_hash, step=run.steps_taken)
         every = checkpoint_every or max(1, trial.total_steps // 20)
-        with _memory_for(_ran_out(trial, data.vocabulary, trial.batch // (here.size * accumulate))):
+        with memory_for(out_of_memory_in_steps(trial, data.vocabulary, trial.batch // (here.size * accumulate))):
             if held is None:
                 result = run.train(path, every, progress)
             else:
                 with held.writing() as kept:
                     result = run.train(checkpoint_path(kept, trial), every, _checking(held, progress))
-        row = {**provenance(optuna=False), "attempts": 1, **result.rows[0]}
+        row = {**provenance_columns(optuna=False), "attempts": 1, **result.rows[0]}
         if held is not None:
             with held.writing() as kept:
                 store.append(kept, [row], result.curves)
@@ -335,7 +246,7 @@ class Run:
             self.seconds = before + time.perf_counter() - started
             if keep and self.here.first:
                 self.check_zeros()
-                with _memory_for(_OF_A_CHECKPOINT):
+                with memory_for(OUT_OF_MEMORY_IN_CHECKPOINT):
                     save_checkpoint(path, self.identity, self.state())
             if progress is not None:
                 progress(taken, trial.total_steps, float(self.train_losses[taken - 1]))
@@ -375,7 +286,7 @@ class Run:
         gradients = {}
         for name, weight in zip(self.module.names, self.module.weights, strict=True):
             assert weight.grad is not None
-            gradients[name] = weight.grad.contiguous()  # see proxy.ensemble on why contiguous
+            gradients[name] = weight.grad.contiguous()  # see proxy.ensemble_state on why contiguous
             weight.grad = None
         mask_gradients(gradients, self.masks)
         norms = clip_gradients(gradients, trial.clip)

@@ -7,10 +7,10 @@ from typing import Any
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_trial import card_trial, check_card, tokens_of
 from hpsweep.proxy.data import Dataset, check_dataset, load_dataset
-from hpsweep.spec import Trial
+from hpsweep.spec import BUILT_IN, Trial
 
 
-def target_trial(
+def trial_to_train(
     card: Card,
     *,
     data: str | None = None,
@@ -26,6 +26,12 @@ def target_trial(
     Raises ValueError where the duration is not known, the data is unfit or has another vocabulary than the
     target, and where the card's numbers are not those of the rules: these are what is trained.
     """
+    model = card.proxy.get("model", BUILT_IN)
+    if model != BUILT_IN:
+        raise ValueError(
+            f"the card was tuned on {model}, and what is trained here is the built-in gpt; train your own model by "
+            "plan = card.plan(model, base=...), or by a script of hpsweep export."
+        )
     if steps is not None and tokens is not None:
         raise ValueError(f"steps {steps} and tokens {tokens} both say how long to train; give one of them.")
     if steps is None and tokens is None:

@@ -1,20 +1,23 @@
-"""An axis that is registered is all that optima, drifts, regrets, cards, reports and figures need to know of it."""
+"""What is registered of an axis is all that optima, drifts, regrets, cards, reports, figures and slopes need."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from hpsweep.analysis.coords import coordinate_paths, coordinate_slopes, coordinate_text, coordinate_verdicts
 from hpsweep.analysis.optimum.optima import optima
+from hpsweep.analysis.plots import coords as coords_plots
 from hpsweep.analysis.plots.figures import figures
 from hpsweep.analysis.plots.regret import regret_of
 from hpsweep.analysis.report.page import report
 from hpsweep.analysis.transfer.along_drift import held_out
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.card_tables import way
+from hpsweep.analysis.transfer.card_tables import way_to_target
 from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.drift import drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
@@ -95,7 +98,7 @@ def test_a_card_carries_the_optimum_of_the_first_and_offers_the_drift_along_it(r
     assert math.log2(card.along_drift["value"]) == pytest.approx(-6.5 + PER_DOUBLING * 4, abs=0.4)
     assert [(axis["along"], axis["octaves"]) for axis in card.along_drift["axes"]] == [("depth", 4.0), ("density", 2.0)]
     assert {row["depth"] for row in card.comparison} == set(DEPTHS)
-    steps = way(card)
+    steps = way_to_target(card)
     assert steps.loc[steps["from"] == "depth 1", "verdict"].tolist()[:2] == ["moves", "moves"]
 
 
@@ -132,3 +135,46 @@ def test_figures_have_a_line_per_value_of_it_and_a_path_along_it(runs: pd.DataFr
     assert path.get_xlabel() == "depth"
     [(_, matrix)] = regret_of(runs)
     assert matrix.axes[0].get_xlabel() == "used at density, depth"
+
+
+POWERS = {"flat": 0.0, "grown": 1.0}
+"""Modules of a coordinate check, and how many octaves they grow per doubling of depth."""
+
+
+def sizes_along(depths: list[int]) -> pd.DataFrame:
+    """A table as a coordinate check measures it: only models of width 128 and density 1 have the power of depth."""
+    rows = []
+    places = itertools.product([64, 128], [1.0, 1 / 4], depths, POWERS, range(3), (0, 4))
+    for width, density, depth, module, seed, step in places:
+        odd = 1.0 if (width, density) == (128, 1.0) else 100.0 ** ((width == 64) + (density < 1)) * depth
+        odd = 1.0 if depth == max(depths) else odd
+        size = (1 + 0.01 * seed) * odd * depth ** POWERS[module]
+        at = {"module": module, "place": [*POWERS].index(module), "features": 7, "seed": seed, "step": step}
+        moved = {"change": size, "own": size} if step else {"change": math.nan, "own": math.nan}
+        rows.append({**at, "width": width, "density": density, "depth": depth, "size": size, **moved})
+    return pd.DataFrame(rows)
+
+
+def test_a_coordinate_check_has_slopes_along_it_at_the_largest_value_of_the_other_axes() -> None:
+    sizes = sizes_along(DEPTHS)
+    slopes = coordinate_slopes(sizes)
+    along = slopes[slopes["along"] == "depth"].set_index(["module", "quantity"])
+    for module, power in POWERS.items():
+        assert along.loc[module, "slope"].to_numpy() == pytest.approx(power)
+        assert (along.loc[module, ["least", "most"]] == 0).all(axis=None)
+    others = slopes[slopes["along"] != "depth"]
+    assert set(others["along"]) == {"width", "density"}
+    assert others["slope"].to_numpy() == pytest.approx(0.0)
+    verdicts = coordinate_verdicts(slopes)
+    assert verdicts["verdict"].tolist() == ["ok", "grows"]
+    assert "grown grows along depth" in coordinate_text(slopes)
+    assert "octaves per doubling of depth" in coordinate_text(slopes)
+    assert coordinate_paths(sizes).query("along == 'depth'")["value"].unique().tolist() == DEPTHS
+    labels = [ax.get_xlabel() for ax in coords_plots.draw(sizes, verdicts, "made").axes]
+    assert labels.count("depth") == 3
+
+
+def test_a_coordinate_check_of_one_model_size_says_that_no_axis_varies() -> None:
+    sizes = sizes_along(DEPTHS[:1]).query("width == 128 and density == 1")
+    with pytest.raises(ValueError, match="of one width and one density and one depth, and have no slope"):
+        coordinate_slopes(sizes)

@@ -42,12 +42,14 @@ def test_a_token_costs_six_flops_a_weight_and_twelve_an_entry_of_attention() -> 
 
 
 def test_the_residual_stream_has_a_name_before_a_block_and_none_within() -> None:
-    assert architecture().streams(2) == {
+    assert architecture().residual_streams(2) == {
         "block0.norm1": "embedding", "block0.norm2": "", "block1.norm1": "block0", "block1.norm2": "", "norm": "block1",
     }  # fmt: skip
-    assert list(architecture().streams(2)) == [name for name, (_, kind) in tensors(TRIAL, 9).items() if kind == "norm"]
-    assert architecture().readout(TRIAL) == "embedding.token"
-    assert architecture().readout(TRIAL.replace(tied=False)) == "readout"
+    assert list(architecture().residual_streams(2)) == [
+        name for name, (_, kind) in tensors(TRIAL, 9).items() if kind == "norm"
+    ]
+    assert architecture().readout_tensor(TRIAL) == "embedding.token"
+    assert architecture().readout_tensor(TRIAL.replace(tied=False)) == "readout"
 
 
 def test_an_architecture_that_is_not_known_is_refused_with_those_that_are() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
-from hpsweep.analysis.coords import culprit, in_words, student_t_quantile
+from hpsweep.analysis.coords import culprit, student_t_quantile, verdict_sentence
 from hpsweep.coords.attention import Attention
 from hpsweep.observer import Call
 from hpsweep.proxy import model
@@ -120,7 +120,7 @@ def test_weights_that_do_not_learn_are_named_and_modules_without_weights_are_not
     sizes.loc[sizes["module"] == "frozen", ["own"]] = 0.0
     verdicts = hpsweep.coords.verdicts(hpsweep.coords.slopes(sizes))
     assert dict(zip(verdicts["module"], verdicts["verdict"], strict=True)) == {"rotary": "ok", "frozen": "zero"}
-    assert "not settled: frozen" in in_words(verdicts)
+    assert "not settled: frozen" in verdict_sentence(verdicts)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_the_culprit_is_the_first_whose_size_is_wrong_else_own_change_else_chang
     row = culprit(verdicts)
     assert row is not None
     assert (row["module"], row["quantity"]) == (name, quantity)
-    assert in_words(verdicts).startswith(f"{name} {row['verdict']} along density: its ")
+    assert verdict_sentence(verdicts).startswith(f"{name} {row['verdict']} along density: its ")
 
 
 def test_a_model_without_fault_has_no_culprit_and_one_sentence() -> None:
     verdicts = hpsweep.coords.verdicts(hpsweep.coords.slopes(made({"a": (0, 0, 0), "b": (0, 0, 0.05)})))
     assert culprit(verdicts) is None
-    assert in_words(verdicts) == "ok: none of 2 modules grows or shrinks along density, before or by training."
+    assert verdict_sentence(verdicts) == "ok: none of 2 modules grows or shrinks along density, before or by training."
     assert verdicts.set_index("module").loc["b", "quantity"] == "change"  # the one furthest from flat
 
 

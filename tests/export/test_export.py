@@ -17,12 +17,13 @@ import pytest
 import torch
 from torch import nn
 
-import hpsweep
+import hpsweep.export
 from hpsweep.analysis.transfer.card import CARD_VERSION, Card
 from hpsweep.analysis.transfer.card_trial import card_trial
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.cli import main
-from hpsweep.export.write import TRAINERS, checked_trial, export, parameter_groups
+from hpsweep.export import TRAINERS
+from hpsweep.export.write import checked_trial, export, parameter_groups
 from hpsweep.proxy import schedule
 from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
 from hpsweep.proxy.train import train
@@ -132,6 +133,46 @@ def test_the_schedule_of_the_scripts_is_the_proxys(to: str, tmp_path: Path) -> N
         card = made(warmup_fraction=trial.warmup_fraction, final_lr_fraction=trial.final_lr_fraction)
         script = loaded(export(card, to), tmp_path, f"schedule_{to}_{number}")
         assert [script.schedule(i, 100) for i in range(100)] == [schedule.lr_factor(trial, i) for i in range(100)]
+
+
+# --- another trainer ---
+
+LINES = """
+from hpsweep.export.statement import statement_lines
+
+
+def file_text(card, trial):
+    return "".join(f"{line}\\n" for line in statement_lines(card, trial))
+
+
+def file_data(card, trial):
+    return {"warnings": [], "lr": trial.lr}
+"""
+
+
+def test_an_export_target_is_a_file_and_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "to_lines.py").write_text(LINES)
+    monkeypatch.setattr(hpsweep.export, "__path__", [*hpsweep.export.__path__, str(tmp_path)])
+    monkeypatch.setitem(TRAINERS, "lines", "the statement alone")
+    card = made()
+    path = tmp_path / "card.json"
+    card.write(path)
+    assert main(["export", str(path), "--to", "lines"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "scheme: supar"
+    assert main(["export", str(path), "--to", "lines", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["lr"] == card.base["lr"]
+    assert [group["kind"] for group in told["parameter_groups"]] == [group["kind"] for group in parameter_groups(card)]
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert "lines: the statement alone" in unwrapped(capsys.readouterr().out)
+
+
+def test_every_file_of_a_trainer_is_in_the_table() -> None:
+    files = (ROOT / "hpsweep" / "export").glob("to_*.py")
+    assert {path.stem.removeprefix("to_") for path in files} == set(TRAINERS)
 
 
 # --- parameter groups of the reference GPT ---

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
-from hpsweep.own_model.forward.wiring import multiplied
+from hpsweep.own_model.forward.wired import multiplied_modules
 from tests.own_model.test_plan import Toy
 from tests.own_model.test_plan_masks import assert_sparse, loss, sparse_toy
 
@@ -124,7 +124,7 @@ def test_a_parameter_that_the_optimizer_does_not_train_any_more_is_refused(way: 
 
 def test_a_multiplier_that_is_removed_after_attaching_is_refused_before_the_next_step() -> None:
     model, _, optimizer = training()
-    name, (module, factor) = next(iter(multiplied(model).items()))
+    name, (module, factor) = next(iter(multiplied_modules(model).items()))
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         hooks.clear()
     with pytest.raises(ValueError, match=f"the hooks of {name} multiplied by {factor:g} .* multiply by 1: .*wire_"):

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 import hpsweep
 from benchmarks.architectures import pasted
-from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.patterns import name_patterns
 from tests.own_model.test_plan import Toy, perceptron, plan
 
 
@@ -426,10 +426,10 @@ def test_questions_of_the_other_tensors_come_with_the_refusal() -> None:
 def test_patterns_match_what_is_wanted_and_no_more() -> None:
     names = [f"layers.{i}.{part}.weight" for i in range(12) for part in ("k", "v", "q")] + ["head.weight", "k.weight"]
     wanted = [name for name in names if ".k." in name]
-    assert patterns(wanted, names) == {"*.k.weight": wanted}
-    assert patterns(["head.weight"], names) == {"head.weight": ["head.weight"]}
+    assert name_patterns(wanted, names) == {"*.k.weight": wanted}
+    assert name_patterns(["head.weight"], names) == {"head.weight": ["head.weight"]}
     first = [name for name in wanted if name.startswith(("layers.1.", "layers.2."))]
-    assert list(patterns(first, names)) == first
+    assert list(name_patterns(first, names)) == first
 
 
 def test_every_tensor_is_in_the_line_to_paste_however_many_there_are() -> None:

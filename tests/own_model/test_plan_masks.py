@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import hpsweep
-from hpsweep.architectures import kept
+from hpsweep.architectures import kept_count
 from hpsweep.rules.masks import mask
 from tests.own_model.test_plan import Toy
 
@@ -51,7 +51,7 @@ def test_masks_are_the_rules_with_exact_counts(density: float) -> None:
     model, plan = sparse_toy(seed=5, density=density)
     assert_sparse(model, plan)
     for name, exists in plan.masks(model).items():
-        assert int(exists.sum()) == kept(exists.numel(), density) == plan.tensors[name].nonzeros
+        assert int(exists.sum()) == kept_count(exists.numel(), density) == plan.tensors[name].nonzeros
         assert (exists.numpy() == mask(5, name.removesuffix(".weight"), tuple(exists.shape), density)).all()
     assert plan.masks(model).keys() == {f"blocks.{i}.{name}.weight" for i in (0, 1) for name in ("up", "down")}
 

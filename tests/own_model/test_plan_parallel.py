@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpsweep.architectures import kept
+from hpsweep.architectures import kept_count
 from tests import processes
 from tests.own_model.test_plan_masks import loss, sparse_toy
 from tests.own_model.two_processes import PARTS, STEPS, batch
@@ -59,7 +59,7 @@ def test_two_processes_have_the_masks_losses_norms_and_weights_of_one_and_resume
         for name, exists in alone["masks"].items():
             assert (result["masks"][name] == exists).all()
             assert ((result["weights"][name] != 0) == exists).all()
-            assert int(exists.sum()) == kept(exists.numel(), 1 / 8)
+            assert int(exists.sum()) == kept_count(exists.numel(), 1 / 8)
         assert result["resumed_losses"] == result["losses"]
         for name, weight in result["weights"].items():
             assert (result["resumed_weights"][name] == weight).all(), name

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -155,7 +156,7 @@ def test_progress_is_told_as_the_script_reports_and_of_all_trials(
                 (own(tmp_path, trial) / f"go{(2 * step + 1) % 4}").touch()
 
     trials = lrs(-8, -7)
-    trained(tmp_path, command(tmp_path, text), *trials, progress=progress)
+    trained(tmp_path, command(tmp_path, text, timeout=60), *trials, progress=progress)
     assert {steps for _, steps in seen} == {4}
     assert [step for step, _ in seen] == sorted(step for step, _ in seen)
     assert {1, 3} <= {step for step, _ in seen}  # half of the first trial; all of it and half of the second
@@ -196,6 +197,12 @@ def test_a_trial_that_is_tried_again_finds_its_folder_and_knows_it(tmp_path: Pat
     outcome = trained(tmp_path, script)
     assert outcome.rows[0]["val_loss"] == 4
     assert outcome.curves["step"] == [2, 4]
+
+
+def test_a_trial_whose_file_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
+    own(tmp_path).mkdir(parents=True)
+    (own(tmp_path) / "trial.json").touch()
+    assert trained(tmp_path, command(tmp_path, REPORTS)).rows[0]["status"] == "ok"
 
 
 def test_the_last_step_may_be_called_otherwise(tmp_path: Path) -> None:
@@ -253,7 +260,9 @@ def test_a_script_runs_where_the_driver_does(tmp_path: Path) -> None:
 # --- a trial that fails ---
 
 
-def test_a_setting_on_which_the_script_dies_fails_alone_and_the_others_are_trained(tmp_path: Path) -> None:
+def test_a_setting_on_which_the_script_dies_fails_alone_and_the_others_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = "if trial.lr == 2**-8:\n    raise RuntimeError('no kernel for this')\n" + textwrap.dedent(REPORTS)
     trials = lrs(-9, -8, -7)
     sent: list[str] = []
@@ -262,13 +271,11 @@ def test_a_setting_on_which_the_script_dies_fails_alone_and_the_others_are_train
         sent.extend(row["trial_id"] for row in some.rows)
 
     train = f"{__name__}:train_by_environment"
-    os.environ["TEST_COMMAND"] = json.dumps([command(tmp_path, text).to_dict(), str(tmp_path / "mine")])
+    monkeypatch.setenv("TEST_COMMAND", json.dumps([command(tmp_path, text).to_dict(), str(tmp_path / "mine")]))
     outcome = attempt_ensemble(train, tuple(trials), "cpu", lambda step, steps: None, part, every=0.0)
     assert isinstance(outcome, Failure)
-    assert (
-        f"trial {trials[1].trial_id}: it ended with exit status 1. Its last line: RuntimeError: no kernel"
-        in outcome.error
-    )
+    assert f"it ended with exit status 1. Its log is {tmp_path}" in outcome.error
+    assert f"{trials[1].trial_id}/log.txt. Its last line: RuntimeError: no kernel" in outcome.error
     assert not outcome.died
     assert sent == [trials[0].trial_id, trials[2].trial_id]
     good = attempt_ensemble(train, (trials[0],), "cpu", lambda step, steps: None)
@@ -287,8 +294,9 @@ def test_an_error_has_what_happened_the_last_lines_and_the_path_of_the_log(tmp_p
     text = "for i in range(100):\n    print('line', i)\nopen('/no/such/file')"
     said = failure(tmp_path, command(tmp_path, text))
     first, second, *lines = said.splitlines()
-    assert first.startswith(f"trial {TRIAL.trial_id}: it ended with exit status 1. Its last line: FileNotFoundError")
-    assert first.endswith(f"({own(tmp_path) / 'log.txt'})")
+    assert first.startswith("it ended with exit status 1. Its log is ")
+    assert "Its last line: FileNotFoundError" in first
+    assert str(own(tmp_path) / "log.txt") in first
     assert second == "The last lines of its log:"
     assert len(lines) == 20
     assert "line 99" in lines
@@ -303,14 +311,15 @@ def test_an_error_has_what_happened_the_last_lines_and_the_path_of_the_log(tmp_p
         ("trial.report(8, val_loss=1.0)", r"goes on to step 8, but the trial has 4 steps"),
         ("trial.report(4, train_loss=1.0)", r"has training losses alone"),
         ("os.kill(os.getpid(), 9)", r"it was killed by SIGKILL"),
+        ("os.kill(os.getpid(), 40)", r"it was killed by signal 40"),
         ("trial.report(4, val_loss=1.0); sys.exit(3)", r"it ended with exit status 3"),
         ("print('\\x1b[2J\\x1b[31mred'); sys.exit(1)", r"Its last line: \\x1b\[2J\\x1b\[31mred"),
     ],
 )
 def test_a_script_without_a_result_is_a_failure_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     said = failure(tmp_path, command(tmp_path, text)).splitlines()[0]
-    assert said.startswith(f"trial {TRIAL.trial_id}: ")
-    assert __import__("re").search(message, said), said
+    assert f"{TRIAL.trial_id}/log.txt" in said
+    assert re.search(message, said), said
 
 
 @pytest.mark.parametrize("end", ["", "\nsys.exit('the loss is nan')"])
@@ -371,8 +380,8 @@ def test_a_hang_ends_after_the_timeout_by_sigterm_and_the_script_may_still_save(
         signal.signal(signal.SIGTERM, save)
         time.sleep(3600)
     """
-    script = command(tmp_path, text, timeout=0.5)
-    assert "it took longer than the timeout of 0.5 s, and was ended" in failure(tmp_path, script)
+    script = command(tmp_path, text, timeout=3)  # long enough for Python to have begun
+    assert "it took longer than the timeout of 3 s, and was ended" in failure(tmp_path, script)
     assert (own(tmp_path) / "saved").exists()
 
 
@@ -434,6 +443,18 @@ def test_a_guard_that_is_killed_takes_the_script_with_it_and_the_trial_fails(tmp
     script = command(tmp_path, text, environment={"MARK": str(tmp_path)})
     assert "it was killed by SIGKILL" in failure(tmp_path, script)
     wait_for(lambda: left_in(tmp_path) == [])
+
+
+def test_a_script_dies_with_its_guard_also_where_no_worker_can_end_it(tmp_path: Path) -> None:
+    text = "open(trial.folder + '/here', 'w').close()\ntime.sleep(3600)"
+    worker = started_in_a_process(tmp_path, command(tmp_path, text, environment={"MARK": str(tmp_path)}))
+    wait_for((own(tmp_path) / "here").exists)
+    worker.send_signal(signal.SIGSTOP)
+    (guard,) = psutil.Process(worker.pid).children()
+    (script,) = guard.children()
+    guard.kill()
+    wait_for(lambda: not is_alive(script.pid))
+    worker.kill()
 
 
 def test_an_interruption_of_the_worker_ends_the_script_first(tmp_path: Path) -> None:

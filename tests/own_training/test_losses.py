@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpsweep.own_training.losses import Losses, NoResult, Point, read_losses, read_report
+from hpsweep.own_training.losses import Losses, NoResult, Point, begin_report, read_losses, read_report
 from hpsweep.own_training.outcome import result_columns
 from hpsweep.spec.command import loss_source
 
@@ -69,6 +69,7 @@ def test_an_attempt_that_goes_on_from_a_checkpoint_has_the_points_before_it(tmp_
         tmp_path,
         {"attempt": 1},
         {"step": 100, "train_loss": 5.0},
+        {"step": 150, "train_loss": math.inf},
         {"step": 200, "train_loss": 4.0},
         {"step": 300, "train_loss": math.nan},
         {"attempt": 2},
@@ -76,6 +77,18 @@ def test_an_attempt_that_goes_on_from_a_checkpoint_has_the_points_before_it(tmp_
         {"step": 400, "val_loss": 3.0},
     )
     assert read(tmp_path, "report").points == [Point(100, 5.0), Point(200, 3.9), Point(400, None, 3.0)]
+
+
+def test_reports_that_cannot_be_read_are_those_of_the_attempt_that_made_them(tmp_path: Path) -> None:
+    report = tmp_path / "report.jsonl"
+    begin_report(report, 1)
+    with report.open("a") as file:
+        file.write('{"step": 100, "val_loss": 5.0}\nhello\n{"step": 400, "val_l')
+    begin_report(report, 2)
+    with report.open("a") as file:
+        file.write('{"step": 400, "val_loss": 3.0}\n')
+    assert read(tmp_path, "report").points == [Point(400, None, 3.0)]
+    assert len(report.read_text().splitlines()) == 5
 
 
 def test_what_another_attempt_reported_is_no_result_of_this_one(tmp_path: Path) -> None:
@@ -140,6 +153,14 @@ def test_what_a_script_reports_is_believed_before_anything_else(tmp_path: Path) 
     assert losses.sizes == {"parameters": 7}
     reports(tmp_path, {"step": 400, "val_loss": 1.0})
     assert read(tmp_path, "csv:log.csv").points == [Point(400, None, 1.0)]
+
+
+def test_a_folder_may_have_signs_of_a_pattern_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "[a]*"
+    folder.mkdir()
+    (folder / "log.csv").write_text("step,val_loss\n400,3.5\n")
+    for path in ("*.csv", "{folder}/*.csv", "log.csv"):
+        assert read(folder, f"csv:{path}").points == [Point(400, None, 3.5)]
 
 
 def test_a_file_that_is_missing_or_older_than_the_attempt_gives_no_loss(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import hpsweep as hp
 from hpsweep import store
 from hpsweep.cli.inputs import load_experiment, stored_sweep
 from hpsweep.sweep.ignored import SettingIgnored
-from hpsweep.sweep.run import CodeFailed
+from hpsweep.sweep.queue import CodeFailed
 
 LOOP = """
     import math, random
@@ -130,6 +130,17 @@ def test_axes_of_ones_own_are_settings_that_the_function_takes() -> None:
         load_experiment(str(written(LOOP, ('"width": [64, 128]', '"shifd": [0.0, 1.0]'))))
 
 
+def test_an_axis_may_not_be_called_as_what_every_trial_is_told() -> None:
+    with pytest.raises(ValueError, match=r"'folder' is what hpsweep tells of every trial"):
+        load_experiment(
+            str(
+                written(
+                    LOOP, ("shift=0.0", "folder=0.0"), ('"width": [64, 128]', '"folder": [0.0, 1.0]'), ("+ shift", "")
+                )
+            )
+        )
+
+
 def test_code_that_has_changed_is_named_and_not_mixed() -> None:
     run(written(LOOP))
     path = written(LOOP, ("gauss(0, 0.01)", "gauss(0, 0.02)"), ("[0, 1]", "[0, 1, 2]"))
@@ -217,7 +228,7 @@ def test_an_engine_is_refused_where_ones_own_code_trains() -> None:
     ("given", "told"),
     [
         (lambda run: 1.0, "train is <lambda> .* define it at the top of a file"),
-        (print, "train is <built-in function print>; give a function that is defined in a file"),
+        (print, "train is a builtin_function_or_method; give a function that is defined in a file"),
         (7, "train is 7; give a function"),
     ],
 )
@@ -231,3 +242,15 @@ def test_settings_belong_to_code_of_ones_own() -> None:
         hp.Sweep(name="mine", base=hp.Trial(steps=1, settings='{"a": 1}'))
     with pytest.raises(ValueError, match=r"setting a is \[1\]; allowed: text, finite numbers"):
         hp.Trial(steps=1, settings='{"a": [1]}')
+
+
+def test_a_card_of_ones_own_script_names_it_and_says_what_was_not_seen() -> None:
+    written(SCRIPT, name="script.py")
+    runs = run(written(COMMAND, ("[2.0**-8, 2.0**-6, 2.0**-4]", "[2.0**k for k in range(-9, -3)]")))
+    with pytest.raises(ValueError, match=r"vocabulary is missing in 24 of 24 runs"):
+        hp.transfer(runs, hp.Target(width=512, density=1))
+    card = hp.transfer(runs.fillna({"vocabulary": 256}), hp.Target(width=512, density=1, vocabulary=50257))
+    assert card.proxy["model"] == "command:script.py"
+    assert (card.tensors, card.sizes) == ([], {})
+    assert "unseen_rules" in [finding["code"] for finding in card.findings]
+    assert card.kinds["hidden"]["lr"] == pytest.approx(card.base["lr"] * 64 / 512)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpsweep.proxy.native import build, engine
+from hpsweep.proxy.native import build, engine, memory
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 TARGETS = {
@@ -49,7 +49,8 @@ def use(target: str, patch: pytest.MonkeyPatch) -> ctypes.CDLL:
     built = pieces(target)
     patch.setattr(engine, "compiled_engine", lambda: built)
     if "address" in SANITIZER:
-        patch.setattr(engine, "_aligned", _aligned_and_guarded)
+        for module in (engine, memory):
+            patch.setattr(module, "aligned", _aligned_and_guarded)
     return built
 
 
@@ -62,22 +63,22 @@ def call(function: Any, *arguments: Any) -> Any:
 def floats(values: Any) -> np.ndarray:
     """The values in aligned memory, in their shape; what is behind the last is only whole vectors' padding."""
     values = np.asarray(values, np.float32)
-    result = engine._aligned(values.size)
+    result = memory.aligned(values.size)
     result[: values.size] = values.ravel()
     return result[: values.size].reshape(values.shape)
 
 
 def rows(values: Any) -> np.ndarray:
     """A matrix in aligned memory, its rows padded with zeros to whole vectors."""
-    return engine._rows(np.asarray(values, np.float32))
+    return memory.aligned_rows(np.asarray(values, np.float32))
 
 
 def _aligned_and_guarded(count: int) -> np.ndarray:
-    size = engine._padded(count)
-    memory = np.zeros(size + 16, np.float32)
-    begin = -(memory.ctypes.data // 4) % 16
+    size = memory.padded(count)
+    floats = np.zeros(size + 16, np.float32)
+    begin = -(floats.ctypes.data // 4) % 16
     poison = ctypes.CDLL(None).__asan_poison_memory_region
     for first, last in ((0, begin), (begin + size, size + 16)):
-        poison(ctypes.c_void_p(memory.ctypes.data + 4 * first), ctypes.c_size_t(4 * (last - first)))
-    _guarded.append(memory)
-    return memory[begin : begin + size]
+        poison(ctypes.c_void_p(floats.ctypes.data + 4 * first), ctypes.c_size_t(4 * (last - first)))
+    _guarded.append(floats)
+    return floats[begin : begin + size]

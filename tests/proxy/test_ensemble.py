@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpsweep.architectures import SPARSE, tensors
-from hpsweep.proxy import batches, model
+from hpsweep.proxy import batches, ensemble_state, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset, token_windows, train_offsets
 from hpsweep.proxy.outcome import CURVE_POINTS, Outcome, _result
@@ -346,7 +346,7 @@ def test_a_step_as_a_gpu_takes_it_has_the_losses_of_the_cpus(whole: bool, monkey
     trials = [*MIXED, BASE.replace(lr=1e6), BASE.replace(init_std=1e30)]  # two diverge, and stay
     reference = torch_engine.train_ensemble(trials)
     monkeypatch.setitem(torch_engine.CHECK_EVERY, "cpu", torch_engine.CHECK_EVERY["cuda"])
-    monkeypatch.setitem(torch_engine.SHRINK_AT, "cpu", torch_engine.SHRINK_AT["cuda"])
+    monkeypatch.setitem(ensemble_state.SHRINK_AT, "cpu", ensemble_state.SHRINK_AT["cuda"])
     monkeypatch.setitem(batches.WHOLE, "cpu", batches.WHOLE["cuda"] if whole else 0)
     monkeypatch.setitem(batches.AHEAD, "cpu", 7)
     monkeypatch.setattr(model, "_look_up", model._gathered)
@@ -362,7 +362,7 @@ def test_a_step_as_a_gpu_takes_it_has_the_losses_of_the_cpus(whole: bool, monkey
 
 
 def test_an_ensemble_gets_smaller_once_no_more_than_its_share_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(torch_engine.SHRINK_AT, "cpu", 0.5)
+    monkeypatch.setitem(ensemble_state.SHRINK_AT, "cpu", 0.5)
     ensemble = torch_engine.Ensemble(MIXED[:4], load_dataset("stdlib"), torch.device("cpu"))
     fine, high = 5.0, 100.0
     ensemble.drop_diverged(torch.tensor([[fine, fine, fine, fine], [fine, high, fine, fine]]), since=1)

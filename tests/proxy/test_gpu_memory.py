@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpsweep.proxy import device, model
+from hpsweep.proxy import device, ensemble_state, model
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import evaluated_together, free_memory, in_halves, on_device, out_of_memory
@@ -92,7 +92,7 @@ def test_the_memory_of_the_captured_step_is_free_before_the_evaluation(monkeypat
     ensemble.captured = graph
     del graph
     losses = model.sequence_losses
-    monkeypatch.setattr(torch_engine, "let_go", lambda device: done.append("let go"))
+    monkeypatch.setattr(ensemble_state, "let_go", lambda device: done.append("let go"))
     monkeypatch.setattr(model, "sequence_losses", lambda *a, **k: done.append("evaluated") or losses(*a, **k))  # type: ignore[func-returns-value]
     ensemble.evaluate()
     assert done[:3] == ["graph", "let go", "evaluated"]
@@ -128,8 +128,12 @@ class Peak(TorchDispatchMode):
 
 
 def peak(trial: Trial, count: int, vocabulary: int, sequences: int, *, trains: bool) -> int:
-    """Bytes at the peak of the losses of so many trials and sequences of each, with their gradients if it trains."""
-    with FakeTensorMode(), Peak() as measured:
+    """Bytes at the peak of the losses of so many trials and sequences of each, with their gradients if it trains.
+
+    oneDNN is left out: whether it is better is measured by numbers, which these tensors have not.
+    """
+    without_onednn = mock.patch.object(device, "onednn_is_better", return_value=False)
+    with without_onednn, FakeTensorMode(), Peak() as measured:
         shapes = {name: shape for name, (shape, _) in tensors(trial, vocabulary).items()}
         parameters = {name: torch.zeros(count, *shape, requires_grad=trains) for name, shape in shapes.items()}
         multiply = model.Multipliers(*(torch.zeros(count) for _ in range(3)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpsweep.proxy import compile_choice, gpu_step
+from hpsweep.proxy import compile_choice, ensemble_state, gpu_step
 from hpsweep.proxy import ensemble as torch_engine
 from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Precision
@@ -52,7 +52,7 @@ def test_a_compiled_step_in_bfloat16_rounds_factors_of_products_as_the_others_do
 
 
 def test_weights_that_do_not_exist_stay_zero_in_stacked_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(torch_engine.STACKED, "cpu", True)
+    monkeypatch.setitem(ensemble_state.STACKED, "cpu", True)
     made = torch_engine.Ensemble(TRIALS, DATA, CPU)
     history = torch.full((40, len(TRIALS)), torch.nan)
     for step in range(3):

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from hpsweep.architectures import tensors
+from hpsweep.proxy import device, model, native
 from hpsweep.proxy import ensemble as torch_engine
-from hpsweep.proxy import model, native
 from hpsweep.proxy.data import Dataset, load_dataset, token_windows, train_offsets
-from hpsweep.proxy.native import build, engine
+from hpsweep.proxy.native import build, choice, engine
 from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.proxy.optimizer import mask_gradients
 from hpsweep.proxy.outcome import Outcome
@@ -87,7 +87,7 @@ def _gradients(ensemble: torch_engine.Ensemble, step: int) -> tuple[dict[str, to
     steps, batch, context = trial.total_steps, trial.batch, trial.context
     offsets = train_offsets(ensemble.data, seed=trial.seed, steps=steps, batch=batch, context=context)[step]
     inputs, targets = (torch.from_numpy(x)[None] for x in token_windows(ensemble.data.train, offsets, context))
-    with torch_engine.in_precision(trial, torch.device("cpu")):
+    with device.in_precision(trial, torch.device("cpu")):
         losses = model.sequence_losses(parameters, ensemble.multipliers, inputs, targets, head_size=trial.head_size)
     found = torch.autograd.grad(losses.mean(), list(parameters.values()))
     by_name = {name: g.contiguous() for name, g in zip(parameters, found, strict=True)}
@@ -350,7 +350,7 @@ def test_training_stops_right_after_a_loss_above_the_limit() -> None:
 def test_each_precision_has_its_own_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_dataset(BASE.data)
     unit = NativeTrial(BASE.replace(precision="bfloat16"), data).engine.removeprefix("native ")
-    monkeypatch.setattr(engine, "SPARSE_BELOW", {"float32": 0.3, unit: 0.1})
+    monkeypatch.setattr(choice, "SPARSE_BELOW", {"float32": 0.3, unit: 0.1})
     sparse = {
         (precision, density): bool(NativeTrial(BASE.replace(precision=precision, density=density), data)._sparse)
         for precision in ("float32", "bfloat16")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hpsweep.proxy.data import Dataset
-from hpsweep.proxy.native import engine
+from hpsweep.proxy.native import memory
 from hpsweep.proxy.native.engine import NativeTrial
 from hpsweep.spec import Trial
 from tests.proxy.native_library import LANES, TARGETS, call, floats, rows, use
@@ -60,9 +60,13 @@ def test_a_lesser_processor_has_shorter_vectors(target: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["tensor", "matrix", "block", "model"])
 def test_pythons_structures_are_those_of_c(native: ctypes.CDLL, name: str) -> None:
-    structure = {"tensor": engine._Tensor, "matrix": engine._Matrix, "block": engine._Block, "model": engine._Model}[
-        name
-    ]
+    structures = {
+        "tensor": memory.TensorMemory,
+        "matrix": memory.MatrixMemory,
+        "block": memory.BlockMemory,
+        "model": memory.ModelMemory,
+    }
+    structure = structures[name]
     for field, *_ in structure._fields_:
         mirrored, own = f"{name}.{field.rstrip('_')}".encode(), getattr(structure, field)
         assert (native.piece_offset(mirrored), native.piece_size(mirrored)) == (own.offset, own.size), mirrored
@@ -467,7 +471,7 @@ def test_clipping_and_adamw_are_torchs(native: ctypes.CDLL, clip: float, density
             if name in training._sparse:
                 flat[np.count_nonzero(training._sparse[name]) - 1] = 3  # the last counts, in no whole vector
             else:  # padding of rows and gains has no gradient
-                flat.reshape(-1, engine._padded(parameter.shape[-1]))[:, parameter.shape[-1] :] = 0
+                flat.reshape(-1, memory.padded(parameter.shape[-1]))[:, parameter.shape[-1] :] = 0
             parameter.grad = torch.from_numpy(training.tensor(name, "gradient"))
         factor = 0.2 * step
         for group, number in zip(adamw.param_groups, numbers.values(), strict=True):

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from hpsweep.architectures import kept
+from hpsweep.architectures import kept_count
 from hpsweep.rules import masks
 from hpsweep.rules.masks import mask
 
@@ -15,7 +15,7 @@ from hpsweep.rules.masks import mask
 def test_a_mask_keeps_exactly_the_stated_number_of_weights(shape: tuple[int, ...], density: float) -> None:
     kept_here = mask(0, "w", shape, density)
     assert kept_here.shape == shape
-    assert kept_here.sum() == kept(int(np.prod(shape)), density) == max(1, round(np.prod(shape) * density))
+    assert kept_here.sum() == kept_count(int(np.prod(shape)), density) == max(1, round(np.prod(shape) * density))
 
 
 def test_a_mask_depends_on_seed_and_name_and_on_nothing_else() -> None:

@@ -10,7 +10,7 @@ from hpsweep.rules.multipliers import (
     RULES,
     attention_scale,
     eps_multiplier,
-    numbers,
+    kind_numbers,
     readout_multiplier,
     tensor_numbers,
 )
@@ -163,7 +163,7 @@ def test_independent_decay_shrinks_weights_alike_at_every_density() -> None:
 
 def test_an_unknown_kind_is_an_error_and_not_multiplier_one() -> None:
     with pytest.raises(ValueError, match=r"unknown kind of tensor 'conv'.*embedding"):
-        numbers(TRIAL, "conv", m_d=1.0, m_rho=1.0)  # type: ignore[arg-type]
+        kind_numbers(TRIAL, "conv", m_d=1.0, m_rho=1.0)  # type: ignore[arg-type]
 
 
 def test_the_tensors_are_those_of_a_gpt() -> None:

@@ -96,7 +96,7 @@ def test_a_name_that_no_trial_has_is_an_error_with_the_nearest_one() -> None:
     command = Command(argv=[*WORDS, "--kv={kv_grup}"])
     with pytest.raises(ValueError, match=r"the command uses \{kv_grup\}, which no trial has. Did you mean 'kv_group'"):
         command.check_names([*RESOLVED, "kv_group"])
-    with pytest.raises(ValueError, match=r"which no trial has. Known: scheme, width"):
+    with pytest.raises(ValueError, match=r"which no trial has. Known: scheme, model"):
         dataclasses.replace(command, argv=["python", "{q}"]).check_names(RESOLVED)
     Command(argv=[*WORDS, "{kv_group}", "{m_d}", "{folder}", "{config}"]).check_names([*RESOLVED, "kv_group"])
 

@@ -32,7 +32,7 @@ from pathlib import Path
 import hpsweep as hp
 from hpsweep import store
 from hpsweep.analysis.transfer.card_trial import card_trial, check_card
-from hpsweep.analysis.optimum.searched import varying
+from hpsweep.analysis.optimum.searched import varying_fields
 from hpsweep.cli.inputs import stored_sweep
 from hpsweep.schema import RUNS
 from hpsweep.spec import TUNED, Trial, trial_from_row
@@ -46,7 +46,7 @@ fields = [name for name in names if name in RUNS.names]
 for folder in map(Path, sys.argv[2:]):
     table, runs, sweep = store.read_runs(folder), hp.load(folder), stored_sweep(folder)
     over = next(name for name in TUNED if runs[name].nunique() > 2)
-    by = varying(runs, without=(over,))
+    by = varying_fields(runs, without=(over,))
     stored = table["trial_id"].to_pylist()
     said["folders"][folder.name] = {
         "search": sweep.search,
@@ -140,7 +140,7 @@ def test_a_field_that_the_store_could_not_keep_is_refused_where_it_is_declared(
     package.mkdir()
     shutil.copytree(ROOT / "hpsweep" / "spec", package / "spec", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "hpsweep" / "architectures", package / "architectures")
-    for name in ("schemes.py", "text.py"):
+    for name in ("schemes.py", "text.py", "running_trial.py"):
         shutil.copy(ROOT / "hpsweep" / name, package)
     (package / "__init__.py").touch()
     record = package / "spec" / "trial.py"

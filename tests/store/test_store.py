@@ -233,7 +233,7 @@ def test_a_file_is_synced_before_it_takes_its_name(tmp_path: Path, monkeypatch: 
 
 def test_a_failed_trial_is_not_finished(tmp_path: Path) -> None:
     store.append(tmp_path, [row(0), row(1, "failed"), row(2, "diverged")])
-    assert store.finished(store.read_runs(tmp_path)) == {row(0)["trial_id"], row(2)["trial_id"]}
+    assert store.finished_trials(store.read_runs(tmp_path)) == {row(0)["trial_id"], row(2)["trial_id"]}
     assert store.status_counts(tmp_path) == {"ok": 1, "diverged": 1, "failed": 1}
 
 

@@ -48,7 +48,7 @@ def test_runs_that_pandas_wrote_again_are_those_that_were_stored(tmp_path: Path,
     )
     assert list(again.columns) == list(stored.columns)
     pd.testing.assert_frame_equal(again, stored)
-    assert store.finished(store.read_runs(folder)) == set(stored["trial_id"])
+    assert store.finished_trials(store.read_runs(folder)) == set(stored["trial_id"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpsweep import store
-from hpsweep.proxy.native import engine
+from hpsweep.proxy.native import choice
 from hpsweep.rules import count
 from hpsweep.spec import Precision, Trial, shape_of, trial_from_row
 from hpsweep.sweep.packing import CPU_ENSEMBLE, NATIVE_WEIGHT, Cost
@@ -60,7 +60,7 @@ def test_a_trial_of_native_costs_what_is_multiplied_in_the_way_that_it_is(
 
 def test_the_crossover_is_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Cost(DATA, "native")(TRIAL.replace(density=0.25))
-    monkeypatch.setitem(engine.SPARSE_BELOW, "float32", 0.25)
+    monkeypatch.setitem(choice.SPARSE_BELOW, "float32", 0.25)
     assert before < Cost(DATA, "native")(TRIAL.replace(density=0.25)) == NATIVE(TRIAL)
 
 

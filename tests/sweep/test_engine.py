@@ -20,7 +20,7 @@ from hpsweep.sweep import engine
 from hpsweep.sweep.engine import Serving, serving_engine
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
-from hpsweep.sweep.run import run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import ENGINES
 from tests import fake_training as fake
 from tests.sweep.test_run import Quiet
@@ -89,7 +89,7 @@ def test_a_run_says_once_that_torch_serves_and_why_and_only_if_there_is_somethin
     monkeypatch.setitem(ENGINES, "torch", fake.TRAIN)
     for messages in ([f"the torch engine trains: {NO_COMPILER}."], []):
         reporter = Quiet()
-        run(fake.sweep(tmp_path), tmp_path / "results", train=ENGINES["auto"], device="cpu", reporter=reporter)
+        run_sweep(fake.sweep(tmp_path), tmp_path / "results", train=ENGINES["auto"], device="cpu", reporter=reporter)
         assert reporter.messages == messages
 
 

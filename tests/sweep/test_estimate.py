@@ -14,7 +14,7 @@ from hpsweep.sweep import local, probe
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
 from hpsweep.sweep.progress import pace_in_words
-from hpsweep.sweep.run import PART_SECONDS
+from hpsweep.sweep.queue import PART_SECONDS
 from tests import fake_training as fake
 
 LARGE = Trial(width=2048, depth=24, head_size=64, context=1024, batch=256, steps=10_000)
@@ -72,7 +72,7 @@ def test_workers_that_this_machine_has_no_cores_for_make_nothing_faster_and_are_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(local, "available_cores", lambda: 2)
-    monkeypatch.setattr("hpsweep.sweep.estimate._stored_rate", lambda *_: probe.Rate(1e9, "by hand"))
+    monkeypatch.setattr("hpsweep.sweep.estimate._stored_rate", lambda *_: probe.WorkerSpeed(1e9, "by hand"))
     two, many = (planned(tmp_path, workers=workers) for workers in (2, 32))
     assert many["seconds"] == two["seconds"]
     assert (two["crowded"], two["room"], many["room"]) == ("", 2, 2)

@@ -364,7 +364,7 @@ def a_cluster() -> Iterator[tuple[str, int]]:
 
 
 def stored(folder: Path) -> set[str]:
-    return store.finished(store.read_runs(folder / "results" / "fake"))
+    return store.finished_trials(store.read_runs(folder / "results" / "fake"))
 
 
 def test_on_ray_the_plan_hears_of_parts_before_the_result_and_of_the_time(

@@ -75,7 +75,7 @@ def test_a_folder_that_is_moved_stops_the_run_which_says_how_many_trials_are_sto
 def test_what_is_trained_when_the_folder_is_moved_is_stored_where_it_is_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpsweep.sweep.run._CHECK_SECONDS", 1e9)  # it is seen when the next ensemble is stored
+    monkeypatch.setattr("hpsweep.sweep.queue._CHECK_SECONDS", 1e9)  # it is seen when the next ensemble is stored
     sweep = fake.sweep(tmp_path)
     folder, place = tmp_path / "results" / "fake", tmp_path / "elsewhere"
     reached: list[int] = []
@@ -368,7 +368,7 @@ def test_a_run_that_is_killed_again_and_again_keeps_every_trial_that_was_stored_
 def test_trials_that_finish_one_after_the_other_are_no_crowd_of_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpsweep.sweep.run.PART_SECONDS", 1e9)
+    monkeypatch.setattr("hpsweep.sweep.queue.PART_SECONDS", 1e9)
     fake.order(tmp_path, seconds=0.1, one_by_one=True)
     summary, _ = train_all(tmp_path, workers=1, ensemble_size=48)
     assert summary.ok == 48

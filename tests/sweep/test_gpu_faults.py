@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 import re
@@ -18,13 +19,12 @@ import torch
 from hpsweep import store
 from hpsweep.proxy import gpu
 from hpsweep.spec import Sweep
-from hpsweep.sweep import local, worker
-from hpsweep.sweep import run as runs
+from hpsweep.sweep import local, queue, worker
 from hpsweep.sweep.engine import serving_engine
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.execute import worker_place
 from hpsweep.sweep.progress import Lines
-from hpsweep.sweep.run import run
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import Failure, attempt_ensemble
 from tests import fake_training as fake
 
@@ -49,10 +49,17 @@ def sixty_four(folder: Path) -> Sweep:
 def trained(sweep: Sweep, folder: Path, workers: int = 1) -> tuple[Any, list[str]]:
     """The summary of a run in ensembles of eight, and what it said."""
     reporter = Said()
-    summary = run(
+    summary = run_sweep(
         sweep, folder / "results", workers=workers, ensemble_size=8, device="cpu", train=fake.TRAIN, reporter=reporter
     )
     return summary, reporter.said
+
+
+@pytest.fixture
+def nothing_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make test-as-on-gpu` replaces is what it is elsewhere, for tests of just that."""
+    for module, name in ((local, "_torch_sees"), (worker, "prepare_worker")):
+        monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))
 
 
 # --- a GPU that fails ---
@@ -85,7 +92,7 @@ def test_trials_that_cost_the_gpu_every_time_end_as_failed_and_cost_no_other(tmp
     assert "illegal memory access" in row["error"]
     begun = Counter(trial_id for what, trial_id, _ in fake.log(tmp_path) if what == "started")
     halvings = int(math.log2(8))
-    assert begun[bad] <= runs.ATTEMPTS * (halvings + 1)
+    assert begun[bad] <= queue.ATTEMPTS * (halvings + 1)
 
 
 def test_an_ensemble_too_large_to_be_captured_is_halved_at_once_by_new_workers(tmp_path: Path) -> None:
@@ -133,6 +140,7 @@ def test_after_any_other_failure_the_gpu_itself_is_asked(
     assert "made to fail" in failure.error
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +179,7 @@ def on_gpus_that_die(folder: Path, monkeypatch: pytest.MonkeyPatch, dead: str, h
     monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0", "1"], "", []))
     fake.order(folder, seconds=0)
     sweep = sixty_four(folder)
-    return run(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
+    return run_sweep(sweep, folder / "results", ensemble_size=4, device="cuda", train="gpu_dies:train", reporter=Said())
 
 
 @pytest.mark.parametrize(
@@ -216,7 +224,9 @@ def on_gpus_that_train_nothing(
     monkeypatch.setattr(local, "_usable_gpus", lambda device: (list(gpus), "", []))
     fake.order(folder, seconds=0)
     sweep = sixty_four(folder)
-    return run(sweep, folder / "results", ensemble_size=size, device="cuda", train="gpu_fails:train", reporter=Said())
+    return run_sweep(
+        sweep, folder / "results", ensemble_size=size, device="cuda", train="gpu_fails:train", reporter=Said()
+    )
 
 
 @pytest.mark.parametrize("bad", ["0", "1"])
@@ -295,13 +305,13 @@ def test_on_ray_too_a_gpu_that_does_not_work_ends_the_run_and_is_no_failure_of_t
     (tmp_path / "no_gpu.py").write_text(trainer)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # of the cluster's workers
     program = (  # a process of its own: Ray reads its token once in a process
-        "import sys; from pathlib import Path; from hpsweep.sweep.run import run\n"
+        "import sys; from pathlib import Path; from hpsweep.sweep.run import run_sweep\n"
         "from tests import fake_training as fake\n"
         "from tests.sweep.test_gpu_faults import Said\n"
         "folder = Path(sys.argv[1])\n"
         "sweep = fake.sweep(folder, grid={'seed': [0, 1, 2, 3]})\n"
         "said = {'device': 'cpu', 'workers': 1, 'ensemble_size': 1, 'train': 'no_gpu:train', 'reporter': Said()}\n"
-        "run(sweep, folder / 'results', address=sys.argv[2], **said)\n"
+        "run_sweep(sweep, folder / 'results', address=sys.argv[2], **said)\n"
     )
     with a_cluster() as (address, _):
         driver = [sys.executable, "-c", program, str(tmp_path), address]
@@ -331,6 +341,7 @@ def test_on_ray_too_a_fault_of_the_gpu_costs_no_trial(tmp_path: Path) -> None:
 # --- what the environment says of GPUs ---
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_there_is_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +349,7 @@ def test_a_wrong_word_for_compiling_is_refused_before_any_work_and_only_where_th
     monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], "", []))
     words = r"HPSWEEP_COMPILE is 'yes'; it can be auto .*, always or never"
     with pytest.raises(ValueError, match=words):
-        run(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
+        run_sweep(sixty_four(tmp_path), tmp_path / "results", device="cuda", train=fake.TRAIN, reporter=Said())
     assert not (tmp_path / "results").exists()
     with pytest.raises(ValueError, match=words):
         worker.prepare_worker("hpsweep.proxy.ensemble:train_ensemble", "cuda")  # whose environment is another on Ray
@@ -432,6 +443,7 @@ def test_of_gpus_that_are_named_and_torch_cannot_use_a_warning_is_given(monkeypa
         pass
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_an_nvidia_smi_or_a_torch_that_hangs_is_killed_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +490,7 @@ class cuda:
 TURING, HOPPER = gpu.Card("Turing", (7, 5), bfloat16=True), gpu.Card("Hopper", (9, 0), bfloat16=True)
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 @pytest.mark.parametrize(
     ("cuda", "words", "count", "expected"),
     [
@@ -507,6 +520,7 @@ def test_what_torch_itself_says_of_gpus_is_passed_on(
             assert here.device == "cpu"
 
 
+@pytest.mark.usefixtures("nothing_replaced")
 def test_a_torch_that_cannot_be_imported_is_said_in_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,7 +536,7 @@ def in_tf32(folder: Path) -> Sweep:
     return Sweep(name="fake", base=fake.sweep(folder).base.replace(precision="tf32"), grid={"seed": list(range(64))})
 
 
-@pytest.mark.parametrize("command", [run, plan])
+@pytest.mark.parametrize("command", [run_sweep, plan])
 def test_a_precision_that_one_of_the_gpus_has_not_is_refused_before_any_work(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -541,7 +555,7 @@ def test_a_worker_that_finds_its_gpu_without_the_precision_ends_the_run_and_no_t
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(local, "_usable_gpus", lambda device: (["0"], "", []))  # it did not answer
     with pytest.raises(RuntimeError, match=f"a worker process cannot train: {LACKS_TF32}"):
-        run(in_tf32(tmp_path), tmp_path / "results", device="cuda", train="no_tf32:train", reporter=Said())
+        run_sweep(in_tf32(tmp_path), tmp_path / "results", device="cuda", train="no_tf32:train", reporter=Said())
     assert store.read_runs(tmp_path / "results" / "fake").num_rows == 0
 
 

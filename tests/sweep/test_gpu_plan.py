@@ -230,7 +230,7 @@ def compare(
 
 def test_a_worker_starts_once_and_meets_each_shape_once_whatever_else_there_is() -> None:
     timed = (probe.Timed(1.0, 0.0, 10.0, 3.0), probe.Timed(3.0, 0.0, 10.0, 3.0))
-    rate = probe.Rate(10.0, "by hand", 7.0, timed)
+    rate = probe.WorkerSpeed(10.0, "by hand", 7.0, timed)
 
     def cost(trial: Trial) -> float:
         return trial.width * trial.total_steps / 64
@@ -246,13 +246,13 @@ def test_a_worker_starts_once_and_meets_each_shape_once_whatever_else_there_is()
         left = sum(cost(trial) for ensemble in ensembles for trial in ensemble)
         assert estimate._seconds(left, rate, ensembles, cost, workers) == expected
         assert estimate._seconds(3 * left, rate, ensembles, cost, workers) > 2 * (expected - 10)  # a search goes on
-    assert estimate._seconds(400.0, probe.Rate(None, ""), [first], cost, 1) is None
+    assert estimate._seconds(400.0, probe.WorkerSpeed(None, ""), [first], cost, 1) is None
     assert estimate._seconds(400.0, rate, [], cost, 2) == 400 / 10 / 2 + 7  # a search whose known trials are all done
 
 
 def test_between_two_costs_a_step_takes_its_fixed_part_and_one_that_grows_and_beyond_them_it_is_in_proportion() -> None:
     timed = (probe.Timed(10.0, 5.0, 2.0, 1.0), probe.Timed(2.0, 1.0, 2.0, 3.0))
-    assert probe.between(timed, 6.0) == probe.Timed(6.0, 3.0, 2.0, 2.0)
-    assert probe.between(timed, 1.0) == probe.Timed(1.0, 1.0, 2.0, 3.0)  # no less than the cheapest
-    assert probe.between(timed, 20.0) == probe.Timed(20.0, 10.0, 4.0, 1.0)
-    assert probe.between(timed[:1], 5.0).step == 2.5
+    assert probe.interpolated_time(timed, 6.0) == probe.Timed(6.0, 3.0, 2.0, 2.0)
+    assert probe.interpolated_time(timed, 1.0) == probe.Timed(1.0, 1.0, 2.0, 3.0)  # no less than the cheapest
+    assert probe.interpolated_time(timed, 20.0) == probe.Timed(20.0, 10.0, 4.0, 1.0)
+    assert probe.interpolated_time(timed[:1], 5.0).step == 2.5

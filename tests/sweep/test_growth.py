@@ -24,7 +24,7 @@ from hpsweep.cli import main
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import refine, search
 from hpsweep.sweep.packing import Cost, arranged_ensembles
-from hpsweep.sweep.run import _Plan
+from hpsweep.sweep.queue import SweepQueue
 from hpsweep.sweep.worker import Result
 from tests import fake_training as fake
 from tests.sweep.test_run import Quiet, free
@@ -60,13 +60,13 @@ def test_ensembles_are_handed_out_and_stored_at_a_price_that_does_not_depend_on_
     monkeypatch.setattr("tests.fake_training.load_dataset", lambda source: DATA[source])
 
     def train_all(sweep: Sweep) -> None:
-        plan = _Plan(sweep, free(tmp_path), [], Cost(DATA), 2, 1, Quiet())
-        running = [plan.next(), plan.next()]
+        queue = SweepQueue(sweep, free(tmp_path), [], Cost(DATA), 2, 1, Quiet())
+        running = [queue.next(), queue.next()]
         while ensemble := running.pop(0):
-            plan.progress(ensemble, 1, 2)
-            plan.done(ensemble, Result([fake.row(trial, 1, 1.0, "cpu") for trial in ensemble], {}))
-            running.append(plan.next())
-        assert plan.status().done == len(sweep.trials)
+            queue.progress(ensemble, 1, 2)
+            queue.done(ensemble, Result([fake.row(trial, 1, 1.0, "cpu") for trial in ensemble], {}))
+            running.append(queue.next())
+        assert queue.status().done == len(sweep.trials)
 
     sweeps = {trials: made(trials) for trials in (400, 1200)}
     few, many = (calls(lambda sweep=sweep: train_all(sweep)) for sweep in sweeps.values())  # type: ignore[misc]
@@ -82,11 +82,11 @@ def test_a_refinement_is_planned_twice_per_ensemble_at_most(tmp_path: Path, monk
     monkeypatch.setattr(refine, "next_steps", lambda *a: planned.append(a) or real(*a))  # type: ignore[func-returns-value]
     grid = {"density": [1.0, 0.25]}
     sweep = Sweep(name="x", base=Trial(steps=10), grid=grid, search="refine", space={"lr": (2.0**-12, 2.0**-5)})
-    plan, ensembles = _Plan(sweep, free(tmp_path), [], Cost(DATA), 1, 4, Quiet()), 0
-    while ensemble := plan.next():
-        plan.done(ensemble, Result([fake.row(trial, 1, 1.0, "cpu") for trial in ensemble], {}))
+    queue, ensembles = SweepQueue(sweep, free(tmp_path), [], Cost(DATA), 1, 4, Quiet()), 0
+    while ensemble := queue.next():
+        queue.done(ensemble, Result([fake.row(trial, 1, 1.0, "cpu") for trial in ensemble], {}))
         ensembles += 1
-    assert plan.status().refining == 0
+    assert queue.status().refining == 0
     assert ensembles > 8
     assert len(planned) <= 2 * ensembles + 2
 

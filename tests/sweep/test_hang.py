@@ -21,6 +21,7 @@ from hpsweep.sweep.local import _Crew, _Worker
 from hpsweep.sweep.pace import Pace, Silences
 from hpsweep.sweep.worker import Ensemble, Failure
 from tests import fake_training as fake
+from tests import processes
 from tests.sweep.test_execute import Recorder, a_cluster
 from tests.sweep.test_run import ids, store, train_all, trained
 
@@ -163,7 +164,7 @@ def test_on_ray_a_silence_beyond_the_pace_kills_the_worker_and_is_the_reason(mon
 
     for _ in range(1000):
         look(2)  # it waits for a place, and nothing hangs
-    worker = cluster._Began("node", 7)
+    worker = cluster._Began("node", 7, gpus="")
     messages += [("a", worker)]
     look(2)
     messages += [("a", (1, 100))]
@@ -200,9 +201,9 @@ def test_on_ray_a_worker_that_is_stopped_is_said_killed_and_replaced_and_its_tri
     )
     with a_cluster() as (address, _):
         words = ("run", "fake", "--address", address, "--device", "cpu", "--ensemble-size", "6", "--json")
-        driver = subprocess.Popen(
+        driver = processes.start(
             [sys.executable, "-c", f"{impatient}\n{fake._COMMAND}", *words],
-            cwd=tmp_path, env=fake.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=tmp_path, env=fake.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         fake.wait_for(lambda: any(what == "held" for what, _, _ in fake.log(tmp_path)), seconds=400)
         stopped = next(pid for what, _, pid in fake.log(tmp_path) if what == "held")

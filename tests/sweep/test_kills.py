@@ -11,6 +11,7 @@ import pytest
 from hpsweep import store
 from hpsweep.proxy import native
 from tests import fake_training as fake
+from tests import processes
 
 EXPERIMENT = """
 from hpsweep.spec import Sweep, Trial
@@ -43,9 +44,10 @@ def killed_as_soon_as_it_has_stored_anything(tmp_path: Path, engine: str, kills:
     fake.sweep(tmp_path)  # its text
     (tmp_path / "killed.py").write_text(EXPERIMENT)
     folder, sizes = tmp_path / "results" / "killed", [0]
-    words = [sys.executable, "-m", "hpsweep", "run", "killed.py", "--engine", engine, "--workers", "2"]
+    words = ["run", "killed.py", "--engine", engine, "--workers", "2", "--device", "cpu"]  # a GPU trains all at once
     for _ in range(kills):
-        driver = subprocess.Popen(words, cwd=tmp_path, env=fake.environment(), stderr=subprocess.PIPE, text=True)
+        line = [sys.executable, "-m", "hpsweep", *words]
+        driver = processes.start(line, cwd=tmp_path, env=fake.environment(), stderr=subprocess.PIPE)
         fake.wait_for(lambda: store.read_runs(folder).num_rows > sizes[-1] or driver.poll() is not None)  # noqa: B023
         assert driver.poll() is None, driver.communicate()[1]
         driver.kill()

@@ -219,5 +219,5 @@ def test_a_sweep_on_a_gpu_is_packed_by_its_tokens_and_one_with_an_ensemble_size_
     for module in (run, estimate):
         monkeypatch.setattr(module, "worker_place", on_a_gpu)
     assert estimate.plan(sweep, tmp_path, ensemble_size=asked, probe=False)["ensembles"] == number
-    run.run(sweep, tmp_path, ensemble_size=asked, reporter=SimpleNamespace(say=print, show=print))
+    run.run_sweep(sweep, tmp_path, ensemble_size=asked, reporter=SimpleNamespace(say=print, show=print))
     assert (len(trained), max(trained), sum(trained)) == (number, most, 512)

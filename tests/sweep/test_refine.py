@@ -99,11 +99,11 @@ def test_failed_trials_are_tried_again_and_waited_for_until_they_are_given_up() 
     first, *others = search.proposed_trials(sweep, [], [], limit=99)
     rows = [row(first, "failed"), *map(row, others)]
     assert search.proposed_trials(sweep, rows, [], limit=99) == [first]
-    assert search.total(sweep, rows) == len(rows)
+    assert search.trial_total(sweep, rows) == len(rows)
     after = search.proposed_trials(sweep, rows, [], limit=99, given_up=[first])
     assert first not in after
     assert len(after) > 5
-    assert search.total(sweep, rows, [first]) == len(rows) + len(after)
+    assert search.trial_total(sweep, rows, [first]) == len(rows) + len(after)
 
 
 def test_rows_of_a_grid_count_where_they_lie_on_what_is_planned() -> None:
@@ -113,7 +113,7 @@ def test_rows_of_a_grid_count_where_they_lie_on_what_is_planned() -> None:
     rows = [row(trial) for trial in grid.trials]
     trained = [made for made in run(sweep, rows) if made not in rows]
     assert ids(trained) == sorted(set(ids(run(sweep))) - set(ids(rows)))
-    assert search.total(sweep, rows) == len(rows) + len(search.proposed_trials(sweep, rows, [], limit=99))
+    assert search.trial_total(sweep, rows) == len(rows) + len(search.proposed_trials(sweep, rows, [], limit=99))
     off = [row(BASE.replace(lr=0.01)), row(BASE.replace(width=256)), row(BASE.replace(steps=11))]
     assert refine.next_steps(sweep, [*off, *rows]) == refine.next_steps(sweep, rows)
     groups = Groups(sweep)
@@ -127,23 +127,23 @@ def test_a_larger_limit_continues_and_a_smaller_one_keeps_the_rows() -> None:
     more = run(large, rows)
     assert len(rows) < len(more)
     assert ids(more) == ids(run(large))
-    assert search.total(small, more) == len(more)
+    assert search.trial_total(small, more) == len(more)
     assert search.is_complete(small, more)
     late = {**more[-1], "status": "failed", "val_loss": None}
-    assert search.total(small, [*more[:-1], late]) == len(more)
+    assert search.trial_total(small, [*more[:-1], late]) == len(more)
     assert all(map(Groups(small).has, more))
 
 
 def test_the_total_grows_with_the_rows_and_is_final_when_no_group_is_refining() -> None:
     sweep, rows, totals = made_sweep(), list[Row](), list[int]()
     while trials := search.proposed_trials(sweep, rows, [], limit=6):
-        totals.append(search.total(sweep, rows))
-        assert search.refining(sweep, rows) > 0
+        totals.append(search.trial_total(sweep, rows))
+        assert search.refining_groups(sweep, rows) > 0
         rows += map(row, trials)
     assert totals == sorted(totals)
     assert totals[0] == 16
-    assert search.total(sweep, rows) == len(rows) > 16
-    assert search.refining(sweep, rows) == 0
+    assert search.trial_total(sweep, rows) == len(rows) > 16
+    assert search.refining_groups(sweep, rows) == 0
 
 
 def test_only_groups_whose_rows_changed_are_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,22 +165,22 @@ def test_another_hyperparameter_may_be_refined_and_one_in_the_grid_makes_groups(
     first = search.proposed_trials(sweep, [], [], limit=99)
     assert {trial.init_std for trial in first} == {2.0**k for k in range(-6, -1)}
     assert len(first) == 2 * 5
-    assert [group["group"] for group in refine.describe(sweep, [])] == ["lr 2^-8", "lr 1/64"]
+    assert [group["group"] for group in refine.refinement_records(sweep, [])] == ["lr 2^-8", "lr 1/64"]
     assert not Groups(sweep).has(row(first[0].replace(lr=2.0**-7)))
 
 
 def test_a_step_is_said_with_its_reason_and_the_next_values() -> None:
     sweep = made_sweep(grid={"density": [0.25]})
     rows = [row(trial) for trial in search.proposed_trials(sweep, [], [], limit=99)]
-    (group,) = refine.describe(sweep, rows)
+    (group,) = refine.refinement_records(sweep, rows)
     assert (group["group"], group["stage"], group["stored"], group["limit"]) == ("all", "fine", 8, 64)
     assert sum(len(cells["values"]) * len(cells["seeds"]) for cells in group["next"]) == group["planned"] - 8
-    words = refine.in_words(group)
+    words = refine.refinement_in_words(group)
     assert words.startswith("all: fine (8 stored, at most 64)\n  optimum at lr 2^-6.")
     assert re.search(r"\n  next: 2\^-7\.5.*, seeds 0, 1, 2$", words, re.MULTILINE)
-    (end,) = refine.describe(sweep, run(sweep))
+    (end,) = refine.refinement_records(sweep, run(sweep))
     assert (end["stage"], end["next"]) == ("ok", [])
-    (end,) = refine.describe(sweep, [*run(sweep), row(BASE.replace(density=0.25, lr=2.0**-20))])
+    (end,) = refine.refinement_records(sweep, [*run(sweep), row(BASE.replace(density=0.25, lr=2.0**-20))])
     assert end["stored"] == end["planned"]
 
 
@@ -222,7 +222,7 @@ def test_a_trial_that_fails_is_left_out_and_the_next_run_tries_it_again(tmp_path
     fake.order(tmp_path, seconds=0)
     again, _ = train_all(tmp_path, sweep)
     assert again.failed == 0
-    assert bad in store.finished(store.read_runs(tmp_path / "results" / "fake"))
+    assert bad in store.finished_trials(store.read_runs(tmp_path / "results" / "fake"))
 
 
 def test_killed_at_random_and_resumed_with_other_workers_it_trains_what_an_uninterrupted_run_does(

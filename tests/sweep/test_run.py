@@ -24,8 +24,10 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.packing import Cost
-from hpsweep.sweep.progress import Groups, Status, duration, value
-from hpsweep.sweep.run import Summary, _Plan, provenance, run
+from hpsweep.sweep.progress import Groups, SweepStatus, duration, value
+from hpsweep.sweep.provenance import provenance_columns
+from hpsweep.sweep.queue import Summary, SweepQueue
+from hpsweep.sweep.run import run_sweep
 from hpsweep.sweep.worker import Failure
 from tests import fake_training as fake
 
@@ -35,19 +37,19 @@ class Quiet:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self.statuses: list[Status] = []
+        self.statuses: list[SweepStatus] = []
 
     def say(self, message: str) -> None:
         self.messages.append(message)
 
-    def show(self, status: Status, *, finished: bool) -> None:
+    def show(self, status: SweepStatus, *, finished: bool) -> None:
         self.statuses.append(status)
 
 
 def train_all(folder: Path, sweep: Sweep | None = None, **options: Any) -> tuple[Summary, Quiet]:
     reporter = Quiet()
     fixed = {"workers": 2, "ensemble_size": 8, "device": "cpu", "train": fake.TRAIN, "reporter": reporter}
-    return run(sweep or fake.sweep(folder), folder / "results", **{**fixed, **options}), reporter
+    return run_sweep(sweep or fake.sweep(folder), folder / "results", **{**fixed, **options}), reporter
 
 
 def free(folder: Path) -> Any:
@@ -56,7 +58,7 @@ def free(folder: Path) -> Any:
 
 
 def stored(folder: Path) -> set[str]:
-    return store.finished(store.read_runs(folder / "results" / "fake"))
+    return store.finished_trials(store.read_runs(folder / "results" / "fake"))
 
 
 def ids(sweep: Sweep) -> list[str]:
@@ -77,7 +79,7 @@ def test_a_run_stores_every_trial_once_and_says_what_made_it(tmp_path: Path) -> 
     runs = store.load(tmp_path / "results" / "fake")
     assert sorted(runs["trial_id"]) == ids(sweep)
     assert trained(tmp_path) == Counter(ids(sweep))
-    assert set(runs["hpsweep_version"]) == {provenance(optuna=False)["hpsweep_version"]}
+    assert set(runs["hpsweep_version"]) == {provenance_columns(optuna=False)["hpsweep_version"]}
     assert runs["finished_at"].notna().all()
     assert runs["optuna_version"].isna().all()
     assert set(runs["attempts"]) == {1}
@@ -202,7 +204,7 @@ def test_a_trial_that_kills_every_worker_becomes_a_failed_row(tmp_path: Path) ->
 def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path: Path) -> None:
     sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
     datasets = {sweep.base.data: load_dataset(sweep.base.data)}
-    asked = _Plan(sweep, free(tmp_path), [], Cost(datasets), 1, 2, Quiet())
+    asked = SweepQueue(sweep, free(tmp_path), [], Cost(datasets), 1, 2, Quiet())
     asked.done(asked.next() or (), Failure("among two"))
     for failure in (Failure("alone"), Failure("the worker died", died=True)):
         ensemble = asked.next()
@@ -215,13 +217,13 @@ def test_a_worker_that_dies_by_accident_costs_no_trial_its_last_attempt(tmp_path
 
 def test_the_time_to_go_counts_what_is_half_done(tmp_path: Path) -> None:
     sweep = fake.sweep(tmp_path, grid={"lr": [2.0**-8, 2.0**-7]})
-    plan = _Plan(sweep, free(tmp_path), [], Cost({sweep.base.data: load_dataset(sweep.base.data)}), 1, 1, Quiet())
-    ensemble = plan.next()
+    queue = SweepQueue(sweep, free(tmp_path), [], Cost({sweep.base.data: load_dataset(sweep.base.data)}), 1, 1, Quiet())
+    ensemble = queue.next()
     assert ensemble
-    assert plan.status().eta is None
-    plan.progress(ensemble, 1, 2)
-    plan.clock = time.monotonic() - 100
-    assert plan.status().eta == pytest.approx(300, rel=0.1)  # a quarter of all is done
+    assert queue.status().eta is None
+    queue.progress(ensemble, 1, 2)
+    queue.clock = time.monotonic() - 100
+    assert queue.status().eta == pytest.approx(300, rel=0.1)  # a quarter of all is done
 
 
 def test_rows_for_other_trials_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,17 +430,17 @@ def test_the_commit_is_that_of_the_working_folder_and_null_outside_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert provenance(optuna=False)["commit"] is None
+    assert provenance_columns(optuna=False)["commit"] is None
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("1")
     for words in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *words], check=True)
-    clean = provenance(optuna=False)["commit"]
+    clean = provenance_columns(optuna=False)["commit"]
     assert re.fullmatch("[0-9a-f]{40}", clean)
     (tmp_path / "file").write_text("2")
-    assert provenance(optuna=False)["commit"] == clean + "+"
+    assert provenance_columns(optuna=False)["commit"] == clean + "+"
     monkeypatch.setenv("PATH", "")
-    assert provenance(optuna=False)["commit"] is None
+    assert provenance_columns(optuna=False)["commit"] is None
 
 
 def test_a_group_is_named_by_what_tells_it_from_others(tmp_path: Path) -> None:

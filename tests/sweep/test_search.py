@@ -15,7 +15,7 @@ import pytest
 from hpsweep import store
 from hpsweep.spec import Sweep, Trial
 from hpsweep.sweep import search as search_module
-from hpsweep.sweep.search import is_complete, missing_grid_trials, proposed_trials, total
+from hpsweep.sweep.search import is_complete, missing_grid_trials, proposed_trials, trial_total
 
 OPTIMUM = -7.3  # log2(lr)
 LOW, HIGH = 2.0**-12, 2.0**-3
@@ -51,7 +51,7 @@ def run(
     stored = list(rows)
     while trials := proposed_trials(sweep, stored, [], limit=limit):
         stored += [row(trial, loss=loss) for trial in trials]
-        assert len(stored) <= 2 * total(sweep), "no end"
+        assert len(stored) <= 2 * trial_total(sweep), "no end"
     return stored
 
 
@@ -77,7 +77,7 @@ def test_a_grid_is_the_product_of_its_axes_with_coarse_points_first() -> None:
     product = itertools.product(*sweep.grids[0].values())
     expected = {BASE.replace(density=density, lr=lr, seed=seed).trial_id for density, lr, seed in product}
     planned = missing_grid_trials(sweep, [])
-    assert len(planned) == total(sweep) == 24
+    assert len(planned) == trial_total(sweep) == 24
     assert {trial.trial_id for trial in planned} == expected
     assert planned == list(sweep.trials)
     assert {trial.lr for trial in planned[:6]} == {2.0**-9, 2.0**-7, 2.0**-5}  # every other one, seed 0
@@ -125,7 +125,7 @@ def test_a_grid_does_not_import_optuna() -> None:
 def test_a_search_trains_its_points_once_per_seed_and_group_and_is_then_complete(search: str) -> None:
     sweep = made_sweep(search, grid={"density": [1.0, 0.25], "seed": [3, 4]}, points=12)
     rows = run(sweep, limit=16)
-    assert len(rows) == len(set(ids(rows))) == total(sweep) == 2 * 2 * 12
+    assert len(rows) == len(set(ids(rows))) == trial_total(sweep) == 2 * 2 * 12
     for density, seed in itertools.product([1.0, 0.25], [3, 4]):
         lrs = {r["lr"] for r in rows if (r["density"], r["seed"]) == (density, seed)}
         assert len(lrs) == 12
@@ -246,7 +246,7 @@ def test_new_points_go_to_the_group_with_the_fewest() -> None:
 def test_a_tuned_hyperparameter_in_the_grid_makes_a_group_of_its_own() -> None:
     sweep = made_sweep("random", grid={"init_std": [0.05, 0.1], "seed": [0, 1]}, points=3)
     rows = run(sweep)
-    assert len(rows) == total(sweep) == 12
+    assert len(rows) == trial_total(sweep) == 12
     assert all(sum(r["init_std"] == std for r in rows) == 6 for std in (0.05, 0.1))
 
 

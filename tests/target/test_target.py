@@ -29,7 +29,7 @@ from hpsweep.target import checkpoint
 from hpsweep.target.checkpoint import checkpoint_path
 from hpsweep.target.ranks import Ranks
 from hpsweep.target.run import Run, train_target
-from hpsweep.target.trial import target_trial
+from hpsweep.target.trial import trial_to_train
 from tests import processes
 from tests.target.target_process import SHORT, TRIAL
 
@@ -64,7 +64,7 @@ def test_a_target_of_a_proxys_size_is_the_ensemble_member_bit_for_bit(uninterrup
 def test_the_stored_row_is_a_trial_of_the_target_and_says_what_trained_it(tmp_path: Path) -> None:
     trial = TRIAL.replace(steps=2, precision="bfloat16")
     row = train_target(trial, load_dataset("stdlib"), tmp_path, device="cpu", accumulate=2)
-    assert set(row) == set(RUNS.names) - {"error", "diverged_step"}
+    assert set(row) == set(RUNS.names) - {"error", "diverged_step", "code_hash"}
     (stored,) = store.load(tmp_path).to_dict("records")
     assert trial_from_row(stored) == trial
     assert (stored["engine"], stored["precision"], stored["ensemble_size"]) == ("torch target, 2 parts", "bfloat16", 1)
@@ -333,7 +333,7 @@ def test_a_card_is_trained_with_its_own_settings_and_its_row_stands_beside_the_s
     swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = Card.read(swept / "card.json")
-    trial, _ = target_trial(card, eval_sequences=32)
+    trial, _ = trial_to_train(card, eval_sequences=32)
     assert (trial.width, trial.density, trial.total_steps, trial.seed) == (32, 0.5, 20, 0)
     assert {name: getattr(trial, name) for name in card.base} == card.base
     assert trial.trial_id not in set(store.load(swept)["trial_id"])
@@ -359,7 +359,7 @@ def test_runs_of_a_card_with_seeds_of_their_own_are_what_its_regret_is_measured_
         assert main([*words, "--seed", seed]) == 0
     runs = store.load(tmp_path).sort_values("seed")
     assert runs["trial_id"].tolist() == [
-        target_trial(card, eval_sequences=32, seed=seed)[0].trial_id for seed in (0, 1)
+        trial_to_train(card, eval_sequences=32, seed=seed)[0].trial_id for seed in (0, 1)
     ]
     capsys.readouterr()
     assert main(["regret", str(swept), str(tmp_path), "--card", str(swept / "card.json"), "--json"]) == 0

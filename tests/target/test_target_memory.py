@@ -16,9 +16,10 @@ from hpsweep.proxy.data import load_dataset
 from hpsweep.proxy.device import evaluated_together
 from hpsweep.rules.multipliers import tensors
 from hpsweep.spec import Trial
-from hpsweep.target import run
+from hpsweep.target import memory, run
+from hpsweep.target.memory import check_memory, held_bytes
 from hpsweep.target.ranks import Ranks
-from hpsweep.target.run import Run, check_memory, held_bytes, train_target
+from hpsweep.target.run import Run, train_target
 from tests.target.target_process import SHORT
 
 LARGE = Trial(width=4096, depth=32, head_size=128, context=1024, batch=256, steps=1000, density=1 / 16)
@@ -45,7 +46,7 @@ def test_a_target_that_cannot_fit_is_refused_before_any_work_with_the_sum_and_ad
         yield Ranks(0, 1, GPU)
 
     monkeypatch.setattr(run, "connected_ranks", there)
-    monkeypatch.setattr(run, "free_memory", lambda device: int(79e9))
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(79e9))
     monkeypatch.setattr(run, "Run", lambda *_, **__: pytest.fail("work was begun"))
     with pytest.raises(ValueError, match="this target takes") as raised:
         train_target(LARGE, load_dataset(LARGE.data), tmp_path / "target")
@@ -58,11 +59,11 @@ def test_a_target_that_cannot_fit_is_refused_before_any_work_with_the_sum_and_ad
 
 
 def test_a_target_of_which_all_that_is_held_fits_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "free_memory", lambda device: held_bytes(LARGE, 256))
+    monkeypatch.setattr(memory, "free_memory", lambda device: held_bytes(LARGE, 256))
     check_memory(LARGE, 256, GPU)
     with pytest.raises(ValueError, match="takes"):
         check_memory(LARGE, 257, GPU)
-    monkeypatch.setattr(run, "free_memory", lambda device: pytest.fail("asked"))
+    monkeypatch.setattr(memory, "free_memory", lambda device: pytest.fail("asked"))
     check_memory(LARGE, 256, CPU)
 
 

@@ -31,18 +31,18 @@ from hpsweep.analysis.law.predict import (
     check_points,
     design_at,
     point_reach,
-    predict,
     range_text,
+    reach_of,
     replicates_of,
     theta_of,
 )
 from hpsweep.analysis.law.solver import predicted_losses
+from hpsweep.analysis.runs.arguments import check_table
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_table
 
-Cost = Literal["dense", "gradual", "free"]
+CostMeasure = Literal["dense", "gradual", "free"]
 
-COSTS: dict[Cost, str] = {
+COSTS: dict[CostMeasure, str] = {
     "dense": "a sparse step costs as much as the dense one",
     "gradual": "gradual pruning from 25 % to 75 % of training",
     "free": "zeros are free",
@@ -55,7 +55,7 @@ _PRUNED = 0.625
 _SPARSEST = 1 - 1e-9  # where a best sparsity is sought at most
 
 
-def cost_factor(cost: Cost, sparsity: Any) -> Floats:
+def cost_factor(cost: CostMeasure, sparsity: Any) -> Floats:
     """Cost of a step of a model with N nonzeros over that of a dense model of N parameters, at each sparsity."""
     _check_cost(cost)
     s = np.asarray(sparsity, float)
@@ -67,8 +67,8 @@ def cost_factor(cost: Cost, sparsity: Any) -> Floats:
 
 
 def _check_cost(cost: str) -> None:
-    if not isinstance(cost, str) or cost not in get_args(Cost):
-        raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(get_args(Cost))}.")
+    if not isinstance(cost, str) or cost not in get_args(CostMeasure):
+        raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(get_args(CostMeasure))}.")
 
 
 def _laws(law: LawData) -> Floats:
@@ -87,7 +87,7 @@ def _sparse(law: LawData) -> LawData:
 
 
 def optimal_sparsity(
-    law: LawData, budgets: pd.DataFrame, *, cost: Cost = "dense", extrapolate: bool = False
+    law: LawData, budgets: pd.DataFrame, *, cost: CostMeasure = "dense", extrapolate: bool = False
 ) -> pd.DataFrame:
     """The best sparsity of budgets: columns params (nonzeros) and tokens (those a dense model of that size could see).
 
@@ -107,7 +107,7 @@ def optimal_sparsity(
     check_table(budgets, "budgets", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     _sparse(law)
     points = budgets[["params", "tokens"]].astype(float).reset_index(drop=True)
-    predict(law, points.assign(sparsity=law.ranges["sparsity"][0]), extrapolate=extrapolate)  # refuses what is far
+    reach_of(law, points.assign(sparsity=law.ranges["sparsity"][0]), extrapolate=extrapolate)  # refuses what is far
     # The best sparsity under the law and each of its resamples, within the fitted sparsities unless extrapolated.
     lowest, highest = law.ranges["sparsity"]
     bottom, top = lowest, highest
@@ -146,7 +146,7 @@ def _worse(first: Any, second: Any) -> Any:
     return np.where(far, "far", np.where(beyond, "beyond", "inside"))
 
 
-def _best_sparsity(theta: Floats, law: LawData, points: pd.DataFrame, cost: Cost) -> Floats:
+def _best_sparsity(theta: Floats, law: LawData, points: pd.DataFrame, cost: CostMeasure) -> Floats:
     """Minimum over S in [0, 1) of the loss at equal budget, of shape (law, budget); not capped."""
     if cost == "free":
         return np.full((len(theta), len(points)), _SPARSEST)
@@ -178,7 +178,7 @@ def _bisect(size: Floats, seen: Floats, b_s: Floats, b_d: Floats) -> Floats:
     return (low + high) / 2
 
 
-def _gains(theta: Floats, law: LawData, points: pd.DataFrame, sparsity: Floats, cost: Cost) -> Floats:
+def _gains(theta: Floats, law: LawData, points: pd.DataFrame, sparsity: Floats, cost: CostMeasure) -> Floats:
     """Loss of the dense model minus that at `sparsity`, same budget and nonzeros, of shape (law, budget)."""
     dense = predicted_losses(theta, design_at(law, points.assign(sparsity=0.0)))
     tokens = points["tokens"] / cost_factor(cost, sparsity)
@@ -202,8 +202,9 @@ def loss_contours(
     reaches the loss at that N, and infinite where some do not), reach. The N reach over the fitted sizes, over ten-fold
     of them with `extrapolate`. Without levels there are five, between the losses measured. A level that cannot be
     reached at an N, whatever the data, has no row there; tokens beyond ten-fold have none unless `extrapolate`.
-    Raises ValueError for a sparsity that was not fitted.
+    Raises ValueError for what is no law, and for a sparsity that was not fitted.
     """
+    check_law(law)
     n_low, n_high = law.ranges["params"]
     widen = 10.0 if extrapolate else 1.0
     params = np.geomspace(n_low / widen, n_high * widen, points)
@@ -235,7 +236,7 @@ def sparsity_contours(
     law: LawData,
     sparsities: Sequence[float] | None = None,
     *,
-    cost: Cost = "dense",
+    cost: CostMeasure = "dense",
     points: int = 41,
     extrapolate: bool = False,
 ) -> pd.DataFrame:
@@ -268,7 +269,7 @@ def sparsity_contours(
     return pd.DataFrame(table[keep]).reset_index(drop=True)
 
 
-def _budget_of(theta: Floats, law: LawData, grid: pd.DataFrame, sparsity: float, cost: Cost) -> Floats:
+def _budget_of(theta: Floats, law: LawData, grid: pd.DataFrame, sparsity: float, cost: CostMeasure) -> Floats:
     """D0 at which `sparsity` is best: where the derivative of the loss in log x is 0, solved for (a_D / D0)^b_D."""
     sparse, data, b_s, b_d = (theta[:, i, None] for i in (0, 2, 4, 6))
     x = 1 - sparsity

@@ -53,7 +53,7 @@ class Effect(NamedTuple):
     amount: float
 
 
-def check_settings(settings: pd.DataFrame, fit: Fit) -> list[str]:
+def check_explained(settings: pd.DataFrame, fit: Fit) -> list[str]:
     """Warnings of the columns that explain residuals; `settings` has the rows of the fit (see
     `settings.numeric_settings`).
 

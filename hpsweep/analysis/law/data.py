@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,7 @@ import pandas as pd
 from hpsweep.analysis.law import record as law_record
 from hpsweep.analysis.law.record import LAW_VERSION
 from hpsweep.analysis.law.solver import Design
-from hpsweep.records import check_path, check_replaceable
-from hpsweep.store import replacing
+from hpsweep.store.record_file import check_record_path, record_json, write_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +65,14 @@ class LawData:
 
     def to_json(self) -> str:
         """The law as JSON text; floats in their shortest exact form."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+        return record_json(self)
 
     def write(self, path: str | Path) -> Path:
         """Write the JSON to a file, whole or not at all; returns its path.
 
         Raises ValueError where a newer hpsweep has written a law, and where the path is that of no file.
         """
-        check_path(path)
-        path = Path(path)
-        check_overwritable(path)
-        with replacing(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-        return path
+        return write_record(self, path, what="law")
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -91,9 +83,9 @@ class LawData:
         return cls(**law_record.law_fields(path))
 
 
-def check_overwritable(path: str | Path) -> None:
+def check_law_path(path: str | Path) -> None:
     """Raise ValueError where writing a law would destroy that of a newer hpsweep, or what is no file."""
-    check_replaceable(path, name="schema_version", version=LAW_VERSION, what="law")
+    check_record_path(path, version=LAW_VERSION, what="law")
 
 
 def design_of(table: pd.DataFrame, params: float, tokens: float, dense: bool) -> Design:

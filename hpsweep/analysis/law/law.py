@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.law import resample as uncertainty
-from hpsweep.analysis.law.budget import Cost, dense_equivalent, optimal_sparsity
-from hpsweep.analysis.law.columns import check_settings
+from hpsweep.analysis.law.budget import CostMeasure, dense_equivalent, optimal_sparsity
+from hpsweep.analysis.law.columns import check_explained
 from hpsweep.analysis.law.data import LawData, design_of
 from hpsweep.analysis.law.outliers import outlying_rows, record_without
 from hpsweep.analysis.law.predict import predict
@@ -43,7 +43,7 @@ from hpsweep.analysis.law.solver import (
     predicted_losses,
 )
 from hpsweep.analysis.law.tables import (
-    COLUMNS,
+    CELL_COLUMNS,
     NONZEROS,
     STATUSES,
     LawCells,
@@ -51,9 +51,9 @@ from hpsweep.analysis.law.tables import (
     distinct_count,
     tuned_losses,
 )
+from hpsweep.analysis.runs.arguments import check_column_names, check_number, check_resamples, check_seed
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_names, check_number, check_resamples, check_seed
-from hpsweep.analysis.runs.rows import records
+from hpsweep.analysis.runs.rows import plain_rows
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.units import unit_of
@@ -93,7 +93,7 @@ class Law(LawData):
         return predict(self, points, extrapolate=extrapolate)
 
     def optimal_sparsity(
-        self, budgets: pd.DataFrame, *, cost: Cost = "dense", extrapolate: bool = False
+        self, budgets: pd.DataFrame, *, cost: CostMeasure = "dense", extrapolate: bool = False
     ) -> pd.DataFrame:
         """The best sparsity for budgets (columns params, tokens), with its band; see `hp.law.optimal_sparsity`.
 
@@ -147,7 +147,7 @@ def fit_law(
     columns = {"loss": loss, "params": params, "tokens": tokens, "sparsity": sparsity, "status": status}
     cells = cells_of_table(table, **columns, tuned=tuned, ignore=ignore)  # type: ignore[arg-type]
     fit, found = _fit(cells, misfit)
-    settings = check_settings(cells.settings, fit)
+    settings = check_explained(cells.settings, fit)
     # Judge the fit: do the starts agree, and does the table identify every number?
     agreeing = _agreeing(found, fit)
     converged = agreeing >= _AGREEING and bool(found.converged[found.value.argmin()])
@@ -166,7 +166,7 @@ def fit_law(
         form="dense" if cells.dense else "sparse",
         status=_status(converged, weak),
         why=_why(agreeing, converged, weak),
-        coefficients={row["coefficient"]: row["value"] for row in records(intervals)},
+        coefficients={row["coefficient"]: row["value"] for row in plain_rows(intervals)},
         centred=dict(zip(THETA, map(float, fit.theta), strict=True)),
         centre={"params": fit.params, "tokens": fit.tokens},
         objective=float(huber_loss(fit.residual, misfit.delta).mean()),
@@ -174,20 +174,20 @@ def fit_law(
         delta=misfit.delta,
         cells=int(fit.design.cell.max()) + 1,
         rows=cells.rows,
-        ranges={name: [float(cells.table[name].min()), float(cells.table[name].max())] for name in COLUMNS},
+        ranges={name: [float(cells.table[name].min()), float(cells.table[name].max())] for name in CELL_COLUMNS},
         levels={**{n: distinct_count(cells.table[n].to_numpy(float)) for n in ("params", "tokens")},
                 "sparsity": distinct_count(1 - cells.table["sparsity"].to_numpy(float))},
         conventions={**CONVENTIONS, **(conventions or {})},
         starts={"polished": len(found.value), "agreeing": agreeing},
-        intervals=records(intervals),
+        intervals=plain_rows(intervals),
         weak=weak,
         warnings=[*_warnings(cells), *settings, *notes],
         left_out=cells.left_out,
-        held_out=records(held_out),
-        correlations=records(pairs),
-        profiles=records(profiles),
-        residuals=records(rows),
-        outliers=records(far),
+        held_out=plain_rows(held_out),
+        correlations=plain_rows(pairs),
+        profiles=plain_rows(profiles),
+        residuals=plain_rows(rows),
+        outliers=plain_rows(far),
         without_outliers=without_outliers,
         replicates=[[float(number) for number in row] for row in replicates],
         seed=seed,
@@ -211,7 +211,7 @@ def fit_sweep(
     do. Cells whose best learning rate is at the end of those tried are in, and a warning counts them: their loss is an
     upper bound.
     """
-    ignored = check_names("ignore", ignore, "['host']")
+    ignored = check_column_names("ignore", ignore, "['host']")
     shape = [name for name in ("width", "depth") if name in ignored]  # which the law can do without
     table = tuned_losses(runs, scheme, nonzeros, ignore=[name for name in ignored if name not in shape])
     data = runs["data"].iloc[0] if "data" in runs else "the sweep"
@@ -319,7 +319,7 @@ def _held_out(
     """The largest sizes, and the largest data amounts, as a law of the other cells predicts them."""
     parts, notes = [], []
     for axis in ("params", "tokens"):
-        rows, why = uncertainty.held_out(fit, axis, resamples, generator)
+        rows, why = uncertainty.held_out_scale(fit, axis, resamples, generator)
         if why:
             notes.append(f"nothing held out along {axis}: {why}.")
             continue

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hpsweep.analysis.law.resample import Fit, noise_rows, partial_refit
 from hpsweep.analysis.law.solver import huber_loss, predicted_losses
-from hpsweep.analysis.law.tables import FEWEST, distinct_count
+from hpsweep.analysis.law.tables import FEWEST_LEVELS, distinct_count
 
 OUTLYING = 6.0
 """Robust standard deviations beyond which a row is named: of normal noise one row in five hundred million."""
@@ -43,8 +43,8 @@ def fit_without(fit: Fit, rows: Any) -> tuple[Fit | None, str]:
     if not rest.dense:
         axes["sparsities"] = rest.x
     for what, values in axes.items():
-        if distinct_count(np.exp(values)) < FEWEST:
-            return None, f"fewer than {FEWEST} distinct {what} would be left"
+        if distinct_count(np.exp(values)) < FEWEST_LEVELS:
+            return None, f"fewer than {FEWEST_LEVELS} distinct {what} would be left"
     if int(rest.cell.max()) + 1 <= int(rest.free.sum()):
         return None, "no more cells than numbers would be left"
     return partial_refit(fit, rest, keep), ""

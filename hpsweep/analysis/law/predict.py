@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,11 @@ from hpsweep.analysis.law import resample as uncertainty
 from hpsweep.analysis.law.data import LawData, design_of
 from hpsweep.analysis.law.resample import RAW, Fit, coefficient_names
 from hpsweep.analysis.law.solver import THETA, Design, Misfit, centred_theta, huber_loss, predicted_losses
+from hpsweep.analysis.runs.arguments import check_table
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_numeric, check_table, shown
+from hpsweep.analysis.runs.checks import check_numeric
+from hpsweep.english import are
+from hpsweep.text import shown
 
 TEN_FOLD = 10.0
 """How far beyond the fitted N and D the law may be asked without saying extrapolate=True."""
@@ -23,8 +27,12 @@ TEN_FOLD = 10.0
 def evaluate(coefficients: Mapping[str, float], sparsity: Any, params: Any, tokens: Any) -> Floats:
     """The loss by the formula, for coefficients in raw units: a_S, b_S, c_S (or A alone), b_N, a_D, b_D, c.
 
-    Raises ValueError for missing or unknown names.
+    Raises ValueError for what is no mapping, and for missing or unknown names.
     """
+    if not isinstance(coefficients, Mapping):
+        raise ValueError(
+            f"coefficients is {shown(coefficients)}; give a dict of names and numbers, such as law.coefficients."
+        )
     theta = centred_theta(_vector(coefficients), 1.0, 1.0)
     density = 1 - np.asarray(sparsity, float)
     x, n, d = np.broadcast_arrays(density, np.asarray(params, float), np.asarray(tokens, float))
@@ -48,7 +56,11 @@ def _vector(coefficients: Mapping[str, float]) -> Floats:
 
 
 def score(law: LawData, coefficients: Mapping[str, float]) -> float:
-    """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows."""
+    """The objective (mean Huber loss, residuals and delta as the law's) of other coefficients at the law's own rows.
+
+    Raises ValueError for what is no law, and as `evaluate` does.
+    """
+    check_law(law)
     cells = pd.DataFrame(law.residuals)
     losses = evaluate(coefficients, cells["sparsity"], cells["params"], cells["tokens"])
     residual = law_misfit(law).residual(cells["loss"].to_numpy(float), losses)
@@ -60,11 +72,31 @@ def predict(law: LawData, points: pd.DataFrame, *, extrapolate: bool = False) ->
 
     Columns added: predicted; low and high, of the law; run_low and run_high, of one more measured run; reach: inside
     the fitted ranges, beyond them by up to ten-fold in N or D, or far (more, or a sparsity that was not fitted).
-    Raises ValueError for far points unless `extrapolate`, and for values that no model can have.
+    A warning names the ranges where points are outside of them. Raises ValueError for far points unless `extrapolate`,
+    and for values that no model can have.
     """
     check_law(law)
     check_table(points, "points", ("params", "tokens"), "pd.DataFrame({'params': [1e9], 'tokens': [2e10]})")
     table = points.assign(sparsity=points.get("sparsity", 0.0))
+    where = reach_of(law, table, extrapolate=extrapolate)
+    outside = int((where != "inside").sum())
+    if outside:
+        warnings.warn(
+            f"{outside} of {len(where)} points {are(outside)} outside of what the law was fitted to "
+            f"({range_text(law)}): what it says there is extrapolated, and the column reach says how far.",
+            stacklevel=2,
+        )
+    centre, bands = uncertainty.predicted_bands(
+        fit_of(law), replicates_of(law), design_at(law, table), np.random.default_rng([law.seed, 310])
+    )
+    return points.assign(predicted=centre, **bands, reach=where)
+
+
+def reach_of(law: LawData, table: pd.DataFrame, *, extrapolate: bool) -> npt.NDArray[np.str_]:
+    """inside, beyond or far, for each point (columns sparsity, params, tokens).
+
+    Raises ValueError for far points unless `extrapolate`, and for values that no model can have.
+    """
     check_points(law, table)
     where = point_reach(law, table["sparsity"], table["params"], table["tokens"])
     if (where == "far").any() and not extrapolate:
@@ -74,10 +106,7 @@ def predict(law: LawData, points: pd.DataFrame, *, extrapolate: bool = False) ->
             f"was fitted ({range_text(law)}): more than {TEN_FOLD:g} times in N or D, or a sparsity outside. "
             "Say extrapolate=True to have it, marked."
         )
-    centre, bands = uncertainty.predicted_bands(
-        fit_of(law), replicates_of(law), design_at(law, table), np.random.default_rng([law.seed, 310])
-    )
-    return points.assign(predicted=centre, **bands, reach=where)
+    return where
 
 
 def check_law(law: Any) -> None:

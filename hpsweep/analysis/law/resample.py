@@ -25,7 +25,7 @@ from hpsweep.analysis.law.solver import (
     predicted_losses,
     raw_coefficients,
 )
-from hpsweep.analysis.law.tables import FEWEST, distinct_count
+from hpsweep.analysis.law.tables import FEWEST_LEVELS, distinct_count
 from hpsweep.analysis.runs.cells import Floats
 
 RAW = ("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c")
@@ -34,7 +34,7 @@ RAW = ("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c")
 PARTS = {"a_S": "sparse", "c_S": "dense", "A": "dense", "a_D": "data"}
 """The part of the loss at the centre of the data that stands for a coefficient."""
 
-WIDE = 2.0
+WIDE_RATIO = 2.0
 """Factor between the ends of an interval above which an exponent, c, or a part of the loss is called weak."""
 
 WIDE_SCALE = 10.0
@@ -43,7 +43,7 @@ WIDE_SCALE = 10.0
 They are extrapolations, to N = 1 and to a part of 1, and move with their exponents: a factor of 2 is too much to ask.
 """
 
-HELD_OUT = 1 / 8
+HELD_OUT_PART = 1 / 8
 """Part of the cells that is held out at least: those of the largest sizes or data amounts."""
 
 TRADED = 0.95
@@ -99,7 +99,7 @@ def _draw(design: Design, cell: npt.NDArray[np.intp], generator: np.random.Gener
     for _ in range(1000):
         times = generator.multinomial(cells, np.full(cells, 1 / cells)).astype(float)
         there = times[cell] > 0
-        if (times > 0).sum() > free and all(distinct_count(axis[there]) >= FEWEST for axis in axes):
+        if (times > 0).sum() > free and all(distinct_count(axis[there]) >= FEWEST_LEVELS for axis in axes):
             break
     return np.asarray(times[cell])
 
@@ -115,7 +115,7 @@ def noise_rows(fit: Fit) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isin(run.ravel(), np.argsort(size[first], kind="stable")[free:]))
 
 
-def noise_of(fit: Fit) -> Floats:
+def noise_residuals(fit: Fit) -> Floats:
     """Residuals of the size of the noise, with both signs."""
     kept = np.sort(np.abs(fit.residual[noise_rows(fit)]))
     return np.concatenate([-kept, kept])
@@ -177,7 +177,7 @@ def _bounds(name: str, row: Mapping[Any, Any], largest_exponent: float) -> list[
         reasons.append(f"it is at its bound {largest_exponent:g}")
     if not low > 0:
         reasons.append("its interval reaches 0")
-    elif high / low > WIDE:
+    elif high / low > WIDE_RATIO:
         what = "part of the loss at the centre of the data" if name in PARTS else "interval"
         reasons.append(f"its {what} spans a factor of {high / low:.3g}")
     if name in PARTS:
@@ -202,7 +202,7 @@ def _traded(pairs: pd.DataFrame, name: str) -> list[str]:
 # --- the held-out scale ---
 
 
-def held_out(fit: Fit, axis: str, resamples: int, generator: np.random.Generator) -> tuple[pd.DataFrame, str]:
+def held_out_scale(fit: Fit, axis: str, resamples: int, generator: np.random.Generator) -> tuple[pd.DataFrame, str]:
     """(cells of the largest `axis` as a law of the others predicts them, "") or (no rows, why there is none).
 
     Columns: cell (its position), predicted, low, high (95 %, of one more run). Held out are the largest values of
@@ -213,7 +213,7 @@ def held_out(fit: Fit, axis: str, resamples: int, generator: np.random.Generator
     # From the largest level down, until an eighth of the cells is held out.
     for level in np.unique(along)[::-1]:
         out = along >= level - 1e-9
-        if out.sum() >= HELD_OUT * len(along):
+        if out.sum() >= HELD_OUT_PART * len(along):
             break
     rest = fit.design.at(~out)
     left, cells = 0, 0
@@ -221,7 +221,7 @@ def held_out(fit: Fit, axis: str, resamples: int, generator: np.random.Generator
         left = distinct_count(np.exp(along[~out]))
         cells = int(rest.cell.max()) + 1
     free = int(fit.design.free.sum())
-    if left < FEWEST or cells <= free:
+    if left < FEWEST_LEVELS or cells <= free:
         return pd.DataFrame(), f"without the largest {what} there are {left} left ({cells} cells), too few to fit"
     part = partial_refit(fit, rest, ~out)
     predictions, bands = predicted_bands(
@@ -244,7 +244,7 @@ def predicted_bands(
     """(predicted losses, their 95 % bands): low, high of the law; run_low, run_high of one more run there."""
     centre = predicted_losses(fit.theta[None], at)[0]
     losses = predicted_losses(replicates, at)
-    runs = fit.misfit.moved(losses, generator.choice(noise_of(fit), losses.shape))
+    runs = fit.misfit.moved(losses, generator.choice(noise_residuals(fit), losses.shape))
     low, high = np.quantile(losses, [0.025, 0.975], axis=0)
     run_low, run_high = np.quantile(runs, [0.025, 0.975], axis=0)
     return centre, {

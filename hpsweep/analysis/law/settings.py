@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.runs.cells import cells_of
-from hpsweep.analysis.runs.columns import HYPERPARAMETERS, OUTCOMES, SEEDS, is_label, is_outcome, words_of
+from hpsweep.analysis.runs.columns import (
+    HYPERPARAMETER_WORDS,
+    OUTCOMES,
+    SEED_WORDS,
+    is_label,
+    is_outcome,
+    words_of_name,
+)
 from hpsweep.spec import BEFORE, TUNED
 
 CORPORA = frozenset(
@@ -93,9 +100,9 @@ def one_setting_per_cell(
     _check_one_law(others, rows, tuned or [])
     if not _shared(rows).any():
         return rows, notes
-    seeds = _varying(others, rows, SEEDS)
+    seeds = _varying(others, rows, SEED_WORDS)
     if tuned is None:
-        chosen = _varying(others, rows, HYPERPARAMETERS)
+        chosen = _varying(others, rows, HYPERPARAMETER_WORDS)
         _check_told_apart(others, rows, chosen, seeds)
     else:
         chosen = list(tuned)
@@ -146,7 +153,7 @@ def _shared(rows: pd.DataFrame) -> pd.Series[bool]:
 
 def _varying(others: pd.DataFrame, rows: pd.DataFrame, words: frozenset[str]) -> list[str]:
     """Columns with one of the words in their names, and no outcome's, that vary within a cell."""
-    named = [name for name in others.columns if words_of(name) & words and not is_outcome(name)]
+    named = [name for name in others.columns if words_of_name(name) & words and not is_outcome(name)]
     cell = cell_of(rows)
     return [str(name) for name in named if _varies_within(others.loc[rows.index, name], cell)]
 
@@ -177,7 +184,7 @@ def _check_told_apart(others: pd.DataFrame, rows: pd.DataFrame, chosen: list[str
 
 def _is_no_setting(name: object) -> bool:
     """Whether the name says that a column holds an outcome, which run it was, or a seed."""
-    return is_outcome(name) or is_label(name) or bool(words_of(name) & SEEDS)
+    return is_outcome(name) or is_label(name) or bool(words_of_name(name) & SEED_WORDS)
 
 
 def _groups(own: pd.DataFrame, rows: pd.DataFrame, names: list[str]) -> pd.Series[int]:
@@ -220,7 +227,7 @@ def _check_one_law(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[str
         column = others.loc[rows.index, name]
         if column.nunique(dropna=False) < 2:
             continue
-        is_data = bool(words_of(name) & CORPORA) and not _is_amount(column, name)
+        is_data = bool(words_of_name(name) & CORPORA) and not _is_amount(column, name)
         if not (is_data or _is_kind(column, name)) or _names_a_size(column, rows):
             continue
         # What is no data and differs within cells is asked for there.
@@ -251,7 +258,7 @@ def _check_one_record(own: pd.DataFrame) -> None:
 
 def _is_kind(column: pd.Series[Any], name: object) -> bool:
     """Whether a column is text, or true and false, whose values come back: a kind of run, and not the name of one."""
-    if is_label(name) or str(name).lower() in OUTCOMES or words_of(name) & SEEDS:
+    if is_label(name) or str(name).lower() in OUTCOMES or words_of_name(name) & SEED_WORDS:
         return False
     if column.nunique(dropna=False) > max(2, len(column) // 2):
         return False
@@ -270,9 +277,9 @@ def _is_amount(column: pd.Series[Any], name: object) -> bool:
     """Whether a column with a word of data says how much there was, or names a run: data_tokens, array_task_id."""
     if column.nunique(dropna=False) > max(2, len(column) // 2):
         return True
-    if _is_text(column) or words_of(name) & {"vocab", "vocabulary"}:
+    if _is_text(column) or words_of_name(name) & {"vocab", "vocabulary"}:
         return False
-    return pd.api.types.is_float_dtype(column) or not words_of(name) <= CORPORA | {"id", "index", "code", "type"}
+    return pd.api.types.is_float_dtype(column) or not words_of_name(name) <= CORPORA | {"id", "index", "code", "type"}
 
 
 def _names_a_size(column: pd.Series[Any], rows: pd.DataFrame) -> bool:
@@ -300,7 +307,7 @@ def numeric_settings(others: pd.DataFrame, rows: pd.DataFrame, tuned: Sequence[s
         if _is_no_setting(name):
             continue
         column = _numbers(others.loc[rows.index, name])
-        is_measured = column.nunique() > max(2, len(column) // 2) and not words_of(name) & HYPERPARAMETERS
+        is_measured = column.nunique() > max(2, len(column) // 2) and not words_of_name(name) & HYPERPARAMETER_WORDS
         is_constant = column.isna().all() or column.nunique(dropna=False) < 2
         if is_measured or is_constant or _varies_within(column, cell):
             continue

@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpsweep.analysis.law.settings import at_end, best_setting, numeric_settings, one_setting_per_cell
+from hpsweep.analysis.runs.arguments import check_column_names, check_columns, check_frame
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import check_columns, check_equal, check_frame, check_names
-from hpsweep.analysis.runs.prepare import plain_types, prepared, without
+from hpsweep.analysis.runs.checks import check_equal
+from hpsweep.analysis.runs.prepare import plain_types, prepared_runs, without_columns
 from hpsweep.schema import DONE
 from hpsweep.schemes import SCHEMES, preferred
 from hpsweep.spec import TUNED
 
-COLUMNS = ("sparsity", "params", "tokens", "loss")
+CELL_COLUMNS = ("sparsity", "params", "tokens", "loss")
 """Columns of the cells of a law: sparsity in [0, 1), nonzero parameters, tokens or examples, loss."""
 
 NONZEROS = {
@@ -31,7 +32,7 @@ NONZEROS = {
 STATUSES = (*DONE, "failed")
 """What a status can be; of the rows only those that are ok are fitted."""
 
-FEWEST = 3
+FEWEST_LEVELS = 3
 """Distinct sizes, data amounts and sparsities that a law needs: a coefficient, an exponent and a constant each."""
 
 _APART = 0.01  # in log: values closer than 1 % count as one
@@ -114,7 +115,7 @@ def cells_of_table(
     if table.empty:
         raise ValueError("the table has no rows; a law needs one row per trained model.")
     if tuned is not None:
-        check_names("tuned", tuned, "['lr', 'batch']")
+        check_column_names("tuned", tuned, "['lr', 'batch']")
     check_columns(loss=loss, params=params, tokens=tokens, sparsity=sparsity, status=status)
     if None in (loss, params, tokens):
         raise ValueError("loss, params and tokens each need the name of a column of the table; one of them is None.")
@@ -122,10 +123,10 @@ def cells_of_table(
     twice = [name for name in named if named.count(name) > 1]
     if twice:
         raise ValueError(f"column {twice[0]!r} is named for two things of loss, params, tokens, sparsity and status.")
-    fitted = set(check_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}
+    fitted = set(check_column_names("ignore", ignore, "['host']")) & {loss, params, tokens, sparsity, status}
     if fitted:
         raise ValueError(f"ignore has {min(map(str, fitted))!r}, which the law is fitted to; leave it out of ignore.")
-    table = plain_types(without(table, ignore, needed=()))
+    table = plain_types(without_columns(table, ignore, needed=()))
     if sparsity is None and "sparsity" in table:
         sparsity = "sparsity"
     if status is None and "status" in table:
@@ -144,7 +145,7 @@ def cells_of_table(
     if not ok.any():
         raise ValueError(f"all {len(table)} rows are left out: {_statuses(str(status), left_out)}.")
     values = {name: _numbers(table, column) for name, column in columns.items() if column is not None}
-    runs = pd.DataFrame(values, index=table.index, columns=list(COLUMNS))
+    runs = pd.DataFrame(values, index=table.index, columns=list(CELL_COLUMNS))
     if sparsity is None:
         runs["sparsity"] = runs["sparsity"].fillna(0.0)
     _check_ranges(runs[ok], columns, status)
@@ -259,13 +260,13 @@ def _check_identified(cells: pd.DataFrame, dense: bool, left_out: str) -> None:
         axes["sparsities"] = 1 - cells["sparsity"]
     for what, values in axes.items():
         n = distinct_count(values.to_numpy(float))
-        if n < FEWEST:
+        if n < FEWEST_LEVELS:
             hint = ""
             if what == "sparsities":
                 hint = ", or fit the dense form to each sparsity on its own"
             raise ValueError(
-                f"the cells have {n} distinct {what}, and the law needs at least {FEWEST} (a coefficient, an exponent "
-                f"and a constant): train more{hint}.{left_out}"
+                f"the cells have {n} distinct {what}, and the law needs at least {FEWEST_LEVELS} (a coefficient, an "
+                f"exponent and a constant): train more{hint}.{left_out}"
             )
     free = 5 if dense else 7
     different = len(cells.drop_duplicates(["sparsity", "params", "tokens"]))
@@ -305,7 +306,7 @@ def tuned_losses(
         raise ValueError(f"nonzeros is {nonzeros!r}; it must be one of {', '.join(NONZEROS)}.")
     if scheme is not None and (not isinstance(scheme, str) or scheme not in SCHEMES):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(SCHEMES)}.")
-    runs = prepared(runs, ["scheme", *_SHAPE], "lr", ignore=ignore)
+    runs = prepared_runs(runs, ["scheme", *_SHAPE], "lr", ignore=ignore)
     lacking = [name for name in _SIZES if name not in runs or runs[name].isna().any()]
     if lacking:
         raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.law.law import Law
-from hpsweep.analysis.law.predict import replicates_of, theta_of
+from hpsweep.analysis.law.predict import check_law, replicates_of, theta_of
 from hpsweep.english import counted
 
 _ENOUGH = 0.8  # of held-out cells inside the band, below which the law is said not to extrapolate
@@ -35,8 +35,12 @@ def _formula(form: str, coefficients: Mapping[str, float | None]) -> str:
     return f"L = {size} N^-{k['b_N']} + ({k['a_D']} / D)^{k['b_D']} + {k['c']}"
 
 
-def verdict(law: Law) -> list[str]:
-    """What the law supports and what it does not, in sentences; the first is the status."""
+def law_verdict(law: Law) -> list[str]:
+    """What the law supports and what it does not, in sentences; the first is the status.
+
+    Raises ValueError for what is no law.
+    """
+    check_law(law)
     residual = pd.DataFrame(law.residuals)["residual"].abs()
     median, largest = residual_text(law, residual.median()), residual_text(law, residual.max())
     lines = [
@@ -172,7 +176,8 @@ def terms(law: Law) -> str:
 
 
 def scope(law: Law) -> list[str]:
-    """What the letters mean, and where the law was fitted."""
+    """What the letters mean, and where the law was fitted. Raises ValueError for what is no law."""
+    check_law(law)
     n, d, s = (law.ranges[name] for name in ("params", "tokens", "sparsity"))
     lines = [
         f"N: {law.conventions['params']}; {n[0]:.4g} to {n[1]:.4g} ({law.levels['params']} distinct)",

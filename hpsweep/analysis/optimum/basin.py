@@ -1,8 +1,8 @@
 """The basin around an optimum: its width and ends, with an interval that knows the shape of curves and cliffs.
 
 The ends are found between two values tried, where the root of the excess loss is taken as straight. How far that is off
-depends on the curve, so it is looked at on every curve that is likely by the losses (`parabola.Likely`): its values at
-the cells have a basin by the same rule, and it has a true one. A curve beside them errs by `parabola.misfit_sd` of its
+depends on the curve, so it is looked at on every curve that is likely by the losses (`minimum.Likely`): its values at
+the cells have a basin by the same rule, and it has a true one. A curve beside them errs by `curve.misfit_sd` of its
 rise, so its end by half of that part of its distance; less where the cells around the end are closer than an octave.
 
 The interval holds noise, from resampled cell means, and in quadrature the root mean square of the errors above, times
@@ -20,15 +20,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.analysis.optimum.loss_at import Reading
+from hpsweep.analysis.optimum.curve import LIMIT, curve_rise, misfit_sd
+from hpsweep.analysis.optimum.loss_at import LossReading
+from hpsweep.analysis.optimum.minimum import Likely, Minimum
 from hpsweep.analysis.optimum.noise import perturbed_means
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.optimum.parabola import LIMIT, Likely, Minimum, curve_rise, misfit_sd
 from hpsweep.analysis.runs.cells import Cells, Floats
+
+BASIN = 0.01
+"""Part of the loss at the optimum by which a setting inside the basin may be worse, unless another is asked for."""
 
 
 def basin_of(
-    group: Group, own: Reading, initial: float, part: float, resamples: int, generator: np.random.Generator
+    group: Group, own: LossReading, initial: float, part: float, resamples: int, generator: np.random.Generator
 ) -> dict[str, Any]:
     """The basin's width and ends, with an interval from resampled cell means around a centre that stays."""
     cells = group.cells
@@ -87,7 +91,7 @@ def _beside_cliff(cliff: float, before: float, end: float, side: int) -> tuple[f
     return abs(end - before), abs(cliff - end)
 
 
-def _shape_error(fit: Minimum, cells: Cells, own: Reading, part: float, centre: float) -> float:
+def _shape_error(fit: Minimum, cells: Cells, own: LossReading, part: float, centre: float) -> float:
     """How far a basin found from the cells lies from that of the curve, octaves: root mean square of likely curves."""
     # What every likely curve has at the cells, and its lowest loss.
     likely, fitted = fit.likely, fit.window.fitted
@@ -106,7 +110,8 @@ def _shape_error(fit: Minimum, cells: Cells, own: Reading, part: float, centre: 
         # How far a curve beside it may end, less where cells are close.
         right = np.searchsorted(cells.x, end).clip(1, len(cells.x) - 1)
         gap = np.minimum(cells.x[right] - cells.x[right - 1], 1.0)
-        variance += (gap * misfit_sd(end - likely.place) / 2 * (end - likely.place)) ** 2
+        distance = end - likely.place
+        variance += (gap * misfit_sd(distance) / 2 * distance) ** 2
     return math.sqrt(float(likely.weight @ (off**2 + variance)))
 
 

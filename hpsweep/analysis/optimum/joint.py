@@ -44,7 +44,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum.fitted import Grouped
+from hpsweep.analysis.optimum.curve import LIMIT
+from hpsweep.analysis.optimum.fitted import GroupedRuns
 from hpsweep.analysis.optimum.joint_cliffs import before_cliffs, line_intervals
 from hpsweep.analysis.optimum.joint_fit import (
     POWERS,
@@ -67,13 +68,13 @@ from hpsweep.analysis.optimum.joint_verdict import (
     window_fit,
 )
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed_means
-from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.analysis.optimum.searched import asked_groups, asked_pair
+from hpsweep.analysis.runs.arguments import check_resamples, check_seed
 from hpsweep.analysis.runs.cells import run_counts, two_way
-from hpsweep.analysis.runs.checks import check_resamples, check_seed, shown
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.english import counted, have
 from hpsweep.spec import TUNED
+from hpsweep.text import shown
 
 WINDOWS = (
     *(Window(2, 2, 3), Window(2, 3, 3), Window(3, 3, 3), Window(3, math.inf, 3)),
@@ -81,7 +82,7 @@ WINDOWS = (
 )
 """Half widths in octaves and degree; the first in which both fields are identified is the fit."""
 
-MISFIT = 3.0
+WORST_MISFIT = 3.0
 """Where residuals are larger than this many times what the noise explains (chi square per degree of freedom), a window
 is too wide for its polynomial."""
 
@@ -139,16 +140,16 @@ def surface(
     diverged has no finite loss. A group's row does not depend on the other groups. Raises ValueError where `optima`
     does.
     """
-    over = in_order(asked_pair(runs, over, ignore))
-    by = asked_groups(runs, by, over, ignore)
     check_resamples(resamples)
     check_seed(seed)
-    joint = jointly_fitted(prepared(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
+    over = fields_in_order(asked_pair(runs, over, ignore))
+    by = asked_groups(runs, by, over, ignore)
+    joint = jointly_fitted(prepared_runs(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
     return joint.table(by, joint.runs)
 
 
 @dataclass(frozen=True)
-class JointlyFitted(Grouped):
+class JointlyFitted(GroupedRuns):
     """Prepared runs and the joint optimum of every group over two hyperparameters."""
 
     over: tuple[str, str]
@@ -189,7 +190,7 @@ def jointly_fitted(
     return JointlyFitted(runs.reset_index(drop=True), tuple(by), resamples, seed, over)
 
 
-def in_order(over: Sequence[str]) -> tuple[str, str]:
+def fields_in_order(over: Sequence[str]) -> tuple[str, str]:
     """The two fields, those of TUNED in its order before any other. Raises ValueError unless they are two."""
     if isinstance(over, str) or not isinstance(over, Sequence) or len(over) != 2 or over[0] == over[1]:
         raise ValueError(f"over is {shown(over)}; give two different fields, such as ('lr', 'init_std').")
@@ -247,13 +248,13 @@ def _fit(points: Points, over: tuple[str, str], resamples: int, generator: np.ra
         if found is None:
             continue
         fits.append(window_fit(points, found, noise.single))
-        if fits[-1].misfit <= MISFIT and fits[-1].identified.all():
+        if fits[-1].misfit <= WORST_MISFIT and fits[-1].identified.all():
             break
     if not fits:
         settings = f"the {points.finite.sum()} settings with finite losses{where}"
         why = f"{settings} lie too unevenly around the minimum: train more"
         return {**row, **_statuses(over, ["none", "none"]), "why": why}
-    within = [fit for fit in fits if fit.misfit <= MISFIT] or fits[:1]
+    within = [fit for fit in fits if fit.misfit <= WORST_MISFIT] or fits[:1]
     chosen = max(within, key=lambda fit: int(fit.identified.sum()))
     first = next(fit for fit in fits if fit is chosen or (chosen.identified.all() and fit.identified.all()))
     # Step 7: that polynomial again, by how far losses lie off any.

@@ -1,6 +1,6 @@
 """Points beyond a cliff, which no polynomial through those before it explains.
 
-Along every line, at one value of the other field, they are sought as for one hyperparameter (parabola.py): a loss above
+Along every line, at one value of the other field, they are sought as for one hyperparameter (window.py): a loss above
 all curves that agree with the losses before it. They are left out like diverged ones, with all that lie further out.
 """
 
@@ -13,13 +13,14 @@ import numpy as np
 
 from hpsweep.analysis.optimum.joint_fit import Indices
 from hpsweep.analysis.optimum.joint_points import Flags, Points
-from hpsweep.analysis.optimum.parabola import POSSIBLE, REACHES, cell_window, centre_of, fitted_minimum
+from hpsweep.analysis.optimum.minimum import fitted_minimum
+from hpsweep.analysis.optimum.window import POSSIBLE, REACHES, cell_window, centre_of
 from hpsweep.analysis.runs.cells import Cells, Floats
 
 GAP = 1.05
 """Octaves between values next to an optimum from which on its interval holds that of a line."""
 
-FEWEST = 4
+FEWEST_FOR_A_CLIFF = 4
 """Finite points of a line from which on a cliff is sought in it."""
 
 
@@ -30,7 +31,7 @@ def before_cliffs(points: Points, noise: Floats) -> Points:
         others = points.x[:, 1 - field].round(6)
         for other in np.unique(others[points.finite]):
             line = np.flatnonzero(points.finite & (others == other))
-            if len(line) >= FEWEST:
+            if len(line) >= FEWEST_FOR_A_CLIFF:
                 line = line[np.argsort(points.x[line, field])]
                 beyond[line[_beyond(points, noise, line, field)]] = True
     if not beyond.any():
@@ -54,7 +55,7 @@ def line_intervals(points: Points, noise: Floats, place: Floats) -> list[tuple[f
     found: list[tuple[float, float] | None] = []
     for field, line in enumerate(lines):
         found.append(None)
-        if len(line) < FEWEST:
+        if len(line) < FEWEST_FOR_A_CLIFF:
             continue
         cells = _cells(points, line, field)
         variance = noise[line] ** 2 / points.n[line]

@@ -14,7 +14,7 @@ from hpsweep.analysis.optimum.joint_fit import Indices
 from hpsweep.analysis.optimum.joint_points import Points
 from hpsweep.analysis.runs.cells import Floats
 
-FEWEST = 3
+FEWEST_IN_A_LINE = 3
 """Values on a line, at one value of the other field, from which on its lowest one says where the loss falls to."""
 
 FEWEST_LINES = 4
@@ -22,7 +22,7 @@ FEWEST_LINES = 4
 four lines of three values do so in 2.5 %."""
 
 
-ROUNDING = 1e-9
+END_ROUNDING = 1e-9
 """nats/token by which a line must fall at least: less is rounding, and the field has no effect."""
 
 
@@ -46,10 +46,10 @@ def falling_lines(points: Points, used: Indices, field: int, side: int) -> int:
     lines = 0
     for other in _values(points, used, 1 - field):
         line = used[np.abs(points.x[used, 1 - field] - other) < 1e-6]
-        if len(line) < FEWEST:
+        if len(line) < FEWEST_IN_A_LINE:
             continue
         losses = points.adjusted[line]
-        if np.ptp(losses) < ROUNDING or losses.argmin() != (points.x[line, field] * side).argmax():
+        if np.ptp(losses) < END_ROUNDING or losses.argmin() != (points.x[line, field] * side).argmax():
             return 0
         lines += 1
     return lines

@@ -1,7 +1,7 @@
 """How far losses deviate from any polynomial, and the fit of a window that accounts for it.
 
 A cubic takes up a lopsided basin in part only: it puts the minimum too far to the gentle side, and more seeds make it
-surer of that. As for one hyperparameter (parabola.py), a loss lies off a true polynomial by its noise, by MISFIT of its
+surer of that. As for one hyperparameter (curve.py), a loss lies off a true polynomial by its noise, by MISFIT of its
 rise, and, along either field, together with all losses on its side of the minimum, by `one_sided_sd` of its rise
 along that field. To this comes what the polynomial itself shows:
 
@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpsweep.analysis.optimum.curve import MISFIT, SKEW, one_sided_sd
 from hpsweep.analysis.optimum.joint_fit import (
     Indices,
     Knowledge,
@@ -34,10 +35,9 @@ from hpsweep.analysis.optimum.joint_fit import (
     window_minima,
 )
 from hpsweep.analysis.optimum.joint_points import Points
-from hpsweep.analysis.optimum.parabola import MISFIT, SKEW, one_sided_sd
 from hpsweep.analysis.runs.cells import Floats
 
-LOPSIDED, MOST = 3.0, 0.33
+LOPSIDED, MOST_BENT = 3.0, 0.33
 """Of a kink of 2, which lies a third of its rise off a parabola, a cubic shows .1. With 4 and a half the rows
 `lopsided` and `kinked 2` of benchmarks/surface.py are no better covered, and a fifth wider."""
 
@@ -123,7 +123,7 @@ def misfit_covariance(points: Points, found: WindowMinima, shown: bool) -> Float
         together = one_sided_sd(at) * rise
         covariance += np.outer(together, together) * beside
         if shown:  # one side as much the opposite way as the other
-            bent = min(LOPSIDED * lopsided, MOST) * np.sign(at) * rise
+            bent = min(LOPSIDED * lopsided, MOST_BENT) * np.sign(at) * rise
             covariance += np.outer(bent, bent)
         if degree == 2:  # the skew that a cubic would fit
             skewed = SKEW / 3 * at * rise
@@ -183,4 +183,6 @@ def _stretch(points: Points, found: WindowMinima, whole: Floats) -> float:
     df = max(len(left) - len(found.coefficients), 1)
     covariance = whole[np.ix_(found.used, found.used)]
     square = float(left @ np.linalg.solve(covariance, left)) / df  # chi square per degree of freedom
-    return math.sqrt(square) if square > 1 + 2 * math.sqrt(2 / df) else 1.0
+    if square <= 1 + 2 * math.sqrt(2 / df):  # two standard deviations of chi square
+        return 1.0
+    return math.sqrt(square)

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hpsweep.analysis.optimum.basin import BASIN
 from hpsweep.analysis.optimum.joint_fit import WindowMinima, convex_hull, second_derivatives
 from hpsweep.analysis.optimum.joint_points import Points
 from hpsweep.analysis.runs.cells import Floats
-
-BASIN = 0.01
-"""Fraction of the loss within which settings count as equally good."""
 
 
 def basin_shape(points: Points, fit: WindowMinima, over: Sequence[str], noise: float) -> dict[str, float]:

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpsweep.analysis.optimum.group_fit import REFUSED_LIMIT
 from hpsweep.analysis.optimum.joint_ends import FEWEST_LINES, end_step, falling_lines, near_end
 from hpsweep.analysis.optimum.joint_fit import POWERS, WindowMinima, derivative_coefficients, design_matrix
 from hpsweep.analysis.optimum.joint_misfit import Refit
 from hpsweep.analysis.optimum.joint_points import Flags, Points
-from hpsweep.analysis.optimum.optima import REFUSED_LIMIT
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.text import as_power
 
-LIMIT = 0.025
+END_LIMIT = 0.025
 """A field is identified if at most this fraction of replicates is lowest at either end of what was tried."""
 
 CLEAR = 3.0
@@ -42,7 +42,7 @@ class WindowFit(NamedTuple):
     def at_end(self) -> Flags:
         """(field, end): whether the minimum cannot be told from one that lies there, or beyond."""
         at_window = np.array([[end == "window" for end in ends] for ends in self.ends])
-        limits = np.where(at_window, WINDOW_LIMIT, LIMIT)
+        limits = np.where(at_window, WINDOW_LIMIT, END_LIMIT)
         return np.asarray((self.shares > limits) | ~self.clear)
 
     @property
@@ -80,13 +80,17 @@ def _rise(points: Points, found: WindowMinima, field: int, side: int, noise: Flo
     degree = found.window.degree
     offset = points.x[found.used] - found.centre
     # The lowest of places along that end.
-    low, high = offset.min(axis=0), offset.max(axis=0)
+    low = offset.min(axis=0)
+    high = offset.max(axis=0)
     along = np.linspace(low, high, 101)
     along[:, field] = high[field] if side > 0 else low[field]
-    at = along[[int(np.argmin(design_matrix(along, degree) @ found.coefficients))]]
+    losses = design_matrix(along, degree) @ found.coefficients
+    at = along[[int(np.argmin(losses))]]
     # The slope there as weights of the coefficients, and of the losses.
-    slope = derivative_coefficients(np.eye(len(POWERS[degree])), degree, field) @ design_matrix(at, degree - 1)[0]
-    error = float(np.linalg.norm((slope @ found.solve) * noise[found.used] / np.sqrt(points.n[found.used])))
+    each = np.eye(len(POWERS[degree]))
+    slope = derivative_coefficients(each, degree, field) @ design_matrix(at, degree - 1)[0]
+    by_losses = slope @ found.solve
+    error = float(np.linalg.norm(by_losses * noise[found.used] / np.sqrt(points.n[found.used])))
     return side * float(slope @ found.coefficients) / max(error, 1e-300)
 
 
@@ -96,7 +100,9 @@ def _end(points: Points, found: WindowMinima, field: int, side: int) -> str:
     beyond = offset > offset[found.used].max() + 1e-9
     if not beyond.any():
         return "tried"
-    return "window" if (offset[beyond] > found.window[field] + 1e-9).all() else "cliff"
+    if (offset[beyond] > found.window[field] + 1e-9).all():
+        return "window"
+    return "cliff"
 
 
 class Verdict(NamedTuple):

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpsweep.analysis.optimum.curve import LIMIT
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.analysis.runs.cells import Cells, Floats
 
 MEASURED_WITHIN = 0.02
@@ -37,7 +37,7 @@ _BESIDE = 0.25  # octaves within which a cell speaks for a setting that no fit r
 
 
 @dataclass(frozen=True)
-class Reading:
+class LossReading:
     """The loss at one setting, nats/token, as a weighted sum of cell means.
 
     source  measured      the mean of a cell, whose setting is `value`: one within MEASURED_WITHIN octaves, or the last
@@ -59,7 +59,7 @@ class Reading:
     above: float = 0.0
 
 
-def read(cells: Cells, x: float) -> Reading:
+def loss_at_setting(cells: Cells, x: float) -> LossReading:
     """The loss at log2(setting) = x; never extrapolated, and never read across a value that diverged."""
     if not len(cells.x):
         return _unknown(cells, "no run ended here")
@@ -70,7 +70,7 @@ def read(cells: Cells, x: float) -> Reading:
     right = int(np.searchsorted(cells.x, x))
     is_between = 0 < right < len(cells.x) and bool(cells.finite[right - 1] and cells.finite[right])
     if distance <= (MEASURED_WITHIN if is_between else _BESIDE):
-        return read_cell(cells, nearest)
+        return loss_of_cell(cells, nearest)
     if is_between:
         return _between(cells, x, right)
     if right in (0, len(cells.x)):
@@ -78,14 +78,14 @@ def read(cells: Cells, x: float) -> Reading:
     return _unknown(cells, f"runs beside the setting {2.0**x:.4g} diverge here")
 
 
-def read_cell(cells: Cells, index: int) -> Reading:
+def loss_of_cell(cells: Cells, index: int) -> LossReading:
     """The mean of a measured cell."""
     weights = np.zeros(len(cells.x))
     weights[index] = 1.0
-    return Reading(float(cells.values[index]), float(cells.adjusted[index]), "measured", "", weights)
+    return LossReading(float(cells.values[index]), float(cells.adjusted[index]), "measured", "", weights)
 
 
-def read_own(group: Group) -> Reading:
+def loss_at_optimum(group: Group) -> LossReading:
     """The loss at the group's own optimum, by the fit that found it; at its lowest cell where it has none or a bound.
 
     Beside a cliff, where that fit may lie below what was ever reached, it is read as any other setting's is. Nothing
@@ -94,28 +94,30 @@ def read_own(group: Group) -> Reading:
     cells, row = group.cells, group.row
     if not cells.finite.any():
         return _unknown(cells, "no run ended well here")
-    lowest = read_cell(cells, int(np.nanargmin(cells.adjusted)))
+    lowest = loss_of_cell(cells, int(np.nanargmin(cells.adjusted)))
     if row["status"] != "ok":
         return replace(lowest, below=math.inf)
     if group.weights is not None:
-        return _with_error(Reading(row["opt"], row["loss_opt"], "fitted", "", group.weights), group)
-    own = read(cells, row["log2_opt"])
-    return _with_error(own if own.loss <= lowest.loss else lowest, group)
+        return _with_error(LossReading(row["opt"], row["loss_opt"], "fitted", "", group.weights), group)
+    own = loss_at_setting(cells, row["log2_opt"])
+    if not own.loss <= lowest.loss:
+        own = lowest
+    return _with_error(own, group)
 
 
-def _with_error(own: Reading, group: Group) -> Reading:
+def _with_error(own: LossReading, group: Group) -> LossReading:
     """The reading of an optimum, as far off as its standard error says beyond noise: what the curve's shape may do."""
-    shape = group.row["loss_opt_se"] ** 2 - error_of(own, group) ** 2
+    shape = group.row["loss_opt_se"] ** 2 - loss_error(own, group) ** 2
     margin = LIMIT * math.sqrt(max(shape, 0.0))
     offset = own.loss - group.row["loss_opt"]
     return replace(own, below=max(own.below, margin + offset), above=max(own.above, margin - offset))
 
 
-def _unknown(cells: Cells, why: str) -> Reading:
-    return Reading(math.nan, math.nan, None, why, np.zeros(len(cells.x)))
+def _unknown(cells: Cells, why: str) -> LossReading:
+    return LossReading(math.nan, math.nan, None, why, np.zeros(len(cells.x)))
 
 
-def _between(cells: Cells, x: float, right: int) -> Reading:
+def _between(cells: Cells, x: float, right: int) -> LossReading:
     """The reading between the finite cells right - 1 and right."""
     means = np.where(cells.finite, cells.adjusted, 0.0)
     # A convex curve lies below the line between the two, and above those through the cells on either side.
@@ -132,8 +134,8 @@ def _between(cells: Cells, x: float, right: int) -> Reading:
         loss = float(parabola[0] @ means)
         misfit = max(abs(_at(parabola, cells.x[i] - x) @ means - means[i]) for i in (right - 1, right))
         if max(floors) <= loss <= ceiling - misfit:
-            return Reading(2.0**x, loss, "fitted", "", parabola[0], below - (ceiling - loss), ceiling - loss)
-    return Reading(2.0**x, ceiling, "interpolated", "", line, below, 0.0)
+            return LossReading(2.0**x, loss, "fitted", "", parabola[0], below - (ceiling - loss), ceiling - loss)
+    return LossReading(2.0**x, ceiling, "interpolated", "", line, below, 0.0)
 
 
 def _at(parabola: Floats, offset: float) -> Floats:
@@ -190,17 +192,17 @@ def _floors(cells: Cells, x: float, right: int) -> list[float]:
 # --- differences ---
 
 
-def variance_of(weights: Floats, group: Group) -> float:
+def loss_variance(weights: Floats, group: Group) -> float:
     """Variance of a weighted sum of cell means, (nats/token)^2, without what a seed does to all cells alike."""
     return float(np.sum((weights * group.noise.single) ** 2 / np.maximum(group.cells.n, 1), where=weights != 0))
 
 
-def error_of(reading: Reading, group: Group) -> float:
+def loss_error(reading: LossReading, group: Group) -> float:
     """Standard error of the loss that was read, nats/token, with what its seeds do to all cells alike."""
-    return math.sqrt(variance_of(reading.weights, group) + group.cells.seed_variance)
+    return math.sqrt(loss_variance(reading.weights, group) + group.cells.seed_variance)
 
 
-class Difference(NamedTuple):
+class LossDifference(NamedTuple):
     """loss - other loss, nats/token, with a 95 % interval, its standard error, and where the noise is from.
 
     An end that nothing bounds is NaN.
@@ -213,21 +215,21 @@ class Difference(NamedTuple):
     interval: str | None
 
 
-def difference(here: Reading, group: Group, other: Reading, others: Group) -> Difference:
+def loss_difference(here: LossReading, group: Group, other: LossReading, others: Group) -> LossDifference:
     """The difference of two readings of one group, or of two groups (whose common seeds are then not made use of).
 
     The interval holds noise, by Student's t, and how far a convex curve could lie from what was fitted: in quadrature,
     but added up where a reading is interpolated, as beside a cliff, for there the curve does lie that far off.
     """
     if here.source is None or other.source is None:
-        return Difference(math.nan, math.nan, math.nan, math.nan, None)
+        return LossDifference(math.nan, math.nan, math.nan, math.nan, None)
     if here is other:
-        return Difference(0.0, 0.0, 0.0, 0.0, group.noise.interval)
+        return LossDifference(0.0, 0.0, 0.0, 0.0, group.noise.interval)
     # Of one group, what the two readings share cancels.
     if group is others:
-        variance = variance_of(here.weights - other.weights, group)
+        variance = loss_variance(here.weights - other.weights, group)
     else:
-        variance = error_of(here, group) ** 2 + error_of(other, others) ** 2
+        variance = loss_error(here, group) ** 2 + loss_error(other, others) ** 2
     # The t factor of the noise that is known less well.
     noise = max(group.noise, others.noise, key=lambda noise: (noise.assumed, -noise.df))
     value = here.loss - other.loss
@@ -236,7 +238,7 @@ def difference(here: Reading, group: Group, other: Reading, others: Group) -> Di
     low = value - joined(error, here.below, other.above)
     high = value + joined(error, here.above, other.below)
     low, high = (end if math.isfinite(end) else math.nan for end in (low, high))
-    return Difference(value, low, high, math.sqrt(variance), noise.interval)
+    return LossDifference(value, low, high, math.sqrt(variance), noise.interval)
 
 
 def _added(*parts: float) -> float:

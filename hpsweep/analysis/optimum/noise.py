@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpsweep.analysis.optimum.parabola import LIMIT, REACHES, cell_window, centre_of, misfit_sd
+from hpsweep.analysis.optimum.curve import LIMIT, misfit_sd
+from hpsweep.analysis.optimum.window import REACHES, cell_window, centre_of
 from hpsweep.analysis.runs.cells import Cells, Floats, computed_once, merged_cells, noise_growth, two_way
 
 ASSUMED_NOISE = 0.005
@@ -33,7 +34,7 @@ MIN_DF = 2
 PRIOR_DF = 4
 """Degrees of freedom that the pooled noise of other groups is worth in a group that cannot measure its own."""
 
-FEWEST = 3
+FEWEST_GROUPS = 3
 """Groups whose residuals make a pooled noise; with fewer it is ASSUMED_NOISE."""
 
 _REACH = REACHES[0]  # octaves around the minimum whose runs say how large the noise is
@@ -65,6 +66,10 @@ class Noise(NamedTuple):
         return "assumed" if self.assumed else "resampled"
 
 
+NOISE_WORDS = {"resampled": "measured", "assumed": "assumed"}
+"""What a table for readers calls the noise behind an interval: by the interval as `optima` has it."""
+
+
 class _Squares(NamedTuple):
     """A weighted sum of squared residuals, (nats/token)^2, and its degrees of freedom."""
 
@@ -72,7 +77,7 @@ class _Squares(NamedTuple):
     df: int
 
 
-def noises(groups: Sequence[Cells]) -> list[Noise]:
+def noise_per_group(groups: Sequence[Cells]) -> list[Noise]:
     """The noise of every group, in order; only those that cannot measure their own depend on the others."""
     # Squares by the seeds of each group, unless they are copies; by residuals where the seeds are too few.
     copies = [_copies(cells) for cells in groups]
@@ -81,7 +86,7 @@ def noises(groups: Sequence[Cells]) -> list[Noise]:
     residuals = [_by_residuals(cells) if few else _NOTHING for cells, few in zip(groups, lacking, strict=True)]
     # The variance of the other groups: the median of the measured variances, else of all residuals, else ASSUMED_NOISE.
     variance = _typical([found for found in seeds if found.df >= MIN_DF])
-    if not variance and sum(found.df > 0 for found in residuals) >= FEWEST:
+    if not variance and sum(found.df > 0 for found in residuals) >= FEWEST_GROUPS:
         variance = _typical(residuals)
     prior = PRIOR_DF * (variance or ASSUMED_NOISE**2)
     found = []

@@ -10,21 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.optimum.basin import basin_of
-from hpsweep.analysis.optimum.fitted import Fitted, fitted
-from hpsweep.analysis.optimum.loss_at import Reading, read_own, variance_of
+from hpsweep.analysis.optimum.basin import BASIN, basin_of
+from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
+from hpsweep.analysis.optimum.loss_at import LossReading, loss_at_optimum, loss_variance
 from hpsweep.analysis.optimum.noise import t_975
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.optimum.parabola import CERTAIN
 from hpsweep.analysis.optimum.searched import asked_groups, asked_over
+from hpsweep.analysis.optimum.window import CERTAIN
+from hpsweep.analysis.runs.arguments import check_number
 from hpsweep.analysis.runs.cells import Cells, Floats, curve_fingerprint
-from hpsweep.analysis.runs.checks import check_number
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import prepared_runs
 
-BASIN = 0.01
-"""Part of the loss at the optimum by which a setting inside the basin may be worse."""
-
-COLUMNS = (
+SENSITIVITY_COLUMNS = (
     *("hyperparameter", "status", "from_value", "to_value", "sensitivity", "low", "high", "loss_opt", "initial_loss"),
     *("n_diverged", "basin", "basin_low", "basin_high", "basin_from", "basin_to", "basin_status", "interval", "why"),
 )
@@ -71,11 +68,15 @@ def sensitivity(
         raise ValueError(
             f"between is {between!r}; give two values of {over}, the lower first, such as (2**-10, 2**-4)."
         )
-    runs = prepared(runs, by, over, ignore=ignore)
-    return sensitivity_of(fitted(runs, by, over=over, resamples=resamples, seed=seed), between=between, basin=basin)
+    runs = prepared_runs(runs, by, over, ignore=ignore)
+    return sensitivity_of(
+        fitted_runs(runs, by, over=over, resamples=resamples, seed=seed), between=between, basin=basin
+    )
 
 
-def sensitivity_of(optima: Fitted, *, between: tuple[float, float] | None = None, basin: float = BASIN) -> pd.DataFrame:
+def sensitivity_of(
+    optima: FittedRuns, *, between: tuple[float, float] | None = None, basin: float = BASIN
+) -> pd.DataFrame:
     """The table of `sensitivity` from runs that were prepared and fitted."""
     runs, by, over, groups = optima.runs, optima.by, optima.over, optima.groups
     ends = between or _range_of_all(groups)
@@ -88,7 +89,7 @@ def sensitivity_of(optima: Fitted, *, between: tuple[float, float] | None = None
     for group, (_, own) in zip(groups, members, strict=True):
         row = _row(group, own, over, octaves, basin, optima.resamples, optima.seed)
         rows.append({**group.at, **row})
-    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+    return pd.DataFrame(rows, columns=[*by, *SENSITIVITY_COLUMNS])
 
 
 def _range_of_all(groups: Sequence[Group]) -> tuple[float, float]:
@@ -110,12 +111,12 @@ def _is_range(between: Any) -> bool:
 def _row(
     group: Group, rows: pd.DataFrame, over: str, ends: tuple[float, float], basin: float, resamples: int, seed: int
 ) -> dict[str, Any]:
-    own = read_own(group)
+    own = loss_at_optimum(group)
     initial = math.nan
     if "initial_loss" in rows:
         initial = float(rows["initial_loss"].mean())
     row: dict[str, Any] = {
-        **dict.fromkeys(COLUMNS, math.nan),
+        **dict.fromkeys(SENSITIVITY_COLUMNS, math.nan),
         "hyperparameter": over,
         "status": group.row["status"],
         "from_value": 2.0 ** ends[0],
@@ -144,7 +145,7 @@ def _row(
 
 
 def _expected(
-    group: Group, own: Reading, rows: pd.DataFrame, over: str, ends: tuple[float, float], initial: float
+    group: Group, own: LossReading, rows: pd.DataFrame, over: str, ends: tuple[float, float], initial: float
 ) -> tuple[dict[str, float], str]:
     """sensitivity, low and high, and why they are missing."""
     cells = group.cells
@@ -159,7 +160,7 @@ def _expected(
     value = float(np.sum(weights * means, where=weights > 0)) - own.loss
     # Its error: of the pooled noise, and of the seeds where a loss was capped.
     capped = np.isfinite(errors)
-    variance = variance_of(np.where(capped, 0.0, weights) - own.weights, group)
+    variance = loss_variance(np.where(capped, 0.0, weights) - own.weights, group)
     variance += float(np.sum((weights * errors) ** 2, where=capped))
     half = t_975(group.noise.df) * math.sqrt(variance)
     # In quadrature, how far the lowest loss may lie from the fitted one, and the curve from the trapezoids.
@@ -172,7 +173,7 @@ def _expected(
 
 
 def _between(
-    group: Group, own: Reading, means: Floats, capped: npt.NDArray[np.bool_], ends: tuple[float, float]
+    group: Group, own: LossReading, means: Floats, capped: npt.NDArray[np.bool_], ends: tuple[float, float]
 ) -> tuple[float, float]:
     """How far below and above the trapezoids the mean of the curve may lie, nats/token.
 
@@ -252,8 +253,11 @@ def _capped(cells: Cells, rows: pd.DataFrame, over: str, initial: float) -> tupl
 
 def _trapezoids(x: Floats, first: float, last: float) -> Floats:
     """Weights of values at x whose sum is the mean of the broken line through them from first to last."""
-    knots = np.unique(np.concatenate([[first, last], x[(x > first) & (x < last)]]))
+    # The corners of the line, each weighted by half of the steps on either side.
+    between = x[(x > first) & (x < last)]
+    knots = np.unique(np.concatenate([[first, last], between]))
     step = np.diff(knots)
     each = (np.append(step, 0.0) + np.insert(step, 0, 0.0)) / 2
+    # What every value adds to the line at a corner.
     lines = np.array([np.interp(knots, x, row) for row in np.eye(len(x))])  # (values, knots)
     return np.asarray(lines @ each / (last - first))

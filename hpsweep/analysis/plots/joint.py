@@ -6,31 +6,33 @@ A table function says what is drawn (`heat_table`), drawing functions draw it. L
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted
-from hpsweep.analysis.optimum.joint_shape import BASIN
+from hpsweep.analysis.optimum.basin import BASIN
+from hpsweep.analysis.optimum.joint import JointlyFitted, fields_in_order, jointly_fitted
 from hpsweep.analysis.optimum.searched import searched_together, steps_follow
 from hpsweep.analysis.plots import layout as layout
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.layout import beside, panel_width
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
-from hpsweep.analysis.runs.checks import RESAMPLES, compared_fields
+from hpsweep.analysis.runs.arguments import RESAMPLES
+from hpsweep.analysis.runs.checks import compared_fields
 from hpsweep.analysis.runs.places import line_axis
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import axis_of, value_label
 from hpsweep.units import Unit, unit_of
 
@@ -59,8 +61,8 @@ def heat_table(
     Columns: by, over, loss, above, n_ok, n_diverged. loss is the mean as if every seed had been run everywhere, null
     where a seed diverged. Raises ValueError as `surface` does.
     """
-    over = in_order(over)
-    runs = prepared(runs, by, over, ignore=ignore)
+    over = fields_in_order(over)
+    runs = prepared_runs(runs, by, over, ignore=ignore)
     return heats_of(jointly_fitted(runs, by, over=over, resamples=1, seed=0))
 
 
@@ -224,10 +226,9 @@ def _band(ax: Axes, optimum: Any, name: str, *, upright: bool) -> None:
 def _ellipse(place: Any, major: float, minor: float, angle: float) -> Any:
     """(2, points) outline in values of the two fields."""
     turn = np.linspace(0, 2 * np.pi, 121)
-    along, across = major * np.cos(turn), minor * np.sin(turn)
-    x = place[0] + along * math.cos(angle) - across * math.sin(angle)
-    y = place[1] + along * math.sin(angle) + across * math.cos(angle)
-    return 2.0 ** np.stack([x, y])
+    axes = np.stack([major * np.cos(turn), minor * np.sin(turn)])
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return 2.0 ** (np.asarray(place)[:, None] + rotation @ axes)
 
 
 def _basin(optimum: Any, place: Any, over: Sequence[str]) -> Any:
@@ -270,65 +271,142 @@ def surface_heatmaps(
     by: Sequence[str] = ("scheme", "density"),
     *,
     over: Sequence[str] = ("lr", "init_std"),
+    into: SubFigure | None = None,
     size: tuple[float, float] | None = None,
 ) -> Figure:
     """A heatmap per group on common scales: panels of one value of the first of `by` beside each other, dense or narrow
     first, four in a row at most. `size` in inches; by default as large as the panels and their texts ask for.
     """
-    over = in_order(over)
-    joint = jointly_fitted(prepared(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
-    optima = joint.table(by, joint.runs) if optima is None else optima
-    table = heats_of(joint)
+    over = fields_in_order(over)
+    heats, optima = heats_and_optima(runs, optima, by, over=over)
+    return heat_figure(heats, optima, by, over=over, unit=unit_of(runs), into=into, size=size)
+
+
+def heats_and_optima(
+    runs: pd.DataFrame, optima: pd.DataFrame | None, by: Sequence[str], *, over: tuple[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of `heat_table` and of `surface` from runs that are prepared once; optima that are given are taken."""
+    joint = jointly_fitted(prepared_runs(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
+    return heats_of(joint), joint.table(by, joint.runs) if optima is None else optima
+
+
+@style.ours()
+def heat_figure(
+    table: pd.DataFrame,
+    optima: pd.DataFrame,
+    by: Sequence[str],
+    *,
+    over: tuple[str, str],
+    unit: Unit,
+    into: SubFigure | None = None,
+    size: tuple[float, float] | None = None,
+) -> Figure:
+    """The figure of `surface_heatmaps`, of rows of `heat_table` and of `surface`."""
     shared = heat_scale(table, over)
+
+    def draw(ax: Axes, at: pd.DataFrame, optimum: Any) -> None:
+        heatmap(at, optimum, ax, over=over, shared=shared, legend=False)
+
+    page, axes, height = _panels(table, optima, by, over, draw, into, size)
+    bar = page.colorbar(ScalarMappable(shared.norm, COLORS), ax=axes, extend="max", shrink=0.6, aspect=28, pad=0.015)
+    lowest = "above the panel's lowest loss" if axes.size > 1 else "above the lowest"
+    bar.set_label(f"{lowest} ({unit.name})", fontsize=SMALL, color=INK)
+    _bar_style(bar)
+    layout.legend(page, heat_key(table, optima, over), loc="outside lower center", ncols=4)
+    if size is None:
+        layout.grow(page, height=len(axes) * layout.heading_height(height + 1) + layout.legend_height(page))
+    return layout.figure_of(page)
+
+
+@style.ours()
+def optima_figure(
+    optima: pd.DataFrame,
+    by: Sequence[str],
+    *,
+    over: tuple[str, str],
+    into: SubFigure | None = None,
+    size: tuple[float, float] | None = None,
+) -> Figure:
+    """What rows of `surface` say without the runs: the joint optima with their regions, a panel per group."""
+    shared = optima_scale(optima, over)
+
+    def draw(ax: Axes, at: pd.DataFrame, optimum: Any) -> None:
+        optimum_on(optimum, ax, over=over, shared=shared)
+
+    page, axes, height = _panels(optima, optima, by, over, draw, into, size)
+    layout.legend(page, _fit_key(optima, ""), loc="outside lower center", ncols=4)
+    if size is None:
+        layout.grow(page, height=len(axes) * layout.heading_height(height + 1) + layout.legend_height(page))
+    return layout.figure_of(page)
+
+
+def optimum_on(optimum: Any, ax: Axes, *, over: Sequence[str], shared: Heat) -> None:
+    """The optimum of a row of `surface` onto an Axes, without the losses that it was fitted to."""
+    _axes(ax, over, shared)
+    _fitted(ax, optimum, over)
+
+
+def optima_scale(optima: pd.DataFrame, over: Sequence[str]) -> Heat:
+    """Ranges that hold what rows of `surface` say of both fields, and an octave beyond."""
+    ranges = []
+    for name in over:
+        columns = [f"{name}_opt", f"{name}_low", f"{name}_high", f"best_{name}"]
+        known = optima[columns].to_numpy(float).ravel()
+        known = known[np.isfinite(known)]
+        low, high = (known.min(), known.max()) if len(known) else (0.5, 2.0)
+        ranges.append((low / 2, high * 2))
+    return Heat(ranges[0], ranges[1], Normalize(0.0, 1.0))
+
+
+def _panels(
+    table: pd.DataFrame,
+    optima: pd.DataFrame,
+    by: Sequence[str],
+    over: Sequence[str],
+    draw: Callable[[Axes, pd.DataFrame, Any], None],
+    into: SubFigure | None,
+    size: tuple[float, float] | None,
+) -> tuple[layout.Page, npt.NDArray[Any], int]:
+    """What is drawn on, its Axes, and lines of text above each: a panel per group, drawn of its rows and its fit."""
     places = _places(table, by)
     down, across = len(places), max(map(len, places))
     panel = 2.6 if across > 1 else 3.0
-    figure = Figure(figsize=size or (1.1 + panel * across, 0.5 + 2.1 * down), layout="constrained")
-    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    found = {key: _fit_of(optima, by, key) for row in places for key in row if key is not None}
-    room = panel_width(figure.get_figwidth() - 0.75, across)
-    texts = {key: _panel_text(fitted, over, room) for key, fitted in found.items() if fitted is not None}
+    page = layout.page_of(into, size, (1.1 + panel * across, 0.5 + 2.1 * down))
+    axes = page.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    keys = [key for row in places for key in row]
+    found = {key: _fit_of(optima, by, key) for key in keys if key is not None}
+    room = panel_width(layout.page_size(page)[0] - 0.75, across)
+    texts = {key: _panel_text(optimum, over, room) for key, optimum in found.items() if optimum is not None}
     height = max(map(marks.line_count, texts.values()), default=0)
-    for ax, key in zip(axes.flat, (key for row in places for key in row), strict=True):
-        if key not in texts:
+    for ax, key in zip(axes.flat, keys, strict=True):
+        if key is None or key not in texts:
             ax.set_axis_off()
             continue
         here = np.logical_and.reduce([table[name] == value for name, value in zip(by, key, strict=True)])
-        heatmap(table[here], found[key], ax, over=over, shared=shared, legend=False)
+        draw(ax, table[here], found[key])
         _heading(ax, by, key, texts[key], height)
-    _outer_labels(axes)
-    bar = figure.colorbar(ScalarMappable(shared.norm, COLORS), ax=axes, extend="max", shrink=0.6, aspect=28, pad=0.015)
-    lowest = "above the panel's lowest loss" if len(texts) > 1 else "above the lowest"
-    bar.set_label(f"{lowest} ({unit_of(runs).name})", fontsize=SMALL, color=INK)
-    _bar_style(bar)
-    layout.legend(figure, heat_key(table, optima, over), loc="outside lower center", ncols=4)
-    if size is None:
-        layout.grow(figure, height=down * layout.heading_height(height + 1) + layout.legend_height(figure))
-    return figure
+    layout.outer_labels(axes)
+    return page, axes, height
 
 
 def _places(table: pd.DataFrame, by: Sequence[str]) -> list[list[tuple[Any, ...] | None]]:
     """The groups in rows of panels, all equally long: schemes in their order, dense or narrow first, then nothing."""
     keys = {tuple(key) for key in table[list(by)].drop_duplicates().itertuples(index=False)}
-    names, orders = list(SCHEMES), [axis_of(name).order for name in by[1:]]
-    firsts = sorted({key[0] for key in keys}, key=lambda key: (names.index(key) if key in names else 0, str(key)))
-    rests = sorted({key[1:] for key in keys}, key=lambda key: [order(v) for order, v in zip(orders, key, strict=True)])
+    schemes, orders = list(SCHEMES), [axis_of(name).order for name in by[1:]]
+
+    def place_of_first(value: Any) -> tuple[int, str]:
+        return (schemes.index(value) if value in schemes else 0, str(value))
+
+    def place_of_rest(values: tuple[Any, ...]) -> list[float]:
+        return [order(value) for order, value in zip(orders, values, strict=True)]
+
+    rests = sorted({key[1:] for key in keys}, key=place_of_rest)
     rows = []
-    for first in firsts:
+    for first in sorted({key[0] for key in keys}, key=place_of_first):
         row = [(first, *rest) if (first, *rest) in keys else None for rest in rests]
         rows += [row[i : i + _ACROSS] for i in range(0, len(row), _ACROSS)]
     across = max(map(len, rows))
     return [row + [None] * (across - len(row)) for row in rows]
-
-
-def _outer_labels(axes: Any) -> None:
-    """Labels of x below the last panel of each column, of y left of the first of each row."""
-    for (i, j), ax in np.ndenumerate(axes):
-        last = all(not below.axison for below in axes[i + 1 :, j])
-        first = all(not left.axison for left in axes[i, :j])
-        ax.tick_params(labelbottom=last, labelleft=first)
-        ax.set_xlabel(ax.get_xlabel() if last else "")
-        ax.set_ylabel(ax.get_ylabel() if first else "")
 
 
 def _fit_of(optima: pd.DataFrame, by: Sequence[str], key: Sequence[Any]) -> Any:
@@ -375,10 +453,6 @@ def heat_key(
     table: pd.DataFrame, optima: pd.DataFrame, over: Sequence[str], *, noise_said: str = ""
 ) -> list[marks.Handle]:
     """Handles that explain every symbol that is drawn, and no other; with what is said of the noise of the regions."""
-    has, hollow = set(optima["status"]), {"marker": "o", "markerfacecolor": "white"}
-    statuses = optima[[name for name in optima.columns if str(name).startswith("status_")]]
-    partly = (((statuses == "ok").sum(axis=1) == 1) & ~(statuses == "edge").any(axis=1)).any()
-    assumed = f" ({noise_said})" if noise_said else ""
     by = list(table.columns[: list(table.columns).index(over[0])])
     grids = [own for _, own in table.groupby(by, dropna=False)]
     whole = [_is_grid(own, over) for own in grids]
@@ -386,16 +460,27 @@ def heat_key(
     dot: dict[str, Any] = {"markersize": 2.2, "color": GREY, "markeredgewidth": 0}
     circle: dict[str, Any] = {"markersize": 5, "color": GREY, "markerfacecolor": COLORS(0.3), "markeredgewidth": 0.4}
     key: list[tuple[bool, marks.Handle]] = [
+        (any(whole), marks.symbol("measured", marker="o", **dot)),
+        (not all(whole), marks.symbol("measured, its loss as the colour", marker="o", **circle)),
+        (bool((table["n_diverged"] > 0).any()), marks.symbol("a seed diverged", marker="x", markersize=4)),
+        (any(whole) and gaps, Patch(facecolor="white", edgecolor=GREY, linewidth=0.5, label="not tried")),
+    ]
+    return [*_fit_key(optima, noise_said), *(handle for used, handle in key if used)]
+
+
+def _fit_key(optima: pd.DataFrame, noise_said: str) -> list[marks.Handle]:
+    """Handles of what is drawn of the fits."""
+    has, hollow = set(optima["status"]), {"marker": "o", "markerfacecolor": "white"}
+    statuses = optima[[name for name in optima.columns if str(name).startswith("status_")]]
+    partly = (((statuses == "ok").sum(axis=1) == 1) & ~(statuses == "edge").any(axis=1)).any()
+    assumed = f" ({noise_said})" if noise_said else ""
+    key: list[tuple[bool, marks.Handle]] = [
         ("ok" in has, marks.symbol(f"optimum, 95 % region{assumed}", marker="o", markersize=5, linestyle="-", lw=1.3)),
         ("ok" in has, marks.symbol("within 1 % of the loss", linestyle=marks.DASHED, linewidth=0.9)),
         ("ok" in has, marks.symbol("flattest axis", linestyle=_RIDGE, linewidth=1.1)),
         ("edge" in has, marks.symbol("bound: it lies beyond", **hollow, markersize=5.5)),
         (bool(partly), marks.symbol(f"one is known{assumed}", linestyle="-", linewidth=1.4)),
         (bool(partly), marks.symbol("its 95 % interval", linestyle=_BAND, linewidth=0.9)),
-        (any(whole), marks.symbol("measured", marker="o", **dot)),
-        (not all(whole), marks.symbol("measured, its loss as the colour", marker="o", **circle)),
-        (bool((table["n_diverged"] > 0).any()), marks.symbol("a seed diverged", marker="x", markersize=4)),
-        (any(whole) and gaps, Patch(facecolor="white", edgecolor=GREY, linewidth=0.5, label="not tried")),
     ]
     return [handle for used, handle in key if used]
 

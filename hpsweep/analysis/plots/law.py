@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from hpsweep.analysis.law.budget import (
     COSTS,
-    Cost,
+    CostMeasure,
     dense_equivalent,
     loss_contours,
     optimal_sparsity,
@@ -33,6 +33,7 @@ from hpsweep.analysis.law.law import Law
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.figures import save_all
+from hpsweep.analysis.plots.layout import figure_of, page_of
 from hpsweep.analysis.plots.output import USUAL, Output
 from hpsweep.analysis.plots.style import FAINT, GREY, INK, LABEL, SMALL, TITLE, Look
 
@@ -64,10 +65,19 @@ def _count_axis(ax: Axes, which: str) -> None:
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     wide = math.log10(high / low)
-    subs = (1.0,) if wide > (2.0 if which == "x" else 3.2) else (1.0, 3.0) if wide > 1.2 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_locator(LogLocator(subs=_steps_of_a_decade(wide, which), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _steps_of_a_decade(decades: float, which: str) -> tuple[float, ...]:
+    """Where ticks stand within a decade, fewer the more decades there are."""
+    many = 2.0 if which == "x" else 3.2
+    if decades > many:
+        return (1.0,)
+    if decades > 1.2:
+        return (1.0, 3.0)
+    return (1.0, 2.0, 5.0)
 
 
 def _labels(ax: Axes, x: str, y: str, title: str = "") -> None:
@@ -365,13 +375,13 @@ def _figures(law: Law, size: tuple[float, float] | None) -> Iterator[tuple[str, 
         yield "law_dense_equivalent", figure
 
 
-def profiles(law: Law, size: tuple[float, float] | None = None) -> Figure:
+def profiles(law: Law, size: tuple[float, float] | None = None, *, into: SubFigure | None = None) -> Figure:
     """A panel per number, with its profile."""
     intervals, profiles = pd.DataFrame(law.intervals), pd.DataFrame(law.profiles)
     shown = [row for _, row in intervals.iterrows() if (profiles["coefficient"] == row["coefficient"]).any()]
     columns = 4
-    figure = Figure(figsize=size or (7.2, 1.75 * math.ceil(len(shown) / columns) + 0.35), layout="constrained")
-    axes = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False).ravel()
+    page = page_of(into, size, (7.2, 1.75 * math.ceil(len(shown) / columns) + 0.35))
+    axes = page.subplots(math.ceil(len(shown) / columns), columns, squeeze=False).ravel()
     for ax, row in zip(axes, shown, strict=False):
         profile_curve(profiles[profiles["coefficient"] == row["coefficient"]], row, ax)
         ax.set_ylabel(ax.get_ylabel() if ax in axes[::columns] else "")
@@ -383,32 +393,38 @@ def profiles(law: Law, size: tuple[float, float] | None = None) -> Figure:
         marks.symbol("fit", linestyle="-", linewidth=0.8),
         marks.symbol("95 % interval", linestyle="-", linewidth=2.2),
     ]
-    marks.legend(figure, handles, loc="outside lower center", ncols=4)
-    return figure
+    marks.legend(page, handles, loc="outside lower center", ncols=4)
+    return figure_of(page)
 
 
-def loss_contour_figure(law: Law, size: tuple[float, float] | None = None) -> Figure:
+def loss_contour_figure(law: Law, size: tuple[float, float] | None = None, *, into: SubFigure | None = None) -> Figure:
     """Iso-loss lines of dense models and, beside them, of the sparsest fitted."""
-    levels = sorted({law.ranges["sparsity"][0], law.ranges["sparsity"][1]})
-    figure = Figure(figsize=size or (3.9 * len(levels), 3.1), layout="constrained")
-    axes = figure.subplots(1, len(levels), sharex=True, sharey=True, squeeze=False)[0]
+    levels = contour_levels(law)
+    page = page_of(into, size, (3.9 * len(levels), 3.1))
+    axes = page.subplots(1, len(levels), sharex=True, sharey=True, squeeze=False)[0]
     for ax, level in zip(axes, levels, strict=True):
-        table = loss_contours(law, sparsity=level)
-        contours(
-            table,
-            pd.DataFrame(law.residuals),
-            ax,
-            level="loss",
-            tokens_label=f"D, {law.conventions['tokens'].split(',')[0]}",
-        )
-        ax.set_title(f"sparsity {level:g}", loc="left", fontsize=TITLE, fontweight="bold", color=INK)
+        loss_contours_on(law, level, ax)
         ax.label_outer()
         if ax is not axes[-1] and (legend := ax.get_legend()):
             legend.remove()
-    return figure
+    return figure_of(page)
 
 
-def sparsity_figure(law: Law, size: tuple[float, float] | None = None) -> Figure:
+def contour_levels(law: Law) -> list[float]:
+    """The sparsities at which lines of equal loss are drawn: the least and the most that were fitted."""
+    return sorted({law.ranges["sparsity"][0], law.ranges["sparsity"][1]})
+
+
+def loss_contours_on(law: Law, level: float, ax: Axes) -> None:
+    """The lines of equal loss at one sparsity, onto an Axes."""
+    tokens_label = f"D, {law.conventions['tokens'].split(',')[0]}"
+    contours(
+        loss_contours(law, sparsity=level), pd.DataFrame(law.residuals), ax, level="loss", tokens_label=tokens_label
+    )
+    ax.set_title(f"sparsity {level:g}", loc="left", fontsize=TITLE, fontweight="bold", color=INK)
+
+
+def sparsity_figure(law: Law, size: tuple[float, float] | None = None, *, into: SubFigure | None = None) -> Figure:
     """The best sparsity against the budget, a panel for each cost that has an answer of its own."""
     n_low, n_high = law.ranges["params"]
     d_low, d_high = law.ranges["tokens"]
@@ -416,23 +432,29 @@ def sparsity_figure(law: Law, size: tuple[float, float] | None = None) -> Figure
     budgets = pd.DataFrame(
         [{"params": n, "tokens": d} for n in sizes for d in np.geomspace(d_low / 9.999, d_high * 9.999, 61)]
     )
-    figure = Figure(figsize=size or (7.2, 3.1), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    costs: tuple[Cost, ...] = ("dense", "gradual")
+    page = page_of(into, size, (7.2, 3.1))
+    axes = page.subplots(1, 2, sharey=True)
+    costs: tuple[CostMeasure, ...] = ("dense", "gradual")
     for ax, cost in zip(axes, costs, strict=True):
         table = optimal_sparsity(law, budgets, cost=cost)
         best_sparsity(table, ax, sparsest=law.ranges["sparsity"][1], title=COSTS[cost])
         ax.label_outer()
     if legend := axes[0].get_legend():
         legend.remove()
-    return figure
+    return figure_of(page)
 
 
-def sparsity_contour_figure(law: Law, size: tuple[float, float] | None = None) -> Figure:
+def sparsity_contour_figure(
+    law: Law, size: tuple[float, float] | None = None, *, into: SubFigure | None = None
+) -> Figure:
     """The budgets at which each fitted sparsity is best."""
-    figure = Figure(figsize=size or (4.8, 3.1), layout="constrained")
-    ax = figure.subplots()
+    page = page_of(into, size, (4.8, 3.1))
+    sparsity_contours_on(law, page.subplots())
+    return figure_of(page)
+
+
+def sparsity_contours_on(law: Law, ax: Axes) -> None:
+    """The same onto an Axes."""
     table = sparsity_contours(law)
     contours(table, pd.DataFrame(law.residuals), ax, level="sparsity", tokens_label="budget, in D of the dense model")
     ax.set_title(f"best sparsity: {COSTS['dense']}", loc="left", fontsize=SMALL + 0.5, fontweight="bold", color=INK)
-    return figure

@@ -9,8 +9,10 @@ import functools
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import cbook
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -50,6 +52,46 @@ _TICK = 0.38
 
 _LINE = 1.45 * SMALL / 72
 _X_LABEL = (3 + 2 + 1.2 * LABEL + 4 + 1.4 * LABEL) / 72  # ticks, their labels and the label below an axis
+
+
+Page = Figure | SubFigure
+"""What panels, legends and titles are drawn on: a figure, or a part of one that others share."""
+
+
+def page_of(into: SubFigure | None, size: tuple[float, float] | None, usual: tuple[float, float]) -> Page:
+    """The part of a figure that was given, or else a figure of its own, of the usual size if none is asked for.
+
+    Legends outside of panels need a constrained layout: a given figure without any layout gets that.
+    """
+    if into is None:
+        return Figure(figsize=size or usual, layout="constrained")
+    root = figure_of(into)
+    if root.get_layout_engine() is None:
+        root.set_layout_engine("constrained")
+    return into
+
+
+def figure_of(page: Page) -> Figure:
+    """The whole figure."""
+    figure = page.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def page_size(page: Page) -> tuple[float, float]:
+    """Width and height of a figure, or of a part of one."""
+    dpi = page.figure.dpi
+    return page.bbox.width / dpi, page.bbox.height / dpi
+
+
+def outer_labels(axes: npt.NDArray[Any]) -> None:
+    """Labels of x below the last panel of each column, of y left of the first of each row."""
+    for (i, j), ax in np.ndenumerate(axes):
+        last = all(not below.axison for below in axes[i + 1 :, j])
+        first = all(not left.axison for left in axes[i, :j])
+        ax.tick_params(labelbottom=last, labelleft=first)
+        ax.set_xlabel(ax.get_xlabel() if last else "")
+        ax.set_ylabel(ax.get_ylabel() if first else "")
 
 
 # --- texts ---
@@ -101,22 +143,22 @@ def panel_width(figure_width: float, panels: int) -> float:
 
 def ticks_that_fit(ax: Axes) -> int:
     """How many labels such as 2^-10 have room below an Axes, side by side."""
-    width = ax.get_position(original=True).width * ax.figure.figure.get_figwidth()
+    width = ax.get_position(original=True).width * page_size(ax.figure)[0]
     return max(2, min(8, int(width / _TICK)))
 
 
 # --- legends ---
 
 
-def legend(where: Axes | Figure, handles: Iterable[Handle], **place: object) -> Legend:
+def legend(where: Axes | Page, handles: Iterable[Handle], **place: object) -> Legend:
     """A legend without a frame, of an Axes or of a figure; `place` as in matplotlib.
 
     Of a figure it has at most `ncols` columns, as many as fit; an entry that is too wide for one is broken.
     """
     handles = list(handles)
-    if not isinstance(where, Figure):
+    if isinstance(where, Axes):
         return _legend(where, handles, place)
-    room = where.get_figwidth() - 2 * MARGIN
+    room = page_size(where)[0] - 2 * MARGIN
     for columns in range(int(str(place.pop("ncols", 1))), 0, -1):
         made = _legend(where, handles, {**place, "ncols": columns})
         if columns == 1 or extent(made)[0] <= room:
@@ -125,7 +167,7 @@ def legend(where: Axes | Figure, handles: Iterable[Handle], **place: object) -> 
     return _narrowed(made, room)
 
 
-def _legend(where: Axes | Figure | SubFigure, handles: Sequence[Handle], place: dict[str, object]) -> Legend:
+def _legend(where: Axes | Page, handles: Sequence[Handle], place: dict[str, object]) -> Legend:
     look: dict[str, object] = {"fontsize": SMALL, "frameon": False, "labelcolor": INK}
     look |= {"handlelength": 1.9, "handletextpad": 0.5, "columnspacing": 1.5}
     made: Legend = where.legend(handles=list(handles), **{**look, **place})  # type: ignore[call-overload]
@@ -157,7 +199,7 @@ def _text_width(text: str) -> float:
 def beside(ax: Axes, handles: Iterable[Handle], *, below: bool = False, **look: object) -> Legend:
     """A legend right of an Axes, or below its label: where the figure has no layout of its own, the Axes makes room."""
     handles = list(handles)
-    slot, page = _slot(ax), ax.figure.figure.get_size_inches()
+    slot, page = _slot(ax), page_size(ax.figure)
     if below:
         anchor = ax.transAxes + ScaledTranslation(0, -_X_LABEL, ax.figure.dpi_scale_trans)
         place: dict[str, object] = {"loc": "upper left", "bbox_to_anchor": (0.0, 0.0), "bbox_transform": anchor}
@@ -179,7 +221,7 @@ def _slot(ax: Axes) -> tuple[float, float]:
 
 def _make_room(ax: Axes, made: Legend, below: bool) -> None:
     """Take what the legend needs off the Axes it belongs to, so that it covers no neighbour and leaves no figure."""
-    box, page = ax.get_position(original=True), ax.figure.figure.get_size_inches()
+    box, page = ax.get_position(original=True), page_size(ax.figure)
     width, height = extent(made)
     if below:
         taken = min(height / page[1], 0.6 * box.height)
@@ -192,8 +234,10 @@ def _make_room(ax: Axes, made: Legend, below: bool) -> None:
 # --- the size of a figure ---
 
 
-def grow(figure: Figure, *, width: float = 0.0, height: float = 0.0) -> None:
-    """Make the figure larger by what stands beside its panels."""
+def grow(figure: Page, *, width: float = 0.0, height: float = 0.0) -> None:
+    """Make the figure larger by what stands beside its panels; a part of one has the room that it was given."""
+    if isinstance(figure, SubFigure):
+        return
     figure.set_size_inches(figure.get_figwidth() + width, figure.get_figheight() + height)
 
 
@@ -202,7 +246,7 @@ def heading_height(lines: int) -> float:
     return lines * _LINE
 
 
-def legend_height(figure: Figure) -> float:
+def legend_height(figure: Page) -> float:
     """Height of the figure's own legends, one above the other."""
     return sum(extent(made)[1] for made in figure.legends)
 

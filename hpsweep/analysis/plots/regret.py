@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch, Rectangle
 
 from hpsweep.analysis.plots import layout as layout
@@ -21,9 +22,16 @@ from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL
 from hpsweep.analysis.plots.tables import spread
-from hpsweep.analysis.runs.checks import check_table
+from hpsweep.analysis.runs.arguments import RESAMPLES, check_table
 from hpsweep.analysis.runs.places import place_axes, places_of
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_axes, place_names, regret_mark, regret_matrix
+from hpsweep.analysis.transfer.proxy import TunedSweep, tuned_sweep
+from hpsweep.analysis.transfer.regret_matrix import (
+    MATRIX_COLUMNS,
+    matrix_axes,
+    matrix_of,
+    place_names,
+    regret_mark,
+)
 from hpsweep.axes import AXES, value_label
 from hpsweep.english import with_article
 from hpsweep.units import unit_of
@@ -44,32 +52,38 @@ LEAST_TOP = 0.005
 
 
 @style.ours()
-def regret_figure(matrix: pd.DataFrame, unit: str = "nats/token", *, size: tuple[float, float] | None = None) -> Figure:
+def regret_figure(
+    matrix: pd.DataFrame,
+    unit: str = "nats/token",
+    *,
+    into: SubFigure | None = None,
+    size: tuple[float, float] | None = None,
+) -> Figure:
     """A heatmap per scheme of a table of `regret_matrix`, on one scale of colours, with a key of the marks."""
-    check_table(matrix, "matrix", MATRIX, "hp.regret_matrix(...)")
+    check_table(matrix, "matrix", MATRIX_COLUMNS, "hp.regret_matrix(...)")
     schemes = [name for name in SCHEMES if name in set(matrix["scheme"])]
     if not schemes:
         raise ValueError(f"matrix has no row of a known scheme; allowed: {', '.join(SCHEMES)}.")
     most = max(len(rows) ** 0.5 for _, rows in matrix.groupby("scheme"))
     side = max((CELL if most <= NUMBERED else SMALL_CELL) * most, 1.8)
-    figure = Figure(figsize=size or (len(schemes) * (side + 0.9), side + 0.9), layout="constrained")
-    axes = figure.subplots(1, len(schemes), squeeze=False)[0]
+    page = layout.page_of(into, size, (len(schemes) * (side + 0.9), side + 0.9))
+    axes = page.subplots(1, len(schemes), squeeze=False)[0]
     top = max(float(np.nanmax([*matrix["regret"], LEAST_TOP])), LEAST_TOP)
     for ax, scheme in zip(axes, schemes, strict=True):
         regret_heatmap(matrix[matrix["scheme"] == scheme], ax, top=top, legend=False)
         ax.set_title(SCHEMES[scheme].label, loc="left", fontsize=style.TITLE, fontweight="bold", color=INK)
     if most > NUMBERED:
-        bar = figure.colorbar(ScalarMappable(PowerNorm(0.5, 0.0, top), COLORS), ax=axes, shrink=0.6, pad=0.015)
+        bar = page.colorbar(ScalarMappable(PowerNorm(0.5, 0.0, top), COLORS), ax=axes, shrink=0.6, pad=0.015)
         bar.ax.tick_params(labelsize=SMALL, labelcolor=INK)
         bar.set_label(unit, fontsize=SMALL, color=INK)
     setting = with_article(style.sentence_name(str(matrix["hyperparameter"].iloc[0])))
     title = f"Regret of {setting} tuned at the row and used at the column, 10$^{{-3}}$ {unit}"
-    title = layout.fill(title, figure.get_figwidth() - 2 * layout.MARGIN, LABEL)
-    figure.suptitle(title, fontsize=LABEL, color=INK, x=0.01, ha="left")
-    layout.legend(figure, matrix_key(matrix), loc="outside lower left", ncols=4)
+    title = layout.fill(title, layout.page_size(page)[0] - 2 * layout.MARGIN, LABEL)
+    page.suptitle(title, fontsize=LABEL, color=INK, x=0.01, ha="left")
+    layout.legend(page, matrix_key(matrix), loc="outside lower left", ncols=4)
     if size is None:
-        layout.grow(figure, height=layout.heading_height(title.count("\n") + 2) + layout.legend_height(figure))
-    return figure
+        layout.grow(page, height=layout.heading_height(title.count("\n") + 2) + layout.legend_height(page))
+    return layout.figure_of(page)
 
 
 def regret_heatmap(matrix: pd.DataFrame, ax: Axes, *, top: float, legend: bool = True) -> Axes:
@@ -165,21 +179,29 @@ def regret_of(
 
     Of more than NUMBERED places, widths and densities evenly from the first to the last, and a warning; all if `whole`.
     """
-    places = len(places_of(runs))
+    if len(places_of(runs)) > 1:
+        yield from regret_of_swept(tuned_sweep(runs, None, over, resamples=RESAMPLES, seed=0), size, whole=whole)
+
+
+def regret_of_swept(
+    sweep: TunedSweep, size: tuple[float, float] | None = None, *, whole: bool = False
+) -> Iterator[tuple[str, Figure]]:
+    """The same of runs that were prepared and fitted."""
+    places = len(places_of(sweep.runs))
     if places < 2:
         return
     if places > NUMBERED and not whole:
-        runs = _legible(runs)
+        sweep = dataclasses.replace(sweep, runs=_legible(sweep.runs))
         axes = [
-            f"{name} {', '.join(value_label(name, value) for value in sorted(runs[name].unique()))}"
-            for name in place_axes(runs)
+            f"{name} {', '.join(value_label(name, value) for value in sorted(sweep.runs[name].unique()))}"
+            for name in sweep.axes
         ]
         warnings.warn(
-            f"regrets are drawn for {len(places_of(runs))} of {places} places, {' and '.join(axes)}; "
+            f"regrets are drawn for {len(places_of(sweep.runs))} of {places} places, {' and '.join(axes)}; "
             "hpsweep plot --all draws all.",
             stacklevel=2,
         )
-    yield f"regret_{over}", regret_figure(regret_matrix(runs, over=over), unit_of(runs).name, size=size)
+    yield f"regret_{sweep.over}", regret_figure(matrix_of(sweep), unit_of(sweep.runs).name, size=size)
 
 
 def _legible(runs: pd.DataFrame) -> pd.DataFrame:
@@ -192,8 +214,11 @@ def _legible(runs: pd.DataFrame) -> pd.DataFrame:
         longer = max(kept, key=lambda name: len(kept[name]))
         base = [value for value in _base_values(runs, longer) if value in kept[longer]]
         others = [value for value in kept[longer] if value not in base]
-        kept[longer] = sorted([*base, *spread(others, len(kept[longer]) - len(base) - 1)])
-    return runs[np.logical_and.reduce([runs[name].isin(values) for name, values in kept.items()])]
+        fewer = spread(others, len(others) - 1)
+        kept[longer] = sorted([*base, *fewer])
+    for name, values in kept.items():
+        runs = runs[runs[name].isin(values)]
+    return runs
 
 
 def _base_values(runs: pd.DataFrame, name: str) -> list[Any]:

@@ -10,10 +10,11 @@ import pandas as pd
 
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import SCHEMES, Look
-from hpsweep.analysis.runs.checks import check_columns, check_equal, check_over, check_table, needed
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.arguments import check_columns, check_over, check_table
+from hpsweep.analysis.runs.checks import check_equal, compared_fields, needed
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, axis_of
-from hpsweep.text import between, signed
+from hpsweep.text import octave_interval, signed
 
 Item = TypeVar("Item")
 
@@ -31,7 +32,7 @@ def curve_table(
     check_columns(lines=lines)
     check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve
-        runs = prepared(runs, ["scheme", lines], over, ignore=ignore)
+        runs = prepared_runs(runs, ["scheme", lines], over, ignore=ignore)
     return curves_of(runs, over, lines)
 
 
@@ -80,7 +81,7 @@ def drift_text(row: Any) -> tuple[str, str]:
     if not np.isfinite(row.drift):
         return ": ".join(filter(None, [row.verdict, row.why.split(";")[0]])), ""
     if np.isfinite(row.low) and np.isfinite(row.high):
-        text = f"{signed(row.drift)} {between(row.low, row.high)}"
+        text = f"{signed(row.drift)} {octave_interval(row.low, row.high)}"
     else:
         text = f"{signed(row.drift)} or {'more' if np.isfinite(row.low) else 'less'}"
     return f"{row.verdict}: {text}", row.unit
@@ -124,6 +125,24 @@ def matching(optima: pd.DataFrame, runs: pd.DataFrame, over: str) -> pd.DataFram
     # Groups are not named by an axis that has one value.
     one = {name: runs[name].iloc[0] for name in AXES if name not in chosen and runs[name].nunique() == 1}
     return chosen.assign(**one)
+
+
+def optima_in(optima: pd.DataFrame, part: pd.DataFrame, over: str, lines: str) -> pd.DataFrame:
+    """The optima of a part of the runs, with the column of its lines also where it has one value."""
+    own = matching(optima, part, over)
+    if lines not in own:
+        own.insert(0, lines, part[lines].iloc[0])
+    return own
+
+
+def drifts_in(drift: pd.DataFrame, part: pd.DataFrame, along: str) -> pd.DataFrame:
+    """The drifts along a field that belong to a part of the runs."""
+    rows = drift[drift["along"] == along]
+    fields = compared_fields(part)
+    keys = [name for name in rows.columns if name in fields and name != along and rows[name].notna().any()]
+    for name in keys:
+        rows = rows[rows[name].isin(part[name].unique())]
+    return rows
 
 
 def spread(found: Sequence[Item], most: int) -> list[Item]:

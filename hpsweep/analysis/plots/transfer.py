@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -32,8 +32,11 @@ _LEVEL = (0, (1, 1.5))
 
 CROSS: dict[str, Any] = {"marker": "x", "markersize": 4, "markeredgewidth": 1.0}
 
-Curves = list[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]
-"""Per panel a row of `card_regret`, and tables of the target's curve and the proxy's, which may be empty."""
+CardCurves = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
+"""A row of `card_regret`, and tables of the target's curve and the proxy's, which may be empty."""
+
+Curves = list[CardCurves]
+"""What every panel shows."""
 
 
 def curves(cards: Sequence[Card], runs: pd.DataFrame, proxies: pd.DataFrame | None = None) -> Curves:
@@ -72,45 +75,64 @@ def _names(card: Card) -> dict[str, Any]:
 
 
 @style.ours()
-def transfer_figure(panels: Curves, size: tuple[float, float] | None = None) -> Figure:
+def transfer_figure(
+    panels: Curves, size: tuple[float, float] | None = None, *, into: SubFigure | None = None
+) -> Figure:
     """Loss against the hyperparameter, a panel per card on one loss axis.
 
     Grey: the proxy, and its optimum, through which a dashed line leads to the target at the same setting. In colour:
     the target, its own optimum with the interval, and as a bar what the setting loses to it: the regret. Crosses on
     top: values at which a seed diverged.
     """
-    figure = Figure(figsize=size or (max(2.45 * len(panels), 4.2), 2.75), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    x, y = _ranges(panels)
+    page = layout.page_of(into, size, (max(2.45 * len(panels), 4.2), 2.75))
+    axes = page.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     unit = panels[0][0]["unit"]
-    room = layout.panel_width(figure.get_figwidth() - (0.5 if unit.bits_per_byte else 0.0), len(panels))
+    room = layout.panel_width(layout.page_size(page)[0] - (0.5 if unit.bits_per_byte else 0.0), len(panels))
     texts = ["\n".join(layout.fill(line, room) for line in _sentences(row)) for row, *_ in panels]
     height = max(map(marks.line_count, texts))
-    for ax, (row, own, proxy), text in zip(axes, panels, texts, strict=True):
-        style.frame(ax)
-        style.log2_axis(ax, "x", *x, most=layout.ticks_that_fit(ax))
-        ax.set_ylim(*y)
-        ax.set_xlabel(style.axis_name(row["hyperparameter"]), fontsize=LABEL, color=INK)
-        _panel(ax, row, own, proxy)
-        marks.heading(ax, SCHEMES[row["scheme"]].label, text, height)
+    for ax, panel, text in zip(axes, panels, texts, strict=True):
+        _draw(ax, panel, panels)
+        marks.heading(ax, SCHEMES[panel[0]["scheme"]].label, text, height)
     style.loss_label(axes[0], unit)
-    style.bits_axis(axes[-1], unit, *y)
-    layout.legend(figure, _key(panels), loc="outside lower center", ncols=min(len(panels) + 1, 4))
+    style.bits_axis(axes[-1], unit, *_ranges(panels)[1])
+    layout.legend(page, _key(panels), loc="outside lower center", ncols=min(len(panels) + 1, 4))
     if size is None:
-        layout.grow(figure, height=layout.heading_height(height + 1) + layout.legend_height(figure))
-    return figure
+        layout.grow(page, height=layout.heading_height(height + 1) + layout.legend_height(page))
+    return layout.figure_of(page)
+
+
+def transfer_on(panel: CardCurves, ax: Axes) -> None:
+    """The panel of one card onto an Axes, with the regret above it and the legend below."""
+    row = panel[0]
+    _draw(ax, panel, [panel])
+    text = "\n".join(_sentences(row))
+    marks.heading(ax, SCHEMES[row["scheme"]].label, text, marks.line_count(text))
+    style.loss_label(ax, row["unit"])
+    layout.beside(ax, _key([panel]), below=True)
+
+
+def _draw(ax: Axes, panel: CardCurves, panels: Curves) -> None:
+    """One card, on the scale of all."""
+    row, own, proxy = panel
+    x, y = _ranges(panels)
+    style.frame(ax)
+    style.log2_axis(ax, "x", *x, most=layout.ticks_that_fit(ax))
+    ax.set_ylim(*y)
+    ax.set_xlabel(style.axis_name(row["hyperparameter"]), fontsize=LABEL, color=INK)
+    _panel(ax, row, own, proxy)
 
 
 def _ranges(panels: Curves) -> tuple[tuple[float, float], tuple[float, float]]:
     """x over all values; y from the lowest loss to a little above the highest that a panel has to show."""
     tables = [table for _, *both in panels for table in both if len(table)]
     over = panels[0][0]["hyperparameter"]
-    values = np.concatenate([table[over].to_numpy(float) for table in tables])
-    losses = [row[name] for row, *_ in panels for name in ("used_loss", "own_loss")]
-    lowest = [table["loss"].min() for table in tables]
-    low, high = float(np.nanmin([*losses, *lowest])), float(np.nanmax([*losses, *lowest]))
+    tried = np.concatenate([table[over].to_numpy(float) for table in tables])
+    x = (float(tried.min()) * 2**-0.3, float(tried.max()) * 2**0.3)
+    shown = [row[name] for row, *_ in panels for name in ("used_loss", "own_loss")]
+    shown += [table["loss"].min() for table in tables]
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     room = max(high - low, 0.05)
-    return (float(values.min()) * 2**-0.3, float(values.max()) * 2**0.3), (low - 0.1 * room, high + 0.25 * room)
+    return x, (low - 0.1 * room, high + 0.25 * room)
 
 
 def _panel(ax: Axes, row: dict[str, Any], own: pd.DataFrame, proxy: pd.DataFrame) -> None:

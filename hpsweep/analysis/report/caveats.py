@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from hpsweep.analysis.findings import Finding
+from hpsweep.analysis.findings import MOVES, UNDETERMINED, Finding
 from hpsweep.analysis.optimum.unchecked import unchecked
 from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.transfer.card import Card
@@ -29,7 +29,7 @@ SAID = frozenset(
 
 DOUBTS = frozenset(
     {
-        *("untested", "drift_unknown", "moves", "undetermined", "beyond_tuned", "end_of_values"),
+        *("untested", "drift_unknown", MOVES, UNDETERMINED, "beyond_tuned", "end_of_values"),
         *("elsewhere", "elsewhere_edge", "elsewhere_flat"),
     }
 )

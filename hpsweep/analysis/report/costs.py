@@ -14,8 +14,8 @@ from hpsweep.analysis.report.tables import Tables, axes_of, in_order
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.regret_matrix import matrix_text
 from hpsweep.axes import AXES
-from hpsweep.english import in_words
-from hpsweep.text import DASH, fixed, power_of, powers, within
+from hpsweep.english import hyperparameter_name
+from hpsweep.text import DASH, fixed, loss_interval, power_of, powers
 
 
 def regret(tables: Tables) -> Section | None:
@@ -83,7 +83,7 @@ def _percent(fraction: float) -> str:
 
 
 def _percents(row: Mapping[Any, Any]) -> str:
-    return within(100 * row["compute_low"], 100 * row["compute_high"], 0) if row["compute"] != 0 else ""
+    return loss_interval(100 * row["compute_low"], 100 * row["compute_high"], 0) if row["compute"] != 0 else ""
 
 
 def _regret_row(
@@ -99,7 +99,8 @@ def _regret_row(
         fixed(row["transferred_loss"], 3),
         power_of(row["transferred_value"]),
         ("at least " if known and row["status"] != "ok" else "") + fixed(row["regret"], 4),
-        (within(row["regret_low"], row["regret_high"], 4) if row["regret_low"] != row["regret_high"] else "") or DASH,
+        (loss_interval(row["regret_low"], row["regret_high"], 4) if row["regret_low"] != row["regret_high"] else "")
+        or DASH,
         fixed(100 * row["regret"] / row["tuned_loss"], 1),
         compute.get((row["scheme"], *(row[name] for name in axes)), DASH),
         row["transferred_from"] if isinstance(row["transferred_from"], str) else typeset(row["why"]) or DASH,
@@ -136,7 +137,7 @@ def carried(tables: Tables) -> tuple[Table, ...]:
             (
                 power_of(row[f"{name}_value"]),
                 fixed(row[f"{name}_regret"], 4),
-                within(row[f"{name}_low"], row[f"{name}_high"], 4) or DASH,
+                loss_interval(row[f"{name}_low"], row[f"{name}_high"], 4) or DASH,
             )
             for name in ("constant", "along")
         ]
@@ -166,19 +167,19 @@ def basins(tables: Tables) -> Section | None:
                 *(value_of(name, row[name]) for name in by),
                 status(row["status"]),
                 ("at least " if bound else "") + fixed(row["basin"], 2),
-                within(row["basin_low"], row["basin_high"], 2) or DASH,
+                loss_interval(row["basin_low"], row["basin_high"], 2) or DASH,
                 power_of(row["basin_from"]),
                 power_of(row["basin_to"]),
                 fixed(row["sensitivity"], 3),
-                within(row["low"], row["high"], 3) or DASH,
+                loss_interval(row["low"], row["high"], 3) or DASH,
                 str(row["n_diverged"]),
                 noise_of(row),
             )
         )
     ends = found[["from_value", "to_value"]].iloc[0]
     text = (
-        f"The 1 % basin: octaves of the {in_words(tables.over)} in which the loss is at most 1 % above its minimum. "
-        f"The sensitivity: the mean excess loss over {powers(*ends)}, a diverged run counted as the loss at "
+        f"The 1 % basin: octaves of the {hyperparameter_name(tables.over)} in which the loss is at most 1 % above its "
+        f"minimum. The sensitivity: the mean excess loss over {powers(*ends)}, a diverged run counted as the loss at "
         "initialization."
     )
     table = Table(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from hpsweep.analysis.plots import marks as marks
 from hpsweep.analysis.plots import style as style
-from hpsweep.analysis.plots.figures import draw_curves, parts_of, path_figure
+from hpsweep.analysis.plots.figures import parts_of
 from hpsweep.analysis.plots.joint import (
     colour_bar,
     heat_key,
@@ -25,11 +25,23 @@ from hpsweep.analysis.plots.joint import (
     verdict_text,
 )
 from hpsweep.analysis.plots.layout import fill, grow, heading_height, legend, legend_height, panel_width
+from hpsweep.analysis.plots.path import path_figure
 from hpsweep.analysis.plots.regret import LEAST_TOP, matrix_key, regret_heatmap
+from hpsweep.analysis.plots.stability import draw_curves
 from hpsweep.analysis.plots.style import SCHEMES
-from hpsweep.analysis.plots.tables import curves_of, drift_text, matching, path_table, records, scale, spread
+from hpsweep.analysis.plots.tables import (
+    curves_of,
+    drift_text,
+    drifts_in,
+    matching,
+    optima_in,
+    path_table,
+    records,
+    scale,
+    spread,
+)
 from hpsweep.analysis.report.parts import Panel
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, compared_fields
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS
 from hpsweep.analysis.runs.places import group_label, line_axes, value_of
 from hpsweep.analysis.transfer.regret_matrix import place_names
 from hpsweep.axes import axis_of
@@ -81,7 +93,7 @@ def loss_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     """A panel per scheme, and per value of what else varies: loss against `over`, a line per value of an axis."""
     panels = []
     for lines, at, part in drawn(combinations(runs, over), runs["scheme"].nunique()):
-        own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
+        own, moves = optima_in(optima, part, over, lines), drifts_in(drift, part, lines)
         panels += _loss_panels(part, own, moves, over, lines, at)
     return panels
 
@@ -101,24 +113,6 @@ def combinations(runs: pd.DataFrame, over: str) -> list[Combination]:
     runs = runs[[name for name in runs if name not in RUNS.names or name in kept]]
     lines = line_axes(runs)
     return [(name, at, part) for name in lines for at, part in parts_of(runs, over, name)]
-
-
-def _optima(optima: pd.DataFrame, part: pd.DataFrame, over: str, lines: str) -> pd.DataFrame:
-    """The optima of a part of the runs, with the column of its lines also where it has one value."""
-    own = matching(optima, part, over)
-    if lines not in own:
-        own.insert(0, lines, part[lines].iloc[0])
-    return own
-
-
-def _drifts(drift: pd.DataFrame, part: pd.DataFrame, along: str) -> pd.DataFrame:
-    """The drifts along a field that belong to a part of the runs."""
-    rows = drift[drift["along"] == along]
-    fields = compared_fields(part)
-    keys = [name for name in rows.columns if name in fields and name != along and rows[name].notna().any()]
-    for name in keys:
-        rows = rows[rows[name].isin(part[name].unique())]
-    return rows
 
 
 def _loss_panels(
@@ -194,10 +188,10 @@ def path_panels(runs: pd.DataFrame, optima: pd.DataFrame, drift: pd.DataFrame, o
     """
     panels = []
     paths = [found for found in combinations(runs, over) if found[2][found[0]].nunique() > 1]
-    known = [_drifts(drift, part, lines)["drift"].notna().any() for lines, _, part in paths]
+    known = [drifts_in(drift, part, lines)["drift"].notna().any() for lines, _, part in paths]
     first, last = ([path for path, is_known in zip(paths, known, strict=True) if is_known == kind] for kind in (1, 0))
     for lines, at, part in [*drawn(first, 2), *drawn(last, 2)][: DRAWN // 2]:
-        own, moves = _optima(optima, part, over, lines), _drifts(drift, part, lines)
+        own, moves = optima_in(optima, part, over, lines), drifts_in(drift, part, lines)
         figure = path_figure(own, moves, along=lines, over=over)
         name, title = _name("path", over, lines, "", at), ", ".join(filter(None, [f"Along {lines}", group_label(at)]))
         said = "; ".join(

@@ -8,7 +8,7 @@ from html import escape
 
 from hpsweep.analysis.report.parts import LINK, Cell, Line, Panel, ReportData, Section, Status, Table, anchor
 from hpsweep.analysis.report.style import STYLE
-from hpsweep.english import MOST, counted
+from hpsweep.english import MOST_PLACES, counted
 from hpsweep.text import MINUS
 
 SHAPES = {"good": "●", "caution": "▲", "bad": "■", "none": "○"}
@@ -68,7 +68,7 @@ def _lines(lines: tuple[Line, ...]) -> str:
 
 def _said(line: Line) -> str:
     """A marked sentence; many places where it holds are folded."""
-    if len(line.places) <= MOST:
+    if len(line.places) <= MOST_PLACES:
         return _text(line.whole)
     items = "\n".join(f"<li>{_text(where)}</li>" for where in line.places)
     where = f"<details>\n<summary>{len(line.places)} places</summary>\n<ul>\n{items}\n</ul>\n</details>"
@@ -81,26 +81,44 @@ def _panels(panels: tuple[Panel, ...]) -> str:
 
 
 def _table(table: Table, name: str) -> str:
+    """A table that scrolls by itself where it is too wide; a long one is folded."""
+    width = "wide" if len(table.header) > WIDE else "narrow"
+    note = f'\n<p class="note">{_text(table.note)}</p>' if table.note else ""
+    made = (
+        f'<div class="{width}">\n'
+        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">\n<table>\n'
+        f'<caption id="{name}"><span>{_text(table.caption)}</span></caption>\n{_head_and_body(table)}</table>\n'
+        f"</div>{note}\n</div>"
+    )
+    is_long = len(table.rows) > FOLDED
+    if not (table.folded or is_long):
+        return made
+    caption = f"{table.caption} ({counted(len(table.rows), 'row')})" if is_long else table.caption
+    return f"<details>\n<summary>{_text(caption)}</summary>\n{made}\n</details>"
+
+
+def _head_and_body(table: Table) -> str:
+    """The columns' titles, and the rows, of which the first cells are titles too."""
     columns = range(len(table.header))
-    kinds = ["number" if _is_number(table, j) else "words" if _is_long(table, j) else "short" for j in columns]
-    classes = [f' class="{kind}"' for kind in kinds]
+    classes = [f' class="{_kind(table, j)}"' for j in columns]
     head = "".join(f'<th scope="col"{classes[j]}>{_header(table.header[j])}</th>' for j in columns)
     rows = []
     for row in table.rows:
-        tags = ['th scope="row"' if j < table.keys else "td" for j in columns]
-        cells = (f"<{tags[j]}{classes[j]}>{_cell(row[j])}</{tags[j][:2]}>" for j in columns)
+        cells = []
+        for j in columns:
+            is_title = j < table.keys
+            opening, closing = ('th scope="row"', "th") if is_title else ("td", "td")
+            cells.append(f"<{opening}{classes[j]}>{_cell(row[j])}</{closing}>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     body = "\n".join(rows)
-    note = f'\n<p class="note">{_text(table.note)}</p>' if table.note else ""
-    folded = table.folded or len(table.rows) > FOLDED
-    caption = f"{table.caption} ({counted(len(table.rows), 'row')})" if len(table.rows) > FOLDED else table.caption
-    made = (
-        f'<div class="{"wide" if len(table.header) > WIDE else "narrow"}">\n'
-        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">\n<table>\n'
-        f'<caption id="{name}"><span>{_text(table.caption)}</span></caption>\n<thead>\n<tr>{head}</tr>\n</thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>{note}\n</div>"
-    )
-    return f"<details>\n<summary>{_text(caption)}</summary>\n{made}\n</details>" if folded else made
+    return f"<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{body}\n</tbody>\n"
+
+
+def _kind(table: Table, column: int) -> str:
+    """How a column is set: numbers to the right, long texts in lines, short ones whole."""
+    if _is_number(table, column):
+        return "number"
+    return "words" if _is_long(table, column) else "short"
 
 
 def _header(title: str) -> str:

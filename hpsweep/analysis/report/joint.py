@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.findings import MOVES, UNDETERMINED
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report.figures import joint_panels, joint_text
@@ -31,8 +32,8 @@ from hpsweep.analysis.report.parts import (
 from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import Card, model_axes
-from hpsweep.english import counted, in_words, some
-from hpsweep.text import DASH, fixed, number, power_of, powers, setting, signed
+from hpsweep.english import counted, first_places, hyperparameter_name
+from hpsweep.text import DASH, fixed, number_text, power_of, powers, setting, signed
 from hpsweep.units import Unit
 
 DRAWN = 12
@@ -140,7 +141,7 @@ def nothing(tables: Tables) -> str:
     known = tables.joint[[f"status_{name}" for name in tables.pair]].isin(["ok", "edge"])
     if known.any(axis=None):
         return ""
-    both = " or ".join(in_words(name) for name in tables.pair)
+    both = " or ".join(hyperparameter_name(name) for name in tables.pair)
     return f"none of {counted(len(tables.joint), 'group')} has an optimum of the {both}; their table says why."
 
 
@@ -150,12 +151,12 @@ def use(tables: Tables, card: Card, doubtful: bool) -> Line:
     said = []
     for name in tables.pair:
         value = setting(card.base[name])
-        said.append(f"{in_words(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
+        said.append(f"{hyperparameter_name(name)} {value} ({chosen(card, name)})".replace("fitted together, ", "", 1))
     at = group_label({name: card.target[name] for name in model_axes(card)})
     hidden = card.kinds["hidden"]
     text = (
         f"{', and '.join(said)} under {SCHEMES[card.scheme].label} for the target of {at}, tuned together. "
-        f"In its hidden matrices that is lr {number(hidden['lr'])} and init std {number(hidden['init_std'])}."
+        f"In its hidden matrices that is lr {number_text(hidden['lr'])} and init std {number_text(hidden['init_std'])}."
     )
     known = {card.optimum[f"status_{name}"] for name in tables.pair}
     if "edge" in known:
@@ -178,7 +179,7 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     said = []
     for name in tables.pair:
         lines = [f"{joint_text(row, name)}{_at(tables, row)}" for row in records(rows)]
-        said.append(f"{_capital(in_words(name))}: {some(lines)}.")
+        said.append(f"{_capital(hyperparameter_name(name))}: {first_places(lines)}.")
     moved = [name for name in tables.pair if _disjoint(rows, name)]
     compared = [name for name in tables.pair if name not in moved and len(_known(rows, name)) > 1]
     single = [name for name in tables.pair if len(_known(rows, name)) < 2]
@@ -186,15 +187,17 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     if len(rows) == 1:
         verdict, kind = "drift not measured", "none"
     elif moved:
-        verdict, kind = "moves", KINDS["moves"]
-        said.append(f"Intervals of the {' and of the '.join(in_words(name) for name in moved)} exclude each other.")
+        verdict, kind = MOVES, KINDS[MOVES]
+        said.append(
+            f"Intervals of the {' and of the '.join(hyperparameter_name(name) for name in moved)} exclude each other."
+        )
     else:
-        verdict, kind = "undetermined", KINDS["undetermined"]
+        verdict, kind = UNDETERMINED, KINDS[UNDETERMINED]
     if len(rows) > 1 and compared:
-        names = " and of the ".join(in_words(name) for name in compared)
+        names = " and of the ".join(hyperparameter_name(name) for name in compared)
         said.append(f"Intervals of the {names} overlap, which does not show that the optimum stays put.")
     if len(rows) > 1 and single:
-        names = " and the ".join(in_words(name) for name in single)
+        names = " and the ".join(hyperparameter_name(name) for name in single)
         known = {len(_known(rows, name)) for name in single}
         count = "one" if known == {1} else "none"
         if len(known) > 1:

@@ -23,14 +23,14 @@ from hpsweep.analysis.plots.law import (
 from hpsweep.analysis.report.figures import SIZE, svg_of
 from hpsweep.analysis.report.parts import LONGEST, Kind, Line, Panel, Section, Status, Table, typeset
 from hpsweep.analysis.report.tables import Tables
-from hpsweep.text import DASH, fixed, number, scientific, within
+from hpsweep.text import DASH, fixed, loss_interval, number_text, scientific
 
 KINDS: dict[str, Kind] = {"ok": "good", "weak": "caution", "not_converged": "bad"}
 
 
 def verdict_line(found: Law) -> Line:
     """What the law knows, in the verdict of the report."""
-    said = [text for text in law_text.verdict(found) if not text.startswith(("L = ", "objective "))]
+    said = [text for text in law_text.law_verdict(found) if not text.startswith(("L = ", "objective "))]
     status, _, text = said[0].partition(": ")
     return Line(kind=KINDS[found.status], lead=f"Scaling law: {status}", text=typeset(" ".join([text, *said[1:]])))
 
@@ -42,7 +42,7 @@ def law(tables: Tables) -> Section | None:
     found = tables.law
     if found is None:
         return None
-    said = law_text.verdict(found)
+    said = law_text.law_verdict(found)
     weak = {row["coefficient"]: row["reason"] for row in found.weak}
     notes = [*(f"{name} is weak: {why}." for name, why in weak.items()), *found.warnings]
     return Section(
@@ -78,7 +78,7 @@ def _outliers(found: Law) -> list[Table]:
     """The rows that the law does not describe."""
     rows = []
     for row in found.outliers[:LONGEST]:
-        at = (str(row["row"]), number(row["sparsity"]), amount(row["params"]), amount(row["tokens"]))
+        at = (str(row["row"]), number_text(row["sparsity"]), amount(row["params"]), amount(row["tokens"]))
         losses = (fixed(row["loss"], 3), fixed(row["predicted"], 3))
         rows.append((*at, *losses, law_text.residual_text(found, row["residual"]), fixed(row["sd"], 1)))
     header = ("row", "sparsity", "N", "D", "measured", "predicted", "residual", "robust sd")
@@ -95,8 +95,8 @@ def _held_out(found: Law) -> list[Table]:
         inside = row["low"] <= row["loss"] <= row["high"]
         state = Status(word="inside", kind="good") if inside else Status(word="outside", kind="bad")
         axis = {"params": "size", "tokens": "data"}[row["largest"]]
-        at = (number(row["sparsity"]), amount(row["params"]), amount(row["tokens"]))
-        band = within(row["low"], row["high"], 3)
+        at = (number_text(row["sparsity"]), amount(row["params"]), amount(row["tokens"]))
+        band = loss_interval(row["low"], row["high"], 3)
         rows.append((axis, *at, state, fixed(row["loss"], 3), fixed(row["predicted"], 3), band, _percent(row["error"])))
     header = (
         "held out: largest",
@@ -124,7 +124,7 @@ def _budgets(found: Law) -> list[Table]:
     rows = []
     for cost, words in COSTS.items():
         for row in optimal_sparsity(found, pd.DataFrame(points), cost=cost).to_dict("records"):
-            band = within(row["low"], row["high"], 2)
+            band = loss_interval(row["low"], row["high"], 2)
             at = (amount(row["params"]), amount(row["tokens"]))
             rows.append((words, *at, fixed(row["sparsity"], 2), band, str(row["status"]), str(row["reach"])))
     header = ("cost", "N, nonzero", "budget, D of the dense model", "best sparsity", "95 % band", "status", "reach")

@@ -25,12 +25,12 @@ from hpsweep.analysis.report import sections as report_sections
 from hpsweep.analysis.report.parts import ReportData
 from hpsweep.analysis.report.tables import Tables, tables_of
 from hpsweep.analysis.report.verdict import verdict_of
-from hpsweep.analysis.runs.checks import check_frame, check_path, shown
-from hpsweep.analysis.runs.prepare import without
+from hpsweep.analysis.runs.arguments import check_folder_path, check_frame
+from hpsweep.analysis.runs.prepare import without_columns
 from hpsweep.english import counted, listed
 from hpsweep.spec import Sweep
 from hpsweep.store import as_loaded, replacing
-from hpsweep.text import visible
+from hpsweep.text import shown, visible
 
 FIGURES = "report_figures"
 """The folder of report.md's drawings."""
@@ -44,7 +44,7 @@ class Report(ReportData):
 
         Returns the two paths. Raises ValueError for what is no path.
         """
-        check_path("folder", folder)
+        check_folder_path("folder", folder)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         figures = folder / FIGURES
@@ -75,29 +75,29 @@ def report(
     folder: str = "results/NAME",
     left_out: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
+    whole: bool = True,
     ignore: Sequence[str] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> Report:
-    """What the runs say, verdict first: `save` writes it, and a notebook shows it.
-
-    What cannot be computed is said, with why, and never raised.
+    """The report of runs, and of the sweep that they are of; sweep/recorded.py has what users call.
 
     The recorded sweep says what was planned and for which target; `folder` is what commands in the report name;
-    `left_out` counts stored trials that are not of the sweep. `stages` are the records of sweep.refine.describe, one
-    per group of a refinement: without them nothing is said of what it still lacks. `say` is called with what is
-    computed next.
+    `left_out` counts stored trials that are not of the sweep. `stages` are those of sweep.refine.refinement_records,
+    one per group of a refinement: without them nothing is said of what it still lacks, nor where the runs are not the
+    `whole` of what is stored. `say` is called with what is computed next.
 
-    Raises ValueError for what is no table of runs, sweep or path, and for schemes that hpsweep does not know.
+    What cannot be computed is said, with why, and never raised. Raises ValueError for what is no table of runs, sweep
+    or path, and for schemes that hpsweep does not know.
     """
     check_frame(runs)
-    check_path("folder", folder)
+    check_folder_path("folder", folder)
     if sweep is not None and not isinstance(sweep, Sweep):
         raise ValueError(f"sweep is {shown(sweep)}; give a Sweep, or None where none is recorded.")
-    runs = as_loaded(without(runs, ignore))
+    runs = as_loaded(without_columns(runs, ignore))
     if odd := sorted({*map(str, runs["scheme"].dropna().unique())} - {*SCHEMES}):
         raise ValueError(f"runs have scheme {', '.join(odd)}; allowed: {', '.join(SCHEMES)}.")
     folder = str(folder)
-    tables = tables_of(runs, sweep, stages, say)
+    tables = tables_of(runs, sweep, stages, say, whole=whole)
     say("figures")
     sections = (
         report_sections.losses(tables),

@@ -12,16 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hpsweep.english import MOST
+from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED
+from hpsweep.analysis.optimum.noise import NOISE_WORDS
+from hpsweep.english import MOST_PLACES
 from hpsweep.text import DASH, MINUS, fixed
 from hpsweep.units import Unit
 
 Kind = Literal["good", "caution", "bad", "none"]
 
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("ok", "stable", "done"), "good"),
-    **dict.fromkeys(("edge", "flat", "undetermined", "failed", "missing", "limit reached"), "caution"),
-    **dict.fromkeys(("none", "moves"), "bad"),
+    **dict.fromkeys(("ok", STABLE, "done"), "good"),
+    **dict.fromkeys(("edge", "flat", UNDETERMINED, "failed", "missing", "limit reached"), "caution"),
+    **dict.fromkeys(("none", MOVES), "bad"),
 }
 """How a status of a table is shown; each kind has a colour and a shape, and the word stands beside them."""
 
@@ -46,7 +48,7 @@ class Line:
     @property
     def whole(self) -> str:
         """The sentence with the places where it holds."""
-        if len(self.places) > MOST:
+        if len(self.places) > MOST_PLACES:
             return f"{self.text} ({len(self.places)} places: {'; '.join(self.places)})."
         return f"{'; '.join(self.places)}: {self.text}." if self.places else self.text
 
@@ -203,7 +205,7 @@ def bits(loss: float, unit: Unit) -> tuple[str, ...]:
 
 def noise_of(row: Mapping[Any, Any]) -> str:
     """Whether seeds measured the noise behind a row's interval."""
-    return {"resampled": "measured", "assumed": "assumed"}.get(row["interval"], DASH)
+    return NOISE_WORDS.get(row["interval"], DASH)
 
 
 def rest_of(table: Sized, command: str) -> str:

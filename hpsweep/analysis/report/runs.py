@@ -12,10 +12,11 @@ from hpsweep.analysis.report.parts import KINDS, LONGEST, Cell, Section, Status,
 from hpsweep.analysis.report.tables import Tables
 from hpsweep.analysis.runs.checks import compared_fields
 from hpsweep.analysis.runs.places import value_of
+from hpsweep.axes import axis_of
 from hpsweep.english import are, counted
 from hpsweep.spec import TUNED
 from hpsweep.store import DONE
-from hpsweep.text import DASH, duration, fixed, number, power, power_of, scientific
+from hpsweep.text import DASH, duration, fixed, number_text, power, power_of, scientific
 
 
 def ledger(tables: Tables, left_out: int) -> Section:
@@ -45,7 +46,9 @@ def ledger(tables: Tables, left_out: int) -> Section:
     text = [f"Of all trials: {', '.join(said)}. A diverged trial is kept and not tried again; a failed one is."]
     if planned and found["open"].any():
         text.append("A refinement plans from what is stored: a group that is not at its end may ask for more trials.")
-    if not planned and tables.sweep is not None:
+    if not planned and not tables.whole:
+        text.append("These are some of the stored trials, so that nothing says what is missing.")
+    elif not planned and tables.sweep is not None:
         text.append("What a refinement still lacks follows from its stored rows: hpsweep plan says it.")
     elif not planned:
         text.append("No sweep is recorded in this folder, so that nothing says what is missing.")
@@ -119,7 +122,7 @@ def _spent(runs: pd.DataFrame) -> list[tuple[str, str]]:
     sums = {name: float(runs[name].sum()) for name in ("seconds", "tokens", "flops_dense", "flops_sparse")}
     whole = abs(ensembles - round(ensembles)) < 1e-6 if math.isfinite(ensembles) else False
     return [
-        ("ensembles", f"{round(ensembles):,}" if whole else f"about {number(ensembles)}"),
+        ("ensembles", f"{round(ensembles):,}" if whole else f"about {number_text(ensembles)}"),
         ("wall time of all ensembles", duration(sums["seconds"])),
         ("tokens trained on", f"{sums['tokens']:,.0f}"),
         ("FLOPs, zeros multiplied", scientific(sums["flops_dense"])),
@@ -139,7 +142,7 @@ def _fields(runs: pd.DataFrame) -> list[Table]:
 
 
 def _values(name: str, column: pd.Series[Any]) -> str:
-    values = sorted(column.dropna().unique(), reverse=name == "density")
+    values = sorted(column.dropna().unique(), key=axis_of(name).order)
     if name in TUNED and len(values) > 1 and values[0] > 0:
         if len(values) > 6:
             return f"{len(values)} values from {power(values[0])} to {power(values[-1])}"

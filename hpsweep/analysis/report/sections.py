@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.findings import UNDETERMINED
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.report import joint as report_joint
 from hpsweep.analysis.report.costs import carried
@@ -32,10 +33,20 @@ from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.report.verdict import drift_keys
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.drift import BOUND
-from hpsweep.english import in_words
+from hpsweep.analysis.transfer.drift import STABLE_BOUND
+from hpsweep.english import hyperparameter_name
 from hpsweep.spec import TUNED
-from hpsweep.text import DASH, between, fixed, fraction_label, number, number_label, powers, setting, signed
+from hpsweep.text import (
+    DASH,
+    fixed,
+    fraction_label,
+    number_label,
+    number_text,
+    octave_interval,
+    powers,
+    setting,
+    signed,
+)
 
 UNFOLDED = 6
 """Drawings of a section that are shown at once; the others fold out."""
@@ -58,7 +69,9 @@ def target(tables: Tables) -> Section | None:
         return None
     label = SCHEMES[card.scheme].label
     base = [(*words([name]), _base(name, card.base[name]), _chosen(tables, card, name)) for name in TUNED]
-    kinds = [(*words([kind]), *(number(row[name]) for name in _OF_A_KIND.values())) for kind, row in card.kinds.items()]
+    kinds = [
+        (*words([kind]), *(number_text(row[name]) for name in _OF_A_KIND.values())) for kind, row in card.kinds.items()
+    ]
     shape = [(*words([name]), _plain(card.proxy[name]), _plain(card.target[name])) for name in _SHAPE]
     captions = ("Base hyperparameters", f"At the target, under {label}", "From proxy to target")
     headers = (("hyperparameter", "value", "how it was chosen"), ("kind", *_OF_A_KIND), ("field", "proxy", "target"))
@@ -76,7 +89,7 @@ def target(tables: Tables) -> Section | None:
 
 
 def _base(name: str, value: float) -> str:
-    return setting(value) if name in ("lr", "init_std") else number(value)
+    return setting(value) if name in ("lr", "init_std") else number_text(value)
 
 
 def _plain(value: Any) -> str:
@@ -110,7 +123,7 @@ def losses(tables: Tables) -> Section | None:
     if undrawn > 0:
         text += f" {undrawn} more combinations are not drawn here: hpsweep plot draws them."
     shown, more = tuple(panels[:UNFOLDED]), tuple(panels[UNFOLDED:])
-    return Section(title=f"Loss against {in_words(tables.over)}", text=(text,), panels=shown, more=more)
+    return Section(title=f"Loss against {hyperparameter_name(tables.over)}", text=(text,), panels=shown, more=more)
 
 
 def _panels(draw: Callable[..., list[Panel]], tables: Tables) -> list[Panel]:
@@ -124,7 +137,7 @@ def optima(tables: Tables) -> Section | None:
     if found.empty:
         return None
     header = (
-        *(*words(by), "status", f"best {in_words(tables.over)}", "95 % interval", "noise"),
+        *(*words(by), "status", f"best {hyperparameter_name(tables.over)}", "95 % interval", "noise"),
         *(f"lowest mean loss ({tables.unit.name})", *in_bits(tables.unit), "runs", "seeds", "diverged"),
     )
     rows: list[tuple[Cell, ...]] = []
@@ -152,7 +165,7 @@ def optima(tables: Tables) -> Section | None:
         "the minimum lies at the end of the values tried, which is only a bound. flat: the losses do not say where it "
         "is. none: too few finite losses."
     )
-    caption = f"Best {in_words(tables.over)} of every group"
+    caption = f"Best {hyperparameter_name(tables.over)} of every group"
     note = rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(by), note=note)
     return Section(title="Optima", text=(text,), lines=explained("Why not ok", whys), tables=(table,))
@@ -178,20 +191,20 @@ def drifts(tables: Tables) -> Section | None:
                 row["unit"].removeprefix("octaves per "),
                 status(row["verdict"]),
                 signed(row["drift"]),
-                between(row["low"], row["high"]),
+                octave_interval(row["low"], row["high"]),
                 noise_of(row),
                 *(value_of(along, row[end]) if pd.notna(row[end]) else DASH for end in ("first", "last")),
                 f"{row['n_ok']} of {row['n']}",
             )
         )
-        if row["verdict"] == "undetermined":
+        if row["verdict"] == UNDETERMINED:
             at = group_label({name: row[name] for name in names if pd.notna(row[name])})
             whys.append((f"{at}, along {along}", typeset(_short(row["why"]))))
     text = (
-        f"stable: every value along the axis has an optimum, and the whole interval lies within ±{BOUND:g} octave. "
-        "moves: the whole interval lies beyond that. undetermined: neither could be shown."
+        f"stable: every value along the axis has an optimum, and the whole interval lies within ±{STABLE_BOUND:g} "
+        "octave. moves: the whole interval lies beyond that. undetermined: neither could be shown."
     )
-    caption, note = f"Drift of the best {in_words(tables.over)}", rest_of(found, "hpsweep optimum")
+    caption, note = f"Drift of the best {hyperparameter_name(tables.over)}", rest_of(found, "hpsweep optimum")
     table = Table(caption=caption, header=header, rows=tuple(rows), keys=len(names), note=note)
     panels = _panels(path_panels, tables)
     count = min(UNFOLDED, max(1, int(found["drift"].notna().sum())))  # at most; those without a drift come last

@@ -9,24 +9,25 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from hpsweep.analysis.law.law import Law, fit_sweep
-from hpsweep.analysis.optimum.fitted import Fitted, fitted
+from hpsweep.analysis.optimum.fitted import FittedRuns, prepared_and_fitted
+from hpsweep.analysis.optimum.group_fit import OPTIMA_COLUMNS as OPTIMA
 from hpsweep.analysis.optimum.joint import JointlyFitted, jointly_fitted
-from hpsweep.analysis.optimum.optima import COLUMNS as OPTIMA
 from hpsweep.analysis.optimum.optima import optima_table
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, searched, varying
-from hpsweep.analysis.optimum.sensitivity import COLUMNS as SENSITIVITY
+from hpsweep.analysis.optimum.searched import over_of, pair_of, searched_fields, varying_fields
+from hpsweep.analysis.optimum.sensitivity import SENSITIVITY_COLUMNS as SENSITIVITY
 from hpsweep.analysis.optimum.sensitivity import sensitivity_of
 from hpsweep.analysis.plots.joint import heats_of
-from hpsweep.analysis.runs.checks import RESAMPLES, TRIAL_FIELDS, check_unknown
-from hpsweep.analysis.runs.places import own_axes, places_of, table_axes, varying_axes
-from hpsweep.analysis.runs.prepare import prepared
-from hpsweep.analysis.transfer.along_drift import HELD_OUT, held_out_of
+from hpsweep.analysis.runs.arguments import RESAMPLES
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_unknown
+from hpsweep.analysis.runs.places import places_of, table_axes
+from hpsweep.analysis.runs.prepare import prepared_runs
+from hpsweep.analysis.transfer.along_drift import HELD_OUT_COLUMNS, held_out_of
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.comparison import COMPARISON, comparison_of
-from hpsweep.analysis.transfer.drift import COLUMNS as DRIFT
-from hpsweep.analysis.transfer.drift import drift_of
-from hpsweep.analysis.transfer.proxy import select_proxy, swept_of
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_of
+from hpsweep.analysis.transfer.comparison import COMPARISON_COLUMNS, comparison_of
+from hpsweep.analysis.transfer.drift import DRIFT_COLUMNS as DRIFT
+from hpsweep.analysis.transfer.drift import drift_table
+from hpsweep.analysis.transfer.proxy import select_proxy, tuned_sweep_of
+from hpsweep.analysis.transfer.regret_matrix import MATRIX_COLUMNS, matrix_of
 from hpsweep.analysis.transfer.transfer import joint_transfer_of, transfer_of
 from hpsweep.axes import AXES, axis_of
 from hpsweep.faults import is_ours
@@ -58,15 +59,16 @@ class Tables:
     drawn: pd.DataFrame = field(default_factory=pd.DataFrame)  # the runs as they were fitted, of which figures are made
     optima: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*OPTIMA]))
     drift: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["scheme", *DRIFT]))
-    comparison: pd.DataFrame = field(default_factory=lambda: _by_model(COMPARISON))
-    matrix: pd.DataFrame = field(default_factory=lambda: _by_model(MATRIX))
-    held_out: pd.DataFrame = field(default_factory=lambda: _by_model(HELD_OUT))
+    comparison: pd.DataFrame = field(default_factory=lambda: _by_model(COMPARISON_COLUMNS))
+    matrix: pd.DataFrame = field(default_factory=lambda: _by_model(MATRIX_COLUMNS))
+    held_out: pd.DataFrame = field(default_factory=lambda: _by_model(HELD_OUT_COLUMNS))
     sensitivity: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*SENSITIVITY]))
     pair: tuple[str, str] | None = None  # the two whose joint optimum is sought, in place of that of `over`
     joint: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of `surface`; with a pair only
     heats: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of `heat_table`
     proxy: Mapping[str, Any] = field(default_factory=dict)  # where the proxy is, as far as runs say so
     stages: tuple[Mapping[str, Any], ...] = ()  # where each group of a refinement is
+    whole: bool = True  # whether the runs are all that are stored of the sweep
     card: Card | None = None
     law: Law | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -87,8 +89,12 @@ def tables_of(
     sweep: Sweep | None,
     stages: Sequence[Mapping[str, Any]] = (),
     say: Callable[[str], None] = lambda message: None,
+    *,
+    whole: bool = True,
 ) -> Tables:
     """All tables of a report on these runs; the recorded sweep says what was planned, and the target.
+
+    Runs that are not the `whole` of what is stored are not compared with the plan.
 
     `say` is called with the name of each before it is computed.
     """
@@ -98,7 +104,7 @@ def tables_of(
     pair = pair_of(runs, None) if len(runs) else None
     over = attempt("optima", lambda: over_of(runs, None)) if len(runs) and pair is None else None
     if pair is not None:
-        by = varying(runs, without=pair)
+        by = varying_fields(runs, without=pair)
         found = {"by": tuple(by)}
         joint = attempt("optima", lambda: _jointly_fitted(runs, by, pair))
         if joint is not None:
@@ -106,7 +112,7 @@ def tables_of(
             if target is not None:
                 found["card"] = attempt("card", lambda: _joint_card(joint, target))
     if over is not None:
-        by = varying(runs, without=(over,))
+        by = varying_fields(runs, without=(over,))
         found = {"over": over, "by": tuple(by)}
         optima = attempt("optima", lambda: _fitted(runs, by, over))
         if optima is None:
@@ -116,8 +122,10 @@ def tables_of(
     if len(runs) and runs["tokens"].nunique() > 1 and runs["hidden_nonzeros"].nunique() > 1:
         found["law"] = attempt("law", lambda: fit_sweep(runs))
     found = {name: table for name, table in found.items() if table is not None}
-    ledger = ledger_of(runs, sweep, stages)
-    return Tables(runs=runs, sweep=sweep, ledger=ledger, stages=tuple(stages), refused=attempt.refused, **found)
+    ledger = ledger_of(runs, sweep if whole else None, stages)
+    return Tables(
+        runs=runs, sweep=sweep, ledger=ledger, stages=tuple(stages), whole=whole, refused=attempt.refused, **found
+    )
 
 
 class _Attempts:
@@ -141,15 +149,15 @@ class _Attempts:
             return None
 
 
-def _fitted(runs: pd.DataFrame, by: list[str], over: str) -> Fitted:
+def _fitted(runs: pd.DataFrame, by: list[str], over: str) -> FittedRuns:
     """The runs prepared, with the optimum of every group: once, for all tables."""
-    optima = fitted(prepared(runs, by, over), by, over=over, resamples=RESAMPLES, seed=0)
+    optima = prepared_and_fitted(runs, by, over)
     optima.groups  # noqa: B018  fitted here, where it is said why it cannot be
     return optima
 
 
 def _jointly_fitted(runs: pd.DataFrame, by: list[str], pair: tuple[str, str]) -> JointlyFitted:
-    joint = jointly_fitted(prepared(runs, by, pair), by, over=pair, resamples=RESAMPLES, seed=0)
+    joint = jointly_fitted(prepared_runs(runs, by, pair), by, over=pair, resamples=RESAMPLES, seed=0)
     joint.points  # noqa: B018  so that it is said here why they cannot be compared
     return joint
 
@@ -160,14 +168,14 @@ def _joint_card(joint: JointlyFitted, target: Target) -> Card:
     return joint_transfer_of(joint, target, proxy)
 
 
-def _tables_of_one(optima: Fitted, target: Target | None, attempt: _Attempts) -> dict[str, Any]:
+def _tables_of_one(optima: FittedRuns, target: Target | None, attempt: _Attempts) -> dict[str, Any]:
     """The tables on the optimum of one hyperparameter."""
     found: dict[str, Any] = {
         "drawn": optima.runs,
         "optima": optima_table(optima.groups, optima.by),
-        "drift": attempt("drift", lambda: _drifts(optima)),
+        "drift": attempt("drift", lambda: drift_table(optima)),
     }
-    sweep = attempt("comparison", lambda: swept_of(optima))
+    sweep = attempt("comparison", lambda: tuned_sweep_of(optima))
     if sweep is not None:
         found["proxy"] = sweep.proxy
         found["comparison"] = attempt("comparison", lambda: comparison_of(sweep))
@@ -176,16 +184,8 @@ def _tables_of_one(optima: Fitted, target: Target | None, attempt: _Attempts) ->
         found["matrix"] = attempt("matrix", lambda: matrix_of(sweep, whole_up_to=PLACES))
         found["held_out"] = attempt("held_out", lambda: held_out_of(sweep))
     if sweep is not None and target is not None:
-        found["card"] = attempt("card", lambda: transfer_of(sweep, target))
+        found["card"] = attempt("card", lambda: transfer_of(sweep, target, comparison=found.get("comparison")))
     return found
-
-
-def _drifts(optima: Fitted) -> pd.DataFrame:
-    """Drift along every axis that varies."""
-    runs, by = optima.runs, list(optima.by)
-    axes = [name for name in (*varying_axes(runs), *own_axes(runs)) if name in by]
-    found = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in axes]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["scheme", *DRIFT])
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:
@@ -208,10 +208,10 @@ def ledger_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[
         known = [{"planned": times * len(trials), "open": False} for trials in groups]
     planned = pd.DataFrame([{**own[0].resolved, **said} for own, said in zip(groups, known, strict=True)])
     fields = runs[[*TRIAL_FIELDS, *setting_names(runs)]]
-    by = varying(pd.concat([fields, planned[[*TRIAL_FIELDS]]]) if len(planned) else fields, without=TUNED)
+    by = varying_fields(pd.concat([fields, planned[[*TRIAL_FIELDS]]]) if len(planned) else fields, without=TUNED)
     counted = runs[by].assign(**{status: runs["status"] == status for status in (*DONE, "failed")})
     table = counted.groupby(by, as_index=False)[[*DONE, "failed"]].sum()
-    ok = runs.loc[runs["status"] == "ok", [*by, "val_loss", "trial_id", *searched(runs)]]
+    ok = runs.loc[runs["status"] == "ok", [*by, "val_loss", "trial_id", *searched_fields(runs)]]
     best = ok.sort_values(["val_loss", "trial_id"]).drop_duplicates(by).drop(columns="trial_id")
     best = best.rename(columns={"val_loss": "best_loss"})
     table = table.merge(best, on=by, how="left")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.findings import Finding
+from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED, Finding
 from hpsweep.analysis.plots.style import SCHEMES
 from hpsweep.analysis.plots.tables import records
 from hpsweep.analysis.report import joint as report_joint
@@ -20,10 +20,10 @@ from hpsweep.analysis.report.tables import Tables
 from hpsweep.analysis.runs.places import group_label, value_of
 from hpsweep.analysis.transfer.card import model_axes
 from hpsweep.axes import AXES
-from hpsweep.english import counted, in_words, listed, some
-from hpsweep.text import between, fixed, number, powers, setting, signed, within
+from hpsweep.english import counted, first_places, hyperparameter_name, listed
+from hpsweep.text import fixed, loss_interval, number_text, octave_interval, powers, setting, signed
 
-_VERDICTS = ("stable", "undetermined", "moves")
+_VERDICTS = (STABLE, UNDETERMINED, MOVES)
 _OF_USE = {"drift": "drift", "comparison": "comparison of tuned and transferred"}
 
 
@@ -62,7 +62,7 @@ def _nothing(tables: Tables) -> str:
         return report_joint.nothing(tables)
     if not optima["status"].isin(["ok", "edge"]).any():
         groups = counted(len(optima), "group")
-        return f"none of the {groups} has an optimum of the {in_words(tables.over)}; their table says why."
+        return f"none of the {groups} has an optimum of the {hyperparameter_name(tables.over)}; their table says why."
     return ""
 
 
@@ -80,15 +80,17 @@ def _use(tables: Tables) -> Line:
     at = group_label({name: card.target[name] for name in model_axes(card)})
     there = f"under {SCHEMES[card.scheme].label} for the target of {at}"
     if card.optimum["status"] == "edge":
-        text = f"the best {in_words(tables.over)} of the proxy lies {powers(low, high)}, where its grid ends: a bound, "
-        text += f"not an optimum. {setting(best)} {there} is where to sweep next."
+        text = (
+            f"the best {hyperparameter_name(tables.over)} of the proxy lies {powers(low, high)}, where its grid ends: "
+        )
+        text += f"a bound, not an optimum. {setting(best)} {there} is where to sweep next."
         return Line(kind="bad", lead="Do not use as it is", text=text)
     assumed = card.optimum["interval"] == "assumed"
     hidden = card.kinds["hidden"]
     interval = f"95 % interval {powers(low, high)}{', noise assumed' * assumed}"
     text = (
-        f"{in_words(tables.over)} {setting(best)} ({interval}) {there}. "
-        f"In its hidden matrices that is lr {number(hidden['lr'])} and init std {number(hidden['init_std'])}."
+        f"{hyperparameter_name(tables.over)} {setting(best)} ({interval}) {there}. "
+        f"In its hidden matrices that is lr {number_text(hidden['lr'])} and init std {number_text(hidden['init_std'])}."
     )
     sure = not assumed and not doubtful
     return Line(kind="good" if sure else "caution", lead="Use" if sure else "Use with care", text=text)
@@ -113,7 +115,9 @@ def _scheme(tables: Tables, scheme: str) -> Line:
     drifts = tables.drift[tables.drift["scheme"] == scheme]
     own = tables.optima[tables.optima["scheme"] == scheme]
     sentences = [_moves(tables, along, rows) for along, rows in drifts.groupby("along", sort=False)]
-    sentences[1:] = [text.replace(f"The best {in_words(tables.over)} drifts", "It drifts", 1) for text in sentences[1:]]
+    sentences[1:] = [
+        text.replace(f"The best {hyperparameter_name(tables.over)} drifts", "It drifts", 1) for text in sentences[1:]
+    ]
     if drifts.empty:
         sentences = [_lone(own, tables)]
     sentences += [_cost(tables.comparison[tables.comparison["scheme"] == scheme], tables)]
@@ -129,7 +133,7 @@ def _worst(verdicts: Iterable[str]) -> Kind:
 
 def _moves(tables: Tables, along: Any, rows: pd.DataFrame) -> str:
     """The drifts along a field: a single one, or the lowest and the highest of several; and how many have none."""
-    best, unit = f"The best {in_words(tables.over)}", rows["unit"].iloc[0].replace("octaves", "octave")
+    best, unit = f"The best {hyperparameter_name(tables.over)}", rows["unit"].iloc[0].replace("octaves", "octave")
     names = [name for name in drift_keys(tables.drift) if name not in ("scheme", along) and rows[name].notna().any()]
     known = rows[rows["drift"].notna()].sort_values("drift")
     lacking = _without(rows[rows["drift"].isna()], len(rows), names)
@@ -144,7 +148,7 @@ def _moves(tables: Tables, along: Any, rows: pd.DataFrame) -> str:
     said = []
     for verdict, part in known.sort_index().groupby("verdict", sort=False):
         places = [group_label({name: row[name] for name in names}) for row in part.to_dict("records")]
-        said.append(f"{verdict} at {some(places)}")
+        said.append(f"{verdict} at {first_places(places)}")
     unknown = f" It is unknown{lacking}." * bool(lacking)
     return f"{best} drifts by {low} to {high} {unit}: {'; '.join(said)}.{unknown}"
 
@@ -154,9 +158,9 @@ def _single(row: Any, along: str, unit: str) -> str:
     ends = [value_of(along, end) for end in (row.first, row.last)]
     way = f", from {along} {ends[0]} to {ends[1]}" if row.n_ok > 1 else ""
     if not np.isfinite([row.low, row.high]).all():
-        return f"{between(row.low, row.high)} {unit} (forced by minima at the ends of grids){way}"
+        return f"{octave_interval(row.low, row.high)} {unit} (forced by minima at the ends of grids){way}"
     noise = ", noise assumed" * (row.interval == "assumed")
-    return f"{signed(row.drift)} {unit}, 95 % interval {between(row.low, row.high)}{noise}{way}"
+    return f"{signed(row.drift)} {unit}, 95 % interval {octave_interval(row.low, row.high)}{noise}{way}"
 
 
 def _without(rows: pd.DataFrame, of: int, names: list[str]) -> str:
@@ -173,9 +177,11 @@ def _without(rows: pd.DataFrame, of: int, names: list[str]) -> str:
 
 def _amount(row: Any) -> str:
     """A drift with its interval; of a forced one the side that is known."""
-    if np.isfinite(row.low) and np.isfinite(row.high):
-        return f"{signed(row.drift)} {between(row.low, row.high)}{' (noise assumed)' * (row.interval == 'assumed')}"
-    return f"{between(row.low, row.high)} (forced by minima at the ends of grids)"
+    interval = octave_interval(row.low, row.high)
+    if not (np.isfinite(row.low) and np.isfinite(row.high)):
+        return f"{interval} (forced by minima at the ends of grids)"
+    noise = " (noise assumed)" if row.interval == "assumed" else ""
+    return f"{signed(row.drift)} {interval}{noise}"
 
 
 def drift_keys(drift: pd.DataFrame) -> list[str]:
@@ -197,7 +203,8 @@ def _lone(own: pd.DataFrame, tables: Tables) -> str:
     where = f"{setting(row['opt'])} (95 % interval {powers(row['low'], row['high'])}{noise})"
     if row["status"] == "edge":
         where = f"{powers(row['low'], row['high'])}, a bound"
-    return f"{count}; lowest loss{f' at {at}' if at else ''}, where the best {in_words(tables.over)} is {where}."
+    name = hyperparameter_name(tables.over)
+    return f"{count}; lowest loss{f' at {at}' if at else ''}, where the best {name} is {where}."
 
 
 def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
@@ -214,12 +221,12 @@ def _cost(comparison: pd.DataFrame, tables: Tables) -> str:
         most = f", the largest estimate of {len(known)} places where it was tried" * (len(known) > 1)
         said.append(
             f"Re-using the proxy's setting costs {fixed(row['regret'], 3)} {tables.unit.name} "
-            f"{within(row['regret_low'], row['regret_high'], 3)}{noise} or {fixed(percent, 1)} % at {at}{most}."
+            f"{loss_interval(row['regret_low'], row['regret_high'], 3)}{noise} or {fixed(percent, 1)} % at {at}{most}."
         )
         said.append(_reach(known, axes))
     if len(lost):
         places = [group_label({name: row[name] for name in axes}) for row in lost.to_dict("records")]
-        said.append(f"At {some(places)} that setting has no loss: {typeset(lost['why'].iloc[0])}.")
+        said.append(f"At {first_places(places)} that setting has no loss: {typeset(lost['why'].iloc[0])}.")
     return " ".join(filter(None, said))
 
 
@@ -228,7 +235,7 @@ def _reach(known: pd.DataFrame, axes: list[str]) -> str:
     bounds = known[known["status"] != "ok"]
     if len(bounds):
         places = [group_label({name: row[name] for name in axes}) for row in bounds.to_dict("records")]
-        return f"At {some(places)} it is at least what was found, as no optimum of its own is known there."
+        return f"At {first_places(places)} it is at least what was found, as no optimum of its own is known there."
     top = known.sort_values("regret_high").iloc[-1]
     if top["regret"] == known["regret"].max():
         return ""

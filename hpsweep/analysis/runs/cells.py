@@ -13,14 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 
 Floats = npt.NDArray[np.float64]
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 CLOSEST = 0.3
 """Octaves between cells that are fitted, at least, where many are closer. Of quarter octaves two make one: as they
 are, a flat curve of one seed is given an optimum in four of ten."""
 
-MANY = 8
+MANY_CLOSE = 8
 """Pairs of neighbours that must be that close. Fewer, as of a grid refined around a minimum, are left as they are."""
 
 _JUMP = 20.0  # times the median difference of close neighbours, which grows as the noise does: the most in one cell
@@ -53,15 +53,17 @@ class Cells:
         return {}
 
 
-def computed_once(function: Callable[Concatenate[Cells, Given], Found]) -> Callable[Concatenate[Cells, Given], Found]:
+def computed_once(
+    function: Callable[Concatenate[Cells, _Arguments], _Result],
+) -> Callable[Concatenate[Cells, _Arguments], _Result]:
     """A function of cells, called once with the same arguments: half a dozen tables ask the same of every group."""
 
     @wraps(function)
-    def remembered(cells: Cells, /, *given: Given.args, **named: Given.kwargs) -> Found:
+    def remembered(cells: Cells, /, *given: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
         key = (function, *given, *named.items())
         if key not in cells.computed:
             cells.computed[key] = function(cells, *given, **named)
-        found: Found = cells.computed[key]
+        found: _Result = cells.computed[key]
         return found
 
     return remembered
@@ -80,7 +82,7 @@ def merged_cells(cells: Cells) -> tuple[Cells, npt.NDArray[np.intp]]:
         return unchanged
     closest = 0.99 * min(CLOSEST, float(np.ptp(cells.x[cells.finite])) / 12)
     close = cells.finite[1:] & cells.finite[:-1] & (np.diff(cells.x) < closest)
-    if close.sum() < MANY:
+    if close.sum() < MANY_CLOSE:
         return unchanged
     # How far the losses of one merged cell may lie apart.
     growth = noise_growth(cells.x, cells.x[np.nanargmin(cells.adjusted)])

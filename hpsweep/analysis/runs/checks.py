@@ -11,18 +11,17 @@ Runs that are fitted together differ in nothing but what is fitted and the seed.
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES
+from hpsweep.analysis.runs.arguments import check_by, check_frame, check_over, spelling_hint
+from hpsweep.analysis.runs.columns import BOOKKEEPING, DERIVED_COLUMNS, OUTCOMES
 from hpsweep.analysis.runs.places import place_axes, table_axes
-from hpsweep.axes import AXES
+from hpsweep.axes import AXES, base_fields
 from hpsweep.schema import RUNS
 from hpsweep.spec import BEFORE, RESOLVED, TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
@@ -31,18 +30,6 @@ from hpsweep.store.settings import setting_names
 TRIAL_FIELDS = tuple(RESOLVED)
 """Columns that say what was trained; the duration is stored as steps."""
 
-SIZES = {
-    "tokens": ("steps",),
-    **dict.fromkeys(("parameters", "embedding_parameters", "hidden_parameters"), ("width", "depth")),
-    **dict.fromkeys(("hidden_nonzeros", "flops_dense", "flops_sparse"), ("width", "depth", "density", "steps")),
-    "vocabulary": ("data",),
-}
-"""Columns of hpsweep's that follow from fields; without those fields they say what was trained."""
-
-RESAMPLES = 2000
-"""Replicates behind the intervals, unless others are asked for."""
-
-_MOST_RESAMPLES = 10**6  # all are in memory at once
 _INDEX = re.compile(r"__index_level_\d+__|level_\d+|Unnamed: \d+")  # what pandas writes of an index
 _TIMES = frozenset({"datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period"})  # pandas' words
 _SUCH = {
@@ -52,115 +39,6 @@ _SUCH = {
     "data_hash": "runs.assign(data_hash='c4') where all of them were trained on the same data",
 }
 _VALUES = {**Trial(steps=600, **BEFORE).resolved, "vocabulary": 256}
-
-
-# --- arguments ---
-
-
-def check_frame(runs: Any, name: str = "runs") -> None:
-    """Raise ValueError unless it is a DataFrame with a name per column."""
-    if not isinstance(runs, pd.DataFrame):
-        raise ValueError(f"{name} is {shown(runs)}; give a DataFrame, such as hp.load('results/NAME') returns.")
-    if not runs.columns.is_unique:
-        twice = runs.columns[runs.columns.duplicated()][0]
-        raise ValueError(
-            f"{name} has {(runs.columns == twice).sum()} columns {twice!r}, and one is meant: rename or leave out the "
-            f"others; {name}.loc[:, ~{name}.columns.duplicated()] keeps the first."
-        )
-
-
-def check_table(table: Any, name: str, columns: Sequence[str], such: str) -> None:
-    """Raise ValueError unless it is a DataFrame with these columns, such as `such`, code that makes one."""
-    if not isinstance(table, pd.DataFrame):
-        raise ValueError(f"{name} is {shown(table)}; give a table, such as {such}.")
-    check_frame(table, name)
-    lacking = [column for column in columns if column not in table.columns]
-    if lacking:
-        raise ValueError(f"{name} has no column {lacking[0]!r}; give a table with it, such as {such}.")
-
-
-def shown(value: Any) -> str:
-    """What was given, on one line: plain values as they are, of others the type."""
-    is_plain = isinstance(value, str | int | float | list | tuple | dict | set | None)
-    return repr(value) if is_plain else f"a {type(value).__name__}"
-
-
-def check_names(name: str, given: Any, such: str) -> list[str]:
-    """The names of columns in a list. Raises ValueError for anything else, with an example."""
-    if isinstance(given, str) or not isinstance(given, Sequence | pd.Index | np.ndarray):
-        raise ValueError(f"{name} is {shown(given)}; give a list of columns, such as {such}.")
-    names = list(given)
-    odd = [one for one in names if not isinstance(one, str)]
-    if odd:
-        raise ValueError(f"{name} has {odd[0]!r}, which is no name of a column; give a list such as {such}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{name} is {names!r}, and has a column twice; name each once.")
-    return names
-
-
-def check_by(by: Any) -> list[str]:
-    """The grouping columns. Raises ValueError unless it is a list with at least one."""
-    if isinstance(by, str) or not isinstance(by, Sequence | pd.Index | np.ndarray) or len(by) == 0:
-        raise ValueError(f"by is {shown(by)}; give a list with at least one column, such as ['scheme', 'density'].")
-    return check_names("by", by, "['scheme', 'density']")
-
-
-def check_path(name: str, path: Any) -> None:
-    """Raise ValueError unless it is a path."""
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"{name} is {shown(path)}; give a path, such as 'results/NAME'.")
-
-
-def check_columns(**columns: Any) -> None:
-    """Raise ValueError unless each of the named arguments is the name of a column, or None."""
-    for name, given in columns.items():
-        if given is not None and not isinstance(given, str):
-            raise ValueError(f"{name} is {shown(given)}; give the name of one column of the table.")
-
-
-def check_over(over: Any, runs: pd.DataFrame) -> None:
-    """Raise ValueError unless it is a hyperparameter, or another column of the runs that says what was trained."""
-    check_frame(runs)
-    names = [*TUNED, *(name for name in map(str, runs.columns) if _is_setting(name))]
-    if not isinstance(over, str) or over not in names:
-        close = spelling_hint(over, names) if isinstance(over, str) else "."
-        others = ", or another column of numbers that were set, such as batch or beta2"
-        raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}{others}.")
-
-
-def _is_setting(name: str) -> bool:
-    """Whether a column may be what was searched: no axis, seed, outcome or bookkeeping."""
-    if name in (*AXES, "seed") or name.lower() in (*OUTCOMES, *BOOKKEEPING):
-        return False
-    return name in TRIAL_FIELDS or name in SIZES or name not in RUNS.names
-
-
-def check_number(name: str, value: Any, what: str) -> None:
-    """Raise ValueError unless it is a finite number above 0; `what` is to be given."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {shown(value)}; give {what}.")
-
-
-def check_resamples(resamples: Any) -> None:
-    """Raise ValueError unless it is a whole number, 1 or more."""
-    if not _is_whole(resamples) or not 1 <= resamples <= _MOST_RESAMPLES:
-        allowed = "1 or more"
-        if _is_whole(resamples) and resamples > _MOST_RESAMPLES:
-            allowed = f"at most {_MOST_RESAMPLES}"
-        raise ValueError(
-            f"resamples is {shown(resamples)}; it must be a whole number, {allowed}: the default is {RESAMPLES}."
-        )
-
-
-def check_seed(seed: Any) -> None:
-    """Raise ValueError unless it is a whole number, 0 or more."""
-    if not _is_whole(seed) or seed < 0:
-        raise ValueError(f"seed is {shown(seed)}; it must be a whole number, 0 or more: it is that of the resamples.")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 # --- columns and values ---
@@ -301,11 +179,11 @@ def _check_losses(runs: pd.DataFrame) -> None:
 
 def check_base(runs: pd.DataFrame) -> None:
     """Raise ValueError unless the runs say where their proxy is: its width and density."""
-    for name in ("base_width", "base_density"):
+    for name in base_fields():
         if name not in runs.columns:
             raise ValueError(
                 f"the runs have no column {name!r}, which says where the proxy is; give it, such as "
-                f"runs.assign({name}={'128' if name == 'base_width' else '1.0'})."
+                f"runs.assign({name}={_VALUES[name]!r})."
             )
         if runs[name].isna().any():
             raise ValueError(f"{name} is missing in {runs[name].isna().sum()} of {len(runs)} runs; leave those out.")
@@ -335,8 +213,8 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
         first = plain_value(rows[name].iloc[0])
         raise ValueError(
             f"the runs of {where} differ in {name} ({values}): they have no common optimum. "
-            f"Put {name!r} in by, or select one value, such as runs[runs.{name} == {first!r}], which is --where "
-            f"{name}={first} on the command line."
+            f"Select one value, such as runs[runs.{name} == {first!r}], which is --where {name}={first} on the command "
+            f"line; optima, surface, sensitivity and drift tell groups apart by it with {name!r} in by."
         )
 
 
@@ -375,8 +253,9 @@ def check_alike(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -
     each = "; ".join(f"{name} ({_first_values(values)})" for name, values in odd.items())
     names, first = list(odd), next(iter(odd))
     raise ValueError(
-        f"runs of one group differ in {each}, and would be averaged over. If it says what was trained, put "
-        f"it in by (by=[..., {first!r}], --by ...,{first}) or select one value; if it is an outcome or bookkeeping, "
+        f"runs of one group differ in {each}, and would be averaged over. If it says what was trained, select "
+        f"one value of {first} (--where), or put it in by where there is one (by=[..., {first!r}] of optima, surface, "
+        f"sensitivity and drift, --by ...,{first} of hpsweep optimum); if it is an outcome or bookkeeping, "
         f"leave it out: ignore={names!r}, or --ignore {','.join(names)}."
     )
 
@@ -393,8 +272,8 @@ def unknown_columns(runs: pd.DataFrame) -> list[str]:
 
 
 def _is_unknown(runs: pd.DataFrame, name: str) -> bool:
-    if name in SIZES:
-        return not set(SIZES[name]) <= set(runs.columns)
+    if name in DERIVED_COLUMNS:
+        return not set(DERIVED_COLUMNS[name]) <= set(runs.columns)
     if name in RUNS.names or name.lower() in BOOKKEEPING or _INDEX.fullmatch(name):
         return False
     if _is_time(runs[name]):
@@ -457,16 +336,7 @@ def other_tuned(runs: pd.DataFrame, over: str) -> list[str]:
     )
 
 
-# --- words ---
-
-
-def spelling_hint(name: str, allowed: Sequence[str] | Iterator[str]) -> str:
-    """The end of a sentence: the nearest of the allowed names, if one is near."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f": did you mean {close[0]!r}?" if close else "."
-
-
-def label(by: Sequence[str], key: tuple[Hashable, ...]) -> str:
+def group_text(by: Sequence[str], key: tuple[Hashable, ...]) -> str:
     """A group's name, such as scheme sp, density 0.25."""
     return ", ".join(f"{name} {plain_value(value)}" for name, value in zip(by, key, strict=True))
 

@@ -61,14 +61,14 @@ BOOKKEEPING = frozenset(
 )
 """Names of columns, in lower case, that hold who ran it, where and when."""
 
-HYPERPARAMETERS = frozenset(
+HYPERPARAMETER_WORDS = frozenset(
     {"lr", "lrs", "eta", "learning", "learningrate", "wd", "decay", "bs", "bsz", "batch", "batchsize", "optimizer",
      "optim", "schedule", "scheduler", "warmup", "momentum", "dropout", "clip", "beta", "beta1", "beta2", "betas",
      "eps", "epsilon", "init", "alpha"}
 )  # fmt: skip
 """Words in the name of a column that is a hyperparameter: where it varies within a cell, the best is taken."""
 
-SEEDS = frozenset({"seed", "seeds", "rng", "replicate", "replica", "repeat", "rep"})
+SEED_WORDS = frozenset({"seed", "seeds", "rng", "replicate", "replica", "repeat", "rep"})
 """Words in the name of a column that tells repeated runs apart."""
 
 OUTCOME_WORDS = frozenset(
@@ -84,8 +84,16 @@ LABEL_WORDS = frozenset(
 )  # fmt: skip
 """Words in the name of a column that says which run it was, and where and when."""
 
+DERIVED_COLUMNS = {
+    "tokens": ("steps",),
+    **dict.fromkeys(("parameters", "embedding_parameters", "hidden_parameters"), ("width", "depth")),
+    **dict.fromkeys(("hidden_nonzeros", "flops_dense", "flops_sparse"), ("width", "depth", "density", "steps")),
+    "vocabulary": ("data",),
+}
+"""Columns of hpsweep's that follow from fields; without those fields they say what was trained."""
 
-def words_of(name: object) -> set[str]:
+
+def words_of_name(name: object) -> set[str]:
     """The words of a column's name: max_LR, learningRate and config.lr are max lr, learning rate and config lr."""
     return set(_words_in_order(name))
 
@@ -97,7 +105,7 @@ def _words_in_order(name: object) -> list[str]:
 
 def is_outcome(name: object) -> bool:
     """Whether a name, or a word in it, is that of what came out of a run."""
-    return str(name).lower() in OUTCOMES or bool(words_of(name) & OUTCOME_WORDS)
+    return str(name).lower() in OUTCOMES or bool(words_of_name(name) & OUTCOME_WORDS)
 
 
 def ends_in_outcome(name: object) -> bool:
@@ -108,4 +116,4 @@ def ends_in_outcome(name: object) -> bool:
 
 def is_label(name: object) -> bool:
     """Whether a name, or a word in it, says which run it was, and where and when."""
-    return str(name).lower() in BOOKKEEPING or bool(words_of(name) & LABEL_WORDS)
+    return str(name).lower() in BOOKKEEPING or bool(words_of_name(name) & LABEL_WORDS)

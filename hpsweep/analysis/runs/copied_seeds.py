@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import label
+from hpsweep.analysis.runs.checks import group_text
 
 CHANCE = 1e-6
 """Probability that seeds of a group without copies are taken for some, at most."""
@@ -109,7 +109,7 @@ def _warn(runs: pd.DataFrame, first: tuple[_Line, _Pair], count: int, group: Seq
     if count > 1:
         others = f"; so have {count - 1} others"
     warnings.warn(
-        f"{label([*group, 'seed'], tuple(copy[[*group, 'seed']]))} has the loss of seed {kept['seed']} at "
+        f"{group_text([*group, 'seed'], tuple(copy[[*group, 'seed']]))} has the loss of seed {kept['seed']} at "
         f"{len(pair.equal)} of the {pair.shared} values that both have, {to}: the same runs, of which "
         f"one counts{others}.",
         stacklevel=4,

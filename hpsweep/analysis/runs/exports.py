@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.runs.checks import shown
+from hpsweep.text import shown
 
 WANDB = "W&B"
 OPTUNA = "Optuna"

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from hpsweep.analysis.runs.checks import check_names, is_numeric, plain_value, shown, spelling_hint
-from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES, ends_in_outcome, is_label, words_of
+from hpsweep.analysis.runs.arguments import check_column_names, spelling_hint
+from hpsweep.analysis.runs.checks import is_numeric, plain_value
+from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES, ends_in_outcome, is_label, words_of_name
 from hpsweep.analysis.runs.exports import Export, export_of, listed_columns
 from hpsweep.analysis.runs.prepare import ONE_LOSS, with_index
 from hpsweep.axes import AXES
@@ -28,6 +29,7 @@ from hpsweep.schemes import SCHEMES
 from hpsweep.spec import OWN_DATA, RESOLVED, as_json, hash_of
 from hpsweep.store.columns import aligned_table
 from hpsweep.store.settings import IMPORTED, with_settings
+from hpsweep.text import shown
 
 STATUSES: dict[str, str] = {
     **dict.fromkeys(("ok", "finished", "complete", "completed", "success", "succeeded", "done"), "ok"),
@@ -92,7 +94,7 @@ def runs(
 def _named_axes(axes: Any) -> dict[str, str]:
     """Our names -> columns. Raises ValueError for what is neither a mapping of text nor a list of columns."""
     if not isinstance(axes, Mapping):
-        return {name: name for name in check_names("axes", axes, "['d_model'], or {'width': 'd_model'}")}
+        return {name: name for name in check_column_names("axes", axes, "['d_model'], or {'width': 'd_model'}")}
     odd = [name for pair in axes.items() for name in pair if not isinstance(name, str)]
     if odd:
         raise ValueError(f"axes have {shown(odd[0])}; give columns by our names, such as {{'width': 'd_model'}}.")
@@ -197,7 +199,7 @@ class _Reading:
     def _ignored(self, patterns: Any) -> list[str]:
         """The columns that these patterns name."""
         found: list[str] = []
-        for pattern in check_names("ignore", patterns, "['host', 'train/*']"):
+        for pattern in check_column_names("ignore", patterns, "['host', 'train/*']"):
             fitting = [name for name in map(str, self.table) if name == pattern or fnmatch.fnmatchcase(name, pattern)]
             if not fitting:
                 self._check_columns([pattern], "ignore")
@@ -255,7 +257,7 @@ class _Reading:
         if column is None or column not in self.table:
             return pd.Series(1.0, self.table.index)
         found = self._numbers(column, np.ones(len(self.table), dtype=bool), "loss")
-        words = words_of(column)
+        words = words_of_name(column)
         if words & _MAXIMIZED and not words & _MINIMIZED:
             self.problems.append(
                 f"loss is {column!r}, which is maximized, and an optimum here is a minimum: name a column of losses, "
@@ -336,7 +338,7 @@ class _Reading:
 
     def _check_shape(self, loss: str | None, made: pd.DataFrame, own: list[str]) -> None:
         """Find a loss of neutral name whose curves over lr have a maximum where a loss has its minimum."""
-        if "lr" not in made or words_of(loss) & _MINIMIZED:
+        if "lr" not in made or words_of_name(loss) & _MINIMIZED:
             return
         keys = [name for name in own if name not in ("lr", "seed")]
         good = made[made["status"] == "ok"]

@@ -24,8 +24,8 @@ def own_axes(runs: pd.DataFrame) -> list[str]:
 
 
 def line_axes(runs: pd.DataFrame) -> list[str]:
-    """By which fields the lines of figures differ: the axes in which runs differ, else one's own, else density."""
-    return varying_axes(runs) or own_axes(runs) or ["density"]
+    """By which fields the lines of figures differ: the axes in which runs differ, else one's own, else the first of all."""
+    return varying_axes(runs) or own_axes(runs) or drift_axes()[:1]
 
 
 def table_axes() -> list[str]:
@@ -46,7 +46,7 @@ def places_of(runs: pd.DataFrame) -> pd.DataFrame:
 
 def line_axis(names: list[str]) -> str:
     """By which of these fields the lines of a figure differ: the first of the axes among them, density if none is."""
-    return next((name for name in drift_axes() if name in names), "density")
+    return next((name for name in drift_axes() if name in names), drift_axes()[0])
 
 
 def place_text(at: Mapping[Any, Any] | pd.Series[Any], names: Iterable[str], *, last: str = ", ") -> str:

@@ -11,19 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from hpsweep.analysis.runs.arguments import check_column_names, check_frame, check_over, spelling_hint
 from hpsweep.analysis.runs.cells import Floats
 from hpsweep.analysis.runs.checks import (
     TRIAL_FIELDS,
-    check_frame,
-    check_names,
-    check_over,
     check_runs,
     check_unknown,
+    group_text,
     has_several_values,
     is_mixed,
     is_numeric,
-    label,
-    spelling_hint,
     unknown_columns,
 )
 from hpsweep.analysis.runs.copied_seeds import each_seed_once
@@ -46,7 +43,7 @@ _MADE_ONE = "hyperparameters whose close values are one"
 _NEEDED = ("seed", "status", "val_loss", "data_hash")
 
 
-def prepared(
+def prepared_runs(
     runs: pd.DataFrame,
     by: Sequence[str],
     over: str | Sequence[str],
@@ -60,7 +57,7 @@ def prepared(
     out, with a warning that names one. Raises ValueError as `check_runs` does; for rows of one setting and seed with
     different outcomes; and where runs of one group of `keys` (default: `by`) differ in columns that are not known.
     """
-    runs = without(runs, ignore)
+    runs = without_columns(runs, ignore)
     fields = [over] if isinstance(over, str) else list(over)
     for name in fields:
         check_over(name, runs)
@@ -77,11 +74,11 @@ def prepared(
     # Seeds that are copies of another count once.
     group = [name for name in _key(once, by, fields) if name not in (*fields, "seed")]
     ready = each_seed_once(once, group, fields).copy(deep=False)
-    ready.attrs[_MADE_ONE] = fields
+    ready.attrs = {_MADE_ONE: fields}  # without the record of the sweep, which pandas would copy at every step
     return ready
 
 
-def without(
+def without_columns(
     runs: pd.DataFrame, ignore: Sequence[str], *, needed: Sequence[str] = (*TRIAL_FIELDS, *_NEEDED)
 ) -> pd.DataFrame:
     """The runs without these columns, and with the named levels of their index as columns.
@@ -93,7 +90,7 @@ def without(
     own = setting_names(runs)
     if is_imported(runs):
         runs, own = without_settings(runs, ignore), []
-    for name in check_names("ignore", ignore, "['host', 'epochs']"):
+    for name in check_column_names("ignore", ignore, "['host', 'epochs']"):
         if name not in runs.columns:
             raise ValueError(
                 f"ignore has {name!r}, and the runs have no such column{spelling_hint(name, map(str, runs.columns))}"
@@ -307,4 +304,4 @@ def _two_outcomes(again: pd.DataFrame, key: Sequence[str], odd: int) -> str:
 
 
 def _named(key: Sequence[str], row: pd.Series[Any]) -> str:
-    return label(key, tuple(row[name] for name in key))
+    return group_text(key, tuple(row[name] for name in key))

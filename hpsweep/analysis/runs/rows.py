@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as plain data, null where something is missing."""
-    return [record(row) for row in table.to_dict("records")]
+    return [plain_row(row) for row in table.to_dict("records")]
 
 
-def record(row: Mapping[Any, Any]) -> dict[str, Any]:
+def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Python numbers, and None for what is missing or not finite."""
     return {str(name): _plain(value) for name, value in row.items()}
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hpsweep.analysis.findings import Finding
-from hpsweep.analysis.optimum.loss_at import Difference, difference, read, read_own
+from hpsweep.analysis.findings import MOVES, UNDETERMINED, Finding
+from hpsweep.analysis.optimum.loss_at import LossDifference, loss_at_optimum, loss_at_setting, loss_difference
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
-from hpsweep.analysis.runs.checks import check_number, other_tuned
-from hpsweep.analysis.runs.rows import records
-from hpsweep.analysis.transfer.drift import BOUND, Slope, line_points, slope_of, verdict
-from hpsweep.analysis.transfer.proxy import Swept, best_of, rows_at, swept
+from hpsweep.analysis.runs.arguments import check_number
+from hpsweep.analysis.runs.checks import other_tuned
+from hpsweep.analysis.runs.rows import plain_rows
+from hpsweep.analysis.transfer.drift import BENT, STABLE_BOUND, drift_verdict
+from hpsweep.analysis.transfer.proxy import TunedSweep, best_of, rows_at, tuned_sweep
+from hpsweep.analysis.transfer.slope import Slope, line_points, slope_of
 from hpsweep.axes import AXES, axis_of, drift_axes
 from hpsweep.spec import Target, Trial
 from hpsweep.units import unit_of_sources
 
-HELD_OUT = (
+HELD_OUT_COLUMNS = (
     *("hyperparameter", "n", "drift", "drift_low", "drift_high", "verdict"),
     *("constant_value", "constant_loss", "constant_from", "constant_regret", "constant_low", "constant_high"),
     *("along_value", "along_value_low", "along_value_high"),
@@ -40,7 +42,7 @@ def held_out(
     *,
     over: str | None = None,
     ignore: Sequence[str] = (),
-    bound: float = BOUND,
+    bound: float = STABLE_BOUND,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -58,30 +60,33 @@ def held_out(
     """
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
     over = asked_over(runs, over, ignore)
-    return held_out_of(swept(runs, {}, over, ignore=ignore, resamples=resamples, seed=seed), bound=bound)
+    return held_out_of(tuned_sweep(runs, {}, over, ignore=ignore, resamples=resamples, seed=seed), bound=bound)
 
 
-def held_out_of(sweep: Swept, *, bound: float = BOUND) -> pd.DataFrame:
+def held_out_of(sweep: TunedSweep, *, bound: float = STABLE_BOUND) -> pd.DataFrame:
     """The table of `held_out`."""
     others = other_tuned(sweep.runs, sweep.over)
     groups = sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs)
     rows = []
     for along in drift_axes():
         fixed = ["scheme", *(name for name in sweep.axes if name != along)]
-        for members in _lines(groups, along, fixed) if along in sweep.axes else []:
+        if along not in sweep.axes:
+            continue
+        for members in _lines(groups, along, fixed):
             line = _best_setting(members, along, others)
             if len(line) < 3:
                 continue
             end = {name: line[-1].at[name] for name in sweep.axes}
             row = _row(line, along, bound, sweep.optima.resamples, sweep.optima.seed)
             rows.append({"scheme": line[-1].at["scheme"], "along": along, **end, **row})
-    return pd.DataFrame(rows, columns=["scheme", "along", *sweep.axes, *HELD_OUT])
+    return pd.DataFrame(rows, columns=["scheme", "along", *sweep.axes, *HELD_OUT_COLUMNS])
 
 
 def _lines(groups: Sequence[Group], along: str, fixed: Sequence[str]) -> list[list[Group]]:
     """The groups that share the fixed fields, in order of these, each line in order along the axis."""
+    axis = axis_of(along)
     lines: dict[tuple[Any, ...], list[Group]] = {}
-    for group in sorted(groups, key=lambda group: axis_of(along).octaves(group.at[along])):
+    for group in sorted(groups, key=lambda group: axis.octaves(group.at[along])):
         lines.setdefault(group.values(fixed), []).append(group)
     return [lines[key] for key in sorted(lines)]
 
@@ -98,58 +103,77 @@ def _row(line: Sequence[Group], along: str, bound: float, resamples: int, seed: 
     first, target = line[0], line[-1]
     fitted = [group for group in line[:-1] if group.row["status"] == "ok"]
     slope = slope_of(line_points(fitted, along), along, resamples, seed)
-    own = read_own(target)
+    own = loss_at_optimum(target)
     row: dict[str, Any] = {
-        **dict.fromkeys(HELD_OUT, math.nan),
+        **dict.fromkeys(HELD_OUT_COLUMNS, math.nan),
         "hyperparameter": target.row["hyperparameter"],
         "n": len(fitted),
         **dict(zip(("drift", "drift_low", "drift_high"), slope, strict=True)),
-        "verdict": verdict(slope, bound),
+        "verdict": drift_verdict(slope, bound),
         **dict.fromkeys(("constant_from", "along_from", "interval")),
-        "better": "undetermined",
+        "better": UNDETERMINED,
         "status": target.row["status"],
     }
     if first.row["status"] != "ok" or math.isnan(slope.drift):
-        why = (
-            first.row["why"] or f"{len(fitted)} of the {len(line) - 1} before the last have an optimum, a drift needs 2"
-        )
-        return {**row, "why": why}
-    axis = axis_of(along)
-    moved = along_value(first.row, [(slope, axis.octaves(target.at[along]) - axis.octaves(first.at[along]))])
+        too_few = f"{len(fitted)} of the {len(line) - 1} before the last have an optimum, a drift needs 2"
+        return {**row, "why": first.row["why"] or too_few}
+    # The settings that either transfer uses, and their losses at the target.
+    move = Move(slope, _octaves_between(along, first.at, target.at))
+    moved = value_along_drift(first.row, [move])
     settings = {"constant": first.row["log2_opt"], "along": moved["log2"]}
-    readings = {name: read(target.cells, x) for name, x in settings.items()}
+    readings = {name: loss_at_setting(target.cells, x) for name, x in settings.items()}
     row |= {"constant_value": first.row["opt"], "along_value": moved["value"]}
     row |= {"along_value_low": moved["low"], "along_value_high": moved["high"]}
     for name, reading in readings.items():
-        lost = difference(reading, target, own, target)
+        lost = loss_difference(reading, target, own, target)
         row |= {f"{name}_loss": reading.loss, f"{name}_from": reading.source, f"{name}_regret": lost.value}
         row |= {f"{name}_low": lost.low, f"{name}_high": lost.high}
-    gain = difference(readings["constant"], target, readings["along"], target)
+    # Which of the two is better.
+    gain = loss_difference(readings["constant"], target, readings["along"], target)
     row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "better": _better(gain)}
     transfers = {"constant": readings["constant"], "drift": readings["along"]}
     why = "; ".join(f"by {name}: {reading.why}" for name, reading in transfers.items() if reading.why)
     return {**row, "interval": gain.interval, "why": why}
 
 
-def _better(gain: Difference) -> str:
+def _better(gain: LossDifference) -> str:
     """By which of the two transfers the loss is lower, if its interval says so."""
     if gain.low > 0:
         return "drift"
-    return "constant" if gain.high < 0 else "undetermined"
+    if gain.high < 0:
+        return "constant"
+    return UNDETERMINED
 
 
-def along_value(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) -> dict[str, float]:
+class Move(NamedTuple):
+    """A drift, and how many octaves along its axis a setting is carried."""
+
+    slope: Slope
+    octaves: float
+
+
+def _octaves_between(along: str, start: Mapping[str, Any], end: Mapping[str, Any]) -> float:
+    """Halvings or doublings of an axis from one place to another."""
+    axis = axis_of(along)
+    return axis.octaves(end[along]) - axis.octaves(start[along])
+
+
+def value_along_drift(proxy: Mapping[str, Any], moves: Sequence[Move]) -> dict[str, float]:
     """log2, value, low, high: the proxy's optimum moved by each drift times its octaves.
 
     The 95 % interval adds those of the optimum and of every move in quadrature, side by side: an optimum that is high
     makes the drift from it low, so that is conservative.
     """
-    x = proxy["log2_opt"] + sum(slope.drift * distance for slope, distance in moves)
-    below, above = [proxy["log2_opt"] - proxy["log2_low"]], [proxy["log2_high"] - proxy["log2_opt"]]
-    for slope, distance in moves:
-        sides = (distance * (slope.drift - slope.low), distance * (slope.high - slope.drift))
-        below.append(abs(sides[distance < 0]))
-        above.append(abs(sides[distance >= 0]))
+    x = proxy["log2_opt"] + sum(slope.drift * octaves for slope, octaves in moves)
+    below = [proxy["log2_opt"] - proxy["log2_low"]]
+    above = [proxy["log2_high"] - proxy["log2_opt"]]
+    for slope, octaves in moves:
+        low_side = abs(octaves) * (slope.drift - slope.low)
+        high_side = abs(octaves) * (slope.high - slope.drift)
+        if octaves < 0:  # a drift that is higher leads to a lower setting
+            low_side, high_side = high_side, low_side
+        below.append(low_side)
+        above.append(high_side)
     low, high = x - math.hypot(*below), x + math.hypot(*above)
     return {"log2": x, "value": 2.0**x, "low": 2.0**low, "high": 2.0**high}
 
@@ -158,39 +182,40 @@ def along_value(proxy: Mapping[str, Any], moves: Sequence[tuple[Slope, float]]) 
 
 
 def drift_offer(
-    sweep: Swept, optimum: Mapping[str, Any], drifts: Sequence[Mapping[str, Any]], target: Target
+    sweep: TunedSweep, optimum: Mapping[str, Any], drifts: Sequence[Mapping[str, Any]], target: Target
 ) -> dict[str, Any]:
-    """What a card says of the drift: `offer`, rows of `held_out` (if any drift moves), and "constant" as carried.
+    """What a card says of the drift: the setting offered, rows of `held_out` (if any drift moves), constant as carried.
 
     `sweep` has the runs of the card's scheme with its other hyperparameters, optimum is the row of its proxy.
     """
-    if any(row["verdict"] == "moves" for row in drifts):
+    if any(row["verdict"] == MOVES for row in drifts):
         tests = held_out_of(sweep)
     else:
-        tests = pd.DataFrame(columns=["scheme", "along", *sweep.axes, *HELD_OUT])
+        tests = pd.DataFrame(columns=["scheme", "along", *sweep.axes, *HELD_OUT_COLUMNS])
     there = {name: float(getattr(target, name) or sweep.proxy[name]) for name in sweep.axes}
     return {
-        **offer(optimum, drifts, tests, sweep.proxy, there),
+        **offered_setting(optimum, drifts, tests, sweep.proxy, there),
         "carried": "constant",
-        "held_out": records(tests),
+        "held_out": plain_rows(tests),
     }
 
 
-def carried_along(drift: Mapping[str, Any], base: Trial, over: str) -> tuple[dict[str, Any], Trial]:
+def carried_along_drift(drift: Mapping[str, Any], base: Trial, over: str) -> tuple[dict[str, Any], Trial]:
     """The offer and the proxy's trial with the setting along the drift. Raises ValueError where none is offered."""
     if drift["value"] is None:
         raise ValueError(f"{over} cannot be carried along a drift: {drift['why']}. Leave along_drift out.")
     return {**drift, "carried": "drift"}, base.replace(**{over: drift["value"]})
 
 
-def of_offer(drift: Mapping[str, Any], over: str, base: Trial) -> list[Finding]:
+def findings_of_offer(drift: Mapping[str, Any], over: str, base: Trial) -> list[Finding]:
     """What a user must know of what is carried, where a drift is offered beside the constant."""
     if drift["value"] is None:
         return []
     numbers = {"field": over, **{name: drift[name] for name in ("value", "low", "high", "why")}}
     recommended = drift["recommended"] == "drift"
     if drift["carried"] == "drift":
-        return [Finding(code="drift_used" if recommended else "drift_used_against", numbers=numbers)]
+        code = "drift_used" if recommended else "drift_used_against"
+        return [Finding(code=code, numbers=numbers)]
     if not recommended:
         return [Finding(code="drift_possible", numbers=numbers)]
     # the line through the proxy on which the drift gained most
@@ -207,7 +232,7 @@ def _through(row: Mapping[str, Any], base: Trial) -> bool:
     return all(row[name] == getattr(base, name) for name in AXES if name in row and name != row["along"])
 
 
-def offer(
+def offered_setting(
     optimum: Mapping[str, Any],
     drifts: Sequence[Mapping[str, Any]],
     tests: pd.DataFrame,
@@ -222,27 +247,32 @@ def offer(
     is "drift" only where along every such axis the held-out scale lost less along the drift, and the target is not
     farther out than the axis says (axes.py); else "constant". `why` says what decided.
     """
-    moves, axes, doubts = [], [], []
-    for along in (name for name in drift_axes() if name in target):
-        fixed = {name: proxy[name] for name in target if name != along}
-        distance = axis_of(along).octaves(target[along]) - axis_of(along).octaves(proxy[along])
-        line = next((row for row in drifts if row["along"] == along and fixed.items() <= row.items()), None)
-        if distance == 0:
+    moves: list[Move] = []
+    axes: list[dict[str, Any]] = []
+    doubts: list[str] = []
+    for along in drift_axes():
+        if along not in target:
             continue
+        octaves = _octaves_between(along, proxy, target)
+        if octaves == 0:
+            continue
+        # the drift on the line through the proxy
+        fixed = {name: proxy[name] for name in target if name != along}
+        line = next((row for row in drifts if row["along"] == along and fixed.items() <= row.items()), None)
         if line is None:
             doubts.append(f"one {along} was trained, and the target has another")
             continue
-        axes.append({"along": along, "octaves": distance, **{name: line[name] for name in ("drift", *_AXIS)}})
-        if line["verdict"] != "moves" or line["path"] == "bent" or None in (line["low"], line["high"]):
+        axes.append({"along": along, "octaves": octaves, **{name: line[name] for name in _OF_AXIS}})
+        if line["verdict"] != MOVES or line["path"] == BENT or None in (line["low"], line["high"]):
             continue
-        moves.append((Slope(line["drift"], line["low"], line["high"]), distance))
+        moves.append(Move(Slope(line["drift"], line["low"], line["high"]), octaves))
         doubts += _doubts(line, rows_at(tests, {"along": along, **fixed}), target)
     offered: dict[str, Any] = {"recommended": "constant", "value": None, "low": None, "high": None, "axes": axes}
     if optimum["status"] != "ok":
         return {**offered, "why": "the proxy has a bound, not an optimum"}
     if not moves:
         return {**offered, "why": "no drift towards the target is known to move, on a straight path"}
-    moved = along_value(optimum, moves)
+    moved = value_along_drift(optimum, moves)
     offered |= {name: moved[name] for name in ("value", "low", "high")}
     if doubts:
         return {**offered, "why": "; ".join(doubts)}
@@ -250,12 +280,14 @@ def offer(
     return {**offered, "recommended": "drift", "why": why}
 
 
-_AXIS = ("low", "high", "verdict", "path", "n_ok")
+_OF_AXIS = ("drift", "low", "high", "verdict", "path", "n_ok")
 
 
 def _doubts(line: Mapping[str, Any], tests: pd.DataFrame, target: Mapping[str, float]) -> list[str]:
     """Why the drift of a line is no recommendation, though it moves."""
-    along, axis, doubts = line["along"], axis_of(line["along"]), []
+    along = line["along"]
+    axis = axis_of(along)
+    doubts = []
     if tests.empty:
         doubts.append(f"fewer than three scales along {along}: none can be held out")
     elif tests["better"].item() != "drift":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,17 +14,18 @@ import pandas as pd
 
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.rows import record
+from hpsweep.analysis.runs.rows import plain_row
 from hpsweep.analysis.transfer.card_checks import CARD, OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.architectures import SPARSE, Kind, nonzeros, tensors
 from hpsweep.axes import AXES
 from hpsweep.own_model.card_sizes import check_plan
-from hpsweep.records import check_path, check_replaceable, check_version, read_record
+from hpsweep.records import check_version, read_record
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
 from hpsweep.schemes import Scheme, scales_width
-from hpsweep.spec import BEFORE, TUNED, Target, Trial
-from hpsweep.store import one_data_hash, replacing
+from hpsweep.spec import BEFORE, BUILT_IN, TUNED, Target, Trial
+from hpsweep.store import one_data_hash
+from hpsweep.store.record_file import check_record_path, record_json, write_record
 from hpsweep.text import shown
 
 if TYPE_CHECKING:
@@ -81,19 +82,14 @@ class Card:
 
     def to_json(self) -> str:
         """The card as JSON text; floats in their shortest exact form."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+        return record_json(self)
 
     def write(self, path: str | Path) -> Path:
         """Write the JSON to a file, whole or not at all; returns its path.
 
         Raises ValueError where a newer hpsweep has written a card, and where the path is that of no file.
         """
-        check_path(path)
-        path = Path(path)
-        check_overwritable(path)
-        with replacing(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-        return path
+        return write_record(self, path, what="card")
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -112,8 +108,33 @@ class Card:
             odd = ", ".join(shown(name).strip("'") for name in sorted(set(values) ^ names))
             raise ValueError(f"{path} is no card of version {CARD_VERSION}: missing or unknown {odd}. Make it anew.")
         card = cls(**_of_now(values))
-        check_whole(card, path)
+        check_card_values(card, path)
         return card
+
+    def export(self, trainer: str) -> str:
+        """The text of a file for another trainer, as `hpsweep export` prints it: 'torch', 'hf' or 'nanogpt'.
+
+        torch: parameter groups for a module of yours; hf: a script for transformers.Trainer; nanogpt: a config of
+        nanoGPT-mup's supar branch. docs/exports.md says what each needs.
+
+        Raises ValueError for another trainer, for a card whose numbers are not those of the rules, and for what the
+        trainer cannot express, with the reason.
+        """
+        text: str = _built_on_cards("hpsweep.export.write", "export")(self, trainer)
+        return text
+
+    def hyperparameters(self) -> pd.DataFrame:
+        """One row per hyperparameter that was searched: the value carried, its 95 % interval, how it was chosen."""
+        table: pd.DataFrame = _built_on_cards("hpsweep.analysis.transfer.card_tables", "card_hyperparameters")(self)
+        return table
+
+    def regret(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """One row: what the card's setting costs at its target, which `runs` have tuned; see `hp.regret`.
+
+        Raises ValueError as `hp.regret` with a card.
+        """
+        table: pd.DataFrame = _built_on_cards("hpsweep.analysis.transfer.card_regret", "card_regret")(self, runs)
+        return table
 
     def plan(self, model: nn.Module, *, base: object, check: bool = True, **options: Any) -> Plan:
         """The plan of a torch module under the card's scheme, density, multipliers, decay rule and mask seed.
@@ -152,6 +173,12 @@ class Card:
         return plan
 
 
+def _built_on_cards(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module that knows cards, looked up when it is called: an import would go in a circle."""
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
 def model_axes(card: Card) -> list[str]:
     """The axes by which a target is named: those that all tables have, and others in which it is not the proxy."""
     return [name for name, axis in AXES.items() if axis.always or card.target[name] != card.proxy[name]]
@@ -172,10 +199,12 @@ def _of_now(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with(before: Mapping[str, Any], part: Any) -> Any:
     """A part of a card, with the fields that it may lack; if it is no mapping, it is left to the check of the whole."""
-    return {**before, **part} if isinstance(part, Mapping) else part
+    if not isinstance(part, Mapping):
+        return part
+    return {**before, **part}
 
 
-def check_whole(card: Card, path: str | Path = "") -> None:
+def check_card_values(card: Card, path: str | Path = "") -> None:
     """Raise ValueError for a card that lacks something, or has a value that is none."""
     try:
         CARD(vars(card), "")
@@ -213,9 +242,9 @@ def _check_octaves(found: Mapping[str, Any]) -> None:
             raise ValueError(f"optimum of {found['hyperparameter']} has no {', '.join(missing)}")
 
 
-def check_overwritable(path: str | Path) -> None:
+def check_card_path(path: str | Path) -> None:
     """Raise ValueError where writing a card would destroy that of a newer hpsweep, or what is no file."""
-    check_replaceable(path, name="schema_version", version=CARD_VERSION, what="card")
+    check_record_path(path, version=CARD_VERSION, what="card")
 
 
 def make_card(
@@ -234,16 +263,20 @@ def make_card(
     """The card's fields; `vocabulary` is the proxy's and the target's."""
     duration = {"batch": base.batch, "steps": base.total_steps, "tokens": base.total_tokens}
     settings = {name: getattr(base, name) for name in SETTINGS}
-    row = record(tuned.row)
-    ends = [row["low"], row["high"]] if along["carried"] == "constant" else [along["low"], along["high"]]
-    carried = row["opt"] if along["carried"] == "constant" else along["value"]
+    row = plain_row(tuned.row)
+    carried, low, high = row["opt"], row["low"], row["high"]
+    if along["carried"] == "drift":
+        carried, low, high = along["value"], along["low"], along["high"]
+    uncertainty = None
+    if low is not None and high is not None:
+        uncertainty = max(abs(math.log2(end / carried)) for end in (low, high))
     return Card(
         scheme=trial.scheme,
         target={n: getattr(trial, n) for n in SHAPE} | {"vocabulary": vocabulary[1], "tokens": target.tokens},
         proxy={n: getattr(base, n) for n in SHAPE} | {"vocabulary": vocabulary[0]} | duration | settings,
         base={name: getattr(base, name) for name in TUNED},
         optimum=row,
-        uncertainty=None if None in ends else max(abs(math.log2(end / carried)) for end in ends),
+        uncertainty=uncertainty,
         **target_numbers(trial, vocabulary[1]),
         embedding_lr_mult=trial.embedding_lr_mult,
         optimizer={
@@ -264,17 +297,21 @@ def make_card(
 def target_numbers(trial: Trial, vocabulary: int) -> dict[str, Any]:
     """The fields of a card that the rules derive from the target's trial."""
     alphas = scales_width(trial.scheme)
+    listed: list[dict[str, Any]] = []
+    counted: dict[str, int] = {}
+    if trial.model == BUILT_IN:  # what tensors a model of the user's own has is known where it is built
+        counted = sizes(trial, vocabulary)._asdict()
+        for name, (shape, kind) in tensors(trial, vocabulary).items():
+            kept = nonzeros(shape, kind, trial.density)
+            listed.append({"name": name, "shape": list(shape), "kind": kind, "nonzeros": kept})
     return {
         "kinds": _kinds(trial),
         "attention_scale": rules.attention_scale(trial),
         "readout_multiplier": rules.readout_multiplier(trial),
         "alpha_input": trial.alpha_input if alphas else 1.0,
         "alpha_output": trial.alpha_output if alphas else 1.0,
-        "tensors": [
-            {"name": name, "shape": list(shape), "kind": kind, "nonzeros": nonzeros(shape, kind, trial.density)}
-            for name, (shape, kind) in tensors(trial, vocabulary).items()
-        ],
-        "sizes": sizes(trial, vocabulary)._asdict(),
+        "tensors": listed,
+        "sizes": counted,
     }
 
 
@@ -285,7 +322,7 @@ def _kinds(trial: Trial) -> dict[str, dict[str, float]]:
         if kind == "keep":  # of own models; the reference GPT has none
             continue
         m_rho = trial.m_rho if kind in SPARSE else 1.0
-        numbers = dataclasses.asdict(rules.numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
+        numbers = dataclasses.asdict(rules.kind_numbers(trial, kind, m_d=trial.m_d, m_rho=m_rho))
         kinds[kind] = {name: value for name, value in numbers.items() if name != "kind"}
     if trial.tied:  # one tensor with the embedding; only its second use has a multiplier of its own
         kinds["readout"] = {**kinds["embedding"], "forward": kinds["readout"]["forward"]}

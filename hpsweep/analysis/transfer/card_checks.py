@@ -23,10 +23,10 @@ from hpsweep.records import (
 from hpsweep.schemes import SCHEMES
 from hpsweep.spec import RESOLVED, TUNED, Interval, Target, Trial, fields_of
 
-KINDS = tuple(kind for kind in get_args(Kind) if kind != "keep")
+CARD_KINDS = tuple(kind for kind in get_args(Kind) if kind != "keep")
 """Of the reference GPT's tensors, all of which are drawn or filled."""
 
-SHAPE = ("width", "density", "depth", "head_size", "context", "tied")
+SHAPE = tuple(dict.fromkeys((*AXES, "depth", "head_size", "context", "tied")))
 OPTIMIZER = ("beta1", "beta2", "eps", "clip", "weight_decay_rule")
 SCHEDULE = ("warmup_fraction", "final_lr_fraction")
 _OWN = ("scheme", "seed", "steps", "eval_sequences", "precision")
@@ -79,7 +79,7 @@ _NUMBERS = table(
     weight_decay=number(0),
     forward=number(0),
 )
-_TENSOR = table(name=text, shape=rows(whole(1), least=1), kind=choice(*KINDS), nonzeros=_COUNT)
+_TENSOR = table(name=text, shape=rows(whole(1), least=1), kind=choice(*CARD_KINDS), nonzeros=_COUNT)
 _ANY = optional(number(-1e38, 1e38))  # losses may be as large
 _VALUE = optional(_POSITIVE)
 _ERROR = optional(number(0))  # or how many, with a point where a column had nulls
@@ -179,7 +179,7 @@ CARD = table(
         others=plain,
     ),
     uncertainty=optional(number(0)),
-    kinds=table(**dict.fromkeys(KINDS, _NUMBERS)),
+    kinds=table(**dict.fromkeys(CARD_KINDS, _NUMBERS)),
     attention_scale=number(0),
     readout_multiplier=number(0),
     alpha_input=_POSITIVE,
@@ -190,11 +190,9 @@ CARD = table(
         **_fields("weight_decay", *OPTIMIZER),
     ),
     schedule=table(**_fields(*SCHEDULE)),
-    mask=table(seed=_field("seed"), density=_field("density"), kinds=rows(choice(*KINDS), least=1)),
-    tensors=rows(_TENSOR, least=1),
-    sizes=table(
-        parameters=_COUNT, embedding_parameters=_COUNT, hidden_parameters=_COUNT, hidden_nonzeros=_COUNT
-    ),
+    mask=table(seed=_field("seed"), density=_field("density"), kinds=rows(choice(*CARD_KINDS), least=1)),
+    tensors=rows(_TENSOR),  # none, and no sizes, of a model of the user's own
+    sizes=mapping(_COUNT),
     evidence=table(
         {"never_tuned": mapping(number(0))},  # cards of before have none
         trial_ids=rows(text),

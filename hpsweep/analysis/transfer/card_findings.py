@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.findings import Finding
+from hpsweep.analysis.findings import STABLE, Finding
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.transfer.proxy import FEWEST_NONZEROS, stand_ins
@@ -17,10 +17,10 @@ from hpsweep.axes import AXES, Axis, drift_axes
 from hpsweep.rules import multipliers as rules
 from hpsweep.rules.count import sizes
 from hpsweep.schemes import scales
-from hpsweep.spec import Target, Trial
+from hpsweep.spec import BUILT_IN, Target, Trial
 from hpsweep.units import unit_of_sources
 
-WIDE = 1.0
+WIDE_INTERVAL = 1.0
 """Octaves on one side of an optimum above which its interval is said to be wide."""
 
 
@@ -32,7 +32,7 @@ def of_optimum(tuned: Group, over: str) -> list[Finding]:
     found = []
     if row["interval"] == "assumed":
         found.append(Finding(code="assumed_noise"))
-    if max(row["log2_high"] - row["log2_opt"], row["log2_opt"] - row["log2_low"]) > WIDE:
+    if max(row["log2_high"] - row["log2_opt"], row["log2_opt"] - row["log2_low"]) > WIDE_INTERVAL:
         found.append(Finding(code="wide_interval", numbers={"field": over, "low": row["low"], "high": row["high"]}))
     return found
 
@@ -61,11 +61,15 @@ def of_target(base: Trial, trial: Trial, target: Target, vocabulary: int) -> lis
     for name, (first, last) in ends.items():
         if first != last:
             found.append(Finding(code="not_corrected", axis=name, numbers={"first": first, "last": last}))
+    if base.model.startswith("command:"):
+        found.append(Finding(code="unseen_rules", scheme=base.scheme, numbers={"model": base.model}))
     return [*found, *_of_duration(base, trial, target, vocabulary), *_of_decay(base, trial)]
 
 
 def _of_duration(base: Trial, trial: Trial, target: Target, vocabulary: int) -> list[Finding]:
     """Another number of tokens per nonzero hidden parameter, or an unknown one."""
+    if base.model != BUILT_IN:  # how many parameters the target has is known where it is built
+        return []
     there = base.total_tokens / sizes(base, vocabulary).hidden_nonzeros
     numbers = {"proxy": there, "per_step": base.batch * base.context}
     if target.tokens is None:
@@ -78,7 +82,7 @@ def _of_duration(base: Trial, trial: Trial, target: Target, vocabulary: int) -> 
 
 def _of_decay(base: Trial, trial: Trial) -> list[Finding]:
     """A decay that changes with the learning rate of the hidden matrices."""
-    here, there = (rules.numbers(t, "hidden", m_d=t.m_d, m_rho=t.m_rho).lr for t in (trial, base))
+    here, there = (rules.kind_numbers(at, "hidden", m_d=at.m_d, m_rho=at.m_rho).lr for at in (trial, base))
     coupled = trial.weight_decay > 0 and trial.weight_decay_rule == "coupled"
     if not coupled or math.isclose(here, there):
         return []
@@ -92,7 +96,8 @@ def of_reach(base: Trial, trial: Trial, comparison: pd.DataFrame, axes: Sequence
     for axis in (AXES[name] for name in drift_axes() if name in axes):
         value = getattr(trial, axis.name)
         last = max([getattr(base, axis.name), *tuned[axis.name]], key=axis.order)
-        if (factor := _factor(axis, last, value)) > axis.farthest:
+        factor = _factor(axis, last, value)
+        if factor > axis.farthest:
             numbers = {"last": last, "value": value, "factor": factor}
             found.append(Finding(code="beyond_tuned", axis=axis.name, numbers=numbers))
     return found
@@ -107,7 +112,7 @@ def of_drift(drifts: Sequence[Mapping[str, Any]], scheme: str, over: str) -> lis
     """Optima that move, or are not known to stay: of every axis and verdict the places where that is so."""
     places: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in drifts:
-        if row["verdict"] != "stable":
+        if row["verdict"] != STABLE:
             at = {name: row[name] for name in AXES if name in row}
             places.setdefault((row["verdict"], row["along"]), []).append(at)
     return [
@@ -164,11 +169,13 @@ def of_scheme(base: Trial, comparison: pd.DataFrame, axes: Sequence[str]) -> lis
     rivals = comparison[(comparison["scheme"] != scheme) & comparison["tuned_loss"].notna()]
     gaps = []
     for rival in rivals.to_dict("records"):
-        here = own.get(tuple(rival[name] for name in axes), math.nan)
-        if rival["scheme"] in stand_ins(scheme, {"density": rival["density"], "base_density": base.base_density}):
+        place = {"density": rival["density"], "base_density": base.base_density}
+        if rival["scheme"] in stand_ins(scheme, place):
             continue  # there the two are one
-        if here - rival["tuned_loss"] > 2 * np.nan_to_num(rival["tuned_loss_se"], nan=ASSUMED_NOISE):
-            gaps.append((here - rival["tuned_loss"], rival))
+        here = own.get(tuple(rival[name] for name in axes), math.nan)
+        gap = here - rival["tuned_loss"]
+        if gap > 2 * np.nan_to_num(rival["tuned_loss_se"], nan=ASSUMED_NOISE):
+            gaps.append((gap, rival))
     if gaps:
         gap, rival = max(gaps, key=lambda pair: pair[0])
         numbers = {

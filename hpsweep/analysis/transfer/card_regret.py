@@ -14,11 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, read, read_own
+from hpsweep.analysis.optimum.loss_at import (
+    MEASURED_WITHIN,
+    LossReading,
+    loss_at_optimum,
+    loss_at_setting,
+    loss_difference,
+)
 from hpsweep.analysis.optimum.optima import Group, fit_prepared
-from hpsweep.analysis.runs.checks import check_frame, check_numeric, check_plain, column_such, label, other_tuned, shown
+from hpsweep.analysis.runs.arguments import check_frame
+from hpsweep.analysis.runs.checks import check_numeric, check_plain, column_such, group_text, other_tuned
 from hpsweep.analysis.runs.places import table_axes
-from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared, without
+from hpsweep.analysis.runs.prepare import ONE_DENSITY, plain_types, prepared_runs, without_columns
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.analysis.transfer.card_checks import SETTINGS
 from hpsweep.analysis.transfer.proxy import rows_at, tuned_of
@@ -27,8 +34,9 @@ from hpsweep.axes import value_label
 from hpsweep.english import interval_text
 from hpsweep.schemes import scales_width
 from hpsweep.spec import RESOLVED, TUNED
+from hpsweep.text import shown
 
-CARD_REGRET = (
+CARD_REGRET_COLUMNS = (
     *("scheme", *table_axes(), "hyperparameter", "setting", "setting_status", "used_loss", "used_from"),
     *("used_runs", "own_value", "own_low", "own_high", "own_loss", "own_from", "status", "octaves"),
     *("regret", "low", "high", "percent", "interval", "why"),
@@ -49,8 +57,8 @@ def card_regret(
 
     setting     what the card carries; setting_status as in `optima`: an edge is a bound and no optimum of the proxy
     used_loss   the loss at the setting. used_from is "measured": the mean of used_runs runs at it; or, without any,
-                "fitted" or "interpolated" from the target's own curve (see `loss_at.Reading`); null where it diverged
-                or lies outside what was tried, and `why` says which
+                "fitted" or "interpolated" from the target's own curve (see `loss_at.LossReading`); null where it
+                diverged or lies outside what was tried, and `why` says which
     own_loss    the loss at the target's own optimum own_value, with its 95 % interval, over all hyperparameters that
                 were tried there; at the lowest measured value where `status` is not ok: then own_value is a bound and
                 the regret at least what is given
@@ -73,12 +81,14 @@ def card_regret(
             f"the card carries {over.replace(',', ' and ')}, tuned together: the regret of a card is along one "
             f"hyperparameter. Make the card of one, such as transfer --over {over.split(',')[0]}."
         )
-    runs = target_runs(card, plain_types(without(runs, ignore)))
-    runs = prepared(runs, ["scheme", *table_axes()], over)
+    runs = target_runs(card, plain_types(without_columns(runs, ignore)))
+    runs = prepared_runs(runs, ["scheme", *table_axes()], over)
     same, group, status, others = _own_groups(card, runs, over, resamples, seed)
-    own, used = read_own(group), read(same.cells, math.log2(card.base[over]))
-    gap = difference(used, same, own, group)
-    bound = "" if status == "ok" else f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
+    own, used = loss_at_optimum(group), loss_at_setting(same.cells, math.log2(card.base[over]))
+    gap = loss_difference(used, same, own, group)
+    bound = ""
+    if status != "ok":
+        bound = f"own optimum: {group.row['why'] or 'a setting without one has a lower loss'}"
     row = {
         "scheme": card.scheme,
         **{name: card.target[name] for name in table_axes()},
@@ -102,7 +112,7 @@ def card_regret(
         "interval": gap.interval,
         "why": "; ".join(filter(None, [bound, used.why, _with_the_cards(same, group, used, others)])),
     }
-    return pd.DataFrame([row], columns=list(CARD_REGRET))
+    return pd.DataFrame([row], columns=list(CARD_REGRET_COLUMNS))
 
 
 def target_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
@@ -142,8 +152,10 @@ def _check(own: pd.DataFrame, name: str, wanted: Any, where: str) -> None:
     same = _equal(own[name], wanted)
     if same.all():
         return
-    others = f"{int((~same).sum())} of them do not have that" if same.any() else "none of them has that"
-    remedy = f"Leave those out with --where {name}={wanted}" if same.any() else "Train it as the card says"
+    others, remedy = "none of them has that", "Train it as the card says"
+    if same.any():
+        others = f"{int((~same).sum())} of them do not have that"
+        remedy = f"Leave those out with --where {name}={wanted}"
     raise ValueError(
         f"the card's target has {name} {wanted}, and of the {len(own)} runs of {where} {others}, but "
         f"{own.loc[~same, name].iloc[0]}: losses that differ in it say nothing of the transfer. {remedy}."
@@ -174,8 +186,10 @@ def curve_runs(card: Card, runs: pd.DataFrame) -> pd.DataFrame:
     over = card.optimum["hyperparameter"]
     chosen = target_runs(card, runs)
     for name, wanted in card.base.items():
+        if name == over:
+            continue
         found = np.unique(chosen[name])
-        chosen = chosen if name == over else chosen[_equal(chosen[name], wanted)]
+        chosen = chosen[_equal(chosen[name], wanted)]
         if chosen.empty:
             raise ValueError(
                 f"the card has {name} {wanted:g}, and the runs of its target have "
@@ -208,12 +222,12 @@ def _own_groups(
     return next(group for group in groups if group.at == at), *tuned_of(groups), others
 
 
-def _with_the_cards(same: Group, group: Group, used: Reading, others: Sequence[str]) -> str:
+def _with_the_cards(same: Group, group: Group, used: LossReading, others: Sequence[str]) -> str:
     """What the setting costs with the card's other hyperparameters, where the target's own optimum has other ones."""
     if same is group or used.source is None:
         return ""
-    own, cards = (label(others, one.values(others)) for one in (group, same))
-    gap = difference(used, same, read_own(same), same)
+    own, cards = (group_text(others, one.values(others)) for one in (group, same))
+    gap = loss_difference(used, same, loss_at_optimum(same), same)
     least = "" if same.row["status"] == "ok" else "at least "
     return (
         f"the own optimum is at {own}, and the card has {cards}: with that the regret is {least}{gap.value:.4f} "
@@ -236,32 +250,43 @@ def card_regret_text(table: pd.DataFrame) -> pd.DataFrame:
     for row in table.to_dict("records"):
         bound = " (bound)" * (row["setting_status"] == "edge")
         regret = regret_text(row)
+        if not math.isnan(row["low"]):
+            regret = f"{regret} {interval_text(row['low'], row['high'])}"
         rows.append(
             {
                 **{name: row[name] for name in ("scheme", "width")},
                 "density": value_label("density", row["density"]),
                 f"card's {row['hyperparameter']}": _power(row["setting"]) + bound,
                 "own optimum": _optimum_text(row),
-                "octaves": "-" if math.isnan(row["octaves"]) else f"{row['octaves']:+.2f}",
+                "octaves": _number_or_dash(row["octaves"], "+.2f"),
                 "loss tuned": f"{row['own_loss']:.4f}",
-                "transferred": "-" if math.isnan(row["used_loss"]) else f"{row['used_loss']:.4f}",
+                "transferred": _number_or_dash(row["used_loss"], ".4f"),
                 "runs": row["used_runs"],
-                "regret": regret if math.isnan(row["low"]) else f"{regret} {interval_text(row['low'], row['high'])}",
-                "percent": "-" if math.isnan(row["percent"]) else f"{row['percent']:.2f}",
+                "regret": regret,
+                "percent": _number_or_dash(row["percent"], ".2f"),
                 "why": row["why"],
             }
         )
     return pd.DataFrame(rows)
 
 
+def _number_or_dash(value: float, form: str) -> str:
+    """A number in Python's format; a dash where there is none."""
+    if math.isnan(value):
+        return "-"
+    return format(value, form)
+
+
 def _optimum_text(row: Mapping[Any, Any]) -> str:
     """2^-5.02 [-5.30, -4.81]; of a bound the side on which it lies; of what has no optimum a dash."""
-    low, high = (None if math.isnan(row[name]) else math.log2(row[name]) for name in ("own_low", "own_high"))
-    if low is not None and high is not None:
-        return f"{_power(row['own_value'])} [{low:.2f}, {high:.2f}]"
-    if low is not None:
-        return f"above 2^{low:.2f}"
-    return "-" if high is None else f"below 2^{high:.2f}"
+    low, high = row["own_low"], row["own_high"]
+    if math.isnan(low) and math.isnan(high):
+        return "-"
+    if math.isnan(high):
+        return f"above {_power(low)}"
+    if math.isnan(low):
+        return f"below {_power(high)}"
+    return f"{_power(row['own_value'])} [{math.log2(low):.2f}, {math.log2(high):.2f}]"
 
 
 def _power(value: float) -> str:

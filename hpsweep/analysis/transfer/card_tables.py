@@ -8,21 +8,21 @@ from typing import Any
 
 import pandas as pd
 
+from hpsweep.analysis.optimum.noise import NOISE_WORDS
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.axes import AXES
 from hpsweep.spec import TUNED
 
-HYPERPARAMETERS = ("hyperparameter", "value", "low", "high", "noise", "chosen")
-"""Columns of `hyperparameters`."""
+HYPERPARAMETER_COLUMNS = ("hyperparameter", "value", "low", "high", "noise", "chosen")
+"""Columns of `card_hyperparameters`."""
 
-WAY = ("from", "to", "at", "verdict", "drift", "low", "high", "noise")
-"""Columns of `way`."""
+WAY_COLUMNS = ("from", "to", "at", "verdict", "drift", "low", "high", "noise")
+"""Columns of `way_to_target`."""
 
-_NOISE = {"resampled": "measured", "assumed": "assumed"}
 _UNCORRECTED = ("depth", "context", "vocabulary")
 
 
-def hyperparameters(card: Card) -> pd.DataFrame:
+def card_hyperparameters(card: Card) -> pd.DataFrame:
     """One row per hyperparameter that was searched: the value carried, its 95 % interval, how it was chosen.
 
     noise: whether seeds measured it or it is assumed. low and high are null where a value was not fitted; of a bound
@@ -30,7 +30,7 @@ def hyperparameters(card: Card) -> pd.DataFrame:
     """
     never = card.evidence.get("never_tuned", {})
     rows = [_row(card, name) for name in TUNED if name not in never]
-    return pd.DataFrame(rows, columns=list(HYPERPARAMETERS)).astype({"low": float, "high": float})
+    return pd.DataFrame(rows, columns=list(HYPERPARAMETER_COLUMNS)).astype({"low": float, "high": float})
 
 
 def _row(card: Card, name: str) -> dict[str, Any]:
@@ -38,11 +38,12 @@ def _row(card: Card, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"hyperparameter": name, "value": card.base[name], "low": None, "high": None, "noise": ""}
     if name not in found["hyperparameter"].split(","):
         return {**row, "chosen": "best of the values tried"}
-    joint = f"status_{name}" in found
-    status = found[f"status_{name}"] if joint else found["status"]
-    prefix = f"{name}_" if joint else ""
+    # a joint optimum has a status and an interval for each of its fields
+    status, prefix = found["status"], ""
+    if f"status_{name}" in found:
+        status, prefix = found[f"status_{name}"], f"{name}_"
     row |= {"low": found[f"{prefix}low"], "high": found[f"{prefix}high"]}
-    row["noise"] = _NOISE.get(found["interval"] or "", "")
+    row["noise"] = NOISE_WORDS.get(found["interval"] or "", "")
     if card.along_drift["carried"] == "drift":
         along = {end: card.along_drift[end] for end in ("low", "high")}
         return {**row, **along, "chosen": "along the fitted drift"}
@@ -54,7 +55,7 @@ def _row(card: Card, name: str) -> dict[str, Any]:
     return {**row, "chosen": words.get(status, f"best of the values tried ({status})")}
 
 
-def way(card: Card) -> pd.DataFrame:
+def way_to_target(card: Card) -> pd.DataFrame:
     """One row per step from the proxy to the target and per line of runs that says how the optimum moves on it.
 
     from, to: the proxy's value and the target's; at: where the line was measured; drift, low, high: octaves per halving
@@ -69,17 +70,19 @@ def way(card: Card) -> pd.DataFrame:
             continue
         ends = {"from": f"{along} {card.proxy[along]:g}", "to": f"{card.target[along]:g}"}
         lines = [row for row in card.drift if row["along"] == along]
-        rows += [{**ends, **_line(row, along)} for row in lines] or [{**ends, "verdict": unknown}]
+        rows += [{**ends, **_line(row, along)} for row in lines]
+        if not lines:
+            rows.append({**ends, "verdict": unknown})
     for name in _UNCORRECTED:
         if card.target[name] != card.proxy[name]:
             ends = {"from": f"{name} {card.proxy[name]}", "to": f"{card.target[name]}"}
             rows.append({**ends, "verdict": "not corrected"})
-    return pd.DataFrame(rows, columns=list(WAY))
+    return pd.DataFrame(rows, columns=list(WAY_COLUMNS))
 
 
 def _line(row: dict[str, Any], along: str) -> dict[str, Any]:
     at = ", ".join(f"{name} {row[name]:g}" for name in AXES if name in row and name != along)
-    noise = _NOISE.get(row["interval"] or "", "")
+    noise = NOISE_WORDS.get(row["interval"] or "", "")
     return {"at": at, "noise": noise, **{name: row[name] for name in ("verdict", "drift", "low", "high")}}
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hpsweep.analysis.transfer.card import Card, check_whole, target_numbers
+from hpsweep.analysis.transfer.card import Card, check_card_values, target_numbers
 from hpsweep.analysis.transfer.card_checks import OPTIMIZER, SCHEDULE, SETTINGS, SHAPE
 from hpsweep.spec import TUNED, Trial
 
@@ -15,7 +15,7 @@ _SAME = 1e-9  # relative; a card's numbers passed through JSON in their shortest
 
 def tokens_of(card: Card) -> int | None:
     """How many tokens the card's target is trained on; None where it does not say. Raises ValueError as check_whole."""
-    check_whole(card)
+    check_card_values(card)
     tokens: int | None = card.target["tokens"]
     return tokens
 
@@ -26,7 +26,7 @@ def card_trial(card: Card, **given: Any) -> Trial:
     Its seed is that of the card's masks; data, batch and what else `SETTINGS` names are the proxy's. `given` are other
     fields, among them the duration. Raises ValueError for a card that lacks something, or has a value out of range.
     """
-    check_whole(card)
+    check_card_values(card)
     fields = {
         "scheme": card.scheme,
         **{n: card.target[n] for n in SHAPE},

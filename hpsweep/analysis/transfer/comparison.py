@@ -8,15 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import MEASURED_WITHIN, Reading, difference, error_of, read, read_own
+from hpsweep.analysis.optimum.loss_at import (
+    LossReading,
+    loss_at_optimum,
+    loss_at_setting,
+    loss_difference,
+    loss_error,
+)
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
 from hpsweep.analysis.runs.checks import other_tuned
-from hpsweep.analysis.transfer.proxy import Swept, lowest_of, proxy_of, stand_ins, swept
+from hpsweep.analysis.transfer.proxy import TunedSweep, lowest_of, proxy_of, stand_ins, tuned_sweep
 
-__all__ = ["COMPARISON", "MEASURED_WITHIN", "comparison_of", "tuned_against_transferred"]
-
-COMPARISON = (
+COMPARISON_COLUMNS = (
     *("hyperparameter", "status", "tuned_value", "tuned_loss", "tuned_loss_se"),
     *("proxy_value", "proxy_status", "transferred_value", "transferred_loss", "transferred_from", "regret"),
     *("regret_low", "regret_high", "interval", "best_scheme", "best_loss", "why"),
@@ -51,28 +55,35 @@ def tuned_against_transferred(
     nats/token, means as if every seed had been run everywhere. Raises ValueError as `optima` does.
     """
     over = asked_over(runs, over, ignore)
-    return comparison_of(swept(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed))
+    return comparison_of(tuned_sweep(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed))
 
 
-def comparison_of(sweep: Swept) -> pd.DataFrame:
+def comparison_of(sweep: TunedSweep) -> pd.DataFrame:
     """The table of `tuned_against_transferred`."""
     others = other_tuned(sweep.runs, sweep.over)
+    # The groups of every model: those that differ in other hyperparameters alone.
+    groups = sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs)
+    groups.sort(key=lambda group: (group.at["scheme"], sweep.order(group.at)))
     models: dict[tuple[Any, ...], list[Group]] = {}
-    for group in sweep.optima.grouped(["scheme", *sweep.axes, *others], sweep.runs):
+    for group in groups:
         models.setdefault((group.at["scheme"], sweep.place(group.at)), []).append(group)
-    sources = {scheme: _source(scheme, models, sweep, others) for scheme in {scheme for scheme, _ in models}}
+    # Of every scheme the group whose optimum is transferred.
+    schemes = dict.fromkeys(scheme for scheme, _ in models)
+    sources = {scheme: _source(scheme, models, sweep, others) for scheme in schemes}
     rows = []
-    for (scheme, place), groups in sorted(models.items(), key=lambda model: (model[0][0], sweep.order(model[1][0].at))):
+    for (scheme, place), members in models.items():
         source = sources[scheme]
-        same = [group for group in groups if source is not None and group.values(others) == source.values(others)]
-        row = _compared(lowest_of(groups), source, same[0] if same else None)
+        same = None
+        if source is not None:
+            same = next((group for group in members if group.values(others) == source.values(others)), None)
+        row = _compared(lowest_of(members), source, same)
         rows.append({"scheme": scheme, **dict(zip(sweep.axes, place, strict=True)), **row})
-    table = pd.DataFrame(rows, columns=["scheme", *sweep.axes, *COMPARISON])
+    table = pd.DataFrame(rows, columns=["scheme", *sweep.axes, *COMPARISON_COLUMNS])
     return _with_best(table, list(sweep.axes))
 
 
 def _source(
-    scheme: str, models: Mapping[tuple[Any, ...], Sequence[Group]], sweep: Swept, others: Sequence[str]
+    scheme: str, models: Mapping[tuple[Any, ...], Sequence[Group]], sweep: TunedSweep, others: Sequence[str]
 ) -> Group | None:
     """The group at the scheme's proxy whose optimum is transferred; `models` by scheme and place."""
     for name in (scheme, *stand_ins(scheme, sweep.proxy)):
@@ -85,34 +96,36 @@ def _source(
 
 def _with_best(table: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     """The table with the scheme of the lowest tuned loss at each place."""
-    known = table[table["tuned_loss"].notna()].sort_values("tuned_loss").drop_duplicates(axes)
-    best = known[[*axes, "scheme", "tuned_loss"]].set_axis([*axes, "best_scheme", "best_loss"], axis=1)
+    known = table[table["tuned_loss"].notna()]
+    lowest = known.sort_values("tuned_loss").drop_duplicates(axes)
+    best = lowest[[*axes, "scheme", "tuned_loss"]].set_axis([*axes, "best_scheme", "best_loss"], axis=1)
     merged = table.drop(columns=["best_scheme", "best_loss"]).merge(best, on=axes, how="left")
     return merged.astype({"best_loss": float})[table.columns]
 
 
 def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[str, Any]:
     """A row of the comparison. `same` has the proxy's other hyperparameters, at this width and density."""
-    own = read_own(tuned)
+    own = loss_at_optimum(tuned)
     row: dict[str, Any] = {
-        **dict.fromkeys(COMPARISON, math.nan),
+        **dict.fromkeys(COMPARISON_COLUMNS, math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
         "status": tuned.row["status"],
         "tuned_value": own.value,
         "tuned_loss": own.loss,
-        "tuned_loss_se": error_of(own, tuned),
+        "tuned_loss_se": loss_error(own, tuned),
         "proxy_status": None,
         "transferred_from": None,
         "interval": None,
     }
-    if source is None or source.row["status"] not in ("ok", "edge"):
-        why = "the scheme's proxy was not trained" if source is None else f"the scheme's proxy: {source.row['why']}"
-        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], why]))}
+    if source is None:
+        return {**row, "why": _joined(tuned.row["why"], "the scheme's proxy was not trained")}
+    if source.row["status"] not in ("ok", "edge"):
+        return {**row, "why": _joined(tuned.row["why"], f"the scheme's proxy: {source.row['why']}")}
     row.update(proxy_value=source.row["opt"], proxy_status=source.row["status"])
     if same is None:
-        return {**row, "why": "; ".join(filter(None, [tuned.row["why"], "the proxy's setting was not tried here"]))}
+        return {**row, "why": _joined(tuned.row["why"], "the proxy's setting was not tried here")}
     used = used_at(same, source, tuned, own)
-    gap = difference(used, same, own, tuned)
+    gap = loss_difference(used, same, own, tuned)
     return {
         **row,
         "transferred_value": used.value,
@@ -122,15 +135,20 @@ def _compared(tuned: Group, source: Group | None, same: Group | None) -> dict[st
         "regret_low": gap.low,
         "regret_high": gap.high,
         "interval": gap.interval,
-        "why": "; ".join(filter(None, [tuned.row["why"], used.why.replace("the setting", "the proxy's setting")])),
+        "why": _joined(tuned.row["why"], used.why.replace("the setting", "the proxy's setting")),
     }
 
 
-def used_at(here: Group, source: Group, tuned: Group, own: Reading) -> Reading:
+def _joined(*reasons: str) -> str:
+    """The reasons that there are, one after the other."""
+    return "; ".join(filter(None, reasons))
+
+
+def used_at(here: Group, source: Group, tuned: Group, own: LossReading) -> LossReading:
     """The loss at the optimum of `source`, used in the group `here`; `own`, that of `tuned`, where all are one.
 
     There nothing is lost by definition, also where the optimum is a bound.
     """
     if here is tuned and here.at == source.at:
         return own
-    return read(here.cells, source.row["log2_opt"])
+    return loss_at_setting(here.cells, source.row["log2_opt"])

@@ -17,41 +17,42 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum.fitted import Fitted, fitted
-from hpsweep.analysis.optimum.noise import t_975
-from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.optimum.parabola import LIMIT
+from hpsweep.analysis.findings import MOVES, STABLE, UNDETERMINED
+from hpsweep.analysis.optimum.curve import LIMIT
+from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
 from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, drift_groups
-from hpsweep.analysis.runs.cells import Floats
-from hpsweep.analysis.runs.checks import (
-    check_equal,
-    check_names,
-    check_number,
-    check_unknown,
-    is_numeric,
-    needed,
-)
-from hpsweep.analysis.runs.prepare import plain_types, prepared, without
+from hpsweep.analysis.runs.arguments import check_column_names, check_number
+from hpsweep.analysis.runs.checks import check_equal, check_unknown, is_numeric
+from hpsweep.analysis.runs.places import own_axes, varying_axes
+from hpsweep.analysis.runs.prepare import plain_types, prepared_runs, without_columns
 from hpsweep.analysis.transfer.given_optima import given_optima, is_of_optima
+from hpsweep.analysis.transfer.slope import (
+    SCATTER,
+    Bend,
+    LinePoint,
+    Slope,
+    bend_of,
+    line_points,
+    slope_of,
+    values_on_a_line,
+)
 from hpsweep.architectures import hidden_nonzeros
-from hpsweep.axes import axis_of
+from hpsweep.axes import axis_of, drift_axes
 from hpsweep.english import counted, have
 from hpsweep.spec import Trial
 
-BOUND = 0.25
+STABLE_BOUND = 0.25
 """Octaves per halving or doubling within which an optimum is called stable."""
 
-SCATTER, SCATTER_DF = 0.1, 3
-"""How much optima scatter about a line beyond their intervals, octaves, where no more is known than by a few optima;
-and the degrees of freedom that this is worth beside what the optima say."""
+STRAIGHT, BENT = "straight", "bent"
+"""Whether a drift is one slope all the way; UNDETERMINED where that is not known."""
 
-COLUMNS = (
+DRIFT_COLUMNS = (
     "along",
     "over",
     "drift",
@@ -82,7 +83,7 @@ def drift(
     along_with: Sequence[str] = (),
     over: str | None = None,
     ignore: Sequence[str] = (),
-    bound: float = BOUND,
+    bound: float = STABLE_BOUND,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -125,8 +126,9 @@ def drift(
     check_number("bound", bound, "a positive number of octaves, such as 0.25")
     if along is not None and not isinstance(along, str):
         raise ValueError(f"along is {along!r}; give the name of one column, such as 'density' or 'width'.")
-    by = None if by is None else check_names("by", by, "['scheme']")
-    along_with = check_names("along_with", along_with, "['depth']")
+    if by is not None:
+        by = check_column_names("by", by, "['scheme']")
+    along_with = check_column_names("along_with", along_with, "['depth']")
     if is_of_optima(runs):
         return _of_optima(runs, along, by or (), along_with, over, bound, resamples, seed)
     over = asked_over(runs, over, ignore)
@@ -135,12 +137,12 @@ def drift(
         groups = by
         if groups is None:
             varies = asked_groups(runs, None, (over, *along_with), ignore)
-            groups = drift_groups(plain_types(without(runs, ignore)), varies, axis)
+            groups = drift_groups(plain_types(without_columns(runs, ignore)), varies, axis)
         tables.append(_along(runs, axis, groups, along_with, over, ignore, bound, resamples, seed))
     if len(tables) == 1:
         return tables[0]
-    keys = dict.fromkeys(name for table in tables for name in table if name not in COLUMNS)
-    return pd.concat(tables, ignore_index=True)[[*keys, *COLUMNS]]
+    keys = dict.fromkeys(name for table in tables for name in table if name not in DRIFT_COLUMNS)
+    return pd.concat(tables, ignore_index=True)[[*keys, *DRIFT_COLUMNS]]
 
 
 def _of_optima(
@@ -165,10 +167,10 @@ def _of_optima(
         for row in optima.to_dict("records"):
             of = () if one else tuple(row[name] for name in along_with)
             line.append(
-                Point(row[along], of, f"{along} {row[along]:g}", {str(name): value for name, value in row.items()})
+                LinePoint(row[along], of, f"{along} {row[along]:g}", {str(name): value for name, value in row.items()})
             )
         rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, resamples, seed)})
-    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+    return pd.DataFrame(rows, columns=[*by, *DRIFT_COLUMNS])
 
 
 def _along(
@@ -187,26 +189,28 @@ def _along(
         raise ValueError(
             f"{along} is in by or along_with, and is what the drift is sought along; keep it in one of them."
         )
-    runs = prepared(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
+    runs = prepared_runs(runs, [*by, *along_with, along], over, ignore=ignore, keys=by)
     if not pd.api.types.is_numeric_dtype(runs[along]) or not (runs[along] > 0).all():
-        raise ValueError(f"along is {along!r}, which is not a column of positive numbers; take density or width.")
-    optima = fitted(runs, [*by, *along_with, along], over=over, resamples=resamples, seed=seed)
+        raise ValueError(
+            f"along is {along!r}, which is not a column of positive numbers; take {' or '.join(drift_axes())}."
+        )
+    optima = fitted_runs(runs, [*by, *along_with, along], over=over, resamples=resamples, seed=seed)
     return drift_of(optima, optima.runs, along, by, along_with=along_with, bound=bound)
 
 
 def drift_of(
-    optima: Fitted,
+    optima: FittedRuns,
     runs: pd.DataFrame,
     along: str,
     by: Sequence[str],
     *,
     along_with: Sequence[str] = (),
-    bound: float = BOUND,
+    bound: float = STABLE_BOUND,
 ) -> pd.DataFrame:
     """The table of `drift` for a part of the runs that were fitted."""
     over, place = optima.over, [*along_with, along]
     check_unknown(runs, by, free=[*by, *place, over])
-    runs = _read(runs, [*by, *place], over)
+    runs = _compared(optima, runs, [*by, *place])
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
         name = ", ".join(f"{field} {value}" for field, value in zip(by, key, strict=True)) or "all runs"
@@ -215,47 +219,20 @@ def drift_of(
         line = line_points(optima.grouped(place, members), along, along_with)
         keys = dict(zip(by, key, strict=True))
         rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, optima.resamples, optima.seed)})
-    return pd.DataFrame(rows, columns=[*by, *COLUMNS])
+    return pd.DataFrame(rows, columns=[*by, *DRIFT_COLUMNS])
 
 
-class Point(NamedTuple):
-    """An optimum on a line: where it lies along the axis, and on which of several lines that share a slope."""
-
-    value: Any
-    line: tuple[Any, ...]
-    model: str  # what a reader knows the group by, such as width 64, depth 2
-    row: Mapping[str, Any]  # of `optima`
-
-    @property
-    def status(self) -> str:
-        """Of the optimum."""
-        return str(self.row["status"])
+def drift_table(optima: FittedRuns) -> pd.DataFrame:
+    """The rows of `drift` along every axis that varies, from runs that were prepared and fitted."""
+    runs, by = optima.runs, list(optima.by)
+    along = [name for name in (*varying_axes(runs), *own_axes(runs)) if name in by]
+    tables = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in along]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["scheme", *DRIFT_COLUMNS])
 
 
-def line_points(groups: Sequence[Group], along: str, along_with: Sequence[str] = ()) -> list[Point]:
-    """The groups as points along an axis; those that share the other columns are a line.
-
-    Where no two of them do, all are one line.
-    """
-    lines = [group.values(along_with) for group in groups]
-    if len(set(lines)) == len(groups):
-        lines = [()] * len(groups)
-    return [
-        Point(group.at[along], line, _model(group, [along, *along_with]), group.row)
-        for group, line in zip(groups, lines, strict=True)
-    ]
-
-
-def _model(group: Group, names: Sequence[str]) -> str:
-    fields = []
-    for name, value in zip(names, group.values(names), strict=True):
-        fields.append(f"{name} {value:g}" if isinstance(value, float | int) else f"{name} {value}")
-    return ", ".join(fields)
-
-
-def _read(runs: pd.DataFrame, keys: Sequence[str], over: str) -> pd.DataFrame:
-    """The prepared runs with the columns that are still read: every line is grouped and fitted on its own."""
-    names = [*needed(runs, keys, over).columns, "data_hash", *_OF_TOKENS]
+def _compared(optima: FittedRuns, runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The columns of the runs that are still read: every line is grouped and fitted on its own."""
+    names = [*optima.compared(runs, keys), "data_hash", *_OF_TOKENS]
     return runs[[name for name in dict.fromkeys(names) if name in runs]]
 
 
@@ -279,38 +256,35 @@ def _steps_follow(members: pd.DataFrame) -> bool:
     return bool(max(least) < min(most) or max(most) < 1.1 * min(most))
 
 
-class Slope(NamedTuple):
-    """Octaves per halving or doubling; NaN where unknown, and low or high NaN where the interval is open."""
-
-    drift: float
-    low: float
-    high: float
-
-
-def verdict(slope: Slope, bound: float) -> str:
+def drift_verdict(slope: Slope, bound: float) -> str:
     """Stable, moves or undetermined, by interval and bound; an open side is infinite."""
     low = -math.inf if math.isnan(slope.low) else slope.low
     high = math.inf if math.isnan(slope.high) else slope.high
     if -bound <= low and high <= bound:
-        return "stable"
+        return STABLE
     if low > bound or high < -bound:
-        return "moves"
-    return "undetermined"
+        return MOVES
+    return UNDETERMINED
 
 
-def _row(points: list[Point], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
+def _row(points: list[LinePoint], along: str, bound: float, resamples: int, seed: int) -> dict[str, Any]:
     known = [point for point in points if point.status == "ok"]
     slope = slope_of(known, along, resamples, seed)
-    claim = verdict(slope, bound)
-    if claim == "stable" and len(known) < len(points):
-        claim = "undetermined"
+    claim = drift_verdict(slope, bound)
+    if claim == STABLE and len(known) < len(points):
+        claim = UNDETERMINED
     bend = bend_of(known, along, resamples, seed)
-    if claim == "stable" and path(bend, bound) == "bent" and max(map(abs, bend.ends)) > bound:
-        claim = "undetermined"
-    forced = _forced(points, along, bound) if claim != "moves" else None
+    if claim == STABLE and path_verdict(bend, bound) == BENT and max(map(abs, bend.ends)) > bound:
+        claim = UNDETERMINED
+    forced = None
+    if claim != MOVES:
+        forced = _forced(points, along, bound)
     if forced is not None:
-        slope, claim = forced, "moves"
-    ends = sorted((point.value for point in known), key=axis_of(along).octaves)
+        slope, claim = forced, MOVES
+    values = sorted((point.value for point in known), key=axis_of(along).octaves)
+    ends = (math.nan, math.nan)
+    if values:
+        ends = values[0], values[-1]
     return {
         **slope._asdict(),
         "unit": axis_of(along).unit,
@@ -319,36 +293,29 @@ def _row(points: list[Point], along: str, bound: float, resamples: int, seed: in
         "n": len(points),
         "n_ok": len(known),
         "n_edge": sum(point.status == "edge" for point in points),
-        "first": ends[0] if ends else math.nan,
-        "last": ends[-1] if ends else math.nan,
+        "first": ends[0],
+        "last": ends[1],
         "curvature": bend.curvature,
         "curvature_low": bend.low,
         "curvature_high": bend.high,
-        "path": path(bend, bound),
+        "path": path_verdict(bend, bound),
         "why": _why(points, along, slope, claim, bound, is_forced=forced is not None) + _why_bent(bend, bound, claim),
     }
 
 
-class Bend(NamedTuple):
-    """Change of the drift per halving or doubling, octaves, its interval, and the drift at either end; else NaN."""
-
-    curvature: float
-    low: float
-    high: float
-    ends: tuple[float, float]
-
-
-def path(bend: Bend, bound: float) -> str | None:
+def path_verdict(bend: Bend, bound: float) -> str | None:
     """Straight, bent or undetermined, by the interval of the curvature; None where there is none."""
     if math.isnan(bend.curvature):
         return None
     if bend.low > 0 or bend.high < 0:
-        return "bent"
-    return "straight" if -bound <= bend.low and bend.high <= bound else "undetermined"
+        return BENT
+    if -bound <= bend.low and bend.high <= bound:
+        return STRAIGHT
+    return UNDETERMINED
 
 
-def _interval(points: list[Point]) -> str | None:
-    if _values_on_a_line(points) < 2:
+def _interval(points: list[LinePoint]) -> str | None:
+    if values_on_a_line(points) < 2:
         return None
     for other in ("assumed", "as given"):
         if any(point.row["interval"] == other for point in points):
@@ -356,94 +323,7 @@ def _interval(points: list[Point]) -> str | None:
     return "resampled"
 
 
-def _values_on_a_line(points: list[Point]) -> int:
-    """Distinct values of the field along which the drift is sought, on the line that has most of them."""
-    lines: dict[tuple[Any, ...], set[Any]] = {}
-    for point in points:
-        lines.setdefault(point.line, set()).add(point.value)
-    return max(map(len, lines.values()), default=0)
-
-
-def slope_of(points: list[Point], along: str, resamples: int, seed: int) -> Slope:
-    """The weighted line through the optima; all NaN with fewer than two values."""
-    if _values_on_a_line(points) < 2:
-        return Slope(math.nan, math.nan, math.nan)
-    return Slope(*_coefficient(points, along, 1, resamples, seed))
-
-
-def bend_of(points: list[Point], along: str, resamples: int, seed: int) -> Bend:
-    """Twice the square's coefficient in the weighted parabola through the optima; NaN with fewer than four values."""
-    if _values_on_a_line(points) < 4:
-        return Bend(math.nan, math.nan, math.nan, (math.nan, math.nan))
-    square, low, high = _coefficient(points, along, 2, resamples, seed)
-    x, y, _, _ = _optima(points, along)
-    linear = float(_polynomial(points, along, 2).weights[-2] @ y)
-    first, last = (linear + 2 * square * (end - x.mean()) for end in (x.min(), x.max()))
-    return Bend(2 * square, 2 * low, 2 * high, (first, last))
-
-
-def _optima(points: list[Point], along: str) -> tuple[Floats, Floats, Floats, Floats]:
-    """(place on the axis, log2 of the optimum, its interval's half width below, and above), octaves."""
-    x = np.array([axis_of(along).octaves(point.value) for point in points])
-    y, low, high = (np.array([point.row[f"log2_{name}"] for point in points]) for name in ("opt", "low", "high"))
-    return x, y, y - low, high - y
-
-
-def replicates(y: Floats, down: Floats, up: Floats, resamples: int, seed: int) -> Floats:
-    """(resamples, optima) draws of every optimum from its interval: a normal of its own width on either side.
-
-    Drawn independently: for groups that share seeds that is conservative.
-    """
-    z = np.random.default_rng(seed).standard_normal((resamples, len(y))) / 1.96
-    return np.asarray(y + z * np.where(z > 0, up, down))
-
-
-class _Line(NamedTuple):
-    """A weighted least-squares polynomial through optima, and how much these scatter about it.
-
-    weights: (coefficients, optima), of the heights of the lines about the mean place and then of the powers. scatter:
-    standard deviation of what an optimum lies off beyond its interval, octaves, by so many degrees of freedom.
-    """
-
-    weights: Floats
-    scatter: float
-    df: int
-
-
-def _polynomial(points: list[Point], along: str, degree: int) -> _Line:
-    """The scatter is DerSimonian and Laird's (1986), joined with SCATTER by their degrees of freedom."""
-    x, y, down, up = _optima(points, along)
-    variance = np.maximum((up + down) / 3.92, 1e-3) ** 2
-    lines = [point.line for point in points]
-    heights = np.array([[float(line == other) for other in dict.fromkeys(lines)] for line in lines])
-    powers = np.hstack([heights, np.vander(x - x.mean(), degree + 1, increasing=True)[:, 1:]])
-    df = len(y) - powers.shape[1]
-    operator = _operator(powers, 1 / variance)
-    residual = y - powers @ (operator @ y)
-    excess = float(np.sum(residual**2 / variance)) - df
-    found = max(excess, 0.0) / float(np.sum((1 - np.diag(powers @ operator)) / variance)) if df > 0 else 0.0
-    scatter = (SCATTER_DF * SCATTER**2 + df * found) / (SCATTER_DF + df)
-    return _Line(_operator(powers, 1 / (variance + scatter)), math.sqrt(scatter), SCATTER_DF + df)
-
-
-def _operator(powers: Floats, weight: Floats) -> Floats:
-    """(coefficients, optima) of weighted least squares."""
-    root = np.sqrt(weight)
-    return np.asarray(np.linalg.pinv(powers * root[:, None]) * root)
-
-
-def _coefficient(points: list[Point], along: str, degree: int, resamples: int, seed: int) -> tuple[float, float, float]:
-    """(value, low, high) of the highest coefficient of the polynomial through the optima."""
-    line = _polynomial(points, along, degree)
-    _, y, down, up = _optima(points, along)
-    weights = line.weights[-1]
-    value = float(weights @ y)
-    low, high = np.quantile(replicates(y, down, up, resamples, seed) @ weights, [0.025, 0.975])
-    scatter = t_975(line.df) * line.scatter * float(np.linalg.norm(weights))
-    return value, value - math.hypot(value - low, scatter), value + math.hypot(high - value, scatter)
-
-
-def _forced(points: list[Point], along: str, bound: float) -> Slope | None:
+def _forced(points: list[LinePoint], along: str, bound: float) -> Slope | None:
     """The one-sided slope that a minimum at the end of a grid forces beyond the bound, from the most distant pair.
 
     Only optima of one line are compared: of others the optimum may differ for another reason.
@@ -465,35 +345,40 @@ def _forced(points: list[Point], along: str, bound: float) -> Slope | None:
             forced.append((distance, Slope(least, least, math.nan)))
         elif most < -bound:
             forced.append((distance, Slope(most, math.nan, most)))
-    return max(forced, key=lambda pair: pair[0])[1] if forced else None
+    if not forced:
+        return None
+    _, slope = max(forced, key=lambda pair: pair[0])
+    return slope
 
 
-def _why(points: list[Point], along: str, slope: Slope, claim: str, bound: float, *, is_forced: bool) -> str:
+def _why(points: list[LinePoint], along: str, slope: Slope, claim: str, bound: float, *, is_forced: bool) -> str:
     """One sentence with the numbers, then what was left out."""
     known = [point for point in points if point.status == "ok"]
     others = [f"{point.model} {point.status} ({point.row['why']})" for point in points if point.status != "ok"]
-    left_out = f"; not on the line: {'; '.join(others)}" if others else ""
-    n_ok = _values_on_a_line(known)
+    left_out = ""
+    if others:
+        left_out = f"; not on the line: {'; '.join(others)}"
+    n_ok = values_on_a_line(known)
     if is_forced:
         way = f"at least {slope.low:.2f}" if math.isnan(slope.high) else f"at most {slope.high:.2f}"
         return f"minima at the ends of grids force a drift of {way} {axis_of(along).unit}{left_out}"
     if n_ok < 2:
-        values = f"{n_ok} of {counted(_values_on_a_line(points), 'value')} of {along}"
+        values = f"{n_ok} of {counted(values_on_a_line(points), 'value')} of {along}"
         return f"{values} {have(n_ok)} an optimum and a drift needs 2{left_out}"
     interval = f"interval [{slope.low:.2f}, {slope.high:.2f}]"
     if _interval(known) == "assumed":
         interval += " (noise assumed)"
-    if claim == "moves":
+    if claim == MOVES:
         return f"{interval} beyond +-{bound:g}{left_out}"
-    if verdict(slope, bound) == "stable":
+    if drift_verdict(slope, bound) == STABLE:
         return f"{interval} within +-{bound:g}{left_out}"
     return f"{interval} neither within +-{bound:g} nor beyond it: train more seeds or finer values{left_out}"
 
 
 def _why_bent(bend: Bend, bound: float, claim: str) -> str:
-    if path(bend, bound) != "bent":
+    if path_verdict(bend, bound) != BENT:
         return ""
     first, last = bend.ends
     text = f"; the path is bent, [{bend.low:.2f}, {bend.high:.2f}] per step: the drift goes from {first:+.2f} to "
-    remark = " to call it stable" if claim == "undetermined" else ""
+    remark = " to call it stable" if claim == UNDETERMINED else ""
     return f"{text}{last:+.2f}, and a line is not enough{remark}"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.runs.checks import check_frame, is_numeric
+from hpsweep.analysis.runs.arguments import check_frame
+from hpsweep.analysis.runs.checks import is_numeric
 
 _STATUSES = ("ok", "edge", "flat", "none")
 

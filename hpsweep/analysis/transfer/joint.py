@@ -10,13 +10,13 @@ import pandas as pd
 
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.joint import JointlyFitted
-from hpsweep.analysis.optimum.noise import noises
+from hpsweep.analysis.optimum.noise import noise_per_group
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.runs.cells import cells_of
 from hpsweep.analysis.runs.places import place_axes, place_text
 from hpsweep.analysis.transfer import card_findings as findings
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
-from hpsweep.analysis.transfer.proxy import proxy_runs, rows_at, target_trial
+from hpsweep.analysis.transfer.proxy import proxy_runs, rows_at, trial_at_target
 from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, trial_from_row
 
@@ -41,10 +41,10 @@ def joint_card(
             f"the {scheme} proxy at {place_text(proxy, place_axes(runs), last=' and ')} has no optimum of "
             f"{first} and {second}: {row['why']}."
         )
-    carried = {name: row[f"{name}_opt"] if name in known else row[f"best_{name}"] for name in names}
+    carried = {name: row[f"best_{name}"] for name in names} | {name: row[f"{name}_opt"] for name in known}
     used = source[source["status"] == "ok"].iloc[0]
     base = trial_from_row({str(name): value for name, value in used.items()}).replace(**carried)
-    trial = target_trial(base, target)
+    trial = trial_at_target(base, target)
     vocabulary = int(source["vocabulary"].iloc[0])
     own = rows_at(runs, {"scheme": scheme})
     axes = place_axes(own)
@@ -60,7 +60,7 @@ def joint_card(
         trial=trial,
         target=target,
         vocabulary=(vocabulary, target.vocabulary or vocabulary),
-        tuned=Group({"scheme": scheme}, tuned, none, noises([none])[0]),
+        tuned=Group({"scheme": scheme}, tuned, none, noise_per_group([none])[0]),
         evidence=evidence_of(source, pd.concat([own, source])),
         drifts=[],
         along=_CONSTANT,
@@ -98,7 +98,7 @@ def _of_optimum(row: Mapping[str, Any], names: Sequence[str], carried: Mapping[s
         if status != "ok":
             code = "bound" if status == "edge" else "not_identified"
             found.append(Finding(code=code, numbers={"field": name, "value": carried[name], "why": row["why"]}))
-        elif high - low > 2 * findings.WIDE:
+        elif high - low > 2 * findings.WIDE_INTERVAL:
             numbers = {"field": name, "low": 2.0**low, "high": 2.0**high}
             found.append(Finding(code="wide_interval", numbers=numbers))
     if row["interval"] == "assumed":

@@ -10,36 +10,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum.fitted import Fitted, fitted
-from hpsweep.analysis.optimum.loss_at import difference, read_cell
+from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
+from hpsweep.analysis.optimum.loss_at import loss_difference, loss_of_cell
 from hpsweep.analysis.optimum.optima import Group
-from hpsweep.analysis.runs.checks import (
-    check_base,
-    check_equal,
-    check_frame,
-    check_names,
-    check_number,
-    check_unknown,
-    shown,
-)
+from hpsweep.analysis.runs.arguments import check_column_names, check_frame, check_number
+from hpsweep.analysis.runs.checks import check_base, check_equal, check_unknown
 from hpsweep.analysis.runs.places import place_axes, place_text, table_axes
-from hpsweep.analysis.runs.prepare import prepared
-from hpsweep.axes import AXES
+from hpsweep.analysis.runs.prepare import prepared_runs
+from hpsweep.axes import AXES, base_fields
 from hpsweep.schemes import Scheme, alike_at_base_density
 from hpsweep.spec import RESOLVED, TUNED, Target, Trial, typed
+from hpsweep.text import shown
 
 FEWEST_NONZEROS = 8
 """Kept weights per neuron below which the law of large numbers behind the correction is in doubt."""
 
-_BASE = ("base_width", "base_density", "base_head_size")
-"""Fields that runs have in common to be one parametrization: an optimum means another setting where they differ."""
-
 
 @dataclass(frozen=True)
-class Swept:
+class TunedSweep:
     """Runs of one parametrization with their optima, and where their proxy is."""
 
-    optima: Fitted
+    optima: FittedRuns
     runs: pd.DataFrame  # those of the fitted ones that have the fields asked for
     proxy: dict[str, Any]  # its place, the base fields, and the other fields asked for
     axes: tuple[str, ...]  # columns that say where a model is
@@ -58,7 +49,7 @@ class Swept:
         return tuple(AXES[name].order(at[name]) for name in self.axes)
 
 
-def swept(
+def tuned_sweep(
     runs: pd.DataFrame,
     proxy: Mapping[str, Any] | None,
     over: str,
@@ -66,7 +57,7 @@ def swept(
     ignore: Sequence[str] = (),
     resamples: int,
     seed: int,
-) -> Swept:
+) -> TunedSweep:
     """The runs prepared, of the proxy's fields, with the optimum of every place and setting of other hyperparameters.
 
     Raises ValueError as `prepared` does, and for a proxy that is no mapping or that no run has.
@@ -74,15 +65,15 @@ def swept(
     runs, place = select_proxy(prepared_with(runs, proxy, over, ignore), proxy)
     axes = place_axes(runs)
     others = [name for name in TUNED if name != over and name in runs and runs[name].nunique() > 1]
-    optima = fitted(runs, ["scheme", *axes, *others], over=over, resamples=resamples, seed=seed)
-    return Swept(optima, optima.runs, place, tuple(axes))
+    optima = fitted_runs(runs, ["scheme", *axes, *others], over=over, resamples=resamples, seed=seed)
+    return TunedSweep(optima, optima.runs, place, tuple(axes))
 
 
-def swept_of(optima: Fitted) -> Swept:
+def tuned_sweep_of(optima: FittedRuns) -> TunedSweep:
     """The same of runs that were prepared and fitted by more fields, with the proxy at the base."""
     check_unknown(optima.runs, ["scheme", *table_axes()], free=[optima.over])
     runs, place = select_proxy(optima.runs, None)
-    return Swept(optima, runs, place, tuple(place_axes(runs)))
+    return TunedSweep(optima, runs, place, tuple(place_axes(runs)))
 
 
 def prepared_with(
@@ -91,12 +82,12 @@ def prepared_with(
     """The runs prepared, with the columns by which the proxy is known."""
     if not isinstance(proxy, Mapping | None):
         raise ValueError(f"proxy is {shown(proxy)}; give a dict of fields, such as {{'width': 128, 'density': 1.0}}.")
-    names = check_names("proxy", list(proxy or {}), "{'width': 128}")
+    names = check_column_names("proxy", list(proxy or {}), "{'width': 128}")
     check_frame(runs)
     axes = [name for name in place_axes(runs) if name in runs]
     by = dict.fromkeys([*["scheme", *table_axes()], *axes, *names])
     fields = [over] if isinstance(over, str) else over
-    return prepared(runs, [name for name in by if name not in fields], over, ignore=ignore)
+    return prepared_runs(runs, [name for name in by if name not in fields], over, ignore=ignore)
 
 
 def select_proxy(runs: pd.DataFrame, proxy: Mapping[str, Any] | None) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -122,8 +113,10 @@ def select_proxy(runs: pd.DataFrame, proxy: Mapping[str, Any] | None) -> tuple[p
             known = ", ".join(map(str, runs[name].drop_duplicates().sort_values()[:8]))
             raise ValueError(f"no run has {name} {value!r}, as proxy asks; there are {known}.")
         runs = chosen
-    check_equal(runs[[name for name in _BASE if name in runs]], (), "the sweep")
-    base = {axis.base: typed(RESOLVED[axis.base], runs[axis.base].iloc[0]) for axis in AXES.values() if axis.base}
+    # an optimum means another setting where base models differ
+    common = [name for name in (*base_fields(), "base_head_size") if name in runs]
+    check_equal(runs[common], (), "the sweep")
+    base = {name: typed(RESOLVED[name], runs[name].iloc[0]) for name in base_fields()}
     return runs, {**{name: _base_of(runs, name) for name in place_axes(runs)}, **base, **proxy}
 
 
@@ -151,13 +144,12 @@ def best_of(groups: Sequence[Group]) -> Group | None:
     """
     if not groups:
         return None
-    return min(
-        groups, key=lambda g: (g.row["status"] not in ("ok", "edge"), np.nan_to_num(g.row["best_loss"], nan=np.inf))
-    )
+    known = [group for group in groups if group.row["status"] in ("ok", "edge")]
+    return lowest_of(known or groups)
 
 
 def lowest_of(groups: Sequence[Group]) -> Group:
-    """The group with the lowest measured loss, whatever its curve."""
+    """The group with the lowest measured loss, whatever its curve; the first where none has a loss."""
     return min(groups, key=lambda group: np.nan_to_num(group.row["best_loss"], nan=np.inf))
 
 
@@ -170,8 +162,9 @@ def tuned_of(groups: Sequence[Group]) -> tuple[Group, str]:
     best = best_of(groups)
     assert best is not None
     lowest = lowest_of(groups)
-    lower = lowest is not best and not _as_good(best, lowest)
-    return best, str(lowest.row["status"] if lower else best.row["status"])
+    if lowest is not best and not _as_good(best, lowest):
+        return best, str(lowest.row["status"])
+    return best, str(best.row["status"])
 
 
 def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) -> tuple[Group | None, list[Group]]:
@@ -184,19 +177,21 @@ def proxy_of(groups: Sequence[Group], names: Sequence[str], runs: pd.DataFrame) 
     best = best_of(groups)
     if best is None or best.row["status"] not in ("ok", "edge"):
         return best, []
-    as_good = [group for group in groups if group.row["status"] == best.row["status"] and _as_good(group, best)]
+    of_its_status = [group for group in groups if group.row["status"] == best.row["status"]]
+    as_good = [group for group in of_its_status if _as_good(group, best)]
 
-    def tried(group: Group) -> int:
-        return len(rows_at(runs, {name: group.at[name] for name in names}))
+    def rank(group: Group) -> tuple[int, float]:
+        tried = rows_at(runs, {name: group.at[name] for name in names})
+        return len(tried), -group.row["best_loss"]
 
-    chosen = max(as_good, key=lambda group: (tried(group), -group.row["best_loss"]))
+    chosen = max(as_good, key=rank)
     return chosen, [group for group in as_good if group is not chosen]
 
 
 def _as_good(group: Group, best: Group) -> bool:
     """Whether the lowest mean loss is within two standard errors of the best one's."""
-    lowest = [read_cell(g.cells, int(np.nanargmin(g.cells.adjusted))) for g in (group, best)]
-    return difference(lowest[0], group, lowest[1], best).low <= 0
+    here, there = (loss_of_cell(g.cells, int(np.nanargmin(g.cells.adjusted))) for g in (group, best))
+    return loss_difference(here, group, there, best).low <= 0
 
 
 # --- the proxy, and the target ---
@@ -235,7 +230,7 @@ def stand_ins(scheme: str, proxy: Mapping[str, Any]) -> list[Scheme]:
     return alike_at_base_density(scheme)
 
 
-def target_trial(base: Trial, target: Target) -> Trial:
+def trial_at_target(base: Trial, target: Target) -> Trial:
     """The proxy's trial at the target's shape. Its steps mean nothing."""
     head_size = target.head_size or base.head_size
     if target.width % head_size:
@@ -249,10 +244,6 @@ def target_trial(base: Trial, target: Target) -> Trial:
             f"neuron; at least 1 is needed, and {FEWEST_NONZEROS} for the rules to hold: "
             f"density {FEWEST_NONZEROS / target.width:.2g} or more."
         )
-    return base.replace(
-        width=target.width,
-        density=target.density,
-        depth=target.depth or base.depth,
-        head_size=head_size,
-        context=target.context or base.context,
-    )
+    # what the target does not say is as at the proxy
+    shape = {name: getattr(target, name) or getattr(base, name) for name in (*AXES, "depth", "context")}
+    return base.replace(**shape, head_size=head_size)

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpsweep.analysis.optimum.loss_at import Difference, Reading, difference, error_of, read_own
+from hpsweep.analysis.optimum.curve import LIMIT
+from hpsweep.analysis.optimum.loss_at import LossDifference, LossReading, loss_at_optimum, loss_difference, loss_error
 from hpsweep.analysis.optimum.optima import Group
 from hpsweep.analysis.optimum.searched import asked_over
-from hpsweep.analysis.runs.checks import check_number, other_tuned
+from hpsweep.analysis.runs.arguments import check_number
+from hpsweep.analysis.runs.checks import other_tuned
 from hpsweep.analysis.transfer.comparison import used_at
-from hpsweep.analysis.transfer.proxy import Swept, rows_at, swept, tuned_of
-from hpsweep.axes import AXES, value_label
+from hpsweep.analysis.transfer.proxy import TunedSweep, rows_at, tuned_of, tuned_sweep
+from hpsweep.axes import AXES, value_label, widening_axis
 from hpsweep.english import interval_text
 
-MATRIX = (
+MATRIX_COLUMNS = (
     *("hyperparameter", "setting", "setting_status", "used_value", "used_loss", "used_from"),
     *("own_value", "own_loss", "own_from", "status"),
     *("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why"),
@@ -45,7 +47,7 @@ def regret_matrix(
 
     setting: the optimum found where tuned (setting_status as in `optima`: an edge is a bound). used_loss: the loss of
     that setting where used; used_from is "measured" (a run within MEASURED_WITHIN octaves, at used_value), "fitted" or
-    "interpolated" (see `loss_at.Reading`), or null with the reason in `why`: it diverged, or lies outside the grid.
+    "interpolated" (see `loss_at.LossReading`), or null with the reason in `why`: it diverged, or lies outside the grid.
     own_loss: the loss at the optimum found where used, read in the same way; at its lowest measured value if `status`
     is not ok, and the regret is then at least what is given, `high` null. Where other hyperparameters were searched
     too, the own optimum is that of the best setting of them that has one; `status` is that of one without, if its mean
@@ -64,17 +66,22 @@ def regret_matrix(
     whole_up_to: of a scheme with more widths and densities than that, only what was tuned at the proxy has rows.
     `interval` is "assumed" where the noise was. Raises ValueError as `optima` does, and for a per_doubling not above 0.
     """
+    check_rate(per_doubling, flops)
+    over = asked_over(runs, over, ignore)
+    sweep = tuned_sweep(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
+    return matrix_of(sweep, per_doubling=per_doubling, flops=flops, whole_up_to=whole_up_to)
+
+
+def check_rate(per_doubling: float | None, flops: str) -> None:
+    """Raise ValueError for a rate not above 0, and for FLOPs that are neither of the two columns."""
     if per_doubling is not None:
         check_number("per_doubling", per_doubling, "the nats/token that a doubling of compute buys, > 0")
     if not isinstance(flops, str) or flops not in ("flops_dense", "flops_sparse"):
         raise ValueError(f"flops is {flops!r}; it must be flops_dense (zeros are multiplied) or flops_sparse.")
-    over = asked_over(runs, over, ignore)
-    sweep = swept(runs, None, over, ignore=ignore, resamples=resamples, seed=seed)
-    return matrix_of(sweep, per_doubling=per_doubling, flops=flops, whole_up_to=whole_up_to)
 
 
 def matrix_of(
-    sweep: Swept,
+    sweep: TunedSweep,
     *,
     per_doubling: float | None = None,
     flops: str = "flops_dense",
@@ -86,9 +93,9 @@ def matrix_of(
     groups = sweep.optima.grouped(["scheme", *axes, *others], runs)
     rows = []
     for scheme in dict.fromkeys(group.at["scheme"] for group in groups):
-        models = places([group for group in groups if group.at["scheme"] == scheme], sweep)
+        models = groups_by_place([group for group in groups if group.at["scheme"] == scheme], sweep)
         tuned = {place: tuned_of(members) for place, members in models.items()}
-        own = {place: read_own(group) for place, (group, _) in tuned.items()}
+        own = {place: loss_at_optimum(group) for place, (group, _) in tuned.items()}
         rates = _rates(sweep, scheme, tuned, per_doubling, flops)
         sources = {place: group for place, (group, _) in tuned.items()}
         if whole_up_to is not None and len(models) > whole_up_to:
@@ -97,7 +104,7 @@ def matrix_of(
         for (source, group), used in itertools.product(sources.items(), models):
             row = _entry(group, models[used], *tuned[used], own[used], rates[used], others)
             rows.append({"scheme": scheme, **_sides(axes, source, used), **row})
-    return pd.DataFrame(rows, columns=["scheme", *_sides(axes, axes, axes), *MATRIX])
+    return pd.DataFrame(rows, columns=["scheme", *_sides(axes, axes, axes), *MATRIX_COLUMNS])
 
 
 def _sides(axes: Sequence[str], tuned: Sequence[Any], used: Sequence[Any]) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def _sides(axes: Sequence[str], tuned: Sequence[Any], used: Sequence[Any]) -> di
     return {f"{side}_{name}": value for side in sides for name, value in zip(axes, sides[side], strict=True)}
 
 
-def places(groups: Sequence[Group], sweep: Swept) -> dict[tuple[Any, ...], list[Group]]:
+def groups_by_place(groups: Sequence[Group], sweep: TunedSweep) -> dict[tuple[Any, ...], list[Group]]:
     """The groups of one scheme by place, narrow before wide and dense before sparse."""
     found: dict[tuple[Any, ...], list[Group]] = {}
     for group in sorted(groups, key=lambda group: sweep.order(group.at)):
@@ -124,15 +131,19 @@ def matrix_text(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
     rows: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
         tuned, used = name(row, "tuned"), name(row, "used")
-        zero = tuned == used and row["regret"] == 0
-        rows.setdefault(tuned, {})[used] = "0" if zero else _entry_text(row, intervals)
+        text = _entry_text(row, intervals)
+        if tuned == used and row["regret"] == 0:
+            text = "0"
+        rows.setdefault(tuned, {})[used] = text
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _entry_text(row: Mapping[Any, Any], intervals: bool) -> str:
     text = regret_text(row)
     has_interval = not math.isnan(row["regret"]) and row["low"] != row["high"]
-    return f"{text} {interval_text(row['low'], row['high'])}" if intervals and has_interval else text
+    if intervals and has_interval:
+        return f"{text} {interval_text(row['low'], row['high'])}"
+    return text
 
 
 def regret_text(row: Mapping[Any, Any]) -> str:
@@ -170,8 +181,8 @@ def _entry(
     here: Sequence[Group],
     tuned: Group,
     status: str,
-    own: Reading,
-    rate: Rate,
+    own: LossReading,
+    rate: ComputeRate,
     others: Sequence[str],
 ) -> dict[str, Any]:
     """What follows the places in a row: the setting of `source` among the groups `here`.
@@ -179,7 +190,7 @@ def _entry(
     The best of these is `tuned`, `status` that of its optimum, and `own` its loss.
     """
     row: dict[str, Any] = {
-        **dict.fromkeys(MATRIX, math.nan),
+        **dict.fromkeys(MATRIX_COLUMNS, math.nan),
         "hyperparameter": tuned.row["hyperparameter"],
         "setting": source.row["opt"],
         "setting_status": source.row["status"],
@@ -196,9 +207,11 @@ def _entry(
     if not same:
         return {**row, "why": "the other hyperparameters of that setting were not tried here"}
     used = used_at(same[0], source, tuned, own)
-    gap = difference(used, same[0], own, tuned)
-    bound = f"own optimum: {tuned.row['why']}" if tuned.row["why"] else ""
-    if status != tuned.row["status"]:
+    gap = loss_difference(used, same[0], own, tuned)
+    bound = ""
+    if tuned.row["why"]:
+        bound = f"own optimum: {tuned.row['why']}"
+    if status != tuned.row["status"]:  # a setting of other hyperparameters has a lower loss
         bound = f"own optimum: a setting without one ({status}) has a lower loss"
     found = {
         "used_value": used.value,
@@ -214,7 +227,7 @@ def _entry(
 # --- equivalent compute ---
 
 
-class Rate(NamedTuple):
+class ComputeRate(NamedTuple):
     """Nats/token that a doubling of compute buys, its standard error, and why there is none."""
 
     value: float
@@ -223,26 +236,25 @@ class Rate(NamedTuple):
 
 
 def _rates(
-    sweep: Swept, scheme: str, tuned: Mapping[tuple[Any, ...], tuple[Group, str]], given: float | None, flops: str
-) -> dict[tuple[Any, ...], Rate]:
-    """The rate at every place: the one given, else that along the widths of its line."""
+    sweep: TunedSweep, scheme: str, tuned: Mapping[tuple[Any, ...], tuple[Group, str]], given: float | None, flops: str
+) -> dict[tuple[Any, ...], ComputeRate]:
+    """The rate at every place: the one given, else that along the axis on which models widen, of its line."""
     if given is not None:
-        return dict.fromkeys(tuned, Rate(given, 0.0, ""))
+        return dict.fromkeys(tuned, ComputeRate(given, 0.0, ""))
     if flops not in sweep.runs:
         why = f"no equivalent compute: the runs have no column {flops}"
-        return dict.fromkeys(tuned, Rate(math.nan, math.nan, why))
+        return dict.fromkeys(tuned, ComputeRate(math.nan, math.nan, why))
     own = rows_at(sweep.runs, {"scheme": scheme})
     compute: dict[Any, float] = own.groupby(list(sweep.axes))[flops].mean().to_dict()
-    width = sweep.axes.index("width")
+    others = [name for name in sweep.axes if name != widening_axis()]
     lines: dict[tuple[Any, ...], list[tuple[Group, float]]] = {}
     for place, (group, _) in tuned.items():
-        line = place[:width] + place[width + 1 :]
-        lines.setdefault(line, []).append((group, compute.get(place, math.nan)))
+        lines.setdefault(group.values(others), []).append((group, compute.get(place, math.nan)))
     rates = {line: _rate(members, flops) for line, members in lines.items()}
-    return {place: rates[place[:width] + place[width + 1 :]] for place in tuned}
+    return {place: rates[group.values(others)] for place, (group, _) in tuned.items()}
 
 
-def _rate(line: Sequence[tuple[Group, float]], flops: str) -> Rate:
+def _rate(line: Sequence[tuple[Group, float]], flops: str) -> ComputeRate:
     """The slope of the own losses along a line of widths against log2(flops), by weighted least squares.
 
     Of every width its optimum and the mean `flops` of a run. Errors are those of the losses, seeds included, and are
@@ -250,27 +262,33 @@ def _rate(line: Sequence[tuple[Group, float]], flops: str) -> Rate:
     """
     x, y, variance = [], [], []
     for group, compute in line:
-        own = read_own(group)
+        own = loss_at_optimum(group)
         if group.row["status"] == "ok":
             x.append(math.log2(compute))
             y.append(own.loss)
-            variance.append(error_of(own, group) ** 2)
+            variance.append(loss_error(own, group) ** 2)
+    if len(x) < 2:
+        return ComputeRate(math.nan, math.nan, "no equivalent compute: one width of this density has an optimum")
     if len(set(x)) < 2:
-        why = "one width of this density has an optimum" if len(x) < 2 else f"all widths have the same {flops}"
-        return Rate(math.nan, math.nan, f"no equivalent compute: {why}")
+        return ComputeRate(math.nan, math.nan, f"no equivalent compute: all widths have the same {flops}")
+    # The line, by weighted least squares about the mean compute.
     weight = 1 / np.maximum(variance, 1e-12)
     centred = np.array(x) - np.average(x, weights=weight)
-    slope = float(np.sum(weight * centred * y) / np.sum(weight * centred**2))
-    residual = np.array(y) - np.average(y, weights=weight) - slope * centred
-    scatter = float(np.sum(weight * residual**2)) / (len(x) - 2) if len(x) > 2 else 1.0
-    se = math.sqrt(max(scatter, 1.0) / float(np.sum(weight * centred**2)))
-    if -slope < 1.96 * se:
+    square = float(np.sum(weight * centred**2))
+    slope = float(np.sum(weight * centred * y)) / square
+    # Its error, widened where the losses scatter about it by more than their own errors.
+    scatter = 1.0
+    if len(x) > 2:
+        residual = np.array(y) - np.average(y, weights=weight) - slope * centred
+        scatter = max(1.0, float(np.sum(weight * residual**2)) / (len(x) - 2))
+    se = math.sqrt(scatter / square)
+    if -slope < LIMIT * se:
         why = f"no equivalent compute: {-slope:.2g} +- {se:.2g} nats per doubling of it cannot be told from 0"
-        return Rate(math.nan, math.nan, why)
-    return Rate(-slope, se, "")
+        return ComputeRate(math.nan, math.nan, why)
+    return ComputeRate(-slope, se, "")
 
 
-def _compute(gap: Difference, rate: Rate) -> tuple[dict[str, float], str]:
+def _compute(gap: LossDifference, rate: ComputeRate) -> tuple[dict[str, float], str]:
     """compute, compute_low, compute_high and why they are missing; errors of regret and rate in quadrature."""
     names = ("compute", "compute_low", "compute_high")
     if math.isnan(gap.value):
@@ -279,12 +297,13 @@ def _compute(gap: Difference, rate: Rate) -> tuple[dict[str, float], str]:
         return dict.fromkeys(names, 0.0), ""
     if rate.why:
         return dict.fromkeys(names, math.nan), rate.why
-    doublings, relative = gap.value / rate.value, 1.96 * rate.se / rate.value
+    doublings = gap.value / rate.value
+    relative = LIMIT * rate.se / rate.value
     low = doublings - math.hypot((gap.value - gap.low) / rate.value, doublings * relative)
     high = doublings + math.hypot((gap.high - gap.value) / rate.value, doublings * relative)
     farthest = math.log2(FARTHEST_COMPUTE)
-    values = (
-        2.0 ** min(value, farthest) - 1 if abs(value) <= farthest else math.nan for value in (doublings, low, high)
-    )
-    why = f"equivalent compute: more than {FARTHEST_COMPUTE} x, which is not given" if doublings > farthest else ""
+    values = [2.0**value - 1 if abs(value) <= farthest else math.nan for value in (doublings, low, high)]
+    why = ""
+    if doublings > farthest:
+        why = f"equivalent compute: more than {FARTHEST_COMPUTE} x, which is not given"
     return dict(zip(names, values, strict=True)), why

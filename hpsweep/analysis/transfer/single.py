@@ -10,20 +10,24 @@ import pandas as pd
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.runs.checks import other_tuned
 from hpsweep.analysis.runs.places import place_text
-from hpsweep.analysis.runs.rows import records
+from hpsweep.analysis.runs.rows import plain_rows
 from hpsweep.analysis.transfer import card_findings as findings
-from hpsweep.analysis.transfer.along_drift import carried_along, drift_offer, of_offer
+from hpsweep.analysis.transfer.along_drift import carried_along_drift, drift_offer, findings_of_offer
 from hpsweep.analysis.transfer.card import Card, evidence_of, make_card
-from hpsweep.analysis.transfer.comparison import comparison_of
 from hpsweep.analysis.transfer.drift import drift_of
-from hpsweep.analysis.transfer.proxy import Swept, proxy_of, proxy_runs, rows_at, target_trial
+from hpsweep.analysis.transfer.proxy import TunedSweep, proxy_of, proxy_runs, rows_at, trial_at_target
 from hpsweep.axes import drift_axes
 from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, trial_from_row
 
 
-def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool = False) -> Card:
-    """The card that carries the optimum of the scheme's proxy to the target; `transfer` says what is what."""
+def card_of(
+    sweep: TunedSweep, target: Target, comparison: pd.DataFrame, *, scheme: Scheme, along_drift: bool = False
+) -> Card:
+    """The card that carries the optimum of the scheme's proxy to the target; `transfer` says what is what.
+
+    `comparison` has the sweep's rows of `tuned_against_transferred`.
+    """
     over, axes = sweep.over, sweep.axes
     # the proxy's runs and its optimum
     source = proxy_runs(sweep.runs, scheme, sweep.proxy)
@@ -45,9 +49,8 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
     drifts, refused = _drifts(tried)
     offer = drift_offer(tried, tuned.row, drifts, target)
     if along_drift:
-        offer, base = carried_along(offer, base, over)
-    trial = target_trial(base, target)
-    comparison = comparison_of(sweep)
+        offer, base = carried_along_drift(offer, base, over)
+    trial = trial_at_target(base, target)
     known = {name: tried.runs[name].nunique() for name in axes}
     tested = [row["along"] for row in drifts]
     return make_card(
@@ -59,7 +62,7 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
         evidence=evidence_of(used, runs),
         drifts=drifts,
         along=offer,
-        comparison=records(comparison),
+        comparison=plain_rows(comparison),
         findings=[
             *findings.of_optimum(tuned, over),
             *findings.of_others(source, settings, as_good),
@@ -68,14 +71,14 @@ def card_of(sweep: Swept, target: Target, *, scheme: Scheme, along_drift: bool =
             *refused,
             *findings.of_drift(drifts, scheme, over),
             *findings.of_untested(base, trial, known, tested),
-            *of_offer(offer, over, base),
+            *findings_of_offer(offer, over, base),
             *findings.of_lost(base, comparison, axes),
             *findings.of_scheme(base, comparison, axes),
         ],
     )
 
 
-def _drifts(sweep: Swept) -> tuple[list[dict[str, Any]], list[Finding]]:
+def _drifts(sweep: TunedSweep) -> tuple[list[dict[str, Any]], list[Finding]]:
     """Rows of `drift` along every axis at every combination of the others, where there are several values.
 
     And a finding for every line whose runs differ in more than that.
@@ -86,7 +89,7 @@ def _drifts(sweep: Swept) -> tuple[list[dict[str, Any]], list[Finding]]:
         for _, line in sweep.runs.groupby(fixed):
             if line[along].nunique() > 1:
                 try:
-                    rows += records(drift_of(sweep.optima, line, along, ["scheme", *fixed]))
+                    rows += plain_rows(drift_of(sweep.optima, line, along, ["scheme", *fixed]))
                 except ValueError as error:
                     at = {name: line[name].iloc[0] for name in fixed}
                     numbers = {"at": at, "why": str(error).rstrip(".")}

@@ -11,24 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from hpsweep.analysis.optimum.joint import JointlyFitted, in_order, jointly_fitted
-from hpsweep.analysis.runs.checks import (
-    TRIAL_FIELDS,
-    check_frame,
-    check_over,
-    check_resamples,
-    check_seed,
-    column_such,
-    shown,
-)
+from hpsweep.analysis.optimum.joint import JointlyFitted, fields_in_order, jointly_fitted
+from hpsweep.analysis.optimum.searched import asked_optimum
+from hpsweep.analysis.runs.arguments import check_frame, check_over, check_resamples, check_seed
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, column_such
 from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.analysis.transfer.comparison import comparison_of
 from hpsweep.analysis.transfer.joint import joint_card
-from hpsweep.analysis.transfer.proxy import Swept, prepared_with, select_proxy, swept
+from hpsweep.analysis.transfer.proxy import TunedSweep, prepared_with, select_proxy, tuned_sweep
 from hpsweep.analysis.transfer.single import card_of
 from hpsweep.schemes import SCHEMES, Scheme, preferred
 from hpsweep.spec import TUNED, Target
 from hpsweep.store.settings import is_imported
+from hpsweep.text import shown
 
 
 def transfer(
@@ -36,7 +32,7 @@ def transfer(
     target: Target,
     *,
     scheme: Scheme | None = None,
-    over: str | Sequence[str] = "lr",
+    over: str | Sequence[str] | None = None,
     proxy: Mapping[str, Any] | None = None,
     along_drift: bool = False,
     ignore: Sequence[str] = (),
@@ -47,8 +43,9 @@ def transfer(
 
     Without a word on the scheme it is supar; where there are no such runs, mup; else sp.
     The proxy is the scheme's runs at width = base_width and density = base_density; `proxy` overrides these and
-    selects other fields, such as {"density": 1/4} or {"steps": 600}. `over` is interpolated; where other searched
-    hyperparameters vary in the proxy's runs, the tried values with the lowest loss are taken; among equals within noise
+    selects other fields, such as {"density": 1/4} or {"steps": 600}. `over` is interpolated; without a word it is the
+    two hyperparameters that were searched together, else the one with most values. Where other searched hyperparameters
+    vary in the proxy's runs, the tried values with the lowest loss are taken; among equals within noise
     those tried most often, and a warning names the rest. A minimum at the end of the grid is carried as it is, with a
     warning: it is a bound.
 
@@ -72,15 +69,16 @@ def transfer(
             "a card says how every tensor of a model is set, and a table of others' runs does not say what was "
             "trained: carry the optimum along the drift of hp.drift by hand, or sweep with hpsweep."
         )
+    over = asked_optimum(runs, over, ignore)
     if isinstance(over, str) or not isinstance(over, Sequence):
         check_over(over, runs)
         if over not in TUNED:
             raise ValueError(f"over is {over!r}; a card carries one of {', '.join(TUNED)}.")
-        sweep = swept(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed)
+        sweep = tuned_sweep(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed)
         return transfer_of(sweep, target, scheme=scheme, along_drift=along_drift)
     if along_drift:
         raise ValueError("a joint optimum is carried as a constant only; leave along_drift out, or give one field.")
-    pair = in_order(over)
+    pair = fields_in_order(over)
     check_resamples(resamples)
     check_seed(seed)
     runs, place = select_proxy(prepared_with(runs, proxy, pair, ignore), proxy)
@@ -88,10 +86,20 @@ def transfer(
     return joint_transfer_of(joint, target, place, scheme=scheme)
 
 
-def transfer_of(sweep: Swept, target: Target, *, scheme: Scheme | None = None, along_drift: bool = False) -> Card:
-    """The card of `transfer` from runs that were prepared and fitted."""
+def transfer_of(
+    sweep: TunedSweep,
+    target: Target,
+    *,
+    scheme: Scheme | None = None,
+    along_drift: bool = False,
+    comparison: pd.DataFrame | None = None,
+) -> Card:
+    """The card of `transfer` from runs that were prepared and fitted, and their comparison where that is known."""
     _check_complete(sweep.runs)
-    return card_of(sweep, target, scheme=scheme or _last_scheme(sweep.runs), along_drift=along_drift)
+    if comparison is None:
+        comparison = comparison_of(sweep)
+    scheme = scheme or _last_scheme(sweep.runs)
+    return card_of(sweep, target, comparison, scheme=scheme, along_drift=along_drift)
 
 
 def joint_transfer_of(

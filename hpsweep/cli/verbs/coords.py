@@ -48,7 +48,13 @@ def run(a: argparse.Namespace) -> int:
         raise ValueError(
             "--format and --size are of the figure, which is drawn with --out DIR; give it, or leave them out."
         )
-    from hpsweep.analysis.coords import coordinate_slopes, coordinate_text, coordinate_verdicts, culprit, in_words
+    from hpsweep.analysis.coords import (
+        coordinate_slopes,
+        coordinate_text,
+        coordinate_verdicts,
+        culprit,
+        verdict_sentence,
+    )
     from hpsweep.coords.sizes import coordinate_check
 
     trial = Trial(
@@ -69,7 +75,7 @@ def run(a: argparse.Namespace) -> int:
     )  # fmt: skip
     slopes = coordinate_slopes(sizes)
     verdicts = coordinate_verdicts(slopes)
-    sentence = f"{a.scheme}: {in_words(verdicts)}"
+    sentence = f"{a.scheme}: {verdict_sentence(verdicts)}"
     written = []
     if a.out:
         from hpsweep.analysis.plots.coords import write

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpsweep.cli.output import print_json, say, write
+from hpsweep.export import TRAINERS
 
 
 def add(to: argparse.ArgumentParser) -> None:
@@ -14,9 +15,8 @@ def add(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--to",
         required=True,
-        choices=("torch", "hf", "nanogpt"),
-        help="torch: parameter groups of a module of yours; hf: a script for transformers.Trainer; nanogpt: a config "
-        "of nanoGPT-mup's supar branch",
+        choices=TRAINERS,
+        help="; ".join(f"{name}: {text}" for name, text in TRAINERS.items()),
     )
     to.add_argument("--out", metavar="FILE", help="where it goes; default: printed")
 
@@ -25,10 +25,10 @@ def run(a: argparse.Namespace) -> None:
     """Print or write the file; as JSON its data, with the parameter groups of the reference GPT by tensor name."""
     from hpsweep.analysis.transfer.card import Card
     from hpsweep.export.write import export as text_of
-    from hpsweep.export.write import exported
+    from hpsweep.export.write import export_data
 
     card, out = Card.read(a.card), _out(a.out)
-    data = exported(card, a.to)
+    data = export_data(card, a.to)
     if out:
         write(out, text_of(card, a.to))
     for warning in data["warnings"]:

@@ -80,9 +80,9 @@ def run(a: argparse.Namespace) -> None:
 
 
 def _check_overwritable(path: str) -> None:
-    from hpsweep.analysis.law.data import check_overwritable
+    from hpsweep.analysis.law.data import check_law_path
 
-    check_overwritable(path)
+    check_law_path(path)
 
 
 def _fit(a: argparse.Namespace) -> Law:
@@ -190,11 +190,11 @@ def _figures(found: Law, a: argparse.Namespace) -> list[str]:
 
 
 def _print(found: Law, answers: dict[str, Any]) -> None:
-    from hpsweep.analysis.law.words import compared, judged, scope, terms, verdict
+    from hpsweep.analysis.law.words import compared, judged, law_verdict, scope, terms
 
     for warning in found.warnings:
         say(f"warning: {warning}")
-    print("\n".join(verdict(found)))
+    print("\n".join(law_verdict(found)))
     for name, objective in answers["compared"].items():
         print(compared(found, name, objective))
     print("\n" + "\n".join(scope(found)) + "\n")

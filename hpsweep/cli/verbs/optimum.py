@@ -6,14 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsweep.analysis.optimum.searched import drift_groups, over_of, pair_of, varying
+from hpsweep.analysis.optimum.searched import over_of, pair_of, varying_fields
 from hpsweep.analysis.optimum.unchecked import unchecked_text
-from hpsweep.analysis.runs.places import own_axes
-from hpsweep.axes import drift_axes
 from hpsweep.cli.arguments import add_destination, add_folder, add_over, add_selection, columns
 from hpsweep.cli.inputs import check_whole, destination, stored_runs
 from hpsweep.cli.output import (
-    concat,
     frame_of,
     in_bits,
     print_json,
@@ -28,6 +25,8 @@ from hpsweep.units import unit_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hpsweep.analysis.optimum.fitted import FittedRuns
+
 
 def add(to: argparse.ArgumentParser) -> None:
     """The options."""
@@ -39,24 +38,30 @@ def add(to: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Print the optima, their drifts, the sensitivities and the comparison; write them where that is asked for."""
-    from hpsweep.analysis.optimum.optima import optima
-    from hpsweep.analysis.optimum.sensitivity import sensitivity
-    from hpsweep.analysis.transfer.drift import drift
-
+    """Print the optima of one hyperparameter, or of two together; write them where that is asked for."""
     check_whole(a, "by", "over", "where")
     runs = stored_runs(a.folder, a.where, a.ignore)
     into = destination(a, a.folder)
-    if pair := pair_of(runs, a.over):
+    pair = pair_of(runs, a.over)
+    if pair is None:
+        _single(a, runs, over_of(runs, a.over), into)
+    else:
         _joint(a, runs, pair, into)
-        return
-    over = over_of(runs, a.over)
-    by = a.by or varying(runs, without=(over,))
-    table = optima(runs, by, over=over)
-    along = [name for name in (*drift_axes(), *own_axes(runs)) if name in by and runs[name].nunique() > 1]
-    drifts = concat([drift(runs, name, drift_groups(runs, by, name), over=over) for name in along])
-    wrong = sensitivity(runs, by, over=over)
-    regret, why = _tuned_against_transferred(runs, over)
+
+
+def _single(a: argparse.Namespace, runs: pd.DataFrame, over: str, into: Path | None) -> None:
+    """The optima of one hyperparameter, their drifts, the sensitivities and the comparison."""
+    from hpsweep.analysis.optimum.fitted import prepared_and_fitted
+    from hpsweep.analysis.optimum.optima import optima_table
+    from hpsweep.analysis.optimum.sensitivity import sensitivity_of
+    from hpsweep.analysis.transfer.drift import drift_table
+
+    by = a.by or varying_fields(runs, without=(over,))
+    optima = prepared_and_fitted(runs, by, over)
+    table = optima_table(optima.groups, by)
+    drifts = drift_table(optima)
+    wrong = sensitivity_of(optima)
+    regret, why = _tuned_against_transferred(runs, optima)
     tables = {"optima": table, "drift": drifts, "sensitivity": wrong}
     written = write_tables(into, tables)
     if a.json:
@@ -67,7 +72,7 @@ def run(a: argparse.Namespace) -> None:
     print(f"best {over} per group, losses in {unit.name}:\n")
     shown = in_bits(table[[*by, "opt", "low", "high", "best_loss", "n_runs", "interval", "status", "why"]], unit)
     print_table(shown, by)
-    drifts = drifts.drop(columns=["over", "interval"], errors="ignore").dropna(axis=1, how="all")
+    drifts = drifts.drop(columns=["over", "interval"]).dropna(axis=1, how="all")
     compared = regret.drop(columns=["hyperparameter", "tuned_loss_se", "proxy_status", "interval"], errors="ignore")
     lost = wrong[[*by, *_SENSITIVITY, "why"]].assign(why="")  # its reasons are those of the optimum
     for title, frame in (
@@ -100,7 +105,7 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
     """The same of two hyperparameters together."""
     from hpsweep.analysis.optimum.joint import surface
 
-    by = a.by or varying(runs, without=over)
+    by = a.by or varying_fields(runs, without=over)
     table = surface(runs, by, over=over)
     written = write_tables(into, {"surface": table})
     if a.json:
@@ -118,11 +123,16 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
         say(f"--over {over[0]} gives the optimum of {over[0]} alone at every {over[1]}, where {over[1]} was on a grid.")
 
 
-def _tuned_against_transferred(runs: pd.DataFrame, over: str) -> tuple[pd.DataFrame, str]:
+def _tuned_against_transferred(runs: pd.DataFrame, optima: FittedRuns) -> tuple[pd.DataFrame, str]:
     """The comparison, or an empty table and why there is none: not every sweep has a proxy in it."""
-    from hpsweep.analysis.transfer.comparison import tuned_against_transferred
+    from hpsweep.analysis.transfer.comparison import comparison_of, tuned_against_transferred
+    from hpsweep.analysis.transfer.proxy import tuned_sweep_of
 
+    # Groups that --by makes smaller, as with seed among them, are no models: these are fitted anew.
+    smaller = set(optima.by) - set(varying_fields(runs, without=(optima.over,)))
     try:
-        return tuned_against_transferred(runs, over=over), ""
+        if smaller:
+            return tuned_against_transferred(runs, over=optima.over), ""
+        return comparison_of(tuned_sweep_of(optima)), ""
     except ValueError as error:
         return frame_of([]), str(error)

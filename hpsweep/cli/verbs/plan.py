@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hpsweep import store
 from hpsweep.cli.arguments import add_experiment, number
@@ -11,8 +13,8 @@ from hpsweep.cli.inputs import load_experiment
 from hpsweep.cli.output import frame_of, print_json, print_refinement, print_table, say
 from hpsweep.english import counted
 from hpsweep.sweep.own_runs import of_before
-from hpsweep.sweep.progress import duration
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.text import duration
 
 
 def add(to: argparse.ArgumentParser) -> None:
@@ -39,22 +41,39 @@ def run(a: argparse.Namespace) -> None:
     if a.json:
         print_json(planned)
         return
-    stored = ", ".join(f"{planned[status]} {status}" for status in (*store.DONE, "failed"))
-    seconds = planned["seconds"]
+    _print_plan(planned)
+
+
+def _print_plan(planned: Mapping[str, Any]) -> None:
+    """What would be trained, on what, about how long it takes, and what a kill would lose."""
     groups = planned.get("refinement", [])
     least = "at least " if any(group["next"] for group in groups) else ""
+    stored = ", ".join(f"{planned[status]} {status}" for status in (*store.DONE, "failed"))
     trials = f"{least}{counted(planned['trials'], 'trial')}"
     print(f"{planned['name']}: {trials}; stored: {stored}; missing: {planned['missing']}")
-    engine, why = planned["engine"], planned["engine_why"]
-    served = f"{engine} engine" + (f"{': ' if engine == 'torch' else '; torch for some: '}{why}" if why else "")
     ensembles, workers = counted(planned["ensembles"], "ensemble"), counted(planned["workers"], "worker")
-    print(f"{ensembles} on {workers} ({planned['device']}, {served})")
+    print(f"{ensembles} on {workers} ({planned['device']}, {_engine(planned)})")
     if planned["crowded"]:
         print(planned["crowded"])
-    print(f"time: {'unknown' if seconds is None else (least or 'about ') + duration(seconds)} ({planned['estimate']})")
-    lost = planned["kill_loses"]
-    print(
-        f"a kill loses at most {'an ensemble' if lost is None else f'about {duration(lost)}'} of each worker's work\n"
-    )
+    print(f"time: {_time(planned, least)} ({planned['estimate']})")
+    lost = "an ensemble"
+    if planned["kill_loses"] is not None:
+        lost = f"about {duration(planned['kill_loses'])}"
+    print(f"a kill loses at most {lost} of each worker's work\n")
     print_table(frame_of(planned["shapes"]))
     print_refinement(groups)
+
+
+def _engine(planned: Mapping[str, Any]) -> str:
+    """Which engine trains, and why not the other one where that trains none or only some of the trials."""
+    engine, why = planned["engine"], planned["engine_why"]
+    if not why:
+        return f"{engine} engine"
+    return f"{engine} engine: {why}" if engine == "torch" else f"{engine} engine; torch for some: {why}"
+
+
+def _time(planned: Mapping[str, Any], least: str) -> str:
+    """How long the run takes, as far as that is known."""
+    if planned["seconds"] is None:
+        return "unknown"
+    return (least or "about ") + duration(planned["seconds"])

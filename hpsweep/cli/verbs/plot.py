@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsweep.analysis.optimum.searched import over_of, searched
+from hpsweep.analysis.optimum.searched import over_of, searched_fields
 from hpsweep.cli.arguments import add_destination, add_figures, add_folder, add_selection
 from hpsweep.cli.inputs import LARGE, check_whole, destination, stored_runs
 from hpsweep.cli.output import output_of, print_json, say
@@ -43,7 +43,7 @@ def run(a: argparse.Namespace) -> None:
         *(_figures(runs, output.size, whole=a.all), into / "figures" if a.save else into, output),
         say=lambda name: None if quiet else say(f"{name} ..."),
     )
-    if not paths and searched(runs):
+    if not paths and searched_fields(runs):
         over_of(runs, None)  # says why, where hyperparameters were searched together
     if a.json:
         print_json({"figures": [str(path) for path in paths]})
@@ -53,14 +53,21 @@ def run(a: argparse.Namespace) -> None:
 
 def _figures(runs: pd.DataFrame, size: tuple[float, float] | None, *, whole: bool) -> Iterator[tuple[str, Figure]]:
     """Names and figures of a sweep, and last its regrets, or why there are none: not all settings can be compared."""
-    from hpsweep.analysis.plots.figures import figures
-    from hpsweep.analysis.plots.regret import regret_of
+    from hpsweep.analysis.plots.figures import figures, fits_of
+    from hpsweep.analysis.plots.regret import regret_of, regret_of_swept
+    from hpsweep.analysis.transfer.proxy import tuned_sweep_of
 
-    drawn = False
-    for pair in figures(runs, size=size, whole=whole):
-        yield pair
+    fits, drawn = fits_of(runs), False
+    for named in figures(runs, size=size, fits=fits, whole=whole):
+        yield named
         drawn = True
+    if not drawn:
+        return
     try:
-        yield from regret_of(runs, over_of(runs, None), size, whole=whole) if drawn else ()
+        over = over_of(runs, None)
+        if over in fits:
+            yield from regret_of_swept(tuned_sweep_of(fits[over]), size, whole=whole)
+        else:
+            yield from regret_of(runs, over, size, whole=whole)
     except ValueError as error:
         say(f"no figure of regrets: {error}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
 from hpsweep.analysis.optimum.searched import over_of
+from hpsweep.axes import AXES
 from hpsweep.cli.arguments import add_destination, add_figures, add_one_over, add_selection, number
 from hpsweep.cli.inputs import check_whole, destination, selected, stored_runs
 from hpsweep.cli.output import concat, output_of, print_json, print_paths, print_table, records, write_tables
@@ -61,7 +63,7 @@ def run(a: argparse.Namespace) -> None:
 
 def _of_cards(a: argparse.Namespace) -> None:
     """What the transfer of each card cost at its target."""
-    from hpsweep.analysis.runs.prepare import without
+    from hpsweep.analysis.runs.prepare import without_columns
     from hpsweep.analysis.transfer.card import Card
     from hpsweep.analysis.transfer.card_regret import card_regret, card_regret_text
 
@@ -77,7 +79,7 @@ def _of_cards(a: argparse.Namespace) -> None:
     beside = dict.fromkeys(Path(path).parent / "target" for path in a.card)  # where train puts its rows by default
     store.check_readable(*folders)
     runs = selected(store.load(*folders, *(place for place in beside if (place / "runs").is_dir())), a.where or ())
-    runs = without(runs, a.ignore or ())
+    runs = without_columns(runs, a.ignore or ())
     into = destination(a, a.folders[0])
     table = concat([card_regret(card, runs) for card in cards])
     written = write_tables(into, {"card_regret": table})
@@ -102,8 +104,10 @@ def _figures(a: argparse.Namespace, cards: list[Card], runs: pd.DataFrame) -> li
 
 def _matrix(a: argparse.Namespace) -> None:
     """Print, and write where that is asked for, the regrets of a sweep's own settings."""
-    from hpsweep.analysis.transfer.along_drift import held_out
-    from hpsweep.analysis.transfer.regret_matrix import matrix_text, regret_matrix
+    from hpsweep.analysis.runs.arguments import RESAMPLES
+    from hpsweep.analysis.transfer.along_drift import held_out_of
+    from hpsweep.analysis.transfer.proxy import tuned_sweep
+    from hpsweep.analysis.transfer.regret_matrix import check_rate, matrix_axes, matrix_of, matrix_text
 
     if len(a.folders) > 1:
         raise ValueError("several folders are for --card CARD, the regret of a transfer; else give one folder.")
@@ -114,8 +118,11 @@ def _matrix(a: argparse.Namespace) -> None:
     runs = stored_runs(folder, a.where, a.ignore)
     into = destination(a, folder)
     over = over_of(runs, a.over)
-    matrix = regret_matrix(runs, over=over, per_doubling=a.per_doubling, flops=a.flops or "flops_dense")
-    tests = held_out(runs, over=over)
+    flops = a.flops or "flops_dense"
+    check_rate(a.per_doubling, flops)
+    sweep = tuned_sweep(runs, None, over, resamples=RESAMPLES, seed=0)
+    matrix = matrix_of(sweep, per_doubling=a.per_doubling, flops=flops)
+    tests = held_out_of(sweep)
     written = write_tables(into, {"regret": matrix, "held_out": tests})
     if a.json:
         print_json({"regret": records(matrix), "held_out": records(tests)})
@@ -128,10 +135,10 @@ def _matrix(a: argparse.Namespace) -> None:
         for start in range(0, len(whole.columns), _COLUMNS):
             print(f"{whole.iloc[:, start : start + _COLUMNS].to_string()}\n")
     worst = matrix.dropna(subset="regret").sort_values("regret").groupby("scheme").tail(1)
-    names = ("scheme", "tuned_width", "tuned_density", "used_width", "used_density")
+    names = ["scheme", *(f"{side}_{axis}" for side in ("tuned", "used") for axis in matrix_axes(matrix))]
     shown = ("regret", "low", "high", "percent", "compute", "compute_low", "compute_high", "interval", "why")
     print("the largest of each scheme; compute is the part of it to be added to make good the regret:\n")
-    print_table(worst[[*names, *shown]], names[:1])
+    print_table(worst[[*names, *shown]], ["scheme"])
     if len(tests):
         print("\nheld out, the last scale of each line: by constant, and along the drift of the others:\n")
         print_table(_held_out_text(tests), ["scheme", "along"])
@@ -141,14 +148,19 @@ def _matrix(a: argparse.Namespace) -> None:
 def _held_out_text(tests: pd.DataFrame) -> pd.DataFrame:
     """The held-out scales in short: settings, what they lost with their intervals, and which was better."""
 
-    def span(name: str) -> list[str]:
-        ends = zip(tests[name], tests[f"{name.removesuffix('_regret')}_low"], strict=True)
-        highs = tests[f"{name.removesuffix('_regret')}_high"]
-        return [
-            "-" if at != at else f"{at:.4f} {interval_text(low, high)}"
-            for (at, low), high in zip(ends, highs, strict=True)
-        ]
-
-    short = tests[["scheme", "along", "width", "density", "drift", "verdict", "constant_value", "along_value"]]
-    lost = {name: span(name) for name in ("constant_regret", "along_regret")}
+    places = [name for name in AXES if name in tests]
+    short = tests[["scheme", "along", *places, "drift", "verdict", "constant_value", "along_value"]]
+    lost = {f"{way}_regret": [_with_interval(row, way) for row in tests.to_dict("records")] for way in _WAYS}
     return short.assign(**lost, better=tests["better"], why=tests["why"])
+
+
+_WAYS = ("constant", "along")
+"""How a setting was carried to the scale held out: as it is, or along the drift."""
+
+
+def _with_interval(row: Mapping[Hashable, Any], way: str) -> str:
+    """What a way of carrying lost, with its interval; - where that is not known."""
+    lost = row[f"{way}_regret"]
+    if lost != lost:  # not a number
+        return "-"
+    return f"{lost:.4f} {interval_text(row[f'{way}_low'], row[f'{way}_high'])}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from hpsweep import store
 from hpsweep.cli.arguments import add_destination, add_folder, add_ignore
-from hpsweep.cli.inputs import LARGE, destination, refinement, stored_sweep
+from hpsweep.cli.inputs import LARGE, destination, stored_sweep
 from hpsweep.cli.output import print_json, say
-from hpsweep.sweep.own_runs import own_runs
+from hpsweep.sweep.recorded import report
 
 
 def add(to: argparse.ArgumentParser) -> None:
@@ -21,31 +20,23 @@ def add(to: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> None:
     """Print the verdict; write the page where that is asked for."""
-    from hpsweep.analysis.report.page import report
-    from hpsweep.analysis.runs.prepare import without
-
     sweep = stored_sweep(a.folder)
     store.check_readable(a.folder)
     into = destination(a, a.folder)
-    stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()
-    runs = stored if sweep is None else own_runs(stored, sweep)
-    stages = [] if sweep is None else refinement(sweep, Path(a.folder))
-    left_out, runs = len(stored) - len(runs), without(runs, a.ignore or ())
-    quiet = len(runs) < LARGE
-    made = report(
-        *(runs, sweep),
-        folder=a.folder,
-        left_out=left_out,
-        stages=stages,
-        say=lambda what: None if quiet else say(f"report of {len(runs)} trials: {what.replace('_', ' ')} ..."),
-    )
+    stored = store.load(a.folder) if sweep is None else store.read_runs(a.folder).to_pandas()  # which may be empty
+    runs = store.with_record(stored, a.folder)
+
+    def progress(what: str) -> None:
+        if len(runs) >= LARGE:
+            say(f"report of {len(runs)} trials: {what.replace('_', ' ')} ...")
+
+    made = report(runs, ignore=a.ignore or (), say=progress)
     page, text = made.save(into) if into else (None, None)
     if a.json:
         print_json({"report": page and str(page), "markdown": text and str(text), "verdict": made.sentences})
         return
-    where = (
-        f"written to {text} and\n{page}"
-        if into
-        else "not written: --save puts the page into the folder, --out DIR elsewhere"
-    )
-    print("\n".join([*made.sentences, "", where]))
+    print("\n".join([*made.sentences, ""]))
+    if into:
+        print(f"written to {text} and\n{page}")
+    else:
+        print("not written: --save puts the page into the folder, --out DIR elsewhere")

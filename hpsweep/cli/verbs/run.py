@@ -14,8 +14,9 @@ from hpsweep.english import counted
 from hpsweep.faults import explained
 from hpsweep.spec import TUNED, Sweep
 from hpsweep.sweep.own_runs import of_before
-from hpsweep.sweep.progress import duration, reporting
+from hpsweep.sweep.progress import reporting
 from hpsweep.sweep.worker import ENGINES
+from hpsweep.text import duration
 
 
 def add(to: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add(to: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Train and store; the exit status is 1 if nothing could be trained."""
-    from hpsweep.sweep.run import run as run_sweep
+    from hpsweep.sweep.run import run_sweep
 
     sweep = load_experiment(a.experiment)
     folder = Path(a.results) / sweep.name

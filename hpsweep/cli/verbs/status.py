@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hpsweep import store
-from hpsweep.analysis.optimum.searched import searched, varying
+from hpsweep.analysis.optimum.searched import searched_fields, varying_fields
 from hpsweep.cli.arguments import add_folder
 from hpsweep.cli.inputs import stored_runs, stored_sweep, trials_in_all
 from hpsweep.cli.output import print_json, print_table, records
@@ -30,7 +30,7 @@ def run(a: argparse.Namespace) -> None:
         return
     runs = stored_runs(a.folder)
     total = None if total is None else max(total, len(runs))  # a search may have been shortened since
-    over, by = searched(runs)[:1], varying(runs, without=TUNED)
+    over, by = searched_fields(runs)[:1], varying_fields(runs, without=TUNED)
     counts = runs.assign(**{status: runs["status"] == status for status in (*store.DONE, "failed")})
     table = counts.groupby(by, as_index=False)[[*store.DONE, "failed"]].sum()
     best = runs[runs["status"] == "ok"].sort_values("val_loss").drop_duplicates(by)

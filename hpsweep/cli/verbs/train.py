@@ -12,7 +12,8 @@ from typing import Any
 from hpsweep.cli.arguments import add_field
 from hpsweep.cli.output import print_json, say
 from hpsweep.spec import Trial, fields_of
-from hpsweep.sweep.progress import duration, value
+from hpsweep.sweep.progress import value
+from hpsweep.text import duration
 from hpsweep.units import unit_of_sources
 
 _LINE_SECONDS = 30.0  # between lines of progress; on a terminal one line is kept up to date
@@ -45,12 +46,12 @@ def run(a: argparse.Namespace) -> None:
     from hpsweep.analysis.transfer.card import Card
     from hpsweep.target.ranks import own_rank
     from hpsweep.target.run import check_split, train_target
-    from hpsweep.target.trial import target_trial
+    from hpsweep.target.trial import trial_to_train
 
     card, first = Card.read(a.card), own_rank() == 0
     names = ("data", "steps", "tokens", "batch", "eval_sequences", "seed")
     given = {name: getattr(a, name) for name in names}
-    trial, data = target_trial(card, precision=a.dtype, **{n: v for n, v in given.items() if v is not None})
+    trial, data = trial_to_train(card, precision=a.dtype, **{n: v for n, v in given.items() if v is not None})
     check_split(trial, a.accumulate, a.checkpoint_every)
     folder = Path(a.out or Path(a.card).parent / "target")
     if first:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hpsweep.own_model.apply.initial import masks_of
-from hpsweep.own_model.apply.optimizers import check_rule, check_settings, unwrapped_optimizers
+from hpsweep.own_model.apply.optimizers import check_optimizer_settings, check_rule, unwrapped_optimizers
 from hpsweep.own_model.data import PlanData, TensorPlan
-from hpsweep.own_model.forward.wiring import check_multiplied, check_wired, multiplied
+from hpsweep.own_model.forward.wired import check_multiplied, check_wired, multiplied_modules
 from hpsweep.own_model.tensors.finite import check_finite
-from hpsweep.own_model.tensors.parameters import local, parameters
+from hpsweep.own_model.tensors.parameters import local_part, plan_parameters
 from hpsweep.schemes import scales
 
 RATIO_TOLERANCE = 1e-5
@@ -45,7 +45,7 @@ class Attached:
             handle.remove()
 
 
-class Held(NamedTuple):
+class HeldTensor(NamedTuple):
     """One tensor under one optimizer. `gone` is True where a weight is pruned, None for a dense tensor."""
 
     name: str
@@ -56,7 +56,7 @@ class Held(NamedTuple):
 
 def attach(plan: PlanData, model: nn.Module, optimizer: object, rule: str | None) -> Attached:
     """See Plan.attach."""
-    named = parameters(plan, model)
+    named = plan_parameters(plan, model)
     if rule not in (None, "adam", "sgd"):
         raise ValueError(f"rule is {rule!r}; give 'adam', 'sgd', or nothing.")
     optimizers = unwrapped_optimizers(optimizer)
@@ -66,10 +66,12 @@ def attach(plan: PlanData, model: nn.Module, optimizer: object, rule: str | None
     check_wired(plan, model)
     check_finite(model)
     masks = masks_of(plan, model)
-    tensors = [
-        Held(name, parameter, plan.tensors[name], ~local(masks[name]) if name in masks else None)
-        for name, parameter in named.items()
-    ]
+    tensors = []
+    for name, parameter in named.items():
+        gone = None
+        if name in masks:
+            gone = ~local_part(masks[name])
+        tensors.append(HeldTensor(name, parameter, plan.tensors[name], gone))
     parts = _parts(optimizers, tensors)
     handles: list[RemovableHandle] = []
     for one, part in zip(optimizers, parts, strict=True):
@@ -77,13 +79,13 @@ def attach(plan: PlanData, model: nn.Module, optimizer: object, rule: str | None
     return Attached(tuple(handles))
 
 
-def _parts(optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[Held]) -> list[list[Held]]:
+def _parts(optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[HeldTensor]) -> list[list[HeldTensor]]:
     """The tensors that each optimizer holds; frozen ones that none holds go with the first.
 
     Raises ValueError for a tensor that trains and is not held by one of them.
     """
     ids = [{id(p) for group in one.param_groups for p in group["params"]} for one in optimizers]
-    parts: list[list[Held]] = [[] for _ in optimizers]
+    parts: list[list[HeldTensor]] = [[] for _ in optimizers]
     for tensor in tensors:
         holders = [i for i, held in enumerate(ids) if id(tensor.parameter) in held]
         if len(holders) > 1:
@@ -95,18 +97,19 @@ def _parts(optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[Held])
                 f"the optimizer does not hold {tensor.name}; make it from plan.param_groups(model, ...) after the "
                 f"model is wrapped, sharded and moved{several * (len(optimizers) == 1)}."
             )
-        parts[holders[0] if holders else 0].append(tensor)
+        first = next(iter(holders), 0)
+        parts[first].append(tensor)
     return parts
 
 
 def _hold(
-    plan: PlanData, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Sequence[Held]
+    plan: PlanData, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Sequence[HeldTensor]
 ) -> Iterator[RemovableHandle]:
     """Check one optimizer and its tensors now, and register the hooks that do so at every step."""
     ours = {id(tensor.parameter) for tensor in tensors}
     places = {name: p for name, p in model.named_parameters(remove_duplicate=False) if id(p) in ours}
     multipliers = {id(tensor.parameter): tensor.plan for tensor in tensors}
-    factors = multiplied(model)
+    factors = multiplied_modules(model)
     pruned = {tensor.parameter: tensor for tensor in tensors if tensor.gone is not None}
     masks = {parameter: tensor.gone for parameter, tensor in pruned.items()}
 
@@ -114,22 +117,22 @@ def _hold(
         """Where a weight is pruned, on the device where the weight is by now."""
         mask = masks[parameter]
         assert mask is not None
-        if mask.device != local(parameter).device:
-            mask = masks[parameter] = mask.to(local(parameter).device)
+        if mask.device != local_part(parameter).device:
+            mask = masks[parameter] = mask.to(local_part(parameter).device)
         return mask
 
     @torch.no_grad()
     def check() -> None:
         _check_ratios(optimizer, multipliers)
         if scales(plan.scheme):
-            check_settings(optimizer)
+            check_optimizer_settings(optimizer)
         _check_in_use(model, places)
         check_multiplied(factors)
-        _check_zero([(tensor.name, local(parameter), gone(parameter)) for parameter, tensor in pruned.items()])
+        _check_zero([(tensor.name, local_part(parameter), gone(parameter)) for parameter, tensor in pruned.items()])
 
     def zero_gradient(parameter: Tensor) -> None:
         if parameter.grad is not None:
-            local(parameter.grad).masked_fill_(gone(parameter), 0.0)
+            local_part(parameter.grad).masked_fill_(gone(parameter), 0.0)
 
     def before(*_: object) -> None:
         if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):  # no value is known then
@@ -140,7 +143,7 @@ def _hold(
     @torch.no_grad()
     def after(*_: object) -> None:
         for parameter in pruned:
-            local(parameter).masked_fill_(gone(parameter), 0.0)
+            local_part(parameter).masked_fill_(gone(parameter), 0.0)
 
     check()
     yield optimizer.register_step_pre_hook(before)
@@ -192,8 +195,10 @@ def _check_ratios(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Tensor
         for group, value in zip(optimizer.param_groups, values, strict=True):
             assert value is not None
             for multiplier in {getattr(tensors[id(p)], field) for p in group["params"] if id(p) in tensors}:
-                if multiplier or value:
-                    found.append((value / multiplier if multiplier else math.inf, value, multiplier))
+                if multiplier:
+                    found.append((value / multiplier, value, multiplier))
+                elif value:
+                    found.append((math.inf, value, multiplier))
         if not found:
             continue
         low, high = min(found), max(found)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hpsweep.architectures import VECTORS
 from hpsweep.own_model.data import PlanData, TensorPlan, stream_name, tensor_mask
-from hpsweep.own_model.tensors.parameters import like, local, parameters
+from hpsweep.own_model.tensors.parameters import local_part, plan_parameters, sharded_like
 from hpsweep.own_model.tensors.uses import tensor_uses, values_by_pattern
 from hpsweep.rules import masks
 from hpsweep.spec import Trial
@@ -20,13 +20,15 @@ from hpsweep.spec import Trial
 def init_(plan: PlanData, model: nn.Module, *, init_std: float, seed: int, leave: str | Iterable[str] = ()) -> None:
     """See Plan.init_."""
     Trial(steps=1, init_std=init_std, seed=seed)  # raises for values out of range
-    named = parameters(plan, model)
+    named = plan_parameters(plan, model)
     padding = {
         id(module.weight): module.padding_idx
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None
     }
-    left = values_by_pattern([leave] if isinstance(leave, str) else leave, tensor_uses(model), "leave")
+    if isinstance(leave, str):
+        leave = [leave]
+    left = values_by_pattern(leave, tensor_uses(model), "leave")
     stays = {name for name, tensor in plan.tensors.items() if tensor.kind == "keep" or name in left}
     _check_trainable(named, stays)
     for name, parameter in named.items():
@@ -34,10 +36,10 @@ def init_(plan: PlanData, model: nn.Module, *, init_std: float, seed: int, leave
             values = _initial_values(plan.tensors[name], name, init_std, seed)
             if id(parameter) in padding:
                 values[padding[id(parameter)]] = 0.0
-            parameter.copy_(like(values.to(parameter.dtype), parameter))
+            parameter.copy_(sharded_like(values.to(parameter.dtype), parameter))
         if plan.is_sparse(name):
-            gone = local(like(torch.from_numpy(tensor_mask(plan, name)), parameter)).logical_not()
-            local(parameter).masked_fill_(gone, 0.0)
+            gone = local_part(sharded_like(torch.from_numpy(tensor_mask(plan, name)), parameter)).logical_not()
+            local_part(parameter).masked_fill_(gone, 0.0)
 
 
 def _initial_values(tensor: TensorPlan, name: str, init_std: float, seed: int) -> Tensor:
@@ -61,7 +63,7 @@ def _check_trainable(named: Mapping[str, nn.Parameter], stays: Collection[str]) 
                 f"{name} does not train (requires_grad is False), and the plan has it: parametrize the model as it is "
                 f"trained, which leaves it out, or leave its values by leave={[name]!r}."
             )
-        if name in stays and not bool(local(parameter).isfinite().all()):
+        if name in stays and not bool(local_part(parameter).isfinite().all()):
             raise ValueError(
                 f"{name} is to begin as it is, and has values that are not finite: build the model with memory, or "
                 "load its values, before init_."
@@ -76,7 +78,7 @@ def param_groups(
     if eps is not None:
         given.replace(eps=eps)
     groups: dict[tuple[float, float, float], dict[str, Any]] = {}
-    for name, parameter in parameters(plan, model).items():
+    for name, parameter in plan_parameters(plan, model).items():
         tensor = plan.tensors[name]
         key = (tensor.lr, tensor.weight_decay, tensor.eps if eps is not None else 1.0)
         if key not in groups:
@@ -95,7 +97,7 @@ def param_groups(
 def masks_of(plan: PlanData, model: nn.Module) -> dict[str, Tensor]:
     """True where a weight exists, for every sparse tensor, on its device and sharded as it is."""
     return {
-        name: like(torch.from_numpy(tensor_mask(plan, name)), parameter)
-        for name, parameter in parameters(plan, model).items()
+        name: sharded_like(torch.from_numpy(tensor_mask(plan, name)), parameter)
+        for name, parameter in plan_parameters(plan, model).items()
         if plan.is_sparse(name)
     }

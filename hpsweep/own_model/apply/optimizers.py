@@ -77,27 +77,26 @@ def check_rule(plan_rule: OptimizerRule, optimizer: torch.optim.Optimizer, said:
     """Raise ValueError unless the optimizer follows the plan's rules; `said` is the user's word for it."""
     name = type(optimizer).__name__
     known = _known_name(optimizer)
+    instead = "SGD"
+    if plan_rule == "adam":
+        instead = "AdamW"
     if said is None and known in NO_RULE:
-        raise ValueError(
-            f"hpsweep has no rule for {name}: {NO_RULE[known]}. Train all tensors with "
-            f"{'AdamW' if plan_rule == 'adam' else 'SGD'}."
-        )
-    rule = RULE_OF.get(known or "") if said is None else said
+        raise ValueError(f"hpsweep has no rule for {name}: {NO_RULE[known]}. Train all tensors with {instead}.")
+    rule = said or RULE_OF.get(known or "")
     if rule is None:
         raise ValueError(
             f"hpsweep does not know which rules {name} follows. If no weight's update changes when all gradients are "
             "10 times as large (Adam, Lion), say attach(..., rule='adam'); if every update is then 10 times as large "
-            "(SGD), rule='sgd'; if neither, the plan does not hold for it: train with "
-            f"{'AdamW' if plan_rule == 'adam' else 'SGD'}."
+            f"(SGD), rule='sgd'; if neither, the plan does not hold for it: train with {instead}."
         )
     if rule != plan_rule:
         raise ValueError(
             f"the plan is for {plan_rule}, and {name} is not: its rates follow other rules. Make the plan by "
-            f"parametrize(..., optimizer={rule!r}), or train with {'AdamW' if plan_rule == 'adam' else 'SGD'}."
+            f"parametrize(..., optimizer={rule!r}), or train with {instead}."
         )
 
 
-def check_settings(optimizer: torch.optim.Optimizer) -> None:
+def check_optimizer_settings(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError for settings under which an optimizer no longer follows its rule."""
     name, known = type(optimizer).__name__, _known_name(optimizer)
     for group in optimizer.param_groups:
@@ -123,7 +122,9 @@ def check_settings(optimizer: torch.optim.Optimizer) -> None:
 def _known_name(optimizer: torch.optim.Optimizer) -> str | None:
     """The name by which the tables know the optimizer's class, or one that it is derived from; else None."""
     inside = getattr(optimizer, "optim", None)  # ZeroRedundancyOptimizer's part on this rank
-    for one in type(inside if isinstance(inside, torch.optim.Optimizer) else optimizer).__mro__:
+    if isinstance(inside, torch.optim.Optimizer):
+        optimizer = inside
+    for one in type(optimizer).__mro__:
         name = _VARIANT.sub("", one.__name__.lower())
         if name in RULE_OF or name in NO_RULE:
             return name

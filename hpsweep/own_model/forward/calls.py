@@ -9,8 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpsweep.observer import Call
-from hpsweep.observer.functions import BATCHED, DROPOUT, LOG_SOFTMAX, MASKED, SOFTMAX, argument, factors_of, tensors_in
-from hpsweep.own_model.forward.record import Product, Record, is_bounded, multiple
+from hpsweep.observer.functions import (
+    BATCHED,
+    DROPOUT,
+    LOG_SOFTMAX,
+    MASKED,
+    SOFTMAX,
+    call_argument,
+    factors_of,
+    tensors_in,
+)
+from hpsweep.own_model.forward.record import Product, Record, column_factors, is_bounded
 
 _TIMES = {
     **dict.fromkeys(
@@ -79,8 +88,8 @@ class Watched:
 
     def _attention(self, call: Call) -> Tensor:
         """Note a call of torch's attention; makes it without dropout."""
-        query = argument(call, 0, "query")
-        key = argument(call, 1, "key")
+        query = call_argument(call, 0, "query")
+        key = call_argument(call, 1, "key")
         size = query.shape[-1]
         scale = call.kwargs.get("scale")
         scale = size**-0.5 if scale is None else float(scale)
@@ -94,9 +103,9 @@ class Watched:
 
     def _whole_attention(self, call: Call) -> None:
         """Note a call of nn.MultiheadAttention's function, which makes queries and keys itself."""
-        query = argument(call, 0, "query")
-        width = argument(call, 3, "embed_dim_to_check")
-        heads = argument(call, 4, "num_heads")
+        query = call_argument(call, 0, "query")
+        width = call_argument(call, 3, "embed_dim_to_check")
+        heads = call_argument(call, 4, "num_heads")
         size = width // heads
         self.record.attended(size**-0.5, None, size, query.dtype)
 
@@ -156,7 +165,7 @@ class Watched:
         if zeros:
             seen = seen & (flat != 0)
         for product in reversed(alike):
-            scale = multiple(flat[seen], [column.flatten()[seen] for column in product.columns])
+            scale = column_factors(flat[seen], [column.flatten()[seen] for column in product.columns])
             if scale is not None:
                 return scale[0], product
         return None
@@ -164,7 +173,7 @@ class Watched:
     def _is_of_layer(self, x: Tensor) -> bool:
         """Whether a tensor is a multiple of what a layer has just made with its weights."""
         alike = [made for made in self.record.by_weights if made.numel() == x.numel()]
-        return any(multiple(x.detach(), [made.detach()]) is not None for made in alike)
+        return any(column_factors(x.detach(), [made.detach()]) is not None for made in alike)
 
 
 def _is_square(x: Tensor) -> bool:

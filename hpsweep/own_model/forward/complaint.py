@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
-from hpsweep.own_model.forward.probe import UNSCALED, UNSEEN_BEFORE, within
-from hpsweep.own_model.forward.reading import Reading
+from hpsweep.own_model.forward.probe import UNSCALED, UNSEEN_BEFORE, is_inside
+from hpsweep.own_model.forward.reading import FactorReading
 from hpsweep.own_model.forward.record import Queries
-from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.patterns import name_patterns
 from hpsweep.own_model.tensors.uses import unwrapped
 
 
 def wiring_text(
-    wrong: Sequence[Reading],
+    wrong: Sequence[FactorReading],
     names: Sequence[str],
     model: nn.Module,
     queries: Queries,
@@ -37,18 +37,18 @@ def wiring_text(
     for (kind, expected, why), members in groups.items():
         line = f"  the {kind} factor of {members[0] or 'the model itself'}{expected}: {why}"
         if len(members) > 1:
-            line += f" ({len(members)} in all: {', '.join(patterns(members, names))})"
+            line += f" ({len(members)} in all: {', '.join(name_patterns(members, names))})"
         lines.append(line)
     # the remedies, each put before those that it makes needless
     remedies = ""
-    leave = list(patterns([reading.name for reading in wrong if reading.name not in inner], names))
+    leave = list(name_patterns([reading.name for reading in wrong if reading.name not in inner], names))
     if leave:
         itself = ", where '' is the model itself" if "" in leave else ""
         remedies = f"Set them in the model's own code, or leave them as they are by leave={leave!r}{itself}."
     if inner:
-        kinds = dict.fromkeys(patterns(inner, names), "hidden")
+        kinds = dict.fromkeys(name_patterns(inner, names), "hidden")
         remedies = f"Make the plan anew with kinds={kinds!r}, and call its init_. {remedies}".strip()
-    layers = list(patterns(_query_layers(wrong, queries, found), modules))
+    layers = list(name_patterns(_query_layers(wrong, queries, found), modules))
     if layers:
         remedies = f"Name the layers that return the queries, which are multiplied then: queries={layers!r}. {remedies}"
     return "\n".join(
@@ -57,7 +57,7 @@ def wiring_text(
 
 
 def _why(
-    reading: Reading,
+    reading: FactorReading,
     modules: dict[str, nn.Module],
     names: Sequence[str],
     queries: Queries,
@@ -66,7 +66,7 @@ def _why(
 ) -> str:
     """Why a factor is wrong, with what can be done about this one alone."""
     is_attention = reading.kind == "attention"
-    inside = [name for name in queries if within(reading.name, name)]
+    inside = [name for name in queries if is_inside(reading.name, name)]
     if is_attention and len(inside) > 1:
         return f"queries= names {len(inside)} layers in it, {_last(inside)}: name the one that returns the queries"
     if reading.name in inner:
@@ -100,7 +100,7 @@ def _why(
     )
 
 
-def _query_layers(wrong: Sequence[Reading], queries: Queries, found: Mapping[str, str]) -> list[str]:
+def _query_layers(wrong: Sequence[FactorReading], queries: Queries, found: Mapping[str, str]) -> list[str]:
     """The layers that return the queries of attentions that a number there would set, and were not named before."""
     layers = []
     for reading in wrong:
@@ -113,7 +113,7 @@ def _query_layers(wrong: Sequence[Reading], queries: Queries, found: Mapping[str
 
 def _named(name: str, queries: Queries) -> bool:
     """Whether a layer of the attention was named."""
-    return any(within(name, layer) for layer in queries)
+    return any(is_inside(name, layer) for layer in queries)
 
 
 def _layers(name: str, modules: dict[str, nn.Module], names: Sequence[str]) -> list[str]:
@@ -121,7 +121,7 @@ def _layers(name: str, modules: dict[str, nn.Module], names: Sequence[str]) -> l
     found = []
     for part, module in modules.items():
         matrices = [f"{part}.{local}" for local, p in module.named_parameters(recurse=False) if p.dim() > 1]
-        if part != name and within(name, part) and matrices and not set(matrices) & set(names):
+        if part != name and is_inside(name, part) and matrices and not set(matrices) & set(names):
             found.append(part)
     return found
 

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from hpsweep.own_model.data import PlanData
-from hpsweep.own_model.forward.reading import UNUSED, Reading, factors_of
-from hpsweep.own_model.forward.record import TOLERANCE, Nudge, Record, multiple, nudge_of
+from hpsweep.own_model.forward.reading import UNUSED, FactorReading, forward_factors
+from hpsweep.own_model.forward.record import TOLERANCE, Nudge, Record, column_factors, nudge_of
 from hpsweep.own_model.tensors.layers import is_layer, product_and_bias, product_of_weights
-from hpsweep.own_model.tensors.parameters import like
-from hpsweep.own_model.tensors.uses import Use, tensor_uses, whole
+from hpsweep.own_model.tensors.parameters import sharded_like
+from hpsweep.own_model.tensors.uses import Use, full_tensor, tensor_uses
 
 
 @contextmanager
 def nudged_parameters(plan: PlanData, model: nn.Module, before: Record, nudged: Record) -> Iterator[None]:
     """While it lasts, embeddings that are no layers, or looked nothing up in the run before, are nudged themselves."""
-    ends = factors_of(plan, "embedding")
+    ends = forward_factors(plan, "embedding")
     changed: list[tuple[Tensor, Tensor]] = []
     try:
         for places in tensor_uses(model):
@@ -33,7 +33,7 @@ def nudged_parameters(plan: PlanData, model: nn.Module, before: Record, nudged: 
             if not uses or before.looked & {use.name for use in uses}:
                 continue
             parameter = getattr(uses[0].module, uses[0].local)
-            values = whole(parameter).clone()
+            values = full_tensor(parameter).clone()
             vector = nudge_of(values, 1000 + len(nudged.nudges))  # numbers that lookups do not reach
             nudged.nudges.append(Nudge(uses[0].name, vector))
             changed.append((parameter, values))
@@ -52,7 +52,7 @@ def filled_parameters(plan: PlanData, model: nn.Module) -> Iterator[None]:
         for places in tensor_uses(model):
             parameter = getattr(places[0].module, places[0].local)
             planned = plan.tensors.get(places[0].name)
-            if planned is None or planned.kind == "embedding" or parameter.dim() < 2 or whole(parameter).any():
+            if planned is None or planned.kind == "embedding" or parameter.dim() < 2 or full_tensor(parameter).any():
                 continue
             values = torch.randn(planned.shape, generator=torch.Generator().manual_seed(len(changed)))
             changed.append(parameter)
@@ -65,12 +65,12 @@ def filled_parameters(plan: PlanData, model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def _fill(parameter: Tensor, values: Tensor) -> None:
-    parameter.copy_(like(values.to(parameter.dtype), parameter))
+    parameter.copy_(sharded_like(values.to(parameter.dtype), parameter))
 
 
-def embedding_readings(plan: PlanData, record: Record, nudged: Record) -> list[Reading]:
+def embedding_readings(plan: PlanData, record: Record, nudged: Record) -> list[FactorReading]:
     """The reading of every use of an embedding; a layer from a fixed size is read at the layer itself."""
-    uses = factors_of(plan, "embedding")
+    uses = forward_factors(plan, "embedding")
     seen = record.looked | {nudge.use for nudge in nudged.nudges}
     readings = []
     for name, expected in uses.items():
@@ -79,17 +79,17 @@ def embedding_readings(plan: PlanData, record: Record, nudged: Record) -> list[R
         if is_layer(record.uses[name].module):
             readings.append(_layer(record, record.uses[name], expected))
         elif name not in seen and others & seen:
-            readings.append(Reading(name, "embedding", expected, None, UNUSED, 0.0))
+            readings.append(FactorReading(name, "embedding", expected, None, UNUSED, 0.0))
         else:
             readings.append(_looked_up(record, nudged, name, expected))
     return readings
 
 
-def _layer(record: Record, use: Use, expected: float) -> Reading:
+def _layer(record: Record, use: Use, expected: float) -> FactorReading:
     """Between what a layer is given and what it returns, less its bias."""
 
-    def reading(factor: float | None, why: str = "", dtype: torch.dtype = torch.float32) -> Reading:
-        return Reading(use.name, "embedding", expected, factor, why, TOLERANCE.get(dtype, 1e-4))
+    def reading(factor: float | None, why: str = "", dtype: torch.dtype = torch.float32) -> FactorReading:
+        return FactorReading(use.name, "embedding", expected, factor, why, TOLERANCE.get(dtype, 1e-4))
 
     if use.name not in record.inputs:
         return reading(None, "the model does not call it on these inputs; give inputs that use it")
@@ -99,13 +99,13 @@ def _layer(record: Record, use: Use, expected: float) -> Reading:
         return reading(None, f"what {type(use.module).__name__} does with its weights is not known")
     if not product.any():
         return reading(None, "the layer gives zero; give inputs that are not zero, after plan.init_(model, ...)")
-    found = multiple(output, product_and_bias(use, product))
+    found = column_factors(output, product_and_bias(use, product))
     if found is None:
         return reading(None, "the layer gives no multiple of its weights' product")
     return reading(found[0], dtype=output.dtype)
 
 
-def _looked_up(record: Record, nudged: Record, name: str, expected: float) -> Reading:
+def _looked_up(record: Record, nudged: Record, name: str, expected: float) -> FactorReading:
     """The factor of an embedding's vectors in what the first layer is given that they reach."""
     mine = [i for i, nudge in enumerate(nudged.nudges) if nudge.use == name]
     found = []  # the factors of every lookup, position by position
@@ -127,13 +127,13 @@ def _looked_up(record: Record, nudged: Record, name: str, expected: float) -> Re
     values = [value for factors in found for value in factors]
     if not values:
         why = "it reaches no layer as a multiple of what is looked up" if reached else _NOT_REACHED
-        return Reading(name, "embedding", expected, None, why, tolerance)
+        return FactorReading(name, "embedding", expected, None, why, tolerance)
     low = min(values)
     high = max(values)
     if len(found) < len(mine) or high - low > 2 * tolerance * max(abs(low), abs(high)):
         why = f"it is not one number: {low:.6g} to {high:.6g} at its several places"
-        return Reading(name, "embedding", expected, float("nan"), why, tolerance)
-    return Reading(name, "embedding", expected, sum(values) / len(values), "", tolerance)
+        return FactorReading(name, "embedding", expected, float("nan"), why, tolerance)
+    return FactorReading(name, "embedding", expected, sum(values) / len(values), "", tolerance)
 
 
 _NOT_REACHED = "nothing that a layer is given depends on it; give inputs that use it"

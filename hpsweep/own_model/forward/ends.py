@@ -16,8 +16,8 @@ from hpsweep.architectures import VECTORS
 from hpsweep.observer import evaluating
 from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.probe import returned_by
-from hpsweep.own_model.tensors.parameters import parameters
-from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.parameters import plan_parameters
+from hpsweep.own_model.tensors.patterns import name_patterns
 from hpsweep.own_model.tensors.uses import reshard, unwrapped, uses_by_name
 
 
@@ -27,7 +27,7 @@ def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
     Shapes do not tell a layer that is given data from an adapter's way up within the net. The graph that autograd
     records does; nothing is kept for a backward pass.
     """
-    parameters(plan, model)  # raises for another model
+    plan_parameters(plan, model)  # raises for another model
     model = unwrapped(model)
     uses = uses_by_name(model)
     layers = {
@@ -60,7 +60,7 @@ def check_given_data(plan: PlanData, model: nn.Module, inputs: Any) -> None:
         more = ""
         if len(found) > 1:
             more = f" (and so for {len(found) - 1} more)"
-        kinds = dict.fromkeys(patterns(found, plan.tensors), "hidden")
+        kinds = dict.fromkeys(name_patterns(found, plan.tensors), "hidden")
         raise ValueError(
             f"{name} is planned as an embedding, a layer that is given data, and on these inputs it is given what "
             f"{maker} has made{more}. Make the plan anew with kinds={kinds}, and call its init_."

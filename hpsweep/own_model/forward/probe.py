@@ -22,13 +22,13 @@ from hpsweep.observer import evaluating, numbers_in, observing
 from hpsweep.own_model.data import PlanData
 from hpsweep.own_model.forward.calls import Watched
 from hpsweep.own_model.forward.embeddings import embedding_readings, filled_parameters, nudged_parameters
-from hpsweep.own_model.forward.reading import NO_SOFTMAX, Reading, factors_of
+from hpsweep.own_model.forward.reading import NO_SOFTMAX, FactorReading, forward_factors
 from hpsweep.own_model.forward.record import (
     TOLERANCE,
     Places,
     Queries,
     Record,
-    multiple,
+    column_factors,
     same_chance,
 )
 from hpsweep.own_model.tensors.layers import product_and_bias, product_of_weights
@@ -38,7 +38,7 @@ AMPLIFY = 64.0
 """What logits and attention logits are multiplied with once, which shows a softcap that is nearly a multiple before."""
 
 
-def readings_of(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries) -> list[Reading]:
+def readings_of(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries) -> list[FactorReading]:
     """The factor of every use of an embedding or readout, and of every attention, on one batch of inputs.
 
     `inputs` is what the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. The
@@ -62,7 +62,7 @@ def readings_of(plan: PlanData, model: nn.Module, inputs: Any, queries: Queries)
     return result
 
 
-def _agreed(found: Mapping[str, Reading | None]) -> Reading:
+def _agreed(found: Mapping[str, FactorReading | None]) -> FactorReading:
     """The reading that all runs agree on; where they do not, one without a factor that says so."""
     seen = {way: reading for way, reading in found.items() if reading is not None}
     one = next(iter(seen.values()))
@@ -70,26 +70,31 @@ def _agreed(found: Mapping[str, Reading | None]) -> Reading:
         if reading.factor is None or (reading.why and math.isnan(reading.factor)):
             return reading
     factors = {way: reading.factor or 0.0 for way, reading in seen.items()}
-    if len(seen) < len(found) or not all(
-        math.isclose(f, one.factor or 0.0, rel_tol=one.tolerance) for f in factors.values()
-    ):
-        told = ", ".join(f"{factors[way]:.6g} {way}" if way in factors else f"not there {way}" for way in found)
-        return one._replace(factor=math.nan, why=f"it is not one number: {told}")
+    first = one.factor or 0.0
+    is_equal = all(math.isclose(factor, first, rel_tol=one.tolerance) for factor in factors.values())
+    if len(seen) < len(found) or not is_equal:
+        told = []
+        for way in found:
+            number = "not there"
+            if way in factors:
+                number = f"{factors[way]:.6g}"
+            told.append(f"{number} {way}")
+        return one._replace(factor=math.nan, why=f"it is not one number: {', '.join(told)}")
     return next((reading for reading in seen.values() if reading.why), one)
 
 
 def _read(
     plan: PlanData, model: nn.Module, inputs: Any, queries: Queries, training: bool, amplify: float
-) -> dict[str, Reading]:
+) -> dict[str, FactorReading]:
     """The readings of one run, by name; without those of embeddings where logits are amplified."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
-    ends = {name: uses[name] for name in factors_of(plan)}
+    ends = {name: uses[name] for name in forward_factors(plan)}
     places = Places.of(plan, uses, ends)
 
     # As it is: readouts and attentions
     record = Record(ends, places, queries, amplify)
     returned = _run(model, inputs, record, training=training)
-    readings = [_readout(record, returned, name, factor) for name, factor in factors_of(plan, "readout").items()]
+    readings = [_readout(record, returned, name, factor) for name, factor in forward_factors(plan, "readout").items()]
     readings += _attentions(plan, record)
     # Once more with nudged embeddings, for their factors
     if amplify == 1:
@@ -118,7 +123,7 @@ def _run(model: nn.Module, inputs: Any, record: Record, *, training: bool = Fals
 def record_of(plan: PlanData, model: nn.Module, inputs: Any) -> Record:
     """The record of one forward pass in evaluation."""
     uses = {use.name: use for places in tensor_uses(model) for use in places}
-    ends = {name: uses[name] for name in factors_of(plan)}
+    ends = {name: uses[name] for name in forward_factors(plan)}
     record = Record(ends, Places.of(plan, uses, ends), {})
     with filled_parameters(plan, model):
         _run(model, inputs, record)
@@ -151,12 +156,12 @@ def _uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _readout(record: Record, returned: Any, name: str, expected: float) -> Reading:
+def _readout(record: Record, returned: Any, name: str, expected: float) -> FactorReading:
     """Between the final norm, where what the layer is given is a multiple of that, and what the model returns."""
     use = record.uses[name]
 
-    def reading(factor: float | None, why: str = "", dtype: torch.dtype = torch.float32) -> Reading:
-        return Reading(name, "readout", expected, factor, why, TOLERANCE.get(dtype, 1e-4))
+    def reading(factor: float | None, why: str = "", dtype: torch.dtype = torch.float32) -> FactorReading:
+        return FactorReading(name, "readout", expected, factor, why, TOLERANCE.get(dtype, 1e-4))
 
     if name not in record.inputs:
         return reading(None, "it is no layer that the model calls")
@@ -170,14 +175,14 @@ def _readout(record: Record, returned: Any, name: str, expected: float) -> Readi
         return reading(None, "its output is zero: call plan.init_(model, ...) before")
     normed, before = record.before_readout[name]
     if normed is not None and normed.shape[-1] == given.shape[-1]:
-        found = multiple(*_same_positions(given, normed))
+        found = column_factors(*_same_positions(given, normed))
         if found is not None:
             before = found[0]
     product = product * record.amplify
     for output in numbers_in(returned):
         if output.shape != product.shape:
             continue
-        found = multiple(output, product_and_bias(use, product))
+        found = column_factors(output, product_and_bias(use, product))
         if found:
             return reading(before * found[0], dtype=output.dtype)
     return reading(None, _NO_LOGITS)
@@ -199,7 +204,7 @@ def _same_positions(given: Tensor, normed: Tensor) -> tuple[Tensor, list[Tensor]
     return some.to(given.dtype), [candidates[cosines.argmax(1)]]
 
 
-def _attentions(plan: PlanData, record: Record) -> list[Reading]:
+def _attentions(plan: PlanData, record: Record) -> list[FactorReading]:
     readings = []
     for name, module in record.called.items():
         if scales := record.attention.get(name):
@@ -217,13 +222,13 @@ def _attentions(plan: PlanData, record: Record) -> list[Reading]:
                 expected, factor, why = math.nan, None, BOUNDED
             elif math.isnan(expected):
                 factor, why = None, NO_BASE.format(size=first.head_size)
-            readings.append(Reading(name, "attention", expected, factor, why, tolerance))
+            readings.append(FactorReading(name, "attention", expected, factor, why, tolerance))
         elif name in record.bounded:
-            readings.append(Reading(name, "attention", math.nan, None, BOUNDED, 0.0))
+            readings.append(FactorReading(name, "attention", math.nan, None, BOUNDED, 0.0))
         elif _may_attend(record, name, module):
-            readings.append(Reading(name, "attention", math.nan, None, _UNSEEN, 0.0))
+            readings.append(FactorReading(name, "attention", math.nan, None, _UNSEEN, 0.0))
         elif name in record.multiplying and not _has_attention(record, name):
-            readings.append(Reading(name, "attention", math.nan, None, NO_SOFTMAX, 0.0))
+            readings.append(FactorReading(name, "attention", math.nan, None, NO_SOFTMAX, 0.0))
     return readings
 
 
@@ -235,14 +240,14 @@ def _may_attend(record: Record, name: str, module: nn.Module) -> bool:
     if name in record.unread or name in record.bent:
         return True
     known = (*record.attention, *record.multiplying)
-    return "Attention" in type(module).__name__ and not any(within(name, other) for other in known)
+    return "Attention" in type(module).__name__ and not any(is_inside(name, other) for other in known)
 
 
 def _has_attention(record: Record, name: str) -> bool:
     """Whether a module's products are those of an attention that was read, in it or around it."""
     if name in record.scored:
         return True
-    return any(within(name, other) or within(other, name) for other in record.attention)
+    return any(is_inside(name, other) or is_inside(other, name) for other in record.attention)
 
 
 NO_BASE = (
@@ -261,6 +266,6 @@ _UNSEEN = (
 )
 
 
-def within(outer: str, inner: str) -> bool:
+def is_inside(outer: str, inner: str) -> bool:
     """Whether a module is another, or in it."""
     return outer == inner or not outer or inner.startswith(f"{outer}.")

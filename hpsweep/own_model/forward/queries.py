@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hpsweep.own_model.data import PlanData
-from hpsweep.own_model.forward.probe import record_of, within
+from hpsweep.own_model.forward.probe import is_inside, record_of
 from hpsweep.own_model.forward.record import Record
 from hpsweep.own_model.tensors.uses import unwrapped
 
@@ -40,9 +40,14 @@ def query_layers_of(plan: PlanData, model: nn.Module, inputs: Any, attentions: I
 
 def _candidates(before: Record, name: str) -> tuple[str, ...]:
     """The modules in an attention that were called, the last first, those with matrices before all others."""
-    inside = [called for called in before.called if called != name and within(name, called)]
-    inside.sort(key=lambda called: any(p.dim() > 1 for p in before.called[called].parameters()))
-    return tuple(called.removeprefix(f"{name}.") for called in reversed(inside))
+
+    def has_matrix(called: str) -> bool:
+        return any(parameter.dim() > 1 for parameter in before.called[called].parameters())
+
+    inside = [called for called in before.called if called != name and is_inside(name, called)]
+    inside.sort(key=has_matrix)
+    inside.reverse()
+    return tuple(called.removeprefix(f"{name}.") for called in inside)
 
 
 def _returns_queries(plan: PlanData, model: nn.Module, inputs: Any, before: Record, name: str, part: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from hpsweep.own_model.data import PlanData
 
 
-class Reading(NamedTuple):
+class FactorReading(NamedTuple):
     """One factor: of the tensor use or the attention module `name`, what the rules ask for and what is there.
 
     `factor` is None where it was not seen, and NaN where it is not one number.
@@ -41,7 +41,7 @@ NO_SOFTMAX = "it multiplies activations, and no softmax takes them: a mixer that
 UNUSED = "nothing is looked up by it, but by another name of the same tensor"
 
 
-def factors_of(plan: PlanData, kind: str | None = None) -> dict[str, float]:
+def forward_factors(plan: PlanData, kind: str | None = None) -> dict[str, float]:
     """Name of every use of an embedding or readout -> its forward multiplier by the plan."""
     result = {}
     for first, tensor in plan.tensors.items():

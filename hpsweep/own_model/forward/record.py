@@ -36,8 +36,9 @@ class Places(NamedTuple):
     @classmethod
     def of(cls, plan: PlanData, uses: Mapping[str, Use], ends_of: Iterable[str]) -> Places:
         """The places of a plan's tensors; `ends_of` are the names of embeddings and readouts."""
-        readouts = {name for first, t in plan.tensors.items() for name in (first, *t.readouts) if t.kind == "readout"}
-        readouts |= {name for tensor in plan.tensors.values() for name in tensor.readouts}
+        readouts = {name for name, tensor in plan.tensors.items() if tensor.kind == "readout"}
+        for tensor in plan.tensors.values():
+            readouts |= {*tensor.readouts}
         ends: dict[nn.Module, list[str]] = {}
         for name in ends_of:
             ends.setdefault(uses[name].module, []).append(name)
@@ -215,10 +216,13 @@ class Record:
         if whole.module in ("", module):
             used = (*whole.used, scales[-1])
         norm = math.hypot(*(each.queries for each in used))
-        ratio = norm / whole.norm * whole.factor if whole.norm > 0 else math.nan
+        ratio = math.nan
+        if whole.norm > 0:
+            ratio = norm / whole.norm * whole.factor
         scales[-len(used) :] = [each._replace(scale=each.scale * ratio) for each in used]
-        is_used_up = numbers * len(used) >= whole.numbers
-        self.query = None if is_used_up else whole._replace(used=used, module=module)
+        self.query = None
+        if numbers * len(used) < whole.numbers:  # parts are still to come
+            self.query = whole._replace(used=used, module=module)
 
 
 def is_bounded(operands: tuple[Tensor, Tensor]) -> bool:
@@ -264,7 +268,7 @@ def same_chance(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def multiple(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:
+def column_factors(x: Tensor, columns: Sequence[Tensor]) -> list[float] | None:
     """The factors of the columns whose sum is x, by least squares; None where x is no such sum."""
     every = max(1, x.numel() // _ENTRIES)
     y = x.flatten()[::every].cpu().double()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +19,16 @@ def built_base(source: object, model: nn.Module, word: str, *, filled: bool = Fa
     """
     if isinstance(source, nn.Module):
         return source
-    make: Callable[[], Any] = source if callable(source) else lambda: type(model)(source)
-    for device in ["cpu"] if filled else ["meta", "cpu"]:
+
+    def make() -> Any:
+        if callable(source):
+            return source()
+        return type(model)(source)  # from its configuration
+
+    devices = ["meta", "cpu"]
+    if filled:
+        devices = ["cpu"]
+    for device in devices:
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device):
                 built = make()

@@ -11,7 +11,7 @@ from hpsweep.own_model.tensors.experts import Experts
 from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.initial import AsBuilt
 from hpsweep.own_model.tensors.remedies import Question
-from hpsweep.own_model.tensors.roles import Axes, words_of
+from hpsweep.own_model.tensors.roles import Axes, name_words
 from hpsweep.own_model.tensors.summed import likely_axes, size_of, to_fixed_heads
 from hpsweep.own_model.tensors.uses import Use, parameter_of
 
@@ -73,7 +73,7 @@ def _unknown(name: str, shape: tuple[int, ...], widths: list[int], guess: Guess,
 
     Proposed is what its values or its name say; where they say nothing of what is summed over, nothing is.
     """
-    words = words_of(name)
+    words = name_words(name)
     drawn = built.drawn(name)
     token = bool(words & _TOKENS) and not words & {*_BIAS, "relative"} and drawn is not False
     if len(shape) < 2:
@@ -150,7 +150,7 @@ def _likely_kind(name: str, grows: bool, guess: Guess, token: bool, drawn: bool 
     One constant, as of gains in the shape of a matrix and of tables of biases, is no draw that a scheme would rescale.
     A matrix in a numbered block, or beside the weight of a layer, lies within the model, as a factor of low rank does.
     """
-    words = words_of(name)
+    words = name_words(name)
     if guess.axis is not None and not grows:
         is_head = words & HEADS and block_of(name) is None
         return "readout" if is_head else "hidden"

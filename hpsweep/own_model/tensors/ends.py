@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from hpsweep.architectures import SPARSE, Kind
 from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.remedies import Question
-from hpsweep.own_model.tensors.roles import summed_axes, words_of
+from hpsweep.own_model.tensors.roles import name_words, summed_axes
 from hpsweep.own_model.tensors.summed import size_of
 from hpsweep.own_model.tensors.uses import Use
 
@@ -93,7 +93,7 @@ def _likely_within(kind: str, name: str, guesses: Mapping[str, Guess], places: M
     """Whether such a layer lies within the model, most likely: by its name; or as one of two layers, down and up again,
     between which the fixed size lies; or by the matrices before it, those of its block, or those that follow it.
     """
-    words = words_of(name)
+    words = name_words(name)
     words_of_ends = _INPUTS if kind == "input" else HEADS
     if words & words_of_ends:
         return False
@@ -143,10 +143,10 @@ def _size_of_an_end(name: str, guesses: Mapping[str, Guess], places: Mapping[str
 
 def _unlike_ends(name: str, guesses: Mapping[str, Guess], places: Mapping[str, tuple[Use, ...]]) -> bool:
     """Whether a layer without the name of an end sums over another width than the ends that have one."""
-    if words_of(name) & HEADS:
+    if name_words(name) & HEADS:
         return False
     width = _summed_size(places[name][0], guesses[name])
-    named_ends = [other for other in _ends(name, guesses) if words_of(other) & HEADS]
+    named_ends = [other for other in _ends(name, guesses) if name_words(other) & HEADS]
     widths = [_summed_size(places[other][0], guesses[other]) for other in named_ends]
     return bool(widths) and width not in widths
 
@@ -170,19 +170,19 @@ def block_of(name: str) -> str | None:
 
 def _beside_queries(name: str, names: Iterable[str]) -> bool:
     """Whether a layer is one of an attention's by its name, and by that of another in the module around it."""
-    if not words_of(name) & _ATTENTION:
+    if not name_words(name) & _ATTENTION:
         return False
     layer = name.rpartition(".")[0]
     around = layer.rpartition(".")[0]
     other_layers = {other.rpartition(".")[0] for other in names} - {layer}
     beside = [other for other in other_layers if other.rpartition(".")[0] == around]
-    return any(words_of(other) & _ATTENTION for other in beside)
+    return any(name_words(other) & _ATTENTION for other in beside)
 
 
 def _has_end(name: str, guesses: Mapping[str, Guess]) -> bool:
     """Whether another tensor is a readout for sure or by its name."""
     for other, guess in guesses.items():
-        named = guess.kinds == {"readout"} and words_of(other) & HEADS
+        named = guess.kinds == {"readout"} and name_words(other) & HEADS
         if other != name and (named or guess.kinds == {"embedding", "readout"}):
             return True
     return False

@@ -68,5 +68,8 @@ def _chooses(layer: _Shapes, stack: _Shapes, axis: int) -> bool:
 
 def _around(name: str, local: str) -> str:
     """What the names begin with in the module around a layer's, or of a bare tensor in its own."""
-    parts = name.split(".")[: -2 if local == "weight" else -1]
-    return "".join(f"{part}." for part in parts)
+    parts = name.split(".")
+    inner = 1
+    if local == "weight":  # the layer's own name too
+        inner = 2
+    return "".join(f"{part}." for part in parts[:-inner])

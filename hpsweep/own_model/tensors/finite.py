@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.patterns import name_patterns
 from hpsweep.own_model.tensors.uses import unwrapped
 
 
@@ -44,12 +44,14 @@ def check_finite(model: nn.Module) -> None:
 def _listed(names: list[str], among: dict[str, Tensor]) -> str:
     """The names in one line, as patterns where they are many, and the verb."""
     verb = "is" if len(names) == 1 else "are"
-    return f"{', '.join(patterns(names, among))} {verb}"
+    return f"{', '.join(name_patterns(names, among))} {verb}"
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """The values, in a type of number that torch can test; of a sharded tensor this rank's."""
-    part = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    part = tensor
+    if hasattr(tensor, "to_local"):
+        part = tensor.to_local()
     if part.is_floating_point() and part.element_size() == 1:  # float8
         yield part.float()
     elif part.is_floating_point() or part.is_complex():

@@ -37,8 +37,7 @@ class Guess(NamedTuple):
     ) -> Guess:
         """That of one tensor; `theirs` are the uses in base and delta, by name."""
         shape = tuple(parameter_of(places[0]).shape)
-        asked = () if given_axis is None else summed_axes(places[0], given_axis)
-        if not all(0 <= axis < len(shape) for axis in asked):
+        if given_axis is not None and not all(0 <= axis < len(shape) for axis in summed_axes(places[0], given_axis)):
             raise ValueError(
                 f"fan_in_axis of {places[0].name!r} is {given_axis}; its shape is {shape}: give an axis from 0 to "
                 f"{len(shape) - 1}."
@@ -46,23 +45,28 @@ class Guess(NamedTuple):
         others = {use.name: [of[use.name] for of in theirs] for use in places}
         axes: list[Axes | None] = [given_axis for _ in places]
         if given_axis is None:
-            seen = [[forwards.axis(place) for place in (use, *others[use.name])] for use in places]
-            axes = [
-                summed_axis_of(use, others[use.name], next((axis for axis in shown if axis is not None), None))
-                for use, shown in zip(places, seen, strict=True)
-            ]
+            axes = []
+            for use in places:
+                shown = [forwards.axis(place) for place in (use, *others[use.name])]
+                seen = next((axis for axis in shown if axis is not None), None)
+                axes.append(summed_axis_of(use, others[use.name], seen))
         kinds = [
             role_of(use, others[use.name], axis, widths, given_axis=given_axis is not None)
             for use, axis in zip(places, axes, strict=True)
         ]
         readouts = tuple(use.name for use, kind in zip(places, kinds, strict=True) if kind == "readout")
         known: set[Axes] = {axis for axis in axes if axis is not None}
-        traced = forwards.traced(places[0]) if not known and len(shape) > 1 and widths else None
-        assumed = not known and len(shape) > 1 and len(widths) == 1
+        is_unknown_matrix = not known and len(shape) > 1
+        traced = None
+        if is_unknown_matrix and widths:
+            traced = forwards.traced(places[0])
+        assumed = is_unknown_matrix and len(widths) == 1
         if assumed:
             assumed = "router" not in kinds  # a router is known by its name to sum over the width
             known = {widths[0]}  # all that a readout could sum over
-        axis = known.pop() if len(known) == 1 else None
+        axis = None
+        if len(known) == 1:
+            axis = known.pop()
         bases = [tuple(parameter_of(use).shape) for use in others[places[0].name]]
         even = all(len({shape[i] / base[i] for i in widths}) < 2 for base in bases)
         grown = groups_grow(places[0], others[places[0].name])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hpsweep.architectures import VECTORS, Kind
 from hpsweep.own_model.tensors.roles import CONVOLUTIONS, UPWARDS
-from hpsweep.own_model.tensors.uses import Use, whole
+from hpsweep.own_model.tensors.uses import Use, full_tensor
 
 _SAMPLE = 65536  # values of a matrix that are looked at for what is mostly one value
 
@@ -47,7 +47,7 @@ class AsBuilt:
     def _model_is_filled(self) -> bool:
         """Not where all is on the meta device, or memory that nothing has written to yet."""
         parameters = [getattr(use.module, use.local) for use in self._model.values()]
-        return any(not p.is_meta and p.numel() > 1 and constant(whole(p)) is None for p in parameters)
+        return any(not p.is_meta and p.numel() > 1 and constant_value(full_tensor(p)) is None for p in parameters)
 
     def in_base(self, name: str) -> Use:
         """The place in a base with memory."""
@@ -69,7 +69,7 @@ class AsBuilt:
         for values, use in self.of(name):
             if not values.numel():
                 return Beginning(mean=float(kind == "norm"))
-            value = constant(values)
+            value = constant_value(values)
             if value is not None:
                 return Beginning(mean=value)
             if kind == "bias" and _drawn(values, use):
@@ -88,7 +88,7 @@ class AsBuilt:
         values, _ = next(seen, (None, None))
         if values is None or values.numel() < 2:
             return Beginning()
-        value = constant(values)
+        value = constant_value(values)
         if value == 0:
             return Beginning(zero=True)
         if value is not None:
@@ -104,7 +104,7 @@ class AsBuilt:
         Their mean, and the correlation of neighbours along the last dimension, are those of chance.
         """
         values, _ = next(self.of(name), (None, None))
-        if values is None or constant(values) is not None:
+        if values is None or constant_value(values) is not None:
             return None
         length = values.shape[-1] if values.dim() else 1
         x = values.double().reshape(-1, length)
@@ -121,10 +121,10 @@ class AsBuilt:
 def _values(use: Use) -> Iterator[tuple[Tensor, Use]]:
     parameter = getattr(use.module, use.local)
     if not parameter.is_meta:
-        yield whole(parameter), use
+        yield full_tensor(parameter), use
 
 
-def constant(values: Tensor) -> float | None:
+def constant_value(values: Tensor) -> float | None:
     """The one value that all entries have; None if there are several."""
     flat = values.detach().flatten()
     first = flat[:1]

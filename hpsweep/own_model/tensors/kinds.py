@@ -22,7 +22,7 @@ from hpsweep.own_model.tensors.guess import Guess
 from hpsweep.own_model.tensors.initial import AsBuilt, Beginning
 from hpsweep.own_model.tensors.remedies import Besides, Question, questions_text
 from hpsweep.own_model.tensors.reparametrized import at_rest, make_plain, refusal_text
-from hpsweep.own_model.tensors.roles import Axes, fan_in_of, summed_axes
+from hpsweep.own_model.tensors.roles import Axes, differing_axes, fan_in_of, summed_axes
 from hpsweep.own_model.tensors.storage import check_separate
 from hpsweep.own_model.tensors.uses import (
     Use,
@@ -205,13 +205,16 @@ class _Compared(NamedTuple):
                 f"none of the {len(tensor_uses(model))} parameters of {type(model).__name__} trains (requires_grad is "
                 "False): there is nothing to plan. Call model.requires_grad_(True), or parametrize before it is frozen."
             )
-        sources = {"base": base} if delta is None else {"base": base, "delta": delta}
+        sources = {"base": base}
+        if delta is not None:
+            sources["delta"] = delta
         modules = {word: plain_base(source, model, word, refuse=refuse_base) for word, source in sources.items()}
         sizes = [shapes_of(module, uses, word) for word, module in modules.items()]
         shapes = {places[0].name: tuple(parameter_of(places[0]).shape) for places in uses}
         widths = {}
         for name, shape in shapes.items():
-            widths[name] = [axis for axis in range(len(shape)) if any(of[name][axis] != shape[axis] for of in sizes)]
+            others = [shapes_there[name] for shapes_there in sizes]
+            widths[name] = differing_axes(shape, others)
         check_widths(shapes, sizes[0], widths)
 
         def fill() -> dict[str, Use]:

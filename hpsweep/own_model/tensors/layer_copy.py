@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -63,8 +63,12 @@ def has_hooks(module: nn.Module) -> bool:
 def hooks_of(module: nn.Module) -> list[Any]:
     """The hooks of a module's calls, but for torch's own, and those that `wire_` has put there."""
     every = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    kept = [hook for hook in every if not hasattr(hook, "hpsweep_factor")]
-    return [hook for hook in kept if not str(getattr(hook, "__module__", "")).startswith("torch.")]
+    found = []
+    for hook in every:
+        is_torchs = str(getattr(hook, "__module__", "")).startswith("torch.")
+        if not is_torchs and not hasattr(hook, "hpsweep_factor"):
+            found.append(hook)
+    return found
 
 
 def plain_type(module: nn.Module) -> type[nn.Module]:
@@ -122,8 +126,7 @@ def _called(use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool) -> For
             trial = _Tried(use, axis, shape, zeroed)
             several, z = trial.outputs()
             # of several outputs the one that is most like the product, every time
-            likeness = [_correlation(each, z) if each.shape == z.shape else 0.0 for each in several]
-            trial = trial._replace(place=likeness.index(max(likeness)))
+            trial = trial._replace(place=_most_alike(several, z))
             y = several[trial.place]
             doubled = trial.once(times=2.0)
             halved = trial.once(times=2.0, of=0.5)
@@ -139,12 +142,25 @@ def _called(use: Use, axis: int, shape: tuple[int, ...], *, zeroed: bool) -> For
                 return Forward(axis, _size(change) / _size(z), None, grows, _size(rest))
             like = _correlation(change, z)
             plain = grows and like > ALIKE
-            sizes = () if plain else trial.sizes()
             factor = like * _size(change) / _size(z)
-            trained = trial.in_training(rest, z) if plain else math.nan
+            sizes: tuple[float, ...] = ()
+            trained = math.nan
+            if plain:
+                trained = trial.in_training(rest, z)
+            else:
+                sizes = trial.sizes()
         except Exception as error:  # whatever a forward of the user's may raise on random numbers: it is told
             return Forward(problem=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
     return Forward(axis, factor, like, grows, _size(rest), sizes, trained)
+
+
+def _most_alike(outputs: Sequence[Tensor], z: Tensor) -> int:
+    """Which output is most like the product."""
+    likeness = [0.0] * len(outputs)
+    for i, output in enumerate(outputs):
+        if output.shape == z.shape:
+            likeness[i] = _correlation(output, z)
+    return likeness.index(max(likeness))
 
 
 class _Tried(NamedTuple):

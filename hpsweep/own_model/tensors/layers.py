@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpsweep.own_model.tensors.roles import is_transposed
-from hpsweep.own_model.tensors.uses import Use, whole
+from hpsweep.own_model.tensors.uses import Use, full_tensor
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -19,7 +19,7 @@ def is_layer(module: nn.Module) -> bool:
 def product_of_weights(use: Use, given: Tensor) -> Tensor | None:
     """The layer's weights applied to its input, without bias; None for a layer that is not known."""
     module = use.module
-    weight = whole(getattr(module, use.local)).to(given.dtype)
+    weight = full_tensor(getattr(module, use.local)).to(given.dtype)
     if isinstance(module, nn.Linear):
         if given.shape[-1] == weight.shape[-1]:
             return F.linear(given, weight)
@@ -40,9 +40,9 @@ def product_of_weights(use: Use, given: Tensor) -> Tensor | None:
 def product_and_bias(use: Use, product: Tensor) -> list[Tensor]:
     """The product, and the layer's bias if that is not zero, in the product's shape."""
     bias = getattr(use.module, "bias", None)
-    if bias is None or not whole(bias).any():
+    if bias is None or not full_tensor(bias).any():
         return [product]
-    bias = whole(bias).to(product.dtype)
+    bias = full_tensor(bias).to(product.dtype)
     is_convolution = isinstance(use.module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     shape = (-1, *[1] * (product.dim() - 2)) if is_convolution else (-1,)
     return [product, bias.view(shape).broadcast_to(product.shape)]

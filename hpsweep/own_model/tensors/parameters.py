@@ -11,7 +11,7 @@ from hpsweep.own_model.tensors.storage import check_separate
 from hpsweep.own_model.tensors.uses import reshard, tensor_uses
 
 
-def parameters(plan: PlanData, model: nn.Module) -> dict[str, nn.Parameter]:
+def plan_parameters(plan: PlanData, model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters by the plan's names; raises ValueError if they are not those of the plan."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is of type {type(model).__name__}; give the torch.nn.Module that the plan is of.")
@@ -46,7 +46,7 @@ def parameters(plan: PlanData, model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def like(whole: Tensor, parameter: Any) -> Tensor:
+def sharded_like(whole: Tensor, parameter: Any) -> Tensor:
     """A tensor that every rank has, on the parameter's device and sharded as it is, without communication."""
     if hasattr(parameter, "placements"):  # a DTensor
         from torch.distributed.tensor import distribute_tensor
@@ -57,7 +57,7 @@ def like(whole: Tensor, parameter: Any) -> Tensor:
     return placed
 
 
-def local(tensor: Any) -> Tensor:
+def local_part(tensor: Any) -> Tensor:
     """This rank's part of a sharded tensor, sharing its memory; any other tensor as it is."""
     part = tensor.to_local() if hasattr(tensor, "placements") else tensor
     assert isinstance(part, Tensor)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 
-def patterns(wanted: Iterable[str], every: Iterable[str]) -> dict[str, list[str]]:
+def name_patterns(wanted: Iterable[str], every: Iterable[str]) -> dict[str, list[str]]:
     """Few and short patterns that match the wanted names and no others, each with those that it is for."""
     names = set(wanted)
     others = [name for name in every if name not in names]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from hpsweep.architectures import Kind
-from hpsweep.own_model.tensors.patterns import patterns
+from hpsweep.own_model.tensors.patterns import name_patterns
 from hpsweep.own_model.tensors.roles import Axes
 
 LINES = 8
@@ -45,7 +45,7 @@ def questions_text(
     alike = {name: question._replace(seen="") for name, question in questions.items()}
     for question in dict.fromkeys(alike.values()):
         wanted = [name for name, other in alike.items() if other == question]
-        for pattern, matched in patterns(wanted, every).items():
+        for pattern, matched in name_patterns(wanted, every).items():
             groups[pattern, question] = matched
     lines = []
     for (pattern, question), matched in groups.items():

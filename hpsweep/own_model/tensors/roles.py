@@ -117,9 +117,12 @@ def is_turned(module: nn.Module) -> bool:
 
 def _grow(use: Use, others: Sequence[Use]) -> list[int]:
     """The dimensions that differ."""
-    shape = _shape(use)
-    other_shapes = [_shape(other) for other in others]
-    return [axis for axis in range(len(shape)) if any(other[axis] != shape[axis] for other in other_shapes)]
+    return differing_axes(_shape(use), [_shape(other) for other in others])
+
+
+def differing_axes(shape: Sequence[int], others: Sequence[Sequence[int]]) -> list[int]:
+    """The dimensions in which one of the other shapes differs."""
+    return [axis for axis, size in enumerate(shape) if any(other[axis] != size for other in others)]
 
 
 def groups_grow(use: Use, others: Sequence[Use]) -> float | None:
@@ -181,7 +184,7 @@ def _named_router(use: Use) -> bool:
     return bool({"router", "gate"} & set(words))
 
 
-def words_of(name: str) -> set[str]:
+def name_words(name: str) -> set[str]:
     """The words of a name, with their numbers and without."""
     words = set(re.split(r"[._]", name.lower()))
     return words | {word.strip("0123456789") for word in words}

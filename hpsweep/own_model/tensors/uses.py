@@ -32,7 +32,7 @@ def parameter_of(use: Use) -> Tensor:
     return parameter
 
 
-def whole(tensor: Any) -> Tensor:
+def full_tensor(tensor: Any) -> Tensor:
     """All of a tensor that may be sharded, without autograd."""
     full: Tensor = tensor
     if hasattr(tensor, "full_tensor"):
@@ -81,7 +81,8 @@ def plain_uses(model: nn.Module) -> list[tuple[Use, ...]]:
     """The places of every parameter, as they will be once all weights that are computed from others are plain ones."""
     weights = {}
     for name, tensor, _ in computed_weights(unwrapped(model)):
-        use = Use(f"{name}.{tensor}" if name else tensor, unwrapped(model).get_submodule(name), tensor)
+        whole = ".".join(filter(None, (name, tensor)))
+        use = Use(whole, unwrapped(model).get_submodule(name), tensor)
         weights[use.name] = use
     prefixes = {prefix: use for use in weights.values() for prefix in computed_prefixes(use.name)}
     found: dict[str, tuple[Use, ...]] = {}

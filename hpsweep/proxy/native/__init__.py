@@ -5,6 +5,7 @@ same interface as the torch engine's.
 """
 
 from hpsweep.proxy.native.build import why_unavailable
-from hpsweep.proxy.native.engine import NativeTrial, product_way, too_long, train_native, why_unsupported
+from hpsweep.proxy.native.choice import product_way, too_long, why_unsupported
+from hpsweep.proxy.native.engine import NativeTrial, train_native
 
 __all__ = ["NativeTrial", "product_way", "too_long", "train_native", "why_unavailable", "why_unsupported"]

@@ -16,15 +16,16 @@ _ROOM = 2**20  # bytes, several times what a library takes
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def cache_folder() -> Path:
-    """A folder of this user's that libraries can be kept in and run from: at home, else among the temporary files.
+def cache_folder(*, runs: bool = True) -> Path:
+    """A folder of this user's that files can be kept in: at home, else among the temporary files.
 
-    Raises RuntimeError or OSError if there is none.
+    With `runs`, libraries can be run from it. Raises RuntimeError or OSError if there is none.
     """
     try:
-        return _usable(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsweep")
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return _usable(home / "hpsweep", runs)
     except (OSError, RuntimeError):  # no home at all is a RuntimeError
-        return _usable(Path(tempfile.gettempdir(), f"hpsweep-{os.getuid()}"))
+        return _usable(Path(tempfile.gettempdir(), f"hpsweep-{os.getuid()}"), runs)
 
 
 def open_library(path: Path) -> int:
@@ -43,10 +44,10 @@ def open_library(path: Path) -> int:
     return descriptor
 
 
-def _usable(folder: Path) -> Path:
+def _usable(folder: Path, runs: bool) -> Path:
     """The folder, made if need be, without links in its path.
 
-    Raises OSError where another user could put a library there, where one finds no room, or may not run.
+    Raises OSError where another user could put a library there, where one finds no room, or may not run if it `runs`.
     """
     folder = folder.absolute()
     for place in (*reversed(folder.parents), folder):
@@ -55,7 +56,7 @@ def _usable(folder: Path) -> Path:
     _check_way(folder)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(_ROOM))
-    if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # which macOS does not have
+    if runs and os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # which macOS does not have
         raise OSError(f"nothing may run from {folder}")
     return folder.resolve()
 

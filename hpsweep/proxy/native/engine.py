@@ -1,6 +1,6 @@
-"""Trials as the native engine sees them: structures that mirror tensors.h, and training by them.
+"""Trials as the native engine sees them: their memory (memory.py), and training by the library in it.
 
-All memory is numpy's; the library only reads and writes it, and lets go of the interpreter's lock meanwhile.
+The library lets go of the interpreter's lock meanwhile.
 """
 
 from __future__ import annotations
@@ -9,16 +9,28 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hpsweep.architectures import SPARSE, tensors
 from hpsweep.proxy.data import Dataset, load_dataset, token_sequences, train_offsets, validation_windows
+from hpsweep.proxy.divergence import loss_limit
 from hpsweep.proxy.native.build import compiled_engine
+from hpsweep.proxy.native.choice import Way, product_way, why_unsupported
+from hpsweep.proxy.native.memory import (
+    BlockMemory,
+    Floats,
+    MatrixMemory,
+    ModelMemory,
+    TensorMemory,
+    aligned,
+    aligned_rows,
+    padded,
+    pointer,
+)
 from hpsweep.proxy.outcome import (
-    DIVERGED_FACTOR,
     Finished,
     Outcome,
     Progress,
@@ -30,68 +42,11 @@ from hpsweep.proxy.outcome import (
 from hpsweep.proxy.schedule import lr_factor
 from hpsweep.rules import masks
 from hpsweep.rules.multipliers import attention_scale, readout_multiplier, tensor_numbers
-from hpsweep.spec import Precision, Trial
-
-Floats = npt.NDArray[np.float32]
-
-SPARSE_BELOW = {"float32": 0.32, "amx": 0.07, "avx512_bf16": 0.2, "widened": 0.32}
-"""Density below which a matrix is multiplied by its nonzeros alone, for float32 and for every unit of bfloat16: where
-`python -m benchmarks.crossover` passes 1. Constants, so that a trial gives the same numbers whatever a clock said."""
-
-MAX_CONTEXT = 1024
-MAX_PROBABILITIES = 2**28
-"""Attention probabilities of a whole sequence are kept, of all heads and blocks: longer sequences, and what would take
-more than 1 GiB for them, are left to the torch engine."""
-
-Way = Literal["dense", "sparse", "half"]
-"""How a matrix is multiplied: whole in float32, by its nonzeros alone in float32, whole in bfloat16."""
+from hpsweep.spec import Trial
 
 _WAYS: dict[Way, int] = {"dense": 0, "sparse": 1, "half": 2}
 _SLICE_SECONDS = 0.2  # of training between two looks at the clock, and at an interrupt
 _EVALUATED = 64  # sequences between two looks at an interrupt
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = [
-        ("count", ctypes.c_long),
-        *[(name, ctypes.c_void_p) for name in ("value", "gradient", "first", "second")],
-        ("lr", ctypes.c_double),
-        ("decay", ctypes.c_double),
-    ]
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = [
-        ("weight", _Tensor),
-        *[(name, ctypes.c_int) for name in ("out", "in_", "way")],
-        *[(name, ctypes.c_void_p) for name in ("mask", "start", "row", "column")],
-        *[(name, ctypes.c_void_p) for name in ("start_transposed", "row_transposed", "place", "transposed")],
-        *[(name, ctypes.c_void_p) for name in ("pairs", "pairs_transposed")],
-    ]
-
-
-class _Block(ctypes.Structure):
-    _fields_ = [
-        *[(name, _Tensor) for name in ("norm1", "norm2")],
-        *[(name, _Matrix) for name in ("qkv", "out", "mlp_in", "mlp_out")],
-    ]
-
-
-class _Model(ctypes.Structure):
-    _fields_ = [
-        *[
-            (n, ctypes.c_int)
-            for n in ("width", "depth", "heads", "head_size", "context", "batch", "vocabulary", "tied")
-        ],
-        *[(name, ctypes.c_float) for name in ("embedding", "attention", "readout")],
-        *[(name, ctypes.c_double) for name in ("beta1", "beta2", "eps", "clip")],
-        ("token", _Matrix),
-        ("position", _Tensor),
-        ("blocks", ctypes.POINTER(_Block)),
-        ("norm", _Tensor),
-        ("untied", _Matrix),
-        ("scratch", ctypes.c_void_p),
-    ]
 
 
 class NativeTrial:
@@ -117,7 +72,7 @@ class NativeTrial:
             ),
         )
         self._model = self._build()
-        self._model.scratch = self._keep(_aligned(self._library.native_scratch_floats(ctypes.byref(self._model))))
+        self._model.scratch = self._keep(aligned(self._library.native_scratch_floats(ctypes.byref(self._model))))
 
     @property
     def engine(self) -> str:
@@ -138,8 +93,8 @@ class NativeTrial:
         each = np.empty(trial.batch)
         taken = self._library.native_train(
             ctypes.byref(self._model),
-            *(_pointer(tokens), count, first, _pointer(factors), limit),
-            *(_pointer(losses), _pointer(each)),
+            *(pointer(tokens), count, first, pointer(factors), limit),
+            *(pointer(losses), pointer(each)),
         )
         return losses[:taken]
 
@@ -157,7 +112,7 @@ class NativeTrial:
             done += len(some)
             if not some[-1] <= limit:
                 return losses, done - 1
-            limit = DIVERGED_FACTOR * max(losses[0], math.log(self.data.vocabulary))
+            limit = loss_limit(losses[0], self.data.vocabulary)
             count = max(1, round(len(some) * _SLICE_SECONDS / (time.perf_counter() - started)))
             progress(done)
         return losses, None
@@ -170,7 +125,7 @@ class NativeTrial:
         for i in range(0, len(tokens), _EVALUATED):
             some = tokens[i : i + _EVALUATED]
             found = losses[i : i + _EVALUATED]
-            self._library.native_evaluate(ctypes.byref(self._model), _pointer(some), len(some), _pointer(found))
+            self._library.native_evaluate(ctypes.byref(self._model), pointer(some), len(some), pointer(found))
             alive()
         return losses
 
@@ -178,7 +133,7 @@ class NativeTrial:
         """Losses of the sequences of a step's batch, nats/token; `tensor` then gives their mean's gradients."""
         tokens = self._tokens(token_sequences(self.data.train, self.offsets[step], self.trial.context))
         losses = np.empty(self.trial.batch)
-        self._library.native_gradients(ctypes.byref(self._model), _pointer(tokens), _pointer(losses))
+        self._library.native_gradients(ctypes.byref(self._model), pointer(tokens), pointer(losses))
         return losses
 
     def tensor(self, name: str, part: str = "value") -> Floats:
@@ -207,12 +162,12 @@ class NativeTrial:
             )
         return found.astype(np.int32)
 
-    def _build(self) -> _Model:
+    def _build(self) -> ModelMemory:
         trial = self.trial
         self._sparse: dict[str, npt.NDArray[np.bool_]] = {}
-        blocks = (_Block * trial.depth)(
+        blocks = (BlockMemory * trial.depth)(
             *[
-                _Block(
+                BlockMemory(
                     *[self._tensor(f"block{i}.{name}") for name in ("norm1", "norm2")],
                     *[
                         self._matrix(f"block{i}.{name}")
@@ -222,7 +177,7 @@ class NativeTrial:
                 for i in range(trial.depth)
             ]
         )
-        return _Model(
+        return ModelMemory(
             trial.width, trial.depth, trial.width // trial.head_size, trial.head_size, trial.context, trial.batch,
             self.data.vocabulary, trial.tied,
             self._numbers["embedding.token"].forward, attention_scale(trial), readout_multiplier(trial),
@@ -231,10 +186,10 @@ class NativeTrial:
             position=self._tensor("embedding.position"),
             blocks=blocks,
             norm=self._tensor("norm"),
-            untied=_Matrix() if trial.tied else self._matrix("readout"),
+            untied=MatrixMemory() if trial.tied else self._matrix("readout"),
         )  # fmt: skip
 
-    def _matrix(self, name: str) -> _Matrix:
+    def _matrix(self, name: str) -> MatrixMemory:
         (out, fan_in), kind = self._shapes[name]
         density = 1.0
         if kind in SPARSE:
@@ -242,20 +197,20 @@ class NativeTrial:
         chosen = product_way(density, self.trial.precision, self._half)
         if chosen == "sparse":
             return self._sparse_matrix(name)
-        result = _Matrix(self._tensor(name), out, fan_in, _WAYS[chosen])
+        result = MatrixMemory(self._tensor(name), out, fan_in, _WAYS[chosen])
         if density < 1:
-            result.mask = self._keep(_rows(self._mask(name).astype(np.float32)))
+            result.mask = self._keep(aligned_rows(self._mask(name).astype(np.float32)))
         if chosen == "half":
-            result.pairs = self._keep(_aligned(out * _padded(-(-fan_in // 2))))
-            result.pairs_transposed = self._keep(_aligned(fan_in * _padded(-(-out // 2))))
+            result.pairs = self._keep(aligned(out * padded(-(-fan_in // 2))))
+            result.pairs_transposed = self._keep(aligned(fan_in * padded(-(-out // 2))))
         return result
 
-    def _sparse_matrix(self, name: str) -> _Matrix:
+    def _sparse_matrix(self, name: str) -> MatrixMemory:
         (out, fan_in), _ = self._shapes[name]
         kept = self._sparse[name] = self._mask(name)
         row, column = (x.astype(np.int32) for x in np.nonzero(kept))
         by_column = np.argsort(column, kind="stable").astype(np.int32)
-        result = _Matrix(self._tensor(name), out, fan_in, _WAYS["sparse"])
+        result = MatrixMemory(self._tensor(name), out, fan_in, _WAYS["sparse"])
         result.start, result.start_transposed = (
             self._keep(np.concatenate([[0], np.cumsum(kept.sum(axis))]).astype(np.int32)) for axis in (1, 0)
         )
@@ -263,35 +218,35 @@ class NativeTrial:
         result.column = self._keep(column)
         result.row_transposed = self._keep(row[by_column])
         result.place = self._keep(by_column)
-        result.transposed = self._keep(_aligned(len(row)))
+        result.transposed = self._keep(aligned(len(row)))
         return result
 
-    def _tensor(self, name: str) -> _Tensor:
+    def _tensor(self, name: str) -> TensorMemory:
         numbers = self._numbers[name]
         value = self._initial(name)
-        arrays = {"value": value, **{part: _aligned(value.size) for part in ("gradient", "first", "second")}}
+        arrays = {"value": value, **{part: aligned(value.size) for part in ("gradient", "first", "second")}}
         self._arrays[name] = arrays
         count = value.size
         if name in self._sparse:
             count = int(np.count_nonzero(self._sparse[name]))
-        return _Tensor(count, *map(self._keep, arrays.values()), numbers.lr, numbers.weight_decay)
+        return TensorMemory(count, *map(self._keep, arrays.values()), numbers.lr, numbers.weight_decay)
 
     def _initial(self, name: str) -> Floats:
         """The tensor's first values as they are stored: padded rows, or the nonzeros."""
         shape, kind = self._shapes[name]
         if kind == "norm":
-            return _rows(np.ones((1, *shape), np.float32)).reshape(-1)
+            return aligned_rows(np.ones((1, *shape), np.float32)).reshape(-1)
         seed = self.trial.seed
         normals = self._draw(("normals", seed, name, shape), lambda: masks.initial_normals(seed, name, shape))
         values = normals * np.float32(self._numbers[name].init_std)
         if name in self._sparse:
             nonzeros = values[self._sparse[name]]
-            stored = _aligned(nonzeros.size)
+            stored = aligned(nonzeros.size)
             stored[: nonzeros.size] = nonzeros
             return stored
         if kind in SPARSE:
             values = values * self._mask(name)
-        return _rows(values).reshape(-1)
+        return aligned_rows(values).reshape(-1)
 
     def _mask(self, name: str) -> npt.NDArray[np.bool_]:
         shape, _ = self._shapes[name]
@@ -382,52 +337,3 @@ def _trained(trial: Trial, data: Dataset, drawn: dict[Any, Any], report: Callabl
         torch_version=None,
         seconds=time.perf_counter() - started,
     )
-
-
-def product_way(density: float, precision: Precision, unit: str) -> Way:
-    """How a matrix of this density is multiplied; `unit`: what multiplies in bfloat16, a key of SPARSE_BELOW."""
-    if precision == "bfloat16":
-        if density < SPARSE_BELOW[unit]:
-            return "sparse"
-        return "half"
-    if density < SPARSE_BELOW["float32"]:
-        return "sparse"
-    return "dense"
-
-
-def why_unsupported(trial: Trial) -> str | None:
-    """Why the native engine does not train this trial; None if it does."""
-    return too_long(trial.context, trial.depth, trial.width // trial.head_size)
-
-
-def too_long(context: int, depth: int, heads: int) -> str | None:
-    """Why sequences of so many tokens are left to the torch engine in a model of such a size; None if they are not."""
-    if context > MAX_CONTEXT:
-        return f"context {context} is above {MAX_CONTEXT}"
-    kept = depth * heads * context**2
-    if kept > MAX_PROBABILITIES:
-        return f"attention over {context} tokens by {heads} heads in {depth} blocks would take {kept / 2**28:.3g} GiB"
-    return None
-
-
-def _padded(count: int) -> int:
-    return -(-count // 16) * 16  # whole vectors, whatever their length
-
-
-def _aligned(count: int) -> Floats:
-    """Zeros that begin at a whole cache line, and end at one."""
-    memory = np.zeros(_padded(count) + 16, np.float32)
-    begin = -(memory.ctypes.data // 4) % 16
-    return memory[begin : begin + _padded(count)]
-
-
-def _rows(matrix: Floats) -> Floats:
-    """A matrix with aligned rows, padded with zeros to whole vectors."""
-    rows, columns = matrix.shape
-    result = _aligned(rows * _padded(columns)).reshape(rows, -1)
-    result[:, :columns] = matrix
-    return result
-
-
-def _pointer(array: npt.NDArray[Any]) -> int:
-    return array.ctypes.data

@@ -1,5 +1,5 @@
 // What the engine is told of a trial: tensors with their numbers, and the three ways to multiply with a matrix.
-// Mirrored by ctypes structures in engine.py; all memory belongs to Python.
+// Mirrored by ctypes structures in memory.py; all memory belongs to Python.
 #pragma once
 #include "half.h"
 

@@ -12,7 +12,7 @@ from scipy.integrate import quad
 
 from hpsweep.analysis.law.budget import (
     COSTS,
-    Cost,
+    CostMeasure,
     cost_factor,
     dense_equivalent,
     loss_contours,
@@ -51,7 +51,7 @@ def test_gradual_pruning_costs_what_its_schedule_integrates_to() -> None:
 
 
 @pytest.mark.parametrize("cost", ["dense", "gradual"])
-def test_the_best_sparsity_is_that_of_a_search(law: Law, cost: Cost) -> None:
+def test_the_best_sparsity_is_that_of_a_search(law: Law, cost: CostMeasure) -> None:
     grid = np.linspace(0, 0.999, 99_901)
     table = optimal_sparsity(law, BUDGETS, cost=cost, extrapolate=True)
     for row in table.to_dict("records"):
@@ -90,7 +90,7 @@ def test_a_best_sparsity_beyond_the_fitted_ones_is_capped_unless_asked(law: Law)
 
 @pytest.mark.parametrize("cost", list(COSTS))
 @pytest.mark.parametrize("extreme", [None, "no gain from zeros", "no gain from data", "neither"])
-def test_the_band_is_never_missing(law: Law, cost: Cost, extreme: str | None) -> None:
+def test_the_band_is_never_missing(law: Law, cost: CostMeasure, extreme: str | None) -> None:
     replicates = np.array(law.replicates)
     if extreme in ("no gain from zeros", "neither"):
         replicates[:25, [0, 4]] = 0.0
@@ -133,7 +133,7 @@ def test_a_contour_of_the_loss_has_that_loss(law: Law) -> None:
 
 
 @pytest.mark.parametrize("cost", ["dense", "gradual"])
-def test_on_a_contour_of_sparsity_that_sparsity_is_best(law: Law, cost: Cost) -> None:
+def test_on_a_contour_of_sparsity_that_sparsity_is_best(law: Law, cost: CostMeasure) -> None:
     table = sparsity_contours(law, [0.3, 0.6], cost=cost, points=5, extrapolate=True)
     assert set(table["sparsity"]) == {0.3, 0.6}
     found = optimal_sparsity(law, table, cost=cost, extrapolate=True)

@@ -32,7 +32,7 @@ from hpsweep.analysis.law.solver import (
     raw_coefficients,
 )
 from hpsweep.analysis.law.tables import cells_of_table, distinct_count, read_table, tuned_losses
-from hpsweep.analysis.law.words import coefficient_state, law_formula, scope, terms, verdict
+from hpsweep.analysis.law.words import coefficient_state, law_formula, law_verdict, scope, terms
 from tests.analysis.law import law_cells as cells
 from tests.analysis.plots.test_figures import frame, row
 
@@ -205,14 +205,14 @@ def test_two_data_terms_that_trade_off_are_called_weak_and_the_rest_not() -> Non
     assert {"a_D", "b_D", "c"} <= weak
     assert not {"b_S", "b_N"} & weak
     assert any("three distinct data amounts" in note for note in law.warnings)
-    assert verdict(law)[0].startswith("weak: the fit stands; do not trust")
+    assert law_verdict(law)[0].startswith("weak: the fit stands; do not trust")
 
 
 def test_a_fit_that_few_starts_agree_on_is_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(law_module, "_AGREEING", 25)
     law = fit_law(cells.made(noise=0.003), **FEW)
     assert law.status == "not_converged"
-    assert verdict(law)[0].startswith("not converged: 24 of 24 starts")
+    assert law_verdict(law)[0].startswith("not converged: 24 of 24 starts")
 
 
 def test_the_interval_has_the_value_and_the_profile_its_minimum_there(noisy: Law) -> None:
@@ -331,16 +331,16 @@ def test_held_out_cells_outside_the_band_take_back_what_is_said_beyond_the_data(
     strong = dataclasses.replace(noisy, status="ok", weak=[])
     lost = [{**row, "high": row["low"]} if row["largest"] == "tokens" else row for row in strong.held_out]
     short = dataclasses.replace(strong, held_out=lost)
-    assert verdict(strong)[0] == "ok: every number of the law is identified."
+    assert law_verdict(strong)[0] == "ok: every number of the law is identified."
     said = "ok: every number of the law is identified within the data; the law does not extrapolate in D."
-    assert verdict(short)[0] == said
+    assert law_verdict(short)[0] == said
     assert [coefficient_state(short, name) for name in ("b_N", "b_D", "c")] == [
         "identified",
         "within the data",
         "within the data",
     ]
     some = dataclasses.replace(short, status="weak", weak=[{"coefficient": "c", "reason": ""}])
-    assert verdict(some)[0].endswith(
+    assert law_verdict(some)[0].endswith(
         "identified within the data are a_S, b_S, c_S, b_N, a_D and b_D; the law does not extrapolate in D."
     )
     assert coefficient_state(some, "c") == "weak"
@@ -546,7 +546,8 @@ def test_conventions_are_the_users() -> None:
 
 def test_a_prediction_is_the_formula_with_a_band_and_a_mark_beyond_the_fit(noisy: Law) -> None:
     points = pd.DataFrame({"sparsity": [0.5, 0.5], "params": [1e7, 2e9], "tokens": [1e10, 1e10]})
-    table = predict(noisy, points)
+    with pytest.warns(UserWarning, match=r"1 of 2 points is outside of what the law was fitted to"):
+        table = predict(noisy, points)
     expected = evaluate(noisy.coefficients, points["sparsity"], points["params"], points["tokens"])  # type: ignore[arg-type]
     assert table["predicted"].to_numpy() == pytest.approx(expected, rel=1e-9)
     assert list(table["reach"]) == ["inside", "beyond"]
@@ -563,7 +564,8 @@ def test_points_more_than_ten_fold_away_are_refused_unless_asked(noisy: Law, poi
     points = pd.DataFrame([{"sparsity": 0.5, "params": 1e7, "tokens": 1e10, **point}])
     with pytest.raises(ValueError, match=r"far from what was fitted.*extrapolate=True"):
         predict(noisy, points)
-    assert list(predict(noisy, points, extrapolate=True)["reach"]) == ["far"]
+    with pytest.warns(UserWarning, match="1 of 1 points is outside"):
+        assert list(predict(noisy, points, extrapolate=True)["reach"]) == ["far"]
 
 
 def test_points_that_cannot_be_are_refused(noisy: Law) -> None:

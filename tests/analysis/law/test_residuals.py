@@ -19,7 +19,7 @@ from hpsweep.analysis.law.law import PUBLISHED, Law, fit_law
 from hpsweep.analysis.law.outliers import record_without
 from hpsweep.analysis.law.predict import evaluate, fit_of, predict, score, theta_of
 from hpsweep.analysis.law.solver import Design, Misfit, huber_loss, predicted_losses
-from hpsweep.analysis.law.words import verdict
+from hpsweep.analysis.law.words import law_verdict
 from hpsweep.cli import main
 from tests.analysis.law import law_cells as cells
 
@@ -136,9 +136,9 @@ def test_held_out_runs_lie_in_bands_of_raw_noise(raw: Law) -> None:
 
 
 def test_raw_residuals_are_said_in_the_unit_of_the_loss_and_survive_json(raw: Law, tmp_path: Path) -> None:
-    assert "(mean Huber of raw residuals, delta 0.01)" in verdict(raw)[2]
+    assert "(mean Huber of raw residuals, delta 0.01)" in law_verdict(raw)[2]
     largest = max(abs(row["residual"]) for row in raw.residuals)
-    assert f"largest {largest:.2g} (unit of the loss)" in verdict(raw)[2]
+    assert f"largest {largest:.2g} (unit of the loss)" in law_verdict(raw)[2]
     assert Law.read(raw.write(tmp_path / "law.json")) == raw
 
 
@@ -196,7 +196,7 @@ def test_outliers_are_named_with_their_residual_the_farthest_first(with_outliers
     assert [row["row"] for row in found] == [10, 90, 50]
     assert [row["residual"] for row in found] == pytest.approx([0.26, -0.15, 0.1], abs=0.01)
     assert [row["sd"] for row in found] == pytest.approx([87, 50, 33], rel=0.3)  # of noise 0.003
-    said = verdict(with_outliers)[-1]
+    said = law_verdict(with_outliers)[-1]
     assert said.startswith("3 outliers: row 10 (S 0, N 1.6e+07, D 1e+09) has loss ")
     assert "26 % above the law" in said
     assert "15 % below the law" in said
@@ -210,7 +210,7 @@ def test_the_law_without_the_outliers_is_that_of_the_other_rows(with_outliers: L
     assert without["objective"] == pytest.approx(rest.objective, rel=1e-6)
     assert rest.outliers == []
     assert rest.without_outliers is None
-    assert "Without them: L = (" in verdict(with_outliers)[-1]
+    assert "Without them: L = (" in law_verdict(with_outliers)[-1]
 
 
 def test_noise_alone_has_no_outliers() -> None:
@@ -225,7 +225,7 @@ def test_outliers_of_raw_residuals_are_named_in_the_unit_of_the_loss() -> None:
     law = fit_law(table, residuals="raw", **FEW)
     assert [row["row"] for row in law.outliers] == [7]
     assert law.outliers[0]["residual"] == pytest.approx(0.8, abs=0.1)
-    assert "(unit of the loss) above the law" in verdict(law)[-1]
+    assert "(unit of the loss) above the law" in law_verdict(law)[-1]
 
 
 def test_where_no_law_is_left_without_the_outliers_the_reason_is_said(with_outliers: Law) -> None:
@@ -235,4 +235,4 @@ def test_where_no_law_is_left_without_the_outliers_the_reason_is_said(with_outli
     assert found["coefficients"] is None
     assert found["why"] == "fewer than 3 distinct sizes would be left"
     short = dataclasses.replace(with_outliers, without_outliers=found)
-    assert verdict(short)[-1].endswith("Without them there is no law: fewer than 3 distinct sizes would be left.")
+    assert law_verdict(short)[-1].endswith("Without them there is no law: fewer than 3 distinct sizes would be left.")

@@ -10,8 +10,8 @@ import pytest
 
 from hpsweep.analysis.law.law import Law, fit_law
 from hpsweep.analysis.law.tables import LawCells, cells_of_table, read_table
-from hpsweep.analysis.law.words import verdict
-from hpsweep.analysis.runs.columns import HYPERPARAMETERS, is_outcome, words_of
+from hpsweep.analysis.law.words import law_verdict
+from hpsweep.analysis.runs.columns import HYPERPARAMETER_WORDS, is_outcome, words_of_name
 from hpsweep.cli import main
 from tests.analysis.law import law_cells as cells
 
@@ -45,7 +45,7 @@ def test_a_sweep_that_was_left_in_is_reduced_to_the_best_of_each_cell(reduced: L
         "150 rows are a sweep of lr: the law is of the lowest loss of each of 25 cells (S, N, D), mean of the rows of "
         "a setting."
     ]
-    assert "over 25 cells, out of 150 rows" in verdict(reduced)[2]
+    assert "over 25 cells, out of 150 rows" in law_verdict(reduced)[2]
 
 
 def test_a_row_of_the_reduced_table_is_the_best_row_of_the_given_one(reduced: Law) -> None:
@@ -91,7 +91,7 @@ def test_hyperparameters_are_known_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["train_loss", "batch_time", "run_id", "wall_seconds", "lr_of_lowest_loss", "C"])
 def test_what_came_out_of_a_run_is_no_hyperparameter(name: str) -> None:
-    assert not words_of(name) & HYPERPARAMETERS or is_outcome(name)
+    assert not words_of_name(name) & HYPERPARAMETER_WORDS or is_outcome(name)
 
 
 @pytest.mark.parametrize(("dropped", "told"), [(["lr", "seed"], "S, N, D"), (["lr"], "S, N, D, seed")])
@@ -202,7 +202,7 @@ def test_seeds_are_rows_of_a_cell_and_are_counted_as_such() -> None:
     seeds = [cells.made(TRUTH, noise=0.002, seed=s).assign(seed=s) for s in range(3)]
     law = fit_law(pd.concat(seeds), **FEW)
     assert (law.rows, law.cells, len(law.residuals)) == (75, 25, 75)
-    assert "over 75 rows of 25 cells (" in verdict(law)[2]
+    assert "over 75 rows of 25 cells (" in law_verdict(law)[2]
     assert law.warnings[0] == "75 rows are of 25 cells (S, N, D): counted as repeated runs, told apart by seed."
     assert len({row["row"] for row in law.residuals}) == 75  # though the index of the given table repeats
 
@@ -219,7 +219,7 @@ def test_copies_of_rows_count_once() -> None:
     assert law.coefficients == once.coefficients
     assert (law.rows, law.cells) == (45, 25)
     assert law.warnings[0] == "20 of 45 rows repeat another in every column, and count once."
-    assert "over 25 cells, out of 45 rows" in verdict(law)[2]
+    assert "over 25 cells, out of 45 rows" in law_verdict(law)[2]
 
 
 def test_data_that_were_rounded_to_whole_batches_are_one_cell() -> None:

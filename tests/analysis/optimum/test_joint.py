@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.surface import simulated
+from hpsweep.analysis.optimum.curve import LIMIT
 from hpsweep.analysis.optimum.joint import surface, surface_columns
 from hpsweep.analysis.optimum.joint_fit import Hull, convex_hull, lowest_places
 from hpsweep.analysis.optimum.optima import optima
-from hpsweep.analysis.optimum.parabola import LIMIT
 from hpsweep.analysis.optimum.searched import searched_together
 from hpsweep.spec import Trial
 from tests.analysis.optimum.test_optima import made_runs
@@ -205,7 +205,7 @@ def test_a_field_that_does_not_matter_is_not_identified_and_the_other_keeps_its_
     ],
 )
 def test_too_few_settings_have_no_optimum(grid: dict[str, list[float]], why: str) -> None:
-    row = fitted(made_runs(bowl(-9, -5), {**grid, "seed": [0, 1]}))
+    row = fitted(made_runs(bowl(-9, -5), {**grid, "seed": [0, 1]}), over=("lr", "init_std"))
     assert (row["status"], row["status_lr"], row["status_init_std"]) == ("none", "none", "none")
     assert row["why"].startswith(why)
     assert math.isnan(row["lr_opt"])
@@ -416,7 +416,7 @@ def test_a_field_without_any_effect_is_flat_beside_the_optimum_of_the_other() ->
 def test_two_fields_that_were_never_varied_together_have_no_joint_optimum() -> None:
     runs = made_runs(bowl(-7.0, -4.0), {"lr": LR, "init_std": STD})
     cross = runs[(runs["lr"] == 2.0**-7) | (runs["init_std"] == 2.0**-4)]
-    row = fitted(cross)
+    row = fitted(cross, over=("lr", "init_std"))
     assert (row["status"], row["status_lr"], row["status_init_std"]) == ("none", "none", "none")
     assert row["why"] == "the 13 settings with finite losses lie too unevenly around the minimum: train more"
 

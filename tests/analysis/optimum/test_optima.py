@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulator import simulated
+from hpsweep.analysis.optimum.group_fit import OPTIMA_COLUMNS
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE
-from hpsweep.analysis.optimum.optima import COLUMNS, optima
+from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.runs.cells import Cells, cells_of, merged_cells
 from hpsweep.spec import Trial
 
@@ -91,7 +92,7 @@ def test_a_side_that_flattens_far_above_the_minimum_leaves_no_minimum_at_its_end
 def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
     runs = made_runs(bowl(-7), {"scheme": ["sp", "supar"], "density": [1, 1 / 4], "lr": OCTAVES})
     table = optima(runs)
-    assert list(table.columns) == ["scheme", "density", *COLUMNS]
+    assert list(table.columns) == ["scheme", "density", *OPTIMA_COLUMNS]
     assert list(table["scheme"]) == ["sp", "sp", "supar", "supar"]
     assert list(optima(runs, by=["density", "scheme"])["density"]) == [0.25, 0.25, 1, 1]
 
@@ -522,7 +523,10 @@ def test_grids_coarser_than_the_window_use_the_neighbours() -> None:
 
 def test_a_field_that_differs_within_a_group_is_an_error() -> None:
     runs = made_runs(bowl(-7), {"init_std": [0.04, 0.08], "lr": OCTAVES})
-    with pytest.raises(ValueError, match=r"differ in init_std \(0.04, 0.08\).*Put 'init_std' in by, or select"):
+    with pytest.raises(
+        ValueError,
+        match=r"differ in init_std \(0.04, 0.08\).*Select one value.*sensitivity and drift .* 'init_std' in by",
+    ):
         optima(runs, by=["scheme"])
     assert len(optima(runs, by=["init_std"])) == 2
 

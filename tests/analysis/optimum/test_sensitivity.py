@@ -12,7 +12,7 @@ import pytest
 from benchmarks.regret import true_basin, true_loss
 from benchmarks.simulator import simulated
 from hpsweep.analysis.optimum.optima import optima
-from hpsweep.analysis.optimum.sensitivity import COLUMNS, sensitivity
+from hpsweep.analysis.optimum.sensitivity import SENSITIVITY_COLUMNS, sensitivity
 from hpsweep.spec import Trial
 from tests.analysis.optimum.test_optima import OCTAVES, bowl, made_runs
 
@@ -171,7 +171,7 @@ def test_the_interval_of_a_basin_knows_the_shape_of_curves_and_cliffs(
 
 
 def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
-    assert list(sensitivity(sweep(), by=["scheme", "width"]).columns) == ["scheme", "width", *COLUMNS]
+    assert list(sensitivity(sweep(), by=["scheme", "width"]).columns) == ["scheme", "width", *SENSITIVITY_COLUMNS]
     assert (
         sensitivity(made_runs(lambda t: bowl(-7)(t), {"lr": OCTAVES}, base=Trial(steps=100)))["interval"][0]
         == "assumed"

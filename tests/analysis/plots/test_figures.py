@@ -17,7 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from hpsweep import store
-from hpsweep.analysis.optimum.optima import COLUMNS, optima
+from hpsweep.analysis.optimum.group_fit import OPTIMA_COLUMNS
+from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.plots import figures as plots
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.tables import scale
@@ -73,7 +74,7 @@ def found(runs: pd.DataFrame) -> pd.DataFrame:
 
 def optimum(status: str, **values: Any) -> pd.DataFrame:
     """An optima table of one row, as far as the figures read it."""
-    empty = dict.fromkeys(COLUMNS, np.nan)
+    empty = dict.fromkeys(OPTIMA_COLUMNS, np.nan)
     group = {"scheme": "sp", "density": 1.0, **empty, "hyperparameter": "lr", "interval": None, "status": status}
     return pd.DataFrame([{**group, **values}])
 
@@ -109,7 +110,7 @@ def test_a_curve_is_the_mean_and_range_of_the_seeds_that_finished_and_counts_the
 
 def test_runs_that_differ_in_more_than_the_lines_are_refused(runs: pd.DataFrame) -> None:
     wider = runs.assign(width=256, trial_id=runs["trial_id"].str[::-1])
-    with pytest.raises(ValueError, match=r"differ in width \(128, 256\).*select one"):
+    with pytest.raises(ValueError, match=r"differ in width \(128, 256\).*Select one"):
         plots.curve_table(pd.concat([runs, wider]))
 
 

@@ -29,7 +29,7 @@ from hpsweep.analysis.plots.output import Output
 from hpsweep.analysis.plots.regret import regret_figure, regret_heatmap, regret_of
 from hpsweep.analysis.plots.transfer import curves, transfer_figure
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, regret_matrix
+from hpsweep.analysis.transfer.regret_matrix import MATRIX_COLUMNS, regret_matrix
 from hpsweep.spec import Trial
 from tests.analysis.law import law_cells
 from tests.analysis.optimum.test_optima import bowl, made_runs
@@ -268,6 +268,21 @@ def test_text_is_text_in_an_svg_and_fonts_of_a_pdf_are_truetype(tmp_path: Path) 
     assert {path: path.read_bytes() for path in again} == before
 
 
+def test_a_png_has_few_colours_none_of_which_is_far_from_the_drawn_one(tmp_path: Path) -> None:
+    figure = dict(plots.figures(store.load(REFERENCE / "lr_by_density")))["optimum_stability_lr"]
+    figure.savefig(tmp_path / "drawn.png", dpi=200)
+    drawn, saved = (plt.imread(path)[..., :3] for path in (tmp_path / "drawn.png", *save_png(figure, tmp_path)))
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 1000
+    assert len(np.unique(saved.reshape(-1, 3), axis=0)) <= 256
+    difference = abs(saved - drawn).max(axis=-1)
+    assert np.mean(difference > 16 / 255) < 1e-3
+    assert difference.max() < 1 / 4  # of the edge of a letter
+
+
+def save_png(figure: Figure, folder: Path) -> list[Path]:
+    return style.save(figure, folder / "saved", ["png"])
+
+
 def test_what_a_user_has_set_in_matplotlib_changes_no_figure(tmp_path: Path) -> None:
     runs = sweep(1, 2, 2)
     first = {path.name: path.read_bytes() for path in plots.draw_all(runs, tmp_path / "a")}
@@ -321,7 +336,7 @@ def test_a_regret_of_an_init_std_has_its_article_and_its_diagonal_its_entry() ->
 
 def test_a_matrix_of_very_many_places_has_colours_and_no_numbers() -> None:
     places = [64 * k for k in range(1, 26)]
-    others = dict.fromkeys(MATRIX)
+    others = dict.fromkeys(MATRIX_COLUMNS)
     rows = [
         {**others, "scheme": "sp", "hyperparameter": "lr", "tuned_width": a, "tuned_density": 1.0, "used_width": b,
          "used_density": 1.0, "regret": abs(a - b) / 1e4, "low": 0.0, "high": 1.0, "status": "ok", "why": "",

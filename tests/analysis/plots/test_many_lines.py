@@ -16,6 +16,8 @@ from hpsweep.analysis.plots.figures import save_all
 from hpsweep.analysis.plots.output import USUAL
 from hpsweep.analysis.plots.tables import spread
 from hpsweep.analysis.report import figures as report_figures
+from hpsweep.analysis.runs.places import group_label
+from hpsweep.analysis.transfer.proxy import TunedSweep
 from hpsweep.store import as_loaded
 from tests import fake_training as fake
 
@@ -43,14 +45,14 @@ def test_an_even_choice_has_the_first_and_the_last_in_their_order() -> None:
 def test_of_many_combinations_some_are_drawn_and_the_others_counted(
     many: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def named(runs: pd.DataFrame, over: str, lines: str, suffix: str, *_: Any) -> list[tuple[str, None]]:
-        return [(lines + suffix, None)]
+    def named(fit: Any, at: dict[str, Any], part: pd.DataFrame, lines: str, *_: Any) -> list[tuple[str, None]]:
+        return [(f"{lines}_at_{group_label(at)}", None)]
 
     monkeypatch.setattr(plots, "_of_part", named)
     with pytest.warns(UserWarning, match="12 of 16 combinations .* are drawn, .* or --all, draws all"):
         names = [name for name, _ in plots.figures(many)]
     assert len(names) == 12
-    assert (names[0], names[-1]) == ("density_at_width_32", "width_at_density_1")
+    assert (names[0], names[-1]) == ("density_at_width 32", "width_at_density 1")
     assert len([name for name, _ in plots.figures(many, whole=True)]) == 16
 
 
@@ -69,11 +71,11 @@ def test_regrets_are_drawn_where_their_numbers_have_room_with_the_proxy_among_th
 ) -> None:
     drawn: list[pd.DataFrame] = []
 
-    def matrix(runs: pd.DataFrame, **_: Any) -> pd.DataFrame:
-        drawn.append(runs)
-        return runs
+    def matrix(sweep: TunedSweep, **_: Any) -> pd.DataFrame:
+        drawn.append(sweep.runs)
+        return sweep.runs
 
-    monkeypatch.setattr(plot_regret, "regret_matrix", matrix)
+    monkeypatch.setattr(plot_regret, "matrix_of", matrix)
     monkeypatch.setattr(plot_regret, "regret_figure", lambda *_, **__: Figure())
     based = many.assign(base_width=96)
     with pytest.warns(UserWarning, match=r"regrets are drawn for 24 of 28 places, width 32, .* --all draws all"):

@@ -32,7 +32,7 @@ from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.joint import of_elsewhere
 from hpsweep.spec import Sweep, Target, Trial
 from hpsweep.sweep import refine, search
-from hpsweep.text import between, duration, fixed, power, powers, scientific, setting, signed, within
+from hpsweep.text import duration, fixed, loss_interval, octave_interval, power, powers, scientific, setting, signed
 from tests.analysis.law.law_cells import made as made_cells
 
 POWERS = [2.0**k for k in range(-11, -3)]
@@ -380,7 +380,7 @@ def test_a_bug_in_a_library_is_not_reported_as_a_finding(monkeypatch: pytest.Mon
     def broken(*_: Any, **__: Any) -> None:
         np.zeros((2, 3)) @ np.zeros((2, 3))
 
-    monkeypatch.setattr("hpsweep.analysis.report.tables.fitted", broken)
+    monkeypatch.setattr("hpsweep.analysis.report.tables.prepared_and_fitted", broken)
     with pytest.raises(ValueError, match="matmul"):
         report(runs_of(sweep_of()), sweep_of())
 
@@ -507,12 +507,14 @@ def refined(count: int) -> tuple[Sweep, pd.DataFrame, list[dict[str, Any]]]:
     while len(trials) < count and (new := search.proposed_trials(sweep, runs.to_dict("records"), [], limit=count)):
         trials += new[: count - len(trials)]
         runs = runs_of(sweep, trials)
-    return sweep, runs, refine.describe(sweep, runs.to_dict("records"))
+    return sweep, runs, refine.refinement_records(sweep, runs.to_dict("records"))
 
 
 def test_the_ledger_of_a_refinement_says_at_least_how_many_are_planned_and_where_each_group_is() -> None:
     sweep, runs, stages = refined(12)
-    assert ledger_of(runs, sweep, stages)["missing"].sum() == search.total(sweep, runs.to_dict("records")) - 12 == 4
+    assert (
+        ledger_of(runs, sweep, stages)["missing"].sum() == search.trial_total(sweep, runs.to_dict("records")) - 12 == 4
+    )
     part = ledger(tables_of(runs, sweep, stages), left_out=0)
     assert "at least 16 planned, 12 done, 0 diverged, at least 4 missing" in part.text[0]
     assert [row[1:4] for row in rows_of(part.tables[1])] == [["coarse", "6", "at least 8"]] * 2
@@ -531,7 +533,7 @@ def test_a_refinement_at_its_end_lacks_nothing() -> None:
 def test_a_failed_trial_of_a_refinement_is_not_missing_as_well() -> None:
     sweep, runs, _ = refined(12)
     runs.loc[runs.index[0], "status"] = "failed"
-    found = ledger_of(runs, sweep, refine.describe(sweep, runs.to_dict("records")))
+    found = ledger_of(runs, sweep, refine.refinement_records(sweep, runs.to_dict("records")))
     assert found[["planned", "ok", "failed", "missing"]].sum().tolist() == [16, 11, 1, 4]
 
 
@@ -550,7 +552,7 @@ def test_provenance_says_what_made_the_rows_and_what_they_cost(made: Report) -> 
     rows = dict(rows_of(section(made, "Provenance").tables[0]))
     assert rows["commit (+: and changes)"] == "0123456789ab+"
     assert rows["ensembles"] == "18"  # 144 trials in eights
-    assert rows["wall time of all ensembles"] == "4.8 min"  # 144 x 2 s
+    assert rows["wall time of all ensembles"] == "4 min 48 s"  # 144 x 2 s
     assert rows["FLOPs, zeros multiplied"] == "1.44 × 10^14"
     assert rows["data hash"] == "aa"
     assert section(made, "Provenance").code == (
@@ -676,14 +678,15 @@ def test_numbers_are_set_as_people_read_them() -> None:
     assert powers(2.0**-8, np.nan) == "above 2^−8"
     assert powers(np.nan, 2.0**-8) == "below 2^−8"
     assert (signed(-0.001), signed(0.214), signed(np.nan)) == ("+0.00", "+0.21", "–")
-    assert between(-0.16, 0.21) == "[−0.16, +0.21]"
-    assert between(0.5, np.nan) == "+0.50 or more"
+    assert octave_interval(-0.16, 0.21) == "[−0.16, +0.21]"
+    assert octave_interval(0.5, np.nan) == "+0.50 or more"
     assert (fixed(-0.0001, 3), fixed(np.nan, 3)) == ("0.000", "–")
     assert (scientific(1.44e14), scientific(12.0), scientific(-2e-9)) == ("1.44 × 10^14", "12", "−2.00 × 10^−9")
     assert (scientific(9.999e9), scientific(48362.0)) == ("1.00 × 10^10", "48,400")
-    assert (within(0.016, -0.0004, 3), within(0.0, np.nan, 3)) == ("[0.016, 0.000]", "[0.000, ∞]")
-    assert within(np.nan, np.nan, 3) == ""
-    assert [duration(seconds) for seconds in (5, 90, 5400, 5e5)] == ["5 s", "1.5 min", "1.5 h", "5.79 days"]
+    assert (loss_interval(0.016, -0.0004, 3), loss_interval(0.0, np.nan, 3)) == ("[0.016, 0.000]", "[0.000, ∞]")
+    assert loss_interval(np.nan, np.nan, 3) == ""
+    times = {0.25: "0.25 s", 5: "5 s", 90: "1 min 30 s", 5400: "1 h 30 min", 5e5: "5 days 18 h"}
+    assert {seconds: duration(seconds) for seconds in times} == times
     assert typeset("interval [-0.73, 0.64] neither within +-0.25 at 2^-7, sub-line") == (
         "interval [−0.73, 0.64] neither within ±0.25 at 2^-7, sub-line"
     )

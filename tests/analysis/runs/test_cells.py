@@ -15,8 +15,9 @@ from hpsweep import store
 from hpsweep.analysis.optimum.joint import surface
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.optimum.sensitivity import sensitivity
+from hpsweep.analysis.runs.arguments import check_resamples
 from hpsweep.analysis.runs.cells import Cells, cells_of, two_way
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, check_resamples, check_runs, needed
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, check_runs, needed
 from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.drift import drift
 from hpsweep.analysis.transfer.regret_matrix import regret_matrix
@@ -172,7 +173,7 @@ def test_no_function_is_called_row_by_row(tmp_path: Path) -> None:
         write(made(trials, widths=1), folder, each=10_000)
         store.compact(folder)  # parts without checksums, as of earlier versions, have every id compared with its row
         numbers.append(calls(lambda folder=folder: optima(store.load(folder), BY, resamples=20)))
-        numbers.append(calls(lambda folder=folder: store.finished(store.read_runs(folder))))
+        numbers.append(calls(lambda folder=folder: store.finished_trials(store.read_runs(folder))))
         numbers.append(calls(lambda folder=folder: store.status_counts(folder)))
     for few, many in zip(numbers[:3], numbers[3:], strict=True):
         assert many < few + 5_000, (few, many)

@@ -22,7 +22,7 @@ from hpsweep.analysis.plots.figures import draw_all
 from hpsweep.analysis.plots.joint import heat_table
 from hpsweep.analysis.plots.tables import curve_table
 from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES
-from hpsweep.analysis.runs.prepare import prepared
+from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.analysis.transfer.along_drift import held_out
 from hpsweep.analysis.transfer.comparison import tuned_against_transferred
 from hpsweep.analysis.transfer.drift import drift
@@ -315,7 +315,7 @@ def test_values_within_one_percent_are_one_cell_and_those_beyond_are_two(part: f
     runs = table(seeds=3)
     for factor, cells in ((1 + part, 7), (1 + 2 * part, 14)):
         moved = runs.assign(lr=runs["lr"].where(runs["seed"] != 1, runs["lr"] * factor))
-        made = prepared(moved, ["scheme", "density"], "lr")
+        made = prepared_runs(moved, ["scheme", "density"], "lr")
         assert made["lr"].nunique() == cells
         assert set(runs["lr"]) <= set(made["lr"])  # the commonest of a cell stays
 
@@ -323,7 +323,7 @@ def test_values_within_one_percent_are_one_cell_and_those_beyond_are_two(part: f
 def test_values_are_joined_within_a_group_and_not_across_groups() -> None:
     runs = table()
     runs["lr"] = runs["lr"].where(runs["density"] == 1, runs["lr"] * 1.005)  # a grid of its own
-    assert prepared(runs, ["scheme", "density"], "lr")["lr"].tolist() == runs["lr"].tolist()
+    assert prepared_runs(runs, ["scheme", "density"], "lr")["lr"].tolist() == runs["lr"].tolist()
 
 
 def test_beta2_and_densities_that_are_swept_on_purpose_stay_apart() -> None:
@@ -354,7 +354,7 @@ def test_points_of_a_pair_are_joined_where_both_values_are_within_one_percent() 
         scheme="sp", density=1.0, seed=0, status="ok", data_hash="d", val_loss=2 + generator.random(60)
     )
     again = runs.assign(seed=1, lr=runs["lr"] * 1.004, init_std=runs["init_std"] * 0.996)
-    made = prepared(pd.concat([runs, again]), ["scheme", "density"], ["lr", "init_std"])
+    made = prepared_runs(pd.concat([runs, again]), ["scheme", "density"], ["lr", "init_std"])
     assert made.groupby(["lr", "init_std"])["seed"].nunique().tolist() == [2] * 60
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpsweep.analysis.transfer.along_drift import HELD_OUT, along_value, held_out, offer
-from hpsweep.analysis.transfer.drift import Slope
+from hpsweep.analysis.transfer.along_drift import HELD_OUT_COLUMNS, held_out, offered_setting, value_along_drift
+from hpsweep.analysis.transfer.slope import Slope
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.spec import Target, Trial
 from tests.analysis.optimum.test_optima import OCTAVES, made_runs
@@ -35,7 +35,7 @@ def sweep(loss: Any, noise: float = 0.001, **grid: list[Any]) -> pd.DataFrame:
 
 def test_the_held_out_scale_is_reached_along_the_drift_of_the_others() -> None:
     table = held_out(sweep(moving(1.0), noise=0.0))
-    assert list(table.columns) == ["scheme", "along", "width", "density", *HELD_OUT]
+    assert list(table.columns) == ["scheme", "along", "width", "density", *HELD_OUT_COLUMNS]
     [row] = table.to_dict("records")
     assert (row["along"], row["width"], row["density"], row["n"]) == ("density", 128, 1 / 4, 2)
     # by hand: the optima are 2^-8, 2^-7 and, held out, 2^-6: by constant two octaves off, .05 x 4
@@ -82,7 +82,7 @@ def test_a_setting_beyond_the_grid_has_no_loss_and_a_reason() -> None:
 def test_moves_along_two_axes_add_up_with_their_intervals() -> None:
     row = {"log2_opt": -8.0, "log2_low": -8.3, "log2_high": -7.9}
     moves = [(Slope(1.0, 0.8, 1.1), 2.0), (Slope(-0.5, -0.6, -0.1), -1.0)]
-    found = along_value(row, moves)
+    found = value_along_drift(row, moves)
     # -8 + 2 + .5; below: .3, .4 and (turned over) .4; above: .1, .2 and .1
     assert found["log2"] == pytest.approx(-5.5)
     assert math.log2(found["low"]) == pytest.approx(-5.5 - math.sqrt(0.3**2 + 0.4**2 + 0.4**2))
@@ -175,7 +175,7 @@ def test_the_rule_of_what_is_recommended(
     line: dict[str, Any], better: str, value: float | None, recommended: str, why: str
 ) -> None:
     tests = pd.DataFrame([{"along": "density", "width": 128, "density": 1 / 4, "better": better}])
-    found = offer(OPTIMUM, [LINE | line], tests, PLACE, THERE)
+    found = offered_setting(OPTIMUM, [LINE | line], tests, PLACE, THERE)
     assert found["value"] == (None if value is None else pytest.approx(value))
     assert found["recommended"] == recommended
     assert why in found["why"]
@@ -183,5 +183,5 @@ def test_the_rule_of_what_is_recommended(
 
 def test_a_bound_is_moved_along_no_drift() -> None:
     tests = pd.DataFrame([{"along": "density", "width": 128, "density": 1 / 4, "better": "drift"}])
-    found = offer({"status": "edge", "log2_opt": -8.0}, [LINE], tests, PLACE, THERE)
+    found = offered_setting({"status": "edge", "log2_opt": -8.0}, [LINE], tests, PLACE, THERE)
     assert (found["value"], found["why"]) == (None, "the proxy has a bound, not an optimum")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hpsweep.analysis.transfer.card import Card, check_whole
-from hpsweep.analysis.transfer.card_tables import hyperparameters, never_tuned, way
+from hpsweep.analysis.transfer.card import Card, check_card_values
+from hpsweep.analysis.transfer.card_tables import card_hyperparameters, never_tuned, way_to_target
 
 CARDS = sorted(Path("results/reference").glob("*/card*.json"))
 BAD: list[Any] = ["x", "", "\x1b[2J", None, -1, 0, 1e300, 10**40, math.nan, math.inf, True, [1], {"a": 1}]
@@ -60,11 +60,11 @@ def verdict(plain: dict[str, Any]) -> str:
     """The line with which a card is refused, or nothing where all that is said of it can be said."""
     try:
         card = Card(**plain)
-        check_whole(card)
+        check_card_values(card)
     except ValueError as error:
         return str(error)
-    hyperparameters(card)
-    way(card)
+    card_hyperparameters(card)
+    way_to_target(card)
     never_tuned(card)
     return ""
 

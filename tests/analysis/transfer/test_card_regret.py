@@ -13,7 +13,7 @@ import pytest
 
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.transfer.card import Card
-from hpsweep.analysis.transfer.card_regret import CARD_REGRET, card_regret, card_regret_text
+from hpsweep.analysis.transfer.card_regret import CARD_REGRET_COLUMNS, card_regret, card_regret_text
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.spec import Target, Trial
 from tests.analysis.optimum.test_optima import OCTAVES, bowl, made_runs
@@ -49,7 +49,7 @@ def only(table: pd.DataFrame) -> Any:
 
 def test_the_regret_is_what_the_cards_setting_loses_to_the_targets_own_optimum() -> None:
     table = card_regret(carded(), tuned())
-    assert list(table.columns) == list(CARD_REGRET)
+    assert list(table.columns) == list(CARD_REGRET_COLUMNS)
     row = only(table)
     assert (row["scheme"], row["width"], row["density"], row["status"]) == ("supar", 256, 1 / 16, "ok")
     assert (row["used_from"], row["used_runs"]) == ("measured", 2)

@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.drift import paths
 from hpsweep.analysis.optimum.optima import optima
-from hpsweep.analysis.transfer.drift import COLUMNS, SCATTER, Slope, drift, verdict
+from hpsweep.analysis.transfer.drift import DRIFT_COLUMNS, drift, drift_verdict
+from hpsweep.analysis.transfer.slope import SCATTER, Slope
 from hpsweep.spec import Trial
 from tests.analysis.optimum.test_optima import OCTAVES, bowl, made_runs
 
@@ -52,9 +53,9 @@ def test_a_straight_path_gives_back_its_slope() -> None:
 
 def test_the_columns_are_the_grouping_ones_and_then_the_fixed_ones() -> None:
     runs = made_runs(moving(0), {"scheme": ["sp", "supar"], "density": DENSITIES, "lr": OCTAVES})
-    assert list(drift(runs).columns) == ["scheme", *COLUMNS]
+    assert list(drift(runs).columns) == ["scheme", *DRIFT_COLUMNS]
     assert len(drift(runs)) == 2
-    assert list(drift(runs[runs["scheme"] == "sp"], by=[]).columns) == list(COLUMNS)
+    assert list(drift(runs[runs["scheme"] == "sp"], by=[]).columns) == list(DRIFT_COLUMNS)
 
 
 def test_without_a_word_there_are_drifts_along_every_axis_among_what_else_varies() -> None:
@@ -189,7 +190,7 @@ def test_a_wide_interval_is_undetermined_not_stable() -> None:
     ],
 )
 def test_verdicts_follow_from_interval_and_bound(slope: Slope, expected: str) -> None:
-    assert verdict(slope, 0.25) == expected
+    assert drift_verdict(slope, 0.25) == expected
 
 
 def test_one_optimum_is_undetermined() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpsweep.analysis.transfer.regret_matrix import MATRIX, matrix_text, regret_matrix
+from hpsweep.analysis.transfer.regret_matrix import MATRIX_COLUMNS, matrix_text, regret_matrix
 from hpsweep.spec import Trial
 from tests.analysis.optimum.test_optima import OCTAVES, made_runs
 
@@ -34,7 +34,7 @@ def at(table: pd.DataFrame, tuned: tuple[int, float], used: tuple[int, float]) -
 def test_a_regret_is_what_the_setting_loses_to_the_optimum_where_it_is_used() -> None:
     table = regret_matrix(sweep(density=[1, 1 / 4, 1 / 16]))
     places = ["tuned_width", "tuned_density", "used_width", "used_density"]
-    assert list(table.columns) == ["scheme", *places, *MATRIX]
+    assert list(table.columns) == ["scheme", *places, *MATRIX_COLUMNS]
     assert len(table) == 9
     # by hand: .05 (distance in octaves)^2; percent of 2.0
     dense_at_sparse = at(table, (128, 1), (128, 1 / 16))

@@ -15,7 +15,7 @@ import pytest
 from hpsweep.analysis.findings import Finding
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.transfer.card import CARD_VERSION, Card
-from hpsweep.analysis.transfer.comparison import COMPARISON, tuned_against_transferred
+from hpsweep.analysis.transfer.comparison import COMPARISON_COLUMNS, tuned_against_transferred
 from hpsweep.analysis.transfer.transfer import transfer
 from hpsweep.schemes import Scheme
 from hpsweep.spec import Target, Trial
@@ -234,7 +234,7 @@ def test_among_settings_as_good_within_noise_the_one_with_most_evidence_is_taken
 def test_a_search_over_two_hyperparameters_together_has_no_curve_and_says_what_to_do() -> None:
     runs = made_runs(loss, {"lr": OCTAVES, "seed": [0, 1]}, base=BASE)
     runs = runs.assign(init_std=runs["lr"] * 10)
-    for use in (lambda: transfer(runs, TARGET), lambda: tuned_against_transferred(runs)):
+    for use in (lambda: transfer(runs, TARGET, over="lr"), lambda: tuned_against_transferred(runs)):
         with pytest.raises(
             ValueError, match=r"lr and init_std were searched together.*sweep a grid of lr around the best"
         ):
@@ -441,7 +441,7 @@ def test_other_hyperparameters_at_the_end_of_what_was_tried_are_named() -> None:
         return loss(trial) - 0.1 * math.log2(trial.init_std)
 
     grid = {"init_std": [0.02, 0.04, 0.08], "lr": OCTAVES, "seed": [0, 1]}
-    [bound] = found(transfer(made_runs(falling, grid, base=BASE), TARGET), "end_of_values")
+    [bound] = found(transfer(made_runs(falling, grid, base=BASE), TARGET, over="lr"), "end_of_values")
     assert bound["numbers"] == {"field": "init_std", "value": 0.08, "end": "highest"}
 
 
@@ -571,7 +571,7 @@ def test_a_scheme_without_runs_is_refused() -> None:
 
 def test_regret_is_what_reusing_the_proxys_optimum_costs() -> None:
     table = tuned_against_transferred(sweep()).set_index(["scheme", "density"])
-    assert list(tuned_against_transferred(sweep()).columns) == ["scheme", "width", "density", *COMPARISON]
+    assert list(tuned_against_transferred(sweep()).columns) == ["scheme", "width", "density", *COMPARISON_COLUMNS]
     # by hand: sp at 1/4 has its optimum 2 octaves above the proxy's: .05 x 2^2
     assert table.loc[("sp", 0.25), "regret"] == pytest.approx(0.2)
     assert table.loc[("sp", 0.25), "tuned_loss"] == pytest.approx(2.07)

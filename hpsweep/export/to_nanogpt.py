@@ -19,11 +19,27 @@ import math
 from typing import Any
 
 from hpsweep.analysis.transfer.card import Card
+from hpsweep.export.script import head_lines
 from hpsweep.schemes import scales_density, scales_width
 from hpsweep.spec import Trial
 
+_TITLE = "A config of nanoGPT-mup's supar branch, with the numbers of a card: python train.py THIS_FILE"
 TORCH_EPS = 1e-8  # of torch.optim.AdamW, which the branch leaves as it is
 DATA_VOCABULARY = 50304  # of a data set without meta.pkl
+
+
+def file_text(card: Card, trial: Trial) -> str:
+    """The config. Raises ValueError for a card that the branch cannot express, with the reason."""
+    keys = nanogpt_keys(card, trial)
+    warnings = [f"warning: here, {warning}" for warning in nanogpt_warnings(card, trial)]
+    lines = head_lines(_TITLE, card, trial, warnings)
+    comment = "\n".join(f"# {line}".rstrip() for line in lines)
+    return comment + "\n\n" + nanogpt_config(keys)
+
+
+def file_data(card: Card, trial: Trial) -> dict[str, Any]:
+    """What the branch does otherwise than the card says, and the keys of the config by name."""
+    return {"warnings": nanogpt_warnings(card, trial), "keys": nanogpt_keys(card, trial)}
 
 
 def nanogpt_keys(card: Card, trial: Trial) -> dict[str, Any]:

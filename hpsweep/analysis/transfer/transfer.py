@@ -72,18 +72,25 @@ def transfer(
     over = asked_optimum(runs, over, ignore)
     if isinstance(over, str) or not isinstance(over, Sequence):
         check_over(over, runs)
-        if over not in TUNED:
-            raise ValueError(f"over is {over!r}; a card carries one of {', '.join(TUNED)}.")
+        _check_carried(over)
         sweep = tuned_sweep(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed)
         return transfer_of(sweep, target, scheme=scheme, along_drift=along_drift)
     if along_drift:
         raise ValueError("a joint optimum is carried as a constant only; leave along_drift out, or give one field.")
     pair = fields_in_order(over)
+    for name in pair:
+        _check_carried(name)
     check_resamples(resamples)
     check_seed(seed)
     runs, place = select_proxy(prepared_with(runs, proxy, pair, ignore), proxy)
     joint = jointly_fitted(runs, ["scheme", *place_axes(runs)], over=pair, resamples=resamples, seed=seed)
     return joint_transfer_of(joint, target, place, scheme=scheme)
+
+
+def _check_carried(over: str) -> None:
+    """Raise ValueError unless it is a hyperparameter that cards have."""
+    if over not in TUNED:
+        raise ValueError(f"over is {over!r}; a card carries one of {', '.join(TUNED)}.")
 
 
 def transfer_of(

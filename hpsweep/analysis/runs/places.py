@@ -24,7 +24,7 @@ def own_axes(runs: pd.DataFrame) -> list[str]:
 
 
 def line_axes(runs: pd.DataFrame) -> list[str]:
-    """By which fields the lines of figures differ: the axes in which runs differ, else one's own, else the first axis."""
+    """What the lines of figures differ in: the axes in which runs differ, else one's own, else the first axis."""
     return varying_axes(runs) or own_axes(runs) or drift_axes()[:1]
 
 

@@ -15,14 +15,14 @@ IMPORTED = "table"
 
 def with_settings(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with a column for every name in their `settings`; null where a run has no such setting."""
-    values = [_settings_of(text) for text in runs["settings"]]
-    names = dict.fromkeys(name for row in values for name in row)
+    settings = {text: _settings_of(text) for text in runs["settings"].unique()}
+    names = dict.fromkeys(name for row in settings.values() for name in row)
     absent = [name for name in names if name not in runs]
     if not absent:
         return runs
     wider = runs.copy(deep=False)
     for name in absent:
-        wider[name] = [row.get(name) for row in values]
+        wider[name] = [settings[text].get(name) for text in runs["settings"]]
     return wider
 
 

@@ -663,11 +663,11 @@ def test_memory_of_its_own_has_no_pages_of_files(tmp_path: Path) -> None:
 
 
 def test_the_crossover_is_dense_over_sparse_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = dict(crossover.engine.SPARSE_BELOW)
+    kept = dict(crossover.choice.SPARSE_BELOW)
 
     class NativeTrial:
         def __init__(self, trial: Trial, data: Any) -> None:
-            (below,) = set(crossover.engine.SPARSE_BELOW.values())
+            (below,) = set(crossover.choice.SPARSE_BELOW.values())
             self.seconds = 1.0 if trial.density < below else 4.0
 
         def steps(self, first: int, count: int) -> float:
@@ -676,7 +676,7 @@ def test_the_crossover_is_dense_over_sparse_time(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(crossover, "NativeTrial", NativeTrial)
     monkeypatch.setattr(crossover, "turns", lambda calls, rounds, seconds: [[call()] for call in calls])
     assert crossover.dense_over_sparse(TINY.replace(density=1 / 8), 1, 0.1) == 4
-    assert kept == crossover.engine.SPARSE_BELOW
+    assert kept == crossover.choice.SPARSE_BELOW
 
 
 def test_matrices_say_the_operations_that_a_density_leaves(

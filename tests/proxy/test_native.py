@@ -275,7 +275,16 @@ def test_rows_and_curves_are_those_of_the_torch_engine(both: tuple[Outcome, Outc
         assert {k: a[k] for k in loose & set(a)} == pytest.approx({k: b[k] for k in loose & set(b)}, abs=1e-4)
         assert (a["engine"], a["ensemble_size"], a["torch_version"]) == ("native", 1, None)
         assert a["seconds"] > 0
-    driver = {"trial_id", "hpsweep_version", "optuna_version", "commit", "attempts", "error", "diverged_step"}
+    driver = {
+        "trial_id",
+        "hpsweep_version",
+        "optuna_version",
+        "commit",
+        "attempts",
+        "error",
+        "diverged_step",
+        "code_hash",
+    }
     assert all(set(row) | driver == set(RUNS.names) for row in ours.rows if row["status"] == "ok")
     assert list(ours.curves) == CURVES.names
     kept = range(

@@ -109,6 +109,9 @@ def test_runs_without_a_value_are_told_which_value_those_of_before_had() -> None
     both = pd.concat([old, one_std(made(BASE))], ignore_index=True)
     with pytest.raises(ValueError, match=r"10 of the 30 runs .* have no model.*fillna\({'model': 'gpt'}\)"):
         hp.optima(both, by=SEVERAL, resamples=5)
+    with pytest.raises(ValueError, match=r"no column 'model', .*: runs.assign\(model='gpt'\) where all"):
+        hp.regret(old, card=card(), resamples=5)
+    old = old.assign(**{name: BEFORE[name] for name in BEFORE if name != "base_head_size"})
     with pytest.raises(ValueError, match=r"no column 'base_head_size', .*: runs.assign\(base_head_size=1\) where all"):
         hp.regret(old, card=card(), resamples=5)
 

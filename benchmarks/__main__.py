@@ -16,7 +16,19 @@ from benchmarks.throughput import PARTS
 
 FILES = (
     *("throughput", "agreement", "architectures", "coords", "coverage", "crossover", "drift", "glyphs", "law"),
-    *("matrices", "noise", "overhead", "peak", "profile", "reference", "refine", "regret", "roofline", "scale"),
+    *(
+        "matrices",
+        "noise",
+        "overhead",
+        "own_model",
+        "peak",
+        "profile",
+        "reference",
+        "refine",
+        "regret",
+        "roofline",
+        "scale",
+    ),
     "surface",
 )
 

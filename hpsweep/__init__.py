@@ -10,6 +10,7 @@ The reading half, which needs neither torch nor ray nor optuna:
 
     import hpsweep as hp
     runs = hp.load("results/lr_by_density")              # a DataFrame, one row per trial
+    runs = hp.runs("theirs.csv", axes={"width": "d_model"})     # the same of a table of anybody's runs
     hp.unit_of(runs)                                     # of its losses: nats/byte or nats/token; and bits/byte
     hp.optima(runs)                                      # best learning rate per group, with interval and status
     hp.surface(runs)                                     # the best of both together, where two were searched
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from hpsweep.analysis.optimum.optima import optima as optima
     from hpsweep.analysis.optimum.sensitivity import sensitivity as sensitivity
     from hpsweep.analysis.report.page import Report as Report
+    from hpsweep.analysis.runs.foreign import runs as runs
     from hpsweep.analysis.transfer.along_drift import held_out as held_out
     from hpsweep.analysis.transfer.card import Card as Card
     from hpsweep.analysis.transfer.drift import drift as drift
@@ -101,6 +103,7 @@ _HOME = {
     "run": "hpsweep.sweep.entry",
     "load": "hpsweep.store",
     "load_curves": "hpsweep.store",
+    "runs": "hpsweep.analysis.runs.foreign",
     "unit_of": "hpsweep.units",
     "optima": "hpsweep.analysis.optimum.optima",
     "surface": "hpsweep.analysis.optimum.joint",

@@ -146,7 +146,7 @@ def _rows(
     runs: pd.DataFrame, optima: pd.DataFrame | None, drift: pd.DataFrame | None, over: str, lines: str
 ) -> list[Curves]:
     """What every row of panels shows, of runs that are prepared once."""
-    check_over(over)
+    check_over(over, runs)
     fit = _fitted(runs, over, lines)
     parts = parts_of(fit.runs, over, lines) or [({}, fit.runs)]
     if len(parts) == 1:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import hpsweep as hp
 from hpsweep.analysis.optimum.optima import optima
 from hpsweep.analysis.transfer.drift import drift
 from tests.paths import ROOT
@@ -86,6 +87,45 @@ def test_optima_of_every_other_learning_rate_agree_within_their_intervals(runs: 
     up = np.hypot(both["log2_high_x"] - both["log2_opt_x"], both["log2_opt_y"] - both["log2_low_y"])
     down = np.hypot(both["log2_opt_x"] - both["log2_low_x"], both["log2_high_y"] - both["log2_opt_y"])
     assert ((apart <= up) & (-apart <= down)).mean() >= 0.9
+
+
+AXES = {"width": "h", "parameters": "N", "tokens": "D", "batch": "bs"}
+
+
+def test_the_table_as_it_is_goes_to_optima_and_drifts_in_two_calls(slices: pd.DataFrame) -> None:
+    # the drift of the best learning rate along batch, for each of the 17 models and amounts of data
+    runs = hp.runs(STEPLAW, loss="loss", axes=AXES)
+    along = hp.drift(runs, "batch")
+    assert len(along) == 17
+    assert set(along["unit"]) == {"octaves per doubling of batch"}
+    assert (along["drift"] > 0).all()  # it rises with the batch everywhere, as the study says
+    longest = along[(along["parameters"] == 214663680) & (along["tokens"] == 100_000_000_000)].iloc[0]
+    assert longest["verdict"] == "moves"
+    # the optima are those of the same runs with columns renamed by hand
+    found = hp.optima(runs).rename(columns={"parameters": "N", "tokens": "D", "batch": "bs"})
+    both = found.merge(slices, on=["N", "D", "bs"], suffixes=("", "_by_hand"), validate="one_to_one")
+    assert len(both) == 170
+    assert list(both["status"]) == list(both["status_by_hand"])
+    assert np.allclose(both["log2_opt"], both["log2_opt_by_hand"], rtol=0, atol=1e-12, equal_nan=True)
+
+
+def test_the_drift_along_width_of_the_table_as_it_is_is_the_published_one() -> None:
+    runs = hp.runs(STEPLAW, loss="loss", axes={**AXES, "depth": "numl"})
+    ratio = runs["tokens"] / runs["parameters"]
+    own = runs[(runs["batch"] == 128) & ((ratio - 18.6).abs() < 0.1)]
+    [row] = hp.drift(own, "width", by=["scheme"], along_with=["depth", "parameters", "tokens"]).to_dict("records")
+    assert row["low"] <= -0.97 <= row["high"] < 0
+    [same] = hp.drift(hp.optima(own), "width", along_with=["depth"]).to_dict("records")
+    assert same["drift"] == pytest.approx(row["drift"], abs=1e-12)
+
+
+def test_batch_may_be_what_is_searched() -> None:
+    table = hp.optima(hp.runs(STEPLAW, loss="loss", axes=AXES), over="batch")
+    assert set(table["hyperparameter"]) == {"batch"}
+    ok = table[table["status"] == "ok"]
+    assert len(ok) >= 50
+    assert ((ok["low"] <= ok["opt"]) & (ok["opt"] <= ok["high"])).all()
+    assert ok["opt"].between(16, 2048).all()
 
 
 def nearest(values: pd.Series[float], wanted: list[float]) -> pd.Series[bool]:

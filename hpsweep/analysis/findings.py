@@ -56,6 +56,11 @@ WORDS: dict[str, str] = {
     "refining": "Incomplete: the refinement of {groups} {groups:group|groups} has not ended.",
     "failed": "Incomplete: {failed:,} {failed:trial|trials} failed and {failed:is|are} excluded.",
     "mixed": "The runs differ in {fields:list}. Small differences in loss may come from that.",
+    "imported": "The runs are read from a table. It is not checked that they share their data, their code and how "
+    "their loss was measured.",
+    "assumed_fields": "The table does not say {fields:list}; assumed: {values}.",
+    "pairing": "It is not checked that runs of one seed saw the same data in the same order at every {field:name}. "
+    "Intervals count on it.",
     # the optima of groups
     "groups_edge": "The best {field:name} is only a bound (status edge) in {count} of {groups} "
     "{groups:group|groups}: {places:places}.",

@@ -28,6 +28,7 @@ from hpsweep.sweep.progress import interruptible
 VERBS = {
     "plan": "say what a run would train, and about how long it would take",
     "run": "train what is missing of an experiment, and store it",
+    "import": "make a results folder of a table of runs that others made",
     "status": "say what a results folder holds",
     "optimum": "find the best value of a hyperparameter per group, and how it moves",
     "regret": "say what a setting costs where it was not tuned, or what the transfer of a card cost",

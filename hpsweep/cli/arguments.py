@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, NoReturn
 
 from hpsweep.analysis.plots.output import FORMATS, SIZES
+from hpsweep.axes import AXES
 from hpsweep.spec import TUNED, Field
 from hpsweep.sweep.worker import ENGINES
 from hpsweep.text import visible
@@ -75,10 +76,18 @@ def _selected(text: str) -> tuple[str, str]:
 def _over(text: str) -> str:
     """One hyperparameter or two, as given."""
     names = text.split(",")
-    if odd := [name for name in names if name not in TUNED]:
-        raise argparse.ArgumentTypeError(f"{odd[0]!r} is no hyperparameter; choose from {', '.join(TUNED)}")
+    if odd := [name for name in names if not name or name in (*AXES, "seed")]:
+        others = "or another column of numbers that were set"
+        raise argparse.ArgumentTypeError(f"{odd[0]!r} is no hyperparameter; choose from {', '.join(TUNED)}, {others}")
     if len(names) > 2 or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} is neither one hyperparameter nor two different ones")
+    return text
+
+
+def _one_over(text: str) -> str:
+    """One hyperparameter."""
+    if "," in _over(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is two hyperparameters; give one")
     return text
 
 
@@ -155,8 +164,18 @@ def add_over(to: argparse.ArgumentParser) -> None:
         "--over",
         type=_over,
         metavar="A[,B]",
-        help="the hyperparameter, or two for their joint optimum; default: two that were searched together, else "
-        "that with most values",
+        help="the hyperparameter, or two for their joint optimum; any column of numbers that were set; default: two "
+        "that were searched together, else that with most values",
+    )
+
+
+def add_one_over(to: argparse.ArgumentParser) -> None:
+    """One hyperparameter."""
+    to.add_argument(
+        "--over",
+        type=_one_over,
+        metavar="A",
+        help="the hyperparameter, or any column of numbers that were set; default: that with most values",
     )
 
 

@@ -40,9 +40,8 @@ def _look_in(folder: Path) -> None:
         sys.path.append(str(folder))
 
 
-@functools.cache
 def loaded_function(source: Source) -> Callable[..., Any]:
-    """The function, from its module or its file, which is run once in a process.
+    """The function, from its module or its file, which is run once in a process and again where it has changed.
 
     Raises ValueError where the file or the name is not there; and what the file raises.
     """
@@ -51,7 +50,7 @@ def loaded_function(source: Source) -> Callable[..., Any]:
         _look_in(source.root)
         names = vars(importlib.import_module(source.module))
     elif path.is_file():
-        names = _names_in(path)
+        names = _names_in(path, _written(path))
     else:
         raise ValueError(f"{source} was defined in {path.resolve()}, which is not there; put the file back.")
     if source.name not in names:
@@ -60,8 +59,9 @@ def loaded_function(source: Source) -> Callable[..., Any]:
     return function
 
 
-@functools.cache
-def _names_in(path: Path) -> dict[str, Any]:
+@functools.lru_cache(maxsize=64)
+def _names_in(path: Path, written: tuple[int, int]) -> dict[str, Any]:
+    """The names that a file defines; it is run again where it has been written since."""
     return run_file(path)
 
 
@@ -75,12 +75,10 @@ def code_hashes(sources: Iterable[Source]) -> dict[str, str]:
     found: dict[Path, list[str]] = {}
     for source in sources:
         path = Path(source.file).resolve()
-        tree = _parsed(path)
-        kept = _used_statements(tree, {source.name})
-        found.setdefault(path, []).append(_text_of(kept))
-        root = source.root
-        for imported in _imported_files(kept, path, root):
-            _add_whole(imported, root, found)
+        text, imported = _used_part(source, Path.cwd(), _written(path))
+        found.setdefault(path, []).append(text)
+        for other in imported:
+            _add_whole(other, source.root, found)
     return {_name_of(path): _digest("".join(sorted(set(texts)))) for path, texts in sorted(found.items())}
 
 
@@ -107,13 +105,33 @@ def _add_whole(path: Path, root: Path, found: dict[Path, list[str]]) -> None:
     """Add a file and the modules that it imports from below the root, and those that they import."""
     if path in found:
         return
+    text, imported = _whole_file(path, root, Path.cwd(), _written(path))
+    found[path] = [text]
+    for other in imported:
+        _add_whole(other, root, found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _whole_file(path: Path, root: Path, here: Path, written: tuple[int, int]) -> tuple[str, tuple[Path, ...]]:
+    """What is hashed of a whole file, and the files that it imports; read again where it has been written since."""
     if path.suffix != ".py":
-        found[path] = [hashlib.sha256(path.read_bytes()).hexdigest()]
-        return
+        return hashlib.sha256(path.read_bytes()).hexdigest(), ()
     statements = _parsed(path).body
-    found[path] = [_text_of(statements)]
-    for imported in _imported_files(statements, path, root):
-        _add_whole(imported, root, found)
+    return _text_of(statements), tuple(_imported_files(statements, path, root))
+
+
+@functools.lru_cache(maxsize=256)
+def _used_part(source: Source, here: Path, written: tuple[int, int]) -> tuple[str, tuple[Path, ...]]:
+    """The same of what a function uses in its file."""
+    path = Path(source.file).resolve()
+    kept = _used_statements(_parsed(path), {source.name})
+    return _text_of(kept), tuple(_imported_files(kept, path, source.root))
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """When a file was written last, in nanoseconds, and its size."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _parsed(path: Path) -> ast.Module:
@@ -205,7 +223,9 @@ def _module_name(path: Path, root: Path) -> str:
 
 
 def _file_of_module(name: str, root: Path) -> Path | None:
-    """The file below the root of a module of this name; None where it lies elsewhere or is none."""
+    """The file below the root of a module of this name; None where it lies elsewhere, is none, or is hpsweep's."""
+    if name.partition(".")[0] == "hpsweep":  # whose version is in the row
+        return None
     for folder in (root, Path.cwd()):
         place = folder.joinpath(*name.split("."))
         for file in (place.with_suffix(".py"), place / "__init__.py"):

@@ -18,6 +18,7 @@ from hpsweep.spec import BEFORE, RESOLVED
 from hpsweep.store.columns import aligned_table
 from hpsweep.store.folder import read_meta
 from hpsweep.store.part import MANY, part_paths, read_part
+from hpsweep.store.settings import with_settings
 from hpsweep.store.trials import distinct_trials, finished_trials
 from hpsweep.text import shown
 from hpsweep.trial_ids import trial_ids
@@ -41,9 +42,9 @@ FOLDER, RECORDED, STORED = "folder", "sweep", "rows"
 def load(*folders: str | Path) -> pd.DataFrame:
     """Stored runs of one or several results folders: one row per trial, columns as in `RUNS`.
 
-    Columns that `RUNS` does not have, of files that others wrote or rewrote, come after these. Files that cannot be
-    read are skipped and named in a warning. A trial stored more than once counts once, and a finished one before a
-    failed one. Thousands of small files load slowly; `compact` joins them.
+    Columns that `RUNS` does not have, of settings of your own and of files that others wrote, come after these. Files
+    that cannot be read are skipped and named in a warning. A trial stored more than once counts once, and a finished
+    one before a failed one. Thousands of small files load slowly; `compact` joins them.
 
     Of one folder, `attrs` of the table has "folder", its path; "sweep", what its meta.json records of the sweep, as
     plain data ({} where nothing is recorded); and "rows", how many runs were loaded. pandas hands them on where rows or
@@ -64,7 +65,7 @@ def load(*folders: str | Path) -> pd.DataFrame:
     runs = distinct_trials(joined_tables(tables))
     if runs.num_rows == 0:
         raise ValueError(_none_stored(folders, unread))
-    frame: pd.DataFrame = runs.to_pandas()
+    frame = with_settings(runs.to_pandas())
     if len(folders) > 1:
         return frame
     return with_record(frame, folders[0])

@@ -3,7 +3,8 @@
 A refinement is planned in `refine`. A grid is a list of trials. "random" and "qmc" are lists of points, fixed by the
 name of the sweep and shared by all groups, so that groups are compared at the same settings. "tpe" and "gp" learn:
 before every suggestion an Optuna study is rebuilt in memory from the rows of the group. Nothing is remembered between
-calls, so a killed sweep resumes by asking again. The only file that imports optuna, and not for a grid or refinement.
+calls, so a killed sweep resumes by asking again. The only file that searches with optuna, and not
+for a grid or refinement.
 
 A point is one value of every searched field, in the alphabetical order of the fields; it is trained once per seed.
 """

@@ -74,7 +74,7 @@ def checked_workload(
 
 def check_code(folder: Path, rows: Iterable[Mapping[str, Any]], work: Workload) -> None:
     """Raise ValueError where stored rows were trained by other code of the user's own than there is now."""
-    others = {row["code_hash"] for row in rows if row["code_hash"]} - {work.code_hash}
+    others = {row["code_hash"] for row in rows if row.get("code_hash")} - {work.code_hash}
     if others and work.is_own:
         raise ValueError(
             f"{folder} holds trials of other code than {_changed_files(folder, work)}: their losses cannot be "

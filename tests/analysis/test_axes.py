@@ -130,7 +130,7 @@ def test_a_report_has_its_drifts_regrets_and_drawings(runs: pd.DataFrame) -> Non
 
 def test_figures_have_a_line_per_value_of_it_and_a_path_along_it(runs: pd.DataFrame) -> None:
     drawn = dict(figures(runs))
-    assert "optimum_stability_lr_depth_at_density_1" in drawn
+    assert "optimum_stability_lr_at_density_1" in drawn  # by the first axis of all: no name of it
     path = drawn["optimum_path_lr_depth_at_density_1"].axes[0]
     assert path.get_xlabel() == "depth"
     [(_, matrix)] = regret_of(runs)

@@ -124,7 +124,7 @@ def test_axes_of_ones_own_are_settings_that_the_function_takes() -> None:
     lrs = ("[2.0**-8, 2.0**-6, 2.0**-4]", "[2.0**k for k in range(-10, -3)]")
     runs = run(written(LOOP, lrs, ('"width": [64, 128]', '"shift": [0.0, 1.0]')))
     assert sorted(runs["settings"].unique()) == ['{"shift": 0.0}', '{"shift": 1.0}']
-    optima = hp.optima(runs).set_index("settings")["opt"]
+    optima = hp.optima(runs).set_index("shift")["opt"]
     assert optima.tolist() == pytest.approx([2.0**-6.25, 2.0**-7.25], rel=0.02)
     with pytest.raises(ValueError, match=r"'shifd' is no field of a trial, and no argument of mine:train, .* shift"):
         load_experiment(str(written(LOOP, ('"width": [64, 128]', '"shifd": [0.0, 1.0]'))))

@@ -98,8 +98,8 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record.write_text(text.replace(PLACE, FIELDS + PLACE))
     card = place / "hpsweep" / "analysis" / "transfer" / "card.py"
     text = card.read_text()
-    assert text.count("CARD_VERSION = 4") == 1
-    card.write_text(text.replace("CARD_VERSION = 4", "CARD_VERSION = 5"))
+    assert text.count("CARD_VERSION = 5") == 1
+    card.write_text(text.replace("CARD_VERSION = 5", "CARD_VERSION = 6"))
     return place
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks import scale
 from hpsweep import store
+from hpsweep.analysis.optimum import group_fit
 from hpsweep.analysis.optimum import optima as optimum
 from hpsweep.analysis.report import tables as report_tables
 from hpsweep.analysis.runs import cells
@@ -118,8 +119,8 @@ def test_a_report_fits_every_group_once_for_all_its_tables(
     stored_groups: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = []
-    fit = optimum._fit
-    monkeypatch.setattr(optimum, "_fit", lambda *a: fitted.append(a) or fit(*a))  # type: ignore[func-returns-value]
+    fit = group_fit._fit
+    monkeypatch.setattr(group_fit, "_fit", lambda *a: fitted.append(a) or fit(*a))  # type: ignore[func-returns-value]
     monkeypatch.setattr(report_tables, "fit_sweep", lambda runs: None)
     monkeypatch.setattr(cells, "_known", {})
     tables = report_tables.tables_of(stored_groups, None)

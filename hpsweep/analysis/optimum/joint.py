@@ -69,7 +69,7 @@ from hpsweep.analysis.optimum.joint_verdict import (
 )
 from hpsweep.analysis.optimum.noise import ASSUMED_NOISE, MIN_DF, Noise, perturbed_means
 from hpsweep.analysis.optimum.searched import asked_groups, asked_pair
-from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed
+from hpsweep.analysis.runs.arguments import check_resamples, check_seed
 from hpsweep.analysis.runs.cells import run_counts, two_way
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.english import counted, have
@@ -191,12 +191,11 @@ def jointly_fitted(
 
 
 def fields_in_order(over: Sequence[str]) -> tuple[str, str]:
-    """The two fields in the order of TUNED. Raises ValueError unless they are two different hyperparameters."""
+    """The two fields, those of TUNED in its order before any other. Raises ValueError unless they are two."""
     if isinstance(over, str) or not isinstance(over, Sequence) or len(over) != 2 or over[0] == over[1]:
         raise ValueError(f"over is {shown(over)}; give two different fields, such as ('lr', 'init_std').")
-    for name in over:
-        check_over(name)
-    first, second = sorted(over, key=TUNED.index)
+    known = [name for name in TUNED if name in over]
+    first, second = [*known, *(str(name) for name in over if name not in known)]
     return first, second
 
 

@@ -49,6 +49,7 @@ from hpsweep.analysis.optimum.group_fit import COUNTS, OPTIMA_COLUMNS, known_fit
 from hpsweep.analysis.optimum.minimum import Minimum
 from hpsweep.analysis.optimum.noise import Noise, noise_per_group
 from hpsweep.analysis.optimum.searched import asked_groups, asked_over
+from hpsweep.analysis.optimum.unchecked import unchecked_text
 from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed
 from hpsweep.analysis.runs.cells import Cells, Floats, cells_of, run_counts
 from hpsweep.analysis.runs.checks import check_equal, group_text, needed
@@ -88,11 +89,15 @@ def optima(
     groups only where its noise is assumed. Values within 1 % are one, and a run given twice counts once (`prepared`).
     Raises ValueError for columns that are not there, no rows, data of different hashes, two outcomes of one run, and
     where rows of a group differ in any field but `over` and seed, or in a column that hpsweep does not know and that is
-    not in `ignore`: nothing is averaged silently.
+    not in `ignore`: nothing is averaged silently. Of runs that `hp.runs` read, attrs["unchecked"] says what could not
+    be checked.
     """
     over = asked_over(runs, over, ignore)
     by = asked_groups(runs, by, over, ignore)
-    return optima_table(fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed), by)
+    table = optima_table(fit_groups(runs, by, over=over, ignore=ignore, resamples=resamples, seed=seed), by)
+    if said := unchecked_text(runs, over):
+        table.attrs["unchecked"] = said
+    return table
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def fit_groups(
     seed: int = 0,
 ) -> list[Group]:
     """The optima of all groups, in sorted order."""
-    check_over(over)
+    check_over(over, runs)
     return fit_prepared(prepared_runs(runs, by, over, ignore=ignore), by, over=over, resamples=resamples, seed=seed)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsweep.axes import AXES, drift_axes
 from hpsweep.spec import TUNED, Trial
+from hpsweep.store.settings import setting_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,9 @@ def varying_fields(runs: pd.DataFrame, *, without: Iterable[str] = ()) -> list[s
     Nor the name of the data where it is the same data by its hash.
     """
     same_data = ("data",) if "data_hash" in runs and runs["data_hash"].nunique() < 2 else ()
-    names = [name for name in Trial(steps=1).resolved if name not in ("seed", *same_data, *without)]
+    own = setting_names(runs)
+    fields = [name for name in Trial(steps=1).resolved if name != "settings" or not own]
+    names = [name for name in [*fields, *own] if name not in ("seed", *same_data, *without)]
     return [name for name in names if name == "scheme" or (name in runs and runs[name].nunique(dropna=False) > 1)]
 
 
@@ -45,10 +48,13 @@ def over_of(runs: pd.DataFrame, asked: str | None) -> str:
 
     Raises ValueError where it was not searched, or was searched together with others at points that share no value.
     """
+    from hpsweep.analysis.runs.arguments import check_over
     from hpsweep.analysis.runs.checks import other_tuned
 
+    if asked:
+        check_over(asked, runs)
     names = searched_fields(runs)
-    if not names or (asked and asked not in names):
+    if not (asked or names) or (asked and (asked not in runs or runs[asked].nunique() < 2)):
         raise ValueError(
             f"{asked or 'every hyperparameter'} has one value in these runs: there is no optimum to find. "
             f"Searched: {', '.join(names) or 'none'}."
@@ -67,10 +73,13 @@ def asked_over(runs: pd.DataFrame, over: str | None, ignore: Sequence[str] = ())
     from hpsweep.analysis.runs.checks import is_numeric
 
     if over is not None:
-        check_over(over)
+        check_over(over, runs)
         return over
     runs = _comparable(runs, ignore)
     if not searched_fields(runs):
+        own = [name for name in setting_names(runs) if runs[name].nunique() > 1]
+        if own and runs["lr"].isna().all():
+            raise ValueError(f"no learning rate is in these runs; say what was searched, such as over={own[0]!r}.")
         return "lr"
     whole = {"scheme", *AXES, "status", "val_loss"} <= set(runs) and is_numeric(runs["val_loss"])
     return over_of(runs, None) if whole else _most_values(runs)
@@ -148,9 +157,11 @@ def asked_axes(runs: pd.DataFrame, along: str | None, by: Sequence[str], ignore:
     """
     if along is not None:
         return [along]
+    from hpsweep.analysis.runs.places import own_axes
+
     runs = _comparable(runs, ignore)
-    names = [name for name in drift_axes() if name in runs and name not in by and runs[name].nunique() > 1]
-    return names or drift_axes()[:1]
+    names = [*drift_axes(), *own_axes(runs)]
+    return [name for name in names if name in runs and name not in by and runs[name].nunique() > 1] or drift_axes()[:1]
 
 
 def _comparable(runs: pd.DataFrame, ignore: Sequence[str]) -> pd.DataFrame:
@@ -199,13 +210,16 @@ def pair_of(runs: pd.DataFrame, asked: str | None) -> tuple[str, str] | None:
 
     Those asked for; where nothing was asked, those that were searched together.
     """
+    from hpsweep.analysis.runs.arguments import check_over
+
     if asked is None:
         return searched_together(runs)
     first, _, second = asked.partition(",")
     if not second:
         return None
     for name in (first, second):
-        if runs[name].nunique() < 2:
+        check_over(name, runs)
+        if name not in runs or runs[name].nunique() < 2:
             raise ValueError(
                 f"{name} has one value in these runs: there is no joint optimum to find. "
                 f"Searched: {', '.join(searched_fields(runs)) or 'none'}."

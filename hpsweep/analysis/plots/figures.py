@@ -34,8 +34,8 @@ from hpsweep.analysis.plots.tables import (
     spread,
 )
 from hpsweep.analysis.runs.arguments import check_folder_path, check_table
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers
-from hpsweep.analysis.runs.places import line_axis, varying_axes
+from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_numbers, compared_fields
+from hpsweep.analysis.runs.places import line_axes, line_axis
 from hpsweep.analysis.runs.prepare import plain_types, without_columns
 from hpsweep.analysis.transfer.drift import drift_of
 from hpsweep.axes import value_label
@@ -143,7 +143,7 @@ def figures(
     many are not; all if `whole`. Heatmaps where two hyperparameters were searched together.
     """
     for over, fit in (fits_of(runs) if fits is None else fits).items():
-        found = [(lines, *part) for lines in _axes(fit.runs) for part in parts_of(fit.runs, over, lines)]
+        found = [(lines, *part) for lines in line_axes(fit.runs) for part in parts_of(fit.runs, over, lines)]
         chosen = found if whole else spread(found, MOST)
         if len(chosen) < len(found):
             warnings.warn(
@@ -162,13 +162,8 @@ def fits_of(runs: pd.DataFrame) -> dict[str, FittedRuns]:
     runs = plain_types(runs)
     if len(runs):
         check_numbers(runs)
-    drawn = [over for over in DRAWN_OVER if any(parts_of(runs, over, lines) for lines in _axes(runs))]
+    drawn = [over for over in DRAWN_OVER if any(parts_of(runs, over, lines) for lines in line_axes(runs))]
     return {over: prepared_and_fitted(runs, varying_fields(runs, without=(over,)), over) for over in drawn}
-
-
-def _axes(runs: pd.DataFrame) -> list[str]:
-    """By what the lines of a figure may differ: the axes that vary, or the first of them all."""
-    return varying_axes(runs) or [line_axis([])]
 
 
 @style.ours()
@@ -220,7 +215,8 @@ def parts_of(runs: pd.DataFrame, over: str, lines: str) -> list[tuple[dict[str, 
     """
     groups = runs.groupby(["scheme", lines])
     free = ("scheme", lines, over, "seed", "data")  # different data, by its hash, are refused
-    differ = [name for name in TRIAL_FIELDS if name in runs and name not in free and runs[name].nunique() > 1]
+    known = [name for name in compared_fields(runs) if name in runs and name not in free]
+    differ = [name for name in known if runs[name].nunique() > 1]
     vary = [name for name in differ if (groups[name].nunique() > 1).any()]
     rest = [name for name in vary if name != "steps"]
     if "steps" in vary and steps_follow(runs, ["scheme", lines, *rest]):

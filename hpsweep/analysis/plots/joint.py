@@ -30,7 +30,7 @@ from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.layout import beside, panel_width
 from hpsweep.analysis.plots.style import GREY, INK, LABEL, SCHEMES, SMALL, TITLE
 from hpsweep.analysis.runs.arguments import RESAMPLES
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS
+from hpsweep.analysis.runs.checks import compared_fields
 from hpsweep.analysis.runs.places import line_axis
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import axis_of, value_label
@@ -494,7 +494,7 @@ def surfaces(runs: pd.DataFrame, size: tuple[float, float] | None = None) -> Ite
     if over is None:
         return
     free = (*over, "seed", "scheme", "data")  # different data, by its hash, are refused
-    groups = [name for name in TRIAL_FIELDS if name not in free and runs[name].nunique() > 1]
+    groups = [name for name in compared_fields(runs) if name not in free and runs[name].nunique() > 1]
     sizes = [name for name in groups if name != "steps"]
     if steps_follow(runs, ["scheme", *sizes]):
         groups = sizes

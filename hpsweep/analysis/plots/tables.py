@@ -11,7 +11,7 @@ import pandas as pd
 from hpsweep.analysis.plots import style as style
 from hpsweep.analysis.plots.style import SCHEMES, Look
 from hpsweep.analysis.runs.arguments import check_columns, check_over, check_table
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS, check_equal, needed
+from hpsweep.analysis.runs.checks import check_equal, compared_fields, needed
 from hpsweep.analysis.runs.prepare import prepared_runs
 from hpsweep.axes import AXES, axis_of
 from hpsweep.text import octave_interval, signed
@@ -28,7 +28,7 @@ def curve_table(
     seeds that finished, low and high the lowest and highest of them; NaN where none did. n_missing counts failed
     runs and those without a number. Raises ValueError as `optima` does.
     """
-    check_over(over)
+    check_over(over, runs)
     check_columns(lines=lines)
     check_table(runs, "runs", ("scheme", lines, over, "status", "val_loss"), "hp.load('results/NAME')")
     if len(runs):  # a proxy that is not among the runs has no curve
@@ -138,7 +138,8 @@ def optima_in(optima: pd.DataFrame, part: pd.DataFrame, over: str, lines: str) -
 def drifts_in(drift: pd.DataFrame, part: pd.DataFrame, along: str) -> pd.DataFrame:
     """The drifts along a field that belong to a part of the runs."""
     rows = drift[drift["along"] == along]
-    keys = [name for name in rows.columns if name in TRIAL_FIELDS and name != along and rows[name].notna().any()]
+    fields = compared_fields(part)
+    keys = [name for name in rows.columns if name in fields and name != along and rows[name].notna().any()]
     for name in keys:
         rows = rows[rows[name].isin(part[name].unique())]
     return rows

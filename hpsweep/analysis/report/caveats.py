@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from hpsweep.analysis.findings import MOVES, UNDETERMINED, Finding
+from hpsweep.analysis.optimum.unchecked import unchecked
 from hpsweep.analysis.report.tables import Tables, in_order
 from hpsweep.analysis.transfer.card import Card
 from hpsweep.axes import AXES
@@ -44,6 +45,7 @@ def findings_of(tables: Tables) -> list[Finding]:
         *_without_optimum(tables),
         *_assumed(tables.found),
         *_mixed(tables.runs),
+        *unchecked(tables.runs, tables.over),
     ]
 
 

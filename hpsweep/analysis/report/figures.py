@@ -42,11 +42,12 @@ from hpsweep.analysis.plots.tables import (
 )
 from hpsweep.analysis.report.parts import Panel
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS
-from hpsweep.analysis.runs.places import group_label, value_of, varying_axes
+from hpsweep.analysis.runs.places import group_label, line_axes, value_of
 from hpsweep.analysis.transfer.regret_matrix import place_names
 from hpsweep.axes import axis_of
 from hpsweep.english import with_article
 from hpsweep.schema import RUNS
+from hpsweep.store.settings import setting_names
 from hpsweep.text import powers, setting
 from hpsweep.units import Unit, unit_of
 
@@ -108,8 +109,9 @@ def drawn(found: Sequence[Combination], each: int) -> list[Combination]:
 
 def combinations(runs: pd.DataFrame, over: str) -> list[Combination]:
     """All that could be drawn."""
-    runs = runs[[name for name in runs if name not in RUNS.names or name in (*TRIAL_FIELDS, *_READ)]]
-    lines = varying_axes(runs) or ["density"]
+    kept = (*TRIAL_FIELDS, *_READ, *setting_names(runs))
+    runs = runs[[name for name in runs if name not in RUNS.names or name in kept]]
+    lines = line_axes(runs)
     return [(name, at, part) for name in lines for at, part in parts_of(runs, over, name)]
 
 

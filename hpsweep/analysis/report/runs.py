@@ -10,7 +10,7 @@ import pandas as pd
 
 from hpsweep.analysis.report.parts import KINDS, LONGEST, Cell, Section, Status, Table, rest_of, status, typeset, words
 from hpsweep.analysis.report.tables import Tables
-from hpsweep.analysis.runs.checks import TRIAL_FIELDS
+from hpsweep.analysis.runs.checks import compared_fields
 from hpsweep.analysis.runs.places import value_of
 from hpsweep.axes import axis_of
 from hpsweep.english import are, counted
@@ -134,7 +134,8 @@ def _fields(runs: pd.DataFrame) -> list[Table]:
     """The fields of the trials: what varied, and what was the same for all."""
     tables = []
     for many, caption in ((True, "What varied"), (False, "What was the same for all trials")):
-        names = [name for name in TRIAL_FIELDS if len(runs) and (runs[name].nunique() > 1) == many]
+        known = [name for name in compared_fields(runs) if runs[name].notna().any()]
+        names = [name for name in known if (runs[name].nunique() > 1) == many]
         rows = tuple((name.replace("_", " "), _values(name, runs[name])) for name in names)
         tables += [Table(caption=caption, header=("field", "values"), rows=rows, folded=not many)] if rows else []
     return tables

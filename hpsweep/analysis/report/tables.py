@@ -33,6 +33,7 @@ from hpsweep.axes import AXES, axis_of
 from hpsweep.faults import is_ours
 from hpsweep.spec import TUNED, Sweep, Target
 from hpsweep.store import DONE
+from hpsweep.store.settings import setting_names
 from hpsweep.units import Unit, unit_of
 
 Found = TypeVar("Found")
@@ -206,7 +207,7 @@ def ledger_of(runs: pd.DataFrame, sweep: Sweep | None, stages: Sequence[Mapping[
         times = sweep.points if sweep and sweep.search != "grid" else 1
         known = [{"planned": times * len(trials), "open": False} for trials in groups]
     planned = pd.DataFrame([{**own[0].resolved, **said} for own, said in zip(groups, known, strict=True)])
-    fields = runs[[*TRIAL_FIELDS]]
+    fields = runs[[*TRIAL_FIELDS, *setting_names(runs)]]
     by = varying_fields(pd.concat([fields, planned[[*TRIAL_FIELDS]]]) if len(planned) else fields, without=TUNED)
     counted = runs[by].assign(**{status: runs["status"] == status for status in (*DONE, "failed")})
     table = counted.groupby(by, as_index=False)[[*DONE, "failed"]].sum()

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpsweep.spec import TUNED
+from hpsweep.analysis.runs.columns import BOOKKEEPING, DERIVED_COLUMNS, OUTCOMES
+from hpsweep.axes import AXES
+from hpsweep.schema import RUNS
+from hpsweep.spec import RESOLVED, TUNED
 from hpsweep.text import shown
 
 RESAMPLES = 2000
@@ -74,11 +77,21 @@ def check_columns(**columns: Any) -> None:
             raise ValueError(f"{name} is {shown(given)}; give the name of one column of the table.")
 
 
-def check_over(over: Any) -> None:
-    """Raise ValueError unless it is a hyperparameter."""
-    if not isinstance(over, str) or over not in TUNED:
-        close = spelling_hint(over, TUNED) if isinstance(over, str) else "."
-        raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}.")
+def check_over(over: Any, runs: pd.DataFrame) -> None:
+    """Raise ValueError unless it is a hyperparameter, or another column of the runs that says what was trained."""
+    check_frame(runs)
+    names = [*TUNED, *(name for name in map(str, runs.columns) if _is_setting(name))]
+    if not isinstance(over, str) or over not in names:
+        close = spelling_hint(over, names) if isinstance(over, str) else "."
+        others = ", or another column of numbers that were set, such as batch or beta2"
+        raise ValueError(f"over is {shown(over)}{close} It must be one of {', '.join(TUNED)}{others}.")
+
+
+def _is_setting(name: str) -> bool:
+    """Whether a column may be what was searched: no axis, seed, outcome or bookkeeping."""
+    if name in (*AXES, "seed") or name.lower() in (*OUTCOMES, *BOOKKEEPING):
+        return False
+    return name in RESOLVED or name in DERIVED_COLUMNS or name not in RUNS.names
 
 
 def check_number(name: str, value: Any, what: str) -> None:

@@ -19,23 +19,17 @@ import numpy as np
 import pandas as pd
 
 from hpsweep.analysis.runs.arguments import check_by, check_frame, check_over, spelling_hint
-from hpsweep.analysis.runs.columns import BOOKKEEPING, OUTCOMES
+from hpsweep.analysis.runs.columns import BOOKKEEPING, DERIVED_COLUMNS, OUTCOMES
 from hpsweep.analysis.runs.places import place_axes, table_axes
 from hpsweep.axes import AXES, base_fields
 from hpsweep.schema import RUNS
 from hpsweep.spec import BEFORE, RESOLVED, TUNED, Trial
 from hpsweep.store import DONE, one_data_hash
+from hpsweep.store.settings import setting_names
 
 TRIAL_FIELDS = tuple(RESOLVED)
 """Columns that say what was trained; the duration is stored as steps."""
 
-DERIVED_COLUMNS = {
-    "tokens": ("steps",),
-    **dict.fromkeys(("parameters", "embedding_parameters", "hidden_parameters"), ("width", "depth")),
-    **dict.fromkeys(("hidden_nonzeros", "flops_dense", "flops_sparse"), ("width", "depth", "density", "steps")),
-    "vocabulary": ("data",),
-}
-"""Columns of hpsweep's that follow from fields; without those fields they say what was trained."""
 _INDEX = re.compile(r"__index_level_\d+__|level_\d+|Unnamed: \d+")  # what pandas writes of an index
 _TIMES = frozenset({"datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period"})  # pandas' words
 _SUCH = {
@@ -54,7 +48,7 @@ def check_runs(runs: pd.DataFrame, by: Sequence[str], over: str) -> None:
     """Raise ValueError unless the runs can be grouped by `by` and fitted over `over`."""
     check_frame(runs)
     by = check_by(by)
-    check_over(over)
+    check_over(over, runs)
     for name in (*by, over, "seed", "status", "val_loss", "data_hash"):
         if name not in runs.columns:
             remedy = ""
@@ -207,6 +201,8 @@ def check_equal(rows: pd.DataFrame, free: Sequence[str], where: str) -> None:
     for name in TRIAL_FIELDS:
         if name not in rows.columns or name in ("data", *free) or not has_several_values(rows[name]):
             continue
+        if name == "settings" and setting_names(rows):  # whose columns are compared
+            continue
         lacking = int(rows[name].isna().sum())
         if lacking:
             raise ValueError(
@@ -271,7 +267,8 @@ def _first_values(values: Any) -> str:
 
 def unknown_columns(runs: pd.DataFrame) -> list[str]:
     """Columns that may say what was trained, though hpsweep does not know them."""
-    return [name for name in map(str, runs.columns) if name in runs and _is_unknown(runs, name)]
+    own = setting_names(runs)
+    return [name for name in map(str, runs.columns) if name in runs and (name in own or _is_unknown(runs, name))]
 
 
 def _is_unknown(runs: pd.DataFrame, name: str) -> bool:
@@ -297,6 +294,13 @@ def has_several_values(column: pd.Series[Any]) -> bool:
     return len(column) > 0 and not (column == column.iloc[0]).all() and bool(column.nunique(dropna=False) > 1)
 
 
+def compared_fields(runs: pd.DataFrame) -> list[str]:
+    """The fields of the trial, and one's own settings in the place of `settings` where each has a column."""
+    own = setting_names(runs)
+    fields = [name for name in TRIAL_FIELDS if name != "settings" or not own]
+    return [*fields, *own]
+
+
 def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
     """The runs with the columns that a fit per group reads, or has to check: fields equal in all runs are left out."""
     names = dict.fromkeys([*by, over, "seed", "status", "val_loss"])
@@ -305,6 +309,8 @@ def needed(runs: pd.DataFrame, by: Sequence[str], over: str) -> pd.DataFrame:
         for name in TRIAL_FIELDS
         if name in runs and name not in ("data", *names) and has_several_values(runs[name])
     ]
+    if "settings" in varying and setting_names(runs):
+        varying.remove("settings")
     return runs[[*names, *varying]]
 
 

@@ -84,16 +84,34 @@ LABEL_WORDS = frozenset(
 )  # fmt: skip
 """Words in the name of a column that says which run it was, and where and when."""
 
+DERIVED_COLUMNS = {
+    "tokens": ("steps",),
+    **dict.fromkeys(("parameters", "embedding_parameters", "hidden_parameters"), ("width", "depth")),
+    **dict.fromkeys(("hidden_nonzeros", "flops_dense", "flops_sparse"), ("width", "depth", "density", "steps")),
+    "vocabulary": ("data",),
+}
+"""Columns of hpsweep's that follow from fields; without those fields they say what was trained."""
+
 
 def words_of_name(name: object) -> set[str]:
     """The words of a column's name: max_LR, learningRate and config.lr are max lr, learning rate and config lr."""
+    return set(_words_in_order(name))
+
+
+def _words_in_order(name: object) -> list[str]:
     split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", str(name))
-    return set(re.findall(r"[a-z]+\d?", split.lower()))
+    return re.findall(r"[a-z]+\d?", split.lower())
 
 
 def is_outcome(name: object) -> bool:
     """Whether a name, or a word in it, is that of what came out of a run."""
     return str(name).lower() in OUTCOMES or bool(words_of_name(name) & OUTCOME_WORDS)
+
+
+def ends_in_outcome(name: object) -> bool:
+    """Whether the last word of a name is that of what came out of a run: train/loss, and not loss_weight."""
+    words = _words_in_order(name)
+    return bool(words) and words[-1] in OUTCOME_WORDS
 
 
 def is_label(name: object) -> bool:

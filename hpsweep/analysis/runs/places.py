@@ -9,11 +9,23 @@ import pandas as pd
 
 from hpsweep.axes import AXES, drift_axes, value_label
 from hpsweep.schemes import scheme_label
+from hpsweep.store.settings import setting_names
 
 
 def varying_axes(runs: pd.DataFrame) -> list[str]:
     """The axes in which the runs differ, in the order in which drifts along them are listed."""
     return [name for name in drift_axes() if name in runs and runs[name].nunique() > 1]
+
+
+def own_axes(runs: pd.DataFrame) -> list[str]:
+    """One's own settings along which a drift can be: those of positive numbers, of several values."""
+    numbers = runs[setting_names(runs)].select_dtypes("number")
+    return [str(name) for name, column in numbers.items() if (column > 0).all() and column.nunique() > 1]
+
+
+def line_axes(runs: pd.DataFrame) -> list[str]:
+    """What the lines of figures differ in: the axes in which runs differ, else one's own, else the first axis."""
+    return varying_axes(runs) or own_axes(runs) or drift_axes()[:1]
 
 
 def table_axes() -> list[str]:

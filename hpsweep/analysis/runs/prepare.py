@@ -26,6 +26,7 @@ from hpsweep.analysis.runs.checks import (
 from hpsweep.analysis.runs.copied_seeds import each_seed_once
 from hpsweep.schema import RUNS
 from hpsweep.spec import TUNED
+from hpsweep.store.settings import is_imported, setting_names, without_settings
 
 ONE_CELL = 0.01
 """Values of a hyperparameter that differ by at most this part are one: a logger's rounding, not another setting."""
@@ -59,11 +60,11 @@ def prepared_runs(
     runs = without_columns(runs, ignore)
     fields = [over] if isinstance(over, str) else list(over)
     for name in fields:
-        check_over(name)
+        check_over(name, runs)
     runs = _without_zeros(plain_types(runs), fields)
     for name in fields:
         check_runs(runs, by, name)
-    check_unknown(runs, by if keys is None else keys, free=by)
+    check_unknown(runs, by if keys is None else keys, free=[*by, *fields])
     # Every run once; then again, where values within ONE_CELL were made one.
     exact = runs.attrs.get(_MADE_ONE) != fields
     once = _each_once(runs, by, fields, exact=exact)
@@ -86,12 +87,15 @@ def without_columns(
     """
     check_frame(runs)
     runs = with_index(runs)
+    own = setting_names(runs)
+    if is_imported(runs):
+        runs, own = without_settings(runs, ignore), []
     for name in check_column_names("ignore", ignore, "['host', 'epochs']"):
         if name not in runs.columns:
             raise ValueError(
                 f"ignore has {name!r}, and the runs have no such column{spelling_hint(name, map(str, runs.columns))}"
             )
-        if name in needed:
+        if name in needed or name in own:
             raise ValueError(
                 f"ignore has {name!r}, which says what was trained or what came out: put it in by, or select one value."
             )
@@ -279,6 +283,8 @@ def _key(runs: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> list[str
     settings = [
         name for name in dict.fromkeys([*by, *over, "seed", *TRIAL_FIELDS, *unknown_columns(runs)]) if name in runs
     ]
+    if setting_names(runs):  # each of them a column
+        settings.remove("settings")
     return [name for name in settings if name in (*by, *over, "seed") or has_several_values(runs[name])]
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from hpsweep.own_model.plan import Plan
 
-CARD_VERSION = 4
+CARD_VERSION = 5
 """Raised when a field of the card changes its meaning or is added."""
 WITH_FINDINGS = 4
 """The first version that has findings beside warnings."""

@@ -28,8 +28,9 @@ from hpsweep.analysis.optimum.fitted import FittedRuns, fitted_runs
 from hpsweep.analysis.optimum.searched import asked_axes, asked_groups, asked_over, drift_groups
 from hpsweep.analysis.runs.arguments import check_column_names, check_number
 from hpsweep.analysis.runs.checks import check_equal, check_unknown, is_numeric
-from hpsweep.analysis.runs.places import varying_axes
+from hpsweep.analysis.runs.places import own_axes, varying_axes
 from hpsweep.analysis.runs.prepare import plain_types, prepared_runs, without_columns
+from hpsweep.analysis.transfer.given_optima import given_optima, is_of_optima
 from hpsweep.analysis.transfer.slope import (
     SCATTER,
     Bend,
@@ -116,6 +117,9 @@ def drift(
 
     `interval` is "assumed" where the noise of an optimum on the line was, as with a single seed; else "resampled".
 
+    `runs` may be a table of optima in place of runs: columns `along`, opt, low, high, and status if any, such as
+    `optima` returns or a paper prints. Its `interval` is "as given", and `by` names what tells its lines apart.
+
     Raises ValueError as `optima` does, for an `along` without positive numbers, and where groups compared differ in
     anything but `along`, `over` and seed; steps may differ where the tokens per nonzero parameter do not.
     """
@@ -125,6 +129,8 @@ def drift(
     if by is not None:
         by = check_column_names("by", by, "['scheme']")
     along_with = check_column_names("along_with", along_with, "['depth']")
+    if is_of_optima(runs):
+        return _of_optima(runs, along, by or (), along_with, over, bound, resamples, seed)
     over = asked_over(runs, over, ignore)
     tables = []
     for axis in asked_axes(runs, along, by or (), ignore):
@@ -137,6 +143,34 @@ def drift(
         return tables[0]
     keys = dict.fromkeys(name for table in tables for name in table if name not in DRIFT_COLUMNS)
     return pd.concat(tables, ignore_index=True)[[*keys, *DRIFT_COLUMNS]]
+
+
+def _of_optima(
+    table: pd.DataFrame,
+    along: str | None,
+    by: Sequence[str],
+    along_with: Sequence[str],
+    over: str | None,
+    bound: float,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The table of `drift` along one axis, of optima that were found before."""
+    if along is None:
+        raise ValueError("the runs are a table of optima; say along which of its columns, such as along='width'.")
+    over = over or str(table["hyperparameter"].iloc[0] if "hyperparameter" in table and len(table) else "lr")
+    rows = []
+    for keys, optima in given_optima(table, along, by, along_with):
+        lines = optima[[*along_with]].drop_duplicates()
+        one = len(lines) == len(optima)
+        line = []
+        for row in optima.to_dict("records"):
+            of = () if one else tuple(row[name] for name in along_with)
+            line.append(
+                LinePoint(row[along], of, f"{along} {row[along]:g}", {str(name): value for name, value in row.items()})
+            )
+        rows.append({**keys, "along": along, "over": over, **_row(line, along, bound, resamples, seed)})
+    return pd.DataFrame(rows, columns=[*by, *DRIFT_COLUMNS])
 
 
 def _along(
@@ -175,7 +209,7 @@ def drift_of(
 ) -> pd.DataFrame:
     """The table of `drift` for a part of the runs that were fitted."""
     over, place = optima.over, [*along_with, along]
-    check_unknown(runs, by, free=[*by, *place])
+    check_unknown(runs, by, free=[*by, *place, over])
     runs = _compared(optima, runs, [*by, *place])
     rows = []
     for key, members in runs.groupby(list(by), sort=True, dropna=False) if by else [((), runs)]:
@@ -191,7 +225,7 @@ def drift_of(
 def drift_table(optima: FittedRuns) -> pd.DataFrame:
     """The rows of `drift` along every axis that varies, from runs that were prepared and fitted."""
     runs, by = optima.runs, list(optima.by)
-    along = [name for name in varying_axes(runs) if name in by]
+    along = [name for name in (*varying_axes(runs), *own_axes(runs)) if name in by]
     tables = [drift_of(optima, runs, name, drift_groups(runs, by, name)) for name in along]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["scheme", *DRIFT_COLUMNS])
 
@@ -283,8 +317,9 @@ def path_verdict(bend: Bend, bound: float) -> str | None:
 def _interval(points: list[LinePoint]) -> str | None:
     if values_on_a_line(points) < 2:
         return None
-    if any(point.row["interval"] == "assumed" for point in points):
-        return "assumed"
+    for other in ("assumed", "as given"):
+        if any(point.row["interval"] == other for point in points):
+            return other
     return "resampled"
 
 

@@ -71,7 +71,7 @@ def tuned_sweep(
 
 def tuned_sweep_of(optima: FittedRuns) -> TunedSweep:
     """The same of runs that were prepared and fitted by more fields, with the proxy at the base."""
-    check_unknown(optima.runs, ["scheme", *table_axes()])
+    check_unknown(optima.runs, ["scheme", *table_axes()], free=[optima.over])
     runs, place = select_proxy(optima.runs, None)
     return TunedSweep(optima, runs, place, tuple(place_axes(runs)))
 

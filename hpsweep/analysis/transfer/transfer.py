@@ -13,7 +13,7 @@ import pandas as pd
 
 from hpsweep.analysis.optimum.joint import JointlyFitted, fields_in_order, jointly_fitted
 from hpsweep.analysis.optimum.searched import asked_optimum
-from hpsweep.analysis.runs.arguments import check_over, check_resamples, check_seed
+from hpsweep.analysis.runs.arguments import check_frame, check_over, check_resamples, check_seed
 from hpsweep.analysis.runs.checks import TRIAL_FIELDS, column_such
 from hpsweep.analysis.runs.places import place_axes
 from hpsweep.analysis.transfer.card import Card
@@ -22,7 +22,8 @@ from hpsweep.analysis.transfer.joint import joint_card
 from hpsweep.analysis.transfer.proxy import TunedSweep, prepared_with, select_proxy, tuned_sweep
 from hpsweep.analysis.transfer.single import card_of
 from hpsweep.schemes import SCHEMES, Scheme, preferred
-from hpsweep.spec import Target
+from hpsweep.spec import TUNED, Target
+from hpsweep.store.settings import is_imported
 from hpsweep.text import shown
 
 
@@ -62,19 +63,34 @@ def transfer(
         raise ValueError(f"target is {shown(target)}; give a Target(width=..., density=...).")
     if scheme is not None and (not isinstance(scheme, str) or scheme not in SCHEMES):
         raise ValueError(f"scheme is {scheme!r}; allowed: {', '.join(SCHEMES)}.")
+    check_frame(runs)
+    if is_imported(runs):
+        raise ValueError(
+            "a card says how every tensor of a model is set, and a table of others' runs does not say what was "
+            "trained: carry the optimum along the drift of hp.drift by hand, or sweep with hpsweep."
+        )
     over = asked_optimum(runs, over, ignore)
     if isinstance(over, str) or not isinstance(over, Sequence):
-        check_over(over)
+        check_over(over, runs)
+        _check_carried(over)
         sweep = tuned_sweep(runs, proxy, over, ignore=ignore, resamples=resamples, seed=seed)
         return transfer_of(sweep, target, scheme=scheme, along_drift=along_drift)
     if along_drift:
         raise ValueError("a joint optimum is carried as a constant only; leave along_drift out, or give one field.")
     pair = fields_in_order(over)
+    for name in pair:
+        _check_carried(name)
     check_resamples(resamples)
     check_seed(seed)
     runs, place = select_proxy(prepared_with(runs, proxy, pair, ignore), proxy)
     joint = jointly_fitted(runs, ["scheme", *place_axes(runs)], over=pair, resamples=resamples, seed=seed)
     return joint_transfer_of(joint, target, place, scheme=scheme)
+
+
+def _check_carried(over: str) -> None:
+    """Raise ValueError unless it is a hyperparameter that cards have."""
+    if over not in TUNED:
+        raise ValueError(f"over is {over!r}; a card carries one of {', '.join(TUNED)}.")
 
 
 def transfer_of(

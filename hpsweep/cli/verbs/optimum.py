@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpsweep.analysis.optimum.searched import over_of, pair_of, varying_fields
+from hpsweep.analysis.optimum.unchecked import unchecked_text
 from hpsweep.cli.arguments import add_destination, add_folder, add_over, add_selection, columns
 from hpsweep.cli.inputs import check_whole, destination, stored_runs
 from hpsweep.cli.output import (
@@ -84,6 +85,8 @@ def _single(a: argparse.Namespace, runs: pd.DataFrame, over: str, into: Path | N
             key = [name for name in (*by, "along") if name in frame]
             print_table(frame[[*key, *(name for name in frame if name not in key)]], key)
     print_paths(written)
+    if not_checked := unchecked_text(runs, over):
+        say(not_checked)
     if why:
         say(f"no comparison of tuned and transferred: {why}")
 
@@ -114,6 +117,8 @@ def _joint(a: argparse.Namespace, runs: pd.DataFrame, over: tuple[str, str], int
     shown = table[[*by, *each, "ridge_slope", "best_loss", "n_runs", "interval", "status", "why"]]
     print_table(in_bits(shown, unit), by)
     print_paths(written)
+    if not_checked := unchecked_text(runs, over[0]):
+        say(not_checked)
     if not a.over:
         say(f"--over {over[0]} gives the optimum of {over[0]} alone at every {over[1]}, where {over[1]} was on a grid.")
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from hpsweep import store
 from hpsweep.analysis.optimum.searched import over_of
 from hpsweep.axes import AXES
-from hpsweep.cli.arguments import add_destination, add_figures, add_selection, number
+from hpsweep.cli.arguments import add_destination, add_figures, add_one_over, add_selection, number
 from hpsweep.cli.inputs import check_whole, destination, selected, stored_runs
 from hpsweep.cli.output import concat, output_of, print_json, print_paths, print_table, records, write_tables
 from hpsweep.english import interval_text
-from hpsweep.spec import TUNED
 from hpsweep.units import unit_of
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def add(to: argparse.ArgumentParser) -> None:
     add_figures(to)
     add_selection(to)
     add_destination(to, "the tables, as CSV,", saved="the (first) results folder")
-    to.add_argument("--over", choices=TUNED, help="the hyperparameter; default: that with most values")
+    add_one_over(to)
     to.add_argument(
         "--per-doubling",
         type=number,

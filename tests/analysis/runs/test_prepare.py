@@ -162,7 +162,7 @@ def sweep(**columns: Any) -> pd.DataFrame:
         alpha_input=1.0, alpha_attention=1.0, alpha_output=1.0, embedding_lr_mult=1.0, weight_decay=0.0,
         weight_decay_rule="coupled", base_width=64, base_density=1.0, base_head_size=16, beta1=0.9,
         beta2=0.95, eps=1e-12, clip=1.0, warmup_fraction=0.1, final_lr_fraction=0.1, precision="float32",
-        status="ok", data_hash="d", vocabulary=256,
+        status="ok", data_hash="d", vocabulary=256, model="gpt", settings="{}",
         trial_id=[f"{i:016x}" for i in range(len(made))],
     )  # fmt: skip
     made["hidden_parameters"] = 24 * made["width"] ** 2

@@ -100,17 +100,18 @@ def test_groups_of_one_beside_groups_of_the_other_are_not_compared(name: str) ->
 def test_rows_without_a_value_are_not_taken_for_either(name: str) -> None:
     """As of a table that was written before the field was, joined with one of now."""
     old = made(OLD, seed=[2]).drop(columns=[*BEFORE])
-    with pytest.raises(ValueError, match=r"base_head_size|alpha_attention"):
+    with pytest.raises(ValueError, match=r"have no (model|alpha_attention)|base_head_size"):
         FUNCTIONS[name](pd.concat([old, made(BASE)], ignore_index=True))
 
 
 def test_runs_without_a_value_are_told_which_value_those_of_before_had() -> None:
     old = one_std(made(OLD, seed=[2])).drop(columns=[*BEFORE])
     both = pd.concat([old, one_std(made(BASE))], ignore_index=True)
-    with pytest.raises(
-        ValueError, match=r"10 of the 30 runs .* have no alpha_attention.*fillna\({'alpha_attention': 1.0}\)"
-    ):
+    with pytest.raises(ValueError, match=r"10 of the 30 runs .* have no model.*fillna\({'model': 'gpt'}\)"):
         hp.optima(both, by=SEVERAL, resamples=5)
+    with pytest.raises(ValueError, match=r"no column 'model', .*: runs.assign\(model='gpt'\) where all"):
+        hp.regret(old, card=card(), resamples=5)
+    old = old.assign(**{name: BEFORE[name] for name in BEFORE if name != "base_head_size"})
     with pytest.raises(ValueError, match=r"no column 'base_head_size', .*: runs.assign\(base_head_size=1\) where all"):
         hp.regret(old, card=card(), resamples=5)
 
@@ -136,9 +137,7 @@ def test_under_sp_the_base_head_size_is_no_part_of_what_a_card_is_compared_by() 
 
 def test_a_card_needs_the_fields_and_the_value_of_before_is_named() -> None:
     old = one_std(made(OLD))
-    with pytest.raises(
-        ValueError, match=r"assign\(alpha_attention=1.0\) where all runs had that, as those of hpsweep did"
-    ):
+    with pytest.raises(ValueError, match=r"assign\(model='gpt'\) where all runs had that, as those of hpsweep did"):
         hp.transfer(old.drop(columns=[*BEFORE]), TARGET, resamples=5)
     with pytest.raises(
         ValueError, match=r"runs.assign\(base_head_size=1\) where all runs had that, as those of hpsweep"

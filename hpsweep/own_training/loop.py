@@ -5,6 +5,7 @@ Optimizer, schedule, clipping, precision, divergence and evaluation are those of
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import importlib.metadata
 import inspect
@@ -196,7 +197,7 @@ def _train_steps(
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * factor
         # The gradient, of weights that exist alone: the plan's hooks zero the others before they are clipped.
-        with float32_products(device, trial.precision):
+        with _products(device, trial):
             with in_precision(trial, device):
                 loss = losses_of(model, module, batch).mean()
             optimizer.zero_grad(set_to_none=True)
@@ -213,6 +214,17 @@ def _train_steps(
                 progress(step + 1, steps)
         optimizer.step()
     return losses.double().cpu().numpy(), None
+
+
+def _products(device: torch.device, trial: Trial) -> contextlib.AbstractContextManager[None]:
+    """On a GPU float32 is what the trial's precision says; on a CPU products are torch's own, as in a user's loop.
+
+    What the built-in GPT does there, products by oneDNN, made steps of a module of nn.Linear 1.4 times as long at width
+    128: 69 ms against 50 (python -m benchmarks.own_model, with and without).
+    """
+    if device.type == "cpu":
+        return contextlib.nullcontext()
+    return float32_products(device, trial.precision)
 
 
 def diverged_step(losses: Tensor, since: int, vocabulary: int | None) -> int | None:
@@ -235,7 +247,7 @@ def held_out_losses(
     """The loss of every held-out example, or of every batch where the user's loss gives the mean."""
     module.eval()
     found = []
-    with float32_products(device, trial.precision):
+    with _products(device, trial):
         for batch in batches.held_out(trial):
             with in_precision(trial, device):
                 found.append(losses_of(model, module, moved(batch, device)).reshape(-1))

@@ -12,6 +12,12 @@ from typing import Any, NamedTuple
 from hpsweep.architectures import SPARSE, architecture, nonzeros, tensors
 from hpsweep.spec import Trial
 
+SIZES = (
+    *("tokens", "parameters", "embedding_parameters", "hidden_parameters", "hidden_nonzeros"),
+    *("flops_dense", "flops_sparse"),
+)
+"""The columns of a row that say how large its model is, and what its training took."""
+
 
 class Sizes(NamedTuple):
     """Numbers of weights. `parameters` counts pruned weights too; a tied readout counts once."""

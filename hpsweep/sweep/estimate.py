@@ -92,7 +92,7 @@ def plan(
         if here.device == "cuda" and tflops is None:  # whose time does not go by FLOPs
             found = found._replace(before=_stored_ensembles(rows, found.device, packed))
             is_known = found.before is not None
-        if not is_known and left and probe:
+        if not is_known and left and probe and work.can_be_timed:
             say("timing a few steps, for some seconds at most ...")
             found = probed_rate(_to_time(sweep, packed, cost, size, here.device), cost, here, train)
         source = found.source
@@ -230,7 +230,7 @@ def _shapes(
         number = Counter(trial.density for trial in trials)
         each = {trial.density: trial for trial in trials}  # sizes differ by density alone
         sizes = {d: cost.sizes(trial) for d, trial in each.items()}
-        nonzeros = [s["parameters"] - s["hidden_parameters"] + s["hidden_nonzeros"] for s in sizes.values()]
+        nonzeros = list(map(_nonzeros, sizes.values()))
         lacking = max(0, len(trials) * factor - per_shape[shape])
         costs = [cost(trial) for trial in trials if trial.trial_id not in done]
         if not costs:
@@ -250,16 +250,33 @@ def _shapes(
                 "missing": lacking,
                 "ensembles": number_of_ensembles,
                 "parameters": sizes[trials[0].density]["parameters"],
-                "nonzeros_min": min(nonzeros),
-                "nonzeros_max": max(nonzeros),
+                "nonzeros_min": _of_known(min, nonzeros),
+                "nonzeros_max": _of_known(max, nonzeros),
                 **{
-                    name: factor * sum(n * sizes[density][name] for density, n in number.items())
+                    name: _of_known(
+                        sum,
+                        [sizes[density][name] and factor * n * sizes[density][name] for density, n in number.items()],
+                    )
                     for name in ("flops_dense", "flops_sparse")
                 },
                 "flops_missing": lacking * sum(costs) / len(costs),
             }
         )
     return records
+
+
+def _nonzeros(sizes: Mapping[str, Any]) -> int | None:
+    """Weights that a model keeps; None where its sizes are not known, as of a script."""
+    if sizes["parameters"] is None:
+        return None
+    return int(sizes["parameters"] - sizes["hidden_parameters"] + sizes["hidden_nonzeros"])
+
+
+def _of_known(what: Callable[[list[Any]], Any], numbers: Sequence[Any]) -> Any:
+    """What a function makes of numbers; None where one is not known."""
+    if any(number is None for number in numbers):
+        return None
+    return what(list(numbers))
 
 
 def _stored_rate(rows: Sequence[Mapping[str, Any]], cost: Cost, engine: str | None) -> WorkerSpeed:

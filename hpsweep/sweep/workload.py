@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsweep import store
+from hpsweep.rules.count import SIZES
 from hpsweep.spec import Command, Loop, Model, Sweep, Trial
 from hpsweep.sweep.datasets import checked_datasets
 from hpsweep.sweep.worker import TRAIN
@@ -30,6 +31,7 @@ class Workload:
     sizes: the columns of a trial's sizes; None: those of the built-in GPT.
     code: hashes of the user's code by file; empty where there is none.
     code_hash: one hash of it all; None where there is none.
+    can_be_timed: whether a few steps of a trial can be trained without leaving anything; else `plan` times none.
     """
 
     train: str
@@ -37,6 +39,7 @@ class Workload:
     sizes: Callable[[Trial], dict[str, Any]] | None = None
     code: Mapping[str, str] = field(default_factory=dict)
     code_hash: str | None = None
+    can_be_timed: bool = True
 
     @property
     def is_own(self) -> bool:
@@ -112,9 +115,10 @@ def _reporting_workload(sweep: Sweep, code: Loop | Command, folder: Path) -> Wor
         hashes = code_hashes(sources)
         called = "hpsweep.own_training.run:train_loop"
         arguments["loop"] = code.to_dict()
-    return Workload(f"{called} {json.dumps(arguments)}", {}, _reported_sizes, hashes, code_hash(hashes))
+    train = f"{called} {json.dumps(arguments)}"
+    return Workload(train, {}, _reported_sizes, hashes, code_hash(hashes), can_be_timed=False)
 
 
 def _reported_sizes(trial: Trial) -> dict[str, Any]:
     """The columns of a trial's sizes that are known where the user's code alone may tell the others."""
-    return {"tokens": trial.total_tokens, "flops_dense": None, "flops_sparse": None}
+    return {**dict.fromkeys(SIZES), "tokens": trial.total_tokens}

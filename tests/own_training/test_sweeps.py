@@ -13,6 +13,7 @@ import pytest
 import hpsweep as hp
 from hpsweep import store
 from hpsweep.cli.inputs import load_experiment, stored_sweep
+from hpsweep.sweep.estimate import plan
 from hpsweep.sweep.ignored import SettingIgnored
 from hpsweep.sweep.queue import CodeFailed
 
@@ -254,3 +255,11 @@ def test_a_card_of_ones_own_script_names_it_and_says_what_was_not_seen() -> None
     assert (card.tensors, card.sizes) == ([], {})
     assert "unseen_rules" in [finding["code"] for finding in card.findings]
     assert card.kinds["hidden"]["lr"] == pytest.approx(card.base["lr"] * 64 / 512)
+
+
+@pytest.mark.parametrize("text", [LOOP, COMMAND])
+def test_a_plan_trains_nothing_of_ones_own_loop_or_script_and_writes_nothing(text: str) -> None:
+    written(SCRIPT, name="script.py")
+    planned = plan(load_experiment(str(written(text))), "results")
+    assert (planned["trials"], planned["missing"], planned["ensembles"]) == (12, 12, 12)
+    assert not Path("results").exists()

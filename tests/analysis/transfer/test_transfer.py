@@ -188,7 +188,7 @@ def test_a_card_of_a_bound_has_null_for_what_is_not_known(tmp_path: Path) -> Non
         ("{}", "is no card"),
         ("no json", "is no card"),
         ("[1]", "is no card"),
-        ('{"schema_version": 99}', "card of version 99; this hpsweep reads 2 to 4: upgrade"),
+        ('{"schema_version": 99}', "card of version 99; this hpsweep reads 2 to 5: upgrade"),
         ('{"schema_version": 0}', "make it anew"),
         ('{"schema_version": 2}', "missing or unknown along_drift, alpha_input"),
     ],

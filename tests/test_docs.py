@@ -134,7 +134,7 @@ def test_the_page_on_own_models_in_a_sweep_does_what_it_says(tmp_path: Path, mon
         assert old in text
         text = text.replace(old, new)
     for title, what in (("my_gpt", "SWEEP"), ("my_loop", "LOOP"), ("my_batches", "BATCHES")):
-        more = 'BATCHES = hp.Sweep(name="my_batches", model=model, base=SWEEP.base, grid={"lr": [2.0**-8, 2.0**-6]})'
+        more = 'BATCHES = hp.Sweep(name="my_batches", model=model, base=SWEEP.base, grid={"batch": [8, 16]})'
         Path(f"{title}.py").write_text(f"{text}\n{more}\nSWEEP = {what}\n")
         sweep = load_experiment(f"{title}.py")
         runs = hpsweep.run(sweep, "results", workers=1)

@@ -127,10 +127,14 @@ def pair_of(batch: Any, function: Source) -> Batch:
     return batch[0], batch[1]
 
 
-def batches_of(model: Model, trial: Trial) -> Batches:
-    """The batches of a trial: those of the user's own function, or windows of its data."""
+def batches_of(model: Model, trial: Trial, hashed: Trial | None = None) -> Batches:
+    """The batches of a trial: those of the user's own function, or what hpsweep reads of its data.
+
+    `hashed` is the trial whose batches of the user's function are hashed, the same in the driver and in every worker:
+    what other trials get may differ by their batch and context.
+    """
     if isinstance(model.batches, Source):
-        return OwnBatches(model.batches, trial)
+        return OwnBatches(model.batches, hashed or trial)
     if is_images(trial.data):
         from hpsweep.images.batches import ImageBatches
 

@@ -23,8 +23,10 @@ class Checked(NamedTuple):
     code: dict[str, str]
 
 
-def checked_model(trials: Sequence[Trial], model: Model) -> Checked:
+def checked_model(trials: Sequence[Trial], model: Model, hashed: Trial) -> Checked:
     """What trials of a model of the user's own are, after every check that needs no workers.
+
+    `hashed` is the trial whose batches are hashed, where they are the user's own: see `batches_of`.
 
     Each shape of theirs is built at base width, at twice that and at its own, parametrized, wired, and its loss taken
     once. Raises ValueError with what is wrong and the remedy, and what the user's functions raise.
@@ -34,7 +36,7 @@ def checked_model(trials: Sequence[Trial], model: Model) -> Checked:
     plans: dict[tuple[Any, ...], Plan] = {}
     for trial in trials:
         if trial.data not in data:
-            data[trial.data] = _checked_batches(model, trial)
+            data[trial.data] = _checked_batches(model, trial, hashed)
     for trial in _one_of_each_shape(model, trials):
         plans[_key(model, trial)] = _tried(model, trial, data[trial.data])
 
@@ -48,7 +50,7 @@ def checked_model(trials: Sequence[Trial], model: Model) -> Checked:
     return Checked(data, sizes, hashes)
 
 
-def _checked_batches(model: Model, trial: Trial) -> Batches:
+def _checked_batches(model: Model, trial: Trial, hashed: Trial) -> Batches:
     """The batches of a trial. Raises ValueError for data that is unfit."""
     if model.batches is None and is_images(trial.data):
         from hpsweep.images import check_images, load_images
@@ -58,7 +60,7 @@ def _checked_batches(model: Model, trial: Trial) -> Batches:
         from hpsweep.proxy.data import check_dataset, load_dataset
 
         check_dataset(load_dataset(trial.data), context=trial.context, eval_sequences=trial.eval_sequences)
-    return batches_of(model, trial)
+    return batches_of(model, trial, hashed)
 
 
 def _key(model: Model, trial: Trial) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ from hpsweep.proxy.divergence import loss_limit
 from hpsweep.proxy.outcome import Finished, Outcome, Progress, ensemble_outcome
 from hpsweep.proxy.schedule import lr_factor
 from hpsweep.schemes import scales
-from hpsweep.spec import Model, Source, Trial
+from hpsweep.spec import Model, Source, Trial, trial_from_row
 
 LOOK_EVERY = 16
 """Steps between looks at the losses, which a GPU waits for."""
@@ -35,19 +35,23 @@ def train_model(
     trials: Sequence[Trial],
     *,
     model: Mapping[str, Any],
+    hashed: Mapping[str, Any] | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     finished: Finished | None = None,
 ) -> Outcome:
     """Train a module of the user's own for each trial; `model` is the Model as plain data.
 
+    `hashed` are the fields of the trial whose batches are hashed, where they are the user's own; see `batches_of`.
+
     Rows and curves are in the trials' order. Raises ValueError where the module, its batches or its losses are not what
     they must be, and what the user's functions raise.
     """
     found = Model.from_dict(model)
+    of_hash = trial_from_row(hashed) if hashed else None
     outcomes: list[Outcome] = []
     for number, trial in enumerate(trials, 1):
-        outcomes.append(_train_one(found, trial, torch.device(device), progress))
+        outcomes.append(_train_one(found, trial, of_hash, torch.device(device), progress))
         if finished is not None and number < len(trials):
             finished(outcomes[-1])
     names = outcomes[0].curves
@@ -55,12 +59,14 @@ def train_model(
     return Outcome(rows=[row for each in outcomes for row in each.rows], curves=curves)
 
 
-def _train_one(model: Model, trial: Trial, device: torch.device, progress: Progress | None) -> Outcome:
+def _train_one(
+    model: Model, trial: Trial, hashed: Trial | None, device: torch.device, progress: Progress | None
+) -> Outcome:
     started = time.perf_counter()
     if device.type == "cpu":
         keep_memory()
     code = code_hash(code_hashes(model.sources))
-    batches = batches_of(model, trial)
+    batches = batches_of(model, trial, hashed)
     made = built(model, trial, batches.vocabulary)
     module = made.module.to(device)
     made = wired(made, model, trial, batches.vocabulary, moved(next(iter(batches.train(trial))), device))

@@ -67,8 +67,9 @@ def checked_workload(
         from hpsweep.own_training.checks import checked_model
         from hpsweep.own_training.code import code_hash
 
-        checked = checked_model(sweep.trials, code)
-        called = f"hpsweep.own_training.loop:train_model {json.dumps({'model': code.to_dict()})}"
+        checked = checked_model(sweep.trials, code, sweep.base)
+        arguments = {"model": code.to_dict(), "hashed": sweep.base.resolved}
+        called = f"hpsweep.own_training.loop:train_model {json.dumps(arguments)}"
         return Workload(called, checked.data, checked.sizes, checked.code, code_hash(checked.code))
     if code is not None:
         return _reporting_workload(sweep, code, folder)
